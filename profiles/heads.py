@@ -1,0 +1,167 @@
+"""What the heads of a model need, in one of four forms. Every array is [layers, query_heads, ...].
+
+Where a source only knows KV heads, the query heads of a group share its figures.
+"""
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Floats = NDArray[np.float64]
+MAX_TOKENS = 2**31
+PositiveTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+
+
+def _array(values: object, field: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{field}: ragged or not numeric: {error}") from None
+
+
+def _require(ok: NDArray[np.bool_], field: str, axes: tuple[str, ...], rule: str) -> None:
+    """Raise for the first element that breaks `rule`, naming its place along `axes`."""
+    if ok.all():
+        return
+    where = np.argwhere(~ok)[0]
+    place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, where, strict=True))
+    raise ValueError(f"{field}: {place}: {rule} ({int((~ok).sum())} such values)")
+
+
+class _Form(BaseModel):
+    # NaN and infinities are let in so that the checks below can name their layer and head.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+
+class BudgetsForm(_Form):
+    """Tokens of context a query row of each head may attend to, e.g. MInference."""
+
+    form: Literal["budgets"] = "budgets"
+    tokens: list[list[float]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        tokens = _array(self.tokens, "tokens")
+        _require_dims(tokens, "tokens", ("layer", "head"))
+        ok = np.isfinite(tokens) & (tokens >= 1) & (tokens <= MAX_TOKENS)
+        _require(ok, "tokens", ("layer", "head"), f"must be a number from 1 to {MAX_TOKENS}")
+        return self
+
+    def shape(self) -> tuple[int, int]:
+        return len(self.tokens), len(self.tokens[0])
+
+
+class RulesForm(_Form):
+    """Elastic rules: tokens = alpha + beta * context, clipped to (0, context] (MoA)."""
+
+    form: Literal["rules"] = "rules"
+    alpha_tokens: list[list[float]]
+    beta: list[list[float]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        alpha, beta = _array(self.alpha_tokens, "alpha_tokens"), _array(self.beta, "beta")
+        for values, field in ((alpha, "alpha_tokens"), (beta, "beta")):
+            _require_dims(values, field, ("layer", "head"))
+        if alpha.shape != beta.shape:
+            raise ValueError(f"beta: shape {beta.shape} is not alpha_tokens' {alpha.shape}")
+        bounded = np.isfinite(alpha) & (np.abs(alpha) <= MAX_TOKENS)
+        _require(
+            bounded, "alpha_tokens", ("layer", "head"), f"must be finite, at most {MAX_TOKENS}"
+        )
+        _require(
+            np.isfinite(beta) & (beta >= 0) & (beta <= 1),
+            "beta",
+            ("layer", "head"),
+            "must be a share of the context from 0 to 1",
+        )
+        return self
+
+    def shape(self) -> tuple[int, int]:
+        return len(self.beta), len(self.beta[0])
+
+
+class CurvesForm(_Form):
+    """Recovery against budget, per head at several contexts: what measuring a model makes.
+
+    `recovery[layer][head][context][point]` belongs to `budget_tokens[context][point]`.
+    """
+
+    form: Literal["recovery_curves"] = "recovery_curves"
+    context_tokens: list[PositiveTokens] = Field(min_length=1)
+    budget_tokens: list[list[PositiveTokens]]
+    recovery: list[list[list[list[float]]]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        contexts = np.asarray(self.context_tokens)
+        budgets = _array(self.budget_tokens, "budget_tokens")
+        recovery = _array(self.recovery, "recovery")
+        _require_dims(budgets, "budget_tokens", ("context", "point"))
+        _require_dims(recovery, "recovery", ("layer", "head", "context", "point"))
+        if (np.diff(contexts) <= 0).any():
+            raise ValueError("context_tokens: must be strictly increasing")
+        if budgets.shape[0] != len(contexts) or recovery.shape[2:] != budgets.shape:
+            raise ValueError(
+                f"recovery: shape {recovery.shape} does not fit {len(contexts)} contexts "
+                f"and budget_tokens of shape {budgets.shape}; it must be "
+                "[layers, heads, contexts, points]"
+            )
+        if budgets.shape[1] > 1 and (np.diff(budgets, axis=1) <= 0).any():
+            raise ValueError("budget_tokens: must be strictly increasing in each context")
+        _require(
+            np.isfinite(recovery) & (recovery >= 0) & (recovery <= 1),
+            "recovery",
+            ("layer", "head", "context", "point"),
+            "must be a share of attention mass from 0 to 1",
+        )
+        return self
+
+    def shape(self) -> tuple[int, int]:
+        return len(self.recovery), len(self.recovery[0])
+
+
+class SamplesForm(_Form):
+    """Tokens each head kept on each of several requests (TANGRAM).
+
+    `kept_tokens[request][layer][head]`, of a request with `context_tokens[request]`;
+    `task[request]` names where the request came from.
+    """
+
+    form: Literal["samples"] = "samples"
+    context_tokens: list[PositiveTokens] = Field(min_length=1)
+    task: list[str]
+    kept_tokens: list[list[list[float]]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        kept = _array(self.kept_tokens, "kept_tokens")
+        _require_dims(kept, "kept_tokens", ("request", "layer", "head"))
+        requests = len(self.context_tokens)
+        if kept.shape[0] != requests or len(self.task) != requests:
+            raise ValueError(
+                f"kept_tokens: {kept.shape[0]} requests of figures and {len(self.task)} "
+                f"tasks for {requests} context_tokens"
+            )
+        contexts = np.asarray(self.context_tokens, dtype=np.float64)[:, None, None]
+        _require(
+            np.isfinite(kept) & (kept >= 0) & (kept <= contexts),
+            "kept_tokens",
+            ("request", "layer", "head"),
+            "must be from 0 to the request's context_tokens",
+        )
+        return self
+
+    def shape(self) -> tuple[int, int]:
+        return len(self.kept_tokens[0]), len(self.kept_tokens[0][0])
+
+
+def _require_dims(values: Floats, field: str, axes: tuple[str, ...]) -> None:
+    if values.ndim != len(axes) or not values.size:
+        names = ", ".join(f"{axis}s" for axis in axes)
+        raise ValueError(f"{field}: must be a full array [{names}], found shape {values.shape}")
+
+
+Heads = Annotated[BudgetsForm | RulesForm | CurvesForm | SamplesForm, Field(discriminator="form")]

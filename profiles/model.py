@@ -1,0 +1,95 @@
+"""The model profile: an architecture and what its heads need, as versioned JSON."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from profiles.architecture import Architecture
+from profiles.errors import ProfileError
+from profiles.heads import Heads
+
+SCHEMA_VERSION = 1
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+class ModelProfile(BaseModel):
+    """What is known about a model's heads, where from, and whether it was made up."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    architecture: Architecture
+    heads: Heads
+    source: Annotated[str, Field(min_length=1, max_length=2000)]
+    synthetic: bool
+
+    @model_validator(mode="after")
+    def _figures_fit_architecture(self) -> Self:
+        found = self.heads.shape()
+        wanted = (self.architecture.layers, self.architecture.query_heads)
+        if found != wanted:
+            raise ValueError(
+                f"heads: figures for {found[0]} layers x {found[1]} query heads, but the "
+                f"architecture has {wanted[0]} x {wanted[1]}"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content: equal profiles have equal digests wherever they lie."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str) -> Self:
+        """Read a profile's JSON; errors name the field and `where` it stood."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ProfileError(f"{where}: {describe(error)}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a profile file."""
+        try:
+            return cls.parse(path.read_bytes(), str(path))
+        except OSError as error:
+            raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def save(self, path: Path) -> None:
+        """Write the profile whole or not at all."""
+        write_atomically(path, self.model_dump_json() + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`; a crash leaves the old file or the new one, never half."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Every fault of a pydantic error on one line: `field: what is wrong; ...`."""
+    faults = []
+    for fault in error.errors(include_url=False)[:5]:
+        field = ".".join(str(part) for part in fault["loc"]) or "document"
+        faults.append(f"{field}: {fault['msg'].removeprefix('Value error, ')}")
+    more = error.error_count() - len(faults)
+    return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")
