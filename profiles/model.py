@@ -13,7 +13,6 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import Heads
 
-SCHEMA_VERSION = 1
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
@@ -22,7 +21,7 @@ class ModelProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     architecture: Architecture
     heads: Heads

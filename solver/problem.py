@@ -39,11 +39,11 @@ class LayerProblem:
 
     @property
     def items(self) -> int:
-        return self.item_s.shape[0]
+        return int(self.item_s.shape[0])
 
     @property
     def devices(self) -> int:
-        return self.item_s.shape[1]
+        return int(self.item_s.shape[1])
 
     @property
     def identical(self) -> bool:
@@ -114,15 +114,15 @@ class PlacementProblem:
 
     @property
     def layers(self) -> int:
-        return self.head_s.shape[0]
+        return int(self.head_s.shape[0])
 
     @property
     def heads(self) -> int:
-        return self.head_s.shape[1]
+        return int(self.head_s.shape[1])
 
     @property
     def kv_heads(self) -> int:
-        return self.group_s.shape[1]
+        return int(self.group_s.shape[1])
 
     @property
     def devices(self) -> int:
