@@ -66,18 +66,18 @@ class LayerProblem:
 
     def item_with_charge_s(self) -> Floats:
         """Seconds of an item alone on a device, its group's charge included, [items, devices]."""
-        return self.item_s + self.group_s[self.group_of]
+        return np.asarray(self.item_s + self.group_s[self.group_of], dtype=np.float64)
 
     def loads(self, assignment: Assignment) -> Floats:
         """Seconds of every device, `[devices]`."""
         placed = np.arange(self.items)
-        loads = np.bincount(
-            assignment, weights=self.item_s[placed, assignment], minlength=self.devices
-        )
+        weights = self.item_s[placed, assignment]
+        loads = np.bincount(assignment, weights=weights, minlength=self.devices)
         present = np.zeros(self.group_s.shape, dtype=bool)
         present[self.group_of, assignment] = True
-        loads += np.where(present, self.group_s, 0.0).sum(axis=0)
-        return loads + np.where(present.any(axis=0), self.launch_s, 0.0)
+        charges = np.where(present, self.group_s, 0.0).sum(axis=0)
+        launches = np.where(present.any(axis=0), self.launch_s, 0.0)
+        return np.asarray(loads + charges + launches, dtype=np.float64)
 
     def makespan(self, assignment: Assignment) -> float:
         """The largest load, seconds."""

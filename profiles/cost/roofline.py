@@ -12,7 +12,8 @@ def roofline(device: DeviceProfile, phase: Phase) -> Rates:
     """Rates of a device that reaches its peak on everything: an optimistic, unmeasured prior.
 
     Compute and memory times are added, not overlapped, because a load must stay linear; a query
-    block or a scored block costs the FLOPs of a 128-wide dot product or two.
+    block or a scored block costs the FLOPs of a 128-wide dot product or two, a list the reading of
+    one 64-token block of 16-bit keys and values.
     """
     per_flop, per_byte = 1 / device.peak_flops, 1 / device.memory_bandwidth
     seconds_per = {
@@ -23,6 +24,7 @@ def roofline(device: DeviceProfile, phase: Phase) -> Rates:
         "kv_bytes": per_byte,
         "projection_flops": per_flop,
         "link_bytes": 1 / device.link_bandwidth,
+        "kv_lists": 2 * 64 * 128 * 2 * per_byte,
     }
     return Rates(
         device=device.name,

@@ -1,0 +1,38 @@
+# Two commands: `make run` (the main job) and `make test` (everything CI runs).
+# Each sets up what it needs in .venv on a machine that has Python 3.11+ and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROFILE ?=
+RUN_FLAGS ?=
+
+.PHONY: run test setup lint unit clean
+
+run: setup
+	@$(BIN)/hplb demo $(if $(PROFILE),--profile "$(PROFILE)") $(RUN_FLAGS)
+
+test: setup lint unit
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(v < (3, 11) and f"HPLB needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}")'
+	@echo "setting up $(VENV): the first time takes a few minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch triton
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[executor,dev]'
+	@touch $@
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit:
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,67 @@
+"""The application: routes, middleware, and a service whose life is the application's."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+
+from api import errors
+from api.auth import BearerKey
+from api.limits import BodyLimit
+from api.metrics import HttpMetrics
+from api.routes import deployments, measurements, nodes, operations, plans, profiles
+from api.service import Service
+from api.settings import Settings
+from api.store.database import Database
+
+
+class Application(FastAPI):
+    """FastAPI with the problem schemas in its OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document["components"]["schemas"] |= errors.problem_schemas()
+        return document
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    service.notifier.bind()
+    service.refiner.start()
+    yield
+    service.stop()
+    service.database.close()
+
+
+def create_app(settings: Settings | None = None, service: Service | None = None) -> Application:
+    """The application on `settings`, or on a service that is made already.
+
+    Raises StoreError where the database cannot be used.
+    """
+    if service is None:
+        settings = settings or Settings()
+        service = Service.make(settings, Database.open(settings.database_url))
+    app = Application(
+        title="HPLB",
+        summary="Decides which GPU computes which attention head.",
+        version=version("hplb"),
+        lifespan=_lifespan,
+    )
+    app.state.service = service
+    errors.install(app)
+    app.include_router(operations.health)
+    key = service.settings.api_key
+    # The middleware is what asks for the key; this tells readers of the OpenAPI document.
+    shown = [Depends(HTTPBearer(auto_error=False))] if key else []
+    told = errors.documented(401) if key else {}
+    for part in (plans, profiles, nodes, deployments, measurements, operations):
+        app.include_router(part.router, dependencies=shown, responses=told)
+    app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
+    if key:
+        app.add_middleware(BearerKey, key=key.get_secret_value())
+    app.add_middleware(HttpMetrics, metrics=service.metrics)
+    return app

@@ -1,0 +1,44 @@
+"""The key: asked for on every route but health, compared in constant time."""
+
+import hmac
+import ipaddress
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import problem_response
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+
+
+class BearerKey:
+    """ASGI middleware: 401 unless `Authorization: Bearer <key>` carries the key."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self.app = app
+        self.key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allows(scope):
+            await self.app(scope, receive, send)
+            return
+        detail = "this service asks for a key: send Authorization: Bearer KEY"
+        response = problem_response(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        await response(scope, receive, send)
+
+    def _allows(self, scope: Scope) -> bool:
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        # Headers are Latin-1 on the wire; a key outside ASCII arrives as its UTF-8 bytes.
+        return scheme.lower() == "bearer" and hmac.compare_digest(
+            given.strip().encode("latin-1"), self.key
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to bind is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,168 @@
+"""Every error leaves as an RFC 9457 problem: `application/problem+json`, bad fields by name."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from profiles.errors import HplbError
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+MAX_FIELD_ERRORS = 20
+
+
+class FieldError(BaseModel):
+    """A field by its path in the body, query or URL, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457, with `errors` as the extension member for bad fields."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+class Problem(HTTPException):
+    """Raise to answer with a problem; `fields` maps a field to what is wrong with it."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.fields = [FieldError(field=f, message=m) for f, m in (fields or {}).items()]
+
+
+def not_found(what: str, name: str) -> Problem:
+    """404 for a thing that is not stored."""
+    return Problem(404, f"no {what} {name!r}")
+
+
+def bad_field(field: str, message: str) -> Problem:
+    """422 for one field."""
+    return Problem(422, f"{field}: {message}", {field: message})
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response itself, for where no exception can be raised."""
+    body = ProblemBody(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors) or None
+    )
+    return Response(body.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for the problems a route may answer with."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
+
+
+def problem_schemas() -> dict[str, Any]:
+    """What `documented` refers to, for the OpenAPI document's components."""
+    schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), "ProblemBody": schema}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of error with a problem."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HplbError, _bad_input)
+    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    fields = error.fields if isinstance(error, Problem) else []
+    return problem_response(error.status_code, str(error.detail), fields, error.headers)
+
+
+def _bad_input(_: Request, error: Exception) -> Response:
+    return problem_response(422, str(error))
+
+
+def _database(_: Request, error: Exception) -> Response:
+    log.error("database_error", error=str(error))
+    detail = "the database does not answer; nothing was changed"
+    return problem_response(503, detail, headers={"Retry-After": "1"})
+
+
+def _unexpected(_: Request, error: Exception) -> Response:
+    log.error("unexpected_error", error=repr(error))
+    return problem_response(500, "an unexpected error; the server's log has the details")
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        position = faults[0]["loc"][-1]
+        reason = faults[0]["ctx"]["error"]
+        return problem_response(400, f"the body is not JSON: {reason} at character {position}")
+    errors = _field_errors(faults, error.body)
+    return problem_response(422, "; ".join(f"{e.field}: {e.message}" for e in errors[:5]), errors)
+
+
+def _field_errors(faults: Sequence[Any], body: object) -> list[FieldError]:
+    found = []
+    for fault in faults:
+        place, *path = fault["loc"]
+        if place == "body" and _of_an_unmeant_branch(path, fault["type"], body):
+            continue
+        keys = _keys(path, body) if place == "body" else [str(part) for part in path]
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        field = ".".join(keys)
+        if not field:
+            # A rule over several fields names its field itself: `gpus: give either ...`.
+            head, colon, tail = message.partition(": ")
+            field, message = (head, tail) if colon and " " not in head else ("body", message)
+        found.append(FieldError(field=field, message=message))
+    return found[:MAX_FIELD_ERRORS]
+
+
+def _of_an_unmeant_branch(path: Sequence[Any], kind: str, body: object) -> bool:
+    """Whether a union's `name` branch complains of what was meant as an inline object."""
+    value = body
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+    return kind == "string_type" and path[-1:] == ["str"] and isinstance(value, dict)
+
+
+def _keys(path: Sequence[Any], body: object) -> list[str]:
+    """The parts of a fault's path that are keys of the body, without pydantic's branch names."""
+    keys, value = [], body
+    for position, part in enumerate(path):
+        if isinstance(value, dict) and (part in value or position == len(path) - 1):
+            keys.append(str(part))
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            keys.append(str(part))
+            value = value[part]
+    return keys

@@ -1,0 +1,116 @@
+"""Prometheus metrics, one registry per service. Gauges are read from the database when scraped."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from solver.plan import Plan
+
+SOLVE_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+Gauges = Callable[[], Iterable[GaugeMetricFamily]]
+
+
+class _Scraped(Collector):
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        return self._gauges()
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        # Registering must not read the database.
+        return ()
+
+
+class Metrics:
+    """What the service counts as it goes."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "hplb_http_requests",
+            "HTTP requests answered.",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self.request_seconds = Histogram(
+            "hplb_http_request_seconds",
+            "Time to answer; long polls include their wait.",
+            ["method", "route"],
+            registry=self._registry,
+        )
+        self.solve_seconds = Histogram(
+            "hplb_plan_solve_seconds",
+            "Time to make a plan.",
+            ["method", "status"],
+            buckets=SOLVE_BUCKETS,
+            registry=self._registry,
+        )
+        self.batches = Counter(
+            "hplb_measurement_batches",
+            "Measurement batches by what became of them.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self.samples_rejected = Counter(
+            "hplb_samples_rejected",
+            "Measured samples that no such chip could have produced.",
+            registry=self._registry,
+        )
+        self.refits = Counter(
+            "hplb_cost_model_refits",
+            "Times the rates of a device type and phase changed.",
+            ["device", "phase"],
+            registry=self._registry,
+        )
+        self.moves = Counter(
+            "hplb_deployment_moves",
+            "New generations that the refine loop started.",
+            ["deployment"],
+            registry=self._registry,
+        )
+
+    def solved(self, plan: Plan, seconds: float) -> None:
+        """Note a plan made."""
+        self.solve_seconds.labels(plan.solver, plan.status).observe(seconds)
+
+    def scrape(self, gauges: Gauges) -> None:
+        """Take these gauges at every scrape."""
+        self._registry.register(_Scraped(gauges))
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self._registry)
+
+
+class HttpMetrics:
+    """ASGI middleware: counts and times requests under their route's template."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            # Paths of no route are not labels: anyone could make up any number of them.
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if route != "none" else "any"
+            self.metrics.requests.labels(method, route, str(status)).inc()
+            self.metrics.request_seconds.labels(method, route).observe(time.monotonic() - started)

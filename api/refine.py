@@ -1,0 +1,173 @@
+"""The refine loop as a state machine without I/O: events in, effects out, time handed in.
+
+    Moved ----> watching --Measured (enough rounds)--> replanning --Replanned--> watching
+                   |                                        |
+                   +-- the move made it worse: Move back    +-- gain beats min_gain: Move
+
+Hysteresis: a new plan must be predicted `min_gain` better than the live one under the same rates.
+Cooldown: after a look, however it ended, none for `cooldown_s`. Roll-back: when the first full
+window after a move is worse than the last one before it, the old plan returns and the new one is
+not tried again.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to look, when to move, when to move back."""
+
+    min_rounds: int = 2
+    min_gain: float = 0.02
+    cooldown_s: float = 60.0
+    rollback_margin: float = 0.05
+
+
+@dataclass(frozen=True)
+class State:
+    """What the loop remembers of a deployment; kept with it, so that a restart forgets nothing."""
+
+    generation: int = 0
+    plan_id: str = ""
+    replanning: bool = False
+    looked_at: float | None = None
+    measured_s: float | None = None
+    moved_from: str | None = None
+    moved_from_s: float | None = None
+    refused: tuple[str, ...] = ()
+
+    @classmethod
+    def initial(cls) -> "State":
+        return cls()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "State":
+        fields = json.loads(text)
+        return cls(**{**fields, "refused": tuple(fields["refused"])})
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A plan went live as a new generation; `by_refine` where this loop asked for it."""
+
+    generation: int
+    plan_id: str
+    by_refine: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The live generation's complete rounds so far, and the makespan of their medians."""
+
+    generation: int
+    rounds: int
+    makespan_s: float
+
+
+@dataclass(frozen=True)
+class Replanned:
+    """The request solved again: both plans predicted under the newest rates, measured layers."""
+
+    plan_id: str
+    current_s: float
+    candidate_s: float
+
+
+@dataclass(frozen=True)
+class Replan:
+    """Solve the deployment's request again under the newest rates."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """Make a plan live as a new generation."""
+
+    plan_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decide:
+    """What was decided, in words, for the deployment's view."""
+
+    text: str
+
+
+Event = Moved | Measured | Replanned
+Effect = Replan | Move | Decide
+
+
+def step(state: State, event: Event, policy: Policy, now: float) -> tuple[State, list[Effect]]:
+    """The next state and what to do about it; an event of a past generation changes nothing."""
+    match event:
+        case Moved():
+            return _moved(state, event), []
+        case Measured() if event.generation == state.generation:
+            return _measured(state, event, policy, now)
+        case Replanned() if state.replanning:
+            return _replanned(replace(state, replanning=False), event, policy)
+        case _:
+            return state, []
+
+
+def _moved(state: State, event: Moved) -> State:
+    fresh = replace(
+        state,
+        generation=event.generation,
+        plan_id=event.plan_id,
+        replanning=False,
+        measured_s=None,
+    )
+    if event.by_refine:
+        return fresh
+    # An operator's move starts over: there is nothing to roll back to and nothing refused.
+    return replace(fresh, moved_from=None, moved_from_s=None, refused=(), looked_at=None)
+
+
+def _measured(
+    state: State, event: Measured, policy: Policy, now: float
+) -> tuple[State, list[Effect]]:
+    if event.rounds < policy.min_rounds:
+        return state, []
+    state = replace(state, measured_s=event.makespan_s)
+    if state.moved_from is not None and state.moved_from_s is not None:
+        before_s, back_to = state.moved_from_s, state.moved_from
+        worse = event.makespan_s / before_s - 1
+        state = replace(state, moved_from=None, moved_from_s=None)
+        if worse > policy.rollback_margin:
+            state = replace(state, refused=(*state.refused, state.plan_id), looked_at=now)
+            reason = (
+                f"rolled back: measured {event.makespan_s:.6g} s, {100 * worse:.1f} % worse "
+                f"than the {before_s:.6g} s before the move"
+            )
+            return state, [Move(back_to, reason), Decide(reason)]
+    if state.replanning or not _cooled_down(state, policy, now):
+        return state, []
+    return replace(state, replanning=True, looked_at=now), [Replan()]
+
+
+def _cooled_down(state: State, policy: Policy, now: float) -> bool:
+    return state.looked_at is None or now - state.looked_at >= policy.cooldown_s
+
+
+def _replanned(state: State, event: Replanned, policy: Policy) -> tuple[State, list[Effect]]:
+    gain = 1 - event.candidate_s / event.current_s
+    seconds = f"{event.current_s:.6g} s to {event.candidate_s:.6g} s"
+    if event.plan_id == state.plan_id:
+        return state, [Decide("held: planning again gave the same plan")]
+    if event.plan_id in state.refused:
+        return state, [Decide("held: the new plan was tried before and measured worse")]
+    if gain < policy.min_gain:
+        return state, [
+            Decide(
+                f"held: predicted gain {100 * gain:.1f} % ({seconds}) is below the threshold "
+                f"of {100 * policy.min_gain:.1f} %"
+            )
+        ]
+    reason = f"moved: predicted gain {100 * gain:.1f} % ({seconds})"
+    state = replace(state, moved_from=state.plan_id, moved_from_s=state.measured_s)
+    return state, [Move(event.plan_id, reason), Decide(reason)]

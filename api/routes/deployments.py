@@ -1,0 +1,46 @@
+"""`/deployments`."""
+
+from fastapi import APIRouter
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from api import deploying
+from api.errors import documented
+from api.schemas import DeploymentList, DeploymentRequest, DeploymentView
+from api.service import NamePath, ServiceDep
+from api.store.tables import Deployment
+from api.views import deployment_view
+
+router = APIRouter(tags=["deployments"])
+
+
+@router.put(
+    "/deployments/{name}",
+    response_model=DeploymentView,
+    responses=documented(400, 404, 409, 413, 422),
+)
+def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep) -> DeploymentView:
+    """Make a plan live on nodes. An equal PUT changes nothing."""
+    try:
+        with service.database.write() as session:
+            changed = deploying.put(session, name, body, service.clock())
+    except IntegrityError as error:
+        raise deploying.superseded(f"deployment {name!r} was put by another request") from error
+    if changed:
+        service.notifier.changed()
+    return get_deployment(name, service)
+
+
+@router.get("/deployments", response_model=DeploymentList)
+def list_deployments(service: ServiceDep) -> DeploymentList:
+    """All deployments, by name."""
+    with service.database.read() as session:
+        found = session.scalars(select(Deployment).order_by(Deployment.name)).all()
+        return DeploymentList(deployments=[deployment_view(session, d) for d in found])
+
+
+@router.get("/deployments/{name}", response_model=DeploymentView, responses=documented(404, 422))
+def get_deployment(name: NamePath, service: ServiceDep) -> DeploymentView:
+    """A deployment: what is live, what was predicted of it and what was measured."""
+    with service.database.read() as session:
+        return deployment_view(session, deploying.find(session, name))

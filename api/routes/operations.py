@@ -1,0 +1,36 @@
+"""Health and metrics."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.errors import Problem, documented
+from api.schemas import Health
+from api.service import ServiceDep
+
+health = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"])
+
+
+@health.get("/healthz", response_model=Health)
+async def healthy() -> Health:
+    """The process is up."""
+    return Health()
+
+
+@health.get("/readyz", response_model=Health, responses=documented(503))
+def ready(service: ServiceDep) -> Health:
+    """The database answers."""
+    try:
+        with service.database.read() as session:
+            session.execute(text("SELECT version_num FROM alembic_version"))
+    except SQLAlchemyError as error:
+        raise Problem(503, "the database does not answer") from error
+    return Health()
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(service: ServiceDep) -> Response:
+    """Prometheus exposition."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,57 @@
+"""`/profiles` and `/cost-models`."""
+
+from fastapi import APIRouter, Response
+from sqlalchemy.exc import IntegrityError
+
+from api.errors import Problem, bad_field, documented, not_found
+from api.schemas import CostModels, ProfileList, ProfileSummary
+from api.service import NamePath, ServiceDep
+from api.store import profiles, rates
+from profiles.library import catalogue_names
+from profiles.model import ModelProfile
+
+router = APIRouter(tags=["profiles"])
+
+
+@router.get("/profiles", response_model=ProfileList)
+def list_profiles(service: ServiceDep) -> dict[str, object]:
+    """The catalogue's profiles and those stored here."""
+    with service.database.read() as session:
+        return {"profiles": profiles.summaries(session)}
+
+
+@router.get("/profiles/{name}", response_model=ModelProfile, responses=documented(404, 422))
+def get_profile(name: NamePath, service: ServiceDep) -> Response:
+    """A profile."""
+    with service.database.read() as session:
+        profile = profiles.find(session, name)
+    if profile is None:
+        raise not_found("profile", name)
+    return Response(profile.model_dump_json(), media_type="application/json")
+
+
+@router.put(
+    "/profiles/{name}", response_model=ProfileSummary, responses=documented(400, 409, 413, 422)
+)
+def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -> dict[str, object]:
+    """Store a profile; plans made from an earlier one of that name keep theirs."""
+    if body.name != name:
+        raise bad_field("name", f"is {body.name!r}, but the path says {name!r}")
+    if name in catalogue_names():
+        raise Problem(409, f"profile {name!r} is the catalogue's and cannot be overwritten")
+    try:
+        with service.database.write() as session:
+            profiles.keep(session, body, service.clock())
+    except IntegrityError:
+        # Another request stored the same profile in between.
+        with service.database.write() as session:
+            profiles.keep(session, body, service.clock())
+    return profiles.summary(body)
+
+
+@router.get("/cost-models", response_model=CostModels)
+def list_cost_models(service: ServiceDep) -> dict[str, object]:
+    """The rates that plans made now use."""
+    with service.database.read() as session:
+        found = rates.all_in_force(session)
+    return {"rates": [{**r.model_dump(), "version": r.version} for r in found]}

@@ -1,0 +1,66 @@
+"""What the routes work with, made once per application."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from api.metrics import Metrics
+from api.notify import Notifier
+from api.planning import Planning
+from api.refining import Refiner
+from api.settings import Settings
+from api.store.database import Database
+from api.views import gauges
+from profiles.model import NAME_PATTERN
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts, and the clock that all of them go by."""
+
+    settings: Settings
+    database: Database
+    metrics: Metrics
+    notifier: Notifier
+    planning: Planning
+    refiner: Refiner
+    clock: Clock
+
+    @classmethod
+    def make(cls, settings: Settings, database: Database, clock: Clock = time.time) -> "Service":
+        """Wire the parts together."""
+        metrics, notifier = Metrics(), Notifier()
+        metrics.scrape(lambda: gauges(database, clock()))
+        planning = Planning(
+            database, metrics, settings.solver_workers, settings.solver_queue, clock
+        )
+        refiner = Refiner(
+            database,
+            planning,
+            notifier,
+            metrics,
+            settings.policy,
+            settings.sample_window,
+            clock,
+        )
+        return cls(settings, database, metrics, notifier, planning, refiner, clock)
+
+    def stop(self) -> None:
+        """Cancel solves, end long polls; safe to call twice and from a signal handler."""
+        self.notifier.close()
+        self.planning.stop()
+        self.refiner.stop()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+NamePath = Annotated[str, Path(pattern=NAME_PATTERN)]

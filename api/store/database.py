@@ -1,0 +1,124 @@
+"""The database: an engine, two kinds of transaction, and the schema brought up to date at start."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from profiles.errors import HplbError
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+class StoreError(HplbError):
+    """The database cannot be used: says which and why."""
+
+
+class Database:
+    """Sessions on one database; writers are serialised where the database is SQLite."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._readers = engine
+        self._writers = engine.execution_options(hplb_write=True)
+
+    @classmethod
+    def open(cls, url: str) -> "Database":
+        """Connect and bring the schema up to date.
+
+        Raises StoreError for a wrong URL, a path that cannot be written, a file that is not a
+        database or is damaged, and a schema newer than this program's.
+        """
+        try:
+            parsed = make_url(url)
+            if parsed.drivername in ("postgres", "postgresql"):
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            shown = parsed.render_as_string(hide_password=True)
+            engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise StoreError(f"database URL is not usable: {_first_line(error)}") from None
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"the database driver {error.name!r} is not installed; "
+                "for PostgreSQL: pip install 'hplb[postgres]'"
+            ) from None
+        if engine.dialect.name == "sqlite":
+            _use_wal_and_real_transactions(engine)
+        database = cls(engine)
+        try:
+            database._bring_up_to_date()
+        except (DatabaseError, sqlite3.Error) as error:
+            database.close()
+            raise StoreError(f"database {shown} cannot be used: {_first_line(error)}") from None
+        except CommandError as error:
+            database.close()
+            raise StoreError(
+                f"database {shown} was not made by this version of hplb: {_first_line(error)}"
+            ) from None
+        return database
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reading."""
+        with Session(self._readers) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction: committed at the end, undone by any exception."""
+        with Session(self._writers, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._readers.dispose()
+
+    def _bring_up_to_date(self) -> None:
+        with self._writers.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+                if verdict != "ok":
+                    raise StoreError(f"the database file is damaged: {verdict}")
+            upgrade(connection)
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the packaged migrations up to the newest."""
+    config = Config()
+    config.set_main_option("script_location", str(files("api.store") / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _use_wal_and_real_transactions(engine: Engine) -> None:
+    """Let SQLAlchemy, not the driver, say when a transaction begins, and take the write lock then.
+
+    The driver would begin one only at the first INSERT: two writers that both have read first
+    cannot then both go on, and one fails whatever the busy timeout.
+    """
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("hplb_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _first_line(error: Exception) -> str:
+    original = getattr(error, "orig", None) or error
+    return str(original).strip().partition("\n")[0]

@@ -1,0 +1,64 @@
+"""Measured seconds: by deployment generation for its view, by device type for the cost model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.store.tables import Batch, Deployment, StoredSample
+from profiles.cost.samples import Sample
+from profiles.cost.work import Phase
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the newest timing measured of a live generation: (layer, device, seconds) rows."""
+
+    timing: str
+    seconds: list[tuple[int, int, float]]
+
+
+def of_generation(session: Session, deployment: Deployment) -> Round | None:
+    """Samples of a deployment's generation; devices timed alone and together are never mixed."""
+    live = (Batch.deployment == deployment.name, Batch.generation == deployment.generation)
+    newest = select(Batch.timing).where(*live).order_by(Batch.id.desc()).limit(1)
+    timing = session.scalar(newest)
+    if timing is None:
+        return None
+    rows = session.execute(
+        select(StoredSample.layer, StoredSample.device, StoredSample.seconds)
+        .join(Batch, Batch.id == StoredSample.batch)
+        .where(*live, Batch.timing == timing)
+    )
+    return Round(timing, [(layer, device, seconds) for layer, device, seconds in rows])
+
+
+def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sample]:
+    """The `window` most recent samples of a device type in a phase, newest first, of one timing.
+
+    A sample's age counts rounds: the batches since, shared out over the nodes that sent them.
+    """
+    of_kind = (StoredSample.device_type == device, StoredSample.phase == phase)
+    recent = (
+        select(
+            StoredSample.work,
+            StoredSample.seconds,
+            StoredSample.context_tokens,
+            Batch.id,
+            Batch.node_id,
+            Batch.timing,
+        )
+        .join(Batch, Batch.id == StoredSample.batch)
+        .where(*of_kind)
+        .order_by(StoredSample.id.desc())
+        .limit(window)
+    )
+    rows = session.execute(recent).all()
+    rows = [row for row in rows if row.timing == rows[0].timing]
+    nodes = len({row.node_id for row in rows})
+    rank = {batch: i for i, batch in enumerate(dict.fromkeys(row.id for row in rows))}
+    return [
+        Sample(np.array(row.work), row.seconds, rank[row.id] // nodes, row.context_tokens)
+        for row in rows
+    ]

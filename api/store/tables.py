@@ -1,0 +1,165 @@
+"""The tables. Times are seconds since the epoch; bodies are JSON text, whole as they were sent."""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+RowId = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only where the type is exactly INTEGER."""
+
+
+class Table(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(naming_convention=NAMES)
+    type_annotation_map = {float: Double, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class ProfileContent(Table):
+    """A model profile's content under its digest: what a plan was made from stays known."""
+
+    __tablename__ = "profile_contents"
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class StoredProfile(Table):
+    """A name that a client gave to a profile."""
+
+    __tablename__ = "profiles"
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("profile_contents.digest"))
+    summary: Mapped[dict[str, Any]]
+    stored_at: Mapped[float]
+
+
+class StoredPlan(Table):
+    """A plan under its content id, with the columns that lists show."""
+
+    __tablename__ = "plans"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body: Mapped[str] = mapped_column(Text)
+    summary: Mapped[dict[str, Any]]
+    created_at: Mapped[float] = mapped_column(index=True)
+
+
+class StoredRequest(Table):
+    """What a plan was asked for with, under the request's digest; the profile by its digest."""
+
+    __tablename__ = "plan_requests"
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"), index=True)
+    profile_digest: Mapped[str] = mapped_column(ForeignKey("profile_contents.digest"))
+    options: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class StoredRates(Table):
+    """A version of the rates of a (device type, phase); the newest is in force."""
+
+    __tablename__ = "rates"
+    __table_args__ = (Index(None, "device", "phase", "id"),)
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
+    device: Mapped[str] = mapped_column(String(64))
+    phase: Mapped[str] = mapped_column(String(16))
+    version: Mapped[str] = mapped_column(String(16))
+    body: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float]
+
+
+class Deployment(Table):
+    """Which plan is live on which nodes; `refine_state` is the refine loop's memory."""
+
+    __tablename__ = "deployments"
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    generation: Mapped[int]
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"))
+    nodes: Mapped[list[Any]]
+    layers: Mapped[list[Any]]
+    rounds: Mapped[int]
+    refine: Mapped[bool]
+    refine_state: Mapped[str] = mapped_column(Text)
+    decision: Mapped[str | None] = mapped_column(Text)
+
+
+class Generation(Table):
+    """What was live when, and why it came."""
+
+    __tablename__ = "generations"
+    deployment: Mapped[str] = mapped_column(ForeignKey("deployments.name"), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+
+
+class Node(Table):
+    """A registered node; `deployment` is the one it serves, `part` its plan device indices."""
+
+    __tablename__ = "nodes"
+    node_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    boot_id: Mapped[str] = mapped_column(String(128))
+    devices: Mapped[list[Any]]
+    backend: Mapped[str] = mapped_column(String(128))
+    versions: Mapped[dict[str, Any]]
+    lease_expires_at: Mapped[float]
+    active_deployment: Mapped[str | None] = mapped_column(String(128))
+    active_generation: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    deployment: Mapped[str | None] = mapped_column(ForeignKey("deployments.name"), index=True)
+    part: Mapped[list[Any]]
+
+
+class Batch(Table):
+    """A batch of measurements, one round of one node; its id makes posting it twice harmless."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        UniqueConstraint("batch_id"),
+        Index(None, "deployment", "generation"),
+    )
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
+    batch_id: Mapped[str] = mapped_column(String(128))
+    deployment: Mapped[str] = mapped_column(ForeignKey("deployments.name"))
+    generation: Mapped[int]
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"))
+    node_id: Mapped[str] = mapped_column(String(128))
+    timing: Mapped[str] = mapped_column(String(16))
+    accepted: Mapped[int]
+    rejected: Mapped[int]
+    received_at: Mapped[float]
+
+
+class StoredSample(Table):
+    """Seconds of one device in one layer, the work it did, and what the rates are fitted by."""
+
+    __tablename__ = "samples"
+    __table_args__ = (Index(None, "device_type", "phase", "id"),)
+    id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
+    batch: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
+    layer: Mapped[int]
+    device: Mapped[int]
+    seconds: Mapped[float]
+    work: Mapped[list[Any]]
+    device_type: Mapped[str] = mapped_column(String(64))
+    phase: Mapped[str] = mapped_column(String(16))
+    context_tokens: Mapped[int] = mapped_column(BigInteger)
+    measured_at: Mapped[float]

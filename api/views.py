@@ -1,0 +1,137 @@
+"""What is shown of deployments and nodes: over HTTP and as gauges."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import numpy as np
+from prometheus_client.core import GaugeMetricFamily
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.measured import Measured, drift, measure, predict, prediction_error
+from api.schemas import (
+    Active,
+    DeploymentView,
+    GenerationView,
+    MeasuredView,
+    NodeView,
+    PredictedView,
+)
+from api.store import plans, samples
+from api.store.database import Database
+from api.store.tables import Deployment, Generation, Node
+
+
+def moment(epoch_s: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat()
+
+
+def deployment_view(session: Session, deployment: Deployment) -> DeploymentView:
+    """A deployment with its history, what was predicted of it and what was measured."""
+    plan = plans.load(session, deployment.plan_id)
+    layers = deployment.layers
+    predicted = predict(plan, layers)
+    timed = samples.of_generation(session, deployment)
+    found = measure(plan, layers, timed.seconds) if timed else None
+    history = session.scalars(
+        select(Generation)
+        .where(Generation.deployment == deployment.name)
+        .order_by(Generation.generation)
+    )
+    return DeploymentView(
+        name=deployment.name,
+        generation=deployment.generation,
+        plan_id=deployment.plan_id,
+        nodes=deployment.nodes,
+        layers=layers,
+        rounds=deployment.rounds,
+        refine=deployment.refine,
+        history=[
+            GenerationView(
+                generation=entry.generation,
+                plan_id=entry.plan_id,
+                reason=entry.reason,
+                at=moment(entry.at),
+            )
+            for entry in history
+        ],
+        measured=_measured(found, timed.timing) if found and timed else None,
+        predicted=PredictedView(
+            makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
+        ),
+        prediction_error=prediction_error(plan, layers, found) if found else None,
+        drift=drift(predicted, found) if found else None,
+        decision=deployment.decision,
+    )
+
+
+def _measured(found: Measured, timing: str) -> MeasuredView:
+    loads = [[None if np.isnan(s) else float(s) for s in layer] for layer in found.loads_s]
+    return MeasuredView.model_validate(
+        {
+            "rounds": found.rounds,
+            "device_loads_s": loads,
+            "makespan_s": found.makespan_s,
+            "bubble_ratio": found.bubble_ratio,
+            "timing": timing,
+        }
+    )
+
+
+def node_view(node: Node, now: float) -> NodeView:
+    """A node; live while its lease runs."""
+    active = None
+    if node.active_deployment is not None and node.active_generation is not None:
+        active = Active(deployment=node.active_deployment, generation=node.active_generation)
+    return NodeView(
+        node_id=node.node_id,
+        boot_id=node.boot_id,
+        devices=node.devices,
+        backend=node.backend,
+        versions=node.versions,
+        live=node.lease_expires_at > now,
+        lease_expires_at=moment(node.lease_expires_at),
+        active=active,
+        error=node.error,
+    )
+
+
+def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
+    """The state of deployments and nodes for a scrape; nothing where nothing is known."""
+
+    def per_deployment(name: str, help_text: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(name, help_text, labels=["deployment"])
+
+    generation = per_deployment("hplb_deployment_generation", "Generation that is live.")
+    makespan = per_deployment("hplb_plan_makespan_seconds", "Predicted, over the layers run.")
+    bound = per_deployment("hplb_plan_bound_seconds", "Proven lower bound, over the layers run.")
+    bubble = per_deployment("hplb_plan_bubble_ratio", "Predicted idle share of device time.")
+    measured = per_deployment("hplb_measured_makespan_seconds", "Makespan of measured medians.")
+    error = per_deployment("hplb_cost_model_error_ratio", "Mean relative error of predicted loads.")
+    drifted = per_deployment("hplb_deployment_drift_ratio", "Measured over predicted makespan.")
+    live = GaugeMetricFamily("hplb_node_live", "1 while the lease runs.", labels=["node"])
+    active = GaugeMetricFamily(
+        "hplb_node_active_generation", "Generation a node says it runs.", labels=["node"]
+    )
+    with database.read() as session:
+        for deployment in session.scalars(select(Deployment)):
+            view = deployment_view(session, deployment)
+            plan = plans.load(session, deployment.plan_id)
+            label = [deployment.name]
+            generation.add_metric(label, view.generation)
+            makespan.add_metric(label, view.predicted.makespan_s)
+            bound.add_metric(label, sum(plan.layers[i].lower_bound_s for i in view.layers))
+            bubble.add_metric(label, view.predicted.bubble_ratio)
+            for family, value in (
+                (measured, view.measured.makespan_s if view.measured else None),
+                (error, view.prediction_error),
+                (drifted, view.drift),
+            ):
+                if value is not None:
+                    family.add_metric(label, value)
+        for node in session.scalars(select(Node)):
+            live.add_metric([node.node_id], float(node.lease_expires_at > now))
+            if node.active_generation is not None:
+                active.add_metric([node.node_id], node.active_generation)
+    return [generation, makespan, bound, bubble, measured, error, drifted, live, active]

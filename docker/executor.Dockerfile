@@ -1,0 +1,22 @@
+# The executor: kernels and the node daemon. torch brings its own CUDA runtime.
+FROM python:3.12-slim
+
+# Triton compiles a small launcher with the system's C compiler.
+RUN apt-get update \
+    && apt-get install --no-install-recommends -y gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/hplb
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN pip install --no-cache-dir -c constraints.txt torch triton
+COPY profiles profiles
+COPY solver solver
+COPY executor executor
+COPY api api
+RUN pip install --no-cache-dir -c constraints.txt '.[executor]' \
+    && useradd --system --create-home hplb \
+    && install -d -o hplb /var/lib/hplb
+
+USER hplb
+VOLUME /var/lib/hplb
+ENTRYPOINT ["hplb", "executor", "--state-dir", "/var/lib/hplb"]
+CMD ["--server", "http://planner:8000", "--devices", "1"]

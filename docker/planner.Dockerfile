@@ -1,0 +1,18 @@
+# The planner: HTTP service and solvers, without torch.
+FROM python:3.12-slim
+
+WORKDIR /opt/hplb
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY profiles profiles
+COPY solver solver
+COPY executor executor
+COPY api api
+RUN pip install --no-cache-dir -c constraints.txt '.[postgres]' \
+    && useradd --system --create-home hplb
+
+USER hplb
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import httpx; httpx.get('http://127.0.0.1:8000/healthz').raise_for_status()"]
+# Binding beyond loopback needs HPLB_API_KEY; without it the service refuses to start.
+CMD ["hplb", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,77 @@
+"""Timing: one device's share of a layer, alone on its accelerator."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from executor.messages import Sample
+from executor.shard import LayerShard
+from executor.steps import Step
+from executor.tensors import make_step
+from executor.timing_lock import timing_lock
+from profiles.architecture import Architecture
+from profiles.cost.work import FEATURES, Workload
+
+Key = tuple[Architecture, Workload]
+
+
+class Bench:
+    """The accelerators of a node (`cpu` or `cuda:i`, one per local device, repeats allowed)."""
+
+    def __init__(self, accelerators: Sequence[str], backend: str) -> None:
+        self.accelerators, self.backend = tuple(accelerators), backend
+        self._key: Key | None = None
+        self._steps: dict[str, Step] = {}
+        self._warm: set[LayerShard | str] = set()
+        # A device is one core: the profile's `cpu` says so, and a plan's devices run in parallel.
+        torch.set_num_threads(1)
+
+    def measure(
+        self, shard: LayerShard, local_device: int, interrupted: Callable[[], bool]
+    ) -> Sample | None:
+        """Run and time a shard on a local device; None when it has nothing to do.
+
+        `seconds` is wall time of the whole step, from an idle accelerator to an idle one, holding
+        the accelerator's machine-wide lock. Raises InterruptedWait as soon as `interrupted()` while
+        the lock is awaited, CannotMeasureError when the workload does not fit.
+        """
+        if not shard.heads:
+            return None
+        accelerator = self.accelerators[local_device]
+        with timing_lock(accelerator, interrupted):
+            step = self._step(shard, accelerator)
+            if self._cold(shard, accelerator):
+                step.run(shard, self.backend)
+            _finish(accelerator)
+            start = time.perf_counter()
+            work = step.run(shard, self.backend)
+            _finish(accelerator)
+            seconds = time.perf_counter() - start
+        counts = {name: float(work[name]) for name in FEATURES}
+        return Sample(layer=shard.layer, device=shard.device, seconds=seconds, work=counts)
+
+    def _step(self, shard: LayerShard, accelerator: str) -> Step:
+        key = (shard.architecture, shard.workload)
+        if key != self._key:
+            # The old tensors go before the new ones come: two workloads may not fit at once.
+            self._steps.clear()
+            self._warm.clear()
+            torch.cuda.empty_cache()
+            self._key = key
+        if accelerator not in self._steps:
+            self._steps[accelerator] = make_step(*key, accelerator)
+        return self._steps[accelerator]
+
+    def _cold(self, shard: LayerShard, accelerator: str) -> bool:
+        """Whether to run once untimed: on a GPU every new shard may compile a kernel; on a CPU,
+        where only the first run of all is slow, a second run of each would double the time."""
+        first = accelerator if accelerator == "cpu" else shard
+        known = first in self._warm
+        self._warm.add(first)
+        return not known
+
+
+def _finish(accelerator: str) -> None:
+    if accelerator != "cpu":
+        torch.cuda.synchronize(accelerator)

@@ -1,0 +1,69 @@
+"""What all importers do: read JSON, hold figures against an architecture, build the profile."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from profiles.architecture import Architecture
+from profiles.errors import ProfileError
+from profiles.model import ModelProfile, describe
+
+Floats = NDArray[np.float64]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content; ProfileError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The file's JSON; ProfileError with line and column where it is cut off or broken."""
+    try:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"{path}: not valid JSON: {error}") from None
+
+
+def require_shape(
+    path: Path,
+    found: tuple[int, ...],
+    architecture: Architecture,
+    kind: Literal["query", "KV"] = "query",
+) -> None:
+    """Refuse figures `[layers, heads]` that are not about this architecture's `kind` heads."""
+    heads = architecture.query_heads if kind == "query" else architecture.kv_heads
+    if found != (architecture.layers, heads):
+        raise ProfileError(
+            f"{path}: figures for {' x '.join(map(str, found))} (layers x {kind} heads), but the "
+            f"model has {architecture.layers} x {heads}; is it another model's file?"
+        )
+
+
+def per_query_head(values: Floats, architecture: Architecture) -> Floats:
+    """KV heads' figures `[..., kv_heads]` given to each of their query heads, `[..., heads]`."""
+    return np.repeat(values, architecture.group_size, axis=-1)
+
+
+def build(path: Path, name: str, architecture: Architecture, heads: Any, what: str) -> ModelProfile:
+    """The profile of a form's fields `heads`, with a source of `what` and the file's name."""
+    try:
+        return ModelProfile.model_validate(
+            {
+                "name": name,
+                "architecture": architecture,
+                "heads": heads,
+                "source": f"{what}, from {path.name}",
+                "synthetic": False,
+            }
+        )
+    except ValidationError as error:
+        raise ProfileError(f"{path}: {describe(error)}") from None
+    except OverflowError:
+        raise ProfileError(f"{path}: a number is too large to be a count of tokens") from None

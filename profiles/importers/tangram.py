@@ -1,0 +1,107 @@
+"""TANGRAM's measured retention (aiha-lab/TANGRAM, `cluster_maps`, arXiv 2606.06302)."""
+
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiles.architecture import Architecture
+from profiles.errors import ProfileError
+from profiles.importers.sources import build, per_query_head, require_shape
+from profiles.model import ModelProfile
+
+CONTEXT, SINK, CONTEXT_AND_SINK, WINDOW = range(4)
+"""Columns of `sample_meta`, in tokens."""
+
+AXES = {"raw_kept": 4, "raw_ratio": 4, "sample_meta": 2, "meta": 1}
+"""The arrays read, with their number of axes."""
+
+BROKEN = (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise on a cut-off, corrupt, encrypted or pickled archive."""
+
+
+def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
+    """Samples of an NPZ with `raw_kept` `[1, requests, layers, kv_heads]` tokens.
+
+    Kept tokens include the sink and the window, so a request's context is context + sink; its
+    task comes from the order and counts of `dataset_mix`. Raises ProfileError, also where
+    `raw_kept` is not `raw_ratio` * context + sink + window.
+    """
+    arrays = _arrays(path)
+    kept, ratio, requests = arrays["raw_kept"], arrays["raw_ratio"], arrays["sample_meta"]
+    if kept.shape != ratio.shape or kept.shape[:2] != (1, len(requests)) or requests.shape[1] != 4:
+        raise ProfileError(
+            f"{path}: raw_kept {kept.shape}, raw_ratio {ratio.shape} and sample_meta "
+            f"{requests.shape} must be [1, requests, layers, kv_heads] twice and [requests, 4]"
+        )
+    require_shape(path, kept.shape[2:], architecture, "KV")
+    kept, column = kept[0].astype(float), requests.astype(float).T[:, :, None, None]
+    # Written so that a NaN counts as a difference.
+    agrees = np.abs(kept - ratio[0] * column[CONTEXT] - column[SINK] - column[WINDOW]) <= 1
+    if not agrees.all():
+        request, layer, head = np.argwhere(~agrees)[0]
+        raise ProfileError(
+            f"{path}: request {request}, layer {layer}, KV head {head}: raw_kept "
+            f"{kept[request, layer, head]:g} is not raw_ratio * context + sink + window"
+        )
+    meta = _meta(path, arrays["meta"])
+    heads = {
+        "form": "samples",
+        "context_tokens": requests[:, CONTEXT_AND_SINK].tolist(),
+        "task": _tasks(path, meta, len(requests)),
+        "kept_tokens": per_query_head(kept, architecture).tolist(),
+    }
+    what = (
+        f"TANGRAM retention of {meta.get('model_name')} (scorer {meta.get('scorer')}, "
+        f"{meta.get('level')}, {meta['dataset_mix']}), per KV head"
+    )
+    return build(path, name, architecture, heads, what)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ProfileError(f"{path}: is a single array, not an NPZ archive")
+        with archive:
+            missing = [field for field in AXES if field not in archive]
+            if missing:
+                raise ProfileError(f"{path}: {', '.join(missing)} is missing")
+            arrays = {field: archive[field] for field in AXES}
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except BROKEN as error:
+        raise ProfileError(f"{path}: not a plain NPZ archive: {error}") from None
+    for field, axes in AXES.items():
+        if arrays[field].ndim != axes or arrays[field].dtype.kind not in "iuf":
+            raise ProfileError(
+                f"{path}: {field} must be numbers in {axes} axes, found {arrays[field].dtype} "
+                f"of shape {arrays[field].shape}"
+            )
+    return arrays
+
+
+def _meta(path: Path, raw: NDArray[Any]) -> dict[str, Any]:
+    try:
+        meta = json.loads(raw.astype(np.uint8).tobytes())
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"{path}: meta is not valid JSON: {error}") from None
+    if not isinstance(meta, dict) or not isinstance(meta.get("dataset_mix"), str):
+        raise ProfileError(f"{path}: meta must be an object with a dataset_mix")
+    return meta
+
+
+def _tasks(path: Path, meta: dict[str, Any], requests: int) -> list[str]:
+    mix = meta["dataset_mix"]
+    parts = [part.rpartition(":") for part in mix.split(",")]
+    if not all(task and count.isdecimal() for task, _, count in parts):
+        raise ProfileError(f"{path}: meta: dataset_mix {mix!r} must read 'task:count,task:count'")
+    if sum(int(count) for _, _, count in parts) != requests:
+        raise ProfileError(
+            f"{path}: meta: dataset_mix {mix!r} does not add up to {requests} requests"
+        )
+    return [task for task, _, count in parts for _ in range(int(count))]

@@ -1,0 +1,127 @@
+"""Recovery of every head at any budget and context, from curves measured at a few of each.
+
+A budget counts as a share of the context: the share a head needs is what stays put when the
+context grows (S-HPLB, arXiv 2603.10353, Fig. 6). Between measured shares recovery is
+interpolated linearly, between measured contexts linearly in log(context).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiles.cost.work import Workload
+from profiles.heads import CurvesForm
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class RecoveryCurves:
+    """Piecewise linear curves of one context: `recovery[layer, head, knot]` at `shares[knot]`.
+
+    Shares rise strictly from 0 to 1; each curve is non-decreasing from 0 to 1, for nothing is
+    recovered of no keys and everything of all. `warning` says where figures were extrapolated.
+    """
+
+    shares: Floats
+    recovery: Floats
+    context_tokens: int
+    block_tokens: int
+    warning: str | None = None
+
+    @classmethod
+    def of(cls, form: CurvesForm, workload: Workload) -> Self:
+        """The curves at the workload's context; outside the measured contexts, the nearest's."""
+        context, measured = workload.context_tokens, form.context_tokens
+        lower, upper, weight = _neighbours(measured, context)
+        curves = [_anchored(form, index) for index in (lower, upper)]
+        shares = np.union1d(curves[0][0], curves[1][0])
+        at_lower, at_upper = (interpolate(*curve, shares[None, None]) for curve in curves)
+        recovery = np.minimum((1 - weight) * at_lower + weight * at_upper, 1.0)
+        recovery[..., -1] = 1.0
+        warning = None
+        if not measured[0] <= context <= measured[-1]:
+            warning = (
+                f"context of {context} tokens: the profile's curves were measured at "
+                f"{measured[0]} to {measured[-1]} tokens; budgets are taken as the same shares of "
+                f"the context as at {measured[upper]}"
+            )
+        return cls(shares, recovery, context, workload.block_tokens, warning)
+
+    @property
+    def context_blocks(self) -> int:
+        return -(-self.context_tokens // self.block_tokens)
+
+    def share(self, blocks: Ints) -> Floats:
+        """Share of the context that whole blocks cover, any shape; the last may be cut short."""
+        tokens = np.minimum(blocks * self.block_tokens, self.context_tokens)
+        return np.asarray(tokens / self.context_tokens, dtype=np.float64)
+
+    def at(self, blocks: Ints) -> Floats:
+        """Recovery of every head at its own budget `[layers, heads]`, in whole blocks."""
+        return interpolate(self.shares, self.recovery, self.share(blocks)[..., None])[..., 0]
+
+    def table(self) -> Floats:
+        """Recovery at every whole-block budget, `[layers, heads, blocks]`: entry i is i + 1 blocks.
+
+        Takes 8 bytes an entry and a few times that while it is made: mind long contexts.
+        """
+        blocks = np.arange(1, self.context_blocks + 1, dtype=np.int64)
+        return interpolate(self.shares, self.recovery, self.share(blocks)[None, None])
+
+    def layer(self, layer: int) -> Self:
+        """One layer's curves, `[1, heads, knots]`."""
+        return replace(self, recovery=self.recovery[layer : layer + 1])
+
+    def pooled(self) -> Self:
+        """All heads of the model as if of one layer, `[1, layers * heads, knots]`."""
+        return replace(self, recovery=self.recovery.reshape(1, -1, len(self.shares)))
+
+
+def between(weight: Floats, left: Floats, right: Floats) -> Floats:
+    """`left` at weight 0 to `right` at 1, and never falling in between, rounding included."""
+    inside = np.minimum(left + (right - left) * weight, right)
+    return np.where(weight >= 1, right, inside)
+
+
+def interpolate(knots: Floats, values: Floats, at: Floats) -> Floats:
+    """Values `[layers, heads, points]` at places `at`; its first two axes may be 1.
+
+    `knots` [knots] rise strictly and enclose `at`; `values` [layers, heads, knots] do not fall.
+    """
+    left = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
+    weight = (at - knots[left]) / (knots[left + 1] - knots[left])
+    return between(
+        weight,
+        np.take_along_axis(values, left, axis=-1),
+        np.take_along_axis(values, left + 1, axis=-1),
+    )
+
+
+def _neighbours(measured: list[int], context: int) -> tuple[int, int, float]:
+    """The measured contexts around this one by index, and the weight of the upper."""
+    upper = int(np.searchsorted(measured, context))
+    if upper == len(measured):
+        return upper - 1, upper - 1, 0.0
+    if upper == 0 or measured[upper] == context:
+        return upper, upper, 0.0
+    below, above = np.log(measured[upper - 1]), np.log(measured[upper])
+    return upper - 1, upper, float((np.log(context) - below) / (above - below))
+
+
+def _anchored(form: CurvesForm, index: int) -> tuple[Floats, Floats]:
+    """Shares [knots] and recovery [layers, heads, knots] measured at one context.
+
+    Points at or beyond the whole context give way to the anchor: all keys recover everything.
+    """
+    context = form.context_tokens[index]
+    shares = np.array(form.budget_tokens[index], dtype=np.float64) / context
+    inside = shares < 1
+    points = np.array([[head[index] for head in layer] for layer in form.recovery])
+    rising = np.maximum.accumulate(points[..., inside], axis=-1)
+    anchored = np.pad(rising, ((0, 0), (0, 0), (1, 1)))
+    anchored[..., -1] = 1.0
+    return np.concatenate(([0.0], shares[inside], [1.0])), anchored

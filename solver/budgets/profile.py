@@ -1,0 +1,71 @@
+"""The `profile` policy: what the profile itself says each head needs, whatever its form."""
+
+from typing import assert_never
+
+import numpy as np
+
+from profiles.cost.work import Workload
+from profiles.heads import BudgetsForm, RulesForm, SamplesForm
+from solver.budgets.curves import Floats, RecoveryCurves
+from solver.budgets.recovery import least_blocks
+
+Figures = BudgetsForm | RulesForm | SamplesForm | RecoveryCurves
+
+
+def profile_tokens(
+    figures: Figures, workload: Workload, recovery: float
+) -> tuple[Floats, list[str]]:
+    """Tokens `[layers, heads]` from 0 to the context, and warnings.
+
+    Stated budgets hold as they are, rules (MoA, arXiv 2406.14909) at the context, of samples the
+    mean of kept / context over requests, of curves the least tokens that reach `recovery`.
+    """
+    context = workload.context_tokens
+    match figures:
+        case BudgetsForm():
+            return _stated(np.array(figures.tokens), context)
+        case RulesForm():
+            return _ruled(np.array(figures.alpha_tokens), np.array(figures.beta), context)
+        case SamplesForm():
+            return _sampled(figures, context)
+        case RecoveryCurves():
+            blocks = least_blocks(figures, recovery).astype(np.float64)
+            return np.minimum(blocks * workload.block_tokens, context), []
+        case _:
+            assert_never(figures)
+
+
+def _stated(tokens: Floats, context: int) -> tuple[Floats, list[str]]:
+    above = int((tokens > context).sum())
+    warnings = []
+    if above:
+        warnings.append(
+            f"stated budgets of {above} of {tokens.size} heads are above the context and were "
+            f"clipped to its {context} tokens"
+        )
+    return np.minimum(tokens, context), warnings
+
+
+def _ruled(alpha: Floats, beta: Floats, context: int) -> tuple[Floats, list[str]]:
+    tokens = alpha + beta * context
+    below = int((tokens < 1).sum())
+    warnings = []
+    if below:
+        warnings.append(
+            f"rules of {below} of {tokens.size} heads give less than 1 token at a context of "
+            f"{context} tokens and were raised to 1"
+        )
+    return np.clip(tokens, 1, context), warnings
+
+
+def _sampled(samples: SamplesForm, context: int) -> tuple[Floats, list[str]]:
+    contexts = np.array(samples.context_tokens, dtype=np.float64)
+    mean_ratio = np.mean(np.array(samples.kept_tokens) / contexts[:, None, None], axis=0)
+    least, most = min(samples.context_tokens), max(samples.context_tokens)
+    warnings = []
+    if not least <= context <= most:
+        warnings.append(
+            f"context of {context} tokens: the profile's requests had {least} to {most} tokens; "
+            "budgets are the mean share they kept, extrapolated"
+        )
+    return mean_ratio * context, warnings

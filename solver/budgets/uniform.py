@@ -1,0 +1,10 @@
+"""The `uniform` policy: every head the same budget, as in fixed top-k (StreamingLLM, Quest)."""
+
+import numpy as np
+
+from solver.budgets.curves import Ints
+
+
+def uniform(blocks: int, layers: int, heads: int) -> Ints:
+    """`blocks` for every head, `[layers, heads]`."""
+    return np.full((layers, heads), blocks, dtype=np.int64)

@@ -1,0 +1,71 @@
+"""What the exact searches share: their answer, and devices put in an order without symmetry."""
+
+import time
+from dataclasses import dataclass
+from threading import Event
+
+import numpy as np
+
+from solver.problem import Assignment, Ints, LayerProblem
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search came back with: an assignment or none, and what it proved."""
+
+    assignment: Assignment | None
+    lower_bound_s: float
+    proof: str
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When to stop: a moment of the monotonic clock, or an event set by whoever waits."""
+
+    at: float
+    cancelled: Event
+
+    @property
+    def left_s(self) -> float:
+        return 0.0 if self.cancelled.is_set() else max(self.at - time.monotonic(), 0.0)
+
+    def within(self, seconds: float) -> "Deadline":
+        """The same deadline, or an earlier one `seconds` from now."""
+        return Deadline(min(self.at, time.monotonic() + seconds), self.cancelled)
+
+
+def device_classes(layer: LayerProblem) -> list[Ints]:
+    """Devices that can be exchanged without changing anything: same type, same count asked."""
+    keys = list(zip(layer.type_of, layer.counts * layer.equal_counts, strict=True))
+    order = sorted(set(keys))
+    return [np.array([d for d, k in enumerate(keys) if k == key]) for key in order]
+
+
+def longest_order(layer: LayerProblem) -> Ints:
+    """Items by falling cost."""
+    return np.argsort(-layer.item_s.mean(axis=1), kind="stable")
+
+
+def reachable(layer: LayerProblem) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Which (item, device) pairs a solution needs, `[items, devices]`, once symmetry is broken.
+
+    Numbering a class's devices by the first (longest) item they get, the i-th longest item only
+    ever reaches the devices 0 to i of the class.
+    """
+    allowed = np.ones((layer.items, layer.devices), dtype=bool)
+    rank = np.empty(layer.items, dtype=np.int64)
+    rank[longest_order(layer)] = np.arange(layer.items)
+    for devices in device_classes(layer):
+        allowed[:, devices] = np.arange(len(devices))[None, :] <= rank[:, None]
+    return allowed
+
+
+def canonical(layer: LayerProblem, assignment: Assignment) -> Assignment:
+    """The same placement with exchangeable devices numbered as `reachable` wants them."""
+    renamed = np.arange(layer.devices)
+    order = longest_order(layer)
+    for devices in device_classes(layer):
+        seen = list(dict.fromkeys(d for d in assignment[order] if d in devices))
+        unused = [d for d in devices if d not in seen]
+        renamed[[*seen, *unused]] = devices
+    return np.asarray(renamed[assignment], dtype=np.int64)

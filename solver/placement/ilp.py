@@ -1,0 +1,131 @@
+"""The placement as an integer program in PuLP, solved by its bundled CBC, or written out as .lp.
+
+    minimise T
+    sum_d x[i, d] = 1                                   every item is placed once
+    x[i, d] <= y[g(i), d] <= z[d]                       presence of groups, use of devices
+    sum_i item_s x + sum_g group_s y + launch_s z <= T  every device
+    sum_i x[i, d] = counts[d]                           where counts are equal
+
+Times are scaled so that the start's makespan is 1000: CBC's tolerances are absolute.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pulp
+
+from solver.placement.exact import Deadline, Found, canonical, reachable
+from solver.problem import Assignment, Floats, LayerProblem
+
+CBC_SAFETY = 1 - 1e-6
+"""CBC accepts variables this far from feasible; its bounds are lowered by as much."""
+
+
+class Formulation:
+    """The program of one layer: `x [items, devices]` (None where symmetry rules a pair out)."""
+
+    def __init__(self, layer: LayerProblem, scale: float, *, relaxed: bool = False) -> None:
+        kind = "Continuous" if relaxed else "Binary"
+        items, devices = range(layer.items), range(layer.devices)
+        allowed = reachable(layer)
+        self.layer = layer
+        self.scale = scale
+        with _quiet():
+            self.problem = pulp.LpProblem("makespan", pulp.LpMinimize)
+            self.makespan = pulp.LpVariable("T", lowBound=0)
+            self.x = {
+                (i, d): pulp.LpVariable(f"x_{i}_{d}", 0, 1, kind)
+                for i in items
+                for d in devices
+                if allowed[i, d]
+            }
+            pairs = {(int(layer.group_of[i]), d) for i, d in self.x}
+            self.y = {(g, d): pulp.LpVariable(f"y_{g}_{d}", 0, 1, kind) for g, d in sorted(pairs)}
+            self.z = [pulp.LpVariable(f"z_{d}", 0, 1, kind) for d in devices]
+        self._constrain(layer)
+
+    def _constrain(self, layer: LayerProblem) -> None:
+        problem, x, y, z = self.problem, self.x, self.y, self.z
+        problem += self.makespan
+        for i in range(layer.items):
+            problem += pulp.lpSum(x[i, d] for d in range(layer.devices) if (i, d) in x) == 1
+        for i, d in x:
+            problem += x[i, d] <= y[int(layer.group_of[i]), d]
+        for g, d in y:
+            problem += y[g, d] <= z[d]
+        for d in range(layer.devices):
+            work = [
+                self.scale * float(layer.item_s[i, d]) * v for (i, at), v in x.items() if at == d
+            ]
+            held = [
+                self.scale * float(layer.group_s[g, d]) * v for (g, at), v in y.items() if at == d
+            ]
+            launch = self.scale * float(layer.launch_s[d]) * z[d]
+            problem += pulp.lpSum([*work, *held, launch]) <= self.makespan
+            if layer.equal_counts:
+                placed = pulp.lpSum(v for (_, at), v in x.items() if at == d)
+                problem += placed == int(layer.counts[d])
+
+    def start_from(self, assignment: Assignment) -> None:
+        """Give CBC a complete feasible start."""
+        for (i, d), variable in self.x.items():
+            variable.setInitialValue(int(assignment[i] == d))
+        for (g, d), variable in self.y.items():
+            variable.setInitialValue(int((assignment[self.layer.group_of == g] == d).any()))
+        for d, variable in enumerate(self.z):
+            variable.setInitialValue(int((assignment == d).any()))
+        self.makespan.setInitialValue(self.scale * self.layer.makespan(assignment))
+
+    def solve(self, time_s: float | None, gap: float, *, warm: bool = False) -> int:
+        """Run CBC; the status tells an optimum from a time-out (PuLP's `status` does not)."""
+        with _quiet():
+            cbc = pulp.PULP_CBC_CMD(msg=False, timeLimit=time_s, gapRel=gap, warmStart=warm)
+            self.problem.solve(cbc)
+        return int(self.problem.sol_status)
+
+    def assignment(self) -> Assignment:
+        """Device of every item: where most of it lies."""
+        share: Floats = np.zeros((self.layer.items, self.layer.devices))
+        for pair, variable in self.x.items():
+            share[pair] = variable.value() or 0.0
+        return np.asarray(share.argmax(axis=1), dtype=np.int64)
+
+
+def ilp(layer: LayerProblem, start: Assignment, tolerance: float, deadline: Deadline) -> Found:
+    """Search from `start` until the gap is within `tolerance` or the deadline has come."""
+    scale = 1000 / layer.makespan(start)
+    program = Formulation(layer, scale)
+    program.start_from(canonical(layer, start))
+    status = program.solve(max(deadline.left_s, 0.01), tolerance / 2, warm=True)
+    if status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+        return Found(None, 0.0, "ilp found nothing")
+    proved = status == pulp.LpSolutionOptimal
+    objective = float(pulp.value(program.makespan)) / scale
+    bound = objective * (1 - tolerance / 2) * CBC_SAFETY if proved else 0.0
+    return Found(program.assignment(), bound, "ilp (CBC)")
+
+
+def relaxed_makespan_s(layer: LayerProblem) -> float:
+    """A lower bound for any devices: the program with everything in fractions."""
+    scale = 1000 / float(layer.item_with_charge_s().max())
+    program = Formulation(layer, scale, relaxed=True)
+    if program.solve(None, 0.0) != pulp.LpSolutionOptimal:
+        return 0.0
+    return float(pulp.value(program.makespan)) / scale * CBC_SAFETY
+
+
+def write_lp(layer: LayerProblem, path: Path) -> None:
+    """Write the program for any other solver (Gurobi, HiGHS, SCIP); times in microseconds."""
+    with _quiet():
+        Formulation(layer, 1e6).problem.writeLP(str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PuLP 3.3 announces what 4.0 renames on every call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

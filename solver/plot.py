@@ -1,0 +1,54 @@
+"""Each device's load per method, busy and idle, summed over layers."""
+
+from pathlib import Path
+
+import numpy as np
+
+from profiles.errors import HplbError
+from solver.compare import Row
+
+BUSY, IDLE = "#2f6f9f", "#e3b23c"
+
+
+def plot_loads(rows: list[Row], path: Path) -> None:
+    """Write one panel per GPU count and deployment, one group of bars per method."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        panels.setdefault((len(row.plan.devices), row.plan.workload.deployment), []).append(row)
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(11, 3.0 * len(panels)), squeeze=False, layout="constrained"
+    )
+    for axis, ((gpus, deployment), members) in zip(axes[:, 0], panels.items(), strict=True):
+        width = 0.85 / gpus
+        for position, row in enumerate(members):
+            loads = np.array([layer.loads_s for layer in row.plan.layers]) * 1e3
+            busy = loads.sum(axis=0)
+            idle = loads.max(axis=1).sum() - busy
+            at = position + (np.arange(gpus) - (gpus - 1) / 2) * width
+            axis.bar(at, busy, 0.92 * width, color=BUSY, label="busy" if not position else None)
+            axis.bar(
+                at, idle, 0.92 * width, busy, color=IDLE, label="idle" if not position else None
+            )
+        axis.axhline(
+            members[0].bound_s * 1e3, color="black", linewidth=0.8, linestyle=":", label="bound"
+        )
+        axis.set_xticks(range(len(members)), [row.plan.solver for row in members])
+        axis.set_ylabel("ms, all layers")
+        axis.set_title(f"{gpus} devices, {deployment}", loc="left", fontsize=10)
+        axis.legend(loc="lower right", fontsize=8, ncols=3)
+        axis.spines[["top", "right"]].set_visible(False)
+    profile = rows[0].plan.profile
+    label = " (synthetic)" if profile.synthetic else ""
+    context = rows[0].plan.workload.context_tokens
+    figure.suptitle(f"{profile.name}{label}, {context:,} tokens: predicted load of each device")
+    try:
+        figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:
+        raise HplbError(f"{path}: the plot cannot be written: {error}") from None
+    finally:
+        plt.close(figure)

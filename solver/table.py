@@ -1,0 +1,73 @@
+"""Plans and comparisons as rich tables."""
+
+from rich.table import Table
+
+from profiles.model import ModelProfile
+from solver.compare import Row
+from solver.plan import Plan
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3f}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def comparison_table(rows: list[Row], profile: ModelProfile, context_tokens: int) -> Table:
+    """One line a method, grouped by GPU count and deployment."""
+    label = " (synthetic)" if profile.synthetic else ""
+    title = f"{profile.name}{label}, {context_tokens:,} tokens, predicted"
+    table = Table(title=title, title_justify="left")
+    for column in ("GPUs", "deployment", "method"):
+        table.add_column(column)
+    for column in ("makespan ms", "/ bound", "bubble", "K/V copies", "gap", "solve s"):
+        table.add_column(column, justify="right")
+    previous = None
+    for row in rows:
+        key = (len(row.plan.devices), row.plan.workload.deployment)
+        if previous is not None and key != previous:
+            table.add_section()
+        previous = key
+        table.add_row(
+            str(key[0]),
+            key[1],
+            row.plan.solver,
+            milliseconds(row.plan.makespan_s),
+            f"{row.over_bound:.4f}",
+            percent(row.plan.bubble_ratio),
+            str(sum(row.plan.kv_copies)),
+            percent(1 - row.bound_s / row.plan.makespan_s),
+            f"{row.plan.solve_s:.2f}",
+        )
+    return table
+
+
+def plan_table(plan: Plan) -> Table:
+    """A plan's figures, one a line."""
+    table = Table(title=f"plan {plan.id[:16]}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    synthetic = " (synthetic)" if plan.profile.synthetic else ""
+    devices = ", ".join(f"{plan.devices.count(t)} x {t}" for t in plan.device_types)
+    step = plan.workload
+    imbalance = "unlike devices" if plan.imbalance is None else f"{plan.imbalance:.4f}"
+    stock = "yes" if plan.stock_compatible else "no"
+    rows = {
+        "profile": f"{plan.profile.name}{synthetic}",
+        "devices": devices,
+        "workload": f"{step.phase}, {step.batch_size} x {step.context_tokens:,} tokens, "
+        f"{step.deployment}",
+        "solver": f"{plan.solver}, {plan.solve_s:.2f} s, {plan.status}",
+        "makespan": f"{milliseconds(plan.makespan_s)} ms, at least "
+        f"{milliseconds(plan.lower_bound_s)} ms (gap {percent(plan.gap)})",
+        "bubble": percent(plan.bubble_ratio),
+        "imbalance": imbalance,
+        "K/V copies": f"{sum(plan.kv_copies)} over {len(plan.layers)} layers",
+        "K/V bytes": f"{min(plan.kv_bytes):,} to {max(plan.kv_bytes):,} a device",
+        "stock engine": f"{stock}: {plan.stock_reason}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

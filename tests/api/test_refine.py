@@ -1,0 +1,127 @@
+"""The refine loop, event by event."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.refine import (
+    Decide,
+    Measured,
+    Move,
+    Moved,
+    Policy,
+    Replan,
+    Replanned,
+    State,
+    step,
+)
+
+POLICY = Policy(min_rounds=2, min_gain=0.02, cooldown_s=60, rollback_margin=0.05)
+
+
+def live(generation: int = 1, plan: str = "a") -> State:
+    state, effects = step(State.initial(), Moved(generation, plan), POLICY, now=0)
+    assert effects == []
+    return state
+
+
+def looked(now: float = 10) -> State:
+    state, effects = step(live(), Measured(1, 2, 1.0), POLICY, now)
+    assert effects == [Replan()]
+    return state
+
+
+def test_too_few_rounds_change_nothing() -> None:
+    state = live()
+    assert step(state, Measured(1, 1, 1.0), POLICY, now=10) == (state, [])
+
+
+def test_a_late_report_of_a_past_generation_changes_nothing() -> None:
+    state = live(generation=3)
+    assert step(state, Measured(2, 9, 1.0), POLICY, now=10) == (state, [])
+
+
+def test_replans_once_while_a_replan_is_under_way() -> None:
+    state = looked()
+    _, effects = step(state, Measured(1, 3, 1.0), POLICY, now=500)
+    assert effects == []
+
+
+def test_a_gain_above_the_threshold_moves() -> None:
+    state, effects = step(looked(), Replanned("b", 1.0, 0.9), POLICY, now=11)
+    assert isinstance(effects[0], Move)
+    assert effects[0].plan_id == "b"
+    assert (state.moved_from, state.moved_from_s) == ("a", 1.0)
+
+
+def test_hysteresis_holds_below_the_threshold() -> None:
+    state, effects = step(looked(), Replanned("b", 1.0, 0.985), POLICY, now=11)
+    assert [type(effect) for effect in effects] == [Decide]
+    assert "1.5 %" in effects[0].text  # type: ignore[union-attr]
+    assert state.moved_from is None
+
+
+def test_the_same_plan_is_held() -> None:
+    _, effects = step(looked(), Replanned("a", 1.0, 0.5), POLICY, now=11)
+    assert [type(effect) for effect in effects] == [Decide]
+
+
+def test_cooldown_after_a_look() -> None:
+    state, _ = step(looked(now=10), Replanned("b", 1.0, 1.0), POLICY, now=11)
+    assert step(state, Measured(1, 5, 1.0), POLICY, now=69)[1] == []
+    assert step(state, Measured(1, 5, 1.0), POLICY, now=70)[1] == [Replan()]
+
+
+def moved_to_b() -> State:
+    state, _ = step(looked(), Replanned("b", 1.0, 0.9), POLICY, now=11)
+    state, _ = step(state, Moved(2, "b", by_refine=True), POLICY, now=12)
+    return state
+
+
+def test_a_worse_window_rolls_back_and_the_plan_is_not_tried_again() -> None:
+    state, effects = step(moved_to_b(), Measured(2, 2, 1.06), POLICY, now=20)
+    assert isinstance(effects[0], Move)
+    assert effects[0].plan_id == "a"
+    state, _ = step(state, Moved(3, "a", by_refine=True), POLICY, now=21)
+    state, effects = step(state, Measured(3, 2, 1.0), POLICY, now=200)
+    assert effects == [Replan()]
+    _, effects = step(state, Replanned("b", 1.0, 0.5), POLICY, now=201)
+    assert [type(effect) for effect in effects] == [Decide]
+
+
+def test_a_window_within_the_margin_is_kept() -> None:
+    state, effects = step(moved_to_b(), Measured(2, 2, 1.04), POLICY, now=20)
+    assert effects == []
+    assert state.moved_from is None
+
+
+def test_an_operators_move_forgets_what_was_refused() -> None:
+    state = replace(moved_to_b(), refused=("c",))
+    state, _ = step(state, Moved(7, "c"), POLICY, now=30)
+    assert (state.refused, state.moved_from, state.looked_at) == ((), None, None)
+
+
+def test_an_answer_nobody_waits_for_is_ignored() -> None:
+    state = live()
+    assert step(state, Replanned("b", 1.0, 0.1), POLICY, now=1) == (state, [])
+
+
+events = st.one_of(
+    st.builds(Measured, st.integers(1, 4), st.integers(0, 5), st.floats(0.5, 2)),
+    st.builds(Replanned, st.sampled_from("abc"), st.floats(0.5, 2), st.floats(0.5, 2)),
+    st.builds(Moved, st.integers(1, 4), st.sampled_from("abc"), st.booleans()),
+)
+
+
+@given(st.lists(events, max_size=30))
+def test_any_history_survives_a_restart_and_never_moves_to_the_live_plan(history: list) -> None:
+    state = State.initial()
+    for now, event in enumerate(history):
+        assert State.from_json(state.to_json()) == state
+        before = state
+        state, effects = step(state, event, POLICY, now=30.0 * now)
+        for effect in effects:
+            if isinstance(effect, Move):
+                assert effect.plan_id not in before.refused or effect.plan_id == before.moved_from
+                assert not isinstance(event, Replanned) or effect.plan_id != before.plan_id

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from profiles.cost.rates import Rates
+from profiles.cost.roofline import fastest_possible_s, roofline
+from profiles.cost.work import FEATURES, INDEX, Workload
+from profiles.device import device_names, device_profile
+
+RATES = Rates(
+    device="h200",
+    phase="prefill",
+    seconds_per={name: 2.0**i for i, name in enumerate(FEATURES)},
+    source="made up for this test",
+)
+
+
+def test_seconds_are_the_sum_over_features() -> None:
+    work = np.arange(3 * len(FEATURES), dtype=float).reshape(3, len(FEATURES))
+    expected = [sum(w * 2.0**i for i, w in enumerate(row)) for row in work]
+    assert RATES.seconds(work).tolist() == expected
+
+
+def test_the_version_names_the_content() -> None:
+    twin = Rates.model_validate_json(RATES.model_dump_json())
+    assert twin.version == RATES.version
+    slower = RATES.seconds_per | {"launches": 1.5}
+    assert RATES.model_copy(update={"seconds_per": slower}).version != RATES.version
+
+
+@pytest.mark.parametrize("field", ["seconds_per", "std"])
+def test_every_feature_and_no_other(field: str) -> None:
+    fields = RATES.model_dump() | {field: {"launches": 1.0}}
+    with pytest.raises(ValidationError, match=f"{field}: must have exactly the features launches"):
+        Rates.model_validate(fields)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_a_rate_is_a_finite_number_of_seconds(value: float) -> None:
+    fields = RATES.model_dump() | {"seconds_per": RATES.seconds_per | {"launches": value}}
+    with pytest.raises(ValidationError):
+        Rates.model_validate(fields)
+
+
+def test_beyond_the_measured_context_is_extrapolation() -> None:
+    fitted = RATES.model_copy(update={"fitted_to_tokens": 16384, "samples": 10})
+    assert fitted.measured
+    assert not RATES.measured
+    assert fitted.extrapolated(Workload(16385))
+    assert not fitted.extrapolated(Workload(16384))
+    assert not RATES.extrapolated(Workload(10**6))
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_the_roofline_is_positive_and_never_beats_the_chip(name: str) -> None:
+    device = device_profile(name)
+    prior = roofline(device, "decode")
+    assert (prior.vector > 0).all()
+    assert not prior.measured
+    work = np.random.default_rng(0).lognormal(10, 5, size=(50, len(FEATURES)))
+    assert (prior.seconds(work) >= fastest_possible_s(device, work)).all()
+
+
+def test_the_chip_is_as_fast_as_its_slower_side() -> None:
+    device = device_profile("h200")
+    work = np.zeros((2, len(FEATURES)))
+    work[0, INDEX["tile_flops"]] = work[0, INDEX["projection_flops"]] = device.peak_flops
+    work[1, INDEX["kv_bytes"]] = 3 * device.memory_bandwidth
+    work[1, INDEX["tile_flops"]] = device.peak_flops
+    assert fastest_possible_s(device, work).tolist() == [2, 3]
+
+
+def test_the_h200_rates_in_the_catalogue_are_plausible() -> None:
+    device = device_profile("h200")
+    prefill, decode = device.fitted("prefill"), device.fitted("decode")
+    assert prefill is not None
+    assert decode is not None
+    assert 5e14 < 1 / prefill.seconds_per["tile_flops"] < device.peak_flops
+    assert 3e12 < 1 / decode.seconds_per["kv_bytes"] < device.memory_bandwidth
+    assert (prefill.fitted_to_tokens, decode.fitted_to_tokens) == (16384, 131072)
+    for rates in (prefill, decode):
+        assert rates.std is not None
+        for unseen in ("projection_flops", "link_bytes", "scored_blocks"):
+            expected = roofline(device, rates.phase).seconds_per[unseen]
+            assert rates.seconds_per[unseen] == pytest.approx(expected, rel=1e-5)
+            assert rates.std[unseen] == pytest.approx(expected, rel=1e-3)

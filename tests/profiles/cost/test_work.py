@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiles.architecture import Architecture
+from profiles.cost.work import (
+    FEATURES,
+    INDEX,
+    Workload,
+    budget_blocks,
+    causal_tiles,
+    group_work,
+    head_work,
+    kv_group_bytes,
+)
+
+SHAPE = Architecture(layers=2, query_heads=8, kv_heads=2, head_dim=128, hidden_size=1024)
+
+
+def feature(work: np.ndarray, name: str) -> np.ndarray:
+    return work[..., INDEX[name]]
+
+
+@given(context_blocks=st.integers(1, 60), data=st.data())
+def test_causal_tiles_counts_every_row(context_blocks: int, data: st.DataObject) -> None:
+    blocks = data.draw(st.integers(1, context_blocks))
+    counted = sum(min(blocks, row + 1) for row in range(context_blocks))
+    assert causal_tiles(np.array(blocks), context_blocks) == counted
+
+
+def test_budgets_become_whole_blocks_within_the_context() -> None:
+    workload = Workload(1000)
+    assert budget_blocks(np.array([0.0, 1, 64, 65, 1e9]), workload).tolist() == [1, 1, 1, 2, 16]
+
+
+def test_a_full_prefill_head_does_the_triangle_and_scores_nothing() -> None:
+    work = head_work(np.full((2, 8), 1024.0), SHAPE, Workload(1024))
+    assert work.shape == (2, 8, len(FEATURES))
+    assert (feature(work, "tile_flops") == 4 * 64 * 64 * 128 * 16 * 17 / 2).all()
+    assert (feature(work, "scored_blocks") == 0).all()
+    assert (feature(work, "query_blocks") == 16).all()
+
+
+def test_a_sparse_head_pays_for_scoring() -> None:
+    prefill = head_work(np.array([128.0]), SHAPE, Workload(1024))
+    decode = head_work(np.array([128.0]), SHAPE, Workload(1024, "decode"))
+    assert feature(prefill, "scored_blocks") == 16 * 17 / 2
+    assert feature(decode, "scored_blocks") == 16
+    assert feature(decode, "tile_flops") == 4 * 64 * 128 * 2
+
+
+def test_decode_reads_the_longest_list_of_the_group_once() -> None:
+    budgets = np.full((2, 8), 64.0)
+    budgets[0, 3] = 512
+    work = group_work(budgets, SHAPE, Workload(4096, "decode"))
+    assert work.shape == (2, 2, len(FEATURES))
+    tokens = feature(work, "kv_bytes") / (2 * 128 * 2)
+    assert tokens.tolist() == [[512, 64], [64, 64]]
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_a_batch_is_as_many_sequences(phase: str) -> None:
+    budgets = np.full((2, 8), 256.0)
+    for count in (head_work, group_work):
+        one = count(budgets, SHAPE, Workload(1024, phase))  # type: ignore[arg-type]
+        three = count(budgets, SHAPE, Workload(1024, phase, 3))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(three, 3 * one)
+
+
+def test_each_sequence_brings_a_list_for_every_group_present() -> None:
+    budgets = np.full((2, 8), 256.0)
+    work = group_work(budgets, SHAPE, Workload(1024, "decode", 5))
+    assert (feature(work, "kv_lists") == 5).all()
+    assert (feature(head_work(budgets, SHAPE, Workload(1024)), "kv_lists") == 0).all()
+
+
+def test_who_projects_depends_on_the_deployment() -> None:
+    budgets = np.full((2, 8), 256.0)
+    apart, together = Workload(1024), Workload(1024, deployment="tensor_parallel")
+    assert (feature(head_work(budgets, SHAPE, apart), "projection_flops") == 0).all()
+    assert (feature(group_work(budgets, SHAPE, apart), "link_bytes") == 2 * 1024 * 128 * 2).all()
+    assert (feature(group_work(budgets, SHAPE, together), "link_bytes") == 0).all()
+    per_matrix = 2 * 1024 * 1024 * 128
+    for count in (head_work, group_work):
+        work = count(budgets, SHAPE, together)
+        assert (feature(work, "projection_flops") == 2 * per_matrix).all()
+
+
+@given(
+    tokens=st.lists(st.floats(1, 1e7), min_size=8, max_size=8),
+    context=st.integers(1, 10**6),
+)
+def test_a_larger_budget_never_makes_fewer_tiles(tokens: list[float], context: int) -> None:
+    tiles = feature(head_work(np.sort(tokens), SHAPE, Workload(context)), "tile_flops")
+    assert (np.diff(tiles) >= 0).all()
+
+
+def test_a_group_holds_keys_and_values_of_the_whole_context() -> None:
+    assert kv_group_bytes(SHAPE, Workload(1000, batch_size=3)) == 3 * 1000 * 2 * 128 * 2

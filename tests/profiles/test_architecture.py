@@ -1,0 +1,38 @@
+import pytest
+from pydantic import ValidationError
+
+from profiles.architecture import Architecture
+
+GQA = Architecture(layers=2, query_heads=8, kv_heads=2, head_dim=64, hidden_size=512)
+
+
+def test_query_heads_of_a_group_are_neighbours() -> None:
+    assert GQA.group_size == 4
+    assert [GQA.kv_head(head) for head in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 2), ("float16", 2), ("float32", 4)])
+def test_item_bytes(dtype: str, size: int) -> None:
+    assert Architecture.model_validate(GQA.model_dump() | {"dtype": dtype}).item_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("layers", 0),
+        ("layers", 10**9),
+        ("query_heads", -8),
+        ("head_dim", 0),
+        ("hidden_size", float("nan")),
+        ("dtype", "int3"),
+        ("unheard_of", 1),
+    ],
+)
+def test_wrong_fields_are_named(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Architecture.model_validate(GQA.model_dump() | {field: value})
+
+
+def test_groups_must_be_whole() -> None:
+    with pytest.raises(ValidationError, match=r"query_heads \(8\) must be a multiple of kv_heads"):
+        Architecture.model_validate(GQA.model_dump() | {"kv_heads": 3})

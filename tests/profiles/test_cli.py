@@ -1,0 +1,142 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from profiles.cli import app
+from profiles.library import DEFAULT_PROFILE, catalogue_names
+from profiles.model import ModelProfile
+from tests.profiles.published import published
+
+
+def hplb(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in ("profiles", *arguments)])
+
+
+def refused(result: Result) -> str:
+    """The one line that a refused command leaves on stderr."""
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def rules_file(folder: Path, name: str = "Llama-3.2-1B.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps({"alphas": [[64] * 32] * 16, "betas": [[0.5] * 32] * 16}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "form"),
+    [
+        (
+            "minference",
+            "minference/Qwen2.5_7B_Instruct_128k_instruct_kv_out_v32_fit_o_best_pattern.json",
+            "budgets",
+        ),
+        ("moa", "moa/lmsys--vicuna-7b-v1.5-16k.json", "rules"),
+        ("duo-attention", "duo-attention/Meta-Llama-3.1-8B-Instruct.tsv", "rules"),
+        ("tangram", "tangram/snapkv__qwen3-4b-instruct-2507__profile_perlayer.npz", "samples"),
+    ],
+)
+def test_published_files_are_imported_and_shown(
+    tmp_path: Path, command: str, file: str, form: str
+) -> None:
+    source, out = published(*file.split("/")), tmp_path / "out.json"
+    result = hplb("import", command, source, "--name", "mine", "-o", out)
+    assert result.exit_code == 0, result.stderr
+    assert ModelProfile.load(out).heads.form == form
+    shown = json.loads(hplb("show", out, "--json").stdout)
+    assert (shown["name"], shown["form"], shown["synthetic"]) == ("mine", form, False)
+    assert source.name in shown["source"]
+    assert len(shown["layers"]) == shown["architecture"]["layers"]
+
+
+def test_strided_parameters_are_imported(tmp_path: Path) -> None:
+    source, out = tmp_path / "pattern.json", tmp_path / "out.json"
+    source.write_text('{"num_heads": 32, "local_blocks": 32, "vert_stride": 8}')
+    result = hplb("import", "s2", source, "--name", "s2", "-o", out, "--model", "llama 2 7b")
+    assert result.exit_code == 0, result.stderr
+    assert ModelProfile.load(out).heads.shape() == (32, 32)
+
+
+def test_config_json_gives_the_architecture(tmp_path: Path) -> None:
+    source, config, out = rules_file(tmp_path), tmp_path / "config.json", tmp_path / "out.json"
+    fields = {"num_hidden_layers": 16, "num_attention_heads": 32, "hidden_size": 4096}
+    config.write_text(json.dumps(fields))
+    result = hplb("import", "moa", source, "--name", "x", "-o", out, "--config", config)
+    assert result.exit_code == 0, result.stderr
+    assert ModelProfile.load(out).architecture.kv_heads == 32
+
+
+def test_duo_attention_takes_its_options(tmp_path: Path) -> None:
+    source, out = tmp_path / "Llama-3.2-1B.tsv", tmp_path / "out.json"
+    source.write_text("\n".join(["\t".join(["0.9", "0.4"] * 4)] * 16))
+    arguments: list[Any] = ["import", "duo-attention", source, "--name", "x", "-o", out]
+    result = hplb(*arguments, "--threshold", "0.5", "--sink", "64", "--recent", "100")
+    assert result.exit_code == 0, result.stderr
+    heads = json.loads(out.read_text())["heads"]
+    assert np.mean(heads["beta"]) == 0.5
+    assert np.max(heads["alpha_tokens"]) == 164
+    assert "not both" in refused(hplb(*arguments, "--threshold", "0.5", "--full-share", "0.5"))
+
+
+def test_an_existing_profile_is_replaced_only_by_a_good_one(tmp_path: Path) -> None:
+    source, out = rules_file(tmp_path), tmp_path / "out.json"
+    hplb("import", "moa", source, "--name", "first", "-o", out)
+    source.write_text("{")
+    refused(hplb("import", "moa", source, "--name", "second", "-o", out))
+    assert ModelProfile.load(out).name == "first"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "Llama-9"], "unknown model 'Llama-9': known are"),
+        (["--model", "Yi-9B"], "16 layers x 32 query heads, but the architecture has 48 x 32"),
+        (["--model", "Yi-9B", "--config", "config.json"], "give one of the two, not both"),
+        (["--config", "absent.json"], "absent.json: cannot be read"),
+        (["--name", "no/name"], "name: "),
+        (["-o", "/absent/out.json"], "/absent/out.json: cannot be written"),
+    ],
+)
+def test_bad_imports(tmp_path: Path, options: list[str], message: str) -> None:
+    source, out = rules_file(tmp_path), tmp_path / "out.json"
+    result = hplb("import", "moa", source, "--name", "x", "-o", out, *options)
+    assert message in refused(result)
+    assert not out.exists()
+
+
+def test_an_unrecognised_file_asks_for_the_model(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    source = rules_file(folder, "rules.json")
+    result = hplb("import", "moa", source, "--name", "x", "-o", tmp_path / "out.json")
+    assert "--model NAME or --config config.json" in refused(result)
+
+
+def test_list() -> None:
+    assert DEFAULT_PROFILE in hplb("list").stdout
+    listed = json.loads(hplb("list", "--json").stdout)
+    assert [entry["name"] for entry in listed] == list(catalogue_names())
+
+
+def test_show() -> None:
+    shown = hplb("show", DEFAULT_PROFILE)
+    assert shown.exit_code == 0
+    for part in ("(synthetic)", "32 layers x 32 heads (8 KV)", "recovery_curves", "NOT measured"):
+        assert part in shown.stdout
+    layers = json.loads(hplb("show", DEFAULT_PROFILE, "--json").stdout)["layers"]
+    assert [layer["layer"] for layer in layers] == list(range(32))
+    assert all(
+        0 < layer["least_tokens"] < layer["mean_tokens"] < layer["most_tokens"] <= 131072
+        for layer in layers
+    )
+
+
+def test_show_of_nothing() -> None:
+    assert DEFAULT_PROFILE in refused(hplb("show", "nobody"))

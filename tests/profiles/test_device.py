@@ -1,0 +1,46 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from profiles.cost.roofline import roofline
+from profiles.device import DeviceProfile, device_names, device_profile
+from profiles.errors import UnknownNameError
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_device_of_the_catalogue_is_named_after_its_file(name: str) -> None:
+    assert device_profile(name).name == name
+
+
+def test_the_catalogue_knows_the_data_sheets() -> None:
+    assert {"h200", "h100", "a100", "cpu"} <= set(device_names())
+    assert device_profile("h200").peak_flops == 989e12
+    assert device_profile("h200").memory_bandwidth == 4.8e12
+
+
+def test_unknown_devices_get_the_known_ones_listed() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown device type 'h900': known are .*h200"):
+        device_profile("h900")
+
+
+@pytest.mark.parametrize("name", ["../models/llama-3.1-8b-synthetic", "", "h200.json"])
+def test_a_device_name_is_never_a_path(name: str) -> None:
+    with pytest.raises(UnknownNameError):
+        device_profile(name)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["peak_flops", "memory_bandwidth", "link_bandwidth", "launch_s"])
+def test_rates_of_a_data_sheet_are_positive_and_finite(field: str, value: float) -> None:
+    fields: dict[str, Any] = device_profile("h200").model_dump() | {field: value}
+    with pytest.raises(ValidationError, match=field):
+        DeviceProfile.model_validate(fields)
+
+
+def test_fitted_rates_are_found_by_phase() -> None:
+    sheet = device_profile("h200")
+    prior = roofline(sheet, "prefill")
+    fitted = sheet.model_copy(update={"rates": [prior]})
+    assert fitted.fitted("prefill") == prior
+    assert fitted.fitted("decode") is None

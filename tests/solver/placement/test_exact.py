@@ -1,0 +1,86 @@
+"""CP-SAT and the integer program: optimal on small problems, honest under a deadline."""
+
+import time
+from pathlib import Path
+from threading import Event, Timer
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from solver.placement.contiguous import contiguous
+from solver.placement.cp_sat import cp_sat
+from solver.placement.exact import Deadline, canonical, reachable
+from solver.placement.greedy import greedy
+from solver.placement.ilp import ilp, relaxed_makespan_s, write_lp
+from solver.problem import LayerProblem
+from tests.solver.problems import brute_force, layers, make_layer
+
+TOLERANCE = 1e-3
+
+
+def soon(seconds: float = 10) -> Deadline:
+    return Deadline(time.monotonic() + seconds, Event())
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers())
+def test_symmetry_breaking_keeps_every_placement_up_to_names(layer: LayerProblem) -> None:
+    start = greedy(layer)
+    renamed = canonical(layer, start)
+    assert reachable(layer)[np.arange(layer.items), renamed].all()
+    assert layer.makespan(renamed) == pytest.approx(layer.makespan(start))
+    assert layer.allows(renamed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(layers())
+def test_cp_sat_reaches_the_optimum_and_its_bound_holds(layer: LayerProblem) -> None:
+    optimum = brute_force(layer)
+    found = cp_sat(layer, greedy(layer), 0.0, TOLERANCE, soon())
+    assert found.assignment is not None
+    assert layer.allows(found.assignment)
+    assert found.lower_bound_s <= optimum * (1 + 1e-9)
+    assert layer.makespan(found.assignment) <= optimum * (1 + TOLERANCE)
+    assert found.lower_bound_s >= optimum * (1 - 2 * TOLERANCE)
+
+
+@settings(max_examples=10, deadline=None)
+@given(layers(max_items=5))
+def test_ilp_reaches_the_optimum_and_its_bound_holds(layer: LayerProblem) -> None:
+    optimum = brute_force(layer)
+    found = ilp(layer, greedy(layer), TOLERANCE, soon())
+    assert found.assignment is not None
+    assert layer.allows(found.assignment)
+    assert layer.makespan(found.assignment) <= optimum * (1 + TOLERANCE)
+    assert optimum * (1 - 2 * TOLERANCE) <= found.lower_bound_s <= optimum * (1 + 1e-9)
+
+
+@settings(max_examples=10, deadline=None)
+@given(layers(max_items=5))
+def test_the_relaxation_is_a_bound(layer: LayerProblem) -> None:
+    assert relaxed_makespan_s(layer) <= brute_force(layer) * (1 + 1e-9)
+
+
+def test_the_ilp_does_not_call_a_time_out_an_optimum() -> None:
+    hard = make_layer(64, 8, 8, seed=1, charge=0.4)
+    found = ilp(hard, contiguous(hard), 0.0, soon(0.5))
+    assert found.lower_bound_s == 0.0
+
+
+def test_cp_sat_stops_when_cancelled() -> None:
+    hard = make_layer(128, 8, 8, seed=3, charge=0.4)
+    cancelled = Event()
+    Timer(0.3, cancelled.set).start()
+    started = time.monotonic()
+    cp_sat(hard, greedy(hard), 0.0, 0.0, Deadline(started + 30, cancelled))
+    assert time.monotonic() - started < 15  # far from the 30 s it was given
+
+
+def test_the_lp_file_is_complete(tmp_path: Path) -> None:
+    layer = make_layer(6, 2, 2)
+    write_lp(layer, tmp_path / "layer.lp")
+    text = (tmp_path / "layer.lp").read_text()
+    assert text.count("x_5_") >= 2
+    assert "Minimize" in text
+    assert "Binaries" in text

@@ -1,0 +1,85 @@
+"""Random placement problems, and the optimum of small ones by trying everything."""
+
+from itertools import product
+
+import numpy as np
+from hypothesis import strategies as st
+
+from solver.problem import Assignment, LayerProblem, PlacementProblem
+
+
+def make_layer(
+    items: int,
+    group_size: int,
+    devices: int,
+    *,
+    seed: int = 0,
+    types: int = 1,
+    equal_counts: bool = False,
+    charge: float = 0.3,
+    two_valued: bool = False,
+) -> LayerProblem:
+    """A layer of `items` heads in groups of `group_size`; device types differ by a factor."""
+    rng = np.random.default_rng(seed)
+    cost = rng.choice([1.0, 12.0], items) if two_valued else rng.lognormal(0, 1, items)
+    speed = rng.uniform(0.5, 2.0, types)
+    type_of = np.sort(rng.integers(0, types, devices))
+    groups = items // group_size
+    return LayerProblem(
+        item_s=cost[:, None] * speed[type_of][None, :],
+        group_s=np.full((groups, devices), charge) * speed[type_of][None, :],
+        launch_s=0.1 * speed[type_of],
+        group_of=np.arange(items) // group_size,
+        type_of=type_of,
+        equal_counts=equal_counts,
+    )
+
+
+@st.composite
+def layers(draw: st.DrawFn, max_items: int = 6, max_devices: int = 3) -> LayerProblem:
+    group_size = draw(st.sampled_from([1, 2, 3]))
+    groups = draw(st.integers(1, max(1, max_items // group_size)))
+    devices = draw(st.integers(1, max_devices))
+    return make_layer(
+        groups * group_size,
+        group_size,
+        devices,
+        seed=draw(st.integers(0, 10_000)),
+        types=draw(st.sampled_from([1, 1, 2])),
+        equal_counts=draw(st.booleans()),
+        charge=draw(st.sampled_from([0.0, 0.05, 0.5, 5.0])),
+        two_valued=draw(st.booleans()),
+    )
+
+
+def brute_force(layer: LayerProblem) -> float:
+    """The optimal makespan, by trying every assignment."""
+    best = np.inf
+    for choice in product(range(layer.devices), repeat=layer.items):
+        assignment: Assignment = np.array(choice, dtype=np.int64)
+        if layer.allows(assignment):
+            best = min(best, layer.makespan(assignment))
+    return float(best)
+
+
+def make_problem(
+    layer_count: int,
+    heads: int,
+    kv_heads: int,
+    devices: int,
+    *,
+    seed: int = 0,
+    charge: float = 0.2,
+    unit: str = "head",
+    equal_counts: bool = False,
+) -> PlacementProblem:
+    """Several layers of log-normal head costs on identical devices."""
+    rng = np.random.default_rng(seed)
+    return PlacementProblem(
+        head_s=rng.lognormal(0, 1, (layer_count, heads, 1)),
+        group_s=np.full((layer_count, kv_heads, 1), charge),
+        launch_s=np.array([0.05]),
+        type_of=np.zeros(devices, dtype=np.int64),
+        unit=unit,  # type: ignore[arg-type]
+        equal_counts=equal_counts,
+    )

@@ -1,0 +1,40 @@
+"""Small profiles to plan, made for the tests (synthetic)."""
+
+import numpy as np
+
+from profiles.architecture import Architecture
+from profiles.cost.catalogue import catalogue_rates
+from profiles.heads import BudgetsForm
+from profiles.model import ModelProfile
+from solver.plan import Plan
+from solver.planner import make_plan
+from solver.request import PlanRequest
+
+
+def budgets_profile(
+    layers: int = 3, heads: int = 8, kv_heads: int = 4, *, seed: int = 0, uniform: bool = False
+) -> ModelProfile:
+    """Stated budgets from 128 to 4,096 tokens."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(2, 65, (layers, heads)) * 64.0
+    if uniform:
+        tokens[:] = 1024.0
+    return ModelProfile(
+        name="test-profile",
+        architecture=Architecture(
+            layers=layers, query_heads=heads, kv_heads=kv_heads, head_dim=64, hidden_size=512
+        ),
+        heads=BudgetsForm(tokens=tokens.tolist()),
+        source="made for the tests",
+        synthetic=True,
+    )
+
+
+def plan_of(profile: ModelProfile, **fields: object) -> Plan:
+    """A plan of `profile` by a request with sensible defaults for a test."""
+    defaults = {"profile": profile, "gpus": 4, "context_tokens": 8192, "time_limit_s": 5}
+    if "devices" in fields:
+        defaults.pop("gpus")
+    request = PlanRequest.model_validate({**defaults, **fields})
+    rates = catalogue_rates(request.device_types, request.phase)
+    return make_plan(request, profile, rates)

@@ -1,0 +1,60 @@
+"""Imports run one way, and torch stays where it belongs."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_IMPORT = {
+    "profiles": {"profiles"},
+    "solver": {"profiles", "solver"},
+    "executor": {"profiles", "solver", "executor"},
+    "api": {"profiles", "solver", "api"},
+}
+PARTS = set(MAY_IMPORT)
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_imports_run_one_way(part: str) -> None:
+    files = sorted((ROOT / part).rglob("*.py"))
+    assert files
+    for path in files:
+        wrong = (imports(path) & PARTS) - MAY_IMPORT[part]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize("part", ["profiles", "solver", "api"])
+def test_the_planner_does_without_torch(part: str) -> None:
+    for path in (ROOT / part).rglob("*.py"):
+        assert not imports(path) & {"torch", "triton"}, path
+
+
+def test_kernels_need_torch_and_triton_alone() -> None:
+    import sys
+
+    for path in (ROOT / "executor" / "kernels").rglob("*.py"):
+        foreign = imports(path) - set(sys.stdlib_module_names) - {"torch", "triton", "executor"}
+        assert not foreign, f"{path} imports {foreign}"
+        modules = {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor")
+        }
+        assert all(m and m.startswith("executor.kernels") for m in modules), path
+
+
+def test_highspy_is_nowhere() -> None:
+    assert "highspy" not in (ROOT / "pyproject.toml").read_text()
+    assert "highspy" not in (ROOT / "constraints.txt").read_text()
