@@ -17,10 +17,13 @@ class ChildError(HplbError):
 
 
 class Children:
-    """`hplb` commands running beside this one, in `folder`, one log each."""
+    """`hplb` commands running beside this one in `folder`, one log each, told `settings`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self._folder = folder
+        # The demo's service is its own: what is set for the user's (a key, a database) stays out.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
+        self._environment = {**inherited, "NO_COLOR": "1", **settings}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *arguments: str) -> None:
@@ -32,7 +35,7 @@ class Children:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self._folder,
-                env={**os.environ, "NO_COLOR": "1"},
+                env=self._environment,
                 # Its own group: Ctrl-C reaches the demo alone, which then ends them in order.
                 start_new_session=True,
             )

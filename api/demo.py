@@ -60,7 +60,7 @@ def run_demo(options: DemoOptions, say: Console) -> DemoResult:
     """Start planner and executors, and go once round the loop."""
     with tempfile.TemporaryDirectory(prefix="hplb-demo-") as name:
         folder = Path(name)
-        with Children(folder) as children:
+        with Children(folder, {"HPLB_REFINE_MIN_ROUNDS": str(options.rounds)}) as children:
             url = _start_planner(children, folder)
             planner = PlannerApi(url, children.check)
             say.print(f"[bold]1[/] planner at {url}, SQLite in {folder}")

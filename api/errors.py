@@ -1,5 +1,6 @@
 """Every error leaves as an RFC 9457 problem: `application/problem+json`, bad fields by name."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +18,7 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 20
+OWN_FIELD = re.compile(r"([a-z_.]+): (.*)", re.DOTALL)
 
 
 class FieldError(BaseModel):
@@ -135,14 +137,12 @@ def _field_errors(faults: Sequence[Any], body: object) -> list[FieldError]:
         place, *path = fault["loc"]
         if place == "body" and _of_an_unmeant_branch(path, fault["type"], body):
             continue
-        keys = _keys(path, body) if place == "body" else [str(part) for part in path]
+        keys = _keys(path, fault["type"], body) if place == "body" else [*map(str, path)]
         message = str(fault["msg"]).removeprefix("Value error, ")
-        field = ".".join(keys)
-        if not field:
-            # A rule over several fields names its field itself: `gpus: give either ...`.
-            head, colon, tail = message.partition(": ")
-            field, message = (head, tail) if colon and " " not in head else ("body", message)
-        found.append(FieldError(field=field, message=message))
+        # A rule over several values names its field itself: `gpus: give either ...`.
+        if named := OWN_FIELD.match(message) if fault["type"] == "value_error" else None:
+            keys, message = [*keys, named[1]], named[2]
+        found.append(FieldError(field=".".join(keys) or "body", message=message))
     return found[:MAX_FIELD_ERRORS]
 
 
@@ -155,11 +155,12 @@ def _of_an_unmeant_branch(path: Sequence[Any], kind: str, body: object) -> bool:
     return kind == "string_type" and path[-1:] == ["str"] and isinstance(value, dict)
 
 
-def _keys(path: Sequence[Any], body: object) -> list[str]:
+def _keys(path: Sequence[Any], kind: str, body: object) -> list[str]:
     """The parts of a fault's path that are keys of the body, without pydantic's branch names."""
     keys, value = [], body
     for position, part in enumerate(path):
-        if isinstance(value, dict) and (part in value or position == len(path) - 1):
+        absent = kind == "missing" and position == len(path) - 1
+        if isinstance(value, dict) and (part in value or absent):
             keys.append(str(part))
             value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):

@@ -58,7 +58,6 @@ def executor_command(
     log.info("starting", node=name, devices=devices)
 
     # torch takes seconds to load: `hplb --help` does without.
-    from executor.attention import resolve_backend
     from executor.checkpoint import Checkpoint
     from executor.daemon import Daemon, NodeFacts
     from executor.measure import Bench
@@ -66,7 +65,7 @@ def executor_command(
     from executor.spool import Spool
 
     types, accelerators = local_devices(devices, device_type)
-    chosen = resolve_backend(backend)
+    chosen = node_backend(backend, accelerators)
     client = PlannerClient(server, name, str(uuid4()), os.environ.get("HPLB_API_KEY"))
     folder = state_dir if state_dir is not None else Path.home() / ".local/state/hplb" / name
     checkpoint = Checkpoint(folder)
@@ -110,6 +109,23 @@ def gpu_type(name: str) -> str:
         if known.upper() in name.upper():
             return known
     raise CannotMeasureError(f"{name!r} is in no catalogue: name the nearest type with --type")
+
+
+def node_backend(name: str, accelerators: list[str]) -> str:
+    """The back end called `name`; "auto" is triton on GPUs and torch on the CPU.
+
+    Raises UnknownNameError, and CannotMeasureError where the back end is the other's: Triton on a
+    CPU would be an interpreter, whose seconds say nothing.
+    """
+    from executor.attention import resolve_backend
+
+    fitting = "torch" if "cpu" in accelerators else "triton"
+    chosen = fitting if name == "auto" else resolve_backend(name)
+    if chosen != fitting:
+        raise CannotMeasureError(
+            f"--backend {chosen}: {accelerators[0]} is measured with {fitting}"
+        )
+    return chosen
 
 
 def _versions() -> dict[str, str]:

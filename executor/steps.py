@@ -13,12 +13,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from executor.attention import HeadShare, attend, block_range
+from executor.attention import HeadShare, attend, row_boundary
 from executor.shard import HeadPart, LayerShard
 from profiles.architecture import Architecture
-from profiles.cost.work import Workload
+from profiles.cost.work import Workload, budget_blocks
 
 Shapes = dict[str, tuple[int, ...]]
 Work = Counter[str]
@@ -153,17 +154,18 @@ def attend_shard(
         for part in shard.heads
     ]
     result = attend(q, keys, values, shares, workload.block_tokens, backend)
-    computed = sum(len(range(*token_rows(p, workload).indices(q.shape[1]))) for p in shard.heads)
+    rows = [token_rows(part, workload) for part in shard.heads]
+    computed = sum(part.stop - part.start for part in rows)
     held = len(shard.groups) * workload.context_tokens
     work["launches"] += 1
+    work["kv_lists"] += len(shard.groups) * workload.batch_size
     work["query_blocks"] += result.counts.query_blocks
     work["tile_flops"] += 4 * workload.block_tokens**2 * architecture.head_dim * result.counts.tiles
     work["scored_blocks"] += result.counts.scored_blocks
     work["kv_bytes"] += (
         2 * (computed + held) * architecture.head_dim * architecture.item_bytes
     ) * workload.batch_size
-    out: torch.Tensor = result.out
-    return out
+    return result.out
 
 
 def local_group(shard: LayerShard, sequence: int, group: int) -> int:
@@ -173,7 +175,8 @@ def local_group(shard: LayerShard, sequence: int, group: int) -> int:
 
 def token_rows(part: HeadPart, workload: Workload) -> slice:
     """The tokens of a part's rows: whole query blocks, the last one perhaps partly filled."""
-    first, last = block_range(part.rows, workload.context_blocks)
+    budget = int(budget_blocks(np.array(part.budget_tokens), workload))
+    first, last = (row_boundary(share, budget, workload.context_blocks) for share in part.rows)
     size = workload.block_tokens
     return slice(first * size, min(last * size, workload.context_tokens))
 

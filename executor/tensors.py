@@ -11,6 +11,7 @@ from profiles.architecture import Architecture
 from profiles.cost.work import Deployment, Workload
 
 SEED = 0
+CGROUP = Path("/sys/fs/cgroup")
 STEPS: dict[Deployment, type[Disaggregated] | type[TensorParallel]] = {
     "disaggregated": Disaggregated,
     "tensor_parallel": TensorParallel,
@@ -69,9 +70,8 @@ def _system_free_bytes() -> int | None:
 
 def _cgroup_free_bytes() -> int | None:
     """What a container's own limit (cgroup v2) leaves."""
-    group = Path("/sys/fs/cgroup")
     try:
-        limit, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()
+        limit, used = ((CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
     except OSError:
         return None
     return None if limit.strip() == "max" else max(0, int(limit) - int(used))

@@ -40,7 +40,7 @@ def plot_loads(rows: list[Row], path: Path) -> None:
         axis.set_xticks(range(len(members)), [row.plan.solver for row in members])
         axis.set_ylabel("ms, all layers")
         axis.set_title(f"{gpus} devices, {deployment}", loc="left", fontsize=10)
-        axis.legend(loc="lower right", fontsize=8, ncols=3)
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     profile = rows[0].plan.profile
     label = " (synthetic)" if profile.synthetic else ""

@@ -1,5 +1,6 @@
 """Plans and comparisons as rich tables."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from profiles.model import ModelProfile
@@ -18,27 +19,27 @@ def percent(share: float) -> str:
 def comparison_table(rows: list[Row], profile: ModelProfile, context_tokens: int) -> Table:
     """One line a method, grouped by GPU count and deployment."""
     label = " (synthetic)" if profile.synthetic else ""
-    title = f"{profile.name}{label}, {context_tokens:,} tokens, predicted"
-    table = Table(title=title, title_justify="left")
-    for column in ("GPUs", "deployment", "method"):
-        table.add_column(column)
-    for column in ("makespan ms", "/ bound", "bubble", "K/V copies", "gap", "solve s"):
-        table.add_column(column, justify="right")
+    title = f"{profile.name}{label}, {context_tokens:,} tokens: predicted"
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+    )
+    table.add_column("method", no_wrap=True)
+    for column in ("ms", "/ bound", "bubble %", "copies", "gap %", "solve s"):
+        table.add_column(column, justify="right", no_wrap=True)
     previous = None
     for row in rows:
         key = (len(row.plan.devices), row.plan.workload.deployment)
-        if previous is not None and key != previous:
+        if key != previous:
             table.add_section()
+            table.add_row(f"[bold]{key[0]} x {key[1]}[/]")
         previous = key
         table.add_row(
-            str(key[0]),
-            key[1],
             row.plan.solver,
             milliseconds(row.plan.makespan_s),
             f"{row.over_bound:.4f}",
-            percent(row.plan.bubble_ratio),
+            f"{100 * row.plan.bubble_ratio:.2f}",
             str(sum(row.plan.kv_copies)),
-            percent(1 - row.bound_s / row.plan.makespan_s),
+            f"{100 * (1 - row.bound_s / row.plan.makespan_s):.2f}",
             f"{row.plan.solve_s:.2f}",
         )
     return table

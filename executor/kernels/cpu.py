@@ -9,12 +9,12 @@ neighbours, so that a tile costs the same in a dense head as in a sparse one.
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from executor.kernels.select import BlockLists, HeadRows
 
-GATHERED_BYTES = 2**20
-"""K and V of one step: what a core's second-level cache holds."""
+GATHERED_BYTES = 2**21
+"""K and V of one step: they stay in cache, and the calls of a step cost little beside its work."""
 
 
 def prefill(
@@ -63,8 +63,8 @@ def _blocks(x: torch.Tensor, block_tokens: int) -> torch.Tensor:
     The mask of the diagonal hides those zeros: they come after every real query.
     """
     padding = -x.shape[0] % block_tokens
-    padded = F.pad(x, (0, 0, 0, padding)) if padding else x
-    return padded.float().contiguous().unflatten(0, (-1, block_tokens))
+    padded = functional.pad(x, (0, 0, 0, padding)) if padding else x
+    return padded.float().contiguous().view(-1, block_tokens, x.shape[1])
 
 
 def _batches(rows: HeadRows, tiles: int) -> Iterator[tuple[int, int, int]]:

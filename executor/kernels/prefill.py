@@ -4,6 +4,9 @@ Flash attention (arXiv 2307.08691) whose inner loop follows a list of key blocks
 K/V, one program per list in longest-first order.
 """
 
+# Triton compiles the functions below from their source; it has no types for mypy to check.
+# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+
 import torch
 import triton
 import triton.language as tl
@@ -65,7 +68,7 @@ def launch_options(block_tokens: int, head_dim: int, item_bytes: int) -> dict[st
     return {
         "BLOCK": block_tokens,
         "DIM": head_dim,
-        "num_warps": 8 if block_tokens * head_dim > 64 * 128 else 4,
+        "num_warps": 8 if block_tokens > 64 or block_tokens * head_dim > 64 * 128 else 4,
         "num_stages": stages,
     }
 
@@ -107,39 +110,41 @@ def prefill_kernel(
     head = tl.load(heads_ptr + 2 * entry).to(tl.int64)
     group = tl.load(heads_ptr + 2 * entry + 1).to(tl.int64)
     start = tl.load(indptr_ptr + number)
-    # The list's last block is the row's own: alone in needing a mask, it stays out of the loop.
+    # A list ends with the row's own block: alone in needing a mask, it stays out of the loop.
     own = tl.load(indptr_ptr + number + 1) - 1
 
     dims = tl.arange(0, DIM)
-    queries = row * BLOCK + tl.arange(0, BLOCK)
-    inside = queries < tokens
-    q_at = q_ptr + head * q_head + queries[:, None] * q_token + dims[None, :] * q_dim
+    within = tl.arange(0, BLOCK)
+    first = (row * BLOCK).to(tl.int64)
+    inside = first + within < tokens
+    q_at = q_ptr + head * q_head + first * q_token
+    q_at += within[:, None] * q_token + dims[None, :] * q_dim
     q = tl.load(q_at, mask=inside[:, None], other=0.0)
-    k_base = k_ptr + group * k_head + dims[:, None] * k_dim
-    v_base = v_ptr + group * v_head + dims[None, :] * v_dim
+    k_at = k_ptr + group * k_head + within[None, :] * k_token + dims[:, None] * k_dim
+    v_at = v_ptr + group * v_head + within[:, None] * v_token + dims[None, :] * v_dim
 
     largest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     result = tl.zeros([BLOCK, DIM], tl.float32)
     for position in range(start, own):
-        keys = tl.load(indices_ptr + position) * BLOCK + tl.arange(0, BLOCK)
-        k = tl.load(k_base + keys[None, :] * k_token)
-        v = tl.load(v_base + keys[:, None] * v_token)
+        chosen = tl.load(indices_ptr + position).to(tl.int64) * BLOCK
+        k = tl.load(k_at + chosen * k_token)
+        v = tl.load(v_at + chosen * v_token)
         scores = tl.dot(q, k, input_precision="ieee") * scale_log2
         result, total, largest = _absorb(scores, v, result, total, largest)
 
-    keys = tl.load(indices_ptr + own) * BLOCK + tl.arange(0, BLOCK)
-    k = tl.load(k_base + keys[None, :] * k_token, mask=keys[None, :] < tokens, other=0.0)
-    v = tl.load(v_base + keys[:, None] * v_token, mask=keys[:, None] < tokens, other=0.0)
+    k = tl.load(k_at + first * k_token, mask=inside[None, :], other=0.0)
+    v = tl.load(v_at + first * v_token, mask=inside[:, None], other=0.0)
     scores = tl.dot(q, k, input_precision="ieee") * scale_log2
-    scores = tl.where(keys[None, :] <= queries[:, None], scores, float("-inf"))
+    scores = tl.where(within[None, :] <= within[:, None], scores, float("-inf"))
     result, total, largest = _absorb(scores, v, result, total, largest)
 
     entry = entry.to(tl.int64)
-    out_at = out_ptr + entry * out_head + queries[:, None] * out_token + dims[None, :] * out_dim
+    out_at = out_ptr + entry * out_head + first * out_token
+    out_at += within[:, None] * out_token + dims[None, :] * out_dim
     tl.store(out_at, (result / total[:, None]).to(out_ptr.dtype.element_ty), mask=inside[:, None])
     natural = (largest + tl.log2(total)) / 1.4426950408889634
-    tl.store(lse_ptr + entry * lse_head + queries, natural, mask=inside)
+    tl.store(lse_ptr + entry * lse_head + first + within, natural, mask=inside)
 
 
 @triton.jit

@@ -80,7 +80,7 @@ def block_means(x: torch.Tensor, block_tokens: int) -> torch.Tensor:
     [[1.0], [5.0]]
     """
     whole = x.shape[0] // block_tokens * block_tokens
-    means = x[:whole].unflatten(0, (-1, block_tokens)).mean(1, dtype=torch.float32)
+    means = x[:whole].view(-1, block_tokens, x.shape[1]).mean(1, dtype=torch.float32)
     if whole == x.shape[0]:
         return means
     return torch.cat([means, x[whole:].mean(0, keepdim=True, dtype=torch.float32)])

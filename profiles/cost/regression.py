@@ -14,7 +14,7 @@ from profiles.cost.work import FEATURES
 from profiles.device import DeviceProfile
 
 GATE_SIGMAS = 4.0
-MOST_GATED = 0.2
+MOST_GATED = 0.25
 """Share of the samples' weight the gate may drop: more surprises than this are a change."""
 
 
@@ -40,13 +40,13 @@ def refit(
     device: DeviceProfile,
     samples: Sequence[Sample],
     *,
-    forgetting: float = 0.95,
+    forgetting: float = 0.8,
     source: str = "measurements",
 ) -> Refit:
     """Rates of `device` in the prior's phase from `samples`, each weighing forgetting ** age.
 
     Samples faster than the chip are rejected; of the rest, those more than 4 robust standard
-    deviations from a robust fit, by at most a fifth of the weight. Coefficients that the samples
+    deviations from a robust fit, by at most a quarter of the weight. Coefficients that the samples
     do not determine keep their prior. Without a usable sample the prior is returned as it is.
     Raises SampleError where the prior is another device's or forgetting is not in (0, 1].
     """

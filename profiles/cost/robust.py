@@ -1,8 +1,9 @@
 """Robust non-negative regression of seconds on work, with a heavy-tailed prior: arrays only.
 
-Iteratively reweighted least squares. Residuals are Huber's (Robust Estimation of a Location
-Parameter, 1964); the prior is a Cauchy distribution around each coefficient's prior value, so
-that it decides where the data say nothing and lets go, however far off it was, where they do.
+Iteratively reweighted least squares with Huber's weights (1964), their scale held at that of a
+first, more robust fit as in MM-estimation (Yohai 1987). The prior is a Cauchy distribution around
+each coefficient's prior value, so that it decides where the data say nothing and lets go, however
+far off it was, where they do.
 """
 
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ LEAST_NOISE = 0.01
 PRIOR_SPREAD = 1.0
 """Half-width of the prior, in prior coefficients; its tail leaves room for orders of magnitude."""
 LARGEST_RATIO = 1000.0
-ROUNDS = 60
-CONVERGED = 1e-7
+ROUNDS = 30
+CONVERGED = 1e-5
+SMALLEST_SINGULAR = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +47,13 @@ def robust_fit(units: Floats, seconds: Floats, weights: Floats, prior: Floats) -
     """
     # One common factor for the whole chip is a start that no single sample can drag away.
     ratios = np.full(len(prior), weighted_median(seconds / units.sum(axis=1), weights))
-    for _ in range(ROUNDS):
-        residuals, noise, rows, pull = _reweighted(units, seconds, weights, prior, ratios)
-        system = np.vstack([units * rows[:, None], np.diag(pull)])
-        target = np.concatenate([seconds * rows, prior * pull])
-        previous, ratios = ratios, _bounded_least_squares(system, target)
-        if np.all(np.abs(ratios - previous) <= CONVERGED * np.maximum(1, ratios)):
-            break
-    residuals, noise, rows, pull = _reweighted(units, seconds, weights, prior, ratios)
-    information = (units * rows[:, None]).T @ (units * rows[:, None]) + np.diag(pull**2)
-    return Fit(ratios, _std(information), residuals, noise)
+    # Nearly least absolute deviations first: of two halves that disagree they side with the
+    # heavier, and the noise around it stays small enough to tell the other's as outliers.
+    ratios = _settle(units, seconds, weights, prior, ratios, LEAST_NOISE)
+    noise = _noise(units, seconds, weights, ratios)
+    ratios = _settle(units, seconds, weights, prior, ratios, noise)
+    system, _ = _equations(units, seconds, weights, prior, ratios, noise)
+    return Fit(ratios, _std(system), residuals_of(units, seconds, ratios), noise)
 
 
 def residuals_of(units: Floats, seconds: Floats, ratios: Floats) -> Floats:
@@ -67,11 +66,6 @@ def residuals_of(units: Floats, seconds: Floats, ratios: Floats) -> Floats:
     return np.asarray((predicted - seconds) / np.maximum(predicted, seconds), dtype=np.float64)
 
 
-def robust_sigma(residuals: Floats, weights: Floats) -> float:
-    """Standard deviation of normal residuals, from their median absolute value."""
-    return max(SIGMA_PER_MAD * weighted_median(np.abs(residuals), weights), LEAST_NOISE)
-
-
 def weighted_median(values: Floats, weights: Floats) -> float:
     """The least value that half of the weight does not exceed."""
     order = np.argsort(values, kind="stable")
@@ -79,28 +73,62 @@ def weighted_median(values: Floats, weights: Floats) -> float:
     return float(values[order[np.searchsorted(cumulative, cumulative[-1] / 2)]])
 
 
-def _reweighted(
-    units: Floats, seconds: Floats, weights: Floats, prior: Floats, ratios: Floats
-) -> tuple[Floats, float, Floats, Floats]:
-    """Residuals, their noise, and what each sample's and each prior's equation is scaled by."""
-    residuals = residuals_of(units, seconds, ratios)
-    noise = robust_sigma(residuals, weights)
+def _noise(units: Floats, seconds: Floats, weights: Floats, ratios: Floats) -> float:
+    """Standard deviation of normal residuals, from their median absolute value.
+
+    Widened where a fit of so many features passes close to few samples whatever they are
+    (Rousseeuw and Leroy, Robust Regression and Outlier Detection, 1987, chapter 5).
+    """
+    sizes = np.abs(residuals_of(units, seconds, ratios))
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    few = 1 + 5 / max(effective - np.count_nonzero(units.any(axis=0)), 1)
+    return float(few * max(SIGMA_PER_MAD * weighted_median(sizes, weights), LEAST_NOISE))
+
+
+def _settle(
+    units: Floats, seconds: Floats, weights: Floats, prior: Floats, ratios: Floats, noise: float
+) -> Floats:
+    """Reweight and solve until the ratios stay, `[features]`."""
+    for _ in range(ROUNDS):
+        system, target = _equations(units, seconds, weights, prior, ratios, noise)
+        previous, ratios = ratios, _bounded_least_squares(system, target)
+        if np.all(np.abs(ratios - previous) <= CONVERGED * np.maximum(1, ratios)):
+            break
+    return ratios
+
+
+def _equations(
+    units: Floats, seconds: Floats, weights: Floats, prior: Floats, ratios: Floats, noise: float
+) -> tuple[Floats, Floats]:
+    """System [samples + features, features] and target, each row in its own standard deviations.
+
+    The prior's equations come last, one for each feature.
+    """
     threshold = HUBER_SIGMAS * noise
-    huber = threshold / np.maximum(np.abs(residuals), threshold)
+    huber = threshold / np.maximum(np.abs(residuals_of(units, seconds, ratios)), threshold)
     rows = np.sqrt(weights * huber) / (noise * np.maximum(units @ ratios, seconds))
     pull = 1 / np.hypot(PRIOR_SPREAD, ratios - prior)
-    return residuals, noise, rows, pull
+    system = np.vstack([units * rows[:, None], np.diag(pull)])
+    return system, np.concatenate([seconds * rows, prior * pull])
+
+
+def _triangle(system: Floats) -> Floats:
+    """As many rows as columns with the same solution, by a QR factorisation."""
+    return np.asarray(np.linalg.qr(system, mode="r"))
 
 
 def _bounded_least_squares(system: Floats, target: Floats) -> Floats:
-    # The triangle of a QR factorisation has the same solution in [features] rows.
-    triangle = np.asarray(np.linalg.qr(np.column_stack([system, target]), mode="r"))
+    triangle = _triangle(np.column_stack([system, target]))
     solved = lsq_linear(triangle[:, :-1], triangle[:, -1], (0, LARGEST_RATIO), method="bvls")
     return np.clip(solved.x, 0, LARGEST_RATIO)
 
 
-def _std(information: Floats) -> Floats:
-    """Standard deviations from an information matrix, inverted at unit diagonal."""
-    scale = np.sqrt(np.diag(information))
-    covariance = np.linalg.inv(information / np.outer(scale, scale))
-    return np.asarray(np.sqrt(np.diag(covariance)) / scale, dtype=np.float64)
+def _std(system: Floats) -> Floats:
+    """Standard deviations of a system's solution, at most what the prior's own equation leaves."""
+    triangle = _triangle(system)
+    scale = np.linalg.norm(triangle, axis=0)
+    _, singular, directions = np.linalg.svd(triangle / scale)
+    singular = np.maximum(singular, SMALLEST_SINGULAR)
+    std = np.linalg.norm(directions / singular[:, None], axis=0) / scale
+    pull = np.diag(system[-system.shape[1] :])
+    return np.asarray(np.minimum(std, 1 / pull), dtype=np.float64)

@@ -45,9 +45,9 @@ class RecoveryCurves:
         warning = None
         if not measured[0] <= context <= measured[-1]:
             warning = (
-                f"context of {context} tokens: the profile's curves were measured at "
-                f"{measured[0]} to {measured[-1]} tokens; budgets are taken as the same shares of "
-                f"the context as at {measured[upper]}"
+                f"context of {context} tokens: outside the profile's curves; budgets are taken as "
+                f"the same shares of the context as at {measured[upper]} tokens, the nearest "
+                "measured"
             )
         return cls(shares, recovery, context, workload.block_tokens, warning)
 

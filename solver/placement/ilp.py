@@ -17,11 +17,20 @@ from pathlib import Path
 import numpy as np
 import pulp
 
+from profiles.errors import HplbError
 from solver.placement.exact import Deadline, Found, canonical, reachable
 from solver.problem import Assignment, Floats, LayerProblem
 
 CBC_SAFETY = 1 - 1e-6
 """CBC accepts variables this far from feasible; its bounds are lowered by as much."""
+
+
+LEAST_TIME_S = 0.05
+"""CBC needs this long to read a layer's program; with less it is not started."""
+
+
+class SolverMissingError(HplbError):
+    """The solver's program is not there or does not run."""
 
 
 class Formulation:
@@ -83,7 +92,13 @@ class Formulation:
         """Run CBC; the status tells an optimum from a time-out (PuLP's `status` does not)."""
         with _quiet():
             cbc = pulp.PULP_CBC_CMD(msg=False, timeLimit=time_s, gapRel=gap, warmStart=warm)
-            self.problem.solve(cbc)
+            if not cbc.available():
+                raise SolverMissingError(f"PuLP's bundled CBC does not run here: {cbc.path}")
+            try:
+                self.problem.solve(cbc)
+            except pulp.PulpSolverError:
+                # CBC 2.10 now and then crashes when its time is up during preprocessing.
+                return int(pulp.LpSolutionNoSolutionFound)
         return int(self.problem.sol_status)
 
     def assignment(self) -> Assignment:
@@ -96,10 +111,12 @@ class Formulation:
 
 def ilp(layer: LayerProblem, start: Assignment, tolerance: float, deadline: Deadline) -> Found:
     """Search from `start` until the gap is within `tolerance` or the deadline has come."""
+    if deadline.left_s < LEAST_TIME_S:
+        return Found(None, 0.0, "ilp had no time")
     scale = 1000 / layer.makespan(start)
     program = Formulation(layer, scale)
     program.start_from(canonical(layer, start))
-    status = program.solve(max(deadline.left_s, 0.01), tolerance / 2, warm=True)
+    status = program.solve(max(deadline.left_s, LEAST_TIME_S), tolerance / 2, warm=True)
     if status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
         return Found(None, 0.0, "ilp found nothing")
     proved = status == pulp.LpSolutionOptimal

@@ -11,7 +11,10 @@ from executor.messages import Assignment
 
 
 class FakePlanner:
-    """Remembers what nodes sent; `restart` keeps the port, as a real planner's would be."""
+    """Remembers what nodes sent and keeps its port through `stop` and `start`.
+
+    `verdict` answers every measurement, `refusal` every registration, where they are set.
+    """
 
     def __init__(self, lease_s: float = 0.6) -> None:
         self.lease_s = lease_s
@@ -22,6 +25,7 @@ class FakePlanner:
         self.seen: set[str] = set()
         self.wanted: Assignment | None = None
         self.verdict: tuple[int, dict[str, Any]] | None = None
+        self.refusal: tuple[int, dict[str, Any]] | None = None
         self.port = 0
         self._server: ThreadingHTTPServer | None = None
 
@@ -39,8 +43,7 @@ class FakePlanner:
         class Handler(_Handler):
             state = planner
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
@@ -65,6 +68,13 @@ class FakePlanner:
         return [lease["error"] for lease in self.leases]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Executors that are killed leave broken connections: nothing to report."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     state: FakePlanner
     protocol_version = "HTTP/1.1"
@@ -72,9 +82,16 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         del format, args
 
-    def do_POST(self) -> None:  # noqa: N802
+    def parse_request(self) -> bool:
+        """A stopped planner leaves connections that were open before without an answer."""
+        self.close_connection = not self.state.up
+        return self.state.up and super().parse_request()
+
+    def do_POST(self) -> None:
         body = self._body()
-        if self.path == "/nodes":
+        if self.path == "/nodes" and self.state.refusal:
+            self._answer(*self.state.refusal)
+        elif self.path == "/nodes":
             self.state.registrations.append(body)
             self.state.nodes[body["node_id"]] = body
             self._answer(200, {"node_id": body["node_id"], "lease_s": self.state.lease_s})
@@ -83,12 +100,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             duplicate = body["batch_id"] in self.state.seen
             self.state.seen.add(body["batch_id"])
-            self.state.batches.append(body)
+            self.state.batches += [] if duplicate else [body]
             count = 0 if duplicate else len(body["samples"])
             receipt = {"duplicate": duplicate, "accepted": count, "rejected": 0}
             self._answer(200, {"batch_id": body["batch_id"]} | receipt)
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         body, node = self._body(), self.path.split("/")[2]
         known = self.state.nodes.get(node)
         if known is None:
@@ -99,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.leases.append(body)
             self._answer(200, {"node_id": node, "lease_s": self.state.lease_s})
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if parts.path.split("/")[2] not in self.state.nodes:
             self._answer(404, {"detail": "no such node"})
@@ -122,9 +139,6 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _answer(self, status: int, body: dict[str, Any] | None) -> None:
-        if not self.state.up:
-            self.close_connection = True
-            return
         content = b"" if body is None else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -32,7 +32,7 @@ def budgets_profile(
 
 def plan_of(profile: ModelProfile, **fields: object) -> Plan:
     """A plan of `profile` by a request with sensible defaults for a test."""
-    defaults = {"profile": profile, "gpus": 4, "context_tokens": 8192, "time_limit_s": 5}
+    defaults = {"profile": profile, "gpus": 4, "context_tokens": 8192, "time_limit_s": 1}
     if "devices" in fields:
         defaults.pop("gpus")
     request = PlanRequest.model_validate({**defaults, **fields})

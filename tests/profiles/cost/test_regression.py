@@ -102,14 +102,26 @@ def test_one_gross_outlier_moves_no_rate_by_5_percent(factor: float, victim: int
     np.testing.assert_allclose(ratios(spoilt) / ratios(clean), 1, atol=0.05)
 
 
-def test_a_slowdown_of_20_percent_is_followed_within_50_samples() -> None:
+@pytest.mark.parametrize("a_round", [1, 10])
+def test_a_slowdown_of_20_percent_is_followed_within_50_samples(a_round: int) -> None:
     work = loads(250)
     seconds = measured(work, noise=0.02)
     seconds[200:] *= 1.2
-    ages = np.arange(250)[::-1].astype(float)
+    ages = np.arange(250)[::-1] // a_round
     result = refit(PRIOR, H200, samples(work, seconds, ages))
     predicted = result.rates.seconds(work[200:])
-    assert np.median(predicted / seconds[200:]) == pytest.approx(1, abs=0.02)
+    assert np.median(predicted / seconds[200:]) == pytest.approx(1, abs=0.03)
+
+
+def test_the_newest_sample_may_be_the_outlier() -> None:
+    work = loads(100)
+    seconds = measured(work, noise=0.02)
+    ages = np.arange(100)[::-1] // 10
+    clean = refit(PRIOR, H200, samples(work, seconds, ages))
+    seconds[-1] *= 50
+    spoilt = refit(PRIOR, H200, samples(work, seconds, ages))
+    assert spoilt.rejected_outliers >= 1
+    np.testing.assert_allclose(ratios(spoilt) / ratios(clean), 1, atol=0.05)
 
 
 def test_the_gate_never_drops_more_than_its_share() -> None:
@@ -161,19 +173,29 @@ def test_a_few_samples_are_explained_and_stay_uncertain(count: int) -> None:
     assert max(result.rates.std[n] / PRIOR.seconds_per[n] for n in SEEN) > 0.3
 
 
-def test_a_rate_on_its_bound_is_named() -> None:
+def test_a_rate_at_zero_is_named() -> None:
     work = loads(40, seen=("launches", "kv_bytes"))
-    work[:, INDEX["scored_blocks"]] = np.linspace(1, 2, 40) * 1e9
-    without = work.copy()
-    without[:, INDEX["scored_blocks"]] = 0
-    result = refit(PRIOR, H200, samples(work, measured(without)))
+    quicker = measured(work) * np.linspace(1, 0.8, 40)
+    work[:, INDEX["scored_blocks"]] = np.linspace(1e8, 1e9, 40)
+    result = refit(PRIOR, H200, samples(work, quicker))
     assert result.pegged == ("scored_blocks",)
     assert result.rates.seconds_per["scored_blocks"] == 0
 
 
+def test_a_rate_at_1000_times_its_prior_is_named() -> None:
+    work = np.zeros((10, len(FEATURES)))
+    work[:, INDEX["launches"]] = 1
+    result = refit(PRIOR, H200, samples(work, np.full(10, 5000 * H200.launch_s)))
+    assert result.pegged == ("launches",)
+    assert result.rates.seconds_per["launches"] == pytest.approx(1000 * H200.launch_s)
+
+
 def test_where_the_rates_come_from_is_said_once() -> None:
     work = loads(10)
-    newer = [Sample(w, s, context_tokens=c) for w, s, c in zip(work, measured(work), range(1, 11))]  # noqa: B905
+    newer = [
+        Sample(w, t, context_tokens=1 + i)
+        for i, (w, t) in enumerate(zip(work, measured(work), strict=True))
+    ]
     once = refit(PRIOR, H200, newer, source="round 1").rates
     twice = refit(once, H200, newer, source="round 2").rates
     assert twice.source == f"round 2; prior: {PRIOR.source}"
@@ -220,4 +242,4 @@ def test_whatever_was_measured_rates_are_finite_and_not_negative(
     assert np.isfinite(result.rates.vector).all()
     assert (result.rates.vector >= 0).all()
     assert result.rates.std is None or np.isfinite(list(result.rates.std.values())).all()
-    assert np.isfinite(result.rates.seconds(np.array([s.work for s in every]))).all() or not every
+    assert all(np.isfinite(result.rates.seconds(sample.work)) for sample in every)

@@ -1,0 +1,76 @@
+"""What the demo shows at its end: predicted against measured, and the long-context prediction."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from api.demo import DemoOptions, DemoResult
+from profiles.cost.catalogue import catalogue_rates
+from solver.compare import compare
+from solver.request import PlanRequest
+from solver.table import comparison_table
+
+LONG_CONTEXT, LONG_GPUS, LONG_TYPE = 131_072, 8, "h200"
+LONG_METHODS = ("contiguous", "greedy", "cp_sat", "auto")
+LONG_TIME_LIMIT_S = 3.0
+
+
+def report(options: DemoOptions, result: DemoResult, say: Console) -> None:
+    """Print the measured table, the error before and after, and the predicted table."""
+    say.print(_measured_table(options, result))
+    say.print(
+        f"mean prediction error of device loads: [bold]{100 * result.error_before:.1f} %[/] before "
+        f"refitting, [bold]{100 * result.error_after:.1f} %[/] after, on a generation that no rate "
+        "was fitted on",
+        highlight=False,
+    )
+    bubbles = {outcome.method: outcome.measured_bubble for outcome in result.outcomes}
+    say.print(
+        f"measured bubble: contiguous {100 * bubbles['contiguous']:.1f} %, "
+        f"cp_sat {100 * bubbles['cp_sat']:.1f} %, refined {100 * bubbles['refined']:.1f} %",
+        highlight=False,
+    )
+    say.print("\nThe same model at 128K on GPUs: [bold]predicted, not measured[/]")
+    say.print(_long_context_table(options))
+
+
+def _measured_table(options: DemoOptions, result: DemoResult) -> Table:
+    title = (
+        f"{options.profile.name}, {options.context_tokens:,} tokens, layers "
+        f"{', '.join(map(str, result.layers_run))}, {options.devices} x {result.device_type}"
+    )
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("generation", no_wrap=True)
+    for column in ("predicted ms", "measured ms", "bubble pred. %", "meas. %", "load error %"):
+        table.add_column(column, justify="right")
+    for outcome in result.outcomes:
+        table.add_row(
+            f"{outcome.generation} {outcome.method}",
+            f"{1e3 * outcome.predicted_s:.1f}",
+            f"{1e3 * outcome.measured_s:.1f}",
+            f"{100 * outcome.predicted_bubble:.1f}",
+            f"{100 * outcome.measured_bubble:.1f}",
+            f"{100 * outcome.prediction_error:.1f}",
+        )
+    return table
+
+
+def _long_context_table(options: DemoOptions) -> Table:
+    requests = [
+        PlanRequest.model_validate(
+            {
+                "profile": options.profile.name,
+                "gpus": LONG_GPUS,
+                "device_type": LONG_TYPE,
+                "context_tokens": LONG_CONTEXT,
+                "deployment": deployment,
+                "method": method,
+                "time_limit_s": LONG_TIME_LIMIT_S,
+            }
+        )
+        for deployment in ("disaggregated", "tensor_parallel")
+        for method in LONG_METHODS
+    ]
+    rates = catalogue_rates([LONG_TYPE], "prefill")
+    rows = compare(requests, options.profile, rates, lambda _: None, lambda _: None)
+    return comparison_table(rows, options.profile, LONG_CONTEXT)

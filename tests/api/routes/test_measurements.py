@@ -1,0 +1,198 @@
+"""`/measurements`: counted once, believed if possible, and only for the live generation."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from api.store.tables import Batch, StoredSample
+from solver.plan import Plan
+from tests.api.world import Json, World, fields
+
+
+@pytest.fixture
+def live(world: World) -> tuple[Plan, Json]:
+    """A plan on nodes a (device 0) and b (device 1), left alone by the refine loop."""
+    plan = world.plan()
+    world.register("a")
+    world.register("b")
+    return plan, world.deploy(plan, ["a", "b"], refine=False)
+
+
+def _stored(world: World) -> tuple[int, int]:
+    with world.service.database.read() as session:
+        return session.query(Batch).count(), session.query(StoredSample).count()
+
+
+def test_medians_over_complete_rounds(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    for slow in (2.0, 9.0, 4.0):
+        assert world.view()["measured"] is None or slow != 2.0
+        for node, device in (("a", 0), ("b", 1)):
+            batch = world.batch(plan, view, node, [device], slow)
+            receipt = world.post(batch).json()
+            assert receipt == {
+                "batch_id": batch["batch_id"],
+                "duplicate": False,
+                "accepted": 3,
+                "rejected": 0,
+            }
+    measured = world.view()["measured"]
+    expected = np.array([[4.0 * s for s in layer.loads_s] for layer in plan.layers])
+    assert measured["rounds"] == 3
+    assert measured["timing"] == "alone"
+    np.testing.assert_allclose(measured["device_loads_s"], expected)
+    assert measured["makespan_s"] == pytest.approx(4 * plan.makespan_s)
+    assert measured["bubble_ratio"] == pytest.approx(plan.bubble_ratio)
+    assert world.view()["drift"] == pytest.approx(4)
+    assert world.view()["prediction_error"] == pytest.approx(0.75)
+
+
+def test_nothing_is_shown_before_every_node_has_reported(
+    world: World, live: tuple[Plan, Json]
+) -> None:
+    plan, view = live
+    world.post(world.batch(plan, view, "a", [0]))
+    world.post(world.batch(plan, view, "a", [0]))
+    assert world.view()["measured"] is None
+    world.post(world.batch(plan, view, "b", [1]))
+    assert world.view()["measured"]["rounds"] == 1
+
+
+def test_timings_are_not_mixed(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    for timing, slow in (("alone", 2.0), ("concurrent", 8.0)):
+        for node, device in (("a", 0), ("b", 1)):
+            batch = {**world.batch(plan, view, node, [device], slow), "timing": timing}
+            assert world.post(batch).status_code == 200
+    measured = world.view()["measured"]
+    assert (measured["timing"], measured["rounds"]) == ("concurrent", 1)
+    assert measured["makespan_s"] == pytest.approx(8 * plan.makespan_s)
+
+
+def test_a_batch_counts_once_however_often_it_comes(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    batch = world.batch(plan, view, "a", [0])
+    assert world.post(batch).json()["duplicate"] is False
+    after = _stored(world)
+    again = world.post({**batch, "samples": batch["samples"][:1]}).json()
+    assert again == {
+        "batch_id": batch["batch_id"],
+        "duplicate": True,
+        "accepted": 3,
+        "rejected": 0,
+    }
+    assert _stored(world) == after == (1, 3)
+
+
+def test_a_batch_posted_by_many_at_once_counts_once(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    batch = world.batch(plan, view, "a", [0])
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: world.post(batch), range(16)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sorted(answer.json()["duplicate"] for answer in answers) == [False] + [True] * 15
+    assert _stored(world) == (1, 3)
+
+
+def test_a_superseded_generation_changes_nothing_but_its_duplicates_are_known(
+    world: World, live: tuple[Plan, Json]
+) -> None:
+    plan, view = live
+    known = world.batch(plan, view, "a", [0])
+    world.post(known)
+    late = world.batch(plan, view, "a", [0])
+    world.deploy(plan, ["a", "b"], refine=False, rounds=9)
+    before = _stored(world)
+    fields(world.post(late), 409)
+    assert _stored(world) == before
+    assert world.post(known).json()["duplicate"] is True
+    # Refused is not seen: the same id counts when it comes for what is live.
+    assert world.post({**late, "generation": 2}).json()["duplicate"] is False
+
+
+def test_a_node_taken_by_another_deployment_is_superseded(
+    world: World, live: tuple[Plan, Json]
+) -> None:
+    plan, view = live
+    batch = world.batch(plan, view, "a", [0])
+    world.deploy(world.plan(gpus=1), ["a"], "other")
+    fields(world.post(batch), 409)
+
+
+def test_what_no_chip_can_do_is_rejected(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    batch = world.batch(plan, view, "a", [0])
+    batch["samples"][0]["seconds"] = 1e-9
+    batch["samples"][1]["work"] = {}
+    receipt = world.post(batch).json()
+    assert (receipt["accepted"], receipt["rejected"]) == (1, 2)
+    assert _stored(world) == (1, 1)
+
+
+def _changed(batch: Json, path: str, value: Any) -> Json:
+    place: Any = batch
+    *front, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    for key in front:
+        place = place[key]
+    place[last] = value
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "status", "field"),
+    [
+        ("plan_id", "0" * 64, 404, None),
+        ("deployment", "nobody", 404, None),
+        ("generation", 2, 409, None),
+        ("generation", 0, 409, None),
+        ("node_id", "nobody", 409, None),
+        ("generation", -1, 422, "generation"),
+        ("batch_id", "", 422, "batch_id"),
+        ("timing", "later", 422, "timing"),
+        ("samples", [], 422, "samples"),
+        ("samples.0.device", 1, 422, "samples.0.device"),
+        ("samples.0.device", 7, 422, "samples.0.device"),
+        ("samples.0.layer", 3, 422, "samples.0.layer"),
+        ("samples.0.layer", 1, 422, "samples"),
+        ("samples.0.seconds", 0, 422, "samples.0.seconds"),
+        ("samples.0.seconds", -1, 422, "samples.0.seconds"),
+        ("samples.0.seconds", "soon", 422, "samples.0.seconds"),
+        ("samples.0.seconds", 1e300, 422, "samples.0.seconds"),
+        ("samples.0.work", {"thoughts": 1}, 422, "samples.0.work"),
+        ("samples.0.work", {"launches": -1}, 422, "samples.0.work.launches"),
+        ("samples.0.colour", "red", 422, "samples.0.colour"),
+        ("mood", "good", 422, "mood"),
+    ],
+)
+def test_a_bad_batch_is_refused_whole(
+    world: World, live: tuple[Plan, Json], path: str, value: Any, status: int, field: str | None
+) -> None:
+    plan, view = live
+    found = fields(world.post(_changed(world.batch(plan, view, "a", [0]), path, value)), status)
+    assert field is None or field in found
+    assert _stored(world) == (0, 0)
+
+
+def test_a_plan_that_is_not_live_is_refused(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    other = world.plan(method="snake")
+    batch = world.batch(plan, view, "a", [0])
+    assert "plan_id" in fields(world.post({**batch, "plan_id": other.id}))
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "1e999"])
+def test_figures_that_are_no_numbers_are_refused(
+    world: World, live: tuple[Plan, Json], literal: str
+) -> None:
+    plan, view = live
+    batch = world.batch(plan, view, "a", [0])
+    batch["samples"][0]["seconds"] = "HERE"
+    import json
+
+    body = json.dumps(batch).replace('"HERE"', literal)
+    answer = world.client.post(
+        "/measurements", content=body, headers={"content-type": "application/json"}
+    )
+    assert "samples.0.seconds" in fields(answer)

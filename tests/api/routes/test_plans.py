@@ -1,0 +1,193 @@
+"""`/plan` and `/plans`: what is asked for, what is stored, and every way to ask wrongly."""
+
+import json
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api import planning
+from solver.plan import Plan, content_id
+from solver.planner import make_plan
+from solver.verify import verify
+from tests.api.world import World, fields, plan_body, profile
+
+
+def test_a_plan_is_made_stored_and_true(world: World) -> None:
+    plan = world.plan()
+    assert content_id(plan.model_dump(mode="json")) == plan.id
+    assert verify(plan.model_dump(mode="json")) == []
+    stored = world.client.get(f"/plans/{plan.id}")
+    assert Plan.parse(stored.content, "stored") == plan
+
+
+def test_an_equal_request_gets_the_stored_plan_and_a_fresh_one_is_solved_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solves = []
+
+    def counted(*args: Any, **more: Any) -> Plan:
+        solves.append(args[0])
+        return make_plan(*args, **more)
+
+    monkeypatch.setattr(planning, "make_plan", counted)
+    first, second = world.plan(), world.plan()
+    assert first == second
+    assert len(solves) == 1
+    assert world.plan(fresh=True).id == first.id
+    assert len(solves) == 2
+    world.plan(gpus=4)
+    assert len(solves) == 3
+
+
+def test_the_list_is_newest_first_with_a_total(world: World) -> None:
+    ids = []
+    for gpus in (1, 2, 3):
+        world.clock.forward(1)
+        ids.append(world.plan(gpus=gpus).id)
+    page = world.client.get("/plans", params={"limit": 2, "offset": 1}).json()
+    assert [plan["id"] for plan in page["plans"]] == [ids[1], ids[0]]
+    assert page["total"] == 3
+    assert page["plans"][0]["devices"] == {"h200": 2}
+
+
+def test_more_devices_than_heads_is_allowed_with_a_warning(world: World) -> None:
+    assert world.plan(gpus=20).warnings
+
+
+def test_a_profile_can_be_named(world: World) -> None:
+    assert world.client.put("/profiles/small", json=profile()).status_code == 200
+    assert world.plan(profile="small").id == world.plan().id
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "says"),
+    [
+        ({"profile": "nobody"}, "profile", "llama"),
+        ({"profile": 3}, "profile", "string"),
+        ({"profile": ...}, "profile", "required"),
+        ({"gpus": 0}, "gpus", "greater than or equal to 1"),
+        ({"gpus": -2}, "gpus", "greater than or equal to 1"),
+        ({"gpus": 10**9}, "gpus", "4096"),
+        ({"gpus": ...}, "gpus", "either gpus"),
+        ({"device_type": "tpu"}, "device_type", "h200"),
+        ({"gpus": ..., "devices": [{"type": "tpu"}]}, "devices", "h200"),
+        ({"gpus": ..., "devices": []}, "devices", "at least 1"),
+        ({"gpus": ..., "devices": [{"type": "h200", "count": 0}]}, "devices.0.count", "1"),
+        ({"context_tokens": 0}, "context_tokens", "1"),
+        ({"context_tokens": 10**12}, "context_tokens", "less than or equal"),
+        ({"budget": {"policy": "uniform", "tokens": 9999}}, "budget.tokens", "context_tokens"),
+        ({"budget": {"policy": "uniform"}}, "budget.tokens", "needs"),
+        ({"method": "magic"}, "method", "cp_sat"),
+        ({"time_limit_s": 0}, "time_limit_s", "greater than 0"),
+        ({"time_limit_s": -1}, "time_limit_s", "greater than 0"),
+        ({"tolerance": 2}, "tolerance", "less than 1"),
+        ({"phase": "training"}, "phase", "prefill"),
+        ({"surprise": 1}, "surprise", "not permitted"),
+        ({"placement": {"unit": "tensor"}}, "placement.unit", "kv_group"),
+    ],
+)
+def test_a_bad_field_is_named(world: World, changes: dict[str, Any], field: str, says: str) -> None:
+    found = fields(world.client.post("/plan", json=plan_body(**changes)))
+    assert says in found[field]
+
+
+def _spoilt(path: list[str | int], value: object) -> dict[str, Any]:
+    spoilt = profile()
+    place: Any = spoilt
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return spoilt
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "says"),
+    [
+        (["heads", "tokens", 1, 2], float("nan"), "profile.heads.tokens", "layer 1, head 2"),
+        (["heads", "tokens", 0, 0], float("inf"), "profile.heads.tokens", "layer 0, head 0"),
+        (["heads", "tokens", 0, 0], -5, "profile.heads.tokens", "layer 0, head 0"),
+        (["heads", "tokens", 1], [64] * 7, "profile.heads.tokens", "ragged"),
+        (["heads", "tokens"], [], "profile.heads.tokens", "full array"),
+        (["heads", "tokens"], [[64] * 8] * 2, "profile.heads", "2 layers"),
+        (["heads", "form"], "guess", "profile.heads", "budgets"),
+        (["architecture", "kv_heads"], 3, "profile.architecture", "multiple"),
+        (["architecture", "layers"], 0, "profile.architecture.layers", "greater"),
+        (["name"], "../../etc/passwd", "profile.name", "pattern"),
+        (["extra"], 1, "profile.extra", "not permitted"),
+    ],
+)
+def test_a_bad_profile_is_told_where(
+    world: World, path: list[str | int], value: object, field: str, says: str
+) -> None:
+    body = json.dumps(plan_body(profile=_spoilt(path, value)))
+    answer = world.client.post("/plan", content=body, headers={"content-type": "application/json"})
+    found = fields(answer)
+    assert says in found[field], found
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"", b"[1,", b"\xff\xfe", b'{"gpus": ' + b"9" * 5000 + b"}", b"[" * 100_000]
+)
+def test_what_is_not_json_is_a_problem(client: TestClient, body: bytes) -> None:
+    answer = client.post("/plan", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_costs_out_of_the_policy_are_bad_input_not_a_crash(world: World) -> None:
+    answer = world.client.post("/plan", json=plan_body(budget={"policy": "recovery"}))
+    fields(answer)
+    assert "recovery" in answer.json()["detail"]
+
+
+def test_unknown_plans_and_wrong_pages(client: TestClient) -> None:
+    fields(client.get("/plans/" + "0" * 64), 404)
+    assert "limit" in fields(client.get("/plans?limit=0"))
+    assert "offset" in fields(client.get(f"/plans?offset={2**70}"))
+    fields(client.delete("/plans"), 405)
+    fields(client.get("/nowhere"), 404)
+
+
+def test_a_full_pool_turns_requests_away_and_recovers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go = Event(), Event()
+
+    def held(*args: Any, **more: Any) -> Plan:
+        started.set()
+        assert go.wait(20)
+        return make_plan(*args, **more)
+
+    monkeypatch.setattr(planning, "make_plan", held)
+    monkeypatch.setattr(world.service.planning, "_room", 1)
+    answers: list[int] = []
+    first = Thread(
+        target=lambda: answers.append(world.client.post("/plan", json=plan_body()).status_code)
+    )
+    first.start()
+    assert started.wait(20)
+    refused = world.client.post("/plan", json=plan_body(gpus=3))
+    assert int(refused.headers["retry-after"]) >= 1
+    fields(refused, 503)
+    assert world.client.get("/healthz").status_code == 200
+    go.set()
+    first.join(20)
+    assert answers == [200]
+    assert world.client.post("/plan", json=plan_body(gpus=3)).status_code == 200
+
+
+def test_a_cancelled_solve_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancelled(*args: Any, cancel: Event, **more: Any) -> Plan:
+        cancel.set()
+        return make_plan(*args, cancel=cancel, **more)
+
+    monkeypatch.setattr(planning, "make_plan", cancelled)
+    fields(world.client.post("/plan", json=plan_body()), 503)
+    assert world.client.get("/plans").json()["total"] == 0
+
+
+def test_a_stopping_service_starts_no_solve(world: World) -> None:
+    world.service.planning.stop()
+    fields(world.client.post("/plan", json=plan_body()), 503)

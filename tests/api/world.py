@@ -1,0 +1,158 @@
+"""What the tests of the service share: a small profile, and a client's usual steps."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi.testclient import TestClient
+
+from api.service import Service
+from profiles.cost.catalogue import catalogue_rates
+from profiles.cost.work import FEATURES, INDEX, group_work, head_work
+from solver.plan import Plan
+
+Json = dict[str, Any]
+CONTEXT = 4096
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def profile(name: str = "small", layers: int = 3, heads: int = 8) -> Json:
+    """Uneven made-up budgets; `heads` query heads in pairs."""
+    tokens = [
+        [64 * (1 + (7 * h + 3 * layer) % 41) for h in range(heads)] for layer in range(layers)
+    ]
+    return {
+        "schema_version": 1,
+        "name": name,
+        "architecture": {
+            "layers": layers,
+            "query_heads": heads,
+            "kv_heads": heads // 2,
+            "head_dim": 64,
+            "hidden_size": 64 * heads,
+            "dtype": "bfloat16",
+        },
+        "heads": {"form": "budgets", "tokens": tokens},
+        "source": "made up for the tests",
+        "synthetic": True,
+    }
+
+
+def plan_body(**changes: Any) -> Json:
+    body = {
+        "profile": profile(),
+        "gpus": 2,
+        "context_tokens": CONTEXT,
+        "method": "greedy",
+        "time_limit_s": 2.0,
+    }
+    return {k: v for k, v in {**body, **changes}.items() if v is not ...}
+
+
+def work_of(plan: Plan, layer: int, device: int) -> np.ndarray:
+    """What an executor counts for a device's share of a layer, [FEATURES]."""
+    budgets = np.array(plan.budgets, dtype=np.float64)
+    workload = plan.workload.workload
+    heads = [h for h, entries in enumerate(plan.layers[layer].heads) if entries[0].device == device]
+    groups = sorted({plan.architecture.kv_head(h) for h in heads})
+    work = head_work(budgets, plan.architecture, workload)[layer, heads].sum(axis=0)
+    work = work + group_work(budgets, plan.architecture, workload)[layer, groups].sum(axis=0)
+    work[INDEX["launches"]] = 1
+    return np.asarray(work)
+
+
+@dataclass(frozen=True)
+class World:
+    """A client of a service, and the service itself."""
+
+    client: TestClient
+    service: Service
+    clock: Clock
+
+    def plan(self, **changes: Any) -> Plan:
+        answer = self.client.post("/plan", json=plan_body(**changes))
+        assert answer.status_code == 200, answer.text
+        return Plan.parse(answer.content, "answer")
+
+    def register(self, node: str, devices: int | list[str] = 1, boot: str = "boot") -> None:
+        kinds = ["h200"] * devices if isinstance(devices, int) else devices
+        body = {"node_id": node, "boot_id": boot, "devices": kinds, "backend": "none"}
+        answer = self.client.post("/nodes", json=body)
+        assert answer.status_code == 200, answer.text
+
+    def put(self, plan_id: str, nodes: list[str], name: str = "d", **more: Any) -> httpx.Response:
+        body = {"plan_id": plan_id, "nodes": nodes, **more}
+        return self.client.put(f"/deployments/{name}", json=body)
+
+    def deploy(self, plan: Plan, nodes: list[str], name: str = "d", **more: Any) -> Json:
+        answer = self.put(plan.id, nodes, name, **more)
+        assert answer.status_code == 200, answer.text
+        view: Json = answer.json()
+        return view
+
+    def view(self, name: str = "d") -> Json:
+        view: Json = self.client.get(f"/deployments/{name}").json()
+        return view
+
+    def assigned(self, node: str, **query: Any) -> Json | None:
+        answer = self.client.get(f"/nodes/{node}/assignment", params={"wait_s": 0, **query})
+        return None if answer.status_code == 204 else answer.json()
+
+    def batch(
+        self, plan: Plan, view: Json, node: str, devices: list[int], slow: float = 4.0
+    ) -> Json:
+        """One round: every device takes `slow` times what the catalogue says."""
+        rates = catalogue_rates(plan.devices, plan.workload.phase)
+        samples = []
+        for layer in view["layers"]:
+            for device in devices:
+                work = work_of(plan, layer, device)
+                seconds = slow * float(rates[plan.devices[device]].seconds(work))
+                counts = dict(zip(FEATURES, work.tolist(), strict=True))
+                samples.append(
+                    {"layer": layer, "device": device, "seconds": seconds, "work": counts}
+                )
+        return {
+            "batch_id": str(uuid.uuid4()),
+            "deployment": view["name"],
+            "plan_id": view["plan_id"],
+            "generation": view["generation"],
+            "node_id": node,
+            "timing": "alone",
+            "samples": samples,
+        }
+
+    def post(self, batch: Json) -> httpx.Response:
+        return self.client.post("/measurements", json=batch)
+
+    def settle(self) -> None:
+        """Wait for the refine loop to have dealt with everything."""
+        assert self.service.refiner.settle(30)
+
+
+def fields(answer: httpx.Response, status: int = 422) -> dict[str, str]:
+    """The bad fields of a problem, checked to be one in RFC 9457's form."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    found: dict[str, str] = {}
+    for fault in problem.get("errors", []):
+        found[fault["field"]] = found.get(fault["field"], "") + fault["message"] + "; "
+    return found

@@ -1,0 +1,200 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from executor import tensors
+from executor.errors import CannotMeasureError
+from executor.measure import Bench
+from executor.shard import LayerShard, layer_shard
+from executor.steps import Disaggregated, TensorParallel, token_rows
+from executor.tensors import make_step, needed_bytes
+from executor.timing_lock import InterruptedWait, timing_lock
+from profiles.cost.work import FEATURES, INDEX, Deployment, group_work, head_work
+from solver.plan import Plan
+from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
+
+DEPLOYMENTS: tuple[Deployment, ...] = ("disaggregated", "tensor_parallel")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_lock_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
+def never() -> bool:
+    return False
+
+
+def predicted(plan: Plan, placed: dict[int, list[int]], layer: int) -> dict[int, list[float]]:
+    """The cost model's work of every device, for whole heads placed as `placed[device]`."""
+    budgets, workload = np.array(plan.budgets, dtype=float), plan.workload.workload
+    heads = head_work(budgets[layer], plan.architecture, workload)
+    groups = group_work(budgets, plan.architecture, workload)[layer]
+    loads = {}
+    for device, mine in placed.items():
+        present = sorted({plan.architecture.kv_head(head) for head in mine})
+        work = heads[mine].sum(axis=0) + groups[present].sum(axis=0)
+        work[INDEX["launches"]] = 1
+        loads[device] = work.tolist()
+    return loads
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("context_tokens", [256, 300])
+def test_work_is_what_the_cost_model_predicts(
+    deployment: Deployment, batch_size: int, context_tokens: int
+) -> None:
+    plan = tiny_plan(
+        whole(0, 1, 1, 1),
+        budgets=[context_tokens, 64, 100, 192],
+        deployment=deployment,
+        batch_size=batch_size,
+        context_tokens=context_tokens,
+    )
+    bench = Bench(["cpu", "cpu"], "torch")
+    for device, work in predicted(plan, {0: [0], 1: [1, 2, 3]}, 1).items():
+        sample = bench.measure(layer_shard(plan, device, 1), device, never)
+        assert sample is not None
+        assert (sample.layer, sample.device) == (1, device)
+        assert sample.seconds > 0
+        assert sample.work == dict(zip(FEATURES, work, strict=True))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from(DEPLOYMENTS))
+@settings(max_examples=15, deadline=None)
+def test_dividing_a_head_divides_its_work(parts: list[int], deployment: Deployment) -> None:
+    devices = len(parts)
+    divided: Placement = [[(d, part / sum(parts)) for d, part in enumerate(parts)]]
+    undivided: Placement = [[(0, 1.0)]]
+    total: dict[str, float] = dict.fromkeys(FEATURES, 0.0)
+    bench = Bench(["cpu"] * devices, "torch")
+    options = {"kv_heads": 1, "budgets": [128], "layers": 1, "deployment": deployment}
+    plan = tiny_plan(divided, devices=devices, **options)  # type: ignore[arg-type]
+    for device in range(devices):
+        sample = bench.measure(layer_shard(plan, device, 0), device, never)
+        assert sample is not None
+        for name in FEATURES:
+            total[name] += sample.work[name]
+    whole_plan = tiny_plan(undivided, devices=1, **options)  # type: ignore[arg-type]
+    alone = bench.measure(layer_shard(whole_plan, 0, 0), 0, never)
+    assert alone is not None
+    for name in ("query_blocks", "tile_flops", "scored_blocks"):
+        assert total[name] == alone.work[name]
+    copies = devices - 1
+    budgets = np.array([[128.0]])
+    group = group_work(budgets, plan.architecture, plan.workload.workload)[0, 0]
+    for name in ("kv_bytes", "link_bytes", "projection_flops"):
+        assert total[name] == alone.work[name] + copies * group[INDEX[name]]
+
+
+def test_a_device_without_work_gives_no_sample() -> None:
+    plan = tiny_plan(whole(0, 0, 0, 0))
+    assert Bench(["cpu", "cpu"], "torch").measure(layer_shard(plan, 1, 0), 1, never) is None
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def dense(deployment: Deployment, placement: Placement) -> tuple[Plan, list[LayerShard]]:
+    """Shards of a layer whose budgets cover the context: sparse attention is then exact."""
+    plan = tiny_plan(placement, budgets=[256] * 4, deployment=deployment, batch_size=2)
+    return plan, [layer_shard(plan, device, 0) for device in range(2)]
+
+
+def test_tensor_parallel_devices_sum_to_the_whole_layer() -> None:
+    plan, shards = dense("tensor_parallel", QUARTERS)
+    step = make_step(plan.architecture, plan.workload.workload, "cpu")
+    assert isinstance(step, TensorParallel)
+    step.partial.zero_()
+    for shard in shards:
+        step.run(shard, "torch")
+    expected = torch.zeros_like(step.partial)
+    for head in range(4):
+        weights = (step.weight_q[head], step.weight_k[head // 2], step.weight_v[head // 2])
+        q, k, v = (step.hidden @ weight for weight in weights)
+        expected += attention(q, k, v) @ step.weight_o[head]
+    torch.testing.assert_close(step.partial, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_disaggregated_devices_copy_their_groups_and_no_others() -> None:
+    plan, (_, shard) = dense("disaggregated", whole(0, 0, 0, 1))
+    step = make_step(plan.architecture, plan.workload.workload, "cpu")
+    assert isinstance(step, Disaggregated)
+    step.keys.zero_()
+    step.run(shard, "torch")
+    assert shard.groups == (1,)
+    for sequence in range(2):
+        assert torch.equal(step.keys[sequence], step.sent_keys[2 * sequence + 1])
+        assert torch.equal(step.values[sequence], step.sent_values[2 * sequence + 1])
+    assert not step.keys[2:].any()
+
+
+def test_tensors_come_from_a_seed() -> None:
+    plan = tiny_plan()
+    first, again = (make_step(plan.architecture, plan.workload.workload, "cpu") for _ in "ab")
+    assert isinstance(first, Disaggregated)
+    assert isinstance(again, Disaggregated)
+    assert torch.equal(first.q, again.q)
+    assert not torch.equal(first.sent_keys, first.sent_values)
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_needed_bytes_are_those_made(deployment: Deployment) -> None:
+    plan = tiny_plan(deployment=deployment, batch_size=3, context_tokens=100)
+    step = make_step(plan.architecture, plan.workload.workload, "cpu")
+    made = sum(tensor.nbytes for tensor in vars(step).values())
+    output = 3 * 4 * 100 * 16 * 4
+    needed = needed_bytes(plan.architecture, plan.workload.workload, torch.float32)
+    assert needed == made + output
+
+
+def test_a_context_too_large_is_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = tiny_plan(context_tokens=16 * 2**20)
+    monkeypatch.setattr(tensors, "free_bytes", lambda _: 2 * 10**9)
+    with pytest.raises(
+        CannotMeasureError,
+        match=r"1 x 16777216 tokens of 4 heads need 17\.18 GB on cpu .* only 2\.00 GB are free",
+    ):
+        Bench(["cpu"], "torch").measure(layer_shard(plan, 0, 0), 0, never)
+
+
+def test_memory_of_this_machine_is_known() -> None:
+    free = tensors.free_bytes("cpu")
+    assert free is None or 0 < free < 2**50
+
+
+@pytest.mark.parametrize(("limit", "free"), [("1000", 400), ("500", 0), ("max", None)])
+def test_a_containers_limit(
+    limit: str, free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text("600\n")
+    monkeypatch.setattr(tensors, "CGROUP", tmp_path)
+    monkeypatch.setattr(tensors, "_system_free_bytes", lambda: None)
+    assert tensors.free_bytes("cpu") == free
+
+
+def test_measuring_waits_for_the_lock_and_can_be_interrupted() -> None:
+    bench, shard = Bench(["cpu"], "torch"), layer_shard(tiny_plan(), 0, 0)
+    with timing_lock("cpu", never), pytest.raises(InterruptedWait):
+        bench.measure(shard, 0, lambda: True)
+
+
+def test_rows_of_divided_heads_meet() -> None:
+    plan = tiny_plan(QUARTERS, context_tokens=1000)
+    parts = [p for d in range(2) for p in layer_shard(plan, d, 0).heads if p.head == 2]
+    first, second = (token_rows(part, plan.workload.workload) for part in parts)
+    assert (first.start, second.stop) == (0, 1000)
+    assert first.stop == second.start
+    assert first.stop % 64 == 0

@@ -1,0 +1,67 @@
+"""Curves and profiles to try budget policies on."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from profiles.architecture import Architecture
+from profiles.cost.work import Workload
+from profiles.heads import CurvesForm
+from profiles.model import ModelProfile
+from solver.budgets.curves import RecoveryCurves
+
+BLOCK = 64
+
+
+def profile_of(heads: dict[str, Any], layers: int, query_heads: int) -> ModelProfile:
+    architecture = Architecture(
+        layers=layers, query_heads=query_heads, kv_heads=query_heads, head_dim=64, hidden_size=512
+    )
+    return ModelProfile.model_validate(
+        {
+            "name": "tested",
+            "architecture": architecture,
+            "heads": heads,
+            "source": "a test",
+            "synthetic": True,
+        }
+    )
+
+
+def curves_form(recovery: list[list[list[list[float]]]], **fields: Any) -> CurvesForm:
+    return CurvesForm(recovery=recovery, **fields)
+
+
+def by_block(recovery: Any, block_tokens: int = BLOCK) -> RecoveryCurves:
+    """Curves with recovery `[layers][heads][blocks]` stated at every whole block but the last."""
+    values = np.asarray(recovery, dtype=np.float64)
+    blocks = values.shape[2] + 1
+    form = CurvesForm(
+        context_tokens=[blocks * block_tokens],
+        budget_tokens=[[block_tokens * (index + 1) for index in range(blocks - 1)]],
+        recovery=values[:, :, None, :].tolist(),
+    )
+    return RecoveryCurves.of(form, Workload(blocks * block_tokens, block_tokens=block_tokens))
+
+
+@st.composite
+def small_curves(draw: st.DrawFn, layers: int = 1, ties: bool = True) -> RecoveryCurves:
+    """Up to 3 heads and 6 blocks; with `ties`, of few different values, else of distinct ones."""
+    heads, points = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    count = layers * heads * points
+    if ties:
+        values = draw(st.lists(st.integers(0, 10), min_size=count, max_size=count))
+    else:
+        values = draw(st.permutations(range(1, 100)))[:count]
+    shaped = np.array(values, dtype=np.float64).reshape(layers, heads, points)
+    return by_block(np.sort(shaped, axis=-1) / (10 if ties else 100))
+
+
+def random_curves(seed: int, layers: int = 2, heads: int = 8, context: int = 8192) -> CurvesForm:
+    """Concave curves as measured ones are: share ** power, powers from hungry to sparse."""
+    power = np.random.default_rng(seed).uniform(0.02, 0.9, (layers, heads))
+    budgets = [128, 256, 512, 1024, 2048, 4096]
+    shares = np.array(budgets) / context
+    recovery = (shares ** power[..., None])[:, :, None, :]
+    return CurvesForm(context_tokens=[context], budget_tokens=[budgets], recovery=recovery.tolist())

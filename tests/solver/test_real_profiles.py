@@ -1,0 +1,53 @@
+"""Every importable file, every method, 2, 4 and 8 devices: the verifier accepts the plan."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from profiles.importers import duo_attention, minference, moa, tangram
+from profiles.model import ModelProfile
+from profiles.models import resolve_architecture
+from solver.solve import HEURISTICS
+from solver.verify import verify
+from tests.profiles.published import HEADS
+from tests.solver.profiles import plan_of
+
+IMPORTERS = {
+    "minference": minference.read,
+    "moa": moa.read,
+    "duo-attention": duo_attention.read,
+    "tangram": tangram.read,
+}
+FILES = sorted(path for folder in IMPORTERS for path in (HEADS / folder).glob("*.*"))
+
+
+pytestmark = pytest.mark.skipif(not HEADS.exists(), reason=f"{HEADS} is not on this machine")
+
+
+def imported(path: Path) -> ModelProfile:
+    return IMPORTERS[path.parent.name](path, "real", resolve_architecture(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name[:40])
+def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
+    profile = imported(path)
+    for gpus in (2, 4, 8):
+        makespans = {}
+        for method in [*HEURISTICS, "cp_sat", "ilp", "auto"]:
+            plan = plan_of(
+                profile, gpus=gpus, method=method, context_tokens=131_072, time_limit_s=0.15
+            )
+            assert verify(json.loads(plan.model_dump_json())) == [], (gpus, method)
+            makespans[method] = plan.makespan_s
+        best = min(makespans[name] for name in HEURISTICS)
+        assert makespans["auto"] <= best * (1 + 1e-12)
+        assert max(makespans["cp_sat"], makespans["ilp"]) <= makespans["greedy"] * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("name", ["Llama_3.1_8B", "Qwen2.5_72B"])
+def test_hplb_says_where_there_is_nothing_to_gain(name: str) -> None:
+    paths = [p for p in FILES if name in p.name and ("v2" in p.name or "72B" in p.name)]
+    assert len(paths) == 1
+    plan = plan_of(imported(paths[0]), gpus=8, context_tokens=131_072)
+    assert any("nothing to gain" in warning for warning in plan.warnings)
