@@ -68,6 +68,10 @@ class Checkpoint:
         progress = read_or_set_aside(self.folder / "progress.json", Progress)
         return progress.rounds if progress is not None and progress.key == key else 0
 
+    def forget_rounds(self) -> None:
+        """All rounds are to be measured again."""
+        (self.folder / "progress.json").unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let another executor use the folder."""
         os.close(self._handle)
@@ -88,6 +92,9 @@ def read_or_set_aside(path: Path, kind: type[Body]) -> Body | None:
         return kind.model_validate_json(text)
     except ValidationError as error:
         aside = path.with_name(path.name + ".corrupt")
-        path.rename(aside)
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return None  # another thread found it at the same time
         log.warning("corrupt file set aside", file=str(aside), fault=describe(error))
         return None

@@ -36,7 +36,7 @@ def executor_command(
     server: Annotated[
         str, typer.Option(help="The planner's URL; its key comes from HPLB_API_KEY.")
     ],
-    devices: Annotated[int, typer.Option(min=1, max=4096, help="Devices this node plays.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, max=1024, help="Devices this node plays.")] = 1,
     device_type: Annotated[
         str | None, typer.Option("--type", help="Their type; found out where it can be.")
     ] = None,

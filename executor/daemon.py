@@ -14,6 +14,7 @@ import structlog
 
 from executor.board import Board
 from executor.checkpoint import Checkpoint
+from executor.delivery import deliver
 from executor.duty import measure_round, unfit
 from executor.errors import (
     CannotMeasureError,
@@ -21,8 +22,6 @@ from executor.errors import (
     NodeUnknownError,
     PlannerAwayError,
     PlannerError,
-    RefusedError,
-    SupersededError,
 )
 from executor.measure import Bench
 from executor.messages import Active, Assignment, Batch, Sample
@@ -34,6 +33,8 @@ from profiles.errors import HplbError
 
 log = structlog.get_logger()
 LONG_POLL_S = 20.0
+LONGEST_ERROR = 1000
+"""Characters: a compiler's whole complaint is for the log."""
 RENEWALS = 3
 """In the time a lease lasts: one or two may be lost."""
 
@@ -69,9 +70,10 @@ class Daemon:
     def run(self) -> None:
         """Work until the end; state is safe on disk at every moment."""
         self._resume()
-        for task in (self._keep_lease, self._await_assignments, self._deliver):
+        delivering = partial(deliver, self.board, self.client, self.spool, self.checkpoint)
+        for task in (self._keep_lease, self._await_assignments, delivering):
             # Daemon threads: an unanswered long poll must not hold up the end.
-            Thread(target=self._guarded, args=(task,), name=task.__name__, daemon=True).start()
+            Thread(target=self._guarded, args=(task,), daemon=True).start()
         self._guarded(self._work)
         if self._fault is not None:
             raise self._fault
@@ -108,11 +110,7 @@ class Daemon:
             reported = board.report
             try:
                 if not board.registered:
-                    facts = self.facts
-                    self.client.register(facts.devices, facts.backend, facts.versions)
-                    log.info("registered", node=self.client.node_id, planner=self.client.url)
-                    # The planner may have lost what it knew: whatever it wants now counts.
-                    board.change(registered=True, known=None)
+                    self._register()
                 lease = self.client.renew(*reported)
             except PlannerAwayError as error:
                 outage.wait(error)
@@ -124,6 +122,15 @@ class Daemon:
                 continue
             outage.over()
             board.wait_for(partial(self._lease_outdated, reported), lease.lease_s / RENEWALS)
+
+    def _register(self) -> None:
+        if not self.client.knows_node():
+            # It may have lost its database, and with it what this node delivered before.
+            self.checkpoint.forget_rounds()
+            self._done = None
+        self.client.register(self.facts.devices, self.facts.backend, self.facts.versions)
+        log.info("registered", node=self.client.node_id, planner=self.client.url)
+        self.board.change(registered=True, known=None)
 
     def _lease_outdated(self, reported: tuple[Active | None, str | None]) -> bool:
         return not self.board.registered or self.board.report != reported
@@ -145,7 +152,7 @@ class Daemon:
             except PlannerError as error:
                 said = not isinstance(error, PlannerAwayError)
                 board.change(unusable=str(error) if said else None)
-                outage.wait(error, silent=_unanswered(error))
+                outage.wait(error, silent=not error.answered)
                 continue
             outage.over()
             if assignment is not None:
@@ -232,39 +239,7 @@ class Daemon:
         )
 
     def _report(self, assignment: Assignment, fault: str) -> None:
+        fault = " ".join(fault.split())[:LONGEST_ERROR]
         log.error("cannot measure", generation=assignment.generation, reason=fault)
         if not self._dropped(assignment):
             self.board.change(error=f"{assignment.deployment} {assignment.generation}: {fault}")
-
-    # Delivering ----------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        board, outage = self.board, Outage(self.board, "measurements not accepted")
-        while board.wait_for(lambda: len(self.spool) > 0):
-            oldest = self.spool.oldest()
-            if oldest is None:
-                continue
-            file, spooled = oldest
-            name = {"generation": spooled.batch.generation, "round": spooled.round}
-            try:
-                receipt = self.client.post(spooled.batch)
-            except KeyRefusedError:
-                raise
-            except SupersededError:
-                log.info("measurements dropped: a newer generation is live", **name)
-            except RefusedError as error:
-                log.error("measurements dropped: refused", **name, reason=str(error))
-            except PlannerError as error:
-                outage.wait(error, silent=_unanswered(error))
-                continue
-            else:
-                log.info("measurements delivered", **name, rejected=receipt.rejected)
-            outage.over()
-            self.checkpoint.save_rounds(spooled.batch.key, spooled.round)
-            self.spool.remove(file)
-            board.change()
-
-
-def _unanswered(error: PlannerError) -> bool:
-    """Whether nobody answered at all: the thread that keeps the lease then says so for all."""
-    return isinstance(error, PlannerAwayError) and not error.answered

@@ -28,7 +28,9 @@ class StateError(HplbError):
 
 
 class PlannerError(HplbError):
-    """An answer of the planner that is not the one asked for."""
+    """An answer of the planner that is not the one asked for, or (`answered` false) none."""
+
+    answered = True
 
 
 class PlannerAwayError(PlannerError):

@@ -32,8 +32,8 @@ class Bench:
     ) -> Sample | None:
         """Run and time a shard on a local device; None when it has nothing to do.
 
-        `seconds` is wall time of the whole step, from an idle accelerator to an idle one, holding
-        the accelerator's machine-wide lock. Raises InterruptedWait as soon as `interrupted()` while
+        `seconds` covers the whole step, from an idle accelerator to an idle one, holding the
+        accelerator's machine-wide lock; see `_clock` for whose time it is. Raises InterruptedWait as soon as `interrupted()` while
         the lock is awaited, CannotMeasureError when the workload does not fit.
         """
         if not shard.heads:
@@ -44,10 +44,11 @@ class Bench:
             if self._cold(shard, accelerator):
                 step.run(shard, self.backend)
             _finish(accelerator)
-            start = time.perf_counter()
+            clock = _clock(accelerator)
+            start = clock()
             work = step.run(shard, self.backend)
             _finish(accelerator)
-            seconds = time.perf_counter() - start
+            seconds = clock() - start
         counts = {name: float(work[name]) for name in FEATURES}
         return Sample(layer=shard.layer, device=shard.device, seconds=seconds, work=counts)
 
@@ -70,6 +71,12 @@ class Bench:
         known = first in self._warm
         self._warm.add(first)
         return not known
+
+
+def _clock(accelerator: str) -> Callable[[], float]:
+    """Wall time for a GPU. For a CPU device, which is one core, the time this thread had one:
+    what other programs took of the core in between is not the share's."""
+    return time.thread_time if accelerator == "cpu" else time.perf_counter
 
 
 def _finish(accelerator: str) -> None:

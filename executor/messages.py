@@ -51,6 +51,18 @@ class Lease(_Body):
     lease_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+class KnownNode(BaseModel):
+    """A node in the planner's list, by name."""
+
+    node_id: str
+
+
+class KnownNodes(BaseModel):
+    """`GET /nodes`: every node that ever registered."""
+
+    nodes: list[KnownNode]
+
+
 class Assignment(_Body):
     """What a node is to run: `devices[i]` is the plan's device that local device i plays."""
 

@@ -16,7 +16,16 @@ from executor.errors import (
     RefusedError,
     SupersededError,
 )
-from executor.messages import Active, Assignment, Batch, Lease, Receipt, Registration, Renewal
+from executor.messages import (
+    Active,
+    Assignment,
+    Batch,
+    KnownNodes,
+    Lease,
+    Receipt,
+    Registration,
+    Renewal,
+)
 from profiles.model import describe
 
 ATTEMPTS = 3
@@ -58,6 +67,11 @@ class PlannerClient:
             base_url=self.url, headers=headers, timeout=TIMEOUT_S, transport=transport
         )
         self._node = f"/nodes/{quote(node_id, safe='')}"
+
+    def knows_node(self) -> bool:
+        """Whether this node ever registered; a planner that says no has no measurement of it."""
+        known = _parse(self._ask("GET", "/nodes"), KnownNodes)
+        return any(node.node_id == self.node_id for node in known.nodes)
 
     def register(self, devices: list[str], backend: str, versions: dict[str, str]) -> Lease:
         """Announce this node and its device types; replaces what the planner knew of it."""

@@ -54,7 +54,7 @@ class Database:
             _use_wal_and_real_transactions(engine)
         database = cls(engine)
         try:
-            database._bring_up_to_date()
+            database._bring_up_to_date(shown)
         except (DatabaseError, sqlite3.Error) as error:
             database.close()
             raise StoreError(f"database {shown} cannot be used: {_first_line(error)}") from None
@@ -81,12 +81,13 @@ class Database:
         """Close every connection."""
         self._readers.dispose()
 
-    def _bring_up_to_date(self) -> None:
+    def _bring_up_to_date(self, shown: str) -> None:
         with self._writers.begin() as connection:
             if connection.dialect.name == "sqlite":
-                verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+                verdict = str(connection.execute(text("PRAGMA quick_check(1)")).scalar())
                 if verdict != "ok":
-                    raise StoreError(f"the database file is damaged: {verdict}")
+                    detail = " ".join(verdict.split())
+                    raise StoreError(f"database {shown} is damaged: {detail}")
             upgrade(connection)
 
 

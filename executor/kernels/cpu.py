@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from executor.kernels.select import BlockLists, HeadRows
 
-GATHERED_BYTES = 2**21
+GATHERED_BYTES = 2**20
 """K and V of one step: they stay in cache, and the calls of a step cost little beside its work."""
 
 

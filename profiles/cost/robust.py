@@ -112,22 +112,25 @@ def _equations(
     return system, np.concatenate([seconds * rows, prior * pull])
 
 
-def _triangle(system: Floats) -> Floats:
-    """As many rows as columns with the same solution, by a QR factorisation."""
-    return np.asarray(np.linalg.qr(system, mode="r"))
+def _condensed(system: Floats) -> Floats:
+    """As many rows as columns, with the same solution: a square root of the Gram matrix."""
+    scale = np.linalg.norm(system, axis=0)
+    scaled = system / np.where(scale > 0, scale, 1)
+    values, vectors = np.linalg.eigh(scaled.T @ scaled)
+    return np.asarray(np.sqrt(np.maximum(values, 0))[:, None] * vectors.T * scale)
 
 
 def _bounded_least_squares(system: Floats, target: Floats) -> Floats:
-    triangle = _triangle(np.column_stack([system, target]))
-    solved = lsq_linear(triangle[:, :-1], triangle[:, -1], (0, LARGEST_RATIO), method="bvls")
+    condensed = _condensed(np.column_stack([system, target]))
+    solved = lsq_linear(condensed[:, :-1], condensed[:, -1], (0, LARGEST_RATIO), method="bvls")
     return np.clip(solved.x, 0, LARGEST_RATIO)
 
 
 def _std(system: Floats) -> Floats:
     """Standard deviations of a system's solution, at most what the prior's own equation leaves."""
-    triangle = _triangle(system)
-    scale = np.linalg.norm(triangle, axis=0)
-    _, singular, directions = np.linalg.svd(triangle / scale)
+    condensed = _condensed(system)
+    scale = np.linalg.norm(condensed, axis=0)
+    _, singular, directions = np.linalg.svd(condensed / scale)
     singular = np.maximum(singular, SMALLEST_SINGULAR)
     std = np.linalg.norm(directions / singular[:, None], axis=0) / scale
     pull = np.diag(system[-system.shape[1] :])

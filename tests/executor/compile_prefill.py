@@ -1,4 +1,4 @@
-"""Compile the prefill kernel for sm_90 and print what came out: `dtype block head_dim` -> JSON."""
+"""Compile the prefill kernel for sm_90, head_dim 128, and print what came out as JSON."""
 
 import json
 import re
@@ -14,7 +14,8 @@ from triton.compiler import ASTSource
 
 from executor.kernels.prefill import launch_options, prefill_kernel
 
-ITEM_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+HEAD_DIM = 128
+ITEM_BYTES = 2
 
 
 def parameter_type(name: str, dtype: str) -> str:
@@ -25,14 +26,11 @@ def parameter_type(name: str, dtype: str) -> str:
     return "fp32" if name == "scale_log2" else "i32"
 
 
-def facts(dtype: str, block: int, head_dim: int) -> dict[str, object]:
-    tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-    if not tool.exists():
-        return {"missing": f"Triton's wheel has no {tool}"}
-    options = launch_options(block, head_dim, ITEM_BYTES[dtype])
+def facts(dtype: str, block: int, tool: Path) -> dict[str, int]:
+    options = launch_options(block, HEAD_DIM, ITEM_BYTES)
     names = prefill_kernel.arg_names
     # As the launcher specialises contiguous, aligned tensors.
-    constants = {"BLOCK": block, "DIM": head_dim}
+    constants = {"BLOCK": block, "DIM": HEAD_DIM}
     constants |= {name: 1 for name in names if name.endswith("_dim")}
     types = {n: "constexpr" if n in constants else parameter_type(n, dtype) for n in names}
     aligned = ("_ptr", "_head", "_token")
@@ -63,4 +61,14 @@ def facts(dtype: str, block: int, head_dim: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(facts(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    cuobjdump = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
+    result: dict[str, object]
+    if cuobjdump.exists():
+        result = {
+            f"{dtype} {block}": facts(dtype, block, cuobjdump)
+            for dtype in ("bf16", "fp16")
+            for block in (64, 128)
+        }
+    else:
+        result = {"missing": f"Triton's wheel has no {cuobjdump}"}
+    sys.stdout.write(json.dumps(result))

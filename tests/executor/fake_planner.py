@@ -118,6 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
+        if parts.path == "/nodes":
+            self._answer(200, {"nodes": list(self.state.nodes.values())})
+            return
         if parts.path.split("/")[2] not in self.state.nodes:
             self._answer(404, {"detail": "no such node"})
             return

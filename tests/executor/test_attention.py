@@ -43,7 +43,7 @@ def test_result_is_attention_over_the_lists_it_returns(backend):
     assert torch.allclose(result.lse[done].double(), wanted_lse[done], atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 300), st.sampled_from([16, 64]), st.lists(st.integers(1, 400), max_size=3))
 def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets):
     q, k, v = random_qkv(max(1, len(budgets)), 1, tokens, 16)
@@ -58,7 +58,7 @@ def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets):
     assert result.counts.tiles == len(result.lists.indices)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(1, 400),
     st.integers(1, 30),

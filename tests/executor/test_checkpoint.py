@@ -28,6 +28,8 @@ def test_rounds_belong_to_one_generation_of_one_plan(tmp_path: Path) -> None:
     assert checkpoint.rounds(mine) == 2
     assert checkpoint.rounds(assignment(generation=2).key) == 0
     assert checkpoint.rounds((*mine[:2], "another plan")) == 0
+    checkpoint.forget_rounds()
+    assert checkpoint.rounds(mine) == 0
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"deployment": "x"}', "\x00\xff", "[]"])

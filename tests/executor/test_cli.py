@@ -1,8 +1,11 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
+import structlog
 import torch
 from typer.testing import CliRunner
 
@@ -17,6 +20,14 @@ NO_PLANNER = "http://127.0.0.1:9"
 def run(*arguments: str, server: str = NO_PLANNER) -> tuple[int, str]:
     result = CliRunner().invoke(cli.app, ["--server", server, *arguments])
     return result.exit_code, result.stderr.splitlines()[-1]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """The command configures the whole process's log."""
+    yield
+    structlog.reset_defaults()
+    stamina.instrumentation.set_on_retry_hooks(None)
 
 
 @pytest.fixture
@@ -88,12 +99,21 @@ def test_a_state_dir_that_is_a_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_planner_that_refuses_ends_the_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "problem", "message"),
+    [
+        (422, "devices: unknown type 'cpu'", "POST /nodes: 422 devices: unknown type 'cpu'"),
+        (401, "no key", "POST /nodes: 401 no key; set HPLB_API_KEY to the planner's key"),
+    ],
+)
+def test_a_planner_that_refuses_ends_the_command(
+    status: int, problem: str, message: str, tmp_path: Path
+) -> None:
     planner = FakePlanner().start()
-    planner.refusal = (422, {"detail": "devices: unknown type 'cpu'"})
+    planner.refusal = (status, {"detail": problem})
     code, said = run("--type", "cpu", "--state-dir", str(tmp_path), server=planner.url)
     planner.stop()
-    assert (code, said) == (2, "error: POST /nodes: 422 devices: unknown type 'cpu'")
+    assert (code, said) == (2, f"error: {message}")
 
 
 WITHOUT_TORCH = """

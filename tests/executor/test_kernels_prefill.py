@@ -1,5 +1,7 @@
 """Both back ends against the definition, on the same lists; NaN wherever nothing was written."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -68,7 +70,7 @@ def test_row_ranges_recombine_to_the_whole_head(run):
     q, k, v = random_qkv(1, 1, 120, 32)
     whole = computed(run, q, k, v, select_blocks(q, k, [HeadRows(0, 0, 3, 0, 8)], 16))
     cuts = (0, 3, 4, 8)
-    heads = [HeadRows(0, 0, 3, *cut) for cut in zip(cuts, cuts[1:], strict=False)]
+    heads = [HeadRows(0, 0, 3, *cut) for cut in pairwise(cuts)]
     parts = computed(run, q, k, v, select_blocks(q, k, heads, 16))
     for part, full in zip(parts, whole, strict=True):
         assert torch.allclose(part.nan_to_num(0.0).sum(0), full[0], atol=1e-6)
@@ -94,7 +96,7 @@ def test_token_major_tensors(run):
     assert_right(run, q, k, v, random_lists(heads, 4, 16))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_back_ends_agree_on_the_same_lists(seed):
     q, k, v = random_qkv(4, 2, 83, 32, seed=seed)
     lists = random_lists([HeadRows(h, h % 2, 1 + h, 0, 6) for h in range(4)], 6, 16, seed)
@@ -103,12 +105,12 @@ def test_back_ends_agree_on_the_same_lists(seed):
         assert relative_error(a, b.double()) < 1e-5
 
 
-@pytest.mark.parametrize("budget", [1, 2, 3, 11, 16, 17, 40, 70])
+@pytest.mark.parametrize("budget", [1, 2, 3, 11, 16, 17, 40, 50])
 def test_cpu_steps_of_every_shape(budget, monkeypatch):
     """Lists below, at and above the tiles of one step, where rows are batched or lists cut."""
     monkeypatch.setattr(cpu, "GATHERED_BYTES", 16 * 2 * 4 * 16 * 4)
-    q, k, v = random_qkv(1, 1, 4 * 70 - 1, 16)
-    assert_right(cpu.prefill, q, k, v, random_lists([HeadRows(0, 0, budget, 0, 70)], 70, 4))
+    q, k, v = random_qkv(1, 1, 4 * 50 - 1, 16)
+    assert_right(cpu.prefill, q, k, v, random_lists([HeadRows(0, 0, budget, 0, 50)], 50, 4))
 
 
 def test_cpu_takes_bfloat16():

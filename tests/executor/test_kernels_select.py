@@ -30,7 +30,7 @@ def problems(draw):
     return *qkv[:2], draw(st.lists(rows, max_size=4)), block
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problems())
 def test_lists_are_exactly_as_long_as_budgets_say_sorted_causal_and_hold_sink_and_own(problem):
     q, k, heads, block = problem
@@ -64,9 +64,9 @@ def test_the_best_scoring_blocks_are_taken(tokens):
 
 
 def test_a_short_last_block_is_averaged_over_the_tokens_it_has():
-    x = torch.tensor([[1.0], [3.0], [7.0]])
-    assert block_means(x, 2).tolist() == [[2.0], [7.0]]
-    assert block_means(x, 4).tolist() == [[11 / 3]]
+    x = torch.tensor([[1.0], [3.0], [8.0]])
+    assert block_means(x, 2).tolist() == [[2.0], [8.0]]
+    assert block_means(x, 4).tolist() == [[4.0]]
 
 
 def test_a_range_selects_what_the_whole_head_selects():
@@ -105,7 +105,7 @@ def test_causal_tiles_is_the_sum_over_rows_and_the_cost_models(budget, rows):
         assert tiles == work.causal_tiles(budget, rows)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problems())
 def test_longest_first_orders_every_computed_list_once(problem):
     q, k, heads, block = problem

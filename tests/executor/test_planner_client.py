@@ -61,6 +61,12 @@ def test_register_sends_what_the_contract_says() -> None:
     }
 
 
+@pytest.mark.parametrize(("nodes", "known"), [([], False), (["m"], False), (["m", "n"], True)])
+def test_whether_the_planner_knows_the_node(nodes: list[str], known: bool) -> None:
+    listed = [{"node_id": node, "live": True} for node in nodes]
+    assert client(always(200, {"nodes": listed})).knows_node() is known
+
+
 def test_renew_sends_active_and_error() -> None:
     seen: list[httpx.Request] = []
 

@@ -183,9 +183,9 @@ def test_a_rate_at_zero_is_named() -> None:
 
 
 def test_a_rate_at_1000_times_its_prior_is_named() -> None:
-    work = np.zeros((10, len(FEATURES)))
+    work = np.zeros((300, len(FEATURES)))
     work[:, INDEX["launches"]] = 1
-    result = refit(PRIOR, H200, samples(work, np.full(10, 5000 * H200.launch_s)))
+    result = refit(PRIOR, H200, samples(work, np.full(300, 5000 * H200.launch_s)))
     assert result.pegged == ("launches",)
     assert result.rates.seconds_per["launches"] == pytest.approx(1000 * H200.launch_s)
 

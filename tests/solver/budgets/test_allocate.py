@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.cost.work import Workload, budget_blocks, causal_tiles
@@ -91,6 +91,7 @@ def test_policies_that_need_tokens_say_so(policy: Policy) -> None:
         given_to(curved(), policy=policy)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(POLICIES),
     st.integers(1, 20_000),

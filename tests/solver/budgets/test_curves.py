@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
@@ -90,6 +90,7 @@ def test_the_last_block_may_be_cut_short(context: int) -> None:
     assert (table[..., -1] == 1).all()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1), min_size=10, max_size=10),
     st.integers(1, 3000),

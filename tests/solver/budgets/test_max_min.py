@@ -33,6 +33,7 @@ def best_vector(curves: RecoveryCurves, each: int, floor: int, cost: Cost) -> li
     )
 
 
+@settings(deadline=None)
 @given(small_curves(), st.data(), st.sampled_from(["tiles", "tokens"]))
 def test_no_choice_has_a_better_minimum(
     curves: RecoveryCurves, data: st.DataObject, total: str
@@ -44,6 +45,7 @@ def test_no_choice_has_a_better_minimum(
     assert found.min() == best_vector(curves, each, floor, cost)[0]
 
 
+@settings(deadline=None)
 @given(small_curves(ties=False), st.data())
 def test_no_choice_is_lexicographically_better_where_nothing_ties(
     curves: RecoveryCurves, data: st.DataObject
@@ -55,6 +57,7 @@ def test_no_choice_is_lexicographically_better_where_nothing_ties(
     assert sorted(found[0].tolist()) == best_vector(curves, each, floor, cost)
 
 
+@settings(deadline=None)
 @given(small_curves(layers=2), st.data(), st.sampled_from(["tiles", "tokens"]))
 def test_total_floor_and_context_are_kept(
     curves: RecoveryCurves, data: st.DataObject, total: str
@@ -68,6 +71,7 @@ def test_total_floor_and_context_are_kept(
     assert (blocks <= curves.context_blocks).all()
 
 
+@settings(deadline=None)
 @given(small_curves(layers=2), st.data(), st.sampled_from(["tiles", "tokens"]))
 def test_what_is_left_raises_nobody(
     curves: RecoveryCurves, data: st.DataObject, total: str
@@ -84,7 +88,7 @@ def test_what_is_left_raises_nobody(
             assert extra > left[layer] or gain == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(small_curves(), st.sampled_from(["tiles", "tokens"]))
 def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: str) -> None:
     cost = cost_of(curves, total)
@@ -96,7 +100,7 @@ def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: 
     assert minima[-1] == 1.0
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 100), st.booleans(), st.sampled_from([8192, 5000]))
 def test_never_below_the_papers_shifting(seed: int, each: int, pool: bool, context: int) -> None:
     curves = RecoveryCurves.of(random_curves(seed), Workload(context))
@@ -108,7 +112,7 @@ def test_never_below_the_papers_shifting(seed: int, each: int, pool: bool, conte
         assert (exact >= shifted).all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(small_curves(layers=2), st.data())
 def test_never_below_the_papers_shifting_on_ragged_curves(
     curves: RecoveryCurves, data: st.DataObject

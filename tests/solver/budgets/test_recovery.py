@@ -1,7 +1,7 @@
 """Least budgets for one recovery ratio."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
@@ -36,6 +36,7 @@ def test_nothing_still_takes_a_block() -> None:
     assert least_blocks(by_block([[[0.0, 0.0, 0.0]]]), 0.0).tolist() == [[1]]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1), min_size=12, max_size=12),
     st.floats(0, 1),
@@ -55,6 +56,7 @@ def test_the_least_that_reach_it(
     assert (least_blocks(curves, target) == expected).all()
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.integers(1, 40))
 def test_near_flat_curves_lose_nothing_to_rounding(base: float, ulps: int) -> None:
     """A rise of a few units in the last place over many blocks: its inverse is all rounding."""

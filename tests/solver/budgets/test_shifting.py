@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.cost.work import Workload, causal_tiles
@@ -29,6 +29,7 @@ def retold(curves: RecoveryCurves, each: int, floor: int) -> list[int]:
         blocks[receiver] += 1
 
 
+@settings(deadline=None)
 @given(small_curves(), st.data())
 def test_moves_what_the_paper_moves(curves: RecoveryCurves, data: st.DataObject) -> None:
     each = data.draw(st.integers(1, curves.context_blocks))
@@ -36,6 +37,7 @@ def test_moves_what_the_paper_moves(curves: RecoveryCurves, data: st.DataObject)
     assert shift(curves, each, floor)[0].tolist() == retold(curves, each, floor)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 128), st.sampled_from([8192, 8000]))
 def test_conserves_tokens_never_adds_tiles_and_never_hurts_the_minimum(
     seed: int, each: int, context: int

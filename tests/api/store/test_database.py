@@ -1,0 +1,121 @@
+"""Opening a database: the schema, and everything a path or a file can be wrong with."""
+
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from api.store.database import Database, StoreError, upgrade
+from api.store.tables import Table
+
+
+def test_migrations_make_exactly_the_models_schema(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
+    with engine.begin() as connection:
+        upgrade(connection)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'hplb.db'}"
+    Database.open(url).close()
+    Database.open(url).close()
+
+
+def test_sqlite_is_durable_and_keeps_its_references(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'hplb.db'}")
+    with database.read() as session:
+        pragmas = {
+            name: session.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "foreign_keys", "synchronous")
+        }
+    assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2}
+
+
+def test_an_exception_undoes_a_transaction(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'hplb.db'}")
+    insert = text("INSERT INTO profile_contents VALUES ('d', 'b')")
+    with suppress(RuntimeError), database.write() as session:
+        session.execute(insert)
+        raise RuntimeError
+    with database.read() as session:
+        assert session.execute(text("SELECT count(*) FROM profile_contents")).scalar() == 0
+
+
+def _a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _no_database(path: Path) -> None:
+    path.write_bytes(b"this is no database, but it is long enough to be taken for one" * 100)
+
+
+def _truncated(path: Path) -> None:
+    Database.open(f"sqlite:///{path}").close()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def _scribbled_over(path: Path) -> None:
+    Database.open(f"sqlite:///{path}").close()
+    data = bytearray(path.read_bytes())
+    data[4096:12288] = b"\xff" * 8192
+    path.write_bytes(bytes(data))
+
+
+def _from_the_future(path: Path) -> None:
+    Database.open(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_a_folder, "unable to open"),
+        (_no_database, "not a database"),
+        (_truncated, "malformed|damaged|disk image"),
+        (_scribbled_over, "malformed|damaged|disk image"),
+        (_from_the_future, "not made by this version"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_clear_line(
+    tmp_path: Path, make: object, says: str
+) -> None:
+    path = tmp_path / "hplb.db"
+    make(path)  # type: ignore[operator]
+    with pytest.raises(StoreError, match=says) as caught:
+        Database.open(f"sqlite:///{path}")
+    assert "\n" not in str(caught.value)
+    assert "hplb.db" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "URL"),
+        ("hplb.db", "URL"),
+        ("oracle9://x/y", "URL"),
+        ("sqlite:////no/such/folder/hplb.db", "unable to open"),
+    ],
+)
+def test_a_url_that_cannot_be_used_too(url: str, says: str) -> None:
+    with pytest.raises(StoreError, match=says):
+        Database.open(url)
+
+
+def test_a_missing_driver_is_named() -> None:
+    try:
+        import psycopg  # noqa: F401
+    except ModuleNotFoundError:
+        with pytest.raises(StoreError, match=r"hplb\[postgres\]"):
+            Database.open("postgresql://nobody@127.0.0.1:1/none")
+    else:
+        with pytest.raises(StoreError, match="cannot be used"):
+            Database.open("postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")

@@ -1,0 +1,55 @@
+"""The OpenAPI document against the running service, with generated requests."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from api.app import create_app
+from api.service import Service
+from api.settings import Settings
+from api.store.database import Database
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+
+
+@pytest.fixture
+def document(settings: Settings) -> schemathesis.BaseSchema:
+    service = Service.make(settings, Database.open(settings.database_url))
+    loaded = schemathesis.openapi.from_asgi("/openapi.json", create_app(service=service))
+    # Solves and long polls take the time they are given; their own tests cover them.
+    return loaded.exclude(path=["/plan", "/nodes/{node_id}/assignment"])
+
+
+def test_answers_are_those_of_the_document(document: schemathesis.BaseSchema) -> None:
+    checked = set()
+    for operation in (result.ok() for result in document.get_all_operations()):
+
+        @settings(
+            max_examples=12,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def answers(case: Case) -> None:
+            case.call_and_validate(checks=CHECKS)
+
+        answers()
+        checked.add(operation.label)
+    assert {"PUT /deployments/{name}", "POST /measurements", "GET /metrics"} <= checked

@@ -1,0 +1,150 @@
+"""`hplb serve` as a process: refusals in one line, kill -9, restart, and a prompt stop."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from solver.plan import Plan
+from tests.api.world import World, plan_body
+
+pytestmark = pytest.mark.slow
+
+
+class Served:
+    """Starts `hplb serve` in a folder, as often as asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "api.main", "serve", "--port", "0", *arguments],
+            cwd=self.folder,
+            env={**inherited, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def start(self, **environment: str) -> httpx.Client:
+        process = self.command(**environment)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+?:\d+", line)
+        assert found, line + (process.stderr.read() if process.stderr else "")
+        return httpx.Client(base_url=found[0], timeout=30)
+
+    def refused(self, *arguments: str, **environment: str) -> str:
+        process = self.command(*arguments, **environment)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 2, (out, err)
+        assert len(err.strip().splitlines()) == 1, err
+        assert err.startswith("error: ")
+        assert out == ""
+        return err
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path)
+    yield served
+    for process in served.processes:
+        process.kill()
+        process.communicate()
+
+
+def _world(client: httpx.Client) -> World:
+    return World(client, None, None)  # type: ignore[arg-type]
+
+
+def test_what_was_answered_survives_kill_9(served: Served) -> None:
+    world = _world(served.start())
+    plan = world.plan()
+    world.register("a", 2)
+    view = world.deploy(plan, ["a"])
+    batch = world.batch(plan, view, "a", [0, 1])
+    assert world.post(batch).json()["duplicate"] is False
+    measured = world.view()["measured"]
+
+    served.processes[-1].kill()
+    served.processes[-1].wait()
+    world = _world(served.start())
+
+    assert Plan.parse(world.client.get(f"/plans/{plan.id}").content, "stored") == plan
+    assert world.plan().created_at == plan.created_at or world.plan().cost_model != plan.cost_model
+    assert world.post(batch).json()["duplicate"] is True
+    after = world.view()
+    assert after["measured"] == measured
+    assert (after["generation"], after["history"]) == (1, view["history"])
+    assigned = world.assigned("a")
+    assert assigned is not None
+    assert assigned["plan_id"] == plan.id
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_long_polls_and_solves_at_once(served: Served, sent: signal.Signals) -> None:
+    client = served.start()
+    world = _world(client)
+    world.register("a")
+    hard = plan_body(
+        profile="llama-3.1-8b-synthetic",
+        gpus=5,
+        context_tokens=131072,
+        method="cp_sat",
+        time_limit_s=300,
+        tolerance=0,
+    )
+    with ThreadPoolExecutor(2) as pool:
+        poll = pool.submit(client.get, "/nodes/a/assignment?wait_s=55")
+        solve = pool.submit(client.post, "/plan", json=hard, timeout=60)
+        time.sleep(1)
+        assert not poll.done()
+        assert not solve.done()
+        process = served.processes[-1]
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=20)
+        assert poll.result().status_code == 204
+        assert solve.result().status_code == 503
+    assert process.returncode == 128 + sent
+    assert "Traceback" not in err
+
+
+def test_a_port_in_use_is_one_line(served: Served) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert "in use" in served.refused("--port", str(port))
+
+
+def test_another_address_needs_a_key(served: Served) -> None:
+    assert "HPLB_API_KEY" in served.refused("--host", "0.0.0.0")
+    assert "HPLB_API_KEY" in served.refused("--host", "0.0.0.0", HPLB_API_KEY="")
+
+
+def test_with_a_key_it_listens_and_asks_for_it(served: Served) -> None:
+    client = served.start(HPLB_API_KEY="secret")
+    assert client.get("/plans").status_code == 401
+    assert client.get("/plans", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_a_database_that_cannot_be_used_is_one_line(served: Served) -> None:
+    (served.folder / "bad.db").write_bytes(b"no database at all, just words " * 500)
+    assert "not a database" in served.refused("--database-url", "sqlite:///bad.db")
+    assert "unable to open" in served.refused("--database-url", "sqlite:////no/where/x.db")
+
+
+def test_settings_that_make_no_sense_are_one_line(served: Served) -> None:
+    assert "solver_workers" in served.refused(HPLB_SOLVER_WORKERS="many")
