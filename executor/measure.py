@@ -33,8 +33,9 @@ class Bench:
         """Run and time a shard on a local device; None when it has nothing to do.
 
         `seconds` covers the whole step, from an idle accelerator to an idle one, holding the
-        accelerator's machine-wide lock; see `_clock` for whose time it is. Raises InterruptedWait as soon as `interrupted()` while
-        the lock is awaited, CannotMeasureError when the workload does not fit.
+        accelerator's machine-wide lock; see `_clock` for whose time it is. Raises
+        InterruptedWait as soon as `interrupted()` while the lock is awaited, CannotMeasureError
+        when the workload does not fit.
         """
         if not shard.heads:
             return None

@@ -15,5 +15,5 @@ def longest_first(lists: BlockLists) -> torch.Tensor:
     Lists of equal length stay in head order, so that neighbours share their K/V in cache.
     """
     computed = sum(rows.last - rows.first for rows in lists.heads)
-    longest = lists.indptr.diff().argsort(descending=False, stable=True)
+    longest = lists.indptr.diff().argsort(descending=True, stable=True)
     return longest[:computed].int()

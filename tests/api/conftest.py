@@ -1,11 +1,13 @@
 """A service on a database of its own, with a clock that only the test moves."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, text
 
 from api.app import create_app
 from api.service import Service
@@ -23,11 +25,25 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def database_url(tmp_path: Path, empty_database: Path) -> str:
+    """A new SQLite file, or the server named by HPLB_TEST_DATABASE_URL, emptied."""
+    server = os.environ.get("HPLB_TEST_DATABASE_URL")
+    if server is None:
+        shutil.copy(empty_database, tmp_path / "hplb.db")
+        return f"sqlite:///{tmp_path / 'hplb.db'}"
+    engine = create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return server
+
+
+@pytest.fixture
+def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.delenv("HPLB_API_KEY", raising=False)
-    shutil.copy(empty_database, tmp_path / "hplb.db")
     return Settings(
-        database_url=f"sqlite:///{tmp_path / 'hplb.db'}",
+        database_url=database_url,
         lease_s=10,
         refine_min_rounds=2,
         refine_cooldown_s=0,

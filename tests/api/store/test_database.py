@@ -7,19 +7,25 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 
 from api.store.database import Database, StoreError, upgrade
 from api.store.tables import Table
 
 
-def test_migrations_make_exactly_the_models_schema(tmp_path: Path) -> None:
+def test_migrations_make_exactly_the_models_schema(database_url: str) -> None:
+    Database.open(database_url).close()
+    with create_engine(database_url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_migrations_start_from_nothing(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
     with engine.begin() as connection:
         upgrade(connection)
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Table.metadata) == []
+        tables = set(inspect(connection).get_table_names())
+    assert tables == {*Table.metadata.tables, "alembic_version"}
 
 
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:

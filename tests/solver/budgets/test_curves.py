@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
-from solver.budgets.curves import RecoveryCurves
+from solver.budgets.curves import RecoveryCurves, between
 from tests.solver.budgets.builders import random_curves
 
 
@@ -116,3 +116,10 @@ def test_pooled_heads_keep_their_curves() -> None:
     curves = RecoveryCurves.of(random_curves(2, layers=3, heads=4), Workload(8192))
     assert (curves.pooled().table().reshape(3, 4, -1) == curves.table()).all()
     assert (curves.layer(1).table()[0] == curves.table()[1]).all()
+
+
+def test_between_ends_exactly_where_it_should() -> None:
+    left, right = 0.1, 0.41
+    assert left + (right - left) < right
+    ends = between(np.array([0.0, 1.0]), np.array(left), np.array(right))
+    assert ends.tolist() == [left, right]
