@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.errors import Problem, bad_field, not_found
+from api.errors import bad_field, not_found
 from api.refine import Moved, Policy, State, step
 from api.schemas import DeploymentRequest
 from api.store import plans
@@ -14,7 +14,7 @@ from solver.plan import Plan
 
 
 def find(session: Session, name: str) -> Deployment:
-    """A deployment, locked where the transaction writes; 404 where there is none."""
+    """A deployment, locked until the transaction ends; 404 where there is none."""
     found = session.get(Deployment, name, with_for_update=True)
     if found is None:
         raise not_found("deployment", name)
@@ -145,8 +145,3 @@ def _parts(nodes: Sequence[Node], plan: Plan) -> list[list[int]]:
         parts.append(list(range(start, start + len(node.devices))))
         start += len(node.devices)
     return parts
-
-
-def superseded(detail: str) -> Problem:
-    """409 for something that belongs to a generation no longer live."""
-    return Problem(409, detail)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api import deploying
-from api.errors import bad_field, not_found
+from api.errors import Problem, bad_field, not_found
 from api.schemas import MeasurementBatch, SampleBody
 from api.store import plans
 from api.store.database import Database
@@ -58,13 +58,14 @@ def _store(session: Session, batch: MeasurementBatch, now: float) -> Receipt:
         raise not_found("plan", batch.plan_id)
     deployment = deploying.find(session, batch.deployment)
     if batch.generation != deployment.generation:
-        raise deploying.superseded(
+        raise Problem(
+            409,
             f"generation {batch.generation} of {batch.deployment!r} is not live; "
-            f"it is on generation {deployment.generation}"
+            f"it is on generation {deployment.generation}",
         )
     node = session.get(Node, batch.node_id)
     if node is None or node.deployment != deployment.name:
-        raise deploying.superseded(f"node {batch.node_id!r} does not serve {batch.deployment!r}")
+        raise Problem(409, f"node {batch.node_id!r} does not serve {batch.deployment!r}")
     if batch.plan_id != deployment.plan_id:
         raise bad_field("plan_id", f"generation {batch.generation} runs plan {deployment.plan_id}")
     _check_places(batch.samples, node, deployment.layers)

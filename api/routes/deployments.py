@@ -5,7 +5,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from api import deploying
-from api.errors import documented
+from api.errors import Problem, documented, not_found
 from api.schemas import DeploymentList, DeploymentRequest, DeploymentView
 from api.service import NamePath, ServiceDep
 from api.store.tables import Deployment
@@ -25,7 +25,7 @@ def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep)
         with service.database.write() as session:
             changed = deploying.put(session, name, body, service.clock())
     except IntegrityError as error:
-        raise deploying.superseded(f"deployment {name!r} was put by another request") from error
+        raise Problem(409, f"deployment {name!r} was put by another request") from error
     if changed:
         service.notifier.changed()
     return get_deployment(name, service)
@@ -43,4 +43,7 @@ def list_deployments(service: ServiceDep) -> DeploymentList:
 def get_deployment(name: NamePath, service: ServiceDep) -> DeploymentView:
     """A deployment: what is live, what was predicted of it and what was measured."""
     with service.database.read() as session:
-        return deployment_view(session, deploying.find(session, name))
+        found = session.get(Deployment, name)
+        if found is None:
+            raise not_found("deployment", name)
+        return deployment_view(session, found)

@@ -1,0 +1,125 @@
+"""`hplb plan`, `hplb compare`, `hplb verify` without a server."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from solver.cli import app
+from tests.solver.profiles import budgets_profile
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> str:
+    path = tmp_path / "profile.json"
+    budgets_profile().save(path)
+    return str(path)
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    result = runner.invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_plan_prints_a_table_and_writes_a_plan_that_verifies(profile: str, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    text = run("plan", "-p", profile, "--gpus", "4", "--context", "8192", "-o", str(out))
+    assert "test-profile (synthetic)" in text
+    assert "optimal" in text or "feasible" in text
+    assert "keeps every promise" in run("verify", str(out))
+
+
+def test_every_flag_reaches_the_plan(profile: str) -> None:
+    plan = json.loads(
+        run(
+            *("plan", "-p", profile, "--devices", "h100:2,a100", "--context-tokens", "4096"),
+            *("--phase", "decode", "--batch-size", "3", "--deployment", "tensor_parallel"),
+            *("--budget-policy", "uniform", "--budget-tokens", "512", "--unit", "kv_group"),
+            *("--equal-counts", "--method", "snake", "--tolerance", "0.01", "--json"),
+        )
+    )
+    assert plan["devices"] == ["h100", "h100", "a100"]
+    assert plan["workload"] == {
+        "context_tokens": 4096,
+        "phase": "decode",
+        "batch_size": 3,
+        "deployment": "tensor_parallel",
+        "block_tokens": 64,
+    }
+    assert plan["rules"] == {"unit": "kv_group", "equal_counts": True}
+    assert {b for layer in plan["budgets"] for b in layer} == {512}
+    assert (plan["solver"], plan["tolerance"]) == ("snake", 0.01)
+
+
+def test_the_integer_programs_can_be_written(profile: str, tmp_path: Path) -> None:
+    run("plan", "-p", profile, "--gpus", "2", "--method", "greedy", "--lp", str(tmp_path / "lp"))
+    assert len(list((tmp_path / "lp").glob("layer_*.lp"))) == 3
+
+
+def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
+    plot = tmp_path / "loads.png"
+    arguments = ["compare", "-p", profile, "--gpus", "2,4", "--context", "8192"]
+    arguments += ["--time-limit", "0.5"]
+    rows = json.loads(run(*arguments, "--json", "--plot", str(plot)))
+    assert len(rows) == 2 * 2 * 7
+    for row in rows:
+        assert row["makespan_over_bound"] >= 1 - 1e-9
+        assert 0 <= row["bubble_ratio"] < 1
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    table = run(*arguments, "--method", "contiguous,greedy", "--deployment", "disaggregated")
+    assert "4 x disaggregated" in table
+    assert "predicted" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "--profile", "nobody"], "unknown profile 'nobody'"),
+        (["plan", "--gpus", "0"], "gpus"),
+        (["plan", "--gpus", "-3"], "gpus"),
+        (["plan", "--gpus", "2", "--devices", "h200:2"], "gpus"),
+        (["plan", "--devices", "h200:x"], "devices"),
+        (["plan", "--device-type", "tpu"], "unknown device type 'tpu'"),
+        (["plan", "--method", "magic"], "method"),
+        (["plan", "--time-limit", "0"], "time_limit_s"),
+        (["plan", "--time-limit", "nan"], "time_limit_s"),
+        (["plan", "--context", "0"], "context_tokens"),
+        (["plan", "--budget-policy", "uniform"], "budget.tokens"),
+        (
+            ["plan", "--budget-policy", "uniform", "--budget-tokens", "9", "--context", "8"],
+            "above context_tokens",
+        ),
+        (["plan", "-o", "/nowhere/plan.json", "--method", "greedy"], "/nowhere/plan.json"),
+        (["compare", "--gpus", "2,x"], "gpus"),
+        (["compare", "--method", "greedy,magic"], "method"),
+        (["verify", "/nowhere/plan.json"], "cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], words: str) -> None:
+    message = run(*arguments, code=2)
+    assert words in message
+    assert len(message.strip().splitlines()) == 1
+
+
+def test_a_policy_without_curves_is_refused(profile: str) -> None:
+    message = run(
+        *("plan", "-p", profile, "--budget-policy", "max_min", "--budget-tokens", "512"), code=2
+    )
+    assert "max_min" in message
+
+
+def test_verify_refuses_a_plan_that_lies(profile: str, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    run("plan", "-p", profile, "--gpus", "2", "--method", "greedy", "-o", str(out))
+    plan = json.loads(out.read_text())
+    plan["makespan_s"] /= 2
+    out.write_text(json.dumps(plan))
+    result = runner.invoke(app, ["verify", str(out)])
+    assert result.exit_code == 1
+    assert "makespan_s" in result.stdout
+    out.write_text(out.read_text()[:100])
+    assert "plan.json" in run("verify", str(out), code=2)
