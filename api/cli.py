@@ -59,7 +59,7 @@ def demo(
     devices: Annotated[int, typer.Option(min=1, max=64, help="Devices to play.")] = 4,
     context: Annotated[int, typer.Option(min=64, help="Tokens of the prompt that is run.")] = 4096,
     layers: Annotated[int, typer.Option(min=1, help="Layers to run; all are planned.")] = 4,
-    rounds: Annotated[int, typer.Option(min=2, max=50, help="Rounds to measure each.")] = 3,
+    rounds: Annotated[int, typer.Option(min=2, max=50, help="Rounds to measure each.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Go once round the loop on this machine: plan, run, measure, refit, plan better."""

@@ -13,7 +13,7 @@ from profiles.model import ModelProfile
 
 METHODS = ("contiguous", "greedy", "cp_sat")
 DEPLOYMENT = "demo"
-START_S, MEASURE_S, DECIDE_S = 90.0, 240.0, 20.0
+START_S, PLAN_S, MEASURE_S, DECIDE_S = 90.0, 5.0, 240.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DemoOptions:
     nodes: int = 2
     context_tokens: int = 4096
     layers: int = 4
-    rounds: int = 3
+    rounds: int = 4
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ def _go_round(
         "profile": profile.model_dump(mode="json"),
         "devices": [{"type": name} for name in types],
         "context_tokens": options.context_tokens,
+        "time_limit_s": PLAN_S,
     }
     plans = {m: planner.post("/plan", {**request, "method": m}) for m in METHODS}
     say.print(f"[bold]4[/] planned {', '.join(METHODS)}; costs are the data sheet's so far")
@@ -156,11 +157,11 @@ def _wait_for_rounds(planner: PlannerApi, generation: int, rounds: int, say: Con
     with say.status("") as status:
 
         def measured() -> Json | None:
-            view = planner.get(f"/deployments/{DEPLOYMENT}")
+            # The generation by number: the refine loop may have moved on to the next meanwhile.
+            view = planner.get(f"/deployments/{DEPLOYMENT}?generation={generation}")
             done = view["measured"]["rounds"] if view["measured"] else 0
             status.update(f"generation {generation}: {done} of {rounds} rounds measured")
-            # A move by the refine loop ends the wait too: its rounds are those before it.
-            return view if done >= rounds or view["generation"] != generation else None
+            return view if done >= rounds else None
 
         return planner.until(f"generation {generation}", measured, MEASURE_S)
 

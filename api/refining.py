@@ -139,7 +139,7 @@ class Refiner:
             if not deployment.refine:
                 return
             replan = State.from_json(deployment.refine_state).replanning
-            timed = samples.of_generation(session, deployment)
+            timed = samples.of_generation(session, deployment.name, deployment.generation)
             live = plans.load(session, deployment.plan_id)
             found = measure(live, deployment.layers, timed.seconds) if timed else None
             if found is not None:

@@ -27,12 +27,20 @@ def moment(epoch_s: float) -> str:
     return datetime.fromtimestamp(epoch_s, UTC).isoformat()
 
 
-def deployment_view(session: Session, deployment: Deployment) -> DeploymentView:
-    """A deployment with its history, what was predicted of it and what was measured."""
-    plan = plans.load(session, deployment.plan_id)
+def deployment_view(
+    session: Session, deployment: Deployment, past: Generation | None = None
+) -> DeploymentView:
+    """A deployment with its history, what was predicted of it and what was measured.
+
+    With `past`, plan and figures are that generation's, over the layers it was measured on.
+    """
+    generation = past.generation if past else deployment.generation
+    plan = plans.load(session, past.plan_id if past else deployment.plan_id)
+    timed = samples.of_generation(session, deployment.name, generation)
     layers = deployment.layers
+    if past and timed:
+        layers = sorted({layer for layer, _, _ in timed.seconds})
     predicted = predict(plan, layers)
-    timed = samples.of_generation(session, deployment)
     found = measure(plan, layers, timed.seconds) if timed else None
     history = session.scalars(
         select(Generation)
@@ -41,8 +49,8 @@ def deployment_view(session: Session, deployment: Deployment) -> DeploymentView:
     )
     return DeploymentView(
         name=deployment.name,
-        generation=deployment.generation,
-        plan_id=deployment.plan_id,
+        generation=generation,
+        plan_id=plan.id,
         nodes=deployment.nodes,
         layers=layers,
         rounds=deployment.rounds,

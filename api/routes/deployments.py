@@ -1,6 +1,8 @@
 """`/deployments`."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
@@ -8,7 +10,7 @@ from api import deploying
 from api.errors import Problem, documented, not_found
 from api.schemas import DeploymentList, DeploymentRequest, DeploymentView
 from api.service import NamePath, ServiceDep
-from api.store.tables import Deployment
+from api.store.tables import Deployment, Generation
 from api.views import deployment_view
 
 router = APIRouter(tags=["deployments"])
@@ -40,10 +42,19 @@ def list_deployments(service: ServiceDep) -> DeploymentList:
 
 
 @router.get("/deployments/{name}", response_model=DeploymentView, responses=documented(404, 422))
-def get_deployment(name: NamePath, service: ServiceDep) -> DeploymentView:
+def get_deployment(
+    name: NamePath,
+    service: ServiceDep,
+    generation: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="A past one, instead of the live.")
+    ] = None,
+) -> DeploymentView:
     """A deployment: what is live, what was predicted of it and what was measured."""
     with service.database.read() as session:
-        found = session.get(Deployment, name)
-        if found is None:
-            raise not_found("deployment", name)
-        return deployment_view(session, found)
+        deployment = deploying.find(session, name)
+        if generation in (None, deployment.generation):
+            return deployment_view(session, deployment)
+        past = session.get(Generation, (name, generation))
+        if past is None:
+            raise not_found("generation", f"{generation} of {name}")
+        return deployment_view(session, deployment, past)

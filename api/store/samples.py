@@ -6,30 +6,30 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.store.tables import Batch, Deployment, StoredSample
+from api.store.tables import Batch, StoredSample
 from profiles.cost.samples import Sample
 from profiles.cost.work import Phase
 
 
 @dataclass(frozen=True)
 class Round:
-    """What the newest timing measured of a live generation: (layer, device, seconds) rows."""
+    """What the newest timing measured of a generation: (layer, device, seconds) rows."""
 
     timing: str
     seconds: list[tuple[int, int, float]]
 
 
-def of_generation(session: Session, deployment: Deployment) -> Round | None:
+def of_generation(session: Session, deployment: str, generation: int) -> Round | None:
     """Samples of a deployment's generation; devices timed alone and together are never mixed."""
-    live = (Batch.deployment == deployment.name, Batch.generation == deployment.generation)
-    newest = select(Batch.timing).where(*live).order_by(Batch.id.desc()).limit(1)
+    sent = (Batch.deployment == deployment, Batch.generation == generation)
+    newest = select(Batch.timing).where(*sent).order_by(Batch.id.desc()).limit(1)
     timing = session.scalar(newest)
     if timing is None:
         return None
     rows = session.execute(
         select(StoredSample.layer, StoredSample.device, StoredSample.seconds)
         .join(Batch, Batch.id == StoredSample.batch)
-        .where(*live, Batch.timing == timing)
+        .where(*sent, Batch.timing == timing)
     )
     return Round(timing, [(layer, device, seconds) for layer, device, seconds in rows])
 

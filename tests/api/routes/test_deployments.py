@@ -107,3 +107,22 @@ def test_a_bad_body_is_refused(client: TestClient, change: dict[str, Any], field
 def test_unknown_deployments_are_not_found(client: TestClient) -> None:
     fields(client.get("/deployments/d"), 404)
     assert client.get("/deployments").json() == {"deployments": []}
+
+
+def test_a_past_generation_keeps_its_plan_and_figures(world: World) -> None:
+    one, two = world.plan(), world.plan(method="snake")
+    world.register("a", 2)
+    first = world.deploy(one, ["a"], layers=[0, 2], refine=False)
+    for _ in range(2):
+        assert world.post(world.batch(one, first, "a", [0, 1])).status_code == 200
+    measured = world.view()["measured"]
+    assert measured["rounds"] == 2
+    world.deploy(two, ["a"], layers=[1], refine=False)
+    past = world.client.get("/deployments/d", params={"generation": 1}).json()
+    assert (past["generation"], past["plan_id"], past["layers"]) == (1, one.id, [0, 2])
+    assert past["measured"] == measured
+    assert past["predicted"]["makespan_s"] == pytest.approx(first["predicted"]["makespan_s"])
+    assert world.view()["measured"] is None
+    missing = world.client.get("/deployments/d", params={"generation": 9})
+    assert missing.status_code == 404
+    assert "9" in missing.json()["detail"]
