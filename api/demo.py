@@ -68,7 +68,7 @@ def run_demo(options: DemoOptions, say: Console) -> DemoResult:
             types = _start_executors(children, folder, planner, url, options)
             say.print(
                 f"[bold]2[/] {options.nodes} executor processes play {len(types)} devices "
-                f"({types[0]}); every share is timed alone"
+                f"({types[0]}), each share of a layer timed alone"
             )
             return _go_round(planner, types, options, say)
 

@@ -29,6 +29,7 @@ def imported(path: Path) -> ModelProfile:
     return IMPORTERS[path.parent.name](path, "real", resolve_architecture(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name[:40])
 def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
     profile = imported(path)
