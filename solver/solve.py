@@ -28,6 +28,10 @@ HEURISTICS: dict[str, Heuristic] = {
 }
 
 
+DESCENTS = 3
+"""How many of its starts `auto` descends from, the best first."""
+
+
 @dataclass(frozen=True, eq=False)
 class LayerSolution:
     """An assignment of one layer's items, its makespan, and the best bound proved."""
@@ -79,7 +83,7 @@ def solve(
     alike = _first_alike(problem)
     solved: dict[int, LayerSolution] = {}
     for index in sorted(set(alike)):
-        solved[index] = _quick(layers[index], problem, method)
+        solved[index] = _quick(layers[index], problem, method, deadline)
 
     exact = method in ("auto", "cp_sat", "ilp")
     if exact:
@@ -120,7 +124,9 @@ def _search_open_layers(
         still_open = timed_out
 
 
-def _quick(layer: LayerProblem, problem: PlacementProblem, method: Method) -> LayerSolution:
+def _quick(
+    layer: LayerProblem, problem: PlacementProblem, method: Method, deadline: Deadline
+) -> LayerSolution:
     """The heuristic asked for; for `auto` the best of all that the rules allow, improved."""
     bound = lower_bound(layer)
     if method != "auto":
@@ -130,8 +136,9 @@ def _quick(layer: LayerProblem, problem: PlacementProblem, method: Method) -> La
     if problem.unit == "head":
         by_group = layer.by_group()
         starts += [HEURISTICS[name](by_group)[layer.group_of] for name in ("greedy", "snake")]
-    improved = [exchange(layer, start) for start in starts if layer.allows(start)]
-    best = min(improved, key=layer.makespan)
+    obeying = sorted((s for s in starts if layer.allows(s)), key=layer.makespan)
+    descended = [exchange(layer, start, deadline) for start in obeying[:DESCENTS]]
+    best = min(descended, key=layer.makespan)
     return LayerSolution(best, layer.makespan(best), bound)
 
 

@@ -10,6 +10,7 @@ p it tends to the maximum.
 
 import numpy as np
 
+from solver.placement.exact import Deadline
 from solver.problem import Assignment, Floats, LayerProblem
 
 POWERS = (4, 12, 48)
@@ -17,7 +18,7 @@ MOST_STEPS = 400
 """Per power; a descent of 64 heads takes some tens."""
 
 
-def exchange(layer: LayerProblem, start: Assignment) -> Assignment:
+def exchange(layer: LayerProblem, start: Assignment, deadline: Deadline) -> Assignment:
     """The best assignment met on the way down from `start`, never worse than it.
 
     With equal counts only swaps are made, so that a start that obeys them keeps obeying.
@@ -25,7 +26,7 @@ def exchange(layer: LayerProblem, start: Assignment) -> Assignment:
     best, current = start, start.copy()
     for power in POWERS:
         for _ in range(MOST_STEPS):
-            if not _step(layer, current, power):
+            if deadline.left_s <= 0 or not _step(layer, current, power):
                 break
         if layer.makespan(current) < layer.makespan(best):
             best = current.copy()
@@ -63,7 +64,11 @@ def _step(layer: LayerProblem, assignment: Assignment, power: int) -> bool:
     best = swaps[i, j]
 
     if not layer.equal_counts:
-        moves = change(here - leaves[:, None], loads[None, :] + arrives, before[None, :])
+        count = np.bincount(assignment, minlength=layer.devices)
+        emptied = np.where(count == 1, layer.launch_s, 0.0)[assignment][:, None]
+        opened = np.where(count == 0, layer.launch_s, 0.0)[None, :]
+        lighter = here - leaves[:, None] - emptied
+        moves = change(lighter, loads[None, :] + arrives + opened, before[None, :])
         moves[items, assignment] = np.inf
         item, device = np.unravel_index(int(moves.argmin()), moves.shape)
         if moves[item, device] < min(best, -1e-12):

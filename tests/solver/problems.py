@@ -1,10 +1,13 @@
 """Random placement problems, and the optimum of small ones by trying everything."""
 
+import time
 from itertools import product
+from threading import Event
 
 import numpy as np
 from hypothesis import strategies as st
 
+from solver.placement.exact import Deadline
 from solver.problem import Assignment, LayerProblem, PlacementProblem
 
 
@@ -50,6 +53,11 @@ def layers(draw: st.DrawFn, max_items: int = 6, max_devices: int = 3) -> LayerPr
         charge=draw(st.sampled_from([0.0, 0.05, 0.5, 5.0])),
         two_valued=draw(st.booleans()),
     )
+
+
+def soon(seconds: float = 10) -> Deadline:
+    """A deadline some seconds from now."""
+    return Deadline(time.monotonic() + seconds, Event())
 
 
 def brute_force(layer: LayerProblem) -> float:

@@ -14,13 +14,9 @@ from solver.placement.exact import Deadline, canonical, reachable
 from solver.placement.greedy import greedy
 from solver.placement.ilp import ilp, relaxed_makespan_s, write_lp
 from solver.problem import LayerProblem
-from tests.solver.problems import brute_force, layers, make_layer
+from tests.solver.problems import brute_force, layers, make_layer, soon
 
 TOLERANCE = 1e-3
-
-
-def soon(seconds: float = 10) -> Deadline:
-    return Deadline(time.monotonic() + seconds, Event())
 
 
 @settings(max_examples=40, deadline=None)
