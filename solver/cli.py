@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from threading import Event
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -26,6 +28,7 @@ from solver.table import comparison_table, plan_table
 from solver.verify import verify
 
 app = typer.Typer()
+T = TypeVar("T")
 
 
 @app.command("plan")
@@ -80,7 +83,8 @@ def plan_command(
     rates = catalogue_rates(request.device_types, request.phase)
     with _bar() as bar:
         task = bar.add_task(f"planning, {request.method}", total=None, detail="")
-        made = make_plan(request, resolve_profile(profile), rates, _advance(bar, task))
+        show, loaded = _advance(bar, task), resolve_profile(profile)
+        made = _interruptible(lambda stop: make_plan(request, loaded, rates, show, stop))
     if lp is not None:
         _write_programs(made, lp)
     if out is not None:
@@ -152,7 +156,8 @@ def compare_command(
             words = f"{request.method}, {request.gpus} devices, {request.deployment}"
             bar.update(task, description=words, advance=1, detail="")
 
-        rows = compare(requests, loaded, rates, announce, _advance(bar, task))
+        show = _advance(bar, task)
+        rows = _interruptible(lambda stop: compare(requests, loaded, rates, announce, show, stop))
     if plot is not None:
         from solver.plot import plot_loads
 
@@ -223,6 +228,18 @@ def _advance(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
         bar.update(task, detail=f"{settled}, gap {100 * progress.gap:.2f} %")
 
     return show
+
+
+def _interruptible(work: Callable[[Event], T]) -> T:
+    """Run `work` beside the main thread, which alone hears Ctrl-C and then cancels the search."""
+    cancelled = Event()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(work, cancelled)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            cancelled.set()
+            raise
 
 
 def _write_programs(plan: Plan, folder: Path) -> None:

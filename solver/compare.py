@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 from profiles.cost.rates import Rates
@@ -51,12 +52,13 @@ def compare(
     rates: Mapping[str, Rates],
     on_plan: Callable[[PlanRequest], None],
     on_progress: Callable[[Progress], None],
+    cancelled: Event | None = None,
 ) -> list[Row]:
     """Plan every request; requests of one problem, whatever the method, share their best bound."""
     plans = []
     for request in requests:
         on_plan(request)
-        plans.append(make_plan(request, profile, rates, on_progress))
+        plans.append(make_plan(request, profile, rates, on_progress, cancelled))
     best: dict[tuple[int, str], float] = {}
     for plan in plans:
         key = (len(plan.devices), plan.workload.deployment)

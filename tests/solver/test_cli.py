@@ -1,6 +1,10 @@
 """`hplb plan`, `hplb compare`, `hplb verify` without a server."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -123,3 +127,20 @@ def test_verify_refuses_a_plan_that_lies(profile: str, tmp_path: Path) -> None:
     assert "makespan_s" in result.stdout
     out.write_text(out.read_text()[:100])
     assert "plan.json" in run("verify", str(out), code=2)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_long_search_at_once() -> None:
+    search = ["plan", "--method", "cp_sat", "--tolerance", "0", "--time-limit", "300"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api.main", *search],
+        cwd=Path(__file__).resolve().parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)  # far from the 300 s it was given
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
