@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from api.demo import DemoOptions, run_demo
 from api.demo_report import report
@@ -41,7 +42,10 @@ def serve(
     except ValidationError as error:
         fail(f"settings (HPLB_...): {describe(error)}")
     stop_on_terminate()
-    database = make_url(settings.database_url).render_as_string(hide_password=True)
+    try:
+        database = make_url(settings.database_url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        fail(f"database URL is not usable: {error}")
     serve_until_stopped(
         host,
         port,

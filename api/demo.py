@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from api.children import Children, free_port
-from api.planner_api import Json, PlannerApi
+from api.planner_api import Json, PlannerApi, PlannerError
 from profiles.model import ModelProfile
 
 METHODS = ("contiguous", "greedy", "cp_sat")
@@ -121,7 +121,7 @@ def _go_round(
         "time_limit_s": PLAN_S,
     }
     plans = {m: planner.post("/plan", {**request, "method": m}) for m in METHODS}
-    say.print(f"[bold]4[/] planned {', '.join(METHODS)}; costs are the data sheet's so far")
+    say.print(f"[bold]4[/] planned {', '.join(METHODS)}; no seconds were measured here so far")
 
     deploy = {"nodes": _node_names(options), "layers": layers, "rounds": options.rounds}
     outcomes, view = [], {}
@@ -161,7 +161,12 @@ def _wait_for_rounds(planner: PlannerApi, generation: int, rounds: int, say: Con
             view = planner.get(f"/deployments/{DEPLOYMENT}?generation={generation}")
             done = view["measured"]["rounds"] if view["measured"] else 0
             status.update(f"generation {generation}: {done} of {rounds} rounds measured")
-            return view if done >= rounds else None
+            if done >= rounds:
+                return view
+            for node in planner.get("/nodes")["nodes"]:
+                if node["error"]:
+                    raise PlannerError(f"{node['node_id']}: {node['error']}")
+            return None
 
         return planner.until(f"generation {generation}", measured, MEASURE_S)
 

@@ -106,7 +106,9 @@ def _http(_: Request, error: Exception) -> Response:
 
 
 def _bad_input(_: Request, error: Exception) -> Response:
-    return problem_response(422, str(error))
+    field, _colon, rest = str(error).partition(": ")
+    named = [FieldError(field=field, message=rest)] if rest and " " not in field else []
+    return problem_response(422, str(error), named)
 
 
 def _database(_: Request, error: Exception) -> Response:

@@ -18,6 +18,10 @@ from profiles.cost.roofline import fastest_possible_s
 from profiles.cost.work import FEATURES, Floats, Phase
 from profiles.device import device_profile
 from solver.plan import Plan
+from solver.predict import shard_work
+
+COUNTS_MAY_DIFFER = 2.0
+"""Executors report what they really counted; a report further off is not of this plan's work."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,11 @@ def _store(session: Session, batch: MeasurementBatch, now: float) -> Receipt:
         raise bad_field("plan_id", f"generation {batch.generation} runs plan {deployment.plan_id}")
     _check_places(batch.samples, node, deployment.layers)
     work = np.array([_work(sample, i) for i, sample in enumerate(batch.samples)])
+    expected = {layer: shard_work(plan, layer) for layer in {s.layer for s in batch.samples}}
     believed = [
-        _believable(plan.devices[sample.device], sample.seconds, row)
+        _believable(
+            plan.devices[sample.device], sample.seconds, row, expected[sample.layer][sample.device]
+        )
         for sample, row in zip(batch.samples, work, strict=True)
     ]
     stored = Batch(
@@ -127,9 +134,10 @@ def _work(sample: SampleBody, index: int) -> list[float]:
     return [sample.work.get(feature, 0.0) for feature in FEATURES]
 
 
-def _believable(device: str, seconds: float, work: Floats) -> bool:
-    """Whether a chip of this type could have done some work in that time."""
-    return bool(work.any() and seconds >= fastest_possible_s(device_profile(device), work))
+def _believable(device: str, seconds: float, work: Floats, planned: Floats) -> bool:
+    """Whether it is the work the plan gave the device, and a chip of its type could be so fast."""
+    near = (work <= COUNTS_MAY_DIFFER * planned) & (work * COUNTS_MAY_DIFFER >= planned)
+    return bool(near.all() and seconds >= fastest_possible_s(device_profile(device), work))
 
 
 def _sample(

@@ -6,6 +6,7 @@ steps is in the database, and a restart takes up where the last process stopped.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 
@@ -89,19 +90,22 @@ class Refiner:
     def _run(self) -> None:
         while (first := self._queue.get()) is not None and not self._stopping:
             work = [first, *self._waiting()]
-            try:
-                for kind in sorted(frozenset[Kind]().union(*(kinds for _, kinds in work))):
-                    self._refit(*kind)
-                for name in dict.fromkeys(name for name, _ in work):
-                    self._consider(name)
-            except Exception:
-                # Whatever it was, the next batch deserves a fresh try.
-                if not self._stopping:
-                    log.exception("refine_failed")
+            for kind in sorted(frozenset[Kind]().union(*(kinds for _, kinds in work))):
+                self._attempt(partial(self._refit, *kind))
+            for name in dict.fromkeys(name for name, _ in work):
+                self._attempt(partial(self._consider, name))
             self._notifier.changed()
             with self._idle:
                 self._open -= len(work)
                 self._idle.notify_all()
+
+    def _attempt(self, job: Callable[[], None]) -> None:
+        """One failure, whatever it was, must not end the loop or the other deployments' turn."""
+        try:
+            job()
+        except Exception:
+            if not self._stopping:
+                log.exception("refine_failed")
 
     def _waiting(self) -> Iterable[tuple[str, frozenset[Kind]]]:
         """What else is in the queue: many nodes report at once, one refit serves them all."""

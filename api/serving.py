@@ -80,6 +80,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ServeError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    except UnicodeError:
+        raise ServeError(f"cannot listen on {host!r}: that is no host name") from None
 
 
 def _url(listener: socket.socket) -> str:

@@ -29,7 +29,8 @@ def architecture_from_config(path: Path) -> Architecture:
     if not isinstance(config, dict):
         raise ProfileError(f"{path}: must be a JSON object, as transformers' config.json is")
     text = config.get("text_config")
-    fields = {**config, **text} if isinstance(text, dict) else config
+    nested = text if isinstance(text, dict) else {}
+    fields = {**config, **{name: value for name, value in nested.items() if value is not None}}
     heads = _count(fields, QUERY_HEADS, path)
     hidden_size = _count(fields, HIDDEN_SIZE, path)
     names = _kv_names(fields)

@@ -67,8 +67,15 @@ class ModelProfile(BaseModel):
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`; a crash leaves the old file or the new one, never half."""
+    """Replace `path` by `text`; a crash leaves the old file or the new one, never half.
+
+    A link is followed; what is no regular file (/dev/stdout, a pipe) is written to, not replaced.
+    """
     try:
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            path.write_text(text)
+            return
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
         try:
             with os.fdopen(handle, "w") as file:

@@ -11,6 +11,9 @@ from profiles.errors import HplbError
 from solver.problem import Floats, Ints, PlacementProblem
 from solver.request import PlacementOptions
 
+MAX_PAIRS = 2**24
+"""Heads of all layers times devices: 61 layers of 128 heads on 384 devices are a fifth of it."""
+
 
 class CostError(HplbError):
     """A cost came out that no placement can be made with."""
@@ -29,6 +32,11 @@ def placement_problem(
     `budgets` [layers, heads] tokens; `rates` by device type, all of the workload's phase.
     """
     tokens = np.asarray(budgets, dtype=np.float64)
+    if tokens.size * len(types) > MAX_PAIRS:
+        raise CostError(
+            f"{tokens.size} heads on {len(types)} devices: more than {MAX_PAIRS} pairs of head "
+            "and device are not planned at once"
+        )
     names = list(dict.fromkeys(types))
     by_head = head_work(tokens, architecture, workload)
     by_group = group_work(tokens, architecture, workload)

@@ -56,7 +56,7 @@ def device_groups(text: str) -> list[dict[str, Any]]:
     groups = []
     for part in text.split(","):
         name, _, count = part.strip().partition(":")
-        if not name or (count and not count.isdigit()):
+        if not name or (count and not count.isdecimal()):
             raise RequestError(
                 f"devices: {part.strip()!r} is not TYPE or TYPE:COUNT, e.g. h200:4,a100:4"
             )

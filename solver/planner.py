@@ -84,7 +84,7 @@ def _assemble(
         warnings=[
             *budgets.warnings,
             *_rate_warnings(rates, names, request.workload),
-            *advise(problem, makespan_s, bound_s),
+            *advise(problem, bound_s),
         ],
         layers=_layer_plans(solution, devices, loads),
         profile=ProfileRef(

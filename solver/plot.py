@@ -47,7 +47,7 @@ def plot_loads(rows: list[Row], path: Path) -> None:
     context = rows[0].plan.workload.context_tokens
     figure.suptitle(f"{profile.name}{label}, {context:,} tokens: predicted load of each device")
     try:
-        figure.savefig(path, dpi=130)
+        figure.savefig(path, dpi=130, format="png")
     except (OSError, ValueError) as error:
         raise HplbError(f"{path}: the plot cannot be written: {error}") from None
     finally:

@@ -15,6 +15,8 @@ Method = Literal["auto", "contiguous", "snake", "greedy", "greedy_equal", "cp_sa
 MAX_DEVICES = 4096
 MAX_CONTEXT = 16 * 2**20
 DEFAULT_BLOCK_TOKENS = 64
+PATH_PATTERN = r"^[^\x00-\x1f]{1,4096}$"
+"""A name, or on the command line a path: anything printable."""
 
 
 class _Options(BaseModel):
@@ -53,10 +55,10 @@ class PlacementOptions(_Options):
 class PlanRequest(_Options):
     """A model profile, devices, a workload, and how to decide."""
 
-    profile: str | ModelProfile
-    gpus: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
+    profile: Annotated[str, Field(pattern=PATH_PATTERN)] | ModelProfile
+    gpus: Annotated[int, Field(ge=1, le=MAX_DEVICES, strict=True)] | None = None
     device_type: str = "h200"
-    devices: Annotated[list[DeviceGroup], Field(min_length=1)] | None = None
+    devices: Annotated[list[DeviceGroup], Field(min_length=1, max_length=MAX_DEVICES)] | None = None
     context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
     phase: Phase = "prefill"
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
@@ -72,7 +74,7 @@ class PlanRequest(_Options):
     def _consistent(self) -> Self:
         if (self.gpus is None) == (self.devices is None):
             raise ValueError("gpus: give either gpus (with device_type) or devices, not both")
-        if len(self.device_types) > MAX_DEVICES:
+        if sum(group.count for group in self.devices or []) > MAX_DEVICES:
             raise ValueError(f"devices: more than {MAX_DEVICES} devices")
         tokens = self.budget.tokens
         if tokens is not None and tokens > self.context_tokens:

@@ -211,6 +211,6 @@ def _reason(layers: list[LayerSolution], method: Method, tolerance: float) -> st
         return None
     kept = sum(not layer.searched for layer in unproved)
     return (
-        f"{len(unproved)} of {len(layers)} layers are not proved within the tolerance by the "
-        f"time limit; in {kept} of them {method} found nothing better than its quick start"
+        f"{len(unproved)} of {len(layers)} layers are not proved within the tolerance when the "
+        f"search ended; in {kept} of them {method} found nothing better than its quick start"
     )

@@ -1,4 +1,9 @@
-"""The independent verifier: everything a plan claims, checked again from its JSON alone.
+"""The independent verifier: what a plan claims, checked again from its JSON alone.
+
+Shapes, coverage, rules, loads, makespans, figures and the content's id are recomputed from the
+costs the plan carries; a bound with an analytic proof is recomputed too. What it cannot check: a
+bound proved by search (`cp_sat`, `ilp`), that the costs follow from the budgets by some rates, and
+the words in `reason`, `stock_reason` and `warnings`.
 
 Shares no code with the solvers, and uses plain Python where they use arrays, so that a mistake in
 one is not repeated in the other.
@@ -18,18 +23,18 @@ Json = dict[str, Any]
 
 def verify(plan: Json) -> list[str]:
     """Every violation found, in words; an empty list means the plan keeps its promises."""
-    faults: list[str] = []
+    faults = _identity(plan)
+    misshapen = _shapes(plan)
+    if misshapen:
+        return faults + misshapen
     shape = plan["architecture"]
     types = [plan["device_types"].index(name) for name in plan["devices"]]
-    faults += _identity(plan)
-    if len(plan["layers"]) != shape["layers"]:
-        return [*faults, f"{len(plan['layers'])} layers, the model has {shape['layers']}"]
     total = bound_total = busy = mean = 0.0
     held = [0] * len(types)
     stock = True
     for index, layer in enumerate(plan["layers"]):
         where = f"layer {index}: "
-        covered = _cover(layer, shape, len(types))
+        covered = _cover(layer, len(types))
         if covered:
             return [*faults, *(where + fault for fault in covered)]
         loads = _loads(plan, index, types)
@@ -63,11 +68,41 @@ def _identity(plan: Json) -> list[str]:
     return [] if digest == plan["id"] else [f"id is not the SHA-256 of the content ({digest})"]
 
 
-def _cover(layer: Json, shape: Json, devices: int) -> list[str]:
+def _shapes(plan: Json) -> list[str]:
+    """Every array as long as the architecture and the devices say."""
+    shape, devices, kinds = plan["architecture"], plan["devices"], plan["device_types"]
+    layers, heads, groups = shape["layers"], shape["query_heads"], shape["kv_heads"]
+    costs = plan["costs"]
+    wanted: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("layers", plan["layers"], (layers,)),
+        ("budgets", plan["budgets"], (layers, heads)),
+        ("kv_copies", plan["kv_copies"], (layers,)),
+        ("kv_bytes", plan["kv_bytes"], (len(devices),)),
+        ("costs.head_s", costs["head_s"], (layers, heads, len(kinds))),
+        ("costs.group_s", costs["group_s"], (layers, groups, len(kinds))),
+        ("costs.launch_s", costs["launch_s"], (len(kinds),)),
+    ]
+    for index, layer in enumerate(plan["layers"]):
+        wanted.append((f"layers.{index}.loads_s", layer["loads_s"], (len(devices),)))
+        wanted.append((f"layers.{index}.heads", layer["heads"], (heads,)))
+    faults = [
+        f"{name}: not of shape {lengths}" for name, a, lengths in wanted if not _is(a, lengths)
+    ]
+    if not devices or set(devices) != set(kinds) or len(set(kinds)) != len(kinds):
+        faults.append("device_types are not the distinct types of devices")
+    if not 0 <= plan["tolerance"] < 1:
+        faults.append(f"tolerance {plan['tolerance']} is not from 0 to 1")
+    return faults
+
+
+def _is(array: Any, lengths: tuple[int, ...]) -> bool:
+    rest = lengths[1:]
+    return len(array) == lengths[0] and (not rest or all(_is(part, rest) for part in array))
+
+
+def _cover(layer: Json, devices: int) -> list[str]:
     """Every head wholly computed, once, on devices there are."""
     faults = []
-    if len(layer["heads"]) != shape["query_heads"]:
-        return [f"{len(layer['heads'])} heads, the model has {shape['query_heads']}"]
     for head, entries in enumerate(layer["heads"]):
         if not _close(math.fsum(entry["share"] for entry in entries), 1.0):
             faults.append(f"head {head}: shares do not add up to 1")
@@ -119,12 +154,33 @@ def _layer(plan: Json, index: int, loads: list[float]) -> list[str]:
         faults.append(f"makespan {layer['makespan_s']} s, recomputed {max(loads)} s")
     if layer["lower_bound_s"] > layer["makespan_s"] * (1 + RELATIVE):
         faults.append(f"bound {layer['lower_bound_s']} s is above the makespan")
+    provable = _provable(plan, index).get(layer["bound"])
+    if provable is not None and layer["lower_bound_s"] > provable * (1 + RELATIVE):
+        faults.append(
+            f"bound {layer['lower_bound_s']} s by {layer['bound']}, which gives {provable} s"
+        )
     tokens, context = plan["budgets"][index], plan["workload"]["context_tokens"]
     block = plan["workload"]["block_tokens"]
     for head, budget in enumerate(tokens):
         if not 1 <= budget <= context or (budget % block and budget != context):
             faults.append(f"head {head}: budget {budget} is not whole blocks within {context}")
     return faults
+
+
+def _provable(plan: Json, index: int) -> dict[str, float]:
+    """What the two plainest proofs give, for one type of device; no claim about other proofs."""
+    costs, shape = plan["costs"], plan["architecture"]
+    if len(plan["device_types"]) > 1:
+        return {}
+    heads = [seconds[0] for seconds in costs["head_s"][index]]
+    groups = [seconds[0] for seconds in costs["group_s"][index]]
+    launch, size = costs["launch_s"][0], shape["query_heads"] // shape["kv_heads"]
+    mean = launch + (math.fsum(heads) + math.fsum(groups)) / len(plan["devices"])
+    if plan["rules"]["unit"] == "kv_group":
+        heads = [math.fsum(heads[g * size : (g + 1) * size]) for g in range(len(groups))]
+        size = 1
+    largest = launch + max(item + groups[i // size] for i, item in enumerate(heads))
+    return {"mean load": mean, "largest item": largest}
 
 
 def _rules(plan: Json, index: int, pairs: set[tuple[int, int]]) -> list[str]:
@@ -139,8 +195,8 @@ def _rules(plan: Json, index: int, pairs: set[tuple[int, int]]) -> list[str]:
         else:
             counts = Counter(device for _, device in pairs)
         every = [counts[device] for device in range(len(plan["devices"]))]
-        if max(every) - min(every) > 1:
-            faults.append(f"equal_counts, but devices have {min(every)} to {max(every)}")
+        if every != sorted(every, reverse=True) or every[0] - every[-1] > 1:
+            faults.append(f"equal_counts, but devices have {every}")
     return faults
 
 

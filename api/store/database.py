@@ -42,6 +42,9 @@ class Database:
             if parsed.drivername in ("postgres", "postgresql"):
                 parsed = parsed.set(drivername="postgresql+psycopg")
             shown = parsed.render_as_string(hide_password=True)
+            in_memory = parsed.database in (None, "", ":memory:")
+            if parsed.get_backend_name() == "sqlite" and in_memory:
+                raise StoreError(f"database {shown} would forget everything; name a file")
             engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
         except (ArgumentError, NoSuchModuleError) as error:
             raise StoreError(f"database URL is not usable: {_first_line(error)}") from None

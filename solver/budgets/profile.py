@@ -37,7 +37,7 @@ def profile_tokens(
 
 def _stated(tokens: Floats, context: int) -> tuple[Floats, list[str]]:
     above = int((tokens > context).sum())
-    warnings = []
+    warnings = [_unstated("budgets", "kept as they are", context)]
     if above:
         warnings.append(
             f"stated budgets of {above} of {tokens.size} heads are above the context and were "
@@ -49,13 +49,20 @@ def _stated(tokens: Floats, context: int) -> tuple[Floats, list[str]]:
 def _ruled(alpha: Floats, beta: Floats, context: int) -> tuple[Floats, list[str]]:
     tokens = alpha + beta * context
     below = int((tokens < 1).sum())
-    warnings = []
+    warnings = [_unstated("rules", "extended", context)]
     if below:
         warnings.append(
             f"rules of {below} of {tokens.size} heads give less than 1 token at a context of "
             f"{context} tokens and were raised to 1"
         )
     return np.clip(tokens, 1, context), warnings
+
+
+def _unstated(form: str, treatment: str, context: int) -> str:
+    return (
+        f"the profile does not say for which contexts its {form} hold; they were {treatment} "
+        f"at {context} tokens"
+    )
 
 
 def _sampled(samples: SamplesForm, context: int) -> tuple[Floats, list[str]]:

@@ -10,6 +10,7 @@ Times are scaled so that the start's makespan is 1000: CBC's tolerances are abso
 """
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,18 +66,19 @@ class Formulation:
             problem += x[i, d] <= y[int(layer.group_of[i]), d]
         for g, d in y:
             problem += y[g, d] <= z[d]
+        placed_at: dict[int, list[tuple[int, pulp.LpVariable]]] = defaultdict(list)
+        held_at: dict[int, list[tuple[int, pulp.LpVariable]]] = defaultdict(list)
+        for (i, d), variable in x.items():
+            placed_at[d].append((i, variable))
+        for (g, d), variable in y.items():
+            held_at[d].append((g, variable))
         for d in range(layer.devices):
-            work = [
-                self.scale * float(layer.item_s[i, d]) * v for (i, at), v in x.items() if at == d
-            ]
-            held = [
-                self.scale * float(layer.group_s[g, d]) * v for (g, at), v in y.items() if at == d
-            ]
+            work = [self.scale * float(layer.item_s[i, d]) * v for i, v in placed_at[d]]
+            held = [self.scale * float(layer.group_s[g, d]) * v for g, v in held_at[d]]
             launch = self.scale * float(layer.launch_s[d]) * z[d]
             problem += pulp.lpSum([*work, *held, launch]) <= self.makespan
             if layer.equal_counts:
-                placed = pulp.lpSum(v for (_, at), v in x.items() if at == d)
-                problem += placed == int(layer.counts[d])
+                problem += pulp.lpSum(v for _, v in placed_at[d]) == int(layer.counts[d])
 
     def start_from(self, assignment: Assignment) -> None:
         """Give CBC a complete feasible start."""

@@ -149,3 +149,22 @@ def test_a_database_that_cannot_be_used_is_one_line(served: Served) -> None:
 
 def test_settings_that_make_no_sense_are_one_line(served: Served) -> None:
     assert "solver_workers" in served.refused(HPLB_SOLVER_WORKERS="many")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [["--database-url", "foo"], ["--database-url", "sqlite://"], ["--host", "a..b"]],
+)
+def test_settings_that_cannot_work_are_one_line(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api.main", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "HPLB_API_KEY": "key"},
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1

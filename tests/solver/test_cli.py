@@ -144,3 +144,16 @@ def test_ctrl_c_ends_a_long_search_at_once() -> None:
     out, err = process.communicate(timeout=60)  # far from the 300 s it was given
     assert process.returncode == 130
     assert "Traceback" not in out + err
+
+
+def test_a_plan_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_bytes(b"\xff\xfe\x00")
+    assert "plan.json" in run("verify", str(tmp_path / "plan.json"), code=2)
+
+
+def test_a_plot_that_cannot_be_written_loses_no_table(profile: str, tmp_path: Path) -> None:
+    arguments = ["compare", "-p", profile, "--gpus", "2", "--method", "greedy"]
+    result = runner.invoke(app, [*arguments, "--plot", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "2 x disaggregated" in result.stdout
+    assert str(tmp_path) in result.stderr

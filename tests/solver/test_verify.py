@@ -47,12 +47,28 @@ def set_to(value: object, *path: str | int) -> Callable[[Json], None]:
     return change
 
 
+def raise_bound(plan: Json) -> None:
+    layer = plan["layers"][0]
+    layer["bound"], layer["lower_bound_s"] = "mean load", layer["makespan_s"]
+
+
 LIES: dict[str, tuple[Callable[[Json], None], str]] = {
     "a head moved": (other_device, "recomputed"),
     "a device that is not there": (set_to(7, "layers", 0, "heads", 0, 0, "device"), "not among"),
     "half a head": (set_to(0.5, "layers", 0, "heads", 0, 0, "share"), "do not add up"),
-    "a head left out": (lambda p: p["layers"][0]["heads"].pop(), "7 heads"),
-    "a layer left out": (lambda p: p["layers"].pop(), "2 layers"),
+    "a head left out": (lambda p: p["layers"][0]["heads"].pop(), "heads: not of shape (8,)"),
+    "a layer left out": (lambda p: p["layers"].pop(), "layers: not of shape (3,)"),
+    "a load left out": (lambda p: p["layers"][1]["loads_s"].pop(), "layers.1.loads_s"),
+    "budgets left out": (lambda p: p["budgets"][2].pop(), "budgets: not of shape"),
+    "copies too many": (lambda p: p["kv_copies"].append(0), "kv_copies: not of shape"),
+    "bytes left out": (lambda p: p["kv_bytes"].pop(), "kv_bytes: not of shape"),
+    "costs of a layer too many": (
+        lambda p: p["costs"]["head_s"].append(p["costs"]["head_s"][0]),
+        "costs.head_s",
+    ),
+    "an unknown type of device": (set_to("tpu", "devices", 0), "device_types"),
+    "anything is optimal": (set_to(5.0, "tolerance"), "tolerance"),
+    "a bound its proof does not give": (raise_bound, "which gives"),
     "the same device twice": (
         lambda p: p["layers"][0]["heads"].__setitem__(
             0, [{"device": 0, "share": 0.5}, {"device": 0, "share": 0.5}]

@@ -196,3 +196,20 @@ def test_figures_that_are_no_numbers_are_refused(
         "/measurements", content=body, headers={"content-type": "application/json"}
     )
     assert "samples.0.seconds" in fields(answer)
+
+
+@pytest.mark.parametrize("factor", [1e6, 3.0, 0.3, 0.0])
+def test_counts_that_are_not_the_plans_are_rejected_and_teach_nothing(
+    world: World, factor: float
+) -> None:
+    plan = world.plan()
+    world.register("a", 2)
+    view = world.deploy(plan, ["a"], refine=False)
+    batch = world.batch(plan, view, "a", [0, 1])
+    for sample in batch["samples"]:
+        sample["work"]["link_bytes"] *= factor
+    answer = world.post(batch).json()
+    assert (answer["accepted"], answer["rejected"]) == (0, len(batch["samples"]))
+    world.settle()
+    again = world.plan(fresh=True)
+    assert again.cost_model == plan.cost_model

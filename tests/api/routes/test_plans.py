@@ -191,3 +191,18 @@ def test_a_cancelled_solve_is_not_kept(world: World, monkeypatch: pytest.MonkeyP
 def test_a_stopping_service_starts_no_solve(world: World) -> None:
     world.service.planning.stop()
     fields(world.client.post("/plan", json=plan_body()), 503)
+
+
+def test_a_device_list_that_would_fill_the_memory_is_refused_at_once(world: World) -> None:
+    many = [{"type": "h200", "count": 4096}] * 3000
+    answer = world.client.post("/plan", json=plan_body(gpus=..., devices=many))
+    assert "devices" in " ".join(fields(answer)) + answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 5000])
+def test_a_profile_name_that_cannot_be_one_is_refused(world: World, name: str) -> None:
+    assert fields(world.client.post("/plan", json=plan_body(profile=name)))
+
+
+def test_gpus_is_a_number_and_no_truth_value(world: World) -> None:
+    assert "gpus" in fields(world.client.post("/plan", json=plan_body(gpus=True)))

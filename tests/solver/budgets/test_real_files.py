@@ -32,12 +32,12 @@ def test_minference_llama() -> None:
     layers = json.loads((DATA / "minference" / name).read_text())
     stated = [[layer[str(h)][1] + layer[str(h)][2] for h in range(32)] for layer in layers]
     tokens, warnings = profile_budgets({"form": "budgets", "tokens": stated}, 131072)
-    assert warnings == ()
+    assert len(warnings) == 1
     assert (tokens == -(-np.array(stated) // 64) * 64).all()
     assert (tokens.min(), tokens.max()) == (832, 7104)
     clipped, warnings = profile_budgets({"form": "budgets", "tokens": stated}, 4096)
     assert clipped.max() == 4096
-    assert f"{int((np.array(stated) > 4096).sum())} of 1024 heads" in warnings[0]
+    assert f"{int((np.array(stated) > 4096).sum())} of 1024 heads" in warnings[1]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_moa(name: str, shape: tuple[int, int]) -> None:
     heads = {"form": "rules", "alpha_tokens": file["alphas"], "beta": file["betas"]}
     tokens, warnings = profile_budgets(heads, 131072)
     assert tokens.shape == shape
-    assert warnings == ()
+    assert len(warnings) == 1
     assert 0.3 < tokens.mean() / 131072 < 0.6
     assert len(np.unique(tokens)) > 2
 
