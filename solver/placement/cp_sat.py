@@ -8,14 +8,11 @@ the search stops at half the tolerance.
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event, Thread
 
 import numpy as np
 from ortools.sat.python import cp_model
 
-from solver.placement.exact import Deadline, Found, canonical, reachable
+from solver.placement.exact import Deadline, Found, canonical, reachable, stopping
 from solver.problem import Assignment, LayerProblem
 
 LEVELS = 50_000
@@ -42,7 +39,7 @@ def cp_sat(
     solver.parameters.num_workers = min(8, os.cpu_count() or 1)
     solver.parameters.catch_sigint_signal = False
 
-    with _stopping(solver, deadline.cancelled):
+    with stopping(deadline.cancelled, solver.stop_search):
         status = solver.solve(model)
     bound_s = math.floor(solver.best_objective_bound) / scale * (1 - 1e-12) + launch_s
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
@@ -52,25 +49,6 @@ def cp_sat(
         dtype=np.int64,
     )
     return Found(device, bound_s, "cp_sat")
-
-
-@contextmanager
-def _stopping(solver: cp_model.CpSolver, cancelled: Event) -> Iterator[None]:
-    """Stop the search within 20 ms of `cancelled`; the search itself releases the GIL."""
-    done = Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            if cancelled.is_set():
-                solver.stop_search()
-
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
 
 
 Placed = list[dict[int, cp_model.IntVar]]

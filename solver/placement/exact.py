@@ -1,8 +1,10 @@
-"""What the exact searches share: their answer, and devices put in an order without symmetry."""
+"""What the exact searches share: answers, deadlines, and devices in an order without symmetry."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event
+from threading import Event, Thread
 
 import numpy as np
 
@@ -32,6 +34,28 @@ class Deadline:
     def within(self, seconds: float) -> "Deadline":
         """The same deadline, or an earlier one `seconds` from now."""
         return Deadline(min(self.at, time.monotonic() + seconds), self.cancelled)
+
+
+@contextmanager
+def stopping(cancelled: Event, stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` within 20 ms of `cancelled`, again and again until the search has ended.
+
+    Both searches leave the GIL to the watcher: one computes in C++, the other in a process.
+    """
+    done = Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            if cancelled.is_set():
+                stop()
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def device_classes(layer: LayerProblem) -> list[Ints]:

@@ -9,17 +9,22 @@
 Times are scaled so that the start's makespan is 1000: CBC's tolerances are absolute.
 """
 
+import os
+import signal
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
 
 import numpy as np
 import pulp
 
 from profiles.errors import HplbError
-from solver.placement.exact import Deadline, Found, canonical, reachable
+from solver.placement.exact import Deadline, Found, canonical, reachable, stopping
 from solver.problem import Assignment, Floats, LayerProblem
 
 CBC_SAFETY = 1 - 1e-6
@@ -90,16 +95,23 @@ class Formulation:
             variable.setInitialValue(int((assignment == d).any()))
         self.makespan.setInitialValue(self.scale * self.layer.makespan(assignment))
 
-    def solve(self, time_s: float | None, gap: float, *, warm: bool = False) -> int:
+    def solve(
+        self, time_s: float | None, gap: float, cancelled: Event, *, warm: bool = False
+    ) -> int:
         """Run CBC; the status tells an optimum from a time-out (PuLP's `status` does not)."""
-        with _quiet():
+        with (
+            _quiet(),
+            TemporaryDirectory(prefix="hplb-cbc-") as folder,
+            stopping(cancelled, partial(_kill_cbc, folder)),
+        ):
             cbc = pulp.PULP_CBC_CMD(msg=False, timeLimit=time_s, gapRel=gap, warmStart=warm)
             if not cbc.available():
                 raise SolverMissingError(f"PuLP's bundled CBC does not run here: {cbc.path}")
+            cbc.tmpDir = folder
             try:
                 self.problem.solve(cbc)
             except pulp.PulpSolverError:
-                # CBC 2.10 now and then crashes when its time is up during preprocessing.
+                # Cancelled; or CBC crashed, as 2.10 does when time is up during preprocessing.
                 return int(pulp.LpSolutionNoSolutionFound)
         return int(self.problem.sol_status)
 
@@ -118,7 +130,9 @@ def ilp(layer: LayerProblem, start: Assignment, tolerance: float, deadline: Dead
     scale = 1000 / layer.makespan(start)
     program = Formulation(layer, scale)
     program.start_from(canonical(layer, start))
-    status = program.solve(max(deadline.left_s, LEAST_TIME_S), tolerance / 2, warm=True)
+    status = program.solve(
+        max(deadline.left_s, LEAST_TIME_S), tolerance / 2, deadline.cancelled, warm=True
+    )
     if status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
         return Found(None, 0.0, "ilp found nothing")
     proved = status == pulp.LpSolutionOptimal
@@ -131,7 +145,7 @@ def relaxed_makespan_s(layer: LayerProblem) -> float:
     """A lower bound for any devices: the program with everything in fractions."""
     scale = 1000 / float(layer.item_with_charge_s().max())
     program = Formulation(layer, scale, relaxed=True)
-    if program.solve(None, 0.0) != pulp.LpSolutionOptimal:
+    if program.solve(None, 0.0, Event()) != pulp.LpSolutionOptimal:
         return 0.0
     return float(pulp.value(program.makespan)) / scale * CBC_SAFETY
 
@@ -140,6 +154,15 @@ def write_lp(layer: LayerProblem, path: Path) -> None:
     """Write the program for any other solver (Gurobi, HiGHS, SCIP); times in microseconds."""
     with _quiet():
         Formulation(layer, 1e6).problem.writeLP(str(path))
+
+
+def _kill_cbc(folder: str) -> None:
+    """End the CBC that works in `folder`: PuLP keeps its process to itself, Linux does not."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"cbc") and any(folder.encode() in word for word in words):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 @contextmanager

@@ -73,6 +73,18 @@ def test_cp_sat_stops_when_cancelled() -> None:
     assert time.monotonic() - started < 15  # far from the 30 s it was given
 
 
+def test_the_ilp_stops_when_cancelled_and_leaves_no_process() -> None:
+    hard = make_layer(64, 8, 8, seed=1, charge=0.4)
+    cancelled = Event()
+    Timer(0.5, cancelled.set).start()
+    started = time.monotonic()
+    found = ilp(hard, greedy(hard), 0.0, Deadline(started + 60, cancelled))
+    assert time.monotonic() - started < 30  # half of what it was given
+    assert found.lower_bound_s == 0.0
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not any(b"hplb-cbc-" in command for command in commands)
+
+
 def test_the_lp_file_is_complete(tmp_path: Path) -> None:
     layer = make_layer(6, 2, 2)
     write_lp(layer, tmp_path / "layer.lp")
