@@ -62,7 +62,9 @@ def demo(
     ] = DEFAULT_PROFILE,
     devices: Annotated[int, typer.Option(min=1, max=64, help="Devices to play.")] = 4,
     context: Annotated[int, typer.Option(min=64, help="Tokens of the prompt that is run.")] = 4096,
-    layers: Annotated[int, typer.Option(min=1, help="Layers to run; all are planned.")] = 4,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Layers to run; as many as fit, at most 4.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=2, max=50, help="Rounds to measure each.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:

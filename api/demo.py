@@ -5,26 +5,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from api.children import Children, free_port
 from api.planner_api import Json, PlannerApi, PlannerError
+from profiles.cost.work import INDEX, Workload, head_work
 from profiles.model import ModelProfile
 
 METHODS = ("contiguous", "greedy", "cp_sat")
 DEPLOYMENT = "demo"
+MOST_LAYERS, MEASURING_S, CORE_FLOPS = 4, 90.0, 6e10
+"""Without --layers: as many as a core of about 60 GFLOP/s, shares timed one after another, does in
+a minute and a half, at most four."""
 START_S, PLAN_S, MEASURE_S, DECIDE_S = 90.0, 5.0, 240.0, 30.0
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the demo runs; `layers` of the model are run, all of them are planned."""
+    """What the demo runs; `layers` of the model are run (as many as fit), all are planned."""
 
     profile: ModelProfile
     devices: int = 4
     nodes: int = 2
     context_tokens: int = 4096
-    layers: int = 4
+    layers: int | None = None
     rounds: int = 4
 
 
@@ -105,15 +110,7 @@ def _node_names(options: DemoOptions) -> list[str]:
 def _go_round(
     planner: PlannerApi, types: list[str], options: DemoOptions, say: Console
 ) -> DemoResult:
-    profile, total = options.profile, options.profile.architecture.layers
-    count = min(options.layers, total)
-    layers = [round((i + 0.5) * total / count - 0.5) for i in range(count)]
-    label = " (synthetic)" if profile.synthetic else ""
-    say.print(
-        f"[bold]3[/] {profile.name}{label}: {total} layers planned, layers "
-        f"{', '.join(map(str, layers))} run at {options.context_tokens:,} tokens, "
-        f"{options.rounds} rounds each"
-    )
+    profile = options.profile
     request = {
         "profile": profile.model_dump(mode="json"),
         "devices": [{"type": name} for name in types],
@@ -121,7 +118,14 @@ def _go_round(
         "time_limit_s": PLAN_S,
     }
     plans = {m: planner.post("/plan", {**request, "method": m}) for m in METHODS}
-    say.print(f"[bold]4[/] planned {', '.join(METHODS)}; no seconds were measured here so far")
+    layers = _layers_to_run(options, plans[METHODS[0]])
+    label = " (synthetic)" if profile.synthetic else ""
+    say.print(f"[bold]3[/] planned {', '.join(METHODS)}; no seconds were measured here so far")
+    say.print(
+        f"[bold]4[/] {profile.name}{label}: layers {', '.join(map(str, layers))} of "
+        f"{profile.architecture.layers} run at {options.context_tokens:,} tokens, "
+        f"{options.rounds} rounds each"
+    )
 
     deploy = {"nodes": _node_names(options), "layers": layers, "rounds": options.rounds}
     outcomes, view = [], {}
@@ -145,6 +149,18 @@ def _go_round(
         device_type=types[0],
         layers_run=layers,
     )
+
+
+def _layers_to_run(options: DemoOptions, plan: Json) -> list[int]:
+    """Layers spread over the model: as many as asked for, or as the time allows."""
+    shape = options.profile.architecture
+    step = Workload(options.context_tokens, block_tokens=plan["workload"]["block_tokens"])
+    flops = head_work(np.array(plan["budgets"]), shape, step)[..., INDEX["tile_flops"]].sum()
+    generations = len(METHODS) + 1
+    layer_s = float(flops) / shape.layers / CORE_FLOPS * options.rounds * generations
+    fitting = max(1, min(MOST_LAYERS, int(MEASURING_S / layer_s)))
+    count = min(options.layers or fitting, shape.layers)
+    return [round((i + 0.5) * shape.layers / count - 0.5) for i in range(count)]
 
 
 def _measure(planner: PlannerApi, body: Json, rounds: int, say: Console) -> Json:
@@ -190,6 +206,7 @@ def _refined(
     say.print(f"  planner: {decision}", highlight=False)
     if now["generation"] != generation:
         return decision, _wait_for_rounds(planner, now["generation"], rounds, say)
+    say.print("  deployed all the same, to judge the refitted rates on a new generation")
     plan = planner.post("/plan", {**request, "method": "cp_sat", "fresh": True})
     body = {**deploy, "plan_id": plan["id"], "refine": False}
     return decision, _measure(planner, body, rounds, say)

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from api.demo import DemoOptions, DemoResult
 from profiles.cost.catalogue import catalogue_rates
-from solver.compare import compare
+from solver.compare import Row, compare, notes
 from solver.request import PlanRequest
 from solver.table import comparison_table
 
@@ -24,14 +24,11 @@ def report(options: DemoOptions, result: DemoResult, say: Console) -> None:
         "was fitted on",
         highlight=False,
     )
-    bubbles = {outcome.method: outcome.measured_bubble for outcome in result.outcomes}
-    say.print(
-        f"measured bubble: contiguous {100 * bubbles['contiguous']:.1f} %, "
-        f"cp_sat {100 * bubbles['cp_sat']:.1f} %, refined {100 * bubbles['refined']:.1f} %",
-        highlight=False,
-    )
     say.print("\nThe same model at 128K on GPUs: [bold]predicted, not measured[/]")
-    say.print(_long_context_table(options))
+    rows = _long_context_rows(options)
+    say.print(comparison_table(rows))
+    for note in notes(rows):
+        say.print(f"[yellow]note[/]: {note}", highlight=False)
 
 
 def _measured_table(options: DemoOptions, result: DemoResult) -> Table:
@@ -55,7 +52,7 @@ def _measured_table(options: DemoOptions, result: DemoResult) -> Table:
     return table
 
 
-def _long_context_table(options: DemoOptions) -> Table:
+def _long_context_rows(options: DemoOptions) -> list[Row]:
     requests = [
         PlanRequest.model_validate(
             {
@@ -72,5 +69,4 @@ def _long_context_table(options: DemoOptions) -> Table:
         for method in LONG_METHODS
     ]
     rates = catalogue_rates([LONG_TYPE], "prefill")
-    rows = compare(requests, options.profile, rates, lambda _: None, lambda _: None)
-    return comparison_table(rows, options.profile, LONG_CONTEXT)
+    return compare(requests, options.profile, rates, lambda _: None, lambda _: None)

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         # Compose files pass on an unset variable as an empty one.
-        return None if value == "" else value
+        return None if isinstance(value, str) and not value.strip() else value
 
     @property
     def policy(self) -> Policy:

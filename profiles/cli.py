@@ -9,6 +9,7 @@ from rich.table import Table
 
 from profiles.architecture import Architecture
 from profiles.console import clear_errors, console, fail
+from profiles.errors import ProfileError
 from profiles.importers import duo_attention, minference, moa, s2, tangram
 from profiles.library import catalogue_names, catalogue_profile, resolve_profile
 from profiles.model import ModelProfile
@@ -149,6 +150,8 @@ def show(
 def _architecture(file: Path, model: str | None, config: Path | None) -> Architecture:
     if model is not None and config is not None:
         fail("--model and --config: give one of the two, not both")
+    if not file.exists():
+        raise ProfileError(f"{file}: there is no such file")
     return resolve_architecture(file, model, config)
 
 

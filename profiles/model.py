@@ -95,7 +95,8 @@ def describe(error: ValidationError) -> str:
     """Every fault of a pydantic error on one line: `field: what is wrong; ...`."""
     faults = []
     for fault in error.errors(include_url=False)[:5]:
-        field = ".".join(str(part) for part in fault["loc"]) or "document"
-        faults.append(f"{field}: {fault['msg'].removeprefix('Value error, ')}")
+        field = ".".join(str(part) for part in fault["loc"])
+        words = fault["msg"].removeprefix("Value error, ")
+        faults.append(f"{field}: {words}" if field else words)
     more = error.error_count() - len(faults)
     return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")

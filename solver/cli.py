@@ -17,7 +17,7 @@ from profiles.cost.catalogue import catalogue_rates
 from profiles.library import DEFAULT_PROFILE, resolve_profile
 from profiles.model import write_atomically
 from solver import options
-from solver.compare import METHODS, compare
+from solver.compare import METHODS, compare, notes
 from solver.options import RequestError, build_request, device_groups
 from solver.plan import Plan
 from solver.planner import make_plan
@@ -35,7 +35,9 @@ T = TypeVar("T")
 @clear_errors()
 def plan_command(
     profile: options.Profile = DEFAULT_PROFILE,
-    gpus: Annotated[int | None, typer.Option(help="Number of devices of --device-type.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="Number of devices of --device-type; 8 unless --devices.")
+    ] = None,
     devices: Annotated[
         str | None, typer.Option(help="Instead of --gpus: TYPE:COUNT,... in index order.")
     ] = None,
@@ -63,6 +65,7 @@ def plan_command(
     ] = None,
 ) -> None:
     """Decide which device computes which head, with a proof of how good the plan is."""
+    _check_folders(out, lp)
     if gpus is None and devices is None:
         gpus = 8
     request = build_request(
@@ -126,6 +129,7 @@ def compare_command(
     plot: Annotated[Path | None, typer.Option(help="Draw each device's load to this PNG.")] = None,
 ) -> None:
     """Compare the methods on one model over device counts and deployments; predicted seconds."""
+    _check_folders(plot)
     counts = _counts(gpus)
     loaded = resolve_profile(profile)
     requests = [
@@ -162,9 +166,9 @@ def compare_command(
     if as_json:
         typer.echo(json.dumps([row.to_json() for row in rows]))
     else:
-        console.print(comparison_table(rows, loaded, context))
-        for warning in dict.fromkeys(w for row in rows for w in row.plan.warnings):
-            console.print(f"[yellow]note[/]: {warning}", highlight=False)
+        console.print(comparison_table(rows))
+        for note in notes(rows):
+            console.print(f"[yellow]note[/]: {note}", highlight=False)
     if plot is not None:
         from solver.plot import plot_loads
 
@@ -206,6 +210,13 @@ def _budget(
         "scope": scope,
         "total": total,
     }
+
+
+def _check_folders(*paths: Path | None) -> None:
+    """Refuse a path in a folder that is not there before anything is computed for it."""
+    for path in paths:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise RequestError(f"{path}: cannot be written: its folder does not exist")
 
 
 def _counts(text: str) -> list[int]:

@@ -23,6 +23,11 @@ class Row:
     bound_s: float
 
     @property
+    def problem(self) -> str:
+        """What the method was given: `8 x disaggregated`."""
+        return f"{len(self.plan.devices)} x {self.plan.workload.deployment}"
+
+    @property
     def over_bound(self) -> float:
         return self.plan.makespan_s / self.bound_s
 
@@ -44,6 +49,20 @@ class Row:
             "plan_id": plan.id,
             "warnings": plan.warnings,
         }
+
+
+def notes(rows: list[Row]) -> list[str]:
+    """What the plans warn of, each once; what only some problems have names them."""
+    problems = list(dict.fromkeys(row.problem for row in rows))
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in row.plan.warnings:
+            here = said.setdefault(warning, [])
+            here += [row.problem] if row.problem not in here else []
+    return [
+        warning if len(where) == len(problems) else f"{', '.join(where)}: {warning}"
+        for warning, where in said.items()
+    ]
 
 
 def compare(

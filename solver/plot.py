@@ -6,6 +6,7 @@ import numpy as np
 
 from profiles.errors import HplbError
 from solver.compare import Row
+from solver.table import heading
 
 BUSY, IDLE = "#2f6f9f", "#e3b23c"
 
@@ -42,10 +43,7 @@ def plot_loads(rows: list[Row], path: Path) -> None:
         axis.set_title(f"{gpus} devices, {deployment}", loc="left", fontsize=10)
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
-    profile = rows[0].plan.profile
-    label = " (synthetic)" if profile.synthetic else ""
-    context = rows[0].plan.workload.context_tokens
-    figure.suptitle(f"{profile.name}{label}, {context:,} tokens: predicted load of each device")
+    figure.suptitle(f"{heading(rows[0].plan)} load of each device")
     try:
         figure.savefig(path, dpi=130, format="png")
     except (OSError, ValueError) as error:

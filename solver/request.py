@@ -81,6 +81,11 @@ class PlanRequest(_Options):
             raise ValueError(
                 f"budget.tokens: {tokens} is above context_tokens ({self.context_tokens})"
             )
+        if tokens is not None and self.budget.policy in ("profile", "recovery"):
+            raise ValueError(
+                f"budget.tokens: policy {self.budget.policy!r} takes none; it is for uniform, "
+                "max_min and max_min_shifting"
+            )
         if tokens is None and self.budget.policy in ("uniform", "max_min", "max_min_shifting"):
             raise ValueError(
                 f"budget.tokens: policy {self.budget.policy!r} needs the mean tokens per head"

@@ -3,7 +3,6 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from profiles.model import ModelProfile
 from solver.compare import Row
 from solver.plan import Plan
 
@@ -16,23 +15,34 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def comparison_table(rows: list[Row], profile: ModelProfile, context_tokens: int) -> Table:
-    """One line a method, grouped by GPU count and deployment."""
-    label = " (synthetic)" if profile.synthetic else ""
-    title = f"{profile.name}{label}, {context_tokens:,} tokens: predicted"
+def heading(plan: Plan) -> str:
+    """What is predicted: profile, workload and device types."""
+    label = " (synthetic)" if plan.profile.synthetic else ""
+    step = plan.workload
+    return (
+        f"{plan.profile.name}{label}, {step.phase} of {step.batch_size} x "
+        f"{step.context_tokens:,} tokens on {', '.join(plan.device_types)}: predicted"
+    )
+
+
+def comparison_table(rows: list[Row]) -> Table:
+    """One line a method, grouped by GPU count and deployment; all of one profile and workload."""
     table = Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+        title=heading(rows[0].plan),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
     )
     table.add_column("method", no_wrap=True)
     for column in ("ms", "/ bound", "bubble %", "copies", "gap %", "solve s"):
         table.add_column(column, justify="right", no_wrap=True)
     previous = None
     for row in rows:
-        key = (len(row.plan.devices), row.plan.workload.deployment)
-        if key != previous:
+        if row.problem != previous:
             table.add_section()
-            table.add_row(f"[bold]{key[0]} x {key[1]}[/]")
-        previous = key
+            table.add_row(f"[bold]{row.problem}[/]")
+        previous = row.problem
         table.add_row(
             row.plan.solver,
             milliseconds(row.plan.makespan_s),

@@ -51,7 +51,7 @@ class Database:
         except ModuleNotFoundError as error:
             raise StoreError(
                 f"the database driver {error.name!r} is not installed; "
-                "for PostgreSQL: pip install 'hplb[postgres]'"
+                "for PostgreSQL install HPLB with its extra, e.g. pip install -e '.[postgres]'"
             ) from None
         if engine.dialect.name == "sqlite":
             _use_wal_and_real_transactions(engine)

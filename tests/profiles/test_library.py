@@ -34,7 +34,7 @@ def test_what_exists_but_is_no_profile(tmp_path: Path) -> None:
         resolve_profile(str(tmp_path))
     path = tmp_path / "empty.json"
     path.touch()
-    with pytest.raises(ProfileError, match=r"empty\.json: document"):
+    with pytest.raises(ProfileError, match=r"empty\.json: Invalid JSON"):
         resolve_profile(str(path))
 
 
