@@ -18,7 +18,7 @@ from profiles.cost.catalogue import catalogue_rates
 from profiles.importers import duo_attention, minference, moa
 from profiles.model import ModelProfile
 from profiles.models import resolve_architecture
-from solver.compare import METHODS, Row, compare
+from solver.compare import METHODS, Row, by_problem, compare
 from solver.request import PlanRequest
 from solver.verify import verify
 
@@ -74,13 +74,15 @@ def measure(profile: ModelProfile, time_limit_s: float) -> list[Row]:
 
 def markdown(name: str, rows: list[Row]) -> str:
     """Makespan over the best proven bound (and K/V copies) per method, one line per problem."""
-    problems: dict[tuple[int, str], list[Row]] = {}
-    for row in rows:
-        problems.setdefault((len(row.plan.devices), row.plan.workload.deployment), []).append(row)
     lines = []
-    for (gpus, deployment), members in problems.items():
+    for members in by_problem(rows).values():
+        plan = members[0].plan
         cells = [f"{row.over_bound:.3f} ({sum(row.plan.kv_copies)})" for row in members]
-        lines.append(f"| {name} | {gpus} | {deployment} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {name} | {len(plan.devices)} | {plan.workload.deployment} | "
+            + " | ".join(cells)
+            + " |"
+        )
     return "\n".join(lines)
 
 

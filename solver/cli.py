@@ -1,16 +1,10 @@
 """`hplb plan`, `hplb compare`, `hplb verify`: planning without a server."""
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from profiles.console import clear_errors, console
 from profiles.cost.catalogue import catalogue_rates
@@ -22,13 +16,12 @@ from solver.options import RequestError, build_request, device_groups
 from solver.plan import Plan
 from solver.planner import make_plan
 from solver.predict import planned_problem
+from solver.progress import interruptible, search_bar, show_progress
 from solver.request import PlanRequest
-from solver.solve import Progress
 from solver.table import comparison_table, plan_table
 from solver.verify import verify
 
 app = typer.Typer()
-T = TypeVar("T")
 
 
 @app.command("plan")
@@ -84,10 +77,10 @@ def plan_command(
         tolerance=tolerance,
     )
     rates = catalogue_rates(request.device_types, request.phase)
-    with _bar() as bar:
+    with search_bar() as bar:
         task = bar.add_task(f"planning, {request.method}", total=None, detail="")
-        show, loaded = _advance(bar, task), resolve_profile(profile)
-        made = _interruptible(lambda stop: make_plan(request, loaded, rates, show, stop))
+        show, loaded = show_progress(bar, task), resolve_profile(profile)
+        made = interruptible(lambda stop: make_plan(request, loaded, rates, show, stop))
     # Shown before it is written: a path that fails then loses nothing.
     if as_json:
         typer.echo(made.model_dump_json())
@@ -154,15 +147,15 @@ def compare_command(
         for each_method in method.split(",")
     ]
     rates = catalogue_rates([device_type], requests[0].phase)
-    with _bar() as bar:
+    with search_bar() as bar:
         task = bar.add_task("", total=len(requests), detail="")
 
         def announce(request: PlanRequest) -> None:
             words = f"{request.method}, {request.gpus} devices, {request.deployment}"
             bar.update(task, description=words, advance=1, detail="")
 
-        show = _advance(bar, task)
-        rows = _interruptible(lambda stop: compare(requests, loaded, rates, announce, show, stop))
+        show = show_progress(bar, task)
+        rows = interruptible(lambda stop: compare(requests, loaded, rates, announce, show, stop))
     if as_json:
         typer.echo(json.dumps([row.to_json() for row in rows]))
     else:
@@ -224,40 +217,6 @@ def _counts(text: str) -> list[int]:
     if not all(part.isdecimal() for part in counts):
         raise RequestError(f"gpus: {text!r} is not a list of whole numbers such as 2,4,8")
     return [int(part) for part in counts]
-
-
-def _bar() -> Bar:
-    """A progress line on stderr that leaves nothing behind, so that stdout stays clean."""
-    return Bar(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-
-
-def _advance(bar: Bar, task: TaskID) -> Callable[[Progress], None]:
-    """Show how many layers are settled behind the task's own words."""
-
-    def show(progress: Progress) -> None:
-        settled = f"{progress.settled}/{progress.layers} layers settled"
-        bar.update(task, detail=f"{settled}, gap {100 * progress.gap:.2f} %")
-
-    return show
-
-
-def _interruptible(work: Callable[[Event], T]) -> T:
-    """Run `work` beside the main thread, which alone hears Ctrl-C and then cancels the search."""
-    cancelled = Event()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        future = pool.submit(work, cancelled)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            cancelled.set()
-            raise
 
 
 def _write_programs(plan: Plan, folder: Path) -> None:

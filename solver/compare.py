@@ -15,17 +15,17 @@ from solver.solve import Progress
 METHODS = ("contiguous", "snake", "greedy_equal", "greedy", "ilp", "cp_sat", "auto")
 
 
+def problem_of(plan: Plan) -> str:
+    """What a method was given, within one comparison: `8 x disaggregated`."""
+    return f"{len(plan.devices)} x {plan.workload.deployment}"
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """One method's plan, judged against the best bound any method proved for the problem."""
 
     plan: Plan
     bound_s: float
-
-    @property
-    def problem(self) -> str:
-        """What the method was given: `8 x disaggregated`."""
-        return f"{len(self.plan.devices)} x {self.plan.workload.deployment}"
 
     @property
     def over_bound(self) -> float:
@@ -51,14 +51,21 @@ class Row:
         }
 
 
+def by_problem(rows: list[Row]) -> dict[str, list[Row]]:
+    """The methods' rows of each problem, in the order they came."""
+    problems: dict[str, list[Row]] = {}
+    for row in rows:
+        problems.setdefault(problem_of(row.plan), []).append(row)
+    return problems
+
+
 def notes(rows: list[Row]) -> list[str]:
     """What the plans warn of, each once; what only some problems have names them."""
-    problems = list(dict.fromkeys(row.problem for row in rows))
+    problems = by_problem(rows)
     said: dict[str, list[str]] = {}
-    for row in rows:
-        for warning in row.plan.warnings:
-            here = said.setdefault(warning, [])
-            here += [row.problem] if row.problem not in here else []
+    for problem, members in problems.items():
+        for warning in dict.fromkeys(w for row in members for w in row.plan.warnings):
+            said.setdefault(warning, []).append(problem)
     return [
         warning if len(where) == len(problems) else f"{', '.join(where)}: {warning}"
         for warning, where in said.items()
@@ -78,8 +85,7 @@ def compare(
     for request in requests:
         on_plan(request)
         plans.append(make_plan(request, profile, rates, on_progress, cancelled))
-    best: dict[tuple[int, str], float] = {}
+    best: dict[str, float] = {}
     for plan in plans:
-        key = (len(plan.devices), plan.workload.deployment)
-        best[key] = max(best.get(key, 0.0), plan.lower_bound_s)
-    return [Row(p, best[len(p.devices), p.workload.deployment]) for p in plans]
+        best[problem_of(plan)] = max(best.get(problem_of(plan), 0.0), plan.lower_bound_s)
+    return [Row(plan, best[problem_of(plan)]) for plan in plans]

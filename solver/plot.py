@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from profiles.errors import HplbError
-from solver.compare import Row
+from solver.compare import Row, by_problem
 from solver.table import heading
 
 BUSY, IDLE = "#2f6f9f", "#e3b23c"
@@ -18,13 +18,12 @@ def plot_loads(rows: list[Row], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    panels: dict[tuple[int, str], list[Row]] = {}
-    for row in rows:
-        panels.setdefault((len(row.plan.devices), row.plan.workload.deployment), []).append(row)
+    panels = by_problem(rows)
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(11, 3.0 * len(panels)), squeeze=False, layout="constrained"
     )
-    for axis, ((gpus, deployment), members) in zip(axes[:, 0], panels.items(), strict=True):
+    for axis, (problem, members) in zip(axes[:, 0], panels.items(), strict=True):
+        gpus = len(members[0].plan.devices)
         width = 0.85 / gpus
         for position, row in enumerate(members):
             loads = np.array([layer.loads_s for layer in row.plan.layers]) * 1e3
@@ -40,7 +39,7 @@ def plot_loads(rows: list[Row], path: Path) -> None:
         )
         axis.set_xticks(range(len(members)), [row.plan.solver for row in members])
         axis.set_ylabel("ms, all layers")
-        axis.set_title(f"{gpus} devices, {deployment}", loc="left", fontsize=10)
+        axis.set_title(problem, loc="left", fontsize=10)
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{heading(rows[0].plan)} load of each device")

@@ -3,7 +3,7 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from solver.compare import Row
+from solver.compare import Row, by_problem
 from solver.plan import Plan
 
 
@@ -37,21 +37,19 @@ def comparison_table(rows: list[Row]) -> Table:
     table.add_column("method", no_wrap=True)
     for column in ("ms", "/ bound", "bubble %", "copies", "gap %", "solve s"):
         table.add_column(column, justify="right", no_wrap=True)
-    previous = None
-    for row in rows:
-        if row.problem != previous:
-            table.add_section()
-            table.add_row(f"[bold]{row.problem}[/]")
-        previous = row.problem
-        table.add_row(
-            row.plan.solver,
-            milliseconds(row.plan.makespan_s),
-            f"{row.over_bound:.4f}",
-            f"{100 * row.plan.bubble_ratio:.2f}",
-            str(sum(row.plan.kv_copies)),
-            f"{100 * (1 - row.bound_s / row.plan.makespan_s):.2f}",
-            f"{row.plan.solve_s:.2f}",
-        )
+    for problem, members in by_problem(rows).items():
+        table.add_section()
+        table.add_row(f"[bold]{problem}[/]")
+        for row in members:
+            table.add_row(
+                row.plan.solver,
+                milliseconds(row.plan.makespan_s),
+                f"{row.over_bound:.4f}",
+                f"{100 * row.plan.bubble_ratio:.2f}",
+                str(sum(row.plan.kv_copies)),
+                f"{100 * (1 - row.bound_s / row.plan.makespan_s):.2f}",
+                f"{row.plan.solve_s:.2f}",
+            )
     return table
 
 
