@@ -9,6 +9,8 @@ import httpx
 from profiles.errors import HplbError
 
 Json = dict[str, Any]
+POLL_S = 1.0
+"""Seldom: every answer costs the planner CPU time beside the shares that are being timed."""
 
 
 class PlannerError(HplbError):
@@ -42,7 +44,7 @@ class PlannerApi:
                 found = None
             if found is not None:
                 return found
-            time.sleep(0.2)
+            time.sleep(POLL_S)
         raise PlannerError(f"{what}: not within {seconds:.0f} s")
 
     @staticmethod
