@@ -1,6 +1,7 @@
 """Budgets and rates become a placement problem: seconds of every head and group on every type."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,38 +20,72 @@ class CostError(HplbError):
     """A cost came out that no placement can be made with."""
 
 
-def placement_problem(
-    budgets: Floats | Ints,
-    architecture: Architecture,
-    workload: Workload,
-    types: list[str],
-    rates: Mapping[str, Rates],
-    rules: PlacementOptions,
-) -> PlacementProblem:
-    """Cost every head, group and launch for devices of `types`, by index.
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """One workload of a placement: what every head may attend to there, and at which rates.
 
     `budgets` [layers, heads] tokens; `rates` by device type, all of the workload's phase.
     """
-    tokens = np.asarray(budgets, dtype=np.float64)
-    if tokens.size * len(types) > MAX_PAIRS:
+
+    workload: Workload
+    budgets: Floats | Ints
+    rates: Mapping[str, Rates]
+    weight: float = 1.0
+
+
+def placement_problem(
+    demands: Sequence[Demand],
+    architecture: Architecture,
+    types: list[str],
+    rules: PlacementOptions,
+) -> PlacementProblem:
+    """Cost every head, group and launch for devices of `types`, by index."""
+    pairs = demands[0].budgets.size * len(types) * len(demands)
+    if pairs > MAX_PAIRS:
         raise CostError(
-            f"{tokens.size} heads on {len(types)} devices: more than {MAX_PAIRS} pairs of head "
-            "and device are not planned at once"
+            f"{demands[0].budgets.size} heads on {len(types)} devices for {len(demands)} "
+            f"workloads: more than {MAX_PAIRS} pairs of head and device are not planned at once"
         )
     names = list(dict.fromkeys(types))
-    by_head = head_work(tokens, architecture, workload)
-    by_group = group_work(tokens, architecture, workload)
-    head_s = np.stack([rates[name].seconds(by_head) for name in names], axis=-1)
-    group_s = np.stack([rates[name].seconds(by_group) for name in names], axis=-1)
-    _check(head_s, names)
+    costs = [_seconds(demand, architecture, names, rules) for demand in demands]
+    head_s, part_s, group_s, launch_s = (np.stack(arrays) for arrays in zip(*costs, strict=True))
+    weights = np.array([demand.weight for demand in demands])
     return PlacementProblem(
         head_s=head_s,
+        part_s=part_s,
         group_s=group_s,
-        launch_s=np.array([rates[name].vector[INDEX["launches"]] for name in names]),
+        launch_s=launch_s,
+        weights=weights / weights.sum(),
         type_of=np.array([names.index(name) for name in types], dtype=np.int64),
         unit=rules.unit,
         equal_counts=rules.equal_counts,
+        divisible=rules.divisible,
+        max_copies=rules.max_copies,
     )
+
+
+def _seconds(
+    demand: Demand, architecture: Architecture, names: list[str], rules: PlacementOptions
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Seconds of heads, of what their parts repeat, of groups and of launches, types last."""
+    tokens = np.asarray(demand.budgets, dtype=np.float64)
+    by_head = head_work(tokens, architecture, demand.workload)
+    by_group = group_work(tokens, architecture, demand.workload)
+    repeated = np.zeros_like(by_head)
+    if rules.divisible and rules.copies == "priced":
+        selection = INDEX["scored_blocks"]
+        repeated[..., selection] = by_head[..., selection]
+    head_s, part_s, group_s = (
+        np.stack([demand.rates[name].seconds(work) for name in names], axis=-1)
+        for work in (by_head, repeated, by_group)
+    )
+    if rules.copies == "free":
+        size = architecture.group_size
+        head_s = head_s + np.repeat(group_s, size, axis=1) / size
+        group_s = np.zeros_like(group_s)
+    _check(head_s, names)
+    launch_s = np.array([demand.rates[name].vector[INDEX["launches"]] for name in names])
+    return head_s, part_s, group_s, launch_s
 
 
 def _check(head_s: Floats, names: list[str]) -> None:

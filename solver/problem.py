@@ -1,7 +1,12 @@
 """The makespan problem: items (heads or KV groups) on devices, with a charge per group present.
 
-All arrays are in seconds. A device's load in a layer is
-`launch_s + sum of its items + one group_s for every KV group present`, and 0 when it has nothing.
+All arrays are in seconds. A device's load in a layer, for one workload, is
+
+    launch_s + sum over its items of [share * item_s + (1 - share) * part_s]
+             + one group_s for every KV group of which it has a share,
+
+and 0 when it has nothing. A whole item has share 1; `part_s` is what every device with a part of
+a divided item does in full (its block selection), so that dividing costs what it repeats.
 """
 
 from dataclasses import dataclass, replace
@@ -15,35 +20,55 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Assignment = Ints
 """Device of every item of one layer, `[items]`."""
+Shares = Floats
+"""Fraction of every item that every device does, `[items, devices]`; rows add up to 1."""
 
 Unit = Literal["head", "kv_group"]
+LEAST_SHARE = 1e-9
+"""Below this a share is rounding noise of a linear program, not work."""
 
 
 @dataclass(frozen=True, eq=False)
 class LayerProblem:
-    """One layer: place every item on one device so that the largest load is least.
+    """One layer: share every item out so that the weighted sum of largest loads is least.
 
-    item_s   [items, devices]   the whole item on that device
-    group_s  [groups, devices]  the charge for a group's presence there
-    launch_s [devices]          paid by a device that has any item
-    group_of [items]            the KV group an item belongs to
-    type_of  [devices]          devices with equal numbers are identical
+    item_s   [workloads, items, devices]   the whole item on that device
+    part_s   [workloads, items, devices]   what a part of it repeats there, at most item_s
+    group_s  [workloads, groups, devices]  the charge for a group's presence there
+    launch_s [workloads, devices]          paid by a device that has any item
+    weights  [workloads]                   of each workload's makespan; they add up to 1
+    group_of [items]                       the KV group an item belongs to
+    type_of  [devices]                     devices with equal numbers are identical
+
+    Items stay whole unless `divisible`; then at most `max_copies` devices share one.
     """
 
     item_s: Floats
+    part_s: Floats
     group_s: Floats
     launch_s: Floats
+    weights: Floats
     group_of: Ints
     type_of: Ints
     equal_counts: bool = False
+    divisible: bool = False
+    max_copies: int | None = None
 
     @property
-    def items(self) -> int:
+    def workloads(self) -> int:
         return int(self.item_s.shape[0])
 
     @property
-    def devices(self) -> int:
+    def items(self) -> int:
         return int(self.item_s.shape[1])
+
+    @property
+    def groups(self) -> int:
+        return int(self.group_s.shape[1])
+
+    @property
+    def devices(self) -> int:
+        return int(self.item_s.shape[2])
 
     @property
     def identical(self) -> bool:
@@ -59,29 +84,62 @@ class LayerProblem:
         small, larger = divmod(self.items, self.devices)
         return np.array([small + (d < larger) for d in range(self.devices)], dtype=np.int64)
 
-    @property
+    @cached_property
     def single_groups(self) -> bool:
         """Whether every group has one item, so that its charge simply rides with the item."""
         return len(np.unique(self.group_of)) == self.items
 
+    @cached_property
+    def members(self) -> Floats:
+        """1 where an item belongs to a group, `[groups, items]`."""
+        return np.asarray(np.arange(self.groups)[:, None] == self.group_of, dtype=np.float64)
+
+    @cached_property
+    def blended_s(self) -> Floats:
+        """Seconds of an item, averaged over the workloads by weight, `[items, devices]`."""
+        return np.asarray(np.tensordot(self.weights, self.item_s, 1), dtype=np.float64)
+
     def item_with_charge_s(self) -> Floats:
-        """Seconds of an item alone on a device, its group's charge included, [items, devices]."""
-        return np.asarray(self.item_s + self.group_s[self.group_of], dtype=np.float64)
+        """Seconds of an item alone with its group's charge, `[workloads, items, devices]`."""
+        return np.asarray(self.item_s + self.group_s[:, self.group_of], dtype=np.float64)
+
+    def whole(self, assignment: Assignment) -> Shares:
+        """An assignment as shares of 0 and 1."""
+        shares = np.zeros((self.items, self.devices))
+        shares[np.arange(self.items), assignment] = 1.0
+        return shares
 
     def loads(self, assignment: Assignment) -> Floats:
-        """Seconds of every device, `[devices]`."""
+        """Seconds of every device with every item whole, `[workloads, devices]`."""
         placed = np.arange(self.items)
-        weights = self.item_s[placed, assignment]
-        loads = np.bincount(assignment, weights=weights, minlength=self.devices)
-        present = np.zeros(self.group_s.shape, dtype=bool)
-        present[self.group_of, assignment] = True
-        charges = np.where(present, self.group_s, 0.0).sum(axis=0)
-        launches = np.where(present.any(axis=0), self.launch_s, 0.0)
-        return np.asarray(loads + charges + launches, dtype=np.float64)
+        has = np.zeros((self.groups, self.devices), dtype=bool)
+        has[self.group_of, assignment] = True
+        own_s = self.item_s[:, placed, assignment]
+        loads = np.stack([np.bincount(assignment, s, self.devices) for s in own_s])
+        return np.asarray(loads + self._charges(has), dtype=np.float64)
+
+    def loads_of_shares(self, shares: Shares) -> Floats:
+        """Seconds of every device, `[workloads, devices]`.
+
+        `shares` [items, devices], or [workloads, items, devices] where every workload rounds the
+        same shares to its own rows.
+        """
+        has = shares > 0
+        work = (self.item_s - self.part_s) * shares + np.where(has, self.part_s, 0.0)
+        return np.asarray(work.sum(axis=1) + self._charges(self.members @ has > 0))
+
+    def _charges(self, has: NDArray[np.bool_]) -> Floats:
+        """Groups present and launches, `[workloads, devices]`, for `has` [..., groups, devices]."""
+        charges = np.where(has, self.group_s, 0.0).sum(axis=1)
+        return np.asarray(charges + np.where(has.any(axis=-2), self.launch_s, 0.0))
 
     def makespan(self, assignment: Assignment) -> float:
-        """The largest load, seconds."""
-        return float(self.loads(assignment).max())
+        """The weighted sum of the workloads' largest loads, seconds."""
+        return self.objective(self.loads(assignment))
+
+    def objective(self, loads: Floats) -> float:
+        """The weighted sum of largest loads, for loads `[workloads, devices]`."""
+        return float(self.weights @ loads.max(axis=1))
 
     def allows(self, assignment: Assignment) -> bool:
         """Whether an assignment obeys the counts."""
@@ -91,42 +149,71 @@ class LayerProblem:
 
     def by_group(self) -> "LayerProblem":
         """The same layer with whole KV groups as items."""
-        groups = self.group_s.shape[0]
-        item_s = np.zeros((groups, self.devices))
-        np.add.at(item_s, self.group_of, self.item_s)
-        return replace(self, item_s=item_s, group_of=np.arange(groups, dtype=np.int64))
+        item_s = np.asarray(self.members @ self.item_s, dtype=np.float64)
+        return replace(
+            self,
+            item_s=item_s,
+            part_s=np.zeros_like(item_s),
+            group_of=np.arange(self.groups, dtype=np.int64),
+        )
+
+    def of_workload(self, index: int) -> "LayerProblem":
+        """The same layer for one workload alone."""
+        one = slice(index, index + 1)
+        return replace(
+            self,
+            item_s=self.item_s[one],
+            part_s=self.part_s[one],
+            group_s=self.group_s[one],
+            launch_s=self.launch_s[one],
+            weights=np.ones(1),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class PlacementProblem:
-    """All layers of a model on a set of devices.
+    """All layers of a model on a set of devices, for one workload or several.
 
-    head_s [layers, heads, types], group_s [layers, kv_heads, types], launch_s [types],
-    type_of [devices]; `unit` and `equal_counts` are the rules a placement obeys.
+    head_s and part_s [workloads, layers, heads, types], group_s [workloads, layers, kv_heads,
+    types], launch_s [workloads, types], weights [workloads], type_of [devices]; the rest are the
+    rules a placement obeys.
     """
 
     head_s: Floats
+    part_s: Floats
     group_s: Floats
     launch_s: Floats
+    weights: Floats
     type_of: Ints
     unit: Unit = "head"
     equal_counts: bool = False
+    divisible: bool = False
+    max_copies: int | None = None
 
     @property
-    def layers(self) -> int:
+    def workloads(self) -> int:
         return int(self.head_s.shape[0])
 
     @property
-    def heads(self) -> int:
+    def layers(self) -> int:
         return int(self.head_s.shape[1])
 
     @property
+    def heads(self) -> int:
+        return int(self.head_s.shape[2])
+
+    @property
     def kv_heads(self) -> int:
-        return int(self.group_s.shape[1])
+        return int(self.group_s.shape[2])
 
     @property
     def devices(self) -> int:
         return len(self.type_of)
+
+    @property
+    def identical(self) -> bool:
+        """Whether all devices are of one type."""
+        return bool((self.type_of == self.type_of[0]).all())
 
     @cached_property
     def group_of_head(self) -> Ints:
@@ -136,15 +223,23 @@ class PlacementProblem:
     def layer(self, index: int) -> LayerProblem:
         """One layer in the problem's unit."""
         by_head = LayerProblem(
-            item_s=self.head_s[index][:, self.type_of],
-            group_s=self.group_s[index][:, self.type_of],
-            launch_s=self.launch_s[self.type_of],
+            item_s=self.head_s[:, index][..., self.type_of],
+            part_s=self.part_s[:, index][..., self.type_of],
+            group_s=self.group_s[:, index][..., self.type_of],
+            launch_s=self.launch_s[:, self.type_of],
+            weights=self.weights,
             group_of=self.group_of_head,
             type_of=self.type_of,
             equal_counts=self.equal_counts,
+            divisible=self.divisible,
+            max_copies=self.max_copies,
         )
         return by_head if self.unit == "head" else by_head.by_group()
 
-    def devices_of_heads(self, assignment: Assignment) -> Ints:
-        """Device of every query head, `[heads]`, for an assignment of the problem's items."""
-        return assignment if self.unit == "head" else assignment[self.group_of_head]
+    def shares_of_heads(self, shares: Shares) -> Shares:
+        """Shares of the query heads, `[heads, devices]`, for shares of the problem's items."""
+        return shares if self.unit == "head" else shares[self.group_of_head]
+
+    def weighing(self, weights: Floats) -> "PlacementProblem":
+        """The same problem with other weights of its workloads."""
+        return replace(self, weights=weights)

@@ -7,17 +7,20 @@ the search stops at half the tolerance.
 """
 
 import math
-import os
+from collections.abc import Callable
 
 import numpy as np
 from ortools.sat.python import cp_model
 
-from solver.placement.exact import Deadline, Found, canonical, reachable, stopping
-from solver.problem import Assignment, LayerProblem
+from solver.placement.exact import Deadline, Effort, Found, canonical, reachable, stopping
+from solver.problem import Assignment, Ints, LayerProblem
 
 LEVELS = 50_000
 """Integer levels of the start's makespan: what rounding down loses stays far below a tolerance
 of 1e-3, and the numbers small enough for proofs in milliseconds."""
+
+PARTS = 100_000
+"""Whole parts that the workloads' weights are given in."""
 
 
 def cp_sat(
@@ -26,32 +29,52 @@ def cp_sat(
     known_bound_s: float,
     tolerance: float,
     deadline: Deadline,
+    effort: Effort,
+    on_found: Callable[[Assignment], None] | None = None,
 ) -> Found:
-    """Search from `start` until the gap is within `tolerance` or the deadline has come."""
+    """Search from `start` until the gap is within `tolerance` or the deadline has come.
+
+    `on_found` gets every better placement on the way.
+    """
     # Identical devices all pay the launch if they do anything: it moves every load alike.
-    launch_s = float(layer.launch_s[0]) if layer.identical else 0.0
-    scale = LEVELS / (layer.makespan(start) - launch_s)
-    model, placed = _model(layer, canonical(layer, start), scale, known_bound_s - launch_s)
+    launch_s = layer.launch_s[:, 0] if layer.identical else np.zeros(layer.workloads)
+    apart_s = float(layer.weights @ launch_s)
+    scale = LEVELS / float((layer.loads(start).max(axis=1) - launch_s).max())
+    model, placed = _model(layer, canonical(layer, start), scale, known_bound_s - apart_s)
 
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(deadline.left_s, 0.01)
     solver.parameters.relative_gap_limit = tolerance / 2
-    solver.parameters.num_workers = min(8, os.cpu_count() or 1)
     solver.parameters.catch_sigint_signal = False
+    effort.limit(solver.parameters, deadline.left_s)
 
     with stopping(deadline.cancelled, solver.stop_search):
-        status = solver.solve(model)
-    bound_s = math.floor(solver.best_objective_bound) / scale * (1 - 1e-12) + launch_s
+        status = solver.solve(model, _Listener(placed, on_found) if on_found else None)
+    units = scale * (PARTS if layer.workloads > 1 else 1)
+    bound_s = math.floor(solver.best_objective_bound) / units * (1 - 1e-12) + apart_s
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return Found(None, bound_s if status == cp_model.UNKNOWN else 0.0, "cp_sat")
-    device = np.array(
-        [next(d for d, x in row.items() if solver.boolean_value(x)) for row in placed],
-        dtype=np.int64,
-    )
-    return Found(device, bound_s, "cp_sat")
+    return Found(_devices(placed, solver.boolean_value), bound_s, "cp_sat")
 
 
 Placed = list[dict[int, cp_model.IntVar]]
+
+
+def _devices(placed: Placed, chosen: Callable[[cp_model.IntVar], bool]) -> Assignment:
+    return np.array(
+        [next(d for d, x in row.items() if chosen(x)) for row in placed], dtype=np.int64
+    )
+
+
+class _Listener(cp_model.CpSolverSolutionCallback):
+    """Passes every solution on as an assignment."""
+
+    def __init__(self, placed: Placed, on_found: Callable[[Assignment], None]) -> None:
+        super().__init__()
+        self._placed = placed
+        self._on_found = on_found
+
+    def on_solution_callback(self) -> None:
+        self._on_found(_devices(self._placed, self.boolean_value))
 
 
 def _model(
@@ -64,8 +87,6 @@ def _model(
     launch_cost = np.floor(layer.launch_s * scale).astype(np.int64)
     allowed = reachable(layer)
 
-    least = max(0, math.floor(known_bound_s * scale * (1 - 1e-9)))
-    makespan = model.new_int_var(min(least, LEVELS), LEVELS, "T")
     placed: Placed = [
         {d: model.new_bool_var(f"x_{i}_{d}") for d in range(layer.devices) if allowed[i, d]}
         for i in range(layer.items)
@@ -75,26 +96,54 @@ def _model(
         for d, x in row.items():
             model.add_hint(x, bool(start[i] == d))
 
-    members = [np.flatnonzero(layer.group_of == g).tolist() for g in range(len(layer.group_s))]
+    makespans = [
+        model.new_int_var(0, _most(item_cost[w], group_cost[w], launch_cost[w]), f"T_{w}")
+        for w in range(layer.workloads)
+    ]
+    members = [np.flatnonzero(row).tolist() for row in layer.members]
     for d in range(layer.devices):
         here = {i: row[d] for i, row in enumerate(placed) if d in row}
-        load = [int(item_cost[i, d]) * x for i, x in here.items()]
+        present = {}
         for g, items in enumerate(members):
             heads = [here[i] for i in items if i in here]
-            if not heads or not group_cost[g, d]:
+            if not heads or not group_cost[:, g, d].any():
                 continue
-            present = heads[0] if len(items) == 1 else model.new_bool_var(f"y_{g}_{d}")
+            present[g] = heads[0] if len(items) == 1 else model.new_bool_var(f"y_{g}_{d}")
             if len(items) > 1:
-                model.add_max_equality(present, heads)
-                model.add_hint(present, bool((start[items] == d).any()))
-            load.append(int(group_cost[g, d]) * present)
+                model.add_max_equality(present[g], heads)
+                model.add_hint(present[g], bool((start[items] == d).any()))
+        used = None
         if not layer.identical and here:
             used = model.new_bool_var(f"z_{d}")
             model.add_max_equality(used, list(here.values()))
             model.add_hint(used, bool((start == d).any()))
-            load.append(int(launch_cost[d]) * used)
-        model.add(sum(load) <= makespan)
+        for w, makespan in enumerate(makespans):
+            load = [int(item_cost[w, i, d]) * x for i, x in here.items()]
+            load += [int(group_cost[w, g, d]) * y for g, y in present.items()]
+            if used is not None:
+                load.append(int(launch_cost[w, d]) * used)
+            model.add(sum(load) <= makespan)
         if layer.equal_counts:
             model.add(sum(here.values()) == int(layer.counts[d]))
-    model.minimize(makespan)
+    _minimise(model, layer, makespans, scale * known_bound_s)
     return model, placed
+
+
+def _minimise(
+    model: cp_model.CpModel,
+    layer: LayerProblem,
+    makespans: list[cp_model.IntVar],
+    known_bound: float,
+) -> None:
+    """The one makespan, or the sum weighted in whole parts, rounded down like the costs."""
+    if layer.workloads == 1:
+        model.add(makespans[0] >= max(0, math.floor(known_bound * (1 - 1e-9))))
+        model.minimize(makespans[0])
+        return
+    parts = np.floor(PARTS * layer.weights).astype(np.int64)
+    model.minimize(sum(int(p) * T for p, T in zip(parts, makespans, strict=True)))
+
+
+def _most(item_cost: Ints, group_cost: Ints, launch_cost: Ints) -> int:
+    """Everything on the device where it takes longest: no load is larger."""
+    return int(sum(costs.max(axis=-1).sum() for costs in (item_cost, group_cost, launch_cost)))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,28 @@ class Deadline:
     def within(self, seconds: float) -> "Deadline":
         """The same deadline, or an earlier one `seconds` from now."""
         return Deadline(min(self.at, time.monotonic() + seconds), self.cancelled)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a search may work: so many threads, or with a seed one thread and `units` of work.
+
+    CP-SAT's deterministic time counts work in units of about a second, so that a seeded search
+    ends alike every time, unless the clock ends it first.
+    """
+
+    workers: int = 1
+    seed: int | None = None
+    units: float = 1.0
+
+    def limit(self, parameters: Any, seconds: float) -> None:
+        """Set a CP-SAT solver's time, threads and seed."""
+        parameters.max_time_in_seconds = max(seconds, 0.01)
+        parameters.num_workers = self.workers
+        if self.seed is not None:
+            parameters.num_workers = 1
+            parameters.random_seed = self.seed
+            parameters.max_deterministic_time = self.units
 
 
 @contextmanager
@@ -67,7 +90,7 @@ def device_classes(layer: LayerProblem) -> list[Ints]:
 
 def longest_order(layer: LayerProblem) -> Ints:
     """Items by falling cost."""
-    return np.argsort(-layer.item_s.mean(axis=1), kind="stable")
+    return np.argsort(-layer.blended_s.mean(axis=1), kind="stable")
 
 
 def reachable(layer: LayerProblem) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:

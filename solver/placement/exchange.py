@@ -5,7 +5,7 @@ group's charge leaves a device with its last item there and arrives with its fir
 gathers scattered groups.
 
 Minimising max(loads) directly stalls on plateaus; the sum of loads ** p has none, and for growing
-p it tends to the maximum.
+p it tends to the maximum. Several workloads add up by weight.
 """
 
 import numpy as np
@@ -38,37 +38,42 @@ def _step(layer: LayerProblem, assignment: Assignment, power: int) -> bool:
     items = np.arange(layer.items)
     group = layer.group_of
     loads = layer.loads(assignment)
-    held = np.zeros(layer.group_s.shape, dtype=np.int64)
+    held = np.zeros((layer.groups, layer.devices), dtype=np.int64)
     np.add.at(held, (group, assignment), 1)
-    own_s = layer.item_s[items, assignment]
+    own_s = layer.item_s[:, items, assignment]
     # What a device is rid of with an item, and what another takes on, charges included.
-    leaves = own_s + np.where(held[group, assignment] == 1, layer.group_s[group, assignment], 0.0)
-    arrives = layer.item_s + np.where(held[group] == 0, layer.group_s[group], 0.0)
+    charge_s = layer.group_s[:, group]
+    own_charge_s = charge_s[:, items, assignment]
+    leaves = own_s + np.where(held[group, assignment] == 1, own_charge_s, 0.0)
+    arrives = layer.item_s + np.where(held[group] == 0, charge_s, 0.0)
 
-    peak = loads.max()
-    before = (loads / peak) ** power
+    peak = loads.max(axis=1)
+    before = (loads / peak[:, None]) ** power
 
     def change(new_here: Floats, new_there: Floats, there: Floats) -> Floats:
-        after = (np.maximum(new_here, 0) / peak) ** power + (new_there / peak) ** power
-        return np.asarray(after - before[assignment][:, None] - there, dtype=np.float64)
+        """Of the weighted sum of powers, `[items, ...]`, for loads `[workloads, items, ...]`."""
+        scale = peak[:, None, None]
+        after = (np.maximum(new_here, 0) / scale) ** power + (new_there / scale) ** power
+        less = before[:, assignment][:, :, None] + there
+        return np.asarray(np.tensordot(layer.weights * peak, after - less, 1) / peak.max())
 
-    here = loads[assignment][:, None]
-    swap_in = arrives[:, assignment].T  # [i, j]: j arrives where i is
+    here = loads[:, assignment][:, :, None]
+    swap_in = arrives[:, :, assignment].transpose(0, 2, 1)  # [w, i, j]: j arrives where i is
     alike = group[:, None] == group[None, :]
-    swap_in = np.where(alike, layer.item_s[:, assignment].T, swap_in)
-    swap_out = np.where(alike, own_s[:, None], leaves[:, None])
+    swap_in = np.where(alike, layer.item_s[:, :, assignment].transpose(0, 2, 1), swap_in)
+    swap_out = np.where(alike, own_s[:, :, None], leaves[:, :, None])
     new_here = here - swap_out + swap_in
-    swaps = change(new_here, new_here.T, before[assignment][None, :])
+    swaps = change(new_here, new_here.transpose(0, 2, 1), before[:, assignment][:, None, :])
     swaps[assignment[:, None] == assignment[None, :]] = np.inf
     i, j = np.unravel_index(int(swaps.argmin()), swaps.shape)
     best = swaps[i, j]
 
     if not layer.equal_counts:
         count = np.bincount(assignment, minlength=layer.devices)
-        emptied = np.where(count == 1, layer.launch_s, 0.0)[assignment][:, None]
-        opened = np.where(count == 0, layer.launch_s, 0.0)[None, :]
-        lighter = here - leaves[:, None] - emptied
-        moves = change(lighter, loads[None, :] + arrives + opened, before[None, :])
+        emptied = np.where(count == 1, layer.launch_s, 0.0)[:, assignment][:, :, None]
+        opened = np.where(count == 0, layer.launch_s, 0.0)[:, None, :]
+        lighter = here - leaves[:, :, None] - emptied
+        moves = change(lighter, loads[:, None, :] + arrives + opened, before[:, None, :])
         moves[items, assignment] = np.inf
         item, device = np.unravel_index(int(moves.argmin()), moves.shape)
         if moves[item, device] < min(best, -1e-12):

@@ -2,28 +2,63 @@
 
 Sort heads by cost, give each to the device that would finish it first. Like the paper it looks at
 the heads alone: what a scattered KV group costs is charged to the result, not seen by the choice.
+`charged` sees it.
 """
 
 import numpy as np
 
-from solver.problem import Assignment, Ints, LayerProblem
+from solver.problem import Assignment, Floats, Ints, LayerProblem
 
 
 def greedy(layer: LayerProblem) -> Assignment:
     """Longest first, any number of items a device (unless the problem asks for equal counts)."""
+    return np.asarray(longest_first(layer.blended_s[None], room(layer))[0])
+
+
+def room(layer: LayerProblem) -> Ints:
+    """Items a device may hold, `[devices]`."""
     unlimited = np.full(layer.devices, layer.items, dtype=np.int64)
-    return longest_first(layer, layer.counts if layer.equal_counts else unlimited)
+    return layer.counts if layer.equal_counts else unlimited
 
 
-def longest_first(layer: LayerProblem, room: Ints) -> Assignment:
-    """Longest first among the devices that have room for another item, `room [devices]`."""
-    loads = np.zeros(layer.devices)
-    room = room.copy()
+def longest_first(item_s: Floats, room: Ints) -> Ints:
+    """Longest first in many layers at once: devices `[layers, items]`.
+
+    `item_s` [layers, items, devices]; `room` [devices] is how many items a device may hold.
+    """
+    layers, items, devices = item_s.shape
+    every = np.arange(layers)
+    order = np.argsort(-item_s.mean(axis=2), axis=1, kind="stable")
+    loads, left = np.zeros((layers, devices)), np.tile(room, (layers, 1))
+    assignment = np.empty((layers, items), dtype=np.int64)
+    for item in order.T:
+        finish = np.where(left > 0, loads + item_s[every, item], np.inf)
+        device = finish.argmin(axis=1)
+        assignment[every, item] = device
+        loads[every, device] = finish[every, device]
+        left[every, device] -= 1
+    return assignment
+
+
+def charged(layer: LayerProblem) -> Assignment:
+    """Longest first that sees the charge a group's first item brings to a device.
+
+    Groups by falling work, so that a group's items find the devices that already hold it; within
+    a group, longest first.
+    """
+    item_s = layer.blended_s
+    group_s = np.tensordot(layer.weights, layer.group_s, 1)
+    work = item_s.mean(axis=1)
+    order = np.lexsort((-work, layer.group_of, -(layer.members @ work)[layer.group_of]))
+    loads, left = np.zeros(layer.devices), room(layer).copy()
+    held = np.zeros((layer.groups, layer.devices), dtype=bool)
     assignment = np.empty(layer.items, dtype=np.int64)
-    for item in np.argsort(-layer.item_s.mean(axis=1), kind="stable"):
-        finish = np.where(room > 0, loads + layer.item_s[item], np.inf)
-        device = int(finish.argmin())
+    for item in order:
+        group = layer.group_of[item]
+        finish = loads + item_s[item] + np.where(held[group], 0.0, group_s[group])
+        device = int(np.where(left > 0, finish, np.inf).argmin())
         assignment[item] = device
         loads[device] = finish[device]
-        room[device] -= 1
+        held[group, device] = True
+        left[device] -= 1
     return assignment

@@ -4,10 +4,12 @@ deepseek-ai/EPLB packs exactly n / G items a device; where G does not divide n, 
 one, larger first.
 """
 
+import numpy as np
+
 from solver.placement.greedy import longest_first
 from solver.problem import Assignment, LayerProblem
 
 
 def greedy_equal(layer: LayerProblem) -> Assignment:
     """Longest first with equal counts."""
-    return longest_first(layer, layer.counts)
+    return np.asarray(longest_first(layer.blended_s[None], layer.counts)[0])

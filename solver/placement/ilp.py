@@ -42,29 +42,31 @@ class SolverMissingError(HplbError):
 class Formulation:
     """The program of one layer: `x [items, devices]` (None where symmetry rules a pair out)."""
 
-    def __init__(self, layer: LayerProblem, scale: float, *, relaxed: bool = False) -> None:
-        kind = "Continuous" if relaxed else "Binary"
+    def __init__(self, layer: LayerProblem, scale: float) -> None:
         items, devices = range(layer.items), range(layer.devices)
         allowed = reachable(layer)
         self.layer = layer
         self.scale = scale
         with _quiet():
             self.problem = pulp.LpProblem("makespan", pulp.LpMinimize)
-            self.makespan = pulp.LpVariable("T", lowBound=0)
+            self.makespans = [pulp.LpVariable(f"T_{w}", lowBound=0) for w in range(layer.workloads)]
             self.x = {
-                (i, d): pulp.LpVariable(f"x_{i}_{d}", 0, 1, kind)
+                (i, d): pulp.LpVariable(f"x_{i}_{d}", 0, 1, "Binary")
                 for i in items
                 for d in devices
                 if allowed[i, d]
             }
             pairs = {(int(layer.group_of[i]), d) for i, d in self.x}
-            self.y = {(g, d): pulp.LpVariable(f"y_{g}_{d}", 0, 1, kind) for g, d in sorted(pairs)}
-            self.z = [pulp.LpVariable(f"z_{d}", 0, 1, kind) for d in devices]
+            self.y = {
+                (g, d): pulp.LpVariable(f"y_{g}_{d}", 0, 1, "Binary") for g, d in sorted(pairs)
+            }
+            self.z = [pulp.LpVariable(f"z_{d}", 0, 1, "Binary") for d in devices]
         self._constrain(layer)
 
     def _constrain(self, layer: LayerProblem) -> None:
         problem, x, y, z = self.problem, self.x, self.y, self.z
-        problem += self.makespan
+        weights = layer.weights.tolist()
+        problem += pulp.lpSum(p * T for p, T in zip(weights, self.makespans, strict=True))
         for i in range(layer.items):
             problem += pulp.lpSum(x[i, d] for d in range(layer.devices) if (i, d) in x) == 1
         for i, d in x:
@@ -78,10 +80,11 @@ class Formulation:
         for (g, d), variable in y.items():
             held_at[d].append((g, variable))
         for d in range(layer.devices):
-            work = [self.scale * float(layer.item_s[i, d]) * v for i, v in placed_at[d]]
-            held = [self.scale * float(layer.group_s[g, d]) * v for g, v in held_at[d]]
-            launch = self.scale * float(layer.launch_s[d]) * z[d]
-            problem += pulp.lpSum([*work, *held, launch]) <= self.makespan
+            for w, makespan in enumerate(self.makespans):
+                work = [self.scale * float(layer.item_s[w, i, d]) * v for i, v in placed_at[d]]
+                held = [self.scale * float(layer.group_s[w, g, d]) * v for g, v in held_at[d]]
+                launch = self.scale * float(layer.launch_s[w, d]) * z[d]
+                problem += pulp.lpSum([*work, *held, launch]) <= makespan
             if layer.equal_counts:
                 problem += pulp.lpSum(v for _, v in placed_at[d]) == int(layer.counts[d])
 
@@ -93,7 +96,8 @@ class Formulation:
             variable.setInitialValue(int((assignment[self.layer.group_of == g] == d).any()))
         for d, variable in enumerate(self.z):
             variable.setInitialValue(int((assignment == d).any()))
-        self.makespan.setInitialValue(self.scale * self.layer.makespan(assignment))
+        for makespan, loads in zip(self.makespans, self.layer.loads(assignment), strict=True):
+            makespan.setInitialValue(self.scale * float(loads.max()))
 
     def solve(
         self, time_s: float | None, gap: float, cancelled: Event, *, warm: bool = False
@@ -136,18 +140,9 @@ def ilp(layer: LayerProblem, start: Assignment, tolerance: float, deadline: Dead
     if status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
         return Found(None, 0.0, "ilp found nothing")
     proved = status == pulp.LpSolutionOptimal
-    objective = float(pulp.value(program.makespan)) / scale
+    objective = float(pulp.value(program.problem.objective)) / scale
     bound = objective * (1 - tolerance / 2) * CBC_SAFETY if proved else 0.0
     return Found(program.assignment(), bound, "ilp (CBC)")
-
-
-def relaxed_makespan_s(layer: LayerProblem) -> float:
-    """A lower bound for any devices: the program with everything in fractions."""
-    scale = 1000 / float(layer.item_with_charge_s().max())
-    program = Formulation(layer, scale, relaxed=True)
-    if program.solve(None, 0.0, Event()) != pulp.LpSolutionOptimal:
-        return 0.0
-    return float(pulp.value(program.makespan)) / scale * CBC_SAFETY
 
 
 def write_lp(layer: LayerProblem, path: Path) -> None:

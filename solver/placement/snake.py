@@ -11,7 +11,7 @@ from solver.problem import Assignment, LayerProblem
 
 def snake(layer: LayerProblem) -> Assignment:
     """Deal the items, longest first, forwards and backwards over the devices."""
-    order = np.argsort(-layer.item_s.mean(axis=1), kind="stable")
+    order = np.argsort(-layer.blended_s.mean(axis=1), kind="stable")
     rounds, places = np.divmod(np.arange(layer.items), layer.devices)
     full_rounds, left_over = divmod(layer.items, layer.devices)
     width = np.where(rounds < full_rounds, layer.devices, left_over)

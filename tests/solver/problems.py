@@ -3,6 +3,7 @@
 import time
 from itertools import product
 from threading import Event
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -21,20 +22,28 @@ def make_layer(
     equal_counts: bool = False,
     charge: float = 0.3,
     two_valued: bool = False,
+    workloads: int = 1,
+    **rules: Any,
 ) -> LayerProblem:
     """A layer of `items` heads in groups of `group_size`; device types differ by a factor."""
     rng = np.random.default_rng(seed)
-    cost = rng.choice([1.0, 12.0], items) if two_valued else rng.lognormal(0, 1, items)
+    sizes = (workloads, items)
+    cost = rng.choice([1.0, 12.0], sizes) if two_valued else rng.lognormal(0, 1, sizes)
+    weights = np.ones(1) if workloads == 1 else rng.uniform(0.2, 1.0, workloads)
     speed = rng.uniform(0.5, 2.0, types)
     type_of = np.sort(rng.integers(0, types, devices))
     groups = items // group_size
+    item_s = cost[:, :, None] * speed[type_of]
     return LayerProblem(
-        item_s=cost[:, None] * speed[type_of][None, :],
-        group_s=np.full((groups, devices), charge) * speed[type_of][None, :],
-        launch_s=0.1 * speed[type_of],
+        item_s=item_s,
+        part_s=np.zeros_like(item_s),
+        group_s=np.full((workloads, groups, devices), charge) * speed[type_of],
+        launch_s=np.full((workloads, 1), 0.1) * speed[type_of],
+        weights=weights / weights.sum(),
         group_of=np.arange(items) // group_size,
         type_of=type_of,
         equal_counts=equal_counts,
+        **rules,
     )
 
 
@@ -52,6 +61,7 @@ def layers(draw: st.DrawFn, max_items: int = 6, max_devices: int = 3) -> LayerPr
         equal_counts=draw(st.booleans()),
         charge=draw(st.sampled_from([0.0, 0.05, 0.5, 5.0])),
         two_valued=draw(st.booleans()),
+        workloads=draw(st.sampled_from([1, 1, 2, 3])),
     )
 
 
@@ -78,16 +88,17 @@ def make_problem(
     *,
     seed: int = 0,
     charge: float = 0.2,
-    unit: str = "head",
-    equal_counts: bool = False,
+    **rules: Any,
 ) -> PlacementProblem:
     """Several layers of log-normal head costs on identical devices."""
     rng = np.random.default_rng(seed)
+    head_s = rng.lognormal(0, 1, (1, layer_count, heads, 1))
     return PlacementProblem(
-        head_s=rng.lognormal(0, 1, (layer_count, heads, 1)),
-        group_s=np.full((layer_count, kv_heads, 1), charge),
-        launch_s=np.array([0.05]),
+        head_s=head_s,
+        part_s=np.zeros_like(head_s),
+        group_s=np.full((1, layer_count, kv_heads, 1), charge),
+        launch_s=np.full((1, 1), 0.05),
+        weights=np.ones(1),
         type_of=np.zeros(devices, dtype=np.int64),
-        unit=unit,  # type: ignore[arg-type]
-        equal_counts=equal_counts,
+        **rules,
     )

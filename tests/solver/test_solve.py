@@ -1,6 +1,7 @@
 """The driver: never worse than its starts, bounded, anytime, and honest about why it stopped."""
 
 import time
+from dataclasses import replace
 from threading import Event, Timer
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.problem import PlacementProblem
-from solver.solve import HEURISTICS, Progress, Solution, solve
+from solver.solution import Progress, Solution
+from solver.solve import Search, solve
+from solver.start import HEURISTICS
 from tests.solver.problems import make_problem
 
 problems = st.builds(
@@ -33,7 +36,7 @@ def makespan(solution: Solution) -> float:
 def test_auto_is_never_worse_than_any_heuristic_that_obeys_the_rules(
     problem: PlacementProblem,
 ) -> None:
-    best = solve(problem, "auto", 5, 1e-3)
+    best = solve(problem, Search("auto", 1e-3, 5))
     for index, found in enumerate(best.layers):
         layer = problem.layer(index)
         assert layer.allows(found.assignment)
@@ -47,28 +50,29 @@ def test_auto_is_never_worse_than_any_heuristic_that_obeys_the_rules(
 @settings(max_examples=10, deadline=None)
 @given(problems)
 def test_exact_methods_agree_within_their_tolerances(problem: PlacementProblem) -> None:
-    by_cp_sat = solve(problem, "cp_sat", 5, 1e-3)
-    by_ilp = solve(problem, "ilp", 5, 1e-3)
+    by_cp_sat = solve(problem, Search("cp_sat", 1e-3, 5))
+    by_ilp = solve(problem, Search("ilp", 1e-3, 5))
     for a, b in zip(by_cp_sat.layers, by_ilp.layers, strict=True):
         assert max(a.bound.seconds, b.bound.seconds) <= min(a.makespan_s, b.makespan_s) * (1 + 1e-9)
 
 
 def test_relabelling_heads_leaves_the_proved_optimum() -> None:
     problem = make_problem(1, 8, 8, 3, seed=5, charge=0.0)
-    turned = PlacementProblem(
-        problem.head_s[:, ::-1], problem.group_s[:, ::-1], problem.launch_s, problem.type_of
-    )
-    a, b = (solve(p, "cp_sat", 5, 1e-4) for p in (problem, turned))
+    turned = replace(problem, head_s=problem.head_s[:, :, ::-1])
+    a, b = (solve(p, Search("cp_sat", 1e-4, 5)) for p in (problem, turned))
     assert makespan(a) == pytest.approx(makespan(b), rel=2e-4)
 
 
 def test_alike_layers_are_solved_once_and_get_the_same_answer() -> None:
     one = make_problem(1, 16, 4, 4)
-    many = PlacementProblem(
-        one.head_s.repeat(50, axis=0), one.group_s.repeat(50, axis=0), one.launch_s, one.type_of
+    many = replace(
+        one,
+        head_s=one.head_s.repeat(50, axis=1),
+        part_s=one.part_s.repeat(50, axis=1),
+        group_s=one.group_s.repeat(50, axis=1),
     )
     seen: list[Progress] = []
-    solution = solve(many, "cp_sat", 5, 1e-3, seen.append)
+    solution = solve(many, Search("cp_sat", on_progress=seen.append))
     assert len(seen) >= 1
     assert seen[-1].layers == 50
     assert len({layer.makespan_s for layer in solution.layers}) == 1
@@ -76,8 +80,8 @@ def test_alike_layers_are_solved_once_and_get_the_same_answer() -> None:
 
 def test_a_deadline_that_has_passed_still_gives_greedy_with_the_reason() -> None:
     problem = make_problem(4, 32, 8, 8)
-    solution = solve(problem, "cp_sat", 1e-9, 1e-6)
-    greedy = solve(problem, "greedy", 1, 1e-6)
+    solution = solve(problem, Search("cp_sat", 1e-6, 1e-9))
+    greedy = solve(problem, Search("greedy", 1e-6, 1))
     assert makespan(solution) == makespan(greedy)
     assert solution.reason is not None
     assert "cp_sat found nothing better" in solution.reason
@@ -86,7 +90,7 @@ def test_a_deadline_that_has_passed_still_gives_greedy_with_the_reason() -> None
 def test_a_deadline_is_held() -> None:
     problem = make_problem(16, 64, 8, 8, seed=2)
     started = time.monotonic()
-    solve(problem, "cp_sat", 1.0, 0.0)
+    solve(problem, Search("cp_sat", 0.0, 1.0))
     assert time.monotonic() - started < 5  # a second, and room for a loaded machine
 
 
@@ -95,10 +99,10 @@ def test_cancelling_keeps_the_best_so_far() -> None:
     cancelled = Event()
     Timer(0.3, cancelled.set).start()
     started = time.monotonic()
-    solution = solve(problem, "cp_sat", 60, 0.0, cancelled=cancelled)
+    solution = solve(problem, Search("cp_sat", 0.0, 60, cancelled=cancelled))
     assert time.monotonic() - started < 30  # half of what it was given
-    assert makespan(solution) <= makespan(solve(problem, "greedy", 1, 0.0))
+    assert makespan(solution) <= makespan(solve(problem, Search("greedy", 0.0, 1)))
 
 
 def test_heuristics_come_without_a_reason() -> None:
-    assert solve(make_problem(1, 8, 8, 2), "snake", 1, 1e-3).reason is None
+    assert solve(make_problem(1, 8, 8, 2), Search("snake", 1e-3, 1)).reason is None

@@ -40,7 +40,7 @@ def test_a_swap_that_greedy_misses() -> None:
 
 def test_a_swap_that_gathers_two_groups() -> None:
     groups = np.array([0] * 4 + [1] * 4)
-    layer = layer_of([1.0] * 8, 2, group_s=np.full((2, 2), 10.0), group_of=groups)
+    layer = layer_of([1.0] * 8, 2, group_s=np.full((1, 2, 2), 10.0), group_of=groups)
     astray = np.array([0, 0, 0, 1, 1, 1, 1, 0])
     assert layer.makespan(astray) == 24
     assert layer.makespan(exchange(layer, astray, soon())) == 14

@@ -35,13 +35,18 @@ def test_snake_deals_forwards_then_backwards() -> None:
 
 def test_greedy_is_longest_processing_time_first() -> None:
     layer = layer_of([3, 3, 2, 2, 2], 2)
-    assert sorted(layer.loads(greedy(layer)).tolist()) == [5.0, 7.0]
+    assert sorted(layer.loads(greedy(layer))[0]) == [5.0, 7.0]
 
 
 @settings(max_examples=60, deadline=None)
 @given(layers(max_items=6))
 def test_greedy_stays_within_grahams_ratio(layer: LayerProblem) -> None:
-    if layer.identical and not layer.equal_counts and not layer.group_s.any():
+    if (
+        layer.identical
+        and layer.workloads == 1
+        and not layer.equal_counts
+        and not layer.group_s.any()
+    ):
         assert layer.makespan(greedy(layer)) <= (4 / 3) * brute_force(layer) * (1 + 1e-9)
 
 
@@ -52,11 +57,11 @@ def test_greedy_equal_fills_no_device_beyond_its_count() -> None:
 
 
 def test_faster_devices_get_more() -> None:
-    layer = layer_of([1.0] * 9, 2, item_s=np.array([[1.0, 2.0]] * 9), type_of=np.array([0, 1]))
+    layer = layer_of([1.0] * 9, 2, item_s=np.array([[[1.0, 2.0]] * 9]), type_of=np.array([0, 1]))
     assert np.bincount(greedy(layer)).tolist() == [6, 3]
 
 
 def test_a_scattered_placement_is_charged_for_its_copies() -> None:
-    layer = layer_of([1.0] * 4, 2, group_s=np.full((2, 2), 3.0), group_of=np.array([0, 0, 1, 1]))
+    layer = layer_of([1.0] * 4, 2, group_s=np.full((1, 2, 2), 3.0), group_of=np.array([0, 0, 1, 1]))
     assert layer.makespan(np.array([0, 0, 1, 1])) == pytest.approx(5.0)
     assert layer.makespan(np.array([0, 1, 0, 1])) == pytest.approx(8.0)

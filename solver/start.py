@@ -1,0 +1,90 @@
+"""Quick placements of every layer: milliseconds, held outside the exact searches, never lost."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from solver.bounds import quick_bound
+from solver.placement.contiguous import contiguous
+from solver.placement.descent import descend
+from solver.placement.exact import Deadline
+from solver.placement.greedy import charged, greedy, longest_first, room
+from solver.placement.greedy_equal import greedy_equal
+from solver.placement.snake import snake
+from solver.problem import Assignment, LayerProblem
+from solver.request import Method
+from solver.solution import LayerSolution
+
+Heuristic = Callable[[LayerProblem], Assignment]
+HEURISTICS: dict[str, Heuristic] = {
+    "contiguous": contiguous,
+    "snake": snake,
+    "greedy_equal": greedy_equal,
+    "greedy": greedy,
+}
+
+
+def start(
+    layers: Sequence[LayerProblem], method: Method, tolerance: float, deadline: Deadline
+) -> list[LayerSolution]:
+    """The heuristic asked for; greedy for the exact methods; for `auto` the best of all.
+
+    Even `auto` tries no more than contiguous and greedy where those are within the tolerance.
+    """
+    if method != "auto":
+        only = HEURISTICS.get(method, greedy)
+        return [_solution(layer, [only(layer)]) for layer in layers]
+    greedily = longest_first(np.stack([layer.blended_s for layer in layers]), room(layers[0]))
+    plain = [
+        _solution(layer, [contiguous(layer), found])
+        for layer, found in zip(layers, greedily, strict=True)
+    ]
+    if within(plain, tolerance):
+        return plain
+    tried = [
+        _solution(layer, [known.assignment, *_others(layer)])
+        for layer, known in zip(layers, plain, strict=True)
+    ]
+    return _descended(layers, tried, deadline) if additive(layers[0]) else tried
+
+
+def within(solutions: Sequence[LayerSolution], tolerance: float) -> bool:
+    """Whether these layers together are proved within the tolerance."""
+    makespan_s = sum(solution.makespan_s for solution in solutions)
+    bound_s = sum(solution.bound.seconds for solution in solutions)
+    return 1 - bound_s / makespan_s <= tolerance
+
+
+def additive(layer: LayerProblem) -> bool:
+    """Whether a device's load is just the sum of its items': no charge that items share."""
+    return layer.workloads == 1 and (layer.single_groups or not layer.group_s.any())
+
+
+def _others(layer: LayerProblem) -> list[Assignment]:
+    """The remaining starts, whole KV groups among them."""
+    starts = [snake(layer), greedy_equal(layer), charged(layer)]
+    if not layer.single_groups:
+        by_group = layer.by_group()
+        starts += [heuristic(by_group)[layer.group_of] for heuristic in (greedy, snake)]
+    return starts
+
+
+def _solution(layer: LayerProblem, starts: Sequence[Assignment]) -> LayerSolution:
+    """The best of those that obey the counts; contiguous always does."""
+    best = min((s for s in starts if layer.allows(s)), key=layer.makespan, default=starts[0])
+    return LayerSolution(layer.whole(best), layer.makespan(best), quick_bound(layer))
+
+
+def _descended(
+    layers: Sequence[LayerProblem], tried: Sequence[LayerSolution], deadline: Deadline
+) -> list[LayerSolution]:
+    better = descend(
+        np.stack([layer.item_with_charge_s()[0] for layer in layers]),
+        np.stack([solution.assignment for solution in tried]),
+        deadline,
+        swaps_only=layers[0].equal_counts,
+    )
+    return [
+        _solution(layer, [solution.assignment, found])
+        for layer, solution, found in zip(layers, tried, better, strict=True)
+    ]
