@@ -1,0 +1,67 @@
+"""Running PuLP's bundled CBC so that a time-out is told from an optimum and cancelling ends it."""
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import pulp
+
+from solver.placement.exact import Deadline, stopping
+
+Outcome = Literal["optimal", "feasible", "nothing"]
+
+CBC_SAFETY = 1 - 1e-6
+"""CBC accepts variables this far from feasible; its bounds are lowered by as much."""
+
+LEAST_TIME_S = 0.05
+"""CBC needs this long to read a layer's program; with less it is not started."""
+
+
+def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
+    """Solve from the variables' initial values until the gap or the deadline."""
+    if deadline.left_s < LEAST_TIME_S:
+        return "nothing"
+    with (
+        quiet(),
+        TemporaryDirectory(prefix="hplb-cbc-") as folder,
+        stopping(deadline.cancelled, partial(_kill_cbc, folder)),
+    ):
+        cbc = pulp.PULP_CBC_CMD(
+            msg=False, timeLimit=deadline.left_s, gapRel=gap, warmStart=True, threads=1
+        )
+        if not cbc.available():
+            return "nothing"
+        cbc.tmpDir = folder
+        try:
+            problem.solve(cbc)
+        except pulp.PulpSolverError:
+            # Cancelled; or CBC crashed, as 2.10 does when time is up during preprocessing.
+            return "nothing"
+    outcomes: dict[int, Outcome] = {
+        pulp.LpSolutionOptimal: "optimal",
+        pulp.LpSolutionIntegerFeasible: "feasible",
+    }
+    return outcomes.get(problem.sol_status, "nothing")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """PuLP 3.3 announces what 4.0 renames on every call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _kill_cbc(folder: str) -> None:
+    """End the CBC that works in `folder`: PuLP keeps its process to itself, Linux does not."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"cbc") and any(folder.encode() in word for word in words):
+                os.kill(int(entry.name), signal.SIGKILL)

@@ -1,0 +1,215 @@
+"""Wrap-around (McNaughton 1959): fill device after device to one level, cutting items where full.
+
+    R. McNaughton, Scheduling with deadlines and loss functions, Management Science 6 (1959).
+
+Where copies are free that level is the mean load, with at most G - 1 cuts. Here a device also pays
+its launch, a charge for every group it touches and what every part of an item repeats; the least
+level that holds everything is found by Newton's steps and bisection. With at most c devices an
+item, it starts on the first open device from which c of them hold it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from solver.divide.bounds import divided_bound
+from solver.divide.program import cleaned
+from solver.placement.exact import Deadline
+from solver.problem import LayerProblem, Shares
+
+Piece = tuple[int, int, float]
+"""An item, a device, and the share of the item that it does."""
+
+FULL = 1e-9
+"""A device with less room than this share of the level left is full."""
+
+SHARPNESS = 1e-6
+"""How near, relatively, the level found is to the least one for its order."""
+
+MOST_LEVELS = 40
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A layer of identical devices in plain numbers; work is what can be divided."""
+
+    work: list[float]
+    part: list[float]
+    group: list[int]
+    charge: list[float]
+    launch: float
+    devices: int
+    copies: int
+
+    @classmethod
+    def of(cls, layer: LayerProblem) -> "Seconds":
+        """The first workload of a layer."""
+        return cls(
+            work=(layer.item_s - layer.part_s)[0, :, 0].tolist(),
+            part=layer.part_s[0, :, 0].tolist(),
+            group=layer.group_of.tolist(),
+            charge=layer.group_s[0, :, 0].tolist(),
+            launch=float(layer.launch_s[0, 0]),
+            devices=layer.devices,
+            copies=min(layer.max_copies or layer.devices, layer.devices),
+        )
+
+    def some(self, parts: dict[int, float], devices: int) -> "Seconds":
+        """Shares of some items alone, in that order, on so many devices."""
+        return replace(
+            self,
+            work=[self.work[item] * share for item, share in parts.items()],
+            part=[self.part[item] for item in parts],
+            group=[self.group[item] for item in parts],
+            devices=devices,
+            copies=min(self.copies, devices),
+        )
+
+    def mean(self) -> float:
+        """The mean load, every group charged once."""
+        charges = sum(self.charge[group] for group in set(self.group))
+        return self.launch + (sum(self.work) + sum(self.part) + charges) / self.devices
+
+
+def wrap_around(
+    layer: LayerProblem, deadline: Deadline, least_s: float | None = None
+) -> Shares | None:
+    """The best shares over some orders of the items; None without time for one.
+
+    `least_s` bounds the makespan, where known. Several workloads are filled by their weighted
+    seconds.
+    """
+    blended = blend(layer)
+    least_s = least_s or divided_bound(blended).seconds
+    pieces, _ = best_pieces(Seconds.of(blended), least_s, deadline)
+    return None if pieces is None else as_shares(layer, pieces)
+
+
+def best_pieces(
+    seconds: Seconds, least_s: float, deadline: Deadline
+) -> tuple[list[Piece] | None, float]:
+    """The pieces of the order that needs the least level, from `least_s` on, and that level."""
+    best: list[Piece] | None = None
+    best_s = float(np.inf)
+    for order in orders(seconds, least_s):
+        if best_s <= least_s * (1 + 2 * SHARPNESS) or deadline.left_s <= 0:
+            break
+        pieces, level = fill_least(seconds, order, least_s, deadline)
+        if pieces is not None and level < best_s:
+            best, best_s = pieces, level
+    return best, best_s
+
+
+def as_shares(layer: LayerProblem, pieces: Iterable[Piece]) -> Shares:
+    """Pieces as shares `[items, devices]`."""
+    shares = np.zeros((layer.items, layer.devices))
+    for item, device, share in pieces:
+        shares[item, device] += share
+    return cleaned(shares)
+
+
+def blend(layer: LayerProblem) -> LayerProblem:
+    """The layer with the weighted sum of its workloads' seconds as its only workload."""
+    if layer.workloads == 1:
+        return layer
+    arrays = (layer.item_s, layer.part_s, layer.group_s, layer.launch_s)
+    item_s, part_s, group_s, launch_s = (
+        np.tensordot(layer.weights, array, 1)[None] for array in arrays
+    )
+    return replace(
+        layer, item_s=item_s, part_s=part_s, group_s=group_s, launch_s=launch_s, weights=np.ones(1)
+    )
+
+
+def orders(seconds: Seconds, level: float) -> Iterator[list[int]]:
+    """Orders of the items that keep groups together, and longest first for few copies."""
+    items = range(len(seconds.work))
+    members: dict[int, list[int]] = {}
+    for item in sorted(items, key=lambda i: -seconds.work[i]):
+        members.setdefault(seconds.group[item], []).append(item)
+    total = {
+        group: seconds.charge[group] + sum(seconds.work[i] + seconds.part[i] for i in inside)
+        for group, inside in members.items()
+    }
+    falling = sorted(members, key=lambda group: -total[group])
+    by_group = [_best_fit(falling, total, level - seconds.launch), falling, sorted(members)]
+    for groups in by_group:
+        yield [item for group in groups for item in members[group]]
+    yield sorted(items, key=lambda i: -seconds.work[i])
+
+
+def _best_fit(groups: Sequence[int], total: dict[int, float], level: float) -> list[int]:
+    """Always the largest group that still fits the device; where none does, the largest is cut."""
+    waiting, order, room = list(groups), [], level
+    while waiting:
+        chosen = next((g for g in waiting if total[g] <= room * (1 + FULL)), waiting[0])
+        waiting.remove(chosen)
+        order.append(chosen)
+        room -= total[chosen]
+        while room <= FULL * level:
+            room += level
+    return order
+
+
+def fill_least(
+    seconds: Seconds, order: Sequence[int], least_s: float, deadline: Deadline
+) -> tuple[list[Piece] | None, float]:
+    """The pieces at about the least level that holds all items in this order, and the level."""
+    low = level = least_s
+    best: list[Piece] | None = None
+    high = float(np.inf)
+    for _ in range(MOST_LEVELS):
+        if deadline.left_s <= 0:
+            break
+        pieces, unplaced_s = fill(seconds, order, level)
+        if unplaced_s > 0:
+            low = level
+        else:
+            best, high = pieces, level
+        if high - low <= SHARPNESS * low or high == least_s:
+            break
+        step = max(unplaced_s / seconds.devices, SHARPNESS * low)
+        level = low + step if high == np.inf else (low + high) / 2
+    return best, high
+
+
+def fill(seconds: Seconds, order: Sequence[int], level: float) -> tuple[list[Piece], float]:
+    """Fill the devices to `level`: the pieces placed, and the seconds of items that found no room.
+
+    An item starts on the first open device from which at most `copies` of them hold it.
+    """
+    full = FULL * level
+    room = [level - seconds.launch] * seconds.devices
+    held: list[set[int]] = [set() for _ in room]
+    waiting = list(range(seconds.devices))
+    placed: list[Piece] = []
+    unplaced_s = 0.0
+    for item in order:
+        work, part, group = seconds.work[item], seconds.part[item], seconds.group[item]
+        charge = seconds.charge[group]
+        short_s, done = work, False
+        for start in range(len(waiting)):
+            rest, taken = work, []
+            for device in waiting[start:]:
+                usable = room[device] - part - (0.0 if group in held[device] else charge)
+                done = usable >= rest - full
+                if done or usable > full:
+                    takes = rest if done else usable
+                    taken.append((device, takes))
+                    rest -= takes
+                if done or len(taken) == seconds.copies:
+                    break
+            short_s = min(short_s, rest)
+            if done or seconds.copies == seconds.devices:
+                break
+        if not done:
+            unplaced_s += short_s + part + charge
+            continue
+        for device, takes in taken:
+            room[device] -= takes + part + (0.0 if group in held[device] else charge)
+            held[device].add(group)
+            if room[device] <= full:
+                waiting.remove(device)
+            placed.append((item, device, takes / work if work > 0 else 1.0))
+    return placed, unplaced_s

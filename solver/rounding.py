@@ -1,0 +1,60 @@
+"""Divided heads in whole query blocks: what the executors will run, and what is certified."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from profiles.cost.work import budget_blocks
+from solver.divide.rows import RowGrid, polish_rows, realise_each
+from solver.problem import Floats, PlacementProblem
+from solver.scenarios import Scenario
+from solver.solution import LayerSolution
+
+POLISHED_PAIRS = 4096
+"""Heads times devices of a layer up to which boundaries are shifted row by row."""
+
+LITTLE = 1e-4
+"""Rounding that costs less than this share of a layer's makespan is left as it is."""
+
+
+def rounded(
+    problem: PlacementProblem,
+    solutions: Sequence[LayerSolution],
+    steps: Sequence[Scenario],
+    *,
+    may_undo: bool,
+) -> Floats:
+    """The shares each workload realises, `[workloads, layers, heads, devices]`.
+
+    `problem` is by head, as the solutions are. The first workload's are exactly in whole rows;
+    they are what the plan states and the others round. With `may_undo` a layer that rounding makes
+    worse than its whole placement is left undivided.
+    """
+    grids = [_grid(step) for step in steps]
+    realised = []
+    for index, solution in enumerate(solutions):
+        layer, wanted = problem.layer(index), solution.shares
+        each = realise_each(wanted, grids, index)
+        before_s = layer.objective(layer.loads_of_shares(wanted))
+        after_s = layer.objective(layer.loads_of_shares(each))
+        if after_s > before_s * (1 + LITTLE) and wanted.size <= POLISHED_PAIRS:
+            wanted = polish_rows(layer, wanted, grids, index)
+            each = realise_each(wanted, grids, index)
+        # The others round what the plan will state: the first workload's shares.
+        stated = each[0]
+        each = np.stack([stated, *realise_each(stated, grids, index)[1:]])
+        if may_undo and solution.whole is not None:
+            whole = np.broadcast_to(layer.whole(solution.whole), each.shape)
+            each = min(each, whole, key=lambda s: layer.objective(layer.loads_of_shares(s)))
+        realised.append(each)
+    return np.stack(realised, axis=1)
+
+
+def _grid(step: Scenario) -> RowGrid:
+    workload = step.workload
+    return RowGrid(
+        budget_blocks=budget_blocks(step.budgets.tokens.astype(np.float64), workload),
+        query_blocks=workload.context_blocks,
+        batch_size=workload.batch_size,
+        phase=workload.phase,
+    )

@@ -1,0 +1,136 @@
+"""Divided placements: never worse than whole ones, never below their bound, rules kept."""
+
+import time
+from threading import Event
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from solver.divide.cheapest import Prices, cheapest, least_makespan
+from solver.divide.divide import divide
+from solver.divide.nodes import cross_node_copies, over_nodes
+from solver.divide.retreat import retreat
+from solver.divide.transfers import transfers
+from solver.placement.exact import Deadline
+from solver.problem import LayerProblem, Shares
+from solver.solution import Bound
+from tests.solver.divide.problems import divisible_layers, make_divisible, soon
+
+TOLERANCE = 1e-3
+NOTHING = Bound(0.0, "nothing known")
+
+
+def reached_s(layer: LayerProblem, shares: Shares) -> float:
+    return layer.objective(layer.loads_of_shares(shares))
+
+
+def check(layer: LayerProblem, shares: Shares) -> None:
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-9)
+    assert (shares >= 0).all()
+    if layer.max_copies is not None:
+        assert (shares > 0).sum(axis=1).max() <= layer.max_copies
+
+
+def random_whole(layer: LayerProblem, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, layer.devices, layer.items)
+
+
+@settings(max_examples=40, deadline=None)
+@given(divisible_layers())
+def test_never_worse_than_whole_and_never_below_the_bound(layer: LayerProblem) -> None:
+    whole = random_whole(layer)
+    solution = divide(layer, whole, NOTHING, TOLERANCE, soon(0.2))
+    check(layer, solution.shares)
+    assert solution.makespan_s <= layer.makespan(whole) * (1 + 1e-12)
+    assert solution.makespan_s == pytest.approx(reached_s(layer, solution.shares))
+    assert 0 < solution.bound.seconds <= solution.makespan_s
+
+
+@pytest.mark.parametrize("workloads", [1, 2])
+@pytest.mark.parametrize("types", [1, 3])
+def test_it_gains_on_every_kind_of_layer(workloads: int, types: int) -> None:
+    layer = make_divisible(16, 4, 4, workloads=workloads, types=types, charge=0.05, part=0.01)
+    whole = layer.item_s[0].argmin(axis=1)
+    solution = divide(layer, whole, NOTHING, TOLERANCE, soon(0.5))
+    assert solution.gap < 0.1
+    assert solution.makespan_s < 0.8 * layer.makespan(whole)
+
+
+def test_whole_stays_where_dividing_gains_too_little() -> None:
+    layer = make_divisible(4, 1, 2, charge=0.0, launch=0.0)
+    layer.item_s[0] = np.array([1.0, 1.0, 1.0, 1.0005])[:, None]
+    whole = np.array([0, 0, 1, 1])
+    solution = divide(layer, whole, NOTHING, TOLERANCE, soon())
+    np.testing.assert_array_equal(solution.shares, layer.whole(whole))
+
+
+def test_a_cancelled_search_returns_what_it_was_given() -> None:
+    cancelled = Event()
+    cancelled.set()
+    layer = make_divisible(32, 4, 8)
+    whole = random_whole(layer)
+    solution = divide(layer, whole, NOTHING, TOLERANCE, Deadline(time.monotonic() + 9, cancelled))
+    assert solution.makespan_s == pytest.approx(layer.makespan(whole))
+
+
+@settings(max_examples=30, deadline=None)
+@given(divisible_layers(types=3))
+def test_transfers_and_retreat_never_lose(layer: LayerProblem) -> None:
+    start = layer.whole(random_whole(layer))
+    moved = transfers(layer, start, soon())
+    check(layer, moved)
+    assert reached_s(layer, moved) <= reached_s(layer, start)
+    allowed = 1.1 * reached_s(layer, moved)
+    fewer = retreat(layer, moved, allowed, soon())
+    check(layer, fewer)
+    assert reached_s(layer, fewer) <= allowed
+    assert (fewer > 0).sum() <= (moved > 0).sum()
+
+
+def test_retreat_gives_up_a_needless_part() -> None:
+    layer = make_divisible(2, 1, 2, charge=0.0, launch=0.0)
+    layer.item_s[0] = 1.0
+    scattered = np.array([[0.5, 0.5], [0.5, 0.5]])
+    assert (retreat(layer, scattered, 0.0, soon()) > 0).sum() == 2
+
+
+def test_the_program_finds_the_least_makespan_and_proves_it() -> None:
+    """Heads of 3, 1, 1 and 3 in two groups on two devices: whole groups make 4 and a charge."""
+    layer = make_divisible(4, 2, 2, charge=0.5, launch=0.1)
+    layer.item_s[0] = np.array([3.0, 1, 1, 3])[:, None]
+    charge, launch = layer.group_s[0, 0, 0], layer.launch_s[0, 0]
+    start = np.full((4, 2), 0.5)
+    found = least_makespan(layer, start, np.full(1, 4.0), TOLERANCE, soon())
+    optimum = 4 + charge + launch
+    assert reached_s(layer, found.shares) == pytest.approx(optimum, rel=TOLERANCE)
+    assert found.bound is not None
+    assert optimum * (1 - 2 * TOLERANCE) <= found.bound.seconds <= optimum
+
+
+def test_the_program_finds_the_cheapest_within_a_limit() -> None:
+    layer = make_divisible(4, 2, 2, charge=0.5, part=0.02, launch=0.1)
+    start = np.full((4, 2), 0.5)
+    limit_s = reached_s(layer, start)
+    found = cheapest(layer, start, np.zeros(1), limit_s, soon())
+    check(layer, found)
+    assert reached_s(layer, found) <= limit_s
+    prices = Prices.in_seconds(layer)
+    assert prices.of(layer, found) < prices.of(layer, start)
+
+
+def test_nodes_are_balanced_and_few_groups_cross() -> None:
+    layer = make_divisible(128, 1, 96, charge=0.0, launch=0.05)
+    shares = over_nodes(layer, 8, soon())
+    assert shares is not None
+    check(layer, shares)
+    mean = layer.launch_s[0, 0] + layer.item_s[0, :, 0].sum() / 96
+    assert reached_s(layer, shares) <= 1.02 * mean
+    assert cross_node_copies(layer, shares, 8) <= 6  # wrap-around alone crosses 11 borders
+
+
+def test_divide_over_nodes_obeys_its_rules() -> None:
+    layer = make_divisible(16, 2, 12, charge=0.02, part=0.01, max_copies=3)
+    solution = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(1), node_size=4)
+    check(layer, solution.shares)
+    assert solution.gap < 0.2
