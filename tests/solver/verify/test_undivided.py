@@ -1,30 +1,16 @@
-"""The verifier finds every lie that is told to it."""
+"""Lies about whole heads under one workload."""
 
 import copy
-import hashlib
-import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from solver.plan import Rules
 from solver.verify import verify
-from tests.solver.profiles import budgets_profile, plan_of
+from tests.solver.verify.handmade import Json, handmade, sealed
+from tests.solver.verify.lies import Lies, add, set_to, told
 
-Json = dict[str, Any]
-HONEST: Json = json.loads(plan_of(budgets_profile(), gpus=3, method="greedy").model_dump_json())
-
-
-def sealed(plan: Json) -> Json:
-    """Give a tampered plan the id of its content, so that only the lie itself can be found."""
-    content = {k: v for k, v in plan.items() if k not in ("id", "solve_s", "created_at")}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return {**plan, "id": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def test_an_honest_plan_is_accepted() -> None:
-    assert verify(HONEST) == []
-    assert verify(sealed(HONEST)) == []
+HONEST = handmade()
+REPORTS = ("memory", "moving", "filled", "elsewhere", "nodes")
 
 
 def test_a_changed_content_breaks_the_id() -> None:
@@ -32,19 +18,29 @@ def test_a_changed_content_breaks_the_id() -> None:
     assert any("SHA-256" in fault for fault in verify(plan))
 
 
+def test_timings_do_not_count_towards_the_id() -> None:
+    assert verify({**HONEST, "solve_s": 3.0, "created_at": "today"}) == []
+
+
+def test_a_plan_from_before_the_options_is_accepted() -> None:
+    """It lacks their fields, and its id is that of the content without them."""
+    added = {"divisions", "weight", "other_workloads", *REPORTS}
+    old = {name: value for name, value in HONEST.items() if name not in added}
+    old["costs"] = {name: value for name, value in old["costs"].items() if name != "part_s"}
+    old["rules"] = {name: old["rules"][name] for name in ("unit", "equal_counts")}
+    old["layers"] = [
+        {
+            **layer,
+            "heads": [[{"device": part["device"]} for part in head] for head in layer["heads"]],
+        }
+        for layer in old["layers"]
+    ]
+    assert verify(sealed(old)) == []
+
+
 def other_device(plan: Json) -> None:
     entry = plan["layers"][0]["heads"][0][0]
     entry["device"] = (entry["device"] + 1) % 3
-
-
-def set_to(value: object, *path: str | int) -> Callable[[Json], None]:
-    def change(plan: Json) -> None:
-        target: Any = plan
-        for step in path[:-1]:
-            target = target[step]
-        target[path[-1]] = value
-
-    return change
 
 
 def raise_bound(plan: Json) -> None:
@@ -52,10 +48,12 @@ def raise_bound(plan: Json) -> None:
     layer["bound"], layer["lower_bound_s"] = "mean load", layer["makespan_s"]
 
 
-LIES: dict[str, tuple[Callable[[Json], None], str]] = {
+LIES: Lies = {
     "a head moved": (other_device, "recomputed"),
     "a device that is not there": (set_to(7, "layers", 0, "heads", 0, 0, "device"), "not among"),
     "half a head": (set_to(0.5, "layers", 0, "heads", 0, 0, "share"), "do not add up"),
+    "nothing of a head": (set_to(0.0, "layers", 0, "heads", 0, 0, "share"), "not positive"),
+    "a head on no device": (set_to([], "layers", 0, "heads", 0), "do not add up"),
     "a head left out": (lambda p: p["layers"][0]["heads"].pop(), "heads: not of shape (8,)"),
     "a layer left out": (lambda p: p["layers"].pop(), "layers: not of shape (3,)"),
     "a load left out": (lambda p: p["layers"][1]["loads_s"].pop(), "layers.1.loads_s"),
@@ -67,13 +65,16 @@ LIES: dict[str, tuple[Callable[[Json], None], str]] = {
         "costs.head_s",
     ),
     "an unknown type of device": (set_to("tpu", "devices", 0), "device_types"),
+    "groups of unequal size": (set_to(3, "architecture", "kv_heads"), "not a multiple"),
     "anything is optimal": (set_to(5.0, "tolerance"), "tolerance"),
     "a bound its proof does not give": (raise_bound, "which gives"),
     "the same device twice": (
-        lambda p: p["layers"][0]["heads"].__setitem__(
-            0, [{"device": 0, "share": 0.5}, {"device": 0, "share": 0.5}]
-        ),
+        set_to([{"device": 0, "share": 0.5}] * 2, "layers", 0, "heads", 0),
         "twice",
+    ),
+    "a head divided": (
+        set_to([{"device": d, "share": 0.5} for d in (0, 1)], "layers", 0, "heads", 0),
+        "not divisible",
     ),
     "a smaller load": (set_to(0.0, "layers", 1, "loads_s", 0), "device 0: load"),
     "a smaller layer makespan": (set_to(1e-9, "layers", 1, "makespan_s"), "makespan"),
@@ -85,29 +86,31 @@ LIES: dict[str, tuple[Callable[[Json], None], str]] = {
     "a smaller bubble": (set_to(0.0, "bubble_ratio"), "bubble_ratio"),
     "no imbalance": (set_to(1.0, "imbalance"), "imbalance"),
     "imbalance withheld": (set_to(None, "imbalance"), "imbalance"),
-    "fewer copies": (set_to(0, "kv_copies", 0), "kv_copies"),
-    "fewer bytes": (set_to(0, "kv_bytes", 0), "kv_bytes"),
+    "fewer copies": (add(-1, "kv_copies", 0), "kv_copies"),
+    "fewer bytes": (add(-1, "kv_bytes", 0), "kv_bytes"),
     "stock compatible": (set_to(True, "stock_compatible"), "stock_compatible"),
     "a budget of half a block": (set_to(100, "budgets", 0, 0), "whole blocks"),
     "a budget above the context": (set_to(8256, "budgets", 0, 0), "whole blocks"),
     "cheaper heads": (set_to(0.0, "costs", "head_s", 0, 0, 0), "recomputed"),
     "groups kept whole": (set_to("kv_group", "rules", "unit"), "several devices"),
+    "copies for free": (set_to("free", "rules", "copies"), "group_s charges"),
+    "a division": (set_to([1, 0, 0], "divisions"), "divisions 1, counted 0"),
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_every_lie_is_found(lie: str) -> None:
     tamper, words = LIES[lie]
-    plan = copy.deepcopy(HONEST)
-    tamper(plan)
-    assert any(words in fault for fault in verify(sealed(plan))), verify(sealed(plan))
+    faults = told(HONEST, tamper)
+    assert any(words in fault for fault in faults), faults
 
 
-def test_unequal_counts_are_found() -> None:
-    lopsided = budgets_profile(layers=1, heads=4)
-    heads = lopsided.heads.model_copy(update={"tokens": [[8192.0, 64.0, 64.0, 64.0]]})
-    free = plan_of(lopsided.model_copy(update={"heads": heads}), gpus=2, method="greedy")
-    plan: Json = json.loads(free.model_dump_json())
-    assert sum(h[0]["device"] == 0 for h in plan["layers"][0]["heads"]) == 1
-    plan["rules"]["equal_counts"] = True
-    assert any("equal_counts" in fault for fault in verify(sealed(plan)))
+@pytest.mark.parametrize("unit", ["head", "kv_group"])
+def test_unequal_counts_are_found(unit: str) -> None:
+    equal = Rules.model_validate({"unit": unit, "equal_counts": True})
+    assert verify(handmade(equal)) == []
+    free = handmade(equal.model_copy(update={"equal_counts": False}), seed=2)
+    assert any(
+        "equal_counts, but devices have" in fault
+        for fault in told(free, set_to(True, "rules", "equal_counts"))
+    )

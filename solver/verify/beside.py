@@ -1,0 +1,66 @@
+"""What a plan says beside its placement: nodes, moving, filled budgets, the other deployment."""
+
+import math
+
+from solver.verify.fields import Json
+from solver.verify.loads import RELATIVE
+from solver.verify.rules import Pairs
+
+
+def beside(plan: Json, pairs: list[Pairs]) -> list[str]:
+    """Every report that the plan has, as far as it follows from the plan."""
+    faults = []
+    if plan["nodes"] is not None:
+        faults += [f"nodes: {fault}" for fault in _nodes(plan, pairs)]
+    if plan["moving"] is not None:
+        faults += [f"moving: {fault}" for fault in _moving(plan)]
+    if plan["filled"] is not None:
+        faults += [f"filled: {fault}" for fault in _filled(plan["filled"])]
+    if plan["elsewhere"] is not None:
+        faults += [f"elsewhere: {fault}" for fault in _elsewhere(plan)]
+    return faults
+
+
+def _nodes(plan: Json, pairs: list[Pairs]) -> list[str]:
+    """Nodes are runs of `size` devices; a group is copied to every node that has any of it."""
+    report, devices = plan["nodes"], len(plan["devices"])
+    size, groups = report["size"], plan["architecture"]["kv_heads"]
+    if devices % size:
+        return [f"size {size} does not divide the {devices} devices"]
+    faults = []
+    if report["replicas"] != devices // size:
+        faults.append(f"replicas {report['replicas']}, but there are {devices // size} nodes")
+    for index, (claimed, here) in enumerate(zip(report["cross_node_copies"], pairs, strict=True)):
+        counted = len({(group, device // size) for group, device in here}) - groups
+        if claimed != counted:
+            faults.append(f"layer {index}: cross_node_copies {claimed}, counted {counted}")
+    if report["replica_lower_bound_s"] > report["replica_makespan_s"] * (1 + RELATIVE):
+        faults.append("replica_lower_bound_s is above replica_makespan_s")
+    return faults
+
+
+def _moving(plan: Json) -> list[str]:
+    report = plan["moving"]
+    gain_s = report["current_makespan_s"] - plan["makespan_s"]
+    slack_s = RELATIVE * max(report["current_makespan_s"], plan["makespan_s"])
+    if report["kept"] or math.isclose(report["gain_s"], gain_s, rel_tol=1e-6, abs_tol=slack_s):
+        return []
+    return [f"gain_s {report['gain_s']}, recomputed {gain_s}"]
+
+
+def _filled(report: Json) -> list[str]:
+    return [
+        f"{name} falls from {report[name][0]} to {report[name][1]}"
+        for name in ("recovery_mean", "recovery_min")
+        if report[name][1] < report[name][0] - RELATIVE
+    ]
+
+
+def _elsewhere(plan: Json) -> list[str]:
+    report = plan["elsewhere"]
+    faults = []
+    if report["deployment"] == plan["workload"]["deployment"]:
+        faults.append(f"{report['deployment']} is the plan's own deployment")
+    if report["lower_bound_s"] > report["replanned_s"] * (1 + RELATIVE):
+        faults.append("lower_bound_s is above replanned_s")
+    return faults

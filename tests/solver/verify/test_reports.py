@@ -1,0 +1,97 @@
+"""Lies about memory, nodes, moving, filled budgets and the other deployment."""
+
+import pytest
+
+from solver.plan import Elsewhere, Filled, Moving
+from solver.verify import verify
+from tests.solver.verify.handmade import DIVIDED, Json, handmade, sealed
+from tests.solver.verify.lies import Lies, add, set_to, told
+
+FULL = handmade(
+    DIVIDED, types=("h200",) * 4, deployment="tensor_parallel", retention="full", node_size=2
+)
+EVICTING = handmade(DIVIDED, seed=1, retention="budget")
+
+
+def reported() -> Json:
+    """The full plan with everything else that a plan may report."""
+    reports = {
+        "moving": Moving(
+            current_plan="c" * 64,
+            bytes=1000,
+            seconds=0.1,
+            amortise_steps=100,
+            current_makespan_s=FULL["makespan_s"] + 0.25,
+            gain_s=0.25,
+            kept=False,
+        ),
+        "filled": Filled(added_tokens=640, recovery_mean=(0.9, 0.95), recovery_min=(0.5, 0.5)),
+        "elsewhere": Elsewhere(
+            deployment="disaggregated", makespan_s=0.3, replanned_s=0.2, lower_bound_s=0.1
+        ),
+    }
+    return sealed({**FULL, **{name: r.model_dump(mode="json") for name, r in reports.items()}})
+
+
+HONEST = reported()
+LIES: Lies = {
+    "a byte of weights": (add(-1, "memory", "weight_bytes", 0), "memory: weight_bytes of device 0"),
+    "weights of another deployment": (
+        set_to("disaggregated", "workload", "deployment"),
+        "memory: weight_bytes",
+    ),
+    "a byte of K/V": (add(-1, "memory", "kv_bytes", 3), "memory: kv_bytes of device 3"),
+    "a byte above the limit": (add(-1, "memory", "limit_bytes", 1), "memory: device 1:"),
+    "a smaller batch": (set_to(1, "memory", "batch_size"), "memory: kv_bytes"),
+    "a shorter context": (set_to(64, "memory", "context_tokens"), "memory: kv_bytes"),
+    "evicting keys": (set_to("budget", "memory", "kv_retention"), "memory: kv_bytes"),
+    "the limit of a device left out": (
+        lambda p: p["memory"]["limit_bytes"].pop(),
+        "memory.limit_bytes: not of shape",
+    ),
+    "fewer copies across nodes": (add(-1, "nodes", "cross_node_copies", 0), "cross_node_copies"),
+    "copies of a layer left out": (
+        lambda p: p["nodes"]["cross_node_copies"].pop(),
+        "nodes.cross_node_copies",
+    ),
+    "nodes of another size": (set_to(4, "nodes", "size"), "cross_node_copies"),
+    "nodes that do not fit": (set_to(3, "nodes", "size"), "does not divide"),
+    "replicas too many": (set_to(3, "nodes", "replicas"), "replicas 3, but there are 2 nodes"),
+    "a replica below its bound": (
+        set_to(1e-6, "nodes", "replica_makespan_s"),
+        "replica_lower_bound_s",
+    ),
+    "more gained": (add(0.1, "moving", "gain_s"), "moving: gain_s"),
+    "a slower plan to leave": (add(0.1, "moving", "current_makespan_s"), "moving: gain_s"),
+    "bytes gained by moving": (set_to(-1, "moving", "bytes"), "moving.bytes"),
+    "time gained by moving": (set_to(-0.1, "moving", "seconds"), "moving.seconds"),
+    "recovery lost": (set_to([0.95, 0.9], "filled", "recovery_mean"), "filled: recovery_mean"),
+    "the least recovery lost": (set_to([0.5, 0.4], "filled", "recovery_min"), "recovery_min falls"),
+    "tokens taken away": (set_to(-64, "filled", "added_tokens"), "filled.added_tokens"),
+    "before without after": (set_to([0.9], "filled", "recovery_mean"), "filled.recovery_mean"),
+    "better than proved elsewhere": (set_to(0.05, "elsewhere", "replanned_s"), "elsewhere: lower"),
+    "elsewhere is here": (
+        set_to("tensor_parallel", "elsewhere", "deployment"),
+        "the plan's own deployment",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_every_lie_is_found(lie: str) -> None:
+    tamper, words = LIES[lie]
+    faults = told(HONEST, tamper)
+    assert any(words in fault for fault in faults), faults
+
+
+def test_a_placement_that_is_kept_forgoes_the_gain() -> None:
+    kept = {**HONEST["moving"], "kept": True, "gain_s": 0.01}
+    assert verify(sealed({**HONEST, "moving": kept})) == []
+
+
+def test_budgets_kept_are_those_on_the_device() -> None:
+    """Every head keeps its whole budget, so a larger one is seen wherever it is hungriest."""
+    assert EVICTING["memory"]["weight_bytes"] == [0, 0, 0]
+    faults = told(EVICTING, set_to("full", "memory", "kv_retention"))
+    assert faults
+    assert all(fault.startswith("memory: ") for fault in faults), faults
