@@ -12,7 +12,7 @@ from api import errors
 from api.auth import BearerKey
 from api.limits import BodyLimit
 from api.metrics import HttpMetrics
-from api.routes import deployments, measurements, nodes, operations, plans, profiles
+from api.routes import deployments, measurements, nodes, operations, plans, profiles, solves
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
@@ -30,7 +30,6 @@ class Application(FastAPI):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    service.notifier.bind()
     service.refiner.start()
     yield
     service.stop()
@@ -58,7 +57,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     # The middleware is what asks for the key; this tells readers of the OpenAPI document.
     shown = [Depends(HTTPBearer(auto_error=False))] if key else []
     told = errors.documented(401) if key else {}
-    for part in (plans, profiles, nodes, deployments, measurements, operations):
+    for part in (plans, solves, profiles, nodes, deployments, measurements, operations):
         app.include_router(part.router, dependencies=shown, responses=told)
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
     if key:

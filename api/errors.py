@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 20
-OWN_FIELD = re.compile(r"([a-z_.]+): (.*)", re.DOTALL)
+OWN_FIELDS = re.compile(r"([a-z_.]+(?:, [a-z_.]+)*): (.*)", re.DOTALL)
 
 
 class FieldError(BaseModel):
@@ -62,6 +62,30 @@ def bad_field(field: str, message: str) -> Problem:
     return Problem(422, f"{field}: {message}", {field: message})
 
 
+def as_problem(error: Exception) -> Problem:
+    """What an error is answered with, wherever it came up."""
+    match error:
+        case Problem():
+            return error
+        case HTTPException():
+            return Problem(error.status_code, str(error.detail), headers=error.headers)
+        case HplbError():
+            field, _colon, rest = str(error).partition(": ")
+            return Problem(422, str(error), {field: rest} if rest and " " not in field else None)
+        case OperationalError():
+            log.error("database_error", error=str(error))
+            detail = "the database does not answer; nothing was changed"
+            return Problem(503, detail, headers={"Retry-After": "1"})
+        case _:
+            log.error("unexpected_error", error=repr(error))
+            return Problem(500, "an unexpected error; the server's log has the details")
+
+
+def body_of(problem: Problem) -> ProblemBody:
+    """A problem in RFC 9457's form."""
+    return _body(problem.status_code, str(problem.detail), problem.fields)
+
+
 def problem_response(
     status: int,
     detail: str,
@@ -69,10 +93,14 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The response itself, for where no exception can be raised."""
-    body = ProblemBody(
+    body = _body(status, detail, errors).model_dump_json(exclude_none=True)
+    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def _body(status: int, detail: str, errors: Sequence[FieldError]) -> ProblemBody:
+    return ProblemBody(
         title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors) or None
     )
-    return Response(body.model_dump_json(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -92,34 +120,15 @@ def problem_schemas() -> dict[str, Any]:
 
 def install(app: FastAPI) -> None:
     """Answer every kind of error with a problem."""
-    app.add_exception_handler(HTTPException, _http)
+    for kind in (HTTPException, HplbError, OperationalError, Exception):
+        app.add_exception_handler(kind, _answer)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HplbError, _bad_input)
-    app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(Exception, _unexpected)
 
 
-def _http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    fields = error.fields if isinstance(error, Problem) else []
-    return problem_response(error.status_code, str(error.detail), fields, error.headers)
-
-
-def _bad_input(_: Request, error: Exception) -> Response:
-    field, _colon, rest = str(error).partition(": ")
-    named = [FieldError(field=field, message=rest)] if rest and " " not in field else []
-    return problem_response(422, str(error), named)
-
-
-def _database(_: Request, error: Exception) -> Response:
-    log.error("database_error", error=str(error))
-    detail = "the database does not answer; nothing was changed"
-    return problem_response(503, detail, headers={"Retry-After": "1"})
-
-
-def _unexpected(_: Request, error: Exception) -> Response:
-    log.error("unexpected_error", error=repr(error))
-    return problem_response(500, "an unexpected error; the server's log has the details")
+def _answer(_: Request, error: Exception) -> Response:
+    problem = as_problem(error)
+    detail = str(problem.detail)
+    return problem_response(problem.status_code, detail, problem.fields, problem.headers)
 
 
 def _invalid(_: Request, error: Exception) -> Response:
@@ -141,10 +150,11 @@ def _field_errors(faults: Sequence[Any], body: object) -> list[FieldError]:
             continue
         keys = _keys(path, fault["type"], body) if place == "body" else [*map(str, path)]
         message = str(fault["msg"]).removeprefix("Value error, ")
-        # A rule over several values names its field itself: `gpus: give either ...`.
-        if named := OWN_FIELD.match(message) if fault["type"] == "value_error" else None:
-            keys, message = [*keys, named[1]], named[2]
-        found.append(FieldError(field=".".join(keys) or "body", message=message))
+        # A rule over several values names its fields itself: `gpus: give either ...`.
+        named = OWN_FIELDS.match(message) if fault["type"] == "value_error" else None
+        own, message = (named[1].split(", "), named[2]) if named else ([], message)
+        for path_of in [[*keys, name] for name in own] or [keys]:
+            found.append(FieldError(field=".".join(path_of) or "body", message=message))
     return found[:MAX_FIELD_ERRORS]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from solver.figures import bubble_ratio
 from solver.plan import Plan
+from solver.predict import planned_problem, planned_shares
 from solver.problem import Floats
 
 DRIFT_LIMITS = (0.1, 10.0)
@@ -34,14 +35,21 @@ class Predicted:
 
 
 def planned_loads(plan: Plan) -> Floats:
-    """Predicted seconds, [layers, devices]."""
-    return np.array([layer.loads_s for layer in plan.layers])
+    """Predicted seconds of the workload that is run, the plan's first, [layers, devices]."""
+    if not plan.other_workloads:
+        return np.array([layer.loads_s for layer in plan.layers])
+    problem = planned_problem(plan)
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    return np.array(
+        [layer.loads_of_shares(planned_shares(plan, i))[0] for i, layer in enumerate(layers)]
+    )
 
 
 def predict(plan: Plan, layers: Sequence[int]) -> Predicted:
     """Makespan and bubble of some layers of a plan."""
     loads = planned_loads(plan)[list(layers)]
-    return Predicted(float(loads.max(axis=1).sum()), bubble_ratio(loads))
+    makespans = loads.max(axis=1)
+    return Predicted(float(makespans.sum()), bubble_ratio(loads, makespans))
 
 
 def measure(
@@ -65,7 +73,8 @@ def measure(
     for pair, values in seconds.items():
         loads[pair] = np.median(values)
     busy = np.where(loaded, np.nan_to_num(loads), 0.0)[run]
-    return Measured(rounds, loads, float(busy.max(axis=1).sum()), bubble_ratio(busy))
+    makespans = busy.max(axis=1)
+    return Measured(rounds, loads, float(makespans.sum()), bubble_ratio(busy, makespans))
 
 
 def prediction_error(plan: Plan, layers: Sequence[int], measured: Measured) -> float:

@@ -1,27 +1,26 @@
-"""Tells long polls that something changed, without a thread or a connection per waiter."""
+"""Tells coroutines that something changed, without a thread or a connection per waiter."""
 
 import asyncio
 from contextlib import suppress
+from threading import Lock
 
 
 class Notifier:
-    """`changed()` from any thread wakes every waiter on the event loop; `close()` ends them."""
+    """`changed()` from any thread wakes every waiter, on whatever loop; `close()` ends them."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._event = asyncio.Event()
+        self._lock = Lock()
+        self._events: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
         self.closed = False
 
-    def bind(self) -> None:
-        """Call on the event loop before anything waits."""
-        self._loop = asyncio.get_running_loop()
-
     def changed(self) -> None:
-        """Wake every waiter."""
-        if self._loop is not None:
+        """Wake every waiter; without any it costs next to nothing."""
+        with self._lock:
+            waited_for, self._events = self._events, {}
+        for loop, event in waited_for.items():
             # The loop may be gone where the last measurements are still being worked on.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake)
+                loop.call_soon_threadsafe(event.set)
 
     def close(self) -> None:
         """Wake every waiter for good: the service stops."""
@@ -30,11 +29,8 @@ class Notifier:
 
     def next_change(self) -> asyncio.Event:
         """Set at the next change. Take it before looking, or a change in between is missed."""
-        return self._event
-
-    def _wake(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
+        with self._lock:
+            return self._events.setdefault(asyncio.get_running_loop(), asyncio.Event())
 
 
 async def wait_for(event: asyncio.Event, timeout_s: float) -> None:

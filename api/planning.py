@@ -1,27 +1,28 @@
-"""Answers a plan request: from the store, or by a solve in a bounded pool off the event loop."""
+"""Answers a plan request: from the store, or by a solve in a bounded pool off the event loop.
 
-import asyncio
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+Equal requests share one solve. It goes on while somebody waits for it or has asked to be answered
+later; cut short, its best plan so far is kept but answers no request.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from threading import BoundedSemaphore, Event, Lock, Thread
+from threading import Lock
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from api.errors import Problem, bad_field
+from api.errors import Problem, as_problem, not_found
+from api.lookup import Task, look_up
+from api.making import Maker, abandoned
 from api.metrics import Metrics
-from api.store import plans, profiles, rates
+from api.pool import Pool
+from api.registry import Registry
+from api.solve import Ended, Outcome, Solve
+from api.store import plans
 from api.store.database import Database
-from profiles.cost.rates import Rates
-from profiles.device import device_names
-from profiles.model import ModelProfile
 from solver.plan import Plan
-from solver.planner import make_plan
 from solver.request import PlanRequest
 
 log = structlog.get_logger()
@@ -31,13 +32,11 @@ LOOK_FOR_CLIENT_S = 0.5
 
 
 @dataclass(frozen=True)
-class Task:
-    """A request with everything it refers to looked up."""
+class Answer:
+    """A stored plan: its id and its JSON."""
 
-    request: PlanRequest
-    profile: ModelProfile
-    rates: Mapping[str, Rates]
-    digest: str
+    plan_id: str
+    body: str
 
 
 class Planning:
@@ -52,124 +51,163 @@ class Planning:
         clock: Callable[[], float],
     ) -> None:
         self._database = database
-        self._metrics = metrics
-        self._clock = clock
-        self._slots = BoundedSemaphore(workers)
-        self._room = workers + queue
+        self._maker = Maker(database, metrics, clock)
+        self._pool = Pool(workers, queue)
+        self._solves = Registry(clock)
         self._lock = Lock()
-        self._running: set[Event] = set()
         self._stopping = False
+        metrics.scrape(self._pool.gauges)
 
-    async def answer(self, request: PlanRequest, client: Request) -> str:
-        """The plan's JSON. A client that goes away cancels its solve."""
+    async def answer(self, request: PlanRequest, client: Request) -> Answer:
+        """The plan, however long it takes; a solve that no client waits for any more is ended."""
         task, stored = await run_in_threadpool(self._look_up, request)
         if stored is not None:
             return stored
-        cancel = self._admit()
-        solve = asyncio.wrap_future(self._submit(task, cancel))
+        solve = self._join(task, detached=False)
         try:
-            while not (await asyncio.wait({solve}, timeout=LOOK_FOR_CLIENT_S))[0]:
-                if await client.is_disconnected():
-                    cancel.set()
-        except asyncio.CancelledError:
-            cancel.set()
-            raise
-        return solve.result()[1]
+            while not await solve.ended_within(LOOK_FOR_CLIENT_S):
+                if self._stopping or await client.is_disconnected():
+                    raise abandoned()
+        finally:
+            if solve.leave():
+                self._abandon(solve)
+        return await run_in_threadpool(self._answer_of, solve)
+
+    async def answer_or_solve(self, request: PlanRequest, wait_s: float) -> Answer | Solve:
+        """The plan if it is there within `wait_s`, else the solve, which goes on by itself."""
+        task, stored = await run_in_threadpool(self._look_up, request)
+        if stored is not None:
+            return stored
+        solve = self._join(task, detached=True)
+        if await solve.ended_within(wait_s):
+            return await run_in_threadpool(self._answer_of, solve)
+        return solve
 
     def again(self, plan_id: str) -> Plan:
         """Answer a stored plan's request once more, under the rates now in force."""
         with self._database.read() as session:
             request = plans.request_of(session, plan_id)
         task, stored = self._look_up(request)
-        if stored is not None:
-            return Plan.parse(stored, "stored plan")
-        return self._submit(task, self._admit()).result()[0]
+        if stored is None:
+            solve = self._join(task, detached=True)
+            solve.ended.wait()
+            if isinstance(solve.outcome, Ended) and solve.outcome.cut_short:
+                raise Problem(409, "the solve was cancelled")
+            stored = self._answer_of(solve)
+        return Plan.parse(stored.body, "stored plan")
+
+    def find(self, digest: str) -> Solve | None:
+        """The newest solve of a request, while it can still be asked about."""
+        return self._solves.find(digest)
+
+    def stored(self, name: str) -> Answer | Solve:
+        """What a plan's or a solve's id stands for: a plan, or a solve that is under way.
+
+        Raises Problem: 404 where it stands for nothing, the solve's own where that failed.
+        """
+        solve = self._solves.find(name)
+        if solve is not None:
+            return solve if solve.outcome is None else self._answer_of(solve)
+        with self._database.read() as session:
+            answer = _load(session, plans.find_answer(session, name) or name)
+        if answer is None:
+            raise not_found("plan or solve", name)
+        return answer
+
+    async def cut_short(self, digest: str) -> Answer:
+        """End a solve with its best plan so far; one that has ended stays what it is.
+
+        Raises Problem: 404 for what is no solve, 409 where its turn never came.
+        """
+        solve = self._solves.find(digest)
+        if solve is None:
+            return await run_in_threadpool(self._answered, digest)
+        solve.cancel("cut_short")
+        self._withdraw(
+            solve, Problem(409, "the solve was cancelled before its turn came: there is no plan")
+        )
+        while not await solve.ended_within(LOOK_FOR_CLIENT_S):
+            if self._stopping:
+                raise abandoned()
+        return await run_in_threadpool(self._answer_of, solve)
 
     def stop(self) -> None:
         """Cancel every solve; what they have found by then is not kept."""
         with self._lock:
             self._stopping = True
-            for cancel in self._running:
-                cancel.set()
+        for solve in self._solves.under_way():
+            self._abandon(solve)
+            solve.changes.close()
 
-    def _look_up(self, request: PlanRequest) -> tuple[Task, str | None]:
+    def _look_up(self, request: PlanRequest) -> tuple[Task, Answer | None]:
         with self._database.read() as session:
-            profile = _profile(session, request)
-            types = list(dict.fromkeys(request.device_types))
-            _check_types(request, types)
-            by_type = {name: rates.in_force(session, name, request.phase) for name in types}
-            digest = request.digest(profile.digest, [r.version for r in by_type.values()])
-            stored = None if request.fresh else plans.find_answer(session, digest)
-        return Task(request, profile, by_type, digest), stored
+            task = look_up(session, request)
+            plan_id = None if request.fresh else plans.find_answer(session, task.digest)
+            return task, _load(session, plan_id)
 
-    def _admit(self) -> Event:
+    def _answered(self, digest: str) -> Answer:
+        with self._database.read() as session:
+            answer = _load(session, plans.find_answer(session, digest))
+        if answer is None:
+            raise not_found("solve", digest)
+        return answer
+
+    def _answer_of(self, solve: Solve) -> Answer:
+        """The plan that a solve ended with, or its problem raised."""
+        if isinstance(solve.outcome, Problem):
+            raise solve.outcome.with_traceback(None)
+        assert solve.outcome is not None
+        plan_id = solve.outcome.plan.plan_id
+        with self._database.read() as session:
+            answer = _load(session, plan_id)
+        if answer is None:
+            raise not_found("plan", plan_id)
+        return answer
+
+    def _join(self, task: Task, *, detached: bool) -> Solve:
+        """The solve of an equal request if there is one to share, else one that starts now."""
         with self._lock:
-            if self._stopping or len(self._running) >= self._room:
+            found = self._solves.find(task.digest)
+            shared = found is not None and (found.outcome is None or not task.request.fresh)
+            if found is not None and shared and found.join(detached=detached):
+                return found
+            solve = Solve(task.digest)
+            solve.join(detached=detached)
+            if self._stopping or not self._pool.submit(solve, lambda: self._run(solve, task)):
                 raise Problem(
                     503,
-                    f"{len(self._running)} plans are being made; try again in a moment",
+                    f"{self._pool.jobs} plans are being made; try again in a moment",
                     headers={"Retry-After": str(RETRY_AFTER_S)},
                 )
-            cancel = Event()
-            self._running.add(cancel)
-        return cancel
+            self._solves.add(solve)
+            return solve
 
-    def _leave(self, cancel: Event) -> None:
-        with self._lock:
-            self._running.discard(cancel)
-
-    def _submit(self, task: Task, cancel: Event) -> Future[tuple[Plan, str]]:
-        solve: Future[tuple[Plan, str]] = Future()
-
-        def work() -> None:
-            try:
-                with self._slots:
-                    result = self._solve(task, cancel)
-            except BaseException as error:
-                self._leave(cancel)
-                solve.set_exception(error)
-            else:
-                self._leave(cancel)
-                solve.set_result(result)
-
-        # A daemon: a solver that is slow to notice its cancellation must not hold up the exit.
-        Thread(target=work, name="solve", daemon=True).start()
-        return solve
-
-    def _solve(self, task: Task, cancel: Event) -> tuple[Plan, str]:
-        started = time.monotonic()
-        plan = make_plan(task.request, task.profile, task.rates, cancel=cancel)
-        if cancel.is_set():
-            raise Problem(503, "the solve was cancelled", headers={"Retry-After": "1"})
-        self._metrics.solved(plan, time.monotonic() - started)
-        log.info("plan_made", plan=plan.id, status=plan.status, solve_s=plan.solve_s)
-        return plan, self._keep(task, plan)
-
-    def _keep(self, task: Task, plan: Plan) -> str:
+    def _run(self, solve: Solve, task: Task) -> None:
+        solve.begin()
         try:
-            return self._keep_once(task, plan)
-        except IntegrityError:
-            # Two equal solves ended at once: now the other one's rows are there to be found.
-            return self._keep_once(task, plan)
+            outcome: Outcome = self._maker.make(solve, task)
+        except Exception as error:
+            outcome = as_problem(error)
+            if outcome.status_code == 500:
+                log.exception("solve_failed", solve=solve.id)
+        self._end(solve, outcome)
 
-    def _keep_once(self, task: Task, plan: Plan) -> str:
-        with self._database.write() as session:
-            return plans.keep(session, plan, task.request, task.profile, task.digest, self._clock())
+    def _abandon(self, solve: Solve) -> None:
+        solve.cancel("abandoned")
+        self._withdraw(solve, abandoned())
+
+    def _withdraw(self, solve: Solve, told: Problem) -> None:
+        """End a cancelled solve whose turn has not come."""
+        if self._pool.withdraw(solve):
+            self._end(solve, told)
+
+    def _end(self, solve: Solve, outcome: Outcome) -> None:
+        # Under the lock: a quick solve may end before `_join` has entered it.
+        with self._lock:
+            self._solves.ended(solve)
+        solve.end(outcome)
 
 
-def _profile(session: Session, request: PlanRequest) -> ModelProfile:
-    if isinstance(request.profile, ModelProfile):
-        return request.profile
-    profile = profiles.find(session, request.profile)
-    if profile is None:
-        known = ", ".join(str(entry["name"]) for entry in profiles.summaries(session)) or "none"
-        raise bad_field("profile", f"unknown profile {request.profile!r}; known are {known}")
-    return profile
-
-
-def _check_types(request: PlanRequest, types: list[str]) -> None:
-    field = "device_type" if request.devices is None else "devices"
-    for name in types:
-        if name not in device_names():
-            known = ", ".join(device_names())
-            raise bad_field(field, f"unknown device type {name!r}; known are {known}")
+def _load(session: Session, plan_id: str | None) -> Answer | None:
+    body = None if plan_id is None else plans.find_body(session, plan_id)
+    return Answer(plan_id, body) if plan_id and body else None

@@ -129,7 +129,8 @@ def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
             label = [deployment.name]
             generation.add_metric(label, view.generation)
             makespan.add_metric(label, view.predicted.makespan_s)
-            bound.add_metric(label, sum(plan.layers[i].lower_bound_s for i in view.layers))
+            if not plan.other_workloads:  # else it bounds all of them together, not what runs
+                bound.add_metric(label, sum(plan.layers[i].lower_bound_s for i in view.layers))
             bubble.add_metric(label, view.predicted.bubble_ratio)
             for family, value in (
                 (measured, view.measured.makespan_s if view.measured else None),

@@ -1,12 +1,16 @@
 """`/plan` and `/plans`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
-from api.errors import documented, not_found
+from api.errors import documented
+from api.planning import Answer
+from api.prefer import APPLIED, seconds_to_wait
 from api.schemas import PlanPage
 from api.service import NamePath, ServiceDep
+from api.solve import Solve
+from api.solve_schemas import SolveAccepted, SolveStatus
 from api.store import plans
 from solver.plan import Plan
 from solver.request import PlanRequest
@@ -14,12 +18,47 @@ from solver.request import PlanRequest
 router = APIRouter(tags=["plans"])
 
 JSON = "application/json"
+RETRY_AFTER = {"Retry-After": "1"}
 
 
-@router.post("/plan", response_model=Plan, responses=documented(400, 413, 422, 503))
-async def make_plan(body: PlanRequest, request: Request, service: ServiceDep) -> Response:
+def _retry_after() -> dict[str, Any]:
+    return {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
+
+
+@router.post(
+    "/plan",
+    response_model=Plan,
+    responses={
+        202: {
+            "model": SolveAccepted,
+            "description": "Being solved; asked for with `Prefer`",
+            "headers": _retry_after(),
+        },
+        **documented(400, 409, 413, 422, 503),
+    },
+)
+async def make_plan(
+    body: PlanRequest,
+    request: Request,
+    service: ServiceDep,
+    prefer: Annotated[
+        list[str] | None,
+        Header(description="`respond-async`: 202 at once; `wait=N`: 202 after N seconds."),
+    ] = None,
+) -> Response:
     """Decide which GPU computes which attention head; an equal request gets the stored plan."""
-    return Response(await service.planning.answer(body, request), media_type=JSON)
+    wait_s = seconds_to_wait(prefer or ())
+    if wait_s is None:
+        return plan_response(await service.planning.answer(body, request))
+    found = await service.planning.answer_or_solve(body, wait_s)
+    if isinstance(found, Answer):
+        return plan_response(found)
+    url = f"/plans/{found.id}"
+    accepted = SolveAccepted(
+        id=found.id, status=found.status().status, events=f"{url}/events", cancel=f"{url}/cancel"
+    )
+    headers = {"Location": url, "Preference-Applied": APPLIED, **RETRY_AFTER}
+    return Response(accepted.model_dump_json(), 202, headers, JSON)
 
 
 @router.get("/plans", response_model=PlanPage, responses=documented(422))
@@ -34,11 +73,28 @@ def list_plans(
     return {"plans": page, "total": total}
 
 
-@router.get("/plans/{plan_id}", response_model=Plan, responses=documented(404, 422))
+@router.get(
+    "/plans/{plan_id}",
+    response_model=Plan,
+    responses={
+        202: {
+            "model": SolveStatus,
+            "description": "The id is a solve's, which is under way",
+            "headers": _retry_after(),
+        },
+        **documented(404, 409, 422, 503),
+    },
+)
 def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
-    """A plan."""
-    with service.database.read() as session:
-        body = plans.find_body(session, plan_id)
-    if body is None:
-        raise not_found("plan", plan_id)
-    return Response(body, media_type=JSON)
+    """A plan by its own id, or by that of its solve; a solve's problem where that failed."""
+    found = service.planning.stored(plan_id)
+    if isinstance(found, Solve):
+        return Response(found.status().model_dump_json(), 202, RETRY_AFTER, JSON)
+    return plan_response(found)
+
+
+def plan_response(answer: Answer) -> Response:
+    """A plan, and where it is to be found."""
+    return Response(
+        answer.body, headers={"Content-Location": f"/plans/{answer.plan_id}"}, media_type=JSON
+    )

@@ -94,12 +94,12 @@ class Database:
             upgrade(connection)
 
 
-def upgrade(connection: Connection) -> None:
-    """Run the packaged migrations up to the newest."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the packaged migrations up to a revision, the newest unless said."""
     config = Config()
     config.set_main_option("script_location", str(files("api.store") / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _use_wal_and_real_transactions(engine: Engine) -> None:

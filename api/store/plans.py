@@ -1,4 +1,4 @@
-"""Plans by content id, and the requests that asked for them."""
+"""Plans by content id, what they were made for, and the requests that they answer."""
 
 from collections import Counter
 from functools import lru_cache
@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.store import profiles
-from api.store.tables import StoredPlan, StoredRequest
+from api.store.tables import Answer, PlanOrigin, StoredPlan
 from profiles.model import ModelProfile
 from solver.plan import Plan
 from solver.request import PlanRequest
@@ -37,9 +37,8 @@ def load(session: Session, plan_id: str) -> Plan:
 
 
 def find_answer(session: Session, request_digest: str) -> str | None:
-    """The JSON of the plan that an equal request got, or None."""
-    answered = select(StoredPlan.body).join(StoredRequest, StoredRequest.plan_id == StoredPlan.id)
-    return session.scalar(answered.where(StoredRequest.digest == request_digest))
+    """The id of the plan that an equal request got, or None."""
+    return session.scalar(select(Answer.plan_id).where(Answer.digest == request_digest))
 
 
 def summary(plan: Plan) -> dict[str, Any]:
@@ -56,6 +55,11 @@ def summary(plan: Plan) -> dict[str, Any]:
     }
 
 
+def find_summary(session: Session, plan_id: str) -> dict[str, Any] | None:
+    """A plan in short, or None."""
+    return session.scalar(select(StoredPlan.summary).where(StoredPlan.id == plan_id))
+
+
 def summaries(session: Session, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
     """Plans in short, newest first, and how many there are."""
     newest = select(StoredPlan.summary).order_by(StoredPlan.created_at.desc(), StoredPlan.id)
@@ -65,40 +69,51 @@ def summaries(session: Session, limit: int, offset: int) -> tuple[list[dict[str,
 
 
 def keep(
-    session: Session,
-    plan: Plan,
-    request: PlanRequest,
-    profile: ModelProfile,
-    request_digest: str,
-    now: float,
-) -> str:
-    """Store a plan as the answer to its request; returns the stored JSON."""
-    profiles.keep_content(session, profile)
-    body = find_body(session, plan.id)
-    if body is None:
+    session: Session, plan: Plan, request: PlanRequest, answers: str | None, now: float
+) -> None:
+    """Store a plan with what it was made for: a request whose profiles are all inline.
+
+    `answers` is the digest of the requests that are to get it from now on.
+    """
+    assert isinstance(request.profile, ModelProfile)
+    profiles.keep_content(session, request.profile)
+    if find_body(session, plan.id) is None:
         body = plan.model_dump_json()
         session.add(StoredPlan(id=plan.id, body=body, summary=summary(plan), created_at=now))
         session.flush()
     session.merge(
-        StoredRequest(
-            digest=request_digest,
+        PlanOrigin(
             plan_id=plan.id,
-            profile_digest=profile.digest,
-            options=request.model_dump(mode="json", exclude={"profile", "fresh"}),
+            profile_digest=request.profile.digest,
+            options=_options(session, request),
             created_at=now,
         )
     )
-    return body
+    if answers is not None:
+        session.merge(Answer(digest=answers, plan_id=plan.id, created_at=now))
 
 
 def request_of(session: Session, plan_id: str) -> PlanRequest:
-    """The newest request that a plan answered, its profile inline as it was then."""
-    asked = (
-        select(StoredRequest)
-        .where(StoredRequest.plan_id == plan_id)
-        .order_by(StoredRequest.created_at.desc())
-        .limit(1)
-    )
-    stored = session.scalars(asked).one()
-    profile = profiles.load(session, stored.profile_digest)
-    return PlanRequest(profile=profile, **stored.options)
+    """The newest request that a plan was made for, its profiles inline as they were then."""
+    origin = session.get_one(PlanOrigin, plan_id)
+    options = dict(origin.options)
+    if options.get("workloads"):
+        options["workloads"] = [_with_profile(session, step) for step in options["workloads"]]
+    return PlanRequest(profile=profiles.load(session, origin.profile_digest), **options)
+
+
+def _options(session: Session, request: PlanRequest) -> dict[str, Any]:
+    """Everything but the profiles, and these by their digests."""
+    without: Any = {"profile": True, "fresh": True, "workloads": {"__all__": {"profile"}}}
+    options = request.model_dump(mode="json", exclude=without)
+    for stored, step in zip(options["workloads"] or [], request.workloads or [], strict=True):
+        if isinstance(step.profile, ModelProfile):
+            profiles.keep_content(session, step.profile)
+            stored["profile"] = step.profile.digest
+    return options
+
+
+def _with_profile(session: Session, step: dict[str, Any]) -> dict[str, Any]:
+    if "profile" not in step:
+        return step
+    return {**step, "profile": profiles.load(session, step["profile"])}

@@ -61,14 +61,22 @@ class StoredPlan(Table):
     created_at: Mapped[float] = mapped_column(index=True)
 
 
-class StoredRequest(Table):
-    """What a plan was asked for with, under the request's digest; the profile by its digest."""
+class PlanOrigin(Table):
+    """The newest request that a plan was made for; its profiles by their digests."""
 
-    __tablename__ = "plan_requests"
-    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
-    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"), index=True)
+    __tablename__ = "plan_origins"
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"), primary_key=True)
     profile_digest: Mapped[str] = mapped_column(ForeignKey("profile_contents.digest"))
     options: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class Answer(Table):
+    """The plan that answers every request of a digest."""
+
+    __tablename__ = "answers"
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"))
     created_at: Mapped[float]
 
 

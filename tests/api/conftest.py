@@ -5,14 +5,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
+from api import making
 from api.app import create_app
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
+from tests.api.live import serving
+from tests.api.slow_solver import SlowSolver
 from tests.api.world import Clock, World
 
 
@@ -70,3 +74,24 @@ def client(service: Service) -> Iterator[TestClient]:
 @pytest.fixture
 def world(client: TestClient, service: Service, clock: Clock) -> World:
     return World(client, service, clock)
+
+
+@pytest.fixture
+def live(service: Service) -> Iterator[httpx.Client]:
+    """A client of the service on a real socket: the test client's streams come only whole."""
+    with serving(service) as client:
+        yield client
+
+
+@pytest.fixture
+def live_world(live: httpx.Client, service: Service, clock: Clock) -> World:
+    return World(live, service, clock)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowSolver]:
+    """Solves end when the test says so."""
+    solver = SlowSolver()
+    monkeypatch.setattr(making, "make_plan", solver)
+    yield solver
+    solver.finish(100)

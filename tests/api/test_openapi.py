@@ -53,3 +53,17 @@ def test_answers_are_those_of_the_document(document: schemathesis.BaseSchema) ->
         answers()
         checked.add(operation.label)
     assert {"PUT /deployments/{name}", "POST /measurements", "GET /metrics"} <= checked
+    assert {"GET /plans/{plan_id}/events", "POST /plans/{plan_id}/cancel"} <= checked
+
+
+def test_what_is_under_way_is_in_the_document(document: schemathesis.BaseSchema) -> None:
+    paths = document.raw_schema["paths"]
+    accepted = paths["/plan"]["post"]["responses"]["202"]
+    assert "SolveAccepted" in str(accepted)
+    assert "Retry-After" in accepted["headers"]
+    assert "SolveStatus" in str(paths["/plans/{plan_id}"]["get"]["responses"]["202"])
+    followed = paths["/plans/{plan_id}/events"]["get"]
+    assert set(followed["responses"]["200"]["content"]) == {"text/event-stream"}
+    assert "incumbent" in followed["responses"]["200"]["description"]
+    assert "last-event-id" in {p["name"] for p in followed["parameters"]}
+    assert "prefer" in {p["name"] for p in paths["/plan"]["post"]["parameters"]}

@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-from fastapi.testclient import TestClient
 
 from api.service import Service
 from profiles.cost.catalogue import catalogue_rates
@@ -64,12 +63,14 @@ def plan_body(**changes: Any) -> Json:
 
 
 def work_of(plan: Plan, layer: int, device: int) -> np.ndarray:
-    """What an executor counts for a device's share of a layer, [FEATURES]."""
+    """What an executor counts for a device's shares of a layer, [FEATURES]."""
     budgets = np.array(plan.budgets, dtype=np.float64)
     workload = plan.workload.workload
-    heads = [h for h, entries in enumerate(plan.layers[layer].heads) if entries[0].device == device]
-    groups = sorted({plan.architecture.kv_head(h) for h in heads})
-    work = head_work(budgets, plan.architecture, workload)[layer, heads].sum(axis=0)
+    heads = plan.layers[layer].heads
+    shares = {h: e.share for h, entries in enumerate(heads) for e in entries if e.device == device}
+    groups = sorted({plan.architecture.kv_head(h) for h in shares})
+    whole = head_work(budgets, plan.architecture, workload)[layer]
+    work = sum((share * whole[head] for head, share in shares.items()), np.zeros(len(FEATURES)))
     work = work + group_work(budgets, plan.architecture, workload)[layer, groups].sum(axis=0)
     work[INDEX["launches"]] = 1
     return np.asarray(work)
@@ -79,7 +80,7 @@ def work_of(plan: Plan, layer: int, device: int) -> np.ndarray:
 class World:
     """A client of a service, and the service itself."""
 
-    client: TestClient
+    client: httpx.Client
     service: Service
     clock: Clock
 

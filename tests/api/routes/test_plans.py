@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api import planning
+from api import making
+from api.pool import Pool
 from solver.plan import Plan, content_id
 from solver.planner import make_plan
 from solver.verify import verify
@@ -31,7 +32,7 @@ def test_an_equal_request_gets_the_stored_plan_and_a_fresh_one_is_solved_again(
         solves.append(args[0])
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(planning, "make_plan", counted)
+    monkeypatch.setattr(making, "make_plan", counted)
     first, second = world.plan(), world.plan()
     assert first == second
     assert len(solves) == 1
@@ -160,8 +161,8 @@ def test_a_full_pool_turns_requests_away_and_recovers(
         assert go.wait(20)
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(planning, "make_plan", held)
-    monkeypatch.setattr(world.service.planning, "_room", 1)
+    monkeypatch.setattr(making, "make_plan", held)
+    monkeypatch.setattr(world.service.planning, "_pool", Pool(1, 0))
     answers: list[int] = []
     first = Thread(
         target=lambda: answers.append(world.client.post("/plan", json=plan_body()).status_code)
@@ -176,16 +177,6 @@ def test_a_full_pool_turns_requests_away_and_recovers(
     first.join(20)
     assert answers == [200]
     assert world.client.post("/plan", json=plan_body(gpus=3)).status_code == 200
-
-
-def test_a_cancelled_solve_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cancelled(*args: Any, cancel: Event, **more: Any) -> Plan:
-        cancel.set()
-        return make_plan(*args, cancel=cancel, **more)
-
-    monkeypatch.setattr(planning, "make_plan", cancelled)
-    fields(world.client.post("/plan", json=plan_body()), 503)
-    assert world.client.get("/plans").json()["total"] == 0
 
 
 def test_a_stopping_service_starts_no_solve(world: World) -> None:

@@ -34,6 +34,33 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
     Database.open(url).close()
 
 
+def test_answers_and_origins_come_out_of_what_0001_kept_as_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    with create_engine(url).begin() as connection:
+        upgrade(connection, "0001")
+        for statement in (
+            "INSERT INTO profile_contents VALUES ('p', '{}')",
+            "INSERT INTO plans VALUES ('a', '{}', '{}', 1), ('b', '{}', '{}', 2)",
+            *(
+                "INSERT INTO plan_requests (digest, plan_id, profile_digest, options, created_at) "
+                f"VALUES ('{digest}', '{plan}', 'p', '\"{digest}\"', {at})"
+                for digest, plan, at in (
+                    (1, "a", 5),
+                    (2, "a", 7),
+                    (3, "a", 6),
+                    (4, "b", 7),
+                    (5, "b", 7),
+                )
+            ),
+        ):
+            connection.execute(text(statement))
+    with Database.open(url).read() as session:
+        answers = session.execute(text("SELECT digest, plan_id FROM answers ORDER BY 1"))
+        assert answers.all() == [("1", "a"), ("2", "a"), ("3", "a"), ("4", "b"), ("5", "b")]
+        origins = session.execute(text("SELECT plan_id, options FROM plan_origins ORDER BY 1"))
+        assert origins.all() == [("a", '"2"'), ("b", '"4"')]
+
+
 def test_sqlite_is_durable_and_keeps_its_references(tmp_path: Path) -> None:
     database = Database.open(f"sqlite:///{tmp_path / 'hplb.db'}")
     with database.read() as session:

@@ -1,0 +1,68 @@
+"""`/plans/{id}/events` and `/plans/{id}/cancel`: a solve followed, and ended."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Response
+
+from api import events
+from api.errors import documented, not_found
+from api.routes.plans import plan_response
+from api.service import NamePath, ServiceDep
+from api.solve import Solve
+from api.solve_schemas import SolveEnd
+from api.store import plans
+from solver.plan import Plan
+
+router = APIRouter(tags=["plans"])
+
+REVISION = re.compile(r"[0-9]{1,9}")
+EVENTS = (
+    "`incumbent` {revision, makespan_s, lower_bound_s, gap, settled, layers, elapsed_s} with its "
+    "revision as `id`, then one of `done` and `cancelled` {plan_id, status, makespan_s, "
+    "lower_bound_s, gap} or `failed` (a problem)."
+)
+
+
+def _followed(plan_id: NamePath, service: ServiceDep) -> Solve | SolveEnd:
+    """The solve to follow, or the plan where the solve is no longer known."""
+    solve = service.planning.find(plan_id)
+    if solve is not None:
+        return solve
+    with service.database.read() as session:
+        shown = plans.find_summary(session, plans.find_answer(session, plan_id) or plan_id)
+    if shown is None:
+        raise not_found("plan or solve", plan_id)
+    return SolveEnd.model_validate({**shown, "plan_id": shown["id"]})
+
+
+@router.get(
+    "/plans/{plan_id}/events",
+    response_class=events.EventStream,
+    responses={200: {"description": EVENTS}, **documented(404, 422)},
+)
+async def follow(
+    followed: Annotated[Solve | SolveEnd, Depends(_followed)],
+    last_event_id: Annotated[
+        str | None, Header(description="The last revision seen: later ones follow.")
+    ] = None,
+) -> events.EventStream:
+    """Incumbents and bounds of a solve as they come, and how it ended."""
+    if isinstance(followed, SolveEnd):
+        return events.stream(events.done(followed))
+    seen = last_event_id or ""
+    after = int(seen) if REVISION.fullmatch(seen) else 0
+    return events.stream(events.follow(followed, after))
+
+
+@router.post(
+    "/plans/{plan_id}/cancel",
+    response_model=Plan,
+    responses=documented(404, 409, 422, 503),
+)
+async def cancel(plan_id: NamePath, service: ServiceDep) -> Response:
+    """End a solve with its best plan so far, which is kept but answers no later request.
+
+    A solve that has ended is answered as `GET /plans/{id}` does.
+    """
+    return plan_response(await service.planning.cut_short(plan_id))

@@ -1,0 +1,179 @@
+"""Solves asked for and ended over HTTP, on a real socket."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from api.service import Service
+from api.settings import Settings
+from api.store.database import Database
+from solver.plan import Plan
+from solver.verify import verify
+from tests.api.live import END, LATER, ask, ends, events, follow, serving, until_ended
+from tests.api.slow_solver import SlowSolver
+from tests.api.world import Clock, World, fields, plan_body
+
+
+def test_asked_later_it_is_told_how_far_it_is_and_then_the_plan(
+    live: httpx.Client, slow: SlowSolver
+) -> None:
+    answer = live.post("/plan", json=plan_body(), headers=LATER)
+    assert answer.status_code == 202
+    body = answer.json()
+    solve = body["id"]
+    assert body == {
+        "id": solve,
+        "status": body["status"],
+        "events": f"/plans/{solve}/events",
+        "cancel": f"/plans/{solve}/cancel",
+    }
+    assert len(solve) == 64
+    assert answer.headers["location"] == f"/plans/{solve}"
+    assert answer.headers["preference-applied"] == "respond-async"
+    assert int(answer.headers["retry-after"]) >= 1
+
+    slow.wait_for_start()
+    first = live.get(f"/plans/{solve}")
+    assert first.status_code == 202
+    assert int(first.headers["retry-after"]) >= 1
+    assert (first.json()["status"], first.json()["makespan_s"]) == ("solving", None)
+    with live.stream("GET", f"/plans/{solve}/events") as stream:
+        slow.tell(4.0, 3.0, settled=2)
+        assert next(events(stream)).event == "incumbent"
+    told = live.get(f"/plans/{solve}").json()
+    elapsed_s = told.pop("elapsed_s")
+    assert told == {
+        "id": solve,
+        "status": "solving",
+        "makespan_s": 4.0,
+        "lower_bound_s": 3.0,
+        "gap": 0.25,
+        "settled": 2,
+        "layers": 3,
+    }
+    assert elapsed_s > 0
+
+    slow.finish()
+    ended = until_ended(live, solve)
+    plan = Plan.parse(ended.content, "ended")
+    assert ended.status_code == 200
+    assert ended.headers["content-location"] == f"/plans/{plan.id}"
+    assert live.get(f"/plans/{plan.id}").content == ended.content
+    stored = live.post("/plan", json=plan_body(), headers=LATER)
+    assert (stored.status_code, stored.content) == (200, ended.content)
+    assert len(slow.calls) == 1
+
+
+def test_cut_short_the_best_is_kept_but_is_no_answer(live_world: World, slow: SlowSolver) -> None:
+    live = live_world.client
+    solve = ask(live)
+    slow.wait_for_start()
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(follow, live, solve)
+        cancelled = live.post(f"/plans/{solve}/cancel")
+        seen = reader.result(20)
+    assert cancelled.status_code == 200
+    plan = Plan.parse(cancelled.content, "cancelled")
+    assert verify(plan.model_dump(mode="json")) == []
+    assert cancelled.headers["content-location"] == f"/plans/{plan.id}"
+    assert ends(seen[-1]) == ("cancelled", END)
+    assert seen[-1].data["plan_id"] == plan.id
+    assert live.get(f"/plans/{plan.id}").content == cancelled.content
+    assert live.get(f"/plans/{solve}").content == cancelled.content
+    assert live.post(f"/plans/{solve}/cancel").content == cancelled.content
+
+    live_world.register("a", 2)
+    live_world.deploy(plan, ["a"])
+    assert live_world.service.planning.find(solve) is not None
+
+    slow.finish()
+    anew = live.post("/plan", json=plan_body())
+    assert anew.status_code == 200
+    assert len(slow.calls) == 2, "an equal request is solved anew"
+    assert follow(live, solve)[-1].event == "done"
+    late = live.post(f"/plans/{solve}/cancel")
+    assert (late.status_code, late.content) == (200, anew.content)
+
+
+def test_a_plan_that_was_cut_short_can_be_planned_again(
+    live_world: World, slow: SlowSolver
+) -> None:
+    solve = ask(live_world.client)
+    slow.wait_for_start()
+    plan = live_world.client.post(f"/plans/{solve}/cancel").json()
+    slow.finish()
+    again = live_world.service.planning.again(plan["id"])
+    assert len(slow.calls) == 2
+    assert again.profile.digest == plan["profile"]["digest"]
+
+
+def test_what_waits_its_turn_is_cancelled_without_a_plan(
+    live: httpx.Client, slow: SlowSolver
+) -> None:
+    running = [ask(live, gpus=gpus) for gpus in (2, 3)]
+    for _ in running:
+        slow.wait_for_start()
+    queued = ask(live, gpus=4)
+    assert live.get(f"/plans/{queued}").json()["status"] == "queued"
+    metrics = live.get("/metrics").text
+    assert "hplb_plan_solves_running 2.0" in metrics
+    assert "hplb_plan_solves_queued 1.0" in metrics
+    fields(live.post(f"/plans/{queued}/cancel"), 409)
+    fields(live.get(f"/plans/{queued}"), 409)
+    assert [(s.event, s.data["status"]) for s in follow(live, queued)] == [("failed", 409)]
+    slow.finish(2)
+    assert [until_ended(live, solve).status_code for solve in running] == [200, 200]
+    assert len(slow.calls) == 2
+
+
+def test_what_waits_its_turn_gets_it(live: httpx.Client, slow: SlowSolver) -> None:
+    solves = [ask(live, gpus=gpus) for gpus in (2, 3, 4)]
+    slow.finish(3)
+    assert [until_ended(live, solve).status_code for solve in solves] == [200] * 3
+
+
+def test_a_failure_is_the_problem_that_waiting_would_have_got(live: httpx.Client) -> None:
+    bad = {"budget": {"policy": "recovery"}}
+    waited = live.post("/plan", json=plan_body(**bad))
+    fields(waited)
+    solve = ask(live, **bad)
+    ended = until_ended(live, solve)
+    assert (ended.status_code, ended.json()) == (422, waited.json())
+    assert ended.headers["content-type"] == "application/problem+json"
+    assert [(s.event, s.data) for s in follow(live, solve)] == [("failed", waited.json())]
+    assert live.post(f"/plans/{solve}/cancel").json() == waited.json()
+
+
+def test_a_fault_of_ours_is_no_end_of_the_service(
+    live: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Plan:
+        raise RuntimeError("inside words")
+
+    monkeypatch.setattr("api.making.make_plan", broken)
+    answer = live.post("/plan", json=plan_body())
+    fields(answer, 500)
+    assert "inside words" not in answer.text
+    solve = ask(live)
+    assert follow(live, solve)[-1].data["status"] == 500
+    assert live.get("/readyz").status_code == 200
+
+
+def test_after_a_restart_a_solve_is_known_by_its_plan(
+    live: httpx.Client, settings: Settings, clock: Clock
+) -> None:
+    solve = ask(live)
+    plan = until_ended(live, solve).content
+    unknown = "f" * 64
+    with serving(Service.make(settings, Database.open(settings.database_url), clock)) as reborn:
+        known = reborn.get(f"/plans/{solve}")
+        assert (known.status_code, known.content) == (200, plan)
+        assert known.headers["content-location"] == f"/plans/{known.json()['id']}"
+        assert ends(follow(reborn, solve)[0]) == ("done", END)
+        assert reborn.post(f"/plans/{solve}/cancel").content == plan
+        fields(reborn.post(f"/plans/{known.json()['id']}/cancel"), 404)
+        for path in (f"/plans/{unknown}", f"/plans/{unknown}/events"):
+            fields(reborn.get(path), 404)
+        fields(reborn.post(f"/plans/{unknown}/cancel"), 404)
+        assert "plan_id" in fields(reborn.get("/plans/a%00b/events"))
