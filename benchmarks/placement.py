@@ -1,112 +1,272 @@
-"""Placement methods side by side on the heads of real models: predicted seconds on H200 devices.
+"""Placements side by side on the heads of real models: predicted seconds on H200 devices.
 
-    python benchmarks/placement.py [--data ../shared/data/heads] [--time-limit 5] [--json FILE]
+    python benchmarks/placement.py [--profiles NAME,...] [--gpus 2,4,8,16] [--time-limit 3] [--json]
 
-Imports six public files (four heterogeneous, two where there is nothing to gain), plans them with
-every method for 2, 4 and 8 devices and both deployments at 131,072 tokens, verifies each plan with
-the independent verifier, and prints one line per profile and device count.
+Stock contiguous placement, xDiT's snake, EPLB's packing, the best of prtpy's heuristics (where
+prtpy is installed: pip install prtpy), the paper's greedy, our equal counts, our free counts and
+our divided heads, at 131,072 tokens under both deployments, and with copies free as the paper
+has it. Every plan passes the independent verifier. Prints a table, then the aims and where they
+fail; with --json prints or writes every figure.
 """
 
 import argparse
 import json
 import os
 import platform
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from profiles.cost.catalogue import catalogue_rates
-from profiles.importers import duo_attention, minference, moa
+from profiles.importers import duo_attention, minference, moa, tangram
 from profiles.model import ModelProfile
 from profiles.models import resolve_architecture
-from solver.compare import METHODS, Row, by_problem, compare
+from solver.plan import Plan
+from solver.planner import make_plan
+from solver.predict import planned_problem
 from solver.request import PlanRequest
 from solver.verify import verify
 
-MINFERENCE = "minference/{}_best_pattern.json"
-LLAMA, QWEN = "Llama_3.1_8B_Instruct_128k_kv_out_v32_fit_o", "128k_instruct_kv_out_v32_fit_o"
-SOURCES = {
-    "minference-llama-3.1-8b": (minference.read, MINFERENCE.format(LLAMA)),
-    "minference-qwen2.5-7b": (minference.read, MINFERENCE.format(f"Qwen2.5_7B_Instruct_{QWEN}")),
-    "moa-llama-3-8b": (moa.read, "moa/gradientai--Llama-3-8B-Instruct-262k.json"),
-    "duo-llama-2-7b": (duo_attention.read, "duo-attention/Llama-2-7B-32K-Instruct.tsv"),
-    "minference-llama-3.1-8b-v2": (
-        minference.read,
-        "minference/Llama_3.1_8B_Instruct_128k_kv_out_v32_fit_o_best_pattern_v2.json",
-    ),
-    "minference-qwen2.5-72b": (
-        minference.read,
-        MINFERENCE.format("Qwen2.5_72B_Instruct_128k_kv_out_v32_fit_o"),
-    ),
-}
 CONTEXT = 131_072
+READERS = {
+    "minference": minference.read,
+    "moa": moa.read,
+    "duo-attention": duo_attention.read,
+    "tangram": tangram.read,
+}
+SETTINGS = {
+    "disaggregated": {"deployment": "disaggregated"},
+    "tensor_parallel": {"deployment": "tensor_parallel"},
+    "disaggregated, copies free": {"deployment": "disaggregated", "copies": "free"},
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "contiguous": {"method": "contiguous"},
+    "snake": {"method": "snake"},
+    "eplb": {"method": "greedy_equal"},
+    "greedy": {"method": "greedy"},
+    "equal": {"method": "auto", "equal_counts": True},
+    "free": {"method": "auto"},
+    "divided": {"method": "auto", "divisible": True},
+}
+COLUMNS = ("contiguous", "snake", "eplb", "prtpy", "greedy", "equal", "free", "divided")
+Row = dict[str, Any]
 
 
-def load(data: Path, name: str) -> ModelProfile:
-    read, file = SOURCES[name]
-    path = data / file
-    options: dict[str, Any] = {"full_share": 0.5} if read is duo_attention.read else {}
-    return read(path, name, resolve_architecture(path), **options)
+def load(data: Path, names: list[str] | None) -> Iterator[ModelProfile]:
+    """Every importable file below `data`, or those whose name contains one of `names`."""
+    for path in sorted(data.glob("*/*")):
+        name = f"{path.parent.name}-{path.stem}"[:128]
+        if path.parent.name not in READERS or (names and not any(n in name for n in names)):
+            continue
+        architecture = resolve_architecture(path)
+        options: dict[str, Any] = {"full_share": 0.5} if path.parent.name == "duo-attention" else {}
+        yield READERS[path.parent.name](path, name, architecture, **options)
 
 
-def measure(profile: ModelProfile, time_limit_s: float) -> list[Row]:
-    requests = [
-        PlanRequest.model_validate(
-            {
-                "profile": profile.name,
-                "gpus": gpus,
-                "context_tokens": CONTEXT,
-                "deployment": deployment,
-                "method": method,
-                "time_limit_s": time_limit_s,
-            }
-        )
-        for gpus in (2, 4, 8)
-        for deployment in ("disaggregated", "tensor_parallel")
-        for method in METHODS
-    ]
+def request(
+    profile: ModelProfile, gpus: int, setting: str, method: str, limit: float
+) -> PlanRequest:
+    chosen = {**SETTINGS[setting], **METHODS[method]}
+    rules = {k: chosen.pop(k) for k in ("copies", "equal_counts", "divisible") if k in chosen}
+    return PlanRequest.model_validate(
+        {
+            "profile": profile.name,
+            "gpus": gpus,
+            "context_tokens": CONTEXT,
+            "placement": rules,
+            "time_limit_s": limit,
+            **chosen,
+        }
+    )
+
+
+def row(name: str, setting: str, method: str, plan: Plan, mean_s: float) -> Row:
+    return {
+        "profile": name,
+        "gpus": len(plan.devices),
+        "setting": setting,
+        "method": method,
+        "makespan_s": plan.makespan_s,
+        "lower_bound_s": plan.lower_bound_s,
+        "gap": plan.gap,
+        "over_mean": plan.makespan_s / mean_s,
+        "bubble_ratio": plan.bubble_ratio,
+        "divisions": sum(plan.divisions),
+        "kv_copies": sum(plan.kv_copies),
+        "kv_bytes": max(plan.kv_bytes),
+        "solve_s": plan.solve_s,
+    }
+
+
+def measure(profile: ModelProfile, gpus: int, setting: str, limit: float) -> list[Row]:
     rates = catalogue_rates(["h200"], "prefill")
-    rows = compare(requests, profile, rates, lambda _: None, lambda _: None)
-    for row in rows:
-        faults = verify(json.loads(row.plan.model_dump_json()))
-        assert not faults, (profile.name, row.plan.solver, faults)
+    rows: list[Row] = []
+    mean_s = 0.0
+    for method in METHODS:
+        plan = make_plan(request(profile, gpus, setting, method, limit), profile, rates)
+        faults = verify(json.loads(plan.model_dump_json()))
+        assert not faults, (profile.name, gpus, setting, method, faults[:3])
+        if method == "contiguous":
+            mean_s = mean_load_s(plan)
+            rows += peer(profile.name, setting, plan, mean_s)
+        rows.append(row(profile.name, setting, method, plan, mean_s))
+    # What is proved of free counts holds of every whole placement, equal counts included.
+    proved_s = max(r["lower_bound_s"] for r in rows if r["method"] == "free")
+    for each in rows:
+        if each["method"] not in ("equal", "divided"):
+            each["lower_bound_s"] = max(each["lower_bound_s"], proved_s)
+            each["gap"] = 1 - each["lower_bound_s"] / each["makespan_s"]
     return rows
 
 
-def markdown(name: str, rows: list[Row]) -> str:
-    """Makespan over the best proven bound (and K/V copies) per method, one line per problem."""
-    lines = []
-    for members in by_problem(rows).values():
-        plan = members[0].plan
-        cells = [f"{row.over_bound:.3f} ({sum(row.plan.kv_copies)})" for row in members]
-        lines.append(
-            f"| {name} | {len(plan.devices)} | {plan.workload.deployment} | "
-            + " | ".join(cells)
-            + " |"
-        )
-    return "\n".join(lines)
+def mean_load_s(plan: Plan) -> float:
+    """All heads and one charge a group spread evenly: what copies at no cost could reach."""
+    problem = planned_problem(plan)
+    work = problem.head_s[0, :, :, 0].sum() + problem.group_s[0, :, :, 0].sum()
+    return float(work / problem.devices + problem.layers * problem.launch_s[0, 0])
+
+
+def peer(name: str, setting: str, contiguous: Plan, mean_s: float) -> list[Row]:
+    """The best per layer of prtpy's heuristics, which see the heads and not the charges."""
+    try:
+        import prtpy
+    except ImportError:
+        return []
+    problem = planned_problem(contiguous)
+    started, makespan_s, busy_s, copies = time.monotonic(), 0.0, 0.0, 0
+    for index in range(problem.layers):
+        layer = problem.layer(index)
+        items = {i: round(1e9 * s) for i, s in enumerate(layer.item_s[0, :, 0].tolist())}
+        found = []
+        for algorithm in ("greedy", "multifit", "karmarkar_karp"):
+            bins = prtpy.partition(
+                algorithm=getattr(prtpy.partitioning, algorithm),
+                numbins=layer.devices,
+                items=items,
+                outputtype=prtpy.out.Partition,
+            )
+            device = np.empty(layer.items, dtype=np.int64)
+            for d, members in enumerate(bins):
+                device[list(members)] = d
+            found.append(device)
+        best = min(found, key=layer.makespan)
+        makespan_s += layer.makespan(best)
+        busy_s += float(layer.loads(best).sum())
+        pairs = {(int(layer.group_of[i]), int(best[i])) for i in range(layer.items)}
+        copies += len(pairs) - layer.groups
+    return [
+        {
+            "profile": name,
+            "gpus": problem.devices,
+            "setting": setting,
+            "method": "prtpy",
+            "makespan_s": makespan_s,
+            "lower_bound_s": 0.0,
+            "gap": 1.0,
+            "over_mean": makespan_s / mean_s,
+            "bubble_ratio": 1 - busy_s / (problem.devices * makespan_s),
+            "divisions": 0,
+            "kv_copies": copies,
+            "kv_bytes": None,
+            "solve_s": time.monotonic() - started,
+        }
+    ]
+
+
+def aims(rows: list[Row]) -> dict[str, Any]:
+    """What the goals ask, each with how many problems meet it and which do not."""
+    by_problem: dict[tuple[str, int, str], dict[str, Row]] = {}
+    for each in rows:
+        key = (each["profile"], each["gpus"], each["setting"])
+        by_problem.setdefault(key, {})[each["method"]] = each
+    free = {k: v for k, v in by_problem.items() if k[2].endswith("free")}
+    s = "makespan_s"
+    checks = {
+        "copies free: divided at most 1 % over the mean": {
+            k: v["divided"]["over_mean"] <= 1.01 for k, v in free.items()
+        },
+        "divided never worse than free counts": {
+            k: v["divided"][s] <= v["free"][s] * (1 + 1e-9) for k, v in by_problem.items()
+        },
+        "equal counts never worse than EPLB or snake": {
+            k: v["equal"][s] <= min(v["eplb"][s], v["snake"][s]) * (1 + 1e-9)
+            for k, v in by_problem.items()
+        },
+        "equal counts proved within 0.5 %": {
+            k: v["equal"]["gap"] <= 0.005 for k, v in by_problem.items()
+        },
+        "free counts proved within 0.5 %": {
+            k: v["free"]["gap"] <= 0.005 for k, v in by_problem.items()
+        },
+    }
+    return {
+        aim: {
+            "met": sum(met.values()),
+            "of": len(met),
+            "not_met": [" ".join(map(str, key)) for key, fine in met.items() if not fine],
+        }
+        for aim, met in checks.items()
+    }
+
+
+def line(rows: list[Row]) -> str:
+    """One problem: makespan over the mean load by method, then what divided costs and proves."""
+    by_method = {each["method"]: each for each in rows}
+    cells = [f"{by_method[m]['over_mean']:.3f}" if m in by_method else "-" for m in COLUMNS]
+    cut, free, equal = by_method["divided"], by_method["free"], by_method["equal"]
+    return (
+        f"| {rows[0]['profile'][:40]} | {rows[0]['gpus']} | {rows[0]['setting']} | "
+        + " | ".join(cells)
+        + f" | {100 * equal['gap']:.2f} | {100 * free['gap']:.2f} | {100 * cut['gap']:.2f} "
+        f"| {cut['divisions']} | {free['kv_copies']} / {cut['kv_copies']} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/heads"))
-    parser.add_argument("--time-limit", type=float, default=5.0)
-    parser.add_argument("--json", type=Path, help="write the rows and the machine here")
+    parser.add_argument("--profiles", help="parts of names, comma-separated; all unless given")
+    parser.add_argument("--gpus", default="2,4,8,16")
+    parser.add_argument("--time-limit", type=float, default=3.0, help="seconds per searched plan")
+    parser.add_argument("--json", nargs="?", const="-", help="print JSON, or write it to a file")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        "command": f"python benchmarks/placement.py --time-limit {arguments.time_limit:g}",
+    names = arguments.profiles.split(",") if arguments.profiles else None
+    gpus = [int(part) for part in arguments.gpus.split(",")]
+    table = sys.stderr if arguments.json == "-" else sys.stdout
+    print("makespan over the mean load (every group charged once); gaps in %", file=table)
+    heads = [*COLUMNS, "equal gap", "free gap", "divided gap", "divisions", "copies free/divided"]
+    print("| profile | GPUs | setting | " + " | ".join(heads) + " |", file=table)
+    print("|" + "---|" * (3 + len(heads)), file=table)
+    rows: list[Row] = []
+    for profile in load(arguments.data, names):
+        for count in gpus:
+            for setting in SETTINGS:
+                found = measure(profile, count, setting, arguments.time_limit)
+                rows += found
+                print(line(found), file=table, flush=True)
+    if not rows:
+        parser.error(f"no profile below {arguments.data} matches {arguments.profiles!r}")
+    reached = aims(rows)
+    for aim, result in reached.items():
+        print(f"{aim}: {result['met']} of {result['of']}", file=table)
+        for key in result["not_met"]:
+            print(f"    not: {key}", file=table)
+    results = {
+        "command": "python " + " ".join(sys.argv),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}",
         "note": "predicted seconds (H200 rates fitted on dense FlashAttention-3), not measured",
-        "profiles": {},
+        "aims": reached,
+        "rows": rows,
     }
-    print("| profile | GPUs | deployment | " + " | ".join(METHODS) + " |")
-    print("|" + "---|" * (3 + len(METHODS)))
-    for name in SOURCES:
-        rows = measure(load(arguments.data, name), arguments.time_limit)
-        print(markdown(name, rows), flush=True)
-        results["profiles"][name] = [row.to_json() for row in rows]
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.json == "-":
+        print(json.dumps(results, indent=1))
+    elif arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,34 @@
 """What a plan should tell its reader: idle devices, nothing to gain, and which rule binds."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-
-import numpy as np
 
 from solver.bounds import lower_bound
 from solver.placement.contiguous import contiguous
 from solver.problem import PlacementProblem
+from solver.request import PlanRequest
 
 LITTLE = 0.01
 """A gain below this share of the makespan is called (almost) nothing."""
 
 
-def advise(problem: PlacementProblem, lower_bound_s: float) -> list[str]:
-    """Sentences for the plan's `warnings`."""
+def advise(problem: PlacementProblem, request: PlanRequest, lower_bound_s: float) -> list[str]:
+    """Sentences for the plan's `warnings`; `problem` is by head."""
+    rules = request.placement
     notes = []
-    units = problem.heads if problem.unit == "head" else problem.kv_heads
-    if problem.devices > units:
-        noun = "heads" if problem.unit == "head" else "KV groups"
+    units = problem.heads if rules.unit == "head" else problem.kv_heads
+    if problem.devices > units and not rules.divisible:
+        noun = "heads" if rules.unit == "head" else "KV groups"
         idle = problem.devices - units
         notes.append(f"{problem.devices} devices for {units} {noun}: {idle} of them are idle")
-    notes += _nothing_to_gain(problem, lower_bound_s)
-    notes += _binding_rule(problem, lower_bound_s)
+    if rules.unit == "kv_group" and problem.devices >= problem.kv_heads:
+        notes.append(
+            f"unit kv_group leaves no freedom: {problem.kv_heads} KV groups on "
+            f"{problem.devices} devices, at most one each however they are placed"
+        )
+    notes += _nothing_to_gain(replace(problem, unit=rules.unit), lower_bound_s)
+    if problem.identical and request.objective == "mean":
+        notes += _binding_rules(problem, request, lower_bound_s)
     return notes
 
 
@@ -37,19 +44,39 @@ def _nothing_to_gain(problem: PlacementProblem, lower_bound_s: float) -> list[st
     ]
 
 
-def _binding_rule(problem: PlacementProblem, lower_bound_s: float) -> list[str]:
+def _binding_rules(
+    problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
+) -> list[str]:
     """The bound without each rule in turn, against the bound with it."""
-    relaxed: list[tuple[str, PlacementProblem]] = []
-    if problem.unit == "kv_group" and problem.heads > problem.kv_heads:
-        relaxed.append(("unit kv_group binds: unit head", replace(problem, unit="head")))
-    if problem.equal_counts:
-        relaxed.append(("equal_counts binds: free counts", replace(problem, equal_counts=False)))
     notes = []
-    for words, other in relaxed:
-        if not bool(np.all(other.type_of == other.type_of[0])):
-            continue  # the relaxation's bound costs a program per layer there
-        bound_s = sum(lower_bound(other.layer(i)).seconds for i in range(other.layers))
+    for words, relaxed in _relaxed(problem, request):
+        bound_s = sum(lower_bound(relaxed.layer(i)).seconds for i in range(relaxed.layers))
         gain = 1 - bound_s / lower_bound_s
         if gain > LITTLE:
             notes.append(f"{words} would lower the proven bound by {100 * gain:.1f} %")
+    gain = 1 - _mean_s(problem) / lower_bound_s
+    if not request.placement.divisible and gain > LITTLE:
+        notes.append(
+            "indivisible heads bind: placement.divisible would lower the proven bound by up to "
+            f"{100 * gain:.1f} %"
+        )
     return notes
+
+
+def _mean_s(problem: PlacementProblem) -> float:
+    """All work and one charge a group spread evenly over identical devices, all layers."""
+    work = (problem.head_s.sum(axis=(2, 3)) + problem.group_s.sum(axis=(2, 3))) / problem.devices
+    return float(problem.weights @ (work + problem.launch_s).sum(axis=1))
+
+
+def _relaxed(
+    problem: PlacementProblem, request: PlanRequest
+) -> Iterator[tuple[str, PlacementProblem]]:
+    rules = request.placement
+    if rules.unit == "kv_group" and problem.heads > problem.kv_heads:
+        yield "unit kv_group binds: unit head", problem
+    if rules.equal_counts:
+        free = replace(problem, unit=rules.unit, equal_counts=False)
+        yield "equal_counts binds: free counts", free
+    if rules.max_copies is not None:
+        yield "max_copies binds: any number", replace(problem, max_copies=None)

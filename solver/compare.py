@@ -10,9 +10,22 @@ from profiles.model import ModelProfile
 from solver.plan import Plan
 from solver.planner import make_plan
 from solver.request import PlanRequest
-from solver.solve import Progress
+from solver.solution import Progress
 
-METHODS = ("contiguous", "snake", "greedy_equal", "greedy", "ilp", "cp_sat", "auto")
+METHODS = ("contiguous", "snake", "greedy_equal", "greedy", "ilp", "cp_sat", "auto", "divided")
+"""Ways to place; `divided` is `auto` with heads that several devices may share."""
+
+
+def rules_of(method: str, unit: str, equal_counts: bool) -> dict[str, Any]:
+    """Placement rules of one method's request: divided heads obey neither unit nor counts."""
+    if method == "divided":
+        return {"divisible": True}
+    return {"unit": unit, "equal_counts": equal_counts}
+
+
+def method_of(plan: Plan) -> str:
+    """How a plan was made, as `METHODS` names it."""
+    return "divided" if plan.rules.divisible else plan.solver
 
 
 def problem_of(plan: Plan) -> str:
@@ -36,13 +49,14 @@ class Row:
         return {
             "gpus": len(plan.devices),
             "deployment": plan.workload.deployment,
-            "method": plan.solver,
+            "method": method_of(plan),
             "makespan_s": plan.makespan_s,
             "lower_bound_s": self.bound_s,
             "makespan_over_bound": self.over_bound,
             "bubble_ratio": plan.bubble_ratio,
             "imbalance": plan.imbalance,
             "kv_copies": sum(plan.kv_copies),
+            "divisions": sum(plan.divisions),
             "gap": 1 - self.bound_s / plan.makespan_s,
             "solve_s": plan.solve_s,
             "status": plan.status,
@@ -80,12 +94,21 @@ def compare(
     on_progress: Callable[[Progress], None],
     cancelled: Event | None = None,
 ) -> list[Row]:
-    """Plan every request; requests of one problem, whatever the method, share their best bound."""
+    """Plan every request; requests of one problem, whatever the method, share their best bound.
+
+    What holds of divided heads holds of whole ones, not the other way round.
+    """
     plans = []
     for request in requests:
         on_plan(request)
         plans.append(make_plan(request, profile, rates, on_progress, cancelled))
-    best: dict[str, float] = {}
-    for plan in plans:
-        best[problem_of(plan)] = max(best.get(problem_of(plan), 0.0), plan.lower_bound_s)
-    return [Row(plan, best[problem_of(plan)]) for plan in plans]
+    return [Row(plan, _best_bound(plan, plans)) for plan in plans]
+
+
+def _best_bound(plan: Plan, plans: list[Plan]) -> float:
+    return max(
+        other.lower_bound_s
+        for other in plans
+        if problem_of(other) == problem_of(plan)
+        and (other.rules.divisible or not plan.rules.divisible)
+    )

@@ -1,44 +1,54 @@
 """What a placement amounts to: idle share, imbalance, copies, bytes, stock compatibility."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload, kv_group_bytes
-from solver.problem import Floats, Ints
+from solver.problem import Floats
+
+Present = NDArray[np.bool_]
+"""Which KV groups are on which device, `[layers, kv_heads, devices]`."""
 
 
-def bubble_ratio(loads: Floats) -> float:
-    """Idle share of device time, for loads [layers, devices]; every layer ends in a barrier."""
-    makespans = loads.max(axis=1).sum()
-    return float(max(0.0, 1 - loads.sum() / (loads.shape[1] * makespans)))
+def bubble_ratio(loads: Floats, makespans: Floats) -> float:
+    """Idle share of device time, for loads [layers, devices] and makespans [layers].
+
+    Every layer ends in a barrier. Both are weighted sums where there are several workloads.
+    """
+    return float(max(0.0, 1 - loads.sum() / (loads.shape[1] * makespans.sum())))
 
 
-def imbalance(loads: Floats, *, identical: bool) -> float | None:
+def imbalance(loads: Floats, makespans: Floats, *, identical: bool) -> float | None:
     """The paper's I: plan makespan over summed mean loads; undefined for unlike devices."""
-    return float(loads.max(axis=1).sum() / loads.mean(axis=1).sum()) if identical else None
+    return float(makespans.sum() / loads.mean(axis=1).sum()) if identical else None
 
 
-def presence(devices: Ints, kv_heads: int, device_count: int) -> np.ndarray:
-    """Which KV groups are on which device, [layers, kv_heads, devices], heads' devices given."""
-    layers, heads = devices.shape
-    present = np.zeros((layers, kv_heads, device_count), dtype=bool)
-    group = np.arange(heads) // (heads // kv_heads)
-    present[np.arange(layers)[:, None], group[None, :], devices] = True
-    return present
+def presence(shares: Floats, kv_heads: int) -> Present:
+    """Which KV groups are where, for shares [layers, heads, devices] of the heads."""
+    layers, heads, devices = shares.shape
+    return np.asarray(
+        (shares > 0).reshape(layers, kv_heads, heads // kv_heads, devices).any(axis=2)
+    )
 
 
-def kv_copies(present: np.ndarray) -> list[int]:
+def kv_copies(present: Present) -> list[int]:
     """Per layer: (KV group, device) pairs beyond one a group."""
     return [int(n) for n in present.sum(axis=(1, 2)) - present.shape[1]]
 
 
-def kv_bytes(present: np.ndarray, architecture: Architecture, workload: Workload) -> list[int]:
+def divisions(shares: Floats) -> list[int]:
+    """Per layer: parts of heads beyond one a head."""
+    return [int(n) for n in (shares > 0).sum(axis=(1, 2)) - shares.shape[1]]
+
+
+def kv_bytes(present: Present, architecture: Architecture, workload: Workload) -> list[int]:
     """Per device: K/V of the whole context, all layers."""
     held = present.sum(axis=(0, 1))
     return [int(n) * kv_group_bytes(architecture, workload) for n in held]
 
 
-def stock_compatible(present: np.ndarray) -> tuple[bool, str]:
+def stock_compatible(present: Present) -> tuple[bool, str]:
     """Whether stock tensor parallelism can run it: whole KV groups in equal counts."""
     split = np.argwhere(present.sum(axis=2) > 1)
     if len(split):

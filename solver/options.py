@@ -1,5 +1,6 @@
 """The request's fields as command-line flags, shared by `hplb plan` and `hplb compare`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,17 +22,43 @@ Batch = Annotated[int, typer.Option("--batch-size", help="Sequences in the step.
 Policy = Annotated[
     str,
     typer.Option(
-        "--budget-policy", help="profile, uniform, recovery, max_min or max_min_shifting."
+        "--budget-policy",
+        help="profile, uniform, recovery, max_min, max_min_shifting or elastic.",
     ),
 ]
 BudgetTokens = Annotated[int | None, typer.Option(help="Mean tokens per head of the budget.")]
 BudgetRecovery = Annotated[float, typer.Option(help="Share of attention mass to reach.")]
 BudgetScope = Annotated[str, typer.Option(help="Max-min within each layer, or over the model.")]
 BudgetTotal = Annotated[str, typer.Option(help="What max-min keeps fixed: tiles or tokens.")]
+BudgetDensity = Annotated[
+    float | None, typer.Option(help="Of policy elastic: mean attended share to hold.")
+]
+BudgetContexts = Annotated[
+    str | None, typer.Option(help="Of policy elastic: contexts to hold it at, comma-separated.")
+]
+Fill = Annotated[
+    bool, typer.Option("--fill", help="Spend idle time on larger budgets (needs curves).")
+]
 Unit = Annotated[str, typer.Option(help="What is placed as one: head or kv_group.")]
 EqualCounts = Annotated[
     bool, typer.Option("--equal-counts", help="The same number of units on every device.")
 ]
+Divisible = Annotated[bool, typer.Option("--divisible", help="Let several devices share a head.")]
+MaxCopies = Annotated[int | None, typer.Option(help="At most so many devices share a head.")]
+Copies = Annotated[
+    str, typer.Option(help="priced: a K/V copy costs its projection or transfer; free: nothing.")
+]
+Memory = Annotated[
+    bool, typer.Option("--memory", help="Keep weights and K/V within the devices' memory.")
+]
+KvRetention = Annotated[
+    str | None, typer.Option(help="What K/V stays: full or budget; implies --memory.")
+]
+MemoryLimit = Annotated[int | None, typer.Option(help="Bytes a device may hold; implies --memory.")]
+NodeSize = Annotated[
+    int | None, typer.Option(help="Devices of a node: share out over nodes first.")
+]
+Seed = Annotated[int | None, typer.Option(help="Search repeatably, with one worker.")]
 TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds to search, per plan.")]
 Tolerance = Annotated[float, typer.Option(help="Gap at which a plan counts as optimal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -49,6 +76,43 @@ def build_request(**fields: Any) -> PlanRequest:
         return PlanRequest.model_validate(fields)
     except ValidationError as error:
         raise RequestError(describe(error)) from None
+
+
+def budget(
+    policy: str, tokens: int | None, recovery: float, scope: str, total: str
+) -> dict[str, object]:
+    """The request's `budget` from its flags."""
+    return {
+        "policy": policy,
+        "tokens": tokens,
+        "recovery": recovery,
+        "scope": scope,
+        "total": total,
+    }
+
+
+def memory(asked: bool, retention: str | None, limit: int | None) -> dict[str, object] | None:
+    """The request's `placement.memory` from its flags, or None where none was given."""
+    if not asked and retention is None and limit is None:
+        return None
+    return {"kv_retention": retention or "full", "limit_bytes": limit}
+
+
+def whole_numbers(flag: str, text: str | None) -> list[int] | None:
+    """`2,4,8` as numbers."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise RequestError(f"{flag}: {text!r} is not a list of whole numbers such as 2,4,8")
+    return [int(part) for part in parts]
+
+
+def check_folders(*paths: Path | None) -> None:
+    """Refuse a path in a folder that is not there before anything is computed for it."""
+    for path in paths:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise RequestError(f"{path}: cannot be written: its folder does not exist")
 
 
 def device_groups(text: str) -> list[dict[str, Any]]:

@@ -32,7 +32,10 @@ class Entry(_Part):
 
 
 class LayerPlan(_Part):
-    """One layer: `heads[head]` is an ordered list of entries, `loads_s[device]` whole loads."""
+    """One layer: `heads[head]` is an ordered list of entries, `loads_s[device]` whole loads.
+
+    With several workloads `loads_s` and `makespan_s` are sums over them by the plan's weights.
+    """
 
     makespan_s: Seconds
     lower_bound_s: Seconds
@@ -44,10 +47,13 @@ class LayerPlan(_Part):
 class Costs(_Part):
     """What the loads were computed from: seconds per device type, launch and charges apart.
 
-    head_s [layers][heads][types], group_s [layers][kv_heads][types], launch_s [types].
+    head_s and part_s [layers][heads][types], group_s [layers][kv_heads][types], launch_s [types].
+    A device with a share of a head is charged share * head_s + (1 - share) * part_s; where no head
+    may be divided, part_s is empty.
     """
 
     head_s: list[list[list[Seconds]]]
+    part_s: list[list[list[Seconds]]] = []
     group_s: list[list[list[Seconds]]]
     launch_s: list[Seconds]
 
@@ -80,13 +86,92 @@ class Rules(_Part):
 
     unit: Literal["head", "kv_group"]
     equal_counts: bool
+    divisible: bool = False
+    max_copies: int | None = None
+    copies: Literal["priced", "free"] = "priced"
+    objective: Literal["mean", "worst"] = "mean"
+
+
+class OtherWorkload(_Part):
+    """A further workload that the same placement serves, at its weight in the plan's figures.
+
+    Shares are realised in the query blocks of its own context; `loads_s` [layers][devices].
+    """
+
+    weight: Annotated[float, Field(ge=0, le=1)]
+    workload: Step
+    profile: ProfileRef
+    budgets: list[list[int]]
+    costs: Costs
+    makespan_s: Seconds
+    loads_s: list[list[Seconds]]
+
+
+class Memory(_Part):
+    """Bytes every device holds and may hold, `[devices]`, at a context and batch."""
+
+    kv_retention: Literal["full", "budget"]
+    context_tokens: int
+    batch_size: int
+    limit_bytes: list[int]
+    weight_bytes: list[int]
+    kv_bytes: list[int]
+
+
+class Moving(_Part):
+    """What leaving the current plan costs: bytes each device must fetch, paid once.
+
+    `seconds` is the slowest device's transfer; `gain_s` a step's gain on the current placement.
+    """
+
+    current_plan: str
+    bytes: int
+    seconds: Seconds
+    amortise_steps: int
+    current_makespan_s: Seconds
+    gain_s: float
+    kept: bool
+
+
+class Filled(_Part):
+    """What idle time bought: mean and least recovery before and after larger budgets."""
+
+    added_tokens: int
+    recovery_mean: tuple[float, float]
+    recovery_min: tuple[float, float]
+
+
+class Elsewhere(_Part):
+    """The other deployment: this placement there, and the best quick placement for it."""
+
+    deployment: Deployment
+    makespan_s: Seconds
+    replanned_s: Seconds
+    lower_bound_s: Seconds
+
+
+class Nodes(_Part):
+    """A plan shared out over nodes first, beside one replica of a node's plan on every node.
+
+    `cross_node_copies` counts (KV group, node) pairs beyond one a group, `[layers]`. A replica
+    serves its own step on `size` devices, so that `replicas` steps end every `replica_makespan_s`.
+    """
+
+    size: int
+    cross_node_copies: list[int]
+    replicas: int
+    replica_makespan_s: Seconds
+    replica_lower_bound_s: Seconds
 
 
 class Plan(_Part):
     """A placement, its budgets, its predicted seconds and its certificate.
 
-    `budgets` [layers][heads] tokens, `kv_copies` [layers], `kv_bytes` [devices]; `devices` names
-    the type of every device by index, `device_types` the axis of `costs`.
+    `budgets` [layers][heads] tokens, `kv_copies` and `divisions` [layers], `kv_bytes` [devices];
+    `devices` names the type of every device by index, `device_types` the axis of `costs`. With
+    several workloads, `workload`, `budgets` and `costs` are the first's, which counts `weight`;
+    `makespan_s` is their weighted mean or, with objective worst, the largest, and then the weights
+    are the multipliers that prove `lower_bound_s`.
     """
 
     id: str = ""
@@ -102,6 +187,7 @@ class Plan(_Part):
     stock_compatible: bool
     stock_reason: str
     kv_copies: list[int]
+    divisions: list[int] = []
     kv_bytes: list[int]
     budgets: list[list[int]]
     warnings: list[str]
@@ -114,6 +200,13 @@ class Plan(_Part):
     device_types: list[str]
     cost_model: dict[str, str]
     costs: Costs
+    weight: Annotated[float, Field(ge=0, le=1)] = 1.0
+    other_workloads: list[OtherWorkload] = []
+    memory: Memory | None = None
+    moving: Moving | None = None
+    filled: Filled | None = None
+    elsewhere: Elsewhere | None = None
+    nodes: Nodes | None = None
     solve_s: Seconds = 0.0
     created_at: str = ""
 

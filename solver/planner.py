@@ -1,23 +1,29 @@
-"""From a request to a plan: budgets, costs, placement, figures, certificate."""
+"""From a request to a plan: budgets, costs, placement, what couples the layers, figures."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event
 
 import numpy as np
 
 from profiles.cost.rates import Rates
-from profiles.cost.work import Workload
 from profiles.model import ModelProfile
-from solver import figures
-from solver.advice import advise
-from solver.budgets.allocate import Budgets, allocate
+from solver.assemble import Draft, assemble
+from solver.bounds import lower_bound
 from solver.costs import placement_problem
-from solver.plan import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step
-from solver.problem import Floats, Ints, PlacementProblem
+from solver.filling import fill
+from solver.plan import Plan
+from solver.problem import PlacementProblem
 from solver.request import PlanRequest
-from solver.solve import Progress, Solution, solve
+from solver.rounding import rounded
+from solver.scenarios import Known, Scenario, scenarios
+from solver.settle import Settled, settle
+from solver.solution import LayerSolution, Progress, Solution
+from solver.solve import Search, solve
+
+__all__ = ["Known", "make_plan"]
 
 
 def make_plan(
@@ -26,114 +32,90 @@ def make_plan(
     rates: Mapping[str, Rates],
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Event | None = None,
+    *,
+    others: Sequence[Known] = (),
+    current: Plan | None = None,
 ) -> Plan:
-    """Plan `profile` as `request` asks, with `rates` by device type for the request's phase.
+    """Plan as `request` asks; when `cancel` is set, the best plan so far.
 
-    Raises HplbError subclasses for what the profile, the budget policy or the rates cannot give.
+    `profile` and `rates` (by device type) belong to the request's first workload, `others` to the
+    further ones; `current` is `placement.current_plan` looked up. Raises HplbError subclasses for
+    what the profile, the budget policy, the rates or the devices' memory cannot give.
     """
     started = time.monotonic()
-    types = request.device_types
-    budgets = allocate(profile, request.budget, request.workload)
-    problem = placement_problem(
-        budgets.tokens, profile.architecture, request.workload, types, rates, request.placement
+    stop = cancel or Event()
+    steps = scenarios(request, [Known(profile, rates), *others])
+    problem = _problem(request, steps)
+    how = Search(
+        method=request.method,
+        tolerance=request.tolerance,
+        time_limit_s=request.time_limit_s,
+        objective=request.objective,
+        node_size=request.placement.node_size,
+        seed=request.seed,
+        on_progress=on_progress,
+        cancelled=stop,
     )
-    solution = solve(
-        problem, request.method, request.time_limit_s, request.tolerance, on_progress, cancel
-    )
-    plan = _assemble(request, profile, rates, budgets, problem, solution)
+    solution = solve(problem, how)
+    settled = settle(request, steps, problem, solution, current, how)
+    plan = assemble(_draft(request, steps, problem, settled, stop))
     timing = {"solve_s": time.monotonic() - started, "created_at": datetime.now(UTC).isoformat()}
     return plan.identified().model_copy(update=timing)
 
 
-def _assemble(
+def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
+    return placement_problem(
+        [step.demand for step in steps],
+        steps[0].known.profile.architecture,
+        request.device_types,
+        request.placement,
+    )
+
+
+def _draft(
     request: PlanRequest,
-    profile: ModelProfile,
-    rates: Mapping[str, Rates],
-    budgets: Budgets,
+    steps: list[Scenario],
     problem: PlacementProblem,
-    solution: Solution,
-) -> Plan:
-    types = request.device_types
-    names = list(dict.fromkeys(types))
-    layers = [problem.layer(index) for index in range(problem.layers)]
-    loads = np.array(
-        [layer.loads(s.assignment) for layer, s in zip(layers, solution.layers, strict=True)]
-    )
-    devices = np.array([problem.devices_of_heads(s.assignment) for s in solution.layers])
-    present = figures.presence(devices, problem.kv_heads, problem.devices)
-    stock, stock_reason = figures.stock_compatible(present)
-    makespan_s = float(loads.max(axis=1).sum())
-    bound_s = min(sum(s.bound.seconds for s in solution.layers), makespan_s)
-    gap = 1 - bound_s / makespan_s
-    identical = bool((problem.type_of == problem.type_of[0]).all())
-    return Plan(
-        status="optimal" if gap <= request.tolerance else "feasible",
-        solver=request.method,
-        reason=solution.reason if gap > request.tolerance else None,
-        makespan_s=makespan_s,
-        lower_bound_s=bound_s,
-        gap=gap,
-        tolerance=request.tolerance,
-        bubble_ratio=figures.bubble_ratio(loads),
-        imbalance=figures.imbalance(loads, identical=identical),
-        stock_compatible=stock,
-        stock_reason=stock_reason,
-        kv_copies=figures.kv_copies(present),
-        kv_bytes=figures.kv_bytes(present, profile.architecture, request.workload),
-        budgets=budgets.tokens.tolist(),
-        warnings=[
-            *budgets.warnings,
-            *_rate_warnings(rates, names, request.workload),
-            *advise(problem, bound_s),
-        ],
-        layers=_layer_plans(solution, devices, loads),
-        profile=ProfileRef(
-            name=profile.name,
-            digest=profile.digest,
-            source=profile.source,
-            synthetic=profile.synthetic,
-        ),
-        architecture=profile.architecture,
-        workload=Step(
-            context_tokens=request.context_tokens,
-            phase=request.phase,
-            batch_size=request.batch_size,
-            deployment=request.deployment,
-            block_tokens=request.workload.block_tokens,
-        ),
-        rules=Rules(unit=request.placement.unit, equal_counts=request.placement.equal_counts),
-        devices=types,
-        device_types=names,
-        cost_model={name: rates[name].version for name in names},
-        costs=Costs(
-            head_s=problem.head_s.tolist(),
-            group_s=problem.group_s.tolist(),
-            launch_s=problem.launch_s.tolist(),
-        ),
+    settled: Settled,
+    stop: Event,
+) -> Draft:
+    """Shares in whole query blocks, and what idles filled where asked for."""
+    solution = settled.solution
+    shares = np.stack([problem.shares_of_heads(layer.shares) for layer in solution.layers])
+    by_head = replace(problem, unit="head").weighing(solution.multipliers)
+    realised = shares[None]
+    if problem.divisible:
+        rules = request.placement
+        uncoupled = rules.memory is None and rules.current_plan is None
+        realised = rounded(by_head, solution.layers, steps, may_undo=uncoupled)
+    filled = None
+    if request.budget.fill:
+        filled, steps = fill(request, by_head, realised[0], steps)
+        problem = _problem(request, steps)
+        by_head = replace(problem, unit="head")
+        solution = _bounded_anew(problem, solution)
+    return Draft(
+        request=request,
+        steps=steps,
+        problem=by_head,
+        solution=solution,
+        shares=np.broadcast_to(realised, (len(steps), *shares.shape)),
+        settled=settled,
+        filled=filled,
+        cancelled=stop.is_set(),
     )
 
 
-def _layer_plans(solution: Solution, devices: Ints, loads: Floats) -> list[LayerPlan]:
-    return [
-        LayerPlan(
-            makespan_s=float(loads[index].max()),
-            lower_bound_s=min(layer.bound.seconds, float(loads[index].max())),
-            bound=layer.bound.proof,
-            loads_s=loads[index].tolist(),
-            heads=[[Entry(device=int(device))] for device in devices[index]],
-        )
-        for index, layer in enumerate(solution.layers)
-    ]
-
-
-def _rate_warnings(rates: Mapping[str, Rates], names: list[str], workload: Workload) -> list[str]:
-    notes = []
-    for name in names:
-        if not rates[name].measured:
-            notes.append(f"{name}: seconds come from its data sheet's roofline; none was measured")
-        elif rates[name].extrapolated(workload):
-            notes.append(
-                f"{name}: extrapolated: rates were fitted up to {rates[name].fitted_to_tokens} "
-                f"tokens, the context is {workload.context_tokens}"
-            )
-    return notes
+def _bounded_anew(problem: PlacementProblem, solution: Solution) -> Solution:
+    """The same shares under the costs of larger budgets, which need their own proof."""
+    layers = []
+    for index, placed in enumerate(solution.layers):
+        layer = problem.layer(index)
+        bound = lower_bound(layer)
+        makespan_s = layer.objective(layer.loads_of_shares(placed.shares))
+        # Costs only grew: what was proved before holds as well.
+        if placed.bound.seconds > bound.seconds:
+            bound = placed.bound
+        layers.append(LayerSolution(placed.shares, makespan_s, bound, placed.searched))
+    bound_s = float(sum(layer.bound.seconds for layer in layers))
+    return Solution(layers, bound_s, solution.multipliers, solution.reason)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from profiles.errors import HplbError
-from solver.compare import Row, by_problem
+from solver.compare import Row, by_problem, method_of
 from solver.table import heading
 
 BUSY, IDLE = "#2f6f9f", "#e3b23c"
@@ -37,7 +37,7 @@ def plot_loads(rows: list[Row], path: Path) -> None:
         axis.axhline(
             members[0].bound_s * 1e3, color="black", linewidth=0.8, linestyle=":", label="bound"
         )
-        axis.set_xticks(range(len(members)), [row.plan.solver for row in members])
+        axis.set_xticks(range(len(members)), [method_of(row.plan) for row in members])
         axis.set_ylabel("ms, all layers")
         axis.set_title(problem, loc="left", fontsize=10)
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=3, frameon=False)

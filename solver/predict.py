@@ -5,36 +5,56 @@ from collections.abc import Mapping
 import numpy as np
 
 from profiles.cost.rates import Rates
-from profiles.cost.work import FEATURES, INDEX, group_work, head_work
-from solver.costs import placement_problem
-from solver.plan import Plan
-from solver.problem import Assignment, Floats, PlacementProblem
+from profiles.cost.work import FEATURES, INDEX, budget_blocks, group_work, head_work
+from solver.costs import Demand, placement_problem
+from solver.divide.rows import RowGrid, boundaries
+from solver.plan import Costs, Plan
+from solver.problem import Floats, PlacementProblem, Shares
 from solver.request import PlacementOptions
 
 
 def planned_problem(plan: Plan) -> PlacementProblem:
     """The problem a plan was made for, from the costs it carries."""
+    costs = [plan.costs, *(other.costs for other in plan.other_workloads)]
     return PlacementProblem(
-        head_s=np.array(plan.costs.head_s),
-        group_s=np.array(plan.costs.group_s),
-        launch_s=np.array(plan.costs.launch_s),
+        head_s=np.array([cost.head_s for cost in costs]),
+        part_s=np.array([_parts(cost) for cost in costs]),
+        group_s=np.array([cost.group_s for cost in costs]),
+        launch_s=np.array([cost.launch_s for cost in costs]),
+        weights=np.array([plan.weight, *(other.weight for other in plan.other_workloads)]),
         type_of=np.array([plan.device_types.index(name) for name in plan.devices]),
         unit=plan.rules.unit,
         equal_counts=plan.rules.equal_counts,
+        divisible=plan.rules.divisible,
+        max_copies=plan.rules.max_copies,
     )
+
+
+def planned_shares(plan: Plan, layer: int) -> Shares:
+    """What every device does of every query head, [heads, devices]."""
+    shares = np.zeros((plan.architecture.query_heads, len(plan.devices)))
+    for head, entries in enumerate(plan.layers[layer].heads):
+        for entry in entries:
+            shares[head, entry.device] = entry.share
+    return shares
 
 
 def predicted_loads(plan: Plan, rates: Mapping[str, Rates]) -> Floats:
-    """Seconds of every device under `rates` (by device type), [layers, devices]."""
+    """Seconds of every device under `rates` (by device type), [layers, devices].
+
+    Of the plan's first workload, for which `rates` must be.
+    """
+    rules = plan.rules
     problem = placement_problem(
-        np.array(plan.budgets),
+        [Demand(plan.workload.workload, np.array(plan.budgets), rates)],
         plan.architecture,
-        plan.workload.workload,
         plan.devices,
-        rates,
-        PlacementOptions(unit="head"),
+        PlacementOptions(divisible=rules.divisible, copies=rules.copies),
     )
-    return np.array([problem.layer(i).loads(_devices(plan, i)) for i in range(problem.layers)])
+    layers = [problem.layer(i) for i in range(problem.layers)]
+    return np.array(
+        [layer.loads_of_shares(planned_shares(plan, i))[0] for i, layer in enumerate(layers)]
+    )
 
 
 def shard_work(plan: Plan, layer: int) -> Floats:
@@ -42,14 +62,34 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     budgets, step = np.array(plan.budgets, dtype=np.float64), plan.workload.workload
     by_head = head_work(budgets[layer], plan.architecture, step)
     by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
-    work = np.zeros((len(plan.devices), len(FEATURES)))
-    np.add.at(work, _devices(plan, layer), by_head)
-    groups = np.arange(len(by_head)) // plan.architecture.group_size
-    for group, device in set(zip(groups.tolist(), _devices(plan, layer).tolist(), strict=True)):
-        work[device] += by_group[group]
+    shares = planned_shares(plan, layer)
+    grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices)).any(axis=1)
+    work = np.einsum("hdf,hf->df", _parts_of_work(plan, layer, shares), by_head)
+    work = work + grouped.T @ by_group
     work[work.any(axis=1), INDEX["launches"]] = 1
-    return work
+    return np.asarray(work)
 
 
-def _devices(plan: Plan, layer: int) -> Assignment:
-    return np.array([entries[0].device for entries in plan.layers[layer].heads], dtype=np.int64)
+def _parts_of_work(plan: Plan, layer: int, shares: Shares) -> Floats:
+    """The fraction of each kind of a head's work in a device's rows, [heads, devices, FEATURES].
+
+    A share is a fraction of tiles. Late rows are longer: their part of the scored pairs is larger
+    than that, and their part of what goes by the row smaller.
+    """
+    step = plan.workload.workload
+    blocks = budget_blocks(np.array(plan.budgets, dtype=np.float64), step)
+    grid = RowGrid(blocks, step.context_blocks, step.batch_size, step.phase)
+    _, rows = grid.of_layer(layer)
+    last = boundaries(shares, grid, layer) / rows[:, None]
+    by_row = np.diff(last, axis=1, prepend=0)
+    parts = np.repeat(by_row[..., None], len(FEATURES), axis=2)
+    parts[..., INDEX["tile_flops"]] = shares
+    if step.phase == "prefill":
+        pairs = last * (last * rows[:, None] + 1) / (rows[:, None] + 1)
+        parts[..., INDEX["scored_blocks"]] = np.diff(pairs, axis=1, prepend=0)
+    return parts
+
+
+def _parts(costs: Costs) -> Floats:
+    """Seconds that parts repeat; none are stated where no head may be divided."""
+    return np.array(costs.part_s) if costs.part_s else np.zeros_like(np.array(costs.head_s))

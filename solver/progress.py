@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from solver.solve import Progress
+from solver.solution import Progress
 
 T = TypeVar("T")
 

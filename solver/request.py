@@ -8,10 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.model import ModelProfile
+from solver.plan import Plan
 from solver.problem import Unit
 
-Policy = Literal["profile", "uniform", "recovery", "max_min", "max_min_shifting"]
+Policy = Literal["profile", "uniform", "recovery", "max_min", "max_min_shifting", "elastic"]
 Method = Literal["auto", "contiguous", "snake", "greedy", "greedy_equal", "cp_sat", "ilp"]
+Retention = Literal["full", "budget"]
+Copies = Literal["priced", "free"]
+Objective = Literal["mean", "worst"]
 MAX_DEVICES = 4096
 MAX_CONTEXT = 16 * 2**20
 DEFAULT_BLOCK_TOKENS = 64
@@ -35,7 +39,9 @@ class BudgetOptions(_Options):
 
     `tokens` is the mean per head (`uniform`, `max_min`); `recovery` the share of attention mass
     to reach (`recovery`, and `profile` where the profile has curves); `scope` and `total` say
-    over what, and in which unit, max-min keeps the total fixed.
+    over what, and in which unit, max-min keeps the total fixed. `density` is the mean attended
+    share that `elastic` holds at every one of `contexts`. `fill` spends what idles after placement
+    on larger budgets.
     """
 
     policy: Policy = "profile"
@@ -43,31 +49,116 @@ class BudgetOptions(_Options):
     recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
     scope: Literal["layer", "model"] = "layer"
     total: Literal["tiles", "tokens"] = "tiles"
+    density: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    contexts: (
+        Annotated[list[Annotated[int, Field(ge=1, le=MAX_CONTEXT)]], Field(min_length=1)] | None
+    ) = None
+    fill: bool = False
+
+    def fault(self) -> str | None:
+        """What does not go together, beginning with the field's name."""
+        sized = ("uniform", "max_min", "max_min_shifting")
+        if self.tokens is not None and self.policy in ("profile", "recovery"):
+            return (
+                f"tokens: policy {self.policy!r} takes none; it is for {', '.join(sized)} and "
+                "elastic"
+            )
+        if self.tokens is None and self.policy in sized:
+            return f"tokens: policy {self.policy!r} needs the mean tokens per head"
+        if self.policy == "elastic" and (self.density is None) == (self.tokens is None):
+            return "density: policy 'elastic' needs either density or tokens, not both"
+        if self.policy != "elastic" and (self.density is not None or self.contexts is not None):
+            return f"density: density and contexts are for policy 'elastic', not {self.policy!r}"
+        return None
+
+
+class MemoryOptions(_Options):
+    """What a device may hold: weights (tensor parallel only) and K/V at a context and batch.
+
+    `limit_bytes` of each device, else what its type's memory leaves after `reserved_share`; the
+    context and batch are the largest workload's unless given. `kv_retention`: all keys, or where
+    the method evicts, the largest budget of the group's heads on that device.
+    """
+
+    kv_retention: Retention = "full"
+    limit_bytes: Annotated[int, Field(ge=1, le=2**50)] | None = None
+    reserved_share: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
+    context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
 
 
 class PlacementOptions(_Options):
-    """The rules a placement obeys: what moves as one, and whether counts must be equal."""
+    """The rules a placement obeys.
+
+    `unit` moves as one; `divisible` heads may be shared by up to `max_copies` devices. `copies`
+    says whether a (KV group, device) pair costs its K/V projection or transfer, or nothing (what
+    the paper assumes: each group's one charge is then spread over its heads). `node_size` shares
+    out over nodes first. `current_plan` is where the deployment is now, by id, path or inline:
+    moving its bytes is paid once and weighed over `amortise_steps` steps.
+    """
 
     unit: Unit = "head"
     equal_counts: bool = False
+    divisible: bool = False
+    max_copies: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
+    copies: Copies = "priced"
+    memory: MemoryOptions | None = None
+    node_size: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
+    current_plan: Annotated[str, Field(pattern=PATH_PATTERN)] | Plan | None = None
+    amortise_steps: Annotated[int, Field(ge=1, le=10**9)] = 1000
+
+    def fault(self) -> str | None:
+        """What does not go together, beginning with the field's name."""
+        if not self.divisible and self.max_copies is not None:
+            return "max_copies: is for divisible placements; whole heads are on one device"
+        if not self.divisible and self.node_size is not None:
+            return "node_size: is for divisible placements, which are shared out over nodes first"
+        if self.divisible and self.unit != "head":
+            return "divisible: it is heads that are divided; use unit 'head'"
+        if self.divisible and self.equal_counts:
+            return "divisible: engines that want equal_counts run whole heads"
+        return None
+
+
+class WorkloadOptions(_Options):
+    """One of several steps that the placement serves; `weight` is relative to the others'.
+
+    `profile` is the request's unless given (another task's budgets, of the same architecture);
+    `sample` picks one request of a profile made of samples.
+    """
+
+    context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
+    phase: Phase = "prefill"
+    weight: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 1.0
+    profile: Annotated[str, Field(pattern=PATH_PATTERN)] | ModelProfile | None = None
+    sample: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
 
 class PlanRequest(_Options):
-    """A model profile, devices, a workload, and how to decide."""
+    """A model profile, devices, one workload or several, and how to decide.
+
+    One workload is `context_tokens`, `phase` and `batch_size`; several are `workloads`, placed for
+    the least weighted `mean` of their makespans or the least `worst`. With a `seed` the search is
+    repeatable: one worker, and effort counted in steps instead of seconds.
+    """
 
     profile: Annotated[str, Field(pattern=PATH_PATTERN)] | ModelProfile
     gpus: Annotated[int, Field(ge=1, le=MAX_DEVICES, strict=True)] | None = None
     device_type: str = "h200"
     devices: Annotated[list[DeviceGroup], Field(min_length=1, max_length=MAX_DEVICES)] | None = None
-    context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
+    context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)] | None = None
     phase: Phase = "prefill"
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
+    workloads: Annotated[list[WorkloadOptions], Field(min_length=1, max_length=64)] | None = None
+    objective: Objective = "mean"
     deployment: Deployment = "disaggregated"
     budget: BudgetOptions = BudgetOptions()
     placement: PlacementOptions = PlacementOptions()
     method: Method = "auto"
     time_limit_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
     tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 1e-3
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     fresh: bool = False
 
     @model_validator(mode="after")
@@ -76,21 +167,45 @@ class PlanRequest(_Options):
             raise ValueError("gpus: give either gpus (with device_type) or devices, not both")
         if sum(group.count for group in self.devices or []) > MAX_DEVICES:
             raise ValueError(f"devices: more than {MAX_DEVICES} devices")
-        tokens = self.budget.tokens
-        if tokens is not None and tokens > self.context_tokens:
+        if (self.context_tokens is None) == (self.workloads is None):
+            raise ValueError("context_tokens: give either context_tokens or workloads, not both")
+        longest = max(workload.context_tokens for workload in self.steps)
+        if self.budget.tokens is not None and self.budget.tokens > longest:
             raise ValueError(
-                f"budget.tokens: {tokens} is above context_tokens ({self.context_tokens})"
+                f"budget.tokens: {self.budget.tokens} is above context_tokens ({longest})"
             )
-        if tokens is not None and self.budget.policy in ("profile", "recovery"):
+        if self.budget.fill and len(self.steps) > 1:
+            raise ValueError("budget.fill: spends the idle time of one workload, not of several")
+        if self.budget.fill and self.placement.divisible:
             raise ValueError(
-                f"budget.tokens: policy {self.budget.policy!r} takes none; it is for uniform, "
-                "max_min and max_min_shifting"
+                "budget.fill: heads are cut where their budgets say; fill whole heads only"
             )
-        if tokens is None and self.budget.policy in ("uniform", "max_min", "max_min_shifting"):
+        for name, options in (("budget", self.budget), ("placement", self.placement)):
+            fault = options.fault()
+            if fault is not None:
+                raise ValueError(f"{name}.{fault}")
+        if self.placement.divisible and self.method != "auto":
+            raise ValueError(f"method: {self.method!r} cannot divide heads; use 'auto'")
+        if self.placement.node_size is not None and len(set(self.device_types)) > 1:
+            raise ValueError("placement.node_size: nodes are of one device type")
+        size = self.placement.node_size
+        if size is not None and len(self.device_types) % size:
             raise ValueError(
-                f"budget.tokens: policy {self.budget.policy!r} needs the mean tokens per head"
+                f"placement.node_size: {size} does not divide the {len(self.device_types)} devices"
             )
         return self
+
+    @property
+    def steps(self) -> list[WorkloadOptions]:
+        """The workloads to place for; one unless `workloads` is given."""
+        if self.workloads is not None:
+            return self.workloads
+        assert self.context_tokens is not None  # checked above
+        return [
+            WorkloadOptions(
+                context_tokens=self.context_tokens, batch_size=self.batch_size, phase=self.phase
+            )
+        ]
 
     @property
     def device_types(self) -> list[str]:
@@ -99,20 +214,27 @@ class PlanRequest(_Options):
             return [self.device_type] * (self.gpus or 0)
         return [group.type for group in self.devices for _ in range(group.count)]
 
-    @property
-    def workload(self) -> Workload:
-        """The step the plan is for."""
+    def workload_of(self, step: WorkloadOptions) -> Workload:
+        """A step as the cost model counts it."""
         return Workload(
-            context_tokens=self.context_tokens,
-            phase=self.phase,
-            batch_size=self.batch_size,
+            context_tokens=step.context_tokens,
+            phase=step.phase,
+            batch_size=step.batch_size,
             deployment=self.deployment,
             block_tokens=DEFAULT_BLOCK_TOKENS,
         )
 
-    def digest(self, profile_digest: str, rates_versions: list[str]) -> str:
-        """Names the request: profile content, options and cost-model versions, but not `fresh`."""
+    def digest(self, profile_digests: list[str], rates_versions: list[str]) -> str:
+        """Names the request: profiles' content, options and cost models, but not `fresh`.
+
+        Both lists go by workload.
+        """
         options = self.model_dump(mode="json", exclude={"profile", "fresh"})
-        content = {"options": options, "profile": profile_digest, "rates": rates_versions}
+        for workload in options["workloads"] or []:
+            del workload["profile"]
+        current = self.placement.current_plan
+        if isinstance(current, Plan):
+            options["placement"]["current_plan"] = current.id
+        content = {"options": options, "profiles": profile_digests, "rates": rates_versions}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

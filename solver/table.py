@@ -3,7 +3,8 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from solver.compare import Row, by_problem
+from solver.compare import Row, by_problem, method_of
+from solver.explain import Explanation
 from solver.plan import Plan
 
 
@@ -42,7 +43,7 @@ def comparison_table(rows: list[Row]) -> Table:
         table.add_row(f"[bold]{problem}[/]")
         for row in members:
             table.add_row(
-                row.plan.solver,
+                method_of(row.plan),
                 milliseconds(row.plan.makespan_s),
                 f"{row.over_bound:.4f}",
                 f"{100 * row.plan.bubble_ratio:.2f}",
@@ -77,6 +78,72 @@ def plan_table(plan: Plan) -> Table:
         "K/V bytes": f"{min(plan.kv_bytes):,} to {max(plan.kv_bytes):,} a device",
         "stock engine": f"{stock}: {plan.stock_reason}",
     }
+    rows |= _extras(plan)
     for name, value in rows.items():
         table.add_row(name, value)
+    return table
+
+
+def _extras(plan: Plan) -> dict[str, str]:
+    """What only some plans have."""
+    rows = {}
+    if plan.rules.divisible:
+        rows["divisions"] = f"{sum(plan.divisions)} over {len(plan.layers)} layers"
+    for other in plan.other_workloads:
+        step = other.workload
+        rows[f"{step.phase}, {step.batch_size} x {step.context_tokens:,}"] = (
+            f"{milliseconds(other.makespan_s)} ms, weight {other.weight:.3f}"
+        )
+    if plan.nodes is not None:
+        nodes = plan.nodes
+        rows["nodes"] = (
+            f"{nodes.replicas} of {nodes.size} devices, {sum(nodes.cross_node_copies)} K/V copies "
+            "across nodes"
+        )
+        rows["instead"] = (
+            f"{nodes.replicas} replicas on {nodes.size} devices each: a step takes "
+            f"{milliseconds(nodes.replica_makespan_s)} ms, {nodes.replicas} steps at a time; here "
+            f"they take {milliseconds(nodes.replicas * plan.makespan_s)} ms"
+        )
+    if plan.memory is not None:
+        held = [w + k for w, k in zip(plan.memory.weight_bytes, plan.memory.kv_bytes, strict=True)]
+        rows["memory"] = f"{min(held):,} to {max(held):,} bytes of {min(plan.memory.limit_bytes):,}"
+    if plan.moving is not None:
+        moving = plan.moving
+        verdict = "kept as it is" if moving.kept else f"{moving.bytes:,} bytes moved"
+        rows["current plan"] = (
+            f"{verdict}; {milliseconds(moving.seconds)} ms once, gain "
+            f"{milliseconds(moving.gain_s)} ms a step"
+        )
+    if plan.filled is not None:
+        before, after = plan.filled.recovery_mean
+        rows["bubble filled"] = (
+            f"{plan.filled.added_tokens:,} tokens: mean recovery {before:.4f} to {after:.4f}"
+        )
+    if plan.elsewhere is not None:
+        other_s = plan.elsewhere
+        rows[f"under {other_s.deployment}"] = (
+            f"this placement {milliseconds(other_s.makespan_s)} ms, one made for it at most "
+            f"{milliseconds(other_s.replanned_s)} ms"
+        )
+    return rows
+
+
+def explain_table(layers: list[Explanation]) -> Table:
+    """One line a layer: how far it is proved, and what binds it."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in ("layer", "ms", "gap %", "parts", "copies"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("proof")
+    table.add_column("what binds")
+    for layer in layers:
+        table.add_row(
+            str(layer.layer),
+            milliseconds(layer.makespan_s),
+            f"{100 * layer.gap:.2f}",
+            str(layer.divisions),
+            str(layer.kv_copies),
+            layer.proof,
+            layer.binds,
+        )
     return table

@@ -1,6 +1,8 @@
 """From a profile and a policy to budgets: tokens per head, in whole blocks."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from threading import Event
 from typing import assert_never
 
 import numpy as np
@@ -9,16 +11,21 @@ from profiles.cost.work import Workload, budget_blocks, causal_tiles
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
+from solver.budgets.elastic import ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
 from solver.budgets.max_min import max_min
 from solver.budgets.profile import profile_tokens
 from solver.budgets.recovery import least_blocks
 from solver.budgets.shifting import shift
 from solver.budgets.uniform import uniform
+from solver.placement.exact import Deadline
 from solver.request import BudgetOptions
 
 FLOOR_TOKENS = 128
 """What max-min leaves every head ("a small value such as 128", S-HPLB, section 3.2)."""
+ELASTIC_TOLERANCE = 0.01
+"""Gap at which a choice of rules is good enough: recovery itself is known no better."""
+ELASTIC_S = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,23 +33,31 @@ class Budgets:
     """tokens [layers, heads]: whole blocks, but never more than the context.
 
     recovery [layers, heads]: share of attention mass recovered, where the profile has curves.
+    rules: what `elastic` chose; the tokens are what they give at the context.
     """
 
     tokens: Ints
     recovery: Floats | None
     warnings: tuple[str, ...]
+    rules: ElasticRules | None = None
 
 
-def allocate(profile: ModelProfile, options: BudgetOptions, workload: Workload) -> Budgets:
-    """Give every query head its budget by `options.policy`.
+def allocate(
+    profile: ModelProfile,
+    options: BudgetOptions,
+    workload: Workload,
+    deadline: Deadline | None = None,
+) -> Budgets:
+    """Give every query head its budget by `options.policy`; only `elastic` needs a deadline.
 
     Raises BudgetError where the policy needs recovery curves or mean tokens and has none, or
-    cannot cope with the context's size.
+    cannot cope with the context's size or the density asked for.
     """
     heads = profile.heads
     figures = RecoveryCurves.of(heads, workload) if isinstance(heads, CurvesForm) else heads
     curves = figures if isinstance(figures, RecoveryCurves) else None
     warnings = [curves.warning] if curves and curves.warning else []
+    rules = None
     match options.policy:
         case "profile":
             tokens, notes = profile_tokens(figures, workload, options.recovery)
@@ -57,12 +72,18 @@ def allocate(profile: ModelProfile, options: BudgetOptions, workload: Workload) 
             known = _needed(curves, profile, options)
             blocks, notes = _shared_out(known, options, workload)
             warnings += notes
+        case "elastic":
+            _needed(curves, profile, options)
+            assert isinstance(heads, CurvesForm)
+            rules, warnings = _elastic(heads, options, workload, deadline)
+            blocks = budget_blocks(rules.alpha + rules.beta * workload.context_tokens, workload)
         case _:
             assert_never(options.policy)
     return Budgets(
         tokens=np.minimum(blocks * workload.block_tokens, workload.context_tokens),
         recovery=None if curves is None else curves.at(blocks),
         warnings=tuple(warnings),
+        rules=rules,
     )
 
 
@@ -77,10 +98,9 @@ def _shared_out(
     if options.policy == "max_min_shifting":
         blocks = shift(pools, each, floor)
     else:
-        in_tiles = options.total == "tiles" and workload.phase == "prefill"
 
         def cost(blocks: Ints) -> Ints:
-            return causal_tiles(blocks, workload.context_blocks) if in_tiles else blocks
+            return _drawn(blocks, options, workload)
 
         blocks = max_min(pools, each, floor, cost)
     warnings = []
@@ -92,11 +112,58 @@ def _shared_out(
     return blocks.reshape(curves.recovery.shape[:-1]), warnings
 
 
+def _drawn(blocks: Ints, options: BudgetOptions, workload: Workload) -> Ints:
+    """What budgets draw from a total: causal tiles, or where those are not asked for, blocks."""
+    in_tiles = options.total == "tiles" and workload.phase == "prefill"
+    return causal_tiles(blocks, workload.context_blocks) if in_tiles else blocks
+
+
+def _elastic(
+    form: CurvesForm, options: BudgetOptions, workload: Workload, deadline: Deadline | None
+) -> tuple[ElasticRules, list[str]]:
+    """Rules that keep the density at the context and at the others planned for."""
+
+    def attended(blocks: int, at: Workload) -> float:
+        drawn = _drawn(np.array([blocks, at.context_blocks]), options, at)
+        return float(drawn[0] / drawn[1])
+
+    def cost(blocks: Ints, context_tokens: int) -> Ints:
+        return _drawn(blocks, options, replace(workload, context_tokens=context_tokens))
+
+    density = options.density or attended(_blocks_each(options, workload), workload)
+    planned = options.contexts
+    if planned is None:
+        shorter = [max(workload.context_tokens // part, 1) for part in (2, 4)]
+        # A context too short to keep the density even with a block a head is not planned for.
+        fits = [attended(1, replace(workload, context_tokens=n)) <= density for n in shorter]
+        planned = [n for n, fit in zip(shorter, fits, strict=True) if fit]
+    contexts = sorted({workload.context_tokens, *planned}, reverse=True)
+    curves = [RecoveryCurves.of(form, replace(workload, context_tokens=n)) for n in contexts]
+    rules = elastic(
+        [c.pooled() if options.scope == "model" else c for c in curves],
+        Menu.of(contexts, workload.block_tokens),
+        cost,
+        density,
+        ELASTIC_TOLERANCE,
+        deadline or Deadline(time.monotonic() + ELASTIC_S, Event()),
+    )
+    shape = curves[0].recovery.shape[:-1]
+    rules = replace(rules, alpha=rules.alpha.reshape(shape), beta=rules.beta.reshape(shape))
+    notes = [c.warning for c in curves if c.warning]
+    if rules.gap > ELASTIC_TOLERANCE:
+        notes.append(
+            f"budget.policy: the rules chosen lose {rules.loss:.4g} of recovery, summed over "
+            f"heads, and are proved only to be within {rules.gap:.1%} of the least"
+        )
+    return rules, notes
+
+
 def _blocks_each(options: BudgetOptions, workload: Workload) -> int:
     """Whole blocks of the mean tokens a head, at most the context."""
     if options.tokens is None:
+        instead = " or a density" if options.policy == "elastic" else ""
         raise BudgetError(
-            f"budget.tokens: policy {options.policy!r} needs the mean tokens per head"
+            f"budget.tokens: policy {options.policy!r} needs the mean tokens per head{instead}"
         )
     return int(budget_blocks(np.array(options.tokens), workload))
 

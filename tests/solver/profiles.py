@@ -7,7 +7,7 @@ from profiles.cost.catalogue import catalogue_rates
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planner import Known, make_plan
 from solver.request import PlanRequest
 
 
@@ -33,8 +33,20 @@ def budgets_profile(
 def plan_of(profile: ModelProfile, **fields: object) -> Plan:
     """A plan of `profile` by a request with sensible defaults for a test."""
     defaults = {"profile": profile, "gpus": 4, "context_tokens": 8192, "time_limit_s": 1}
-    if "devices" in fields:
-        defaults.pop("gpus")
+    for given, instead in (("devices", "gpus"), ("workloads", "context_tokens")):
+        if given in fields:
+            defaults.pop(instead)
     request = PlanRequest.model_validate({**defaults, **fields})
-    rates = catalogue_rates(request.device_types, request.phase)
-    return make_plan(request, profile, rates)
+    return answer(request)
+
+
+def answer(request: PlanRequest) -> Plan:
+    """The plan of a request whose profiles and current plan are inline, by catalogue rates."""
+    known = []
+    for step in request.steps:
+        profile = step.profile or request.profile
+        assert isinstance(profile, ModelProfile)
+        known.append(Known(profile, catalogue_rates(request.device_types, step.phase)))
+    current = request.placement.current_plan
+    assert not isinstance(current, str)
+    return make_plan(request, known[0].profile, known[0].rates, others=known[1:], current=current)

@@ -54,7 +54,8 @@ def test_every_flag_reaches_the_plan(profile: str) -> None:
         "deployment": "tensor_parallel",
         "block_tokens": 64,
     }
-    assert plan["rules"] == {"unit": "kv_group", "equal_counts": True}
+    rules = plan["rules"]
+    assert (rules["unit"], rules["equal_counts"]) == ("kv_group", True)
     assert {b for layer in plan["budgets"] for b in layer} == {512}
     assert (plan["solver"], plan["tolerance"]) == ("snake", 0.01)
 
@@ -69,7 +70,7 @@ def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
     arguments = ["compare", "-p", profile, "--gpus", "2,4", "--context", "8192"]
     arguments += ["--time-limit", "0.5"]
     rows = json.loads(run(*arguments, "--json", "--plot", str(plot)))
-    assert len(rows) == 2 * 2 * 7
+    assert len(rows) == 2 * 2 * 8
     for row in rows:
         assert row["makespan_over_bound"] >= 1 - 1e-9
         assert 0 <= row["bubble_ratio"] < 1

@@ -1,0 +1,172 @@
+"""How fast a proof comes: synthetic costs of 80 layers x 64 heads on 8 devices, and a supernode.
+
+    python benchmarks/speed.py [--seeds 0,1,2,3,4] [--repeat 3] [--json [FILE]]
+
+Synthetic throughout: log-normal costs (sigma 1) and two-valued ones (a quarter of the heads twelve
+times as heavy), free and equal counts, until within 1 % of a proved bound; then 61 layers x 128
+heads on 384 devices in nodes of 8, divided, against the mean load; then `auto` where greedy already
+meets the tolerance. Seconds are medians over --repeat with the least and the most.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from solver.problem import PlacementProblem
+from solver.solution import Solution
+from solver.solve import Search, solve
+
+Row = dict[str, Any]
+SIGMA, HEAVY_SHARE, HEAVY = 1.0, 0.25, 12.0
+TYPICAL_S = 1e-4
+
+
+def problem(
+    kind: str, seed: int, layers: int, heads: int, devices: int, **rules: Any
+) -> PlacementProblem:
+    """Heads without shared charges on identical devices."""
+    random = np.random.default_rng(seed)
+    shape = (1, layers, heads, 1)
+    if kind == "log-normal":
+        cost = random.lognormal(0, SIGMA, shape)
+    elif kind == "two-valued":
+        cost = np.where(random.random(shape) < HEAVY_SHARE, HEAVY, 1.0)
+    else:
+        cost = np.ones(shape)
+    head_s = TYPICAL_S * cost
+    return PlacementProblem(
+        head_s=head_s,
+        part_s=np.zeros_like(head_s),
+        group_s=np.zeros((1, layers, heads, 1)),
+        launch_s=np.zeros((1, 1)),
+        weights=np.ones(1),
+        type_of=np.zeros(devices, dtype=np.int64),
+        **rules,
+    )
+
+
+def timed(repeat: int, work: Callable[[], Solution]) -> tuple[Solution, dict[str, float]]:
+    """The last solution, and the seconds of every repetition in short."""
+    seconds = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        solution = work()
+        seconds.append(time.perf_counter() - started)
+    return solution, {"median": median(seconds), "least": min(seconds), "most": max(seconds)}
+
+
+def makespan_s(solution: Solution) -> float:
+    return sum(layer.makespan_s for layer in solution.layers)
+
+
+def proofs(seeds: list[int], repeat: int) -> list[Row]:
+    rows = []
+    for kind in ("log-normal", "two-valued"):
+        for equal in (False, True):
+            for seed in seeds:
+                instance = problem(kind, seed, 80, 64, 8, equal_counts=equal)
+                how = Search(tolerance=0.01, time_limit_s=1.0)
+                solution, seconds = timed(repeat, lambda p=instance, h=how: solve(p, h))
+                gap = 1 - solution.lower_bound_s / makespan_s(solution)
+                rows.append(
+                    {
+                        "case": f"{kind}, {'equal' if equal else 'free'} counts",
+                        "seed": seed,
+                        "gap": gap,
+                        "seconds": seconds,
+                        "met": gap <= 0.01 and seconds["median"] <= 1.0,
+                    }
+                )
+    return rows
+
+
+def supernode(seeds: list[int], repeat: int) -> list[Row]:
+    rows = []
+    for seed in seeds:
+        instance = problem("log-normal", seed, 61, 128, 384, divisible=True)
+        how = Search(tolerance=0.01, time_limit_s=9.0, node_size=8)
+        solution, seconds = timed(repeat, lambda p=instance, h=how: solve(p, h))
+        over = makespan_s(solution) / (float(instance.head_s.sum()) / instance.devices)
+        nodes = np.stack([layer.shares for layer in solution.layers]) > 0
+        on_node = nodes.reshape(61, 128, 48, 8).any(axis=3)
+        rows.append(
+            {
+                "case": "61 x 128 heads on 384 devices in nodes of 8, divided",
+                "seed": seed,
+                "over_mean": over,
+                "cross_node_heads_a_layer": float(on_node.sum()) / 61 - 128,
+                "divisions_a_layer": float(nodes.sum()) / 61 - 128,
+                "seconds": seconds,
+                "met": over <= 1.02 and seconds["median"] <= 10.0,
+            }
+        )
+    return rows
+
+
+def easy(repeat: int) -> list[Row]:
+    """Greedy meets the tolerance: `auto` must be about as quick."""
+    rows = []
+    for kind, tolerance in (("uniform", 1e-3), ("log-normal", 0.01)):
+        instance = problem(kind, 0, 80, 64, 8)
+        greedy, greedy_s = timed(repeat, lambda p=instance: solve(p, Search("greedy")))
+        how = Search(tolerance=tolerance)
+        auto, seconds = timed(repeat, lambda p=instance, h=how: solve(p, h))
+        rows.append(
+            {
+                "case": f"auto where greedy is within {tolerance:g} ({kind})",
+                "seed": 0,
+                "greedy_gap": 1 - greedy.lower_bound_s / makespan_s(greedy),
+                "gap": 1 - auto.lower_bound_s / makespan_s(auto),
+                "greedy_seconds": greedy_s,
+                "seconds": seconds,
+                "met": seconds["median"] <= 0.05,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", nargs="?", const="-", help="print JSON, or write it to a file")
+    arguments = parser.parse_args()
+    seeds = [int(part) for part in arguments.seeds.split(",")]
+    rows = proofs(seeds, arguments.repeat) + supernode(seeds, arguments.repeat)
+    rows += easy(arguments.repeat)
+    table = sys.stderr if arguments.json == "-" else sys.stdout
+    for row in rows:
+        quality = (
+            f"{row['over_mean']:.4f} x mean" if "over_mean" in row else f"gap {row['gap']:.4f}"
+        )
+        s = row["seconds"]
+        print(
+            f"{row['case']:56} seed {row['seed']}: {quality}, {s['median']:.3f} s "
+            f"({s['least']:.3f} to {s['most']:.3f}){'' if row['met'] else '  NOT MET'}",
+            file=table,
+        )
+    results = {
+        "command": "python " + " ".join(sys.argv),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}",
+        "note": "synthetic costs",
+        "summary": {"met": sum(row["met"] for row in rows), "of": len(rows)},
+        "rows": rows,
+    }
+    if arguments.json == "-":
+        print(json.dumps(results, indent=1))
+    elif arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

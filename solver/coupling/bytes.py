@@ -1,0 +1,112 @@
+"""Bytes a placement makes devices hold, and bytes a device must fetch to hold something else.
+
+Weights count under tensor parallelism only: a head's query and output projections wherever the
+device has a share of it, a KV group's key and value projections wherever the group is present. K/V
+belongs to a (group, device) pair: the whole context, or where the method evicts, as much as the
+hungriest of the group's heads on that device may attend to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from profiles.architecture import Architecture
+from profiles.cost.work import Deployment
+from profiles.device import device_profile
+from solver.problem import Floats, Ints, Shares
+from solver.request import Retention
+
+
+@dataclass(frozen=True, eq=False)
+class Footprint:
+    """What heads and KV groups take in memory: `batch_size` sequences of `context_tokens`.
+
+    `budgets` [layers, heads] tokens. Results are whole numbers in floats: exact up to 2**53, and
+    beyond it still too large rather than wrapped.
+    """
+
+    architecture: Architecture
+    deployment: Deployment
+    budgets: Ints
+    context_tokens: int
+    batch_size: int
+    retention: Retention
+    block_tokens: int
+
+    @property
+    def token_bytes(self) -> int:
+        """Keys and values of one token of one KV group, all sequences."""
+        return 2 * self.architecture.head_dim * self.architecture.item_bytes * self.batch_size
+
+    @property
+    def projection_bytes(self) -> int:
+        """A head's two projections, and as much a group's two."""
+        if self.deployment == "disaggregated":
+            return 0
+        shape = self.architecture
+        return 2 * shape.hidden_size * shape.head_dim * shape.item_bytes
+
+    @cached_property
+    def kept_tokens(self) -> Floats:
+        """Tokens of context that are kept for each head, `[layers, kv_heads, group_size]`."""
+        shape = self.architecture
+        grouped = np.reshape(self.budgets, (-1, shape.kv_heads, shape.group_size))
+        if self.retention == "full":
+            return np.full(grouped.shape, float(self.context_tokens))
+        blocks = np.maximum(np.ceil(grouped / self.block_tokens), 1)
+        return np.asarray(np.minimum(blocks * self.block_tokens, self.context_tokens))
+
+    @cached_property
+    def group_bytes(self) -> Floats:
+        """A whole group on one device, weights and K/V, `[layers, kv_heads]`."""
+        weights = (self.architecture.group_size + 1) * self.projection_bytes
+        return np.asarray(self.kept_tokens.max(axis=-1) * self.token_bytes + weights)
+
+    def holdings(self, layer: int, shares: Shares) -> Floats:
+        """Bytes of K/V by group, and of weights by head and by group, for a layer's heads' shares.
+
+        `[devices, kv_heads + heads + kv_heads]`, for `shares` [heads, devices].
+        """
+        shape = self.architecture
+        present = np.reshape(shares > 0, (shape.kv_heads, shape.group_size, -1))
+        tokens = (self.kept_tokens[layer][..., None] * present).max(axis=1)
+        heads, groups = present.reshape(shape.query_heads, -1), present.any(axis=1)
+        weights = np.concatenate([heads, groups]) * float(self.projection_bytes)
+        return np.asarray(np.concatenate([tokens * float(self.token_bytes), weights]).T)
+
+    def kv_bytes(self, layer: int, shares: Shares) -> Floats:
+        """K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
+        held = self.holdings(layer, shares)[:, : self.architecture.kv_heads]
+        return np.asarray(held.sum(axis=1))
+
+    def held_bytes(self, layer: int, shares: Shares) -> Floats:
+        """Weights and K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
+        return np.asarray(self.holdings(layer, shares).sum(axis=1))
+
+
+def fetched_bytes(wanted: Floats, held: Floats) -> Floats:
+    """What each device lacks of what it is to hold, `[devices]`, both being `holdings`.
+
+    Kept tokens nest: of K/V that is there already only what a larger budget adds is fetched.
+    """
+    return np.asarray(np.maximum(wanted - held, 0).sum(axis=1))
+
+
+def fetched_pairs(wanted: Floats, held: Floats) -> Floats:
+    """What device d lacks of what column j is to hold, `[columns, devices]`.
+
+    The sum of max(w - h, 0) is half of the sum of |w - h| + w - h.
+    """
+    apart = cdist(wanted, held, "cityblock")
+    return np.asarray((apart + wanted.sum(axis=1)[:, None] - held.sum(axis=1)[None, :]) / 2)
+
+
+def device_limits(types: Sequence[str], reserved_share: float, limit_bytes: int | None) -> Ints:
+    """Bytes each device may hold, `[devices]`: as said, or its type's memory less what is kept."""
+    if limit_bytes is not None:
+        return np.full(len(types), limit_bytes, dtype=np.int64)
+    memory = [int(device_profile(name).memory_bytes * (1 - reserved_share)) for name in types]
+    return np.array(memory, dtype=np.int64)

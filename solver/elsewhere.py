@@ -1,0 +1,59 @@
+"""What the other deployment would make of a plan, and what a plan made for it would reach.
+
+Under tensor parallelism a head brings its projections with it and a K/V copy costs a projection;
+disaggregated, it does not, and a copy costs a transfer. A placement that is best under one can be
+poor under the other.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Event
+
+import numpy as np
+
+from profiles.cost.work import Deployment
+from solver.costs import placement_problem
+from solver.placement.exact import Deadline
+from solver.plan import Elsewhere
+from solver.problem import Floats
+from solver.request import PlanRequest
+from solver.scenarios import Scenario
+from solver.start import start
+
+OTHER: dict[Deployment, Deployment] = {
+    "disaggregated": "tensor_parallel",
+    "tensor_parallel": "disaggregated",
+}
+QUICK_S = 0.5
+
+
+def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -> Elsewhere:
+    """This placement's makespan there, and the best quick undivided placement's with its bound.
+
+    `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says.
+    """
+    deployment = OTHER[request.deployment]
+    demands = [
+        replace(step.demand, workload=replace(step.workload, deployment=deployment))
+        for step in steps
+    ]
+    architecture = steps[0].known.profile.architecture
+    problem = placement_problem(demands, architecture, request.device_types, request.placement)
+    by_head = replace(problem, unit="head")
+    placed = [by_head.layer(index) for index in range(by_head.layers)]
+    here_s = np.sum(
+        [
+            layer.objective(layer.loads_of_shares(shares[:, index]))
+            for index, layer in enumerate(placed)
+        ]
+    )
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    deadline = Deadline(time.monotonic() + QUICK_S, Event())
+    quick = start(layers, "auto", request.tolerance, deadline)
+    return Elsewhere(
+        deployment=deployment,
+        makespan_s=float(here_s),
+        replanned_s=float(sum(solution.makespan_s for solution in quick)),
+        lower_bound_s=float(sum(solution.bound.seconds for solution in quick)),
+    )

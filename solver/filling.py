@@ -1,0 +1,67 @@
+"""Idle time of a placement spent on larger budgets, in a request's own terms."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from profiles.heads import CurvesForm
+from solver.budgets.allocate import Budgets
+from solver.budgets.curves import RecoveryCurves
+from solver.budgets.errors import BudgetError
+from solver.budgets.fill import fill_bubble
+from solver.costs import Demand, placement_problem
+from solver.plan import Filled
+from solver.problem import Floats, Ints, PlacementProblem
+from solver.request import PlacementOptions, PlanRequest
+from solver.scenarios import Scenario
+
+
+def fill(
+    request: PlanRequest, problem: PlacementProblem, shares: Floats, steps: Sequence[Scenario]
+) -> tuple[Filled, list[Scenario]]:
+    """What was gained, and the one workload with its larger budgets.
+
+    `problem` is by head, `shares` [layers, heads, devices] what runs. Raises BudgetError where
+    there is more than one workload or the profile has no recovery curves.
+    """
+    [step] = steps
+    heads = step.known.profile.heads
+    if not isinstance(heads, CurvesForm):
+        raise BudgetError(
+            f"budget.fill: needs recovery curves to know what a larger budget brings; profile "
+            f"{step.known.profile.name!r} has the form {heads.form!r}"
+        )
+    curves = RecoveryCurves.of(heads, step.workload)
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    loads = np.stack(
+        [layer.loads_of_shares(part)[0] for layer, part in zip(layers, shares, strict=True)]
+    )
+
+    def costed(tokens: Ints) -> PlacementProblem:
+        return placement_problem(
+            [Demand(step.workload, tokens, step.known.rates)],
+            step.known.profile.architecture,
+            request.device_types,
+            PlacementOptions(
+                divisible=request.placement.divisible, copies=request.placement.copies
+            ),
+        )
+
+    found = fill_bubble(
+        step.budgets.tokens,
+        curves,
+        step.workload,
+        shares,
+        loads.max(axis=1, keepdims=True) - loads,
+        lambda tokens: costed(tokens).head_s[0][..., problem.type_of],
+        lambda tokens: costed(tokens).group_s[0][..., problem.type_of],
+    )
+    before, after = found.recovery_before, found.recovery_after
+    report = Filled(
+        added_tokens=found.added_tokens,
+        recovery_mean=(float(before.mean()), float(after.mean())),
+        recovery_min=(float(before.min()), float(after.min())),
+    )
+    budgets = Budgets(found.tokens, after, step.budgets.warnings)
+    return report, [replace(step, budgets=budgets)]

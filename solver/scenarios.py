@@ -1,0 +1,80 @@
+"""The workloads of a request with what each refers to: profile, rates, and every head's budget."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from profiles.cost.rates import Rates
+from profiles.cost.work import Workload
+from profiles.errors import HplbError
+from profiles.heads import BudgetsForm, SamplesForm
+from profiles.model import ModelProfile
+from solver.budgets.allocate import Budgets, allocate
+from solver.costs import Demand
+from solver.request import PlanRequest, WorkloadOptions
+
+
+class WorkloadError(HplbError):
+    """A workload refers to something that does not fit the others."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a workload of a request refers to, looked up: a profile, and rates by device type."""
+
+    profile: ModelProfile
+    rates: Mapping[str, Rates]
+
+
+@dataclass(frozen=True, eq=False)
+class Scenario:
+    """One workload to place for; the weights of a request's scenarios add up to 1."""
+
+    workload: Workload
+    weight: float
+    known: Known
+    budgets: Budgets
+
+    @property
+    def demand(self) -> Demand:
+        """What the placement must serve."""
+        return Demand(self.workload, self.budgets.tokens, self.known.rates, self.weight)
+
+
+def scenarios(request: PlanRequest, known: Sequence[Known]) -> list[Scenario]:
+    """Every workload of the request with its budgets; `known` goes by workload."""
+    shape = known[0].profile.architecture
+    total = sum(step.weight for step in request.steps)
+    found = []
+    for index, (step, looked_up) in enumerate(zip(request.steps, known, strict=True)):
+        if looked_up.profile.architecture != shape:
+            raise WorkloadError(
+                f"workloads.{index}.profile: {looked_up.profile.name!r} is of another "
+                f"architecture than {known[0].profile.name!r}; one placement serves one model"
+            )
+        profile = _sampled(looked_up.profile, step, index)
+        workload = request.workload_of(step)
+        budgets = allocate(profile, request.budget, workload)
+        found.append(Scenario(workload, step.weight / total, looked_up, budgets))
+    return found
+
+
+def _sampled(profile: ModelProfile, step: WorkloadOptions, index: int) -> ModelProfile:
+    """The profile, or one request of its samples as stated budgets at the step's context."""
+    if step.sample is None:
+        return profile
+    heads = profile.heads
+    if not isinstance(heads, SamplesForm):
+        raise WorkloadError(
+            f"workloads.{index}.sample: profile {profile.name!r} has the form {heads.form!r}; "
+            "only a profile of samples has requests to pick from"
+        )
+    if step.sample >= len(heads.context_tokens):
+        raise WorkloadError(
+            f"workloads.{index}.sample: {step.sample}, but profile {profile.name!r} has "
+            f"requests 0 to {len(heads.context_tokens) - 1}"
+        )
+    kept = np.array(heads.kept_tokens[step.sample])
+    tokens = np.maximum(kept * (step.context_tokens / heads.context_tokens[step.sample]), 1)
+    return profile.model_copy(update={"heads": BudgetsForm(tokens=tokens.tolist())})

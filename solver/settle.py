@@ -1,0 +1,133 @@
+"""What couples the layers once each is placed: device memory, and moving from the current plan."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from profiles.device import device_profile
+from solver.coupling.bytes import Footprint, device_limits
+from solver.coupling.couple import Coupled, couple
+from solver.coupling.moving import CurrentPlacement, MovingError
+from solver.plan import Memory, Moving, Plan
+from solver.predict import planned_shares
+from solver.problem import Floats, Ints, PlacementProblem
+from solver.request import MemoryOptions, PlanRequest
+from solver.scenarios import Scenario
+from solver.solution import Solution
+from solver.solve import Search, solve_layers
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """The layers as they fit together, and what the plan reports of it.
+
+    `memory` takes the heads' shares [layers, heads, devices] in whole rows, `moving` the plan's
+    makespan in seconds.
+    """
+
+    solution: Solution
+    memory: Callable[[Floats], Memory | None]
+    moving: Callable[[float], Moving | None]
+
+
+def settle(
+    request: PlanRequest,
+    steps: Sequence[Scenario],
+    problem: PlacementProblem,
+    solution: Solution,
+    current: Plan | None,
+    how: Search,
+) -> Settled:
+    """The solution within the devices' memory, and no further from `current` than pays.
+
+    Raises the memory's and the current plan's own errors (`solver.coupling`).
+    """
+    options = request.placement.memory
+    if options is None and current is None:
+        return Settled(solution, lambda _: None, lambda _: None)
+    footprint = _footprint(request, steps, options or MemoryOptions())
+    limits = None
+    if options is not None:
+        limits = device_limits(request.device_types, options.reserved_share, options.limit_bytes)
+    deadline = how.deadline()
+    coupled = couple(
+        problem.weighing(solution.multipliers),
+        solution.layers,
+        lambda priced: solve_layers(priced, replace(how, on_progress=None), deadline),
+        footprint,
+        limits,
+        None if current is None else _held(request, current),
+        deadline,
+    )
+    return Settled(
+        replace(solution, layers=coupled.layers),
+        lambda shares: _memory(footprint, limits, shares),
+        lambda makespan_s: _moving(request, current, coupled, makespan_s),
+    )
+
+
+def _footprint(
+    request: PlanRequest, steps: Sequence[Scenario], options: MemoryOptions
+) -> Footprint:
+    """Bytes at the memory options' context and batch, else the largest workload's.
+
+    Each head keeps the most it needs in any workload.
+    """
+    largest = max((step.workload for step in steps), key=lambda w: w.context_tokens * w.batch_size)
+    return Footprint(
+        architecture=steps[0].known.profile.architecture,
+        deployment=request.deployment,
+        budgets=np.max([step.budgets.tokens for step in steps], axis=0),
+        context_tokens=options.context_tokens or largest.context_tokens,
+        batch_size=options.batch_size or largest.batch_size,
+        retention=options.kv_retention,
+        block_tokens=largest.block_tokens,
+    )
+
+
+def _held(request: PlanRequest, current: Plan) -> CurrentPlacement:
+    if current.devices != request.device_types:
+        raise MovingError(
+            f"placement.current_plan: plan {current.id[:16]} is for the devices "
+            f"{', '.join(current.devices)}; the request is for {', '.join(request.device_types)}"
+        )
+    return CurrentPlacement(
+        shares=np.stack([planned_shares(current, i) for i in range(len(current.layers))]),
+        link_bytes_per_s=np.array(
+            [device_profile(name).link_bandwidth for name in request.device_types]
+        ),
+        amortise_steps=request.placement.amortise_steps,
+        plan_id=current.id,
+    )
+
+
+def _memory(footprint: Footprint, limits: Ints | None, shares: Floats) -> Memory | None:
+    if limits is None:
+        return None
+    kv_bytes = np.sum([footprint.kv_bytes(i, layer) for i, layer in enumerate(shares)], axis=0)
+    held_bytes = np.sum([footprint.held_bytes(i, layer) for i, layer in enumerate(shares)], axis=0)
+    return Memory(
+        kv_retention=footprint.retention,
+        context_tokens=footprint.context_tokens,
+        batch_size=footprint.batch_size,
+        limit_bytes=limits.tolist(),
+        weight_bytes=[int(n) for n in held_bytes - kv_bytes],
+        kv_bytes=[int(n) for n in kv_bytes],
+    )
+
+
+def _moving(
+    request: PlanRequest, current: Plan | None, coupled: Coupled, makespan_s: float
+) -> Moving | None:
+    if current is None or coupled.current_makespan_s is None:
+        return None
+    return Moving(
+        current_plan=current.id,
+        bytes=int(coupled.moved_bytes),
+        seconds=coupled.moving_s,
+        amortise_steps=request.placement.amortise_steps,
+        current_makespan_s=coupled.current_makespan_s,
+        gain_s=coupled.current_makespan_s - makespan_s,
+        kept=coupled.kept,
+    )

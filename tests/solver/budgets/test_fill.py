@@ -1,0 +1,275 @@
+"""Filling the bubble: within the room of every device, and as far as it goes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiles.cost.catalogue import catalogue_rates
+from profiles.cost.work import Phase, Workload, budget_blocks, causal_tiles, group_work, head_work
+from profiles.library import resolve_profile
+from solver.budgets.curves import Floats, Ints, RecoveryCurves
+from solver.budgets.fill import Filled, fill_bubble
+from solver.budgets.recovery import least_blocks
+from tests.solver.budgets.builders import BLOCK, by_block, random_curves, small_curves
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Heads on devices; in decode a group's largest budget is charged wherever it is present."""
+
+    tokens: Ints
+    curves: RecoveryCurves
+    workload: Workload
+    shares: Floats
+    room_s: Floats
+    speed: Floats
+    group_size: int
+
+    def head_seconds(self, tokens: Ints) -> Floats:
+        blocks, n = budget_blocks(tokens, self.workload), self.workload.context_blocks
+        work = causal_tiles(blocks, n) if self.workload.phase == "prefill" else blocks
+        return np.asarray((5 + work)[..., None] * self.speed)
+
+    def group_seconds(self, tokens: Ints) -> Floats:
+        blocks = budget_blocks(tokens, self.workload)
+        largest = blocks.reshape(len(blocks), -1, self.group_size).max(axis=-1)
+        charge = np.full_like(largest, 7) if self.workload.phase == "prefill" else 2 * largest
+        return np.asarray(charge[..., None] * self.speed)
+
+    def loads_s(self, tokens: Ints) -> Floats:
+        layers, _, devices = self.shares.shape
+        present = self.shares.reshape(layers, -1, self.group_size, devices).any(axis=2)
+        charges = np.where(present, self.group_seconds(tokens), 0).sum(axis=1)
+        return np.asarray((self.shares * self.head_seconds(tokens)).sum(axis=1) + charges)
+
+    def spare(self, tokens: Ints) -> float:
+        """The least room left on any device, as a share of its load."""
+        loads = self.loads_s(tokens)
+        left = self.room_s - (loads - self.loads_s(self.tokens))
+        return float((left / np.maximum(loads, 1)).min())
+
+    def filled(self) -> Filled:
+        return fill_bubble(
+            self.tokens,
+            self.curves,
+            self.workload,
+            self.shares,
+            self.room_s,
+            self.head_seconds,
+            self.group_seconds,
+        )
+
+
+def placed(rng: np.random.Generator, layers: int, heads: int, devices: int, divide: bool) -> Floats:
+    """Shares `[layers, heads, devices]`: whole heads, or half of them in two or three parts."""
+    shares = np.zeros((layers, heads, devices))
+    for layer, head in np.ndindex(layers, heads):
+        parts = rng.integers(2, 4) if divide and rng.random() < 0.5 else 1
+        chosen = rng.choice(devices, min(parts, devices), replace=False)
+        shares[layer, head, chosen] = rng.dirichlet(np.full(len(chosen), 5.0))
+    return shares
+
+
+def case_of(curves: RecoveryCurves, seed: int, phase: Phase, divide: bool, slack: bool) -> Case:
+    """Random budgets and placement; room as the makespan leaves it, or with `slack` anything."""
+    rng = np.random.default_rng(seed)
+    layers, heads = curves.recovery.shape[:-1]
+    group_size = int(rng.choice([size for size in (1, 2, 3) if heads % size == 0]))
+    devices = int(rng.integers(1, 4))
+    blocks = rng.integers(1, curves.context_blocks + 1, (layers, heads))
+    case = Case(
+        tokens=np.minimum(blocks * BLOCK, curves.context_tokens),
+        curves=curves,
+        workload=Workload(curves.context_tokens, phase),
+        shares=placed(rng, layers, heads, devices, divide),
+        room_s=np.zeros((layers, devices)),
+        speed=rng.choice([1.0, 1.5, 0.3], devices),
+        group_size=group_size,
+    )
+    loads = case.loads_s(case.tokens)
+    room = rng.uniform(0, 2, loads.shape) * loads.mean() * (rng.random(loads.shape) < 0.7)
+    return replace(case, room_s=room if slack else loads.max(axis=1, keepdims=True) - loads)
+
+
+@st.composite
+def cases(draw: st.DrawFn, curves: Callable[[st.DrawFn], RecoveryCurves]) -> Case:
+    return case_of(
+        curves(draw),
+        draw(st.integers(0, 10_000)),
+        draw(st.sampled_from(["prefill", "decode"])),
+        draw(st.booleans()),
+        draw(st.booleans()),
+    )
+
+
+def tiny(draw: st.DrawFn) -> RecoveryCurves:
+    return draw(small_curves())
+
+
+def measured(draw: st.DrawFn) -> RecoveryCurves:
+    form = random_curves(draw(st.integers(0, 1000)), layers=2, heads=6)
+    return RecoveryCurves.of(form, Workload(draw(st.sampled_from([1000, 2048, 8192]))))
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(measured))
+def test_never_beyond_the_room_never_less_than_before(case: Case) -> None:
+    filled = case.filled()
+    n = case.workload.context_tokens
+    assert ((filled.tokens % BLOCK == 0) | (filled.tokens == n)).all()
+    assert (filled.tokens >= case.tokens).all()
+    assert (filled.tokens <= n).all()
+    assert filled.added_tokens == (filled.tokens - case.tokens).sum()
+    assert (filled.recovery_after >= filled.recovery_before).all()
+    blocks = budget_blocks(filled.tokens, case.workload)
+    assert (filled.recovery_after == case.curves.at(blocks)).all()
+    added = case.loads_s(filled.tokens) - case.loads_s(case.tokens)
+    assert (added <= case.room_s + 1e-13 * case.loads_s(filled.tokens)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(tiny))
+def test_no_budgets_within_the_room_have_a_better_minimum(case: Case) -> None:
+    n = case.curves.context_blocks
+    least = budget_blocks(case.tokens, case.workload)[0]
+    within, beyond = [float(case.curves.at(least[None]).min())], [0.0]
+    for choice in product(*(range(blocks, n + 1) for blocks in least)):
+        blocks = np.array([choice])
+        spare = case.spare(np.minimum(blocks * BLOCK, case.curves.context_tokens))
+        # Where room is used up to the last bit, rounding decides.
+        (within if spare > 1e-9 else beyond if spare > -1e-9 else []).append(
+            float(case.curves.at(blocks).min())
+        )
+    found = case.filled().recovery_after.min()
+    assert max(within) - 1e-6 <= found <= max(*within, *beyond) + 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(tiny))
+def test_what_is_left_raises_nobody(case: Case) -> None:
+    filled = case.filled()
+    blocks = budget_blocks(filled.tokens, case.workload)
+    for head in range(blocks.shape[1]):
+        for more in range(blocks[0, head] + 1, case.curves.context_blocks + 1):
+            raised = blocks.copy()
+            raised[0, head] = more
+            if case.curves.at(raised)[0, head] > filled.recovery_after[0, head]:
+                tokens = np.minimum(raised * BLOCK, case.curves.context_tokens)
+                assert case.spare(tokens) < 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(tiny))
+def test_no_block_is_given_that_recovers_nothing(case: Case) -> None:
+    filled = case.filled()
+    blocks = budget_blocks(filled.tokens, case.workload)
+    raised = filled.tokens > case.tokens
+    assert (case.curves.at(blocks - 1) < filled.recovery_after)[raised].all()
+
+
+def one_layer(blocks: list[int], shares: list[list[float]], phase: Phase = "prefill") -> Case:
+    """Heads with recovery of a tenth a block, each a group of its own, on devices alike."""
+    heads = len(blocks)
+    case = Case(
+        tokens=np.array([blocks]) * BLOCK,
+        curves=by_block(np.tile(np.arange(1, 10) / 10, (1, heads, 1))),
+        workload=Workload(10 * BLOCK, phase),
+        shares=np.array([shares]),
+        room_s=np.zeros((1, len(shares[0]))),
+        speed=np.ones(len(shares[0])),
+        group_size=1,
+    )
+    loads = case.loads_s(case.tokens)
+    return replace(case, room_s=loads.max() - loads)
+
+
+def test_heads_on_the_lighter_device_grow_together() -> None:
+    filled = one_layer([9, 1, 2], [[1, 0], [0, 1], [0, 1]], "decode").filled()
+    # 32 seconds, of which 19 were taken: each further block is 1 of its own and 2 of its group.
+    assert (filled.tokens // BLOCK).tolist() == [[9, 4, 3]]
+    assert filled.added_tokens == 4 * BLOCK
+    assert filled.recovery_after.min() == pytest.approx(0.3)
+
+
+def test_nothing_moves_where_no_device_idles() -> None:
+    filled = one_layer([4, 4], [[1, 0], [0, 1]]).filled()
+    assert (filled.tokens // BLOCK).tolist() == [[4, 4]]
+    assert filled.added_tokens == 0
+
+
+def test_a_divided_head_grows_only_as_far_as_both_devices_allow() -> None:
+    """The first device is the makespan: what has a part there stays, and what has none grows."""
+    filled = one_layer([8, 3, 3], [[1, 0], [0.5, 0.5], [0, 1]]).filled()
+    before = [8, 3, 3]
+    after = (filled.tokens[0] // BLOCK).tolist()
+    assert after[:2] == before[:2]
+    assert after[2] > before[2]
+
+
+def test_a_divided_head_shares_what_its_fuller_device_has() -> None:
+    """Its other device has room without end, but that does not make it the first to be served."""
+    case = one_layer([9, 1, 1], [[0.5, 0.5], [0.5, 0.5], [0, 1]], "decode")
+    filled = replace(case, room_s=np.array([[1000.0, 24.0]])).filled()
+    # A block costs 3 seconds undivided, and 2.5 where half of the head and its group are.
+    assert (filled.tokens // BLOCK).tolist() == [[9, 5, 5]]
+
+
+def test_a_group_charged_elsewhere_grows_only_while_it_costs_nothing_there() -> None:
+    """Decode: the second head may come up to its sibling, whose device is full, but not pass it."""
+    room = np.array([[0.0, 1000.0]])
+    apart = [[1.0, 0.0], [0.0, 1.0]]
+    decode = replace(one_layer([6, 2], apart, "decode"), group_size=2, room_s=room).filled()
+    assert (decode.tokens // BLOCK).tolist() == [[6, 6]]
+    prefill = replace(one_layer([6, 2], apart), group_size=2, room_s=room).filled()
+    assert (prefill.tokens // BLOCK).tolist() == [[6, 10]]
+
+
+def test_room_that_ends_on_a_plateau_is_left() -> None:
+    """Room for three more blocks: the first two recover nothing more, nor does the fourth."""
+    plateaus = by_block([[[0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9]]])
+    case = replace(one_layer([1], [[1]], "decode"), curves=plateaus)
+    enough = replace(case, room_s=np.array([[3 * 5.5]])).filled()
+    assert (enough.tokens // BLOCK).tolist() == [[4]]
+    short = replace(case, room_s=np.array([[3 * 2.5]])).filled()
+    assert (short.tokens // BLOCK).tolist() == [[1]]
+
+
+def test_the_room_of_the_whole_context_recovers_everything() -> None:
+    case = replace(one_layer([1, 5], [[1, 0], [0.4, 0.6]]), room_s=np.full((1, 2), 1e6))
+    assert (case.filled().recovery_after == 1).all()
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_the_shipped_profile_gains_at_the_same_makespan(phase: Phase) -> None:
+    profile, workload = resolve_profile("llama-3.1-8b-synthetic"), Workload(131072, phase)
+    rates = catalogue_rates(["h200"], phase)["h200"]
+
+    def head_seconds(tokens: Ints) -> Floats:
+        work = head_work(tokens.astype(np.float64), profile.architecture, workload)
+        return np.repeat(rates.seconds(work)[..., None], 4, axis=-1)
+
+    def group_seconds(tokens: Ints) -> Floats:
+        work = group_work(tokens.astype(np.float64), profile.architecture, workload)
+        return np.repeat(rates.seconds(work)[..., None], 4, axis=-1)
+
+    curves = RecoveryCurves.of(profile.heads, workload)  # type: ignore[arg-type]
+    tokens = np.minimum(least_blocks(curves, 0.9) * BLOCK, 131072)
+    shares = np.zeros((32, 32, 4))
+    shares[:, np.arange(32), np.arange(32) // 8] = 1
+
+    def loads_s(tokens: Ints) -> Floats:
+        charges = group_seconds(tokens).reshape(32, 4, 2, 4)[:, range(4), :, range(4)].sum(axis=-1)
+        return np.asarray((shares * head_seconds(tokens)).sum(axis=1) + charges.T)
+
+    before = loads_s(tokens)
+    room = before.max(axis=1, keepdims=True) - before
+    filled = fill_bubble(tokens, curves, workload, shares, room, head_seconds, group_seconds)
+    after = loads_s(filled.tokens)
+    assert (after.max(axis=1) <= before.max(axis=1)).all()
+    assert after.mean() > 0.99 * after.max(axis=1).mean()
+    assert filled.recovery_after.mean() > filled.recovery_before.mean() + 0.005
