@@ -1,8 +1,8 @@
 """The linear program over the fillings known so far, with prices interpolated between few sizes.
 
 Prices are free at some sizes only and linear in between, which takes far fewer fillings to settle
-(aggregated rows, in the spirit of Benchimol, Desaulniers & Desrosiers 2012, "Stabilized dynamic constraint
-aggregation"); the resolution grows where they prove too little.
+(aggregated rows, in the spirit of Benchimol, Desaulniers & Desrosiers 2012, "Stabilized dynamic
+constraint aggregation"); the resolution grows where they prove too little.
 """
 
 from dataclasses import dataclass

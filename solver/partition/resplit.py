@@ -1,8 +1,9 @@
 """Dividing the jobs of a few machines among them anew, by subset sums.
 
-Two machines: the most even division of what they hold. More: one machine after
-another takes a subset that leaves the others no more than they can hold: sequential number partitioning, Korf, Schreiber & Moffitt 2014, "Optimal
-sequential multi-way number partitioning", on a random choice of the subsets.
+Two machines: the most even division of what they hold. More: one machine after another takes a
+subset that leaves the others no more than they can hold: sequential number partitioning, Korf,
+Schreiber & Moffitt 2014, "Optimal sequential multi-way number partitioning", on a random choice of
+the subsets.
 """
 
 from collections.abc import Sequence
