@@ -10,10 +10,12 @@ from profiles.cost.work import Workload
 from profiles.model import ModelProfile
 from solver import figures
 from solver.advice import advise
+from solver.budgets.elastic import ElasticRules
 from solver.elsewhere import elsewhere
 from solver.nodes import nodes_report
 from solver.plan import (
     Costs,
+    Elastic,
     Entry,
     Filled,
     LayerPlan,
@@ -107,6 +109,7 @@ def assemble(draft: Draft) -> Plan:
         memory=draft.settled.memory(draft.shares[0]),
         moving=draft.settled.moving(makespan_s),
         filled=draft.filled,
+        elastic=_elastic(draft.steps[0].budgets.rules),
         elsewhere=elsewhere(request, draft.steps, draft.shares),
         nodes=nodes_report(request, problem, draft.shares[0]),
     )
@@ -156,6 +159,19 @@ def _costs(problem: PlacementProblem, workload: int) -> Costs:
         part_s=parts.tolist() if parts.any() else [],
         group_s=problem.group_s[workload].tolist(),
         launch_s=problem.launch_s[workload].tolist(),
+    )
+
+
+def _elastic(rules: ElasticRules | None) -> Elastic | None:
+    if rules is None:
+        return None
+    return Elastic(
+        alpha=rules.alpha.tolist(),
+        beta=rules.beta.tolist(),
+        loss=rules.loss,
+        lower_bound=min(rules.lower_bound, rules.loss),
+        density=[min(share, 1.0) for share in rules.density.tolist()],
+        contexts=list(rules.contexts),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,7 +39,9 @@ def fill(
         [layer.loads_of_shares(part)[0] for layer, part in zip(layers, shares, strict=True)]
     )
 
-    def costed(tokens: Ints) -> PlacementProblem:
+    @lru_cache(maxsize=1)
+    def costed_of(content: bytes) -> PlacementProblem:
+        tokens = np.frombuffer(content, dtype=np.int64).reshape(step.budgets.tokens.shape)
         return placement_problem(
             [Demand(step.workload, tokens, step.known.rates)],
             step.known.profile.architecture,
@@ -47,6 +50,10 @@ def fill(
                 divisible=request.placement.divisible, copies=request.placement.copies
             ),
         )
+
+    def costed(tokens: Ints) -> PlacementProblem:
+        """Heads and groups are asked for one after the other, of the same budgets."""
+        return costed_of(np.ascontiguousarray(tokens, dtype=np.int64).tobytes())
 
     found = fill_bubble(
         step.budgets.tokens,

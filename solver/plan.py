@@ -141,6 +141,21 @@ class Filled(_Part):
     recovery_min: tuple[float, float]
 
 
+class Elastic(_Part):
+    """The rules alpha + beta * context [layers][heads] that `elastic` chose for the first workload.
+
+    `loss` is 1 - recovery summed over heads, averaged over `contexts`; no choice that keeps the
+    density there has less than `lower_bound`. `density` [contexts] is the mean attended share.
+    """
+
+    alpha: list[list[int]]
+    beta: list[list[float]]
+    loss: Annotated[float, Field(ge=0)]
+    lower_bound: Annotated[float, Field(ge=0)]
+    density: list[float]
+    contexts: list[int]
+
+
 class Elsewhere(_Part):
     """The other deployment: this placement there, and the best quick placement for it."""
 
@@ -205,6 +220,7 @@ class Plan(_Part):
     memory: Memory | None = None
     moving: Moving | None = None
     filled: Filled | None = None
+    elastic: Elastic | None = None
     elsewhere: Elsewhere | None = None
     nodes: Nodes | None = None
     solve_s: Seconds = 0.0

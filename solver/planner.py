@@ -14,6 +14,7 @@ from solver.assemble import Draft, assemble
 from solver.bounds import lower_bound
 from solver.costs import placement_problem
 from solver.filling import fill
+from solver.placement.exact import Deadline
 from solver.plan import Plan
 from solver.problem import PlacementProblem
 from solver.request import PlanRequest
@@ -24,6 +25,9 @@ from solver.solution import LayerSolution, Progress, Solution
 from solver.solve import Search, solve
 
 __all__ = ["Known", "make_plan"]
+
+BUDGETS_SHARE = 0.3
+"""Of the time limit that budget policies may search for."""
 
 
 def make_plan(
@@ -44,12 +48,13 @@ def make_plan(
     """
     started = time.monotonic()
     stop = cancel or Event()
-    steps = scenarios(request, [Known(profile, rates), *others])
+    budgets_by = Deadline(started + BUDGETS_SHARE * request.time_limit_s, stop)
+    steps = scenarios(request, [Known(profile, rates), *others], budgets_by)
     problem = _problem(request, steps)
     how = Search(
         method=request.method,
         tolerance=request.tolerance,
-        time_limit_s=request.time_limit_s,
+        time_limit_s=max(request.time_limit_s - (time.monotonic() - started), 0.0),
         objective=request.objective,
         node_size=request.placement.node_size,
         seed=request.seed,

@@ -12,6 +12,7 @@ from profiles.heads import BudgetsForm, SamplesForm
 from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets, allocate
 from solver.costs import Demand
+from solver.placement.exact import Deadline
 from solver.request import PlanRequest, WorkloadOptions
 
 
@@ -42,8 +43,11 @@ class Scenario:
         return Demand(self.workload, self.budgets.tokens, self.known.rates, self.weight)
 
 
-def scenarios(request: PlanRequest, known: Sequence[Known]) -> list[Scenario]:
-    """Every workload of the request with its budgets; `known` goes by workload."""
+def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) -> list[Scenario]:
+    """Every workload of the request with its budgets; `known` goes by workload.
+
+    Policies that search have until the deadline.
+    """
     shape = known[0].profile.architecture
     total = sum(step.weight for step in request.steps)
     found = []
@@ -55,7 +59,7 @@ def scenarios(request: PlanRequest, known: Sequence[Known]) -> list[Scenario]:
             )
         profile = _sampled(looked_up.profile, step, index)
         workload = request.workload_of(step)
-        budgets = allocate(profile, request.budget, workload)
+        budgets = allocate(profile, request.budget, workload, deadline)
         found.append(Scenario(workload, step.weight / total, looked_up, budgets))
     return found
 

@@ -25,7 +25,7 @@ FLOOR_TOKENS = 128
 """What max-min leaves every head ("a small value such as 128", S-HPLB, section 3.2)."""
 ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""
-ELASTIC_S = 3.0
+ELASTIC_S = 5.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,31 +2,21 @@
 
 MoA (arXiv 2406.14909) chooses the rules from a menu by a mixed-integer program: the least loss
 with the density at most a bound at every one of several contexts. That is a multiple-choice
-knapsack with a capacity for each context:
-
-    minimise    sum_h sum_r loss[h, r] x[h, r]
-    sum_r x[h, r] = 1                                    every head has one rule
-    sum_h sum_r cost[r, c] x[h, r] <= capacity[c]        every context keeps the bound
+knapsack with a capacity for each context (`solver.budgets.knapsack`).
 
 Loss is 1 - recovery, averaged over the contexts; MoA's limit of two rules a layer is not kept.
-Prices of the capacities (Kelley's cutting planes, 1960) give the bound of the linear relaxation,
-and the way along the heads' convex hulls a start (Sinha and Zoltners, Operations Research 27,
-1979). What these two rule out is dropped, and CBC settles the rest through PuLP.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import pulp
-from scipy.optimize import linprog
 
 from profiles.cost.work import Workload, budget_blocks
 from solver.budgets.curves import Floats, Ints, RecoveryCurves, interpolate
 from solver.budgets.errors import BudgetError
+from solver.budgets.knapsack import Knapsack, along_the_hulls, one_rule, search
 from solver.placement.exact import Deadline
 
 Cost = Callable[[Ints, int], Ints]
@@ -35,16 +25,6 @@ Cost = Callable[[Ints, int], Ints]
 BETAS = np.arange(9) / 8
 ALPHAS = 32
 """Steps of alpha up to the shortest context: of 1,024 tokens, as MoA's, where that is 32K."""
-CUTS = 100
-HALVINGS = 40
-PRICED = 1e-5
-"""Share of the loss that the prices may be short of the best ones."""
-ROUNDING = 1e-9
-"""Floating-point bounds are lowered by this share of what they were added up from."""
-CBC_SAFETY = 1 - 1e-6
-"""CBC accepts variables this far from feasible; its bounds are lowered by as much."""
-LEAST_TIME_S = 0.05
-"""CBC needs this long to read a program; with less it is not started."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,43 +85,6 @@ class ElasticRules:
         return 1 - self.lower_bound / self.loss if self.loss > 0 else 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class Knapsack:
-    """loss [heads, rules]; cost [rules, contexts]; capacity [contexts].
-
-    Rule 0 costs the least everywhere. A choice is the rule of every head, `[heads]`.
-    """
-
-    loss: Floats
-    cost: Ints
-    capacity: Ints
-
-    @cached_property
-    def share(self) -> Floats:
-        """Cost as a share of the capacity, `[rules, contexts]`."""
-        return np.asarray(self.cost / self.capacity, dtype=np.float64)
-
-    def total(self, choice: Ints) -> float:
-        return float(np.take_along_axis(self.loss, choice[:, None], axis=1).sum())
-
-    def fits(self, choice: Ints) -> bool:
-        return bool((self.cost[choice].sum(axis=0) <= self.capacity).all())
-
-    def priced(self, prices: Floats) -> Floats:
-        """Loss plus what a rule's share of the capacities costs, `[heads, rules]`."""
-        return np.asarray(self.loss + self.share @ prices, dtype=np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """A choice, its loss, and what no choice can have less than, at `prices` [contexts]."""
-
-    choice: Ints
-    loss: float
-    bound: float
-    prices: Floats
-
-
 def elastic(
     curves: Sequence[RecoveryCurves],
     menu: Menu,
@@ -153,7 +96,8 @@ def elastic(
     """Every head's rule: each layer attends to a share of at most `density` at every context.
 
     `curves` of one model, for each context; where they are pooled the bound is the model's.
-    Ends when the loss is proved within `tolerance`, or at the deadline with the best so far.
+    Bounds and the greedy choice take some 30 ms a layer, whatever the clock says; the search ends
+    when the loss is proved within `tolerance`, or at the deadline with the best so far.
     Raises BudgetError where even the menu's smallest rules are above the bound.
     """
     contexts = tuple(c.context_tokens for c in curves)
@@ -175,11 +119,11 @@ def elastic(
     at = [interpolate(c.shares, c.recovery, s) for s, c in zip(shares, curves, strict=True)]
     loss = 1 - np.mean(at, axis=0)
     programs = [Knapsack(layer, drawn, capacity) for layer in loss]
-    solved = [_one_rule(program) for program in programs]
+    solved = [one_rule(program) for program in programs]
     for index, program in enumerate(programs):
-        if deadline.left_s > 0:
-            solved[index] = _along_the_hulls(program, solved[index])
-    _search(programs, solved, tolerance, deadline)
+        if not deadline.cancelled.is_set():
+            solved[index] = along_the_hulls(program, solved[index])
+    search(programs, solved, tolerance, deadline)
     choice = np.stack([answer.choice for answer in solved])
     return ElasticRules(
         alpha=menu.alpha[by_cost][choice],
@@ -189,133 +133,3 @@ def elastic(
         density=drawn[choice].mean(axis=(0, 1)) / full,
         contexts=contexts,
     )
-
-
-def _one_rule(program: Knapsack) -> Chosen:
-    """The best single rule for all heads, and no bound yet."""
-    heads = len(program.loss)
-    fits = (program.cost * heads <= program.capacity).all(axis=1)
-    rule = int(np.where(fits, program.loss.sum(axis=0), np.inf).argmin())
-    choice = np.full(heads, rule, dtype=np.int64)
-    return Chosen(choice, program.total(choice), 0.0, np.zeros(len(program.capacity)))
-
-
-def _along_the_hulls(program: Knapsack, other: Chosen) -> Chosen:
-    """A bound, and the better of `other` and the choice along the heads' convex hulls.
-
-    As all prices fall together, every head walks along its hull, the steepest gain first.
-    """
-    prices, bound = _best_prices(program)
-    slope = prices + 1e-3 * prices.max() if prices.any() else np.ones(len(prices))
-    low, high = 0.0, 1.0
-    while not program.fits(program.priced(high * slope).argmin(axis=1)):
-        low, high = high, 2 * high
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        fitting = program.fits(program.priced(middle * slope).argmin(axis=1))
-        low, high = (low, middle) if fitting else (middle, high)
-    along = _upgraded(program, program.priced(high * slope).argmin(axis=1), slope)
-    choice = min(along, other.choice, key=program.total)
-    loss = program.total(choice)
-    return Chosen(choice, loss, min(bound, loss), prices)
-
-
-def _best_prices(program: Knapsack) -> tuple[Floats, float]:
-    """Prices `[contexts]` at which the priced choice is dearest, and the bound that this is.
-
-    At any prices, the least priced loss less the capacities' own price is a lower bound.
-    """
-    cheapest = np.zeros(len(program.loss), dtype=np.int64)
-    slack = 1 - program.share[0] * len(cheapest)
-    limit = program.total(cheapest) / np.maximum(slack, 1e-6)
-    losses, excesses = [program.total(cheapest)], [-slack]
-    prices = best = np.zeros(len(slack))
-    bound = -np.inf
-    for _ in range(CUTS):
-        priced = program.priced(prices)
-        choice = priced.argmin(axis=1)
-        least, paid = float(priced.min(axis=1).sum()), float(prices.sum())
-        if least - paid - ROUNDING * (least + paid) > bound:
-            best, bound = prices, least - paid - ROUNDING * (least + paid)
-        losses.append(program.total(choice))
-        excesses.append(program.share[choice].sum(axis=0) - 1)
-        cuts = np.column_stack([-np.array(excesses), np.ones(len(losses))])
-        goal = np.append(np.zeros(len(slack)), -1.0)
-        limits = [*((0, most) for most in limit), (None, None)]
-        solved = linprog(goal, A_ub=cuts, b_ub=losses, bounds=limits)
-        if solved.x is None or solved.x[-1] - bound <= PRICED * bound:
-            break
-        prices = solved.x[:-1]
-    return best, max(bound, 0.0)
-
-
-def _upgraded(program: Knapsack, choice: Ints, slope: Floats) -> Ints:
-    """Spend what is left of the capacities, the most gain for its price first."""
-    choice = choice.copy()
-    while True:
-        held, of_head = np.unique(choice, return_inverse=True)
-        left = program.capacity - program.cost[choice].sum(axis=0)
-        extra = program.cost - program.cost[held][:, None]
-        fits = (extra <= left).all(axis=-1)
-        price = np.maximum((extra / program.capacity) @ slope, 1e-15)
-        gain = np.take_along_axis(program.loss, choice[:, None], axis=1) - program.loss
-        worth = np.where(fits[of_head] & (gain > 0), gain / price[of_head], 0.0)
-        head, rule = np.unravel_index(worth.argmax(), worth.shape)
-        if worth[head, rule] <= 0:
-            return choice
-        choice[head] = rule
-
-
-def _search(
-    programs: list[Knapsack], solved: list[Chosen], tolerance: float, deadline: Deadline
-) -> None:
-    """Settle programs by CBC, the largest gap first, until the sum is within the tolerance."""
-    unproved = [index for index, answer in enumerate(solved) if answer.loss > answer.bound]
-    widest = sorted(unproved, key=lambda i: solved[i].bound - solved[i].loss)
-    for done, index in enumerate(widest):
-        loss, bound = sum(answer.loss for answer in solved), sum(answer.bound for answer in solved)
-        if loss - bound <= tolerance * loss or deadline.left_s < LEAST_TIME_S:
-            return
-        share = deadline.within(2 * deadline.left_s / (len(widest) - done))
-        solved[index] = _settled(programs[index], solved[index], tolerance / 2, share)
-
-
-def _settled(program: Knapsack, start: Chosen, gap: float, deadline: Deadline) -> Chosen:
-    """The integer program over the rules that may yet be part of a better choice.
-
-    Taking another rule than the one of least price adds at least the difference to the bound.
-    """
-    priced = program.priced(start.prices)
-    reduced = priced - priced.min(axis=1, keepdims=True)
-    slack = ROUNDING * (1 + start.loss + start.prices.sum())
-    heads, rules = np.nonzero(reduced <= start.loss - start.bound + slack)
-    scale = 1000 / start.loss
-    with warnings.catch_warnings():
-        # PuLP 3.3 announces what 4.0 renames on every call.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        problem = pulp.LpProblem("elastic", pulp.LpMinimize)
-        names = [(int(head), int(rule)) for head, rule in zip(heads, rules, strict=True)]
-        x = {(h, r): pulp.LpVariable(f"x_{h}_{r}", 0, 1, "Binary") for h, r in names}
-        problem += pulp.lpSum(scale * program.loss[pair] * v for pair, v in x.items())
-        for head in range(len(program.loss)):
-            problem += pulp.lpSum(x[head, int(r)] for r in rules[heads == head]) == 1
-        for share in 1000 * program.share.T:
-            problem += pulp.lpSum(share[rule] * v for (_, rule), v in x.items()) <= 1000
-        try:
-            problem.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=deadline.left_s, gapRel=gap))
-        except pulp.PulpSolverError:
-            return start
-    # A time-out is "optimal" to PuLP's `status`; `sol_status` tells.
-    if problem.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
-        return start
-    taken = np.zeros(program.loss.shape)
-    taken[heads, rules] = [variable.value() or 0.0 for variable in x.values()]
-    found, bound = taken.argmax(axis=1), start.bound
-    if problem.sol_status == pulp.LpSolutionOptimal:
-        # Whatever takes a rule that was dropped loses more than the start.
-        proved = float(pulp.value(problem.objective)) / scale * (1 - gap) * CBC_SAFETY
-        bound = max(bound, min(proved, start.loss))
-    if not program.fits(found) or program.total(found) >= start.loss:
-        return replace(start, bound=bound)
-    loss = program.total(found)
-    return Chosen(found, loss, min(bound, loss), start.prices)

@@ -16,6 +16,8 @@ def beside(plan: Json, pairs: list[Pairs]) -> list[str]:
         faults += [f"moving: {fault}" for fault in _moving(plan)]
     if plan["filled"] is not None:
         faults += [f"filled: {fault}" for fault in _filled(plan["filled"])]
+    if plan["elastic"] is not None:
+        faults += [f"elastic: {fault}" for fault in _elastic(plan)]
     if plan["elsewhere"] is not None:
         faults += [f"elsewhere: {fault}" for fault in _elsewhere(plan)]
     return faults
@@ -54,6 +56,28 @@ def _filled(report: Json) -> list[str]:
         for name in ("recovery_mean", "recovery_min")
         if report[name][1] < report[name][0] - RELATIVE
     ]
+
+
+def _elastic(plan: Json) -> list[str]:
+    """The rules give the budgets, unless idle time has raised them since."""
+    report, step = plan["elastic"], plan["workload"]
+    context, block = step["context_tokens"], step["block_tokens"]
+    shape = [len(layer) for layer in plan["budgets"]]
+    for name in ("alpha", "beta"):
+        if [len(layer) for layer in report[name]] != shape:
+            return [f"{name}: not of the budgets' shape"]
+    if report["lower_bound"] > report["loss"] * (1 + RELATIVE):
+        return ["lower_bound is above loss"]
+    if plan["filled"] is not None:
+        return []
+    faults = []
+    for index, tokens in enumerate(plan["budgets"]):
+        rules = zip(report["alpha"][index], report["beta"][index], strict=True)
+        for head, (alpha, beta) in enumerate(rules):
+            blocks = max(1, math.ceil((alpha + beta * context) / block))
+            if tokens[head] != min(blocks * block, context):
+                faults.append(f"layer {index}, head {head}: the rule does not give its budget")
+    return faults
 
 
 def _elsewhere(plan: Json) -> list[str]:

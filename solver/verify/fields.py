@@ -89,6 +89,14 @@ MOVING = record(
     kept=flag,
 )
 FILLED = record(added_tokens=COUNT, recovery_mean=listing(SHARE), recovery_min=listing(SHARE))
+ELASTIC = record(
+    alpha=listing(listing(whole(-(2**40), 2**40))),
+    beta=listing(listing(SHARE)),
+    loss=number(0, 1e9),
+    lower_bound=number(0, 1e9),
+    density=listing(SHARE),
+    contexts=listing(SIZE),
+)
 ELSEWHERE = record(
     deployment=DEPLOYMENT, makespan_s=SECONDS, replanned_s=SECONDS, lower_bound_s=SECONDS
 )
@@ -131,6 +139,7 @@ PLAN = record(
     memory=Default(maybe(MEMORY), None),
     moving=Default(maybe(MOVING), None),
     filled=Default(maybe(FILLED), None),
+    elastic=Default(maybe(ELASTIC), None),
     elsewhere=Default(maybe(ELSEWHERE), None),
     nodes=Default(maybe(NODES), None),
     solve_s=Default(SECONDS, 0.0),

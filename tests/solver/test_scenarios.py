@@ -12,6 +12,7 @@ from solver.planner import Known
 from solver.request import PlanRequest
 from solver.scenarios import WorkloadError, scenarios
 from solver.verify import verify
+from tests.solver.problems import soon
 from tests.solver.profiles import budgets_profile, plan_of
 
 
@@ -31,7 +32,7 @@ def steps_of(profile: ModelProfile, workloads: list[dict[str, object]]) -> list[
 
 def found(profile: ModelProfile, workloads: list[dict[str, object]]) -> list[list[int]]:
     request = PlanRequest.model_validate({"profile": profile, "gpus": 2, "workloads": workloads})
-    steps = scenarios(request, steps_of(profile, workloads))
+    steps = scenarios(request, steps_of(profile, workloads), soon())
     assert sum(step.weight for step in steps) == pytest.approx(1.0)
     return [sorted(set(step.budgets.tokens.ravel().tolist())) for step in steps]
 
@@ -63,7 +64,7 @@ def test_profiles_of_two_models_do_not_share_a_placement() -> None:
     rates = catalogue_rates(["h200"], "prefill")
     other = budgets_profile(heads=16)
     with pytest.raises(WorkloadError, match=r"workloads\.1\.profile.*another architecture"):
-        scenarios(request, [Known(budgets_profile(), rates), Known(other, rates)])
+        scenarios(request, [Known(budgets_profile(), rates), Known(other, rates)], soon())
 
 
 def test_prefill_and_decode_together_balance_better_than_either_alone() -> None:

@@ -287,8 +287,9 @@ def test_elastic_plans_for_no_context_too_short_for_the_density_unless_told_to()
 
 
 def test_elastic_says_so_where_its_choice_is_not_proved() -> None:
-    passed = Deadline(time.monotonic() - 1, Event())
+    cancelled = Deadline(time.monotonic() + 30, Event())
+    cancelled.cancelled.set()
     options = BudgetOptions(policy="elastic", density=0.3)
-    budgets = allocate(curved(), options, Workload(8192), passed)
+    budgets = allocate(curved(), options, Workload(8192), cancelled)
     assert "proved only to be within 100.0% of the least" in budgets.warnings[-1]
     assert (attended(elastic_rules(budgets), 8192) <= 0.3).all()

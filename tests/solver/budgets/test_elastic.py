@@ -28,6 +28,12 @@ def soon(seconds: float = 30.0) -> Deadline:
     return Deadline(time.monotonic() + seconds, Event())
 
 
+def cancelled() -> Deadline:
+    deadline = soon()
+    deadline.cancelled.set()
+    return deadline
+
+
 def curves_at(
     contexts: list[int], seed: int = 0, layers: int = 1, heads: int = 3
 ) -> list[RecoveryCurves]:
@@ -139,8 +145,8 @@ def test_never_worse_than_one_rule_for_all_nor_than_the_greedy_start(
         for rule in range(len(menu.alpha))
         if max(drawn_by(curves, menu, (rule,) * 6)) <= density
     )
-    at_once = elastic(curves, menu, tiles, density, 0.0, soon(-1))
-    start = elastic(curves, menu, tiles, density, 1.0, soon())
+    at_once = elastic(curves, menu, tiles, density, 0.0, cancelled())
+    start = elastic(curves, menu, tiles, density, 0.0, soon(-1))
     found = elastic(curves, menu, tiles, density, 0.005, soon(0.3))
     assert at_once.loss == pytest.approx(single)
     assert start.loss <= at_once.loss
@@ -195,9 +201,9 @@ def test_the_densest_choice_is_everything() -> None:
     assert found.density.tolist() == [1.0, 1.0]
 
 
-def test_without_time_there_is_an_answer_and_no_claim() -> None:
+def test_when_cancelled_there_is_an_answer_and_no_claim() -> None:
     curves = curves_at([8192, 4096], layers=2, heads=4)
-    found = elastic(curves, Menu.of([8192, 4096], BLOCK), tiles, 0.3, 0.0, soon(-1))
+    found = elastic(curves, Menu.of([8192, 4096], BLOCK), tiles, 0.3, 0.0, cancelled())
     assert found.lower_bound == 0.0
     assert found.gap == 1.0
     assert (attended(curves, found) <= 0.3).all()

@@ -117,6 +117,7 @@ def test_every_field_of_a_plan_is_read() -> None:
         "memory": plans.Memory,
         "moving": plans.Moving,
         "filled": plans.Filled,
+        "elastic": plans.Elastic,
         "elsewhere": plans.Elsewhere,
         "nodes": plans.Nodes,
     }.items():

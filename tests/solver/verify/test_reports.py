@@ -2,7 +2,7 @@
 
 import pytest
 
-from solver.plan import Elsewhere, Filled, Moving
+from solver.plan import Elastic, Elsewhere, Filled, Moving
 from solver.verify import verify
 from tests.solver.verify.handmade import DIVIDED, Json, handmade, sealed
 from tests.solver.verify.lies import Lies, add, set_to, told
@@ -11,6 +11,18 @@ FULL = handmade(
     DIVIDED, types=("h200",) * 4, deployment="tensor_parallel", retention="full", node_size=2
 )
 EVICTING = handmade(DIVIDED, seed=1, retention="budget")
+
+
+def ruled(plan: Json) -> Elastic:
+    """Rules that give a plan's budgets at any context."""
+    return Elastic(
+        alpha=plan["budgets"],
+        beta=[[0.0] * len(layer) for layer in plan["budgets"]],
+        loss=1.0,
+        lower_bound=0.99,
+        density=[0.5],
+        contexts=[plan["workload"]["context_tokens"]],
+    )
 
 
 def reported() -> Json:
@@ -26,6 +38,7 @@ def reported() -> Json:
             kept=False,
         ),
         "filled": Filled(added_tokens=640, recovery_mean=(0.9, 0.95), recovery_min=(0.5, 0.5)),
+        "elastic": ruled(FULL),
         "elsewhere": Elsewhere(
             deployment="disaggregated", makespan_s=0.3, replanned_s=0.2, lower_bound_s=0.1
         ),
@@ -69,12 +82,22 @@ LIES: Lies = {
     "the least recovery lost": (set_to([0.5, 0.4], "filled", "recovery_min"), "recovery_min falls"),
     "tokens taken away": (set_to(-64, "filled", "added_tokens"), "filled.added_tokens"),
     "before without after": (set_to([0.9], "filled", "recovery_mean"), "filled.recovery_mean"),
+    "rules better than proved": (set_to(0.5, "elastic", "loss"), "elastic: lower_bound"),
+    "rules of a layer left out": (lambda p: p["elastic"]["alpha"].pop(), "elastic: alpha"),
     "better than proved elsewhere": (set_to(0.05, "elsewhere", "replanned_s"), "elsewhere: lower"),
     "elsewhere is here": (
         set_to("tensor_parallel", "elsewhere", "deployment"),
         "the plan's own deployment",
     ),
 }
+
+
+def test_rules_that_do_not_give_the_budgets_are_found() -> None:
+    rules = ruled(EVICTING).model_dump(mode="json")
+    assert verify(sealed({**EVICTING, "elastic": rules})) == []
+    rules["alpha"][0][1] += EVICTING["workload"]["block_tokens"]
+    [fault] = verify(sealed({**EVICTING, "elastic": rules}))
+    assert fault == "elastic: layer 0, head 1: the rule does not give its budget"
 
 
 @pytest.mark.parametrize("lie", LIES)
