@@ -11,19 +11,14 @@ a time is held outside. Times are scaled: the solvers' tolerances are absolute.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pulp
 from scipy.optimize import linprog
 
-from solver.placement.exact import Deadline, stopping
-from solver.placement.ilp import _kill_cbc, _quiet
+from solver.placement.cbc import LEAST_TIME_S, quiet, run_cbc
+from solver.placement.exact import Deadline
 from solver.problem import Floats, Ints, LayerProblem, Shares
-
-LEAST_TIME_S = 0.05
-"""With less than this CBC is not started."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +151,8 @@ def _neighbours(layer: LayerProblem, shares: Shares) -> Iterator[Shares]:
 
 def _integer_program(pool: Pool, start: Choice, gap: float, deadline: Deadline) -> Choice:
     """The best choice of the pool, or `start` where CBC has no time for better."""
-    _, layer_of, makespans_s = pool.flat()
-    with _quiet():
+    options, layer_of, makespans_s = pool.flat()
+    with quiet():
         program = pulp.LpProblem("worst", pulp.LpMinimize)
         largest = pulp.LpVariable("T", lowBound=0)
         x = [pulp.LpVariable(f"x_{i}", 0, 1, "Binary") for i in range(len(layer_of))]
@@ -168,23 +163,11 @@ def _integer_program(pool: Pool, start: Choice, gap: float, deadline: Deadline) 
             if deadline.left_s < LEAST_TIME_S:
                 return start
             program += pulp.lpDot(of_workload.tolist(), x) <= largest
-    if not _solved(program, gap, deadline):
+        taken = {id(option) for option in start}
+        for variable, option in zip(x, options, strict=True):
+            variable.setInitialValue(int(id(option) in taken))
+        largest.setInitialValue(1000)
+    if run_cbc(program, gap, deadline) == "nothing":
         return start
     values = np.array([variable.value() or 0.0 for variable in x])
     return min(start, descended(pool, pool.largest(values), deadline), key=worst_s)
-
-
-def _solved(program: pulp.LpProblem, gap: float, deadline: Deadline) -> bool:
-    """Run CBC; whether it left a choice (a time-out is "optimal" to PuLP's own `status`)."""
-    with (
-        _quiet(),
-        TemporaryDirectory(prefix="hplb-cbc-") as folder,
-        stopping(deadline.cancelled, partial(_kill_cbc, folder)),
-    ):
-        cbc = pulp.PULP_CBC_CMD(msg=False, timeLimit=deadline.left_s, gapRel=gap)
-        cbc.tmpDir = folder
-        try:
-            program.solve(cbc)
-        except pulp.PulpSolverError:
-            return False
-    return program.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)

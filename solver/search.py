@@ -51,12 +51,11 @@ class Board:
         """Take a layer's better shares and its better bound, each on its own, and tell."""
         with self.lock:
             known = self.solved[index]
-            better = min(known, solution, key=lambda s: s.makespan_s)
+            better = solution if solution.makespan_s <= known.makespan_s else known
             bound = max(known.bound, solution.bound, key=lambda b: b.seconds)
-            if better is known and bound is known.bound:
-                return
             self.solved[index] = replace(better, bound=bound)
-            if self.on_progress is not None:
+            gained = better.makespan_s < known.makespan_s or bound.seconds > known.bound.seconds
+            if gained and self.on_progress is not None:
                 self.on_progress(self.progress())
 
     def progress(self) -> Progress:

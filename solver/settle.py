@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from profiles.device import device_profile
 from solver.coupling.bytes import Footprint, device_limits
 from solver.coupling.couple import Coupled, couple
-from solver.coupling.moving import CurrentPlacement, MovingError
+from solver.coupling.moving import CurrentPlacement, current_placement
 from solver.plan import Memory, Moving, Plan
-from solver.predict import planned_shares
 from solver.problem import Floats, Ints, PlacementProblem
 from solver.request import MemoryOptions, PlanRequest
 from solver.scenarios import Scenario
 from solver.solution import Solution
 from solver.solve import Search, solve_layers
+
+AGAIN = 0.1
+"""Of the time limit that one solve with priced bytes may take; several are made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +52,14 @@ def settle(
     if options is not None:
         limits = device_limits(request.device_types, options.reserved_share, options.limit_bytes)
     deadline = how.deadline()
+    quietly = replace(how, on_progress=None)
     coupled = couple(
         problem.weighing(solution.multipliers),
         solution.layers,
-        lambda priced: solve_layers(priced, replace(how, on_progress=None), deadline),
+        lambda priced: solve_layers(priced, quietly, deadline.within(AGAIN * how.time_limit_s)),
         footprint,
         limits,
-        None if current is None else _held(request, current),
+        None if current is None else _held(request, steps, current),
         deadline,
     )
     return Settled(
@@ -86,20 +88,10 @@ def _footprint(
     )
 
 
-def _held(request: PlanRequest, current: Plan) -> CurrentPlacement:
-    if current.devices != request.device_types:
-        raise MovingError(
-            f"placement.current_plan: plan {current.id[:16]} is for the devices "
-            f"{', '.join(current.devices)}; the request is for {', '.join(request.device_types)}"
-        )
-    return CurrentPlacement(
-        shares=np.stack([planned_shares(current, i) for i in range(len(current.layers))]),
-        link_bytes_per_s=np.array(
-            [device_profile(name).link_bandwidth for name in request.device_types]
-        ),
-        amortise_steps=request.placement.amortise_steps,
-        plan_id=current.id,
-    )
+def _held(request: PlanRequest, steps: Sequence[Scenario], current: Plan) -> CurrentPlacement:
+    architecture = steps[0].known.profile.architecture
+    amortise_steps = request.placement.amortise_steps
+    return current_placement(current, architecture, request.device_types, amortise_steps)
 
 
 def _memory(footprint: Footprint, limits: Ints | None, shares: Floats) -> Memory | None:

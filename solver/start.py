@@ -13,7 +13,7 @@ from solver.placement.greedy_equal import greedy_equal
 from solver.placement.snake import snake
 from solver.problem import Assignment, LayerProblem
 from solver.request import Method
-from solver.solution import LayerSolution
+from solver.solution import Bound, LayerSolution
 
 Heuristic = Callable[[LayerProblem], Assignment]
 HEURISTICS: dict[str, Heuristic] = {
@@ -42,7 +42,7 @@ def start(
     if within(plain, tolerance):
         return plain
     tried = [
-        _solution(layer, [known.assignment, *_others(layer)])
+        _solution(layer, [known.assignment, *_others(layer)], known.bound)
         for layer, known in zip(layers, plain, strict=True)
     ]
     return _descended(layers, tried, deadline) if additive(layers[0]) else tried
@@ -69,10 +69,12 @@ def _others(layer: LayerProblem) -> list[Assignment]:
     return starts
 
 
-def _solution(layer: LayerProblem, starts: Sequence[Assignment]) -> LayerSolution:
+def _solution(
+    layer: LayerProblem, starts: Sequence[Assignment], bound: Bound | None = None
+) -> LayerSolution:
     """The best of those that obey the counts; contiguous always does."""
     best = min((s for s in starts if layer.allows(s)), key=layer.makespan, default=starts[0])
-    return LayerSolution(layer.whole(best), layer.makespan(best), quick_bound(layer))
+    return LayerSolution(layer.whole(best), layer.makespan(best), bound or quick_bound(layer))
 
 
 def _descended(
@@ -85,6 +87,6 @@ def _descended(
         swaps_only=layers[0].equal_counts,
     )
     return [
-        _solution(layer, [solution.assignment, found])
+        _solution(layer, [solution.assignment, found], solution.bound)
         for layer, solution, found in zip(layers, tried, better, strict=True)
     ]

@@ -9,7 +9,6 @@ and the way along the heads' convex hulls a start (Sinha and Zoltners, Operation
 1979). What these two rule out is dropped, and CBC settles the rest.
 """
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,6 +17,7 @@ import pulp
 from scipy.optimize import linprog
 
 from solver.budgets.curves import Floats, Ints
+from solver.placement.cbc import CBC_SAFETY, LEAST_TIME_S, quiet, run_cbc
 from solver.placement.exact import Deadline
 
 CUTS = 100
@@ -26,10 +26,6 @@ PRICED = 1e-5
 """Share of the loss that the prices may be short of the best ones."""
 ROUNDING = 1e-9
 """Floating-point bounds are lowered by this share of what they were added up from."""
-CBC_SAFETY = 1 - 1e-6
-"""CBC accepts variables this far from feasible; its bounds are lowered by as much."""
-LEAST_TIME_S = 0.05
-"""CBC needs this long to read a program; with less it is not started."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,28 +164,24 @@ def _settled(program: Knapsack, start: Chosen, gap: float, deadline: Deadline) -
     slack = ROUNDING * (1 + start.loss + start.prices.sum())
     heads, rules = np.nonzero(reduced <= start.loss - start.bound + slack)
     scale = 1000 / start.loss
-    with warnings.catch_warnings():
-        # PuLP 3.3 announces what 4.0 renames on every call.
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with quiet():
         problem = pulp.LpProblem("elastic", pulp.LpMinimize)
         names = [(int(head), int(rule)) for head, rule in zip(heads, rules, strict=True)]
         x = {(h, r): pulp.LpVariable(f"x_{h}_{r}", 0, 1, "Binary") for h, r in names}
+        for (head, rule), variable in x.items():
+            variable.setInitialValue(int(start.choice[head] == rule))
         problem += pulp.lpSum(scale * program.loss[pair] * v for pair, v in x.items())
         for head in range(len(program.loss)):
             problem += pulp.lpSum(x[head, int(r)] for r in rules[heads == head]) == 1
         for share in 1000 * program.share.T:
             problem += pulp.lpSum(share[rule] * v for (_, rule), v in x.items()) <= 1000
-        try:
-            problem.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=deadline.left_s, gapRel=gap))
-        except pulp.PulpSolverError:
-            return start
-    # A time-out is "optimal" to PuLP's `status`; `sol_status` tells.
-    if problem.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+    outcome = run_cbc(problem, gap, deadline)
+    if outcome == "nothing":
         return start
     taken = np.zeros(program.loss.shape)
     taken[heads, rules] = [variable.value() or 0.0 for variable in x.values()]
     found, bound = taken.argmax(axis=1), start.bound
-    if problem.sol_status == pulp.LpSolutionOptimal:
+    if outcome == "optimal":
         # Whatever takes a rule that was dropped loses more than the start.
         proved = float(pulp.value(problem.objective)) / scale * (1 - gap) * CBC_SAFETY
         bound = max(bound, min(proved, start.loss))

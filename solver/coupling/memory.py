@@ -1,9 +1,10 @@
 """Placements that fit in memory, where the quickest of every layer do not fit together.
 
 A pool of candidates per layer: the quickest, whole KV groups, file order, what the devices hold
-now, and placements made with memory priced (Lagrangian relaxation, Everett 1963). From the pool one
-candidate a layer is chosen, devices are relabelled, and quicker candidates are put back wherever
-they still fit. Whole groups packed into what memory there is stand by where no choice fits.
+now, placements made with memory priced (Lagrangian relaxation, Everett 1963), and all these
+thinned copy by copy. From the pool one candidate a layer is chosen, devices are relabelled, and
+quicker candidates are put back wherever they still fit. Whole groups packed into what memory there
+is stand by from the first milliseconds.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from solver.placement.contiguous import contiguous
 from solver.placement.exact import Deadline
 from solver.placement.greedy import greedy
 from solver.placement.greedy_equal import greedy_equal
-from solver.problem import Floats, Ints, PlacementProblem, Shares
+from solver.problem import Floats, Ints, LayerProblem, PlacementProblem, Shares
 from solver.solution import LayerSolution
 
 SolveAgain = Callable[[PlacementProblem], Sequence[LayerSolution]]
@@ -52,18 +53,18 @@ class Pool:
         self.room = room
         self.quickest = quickest
         self.limits = limits
-        self.layers: list[list[Candidate]] = [[] for _ in quickest]
-        self.add([s.shares for s in quickest])
+        self.layers = [
+            [Candidate(solution, room.held_bytes(index, solution.shares))]
+            for index, solution in enumerate(quickest)
+        ]
 
     def add(self, shares: Sequence[Shares | None]) -> list[LayerSolution]:
         """One more candidate for every layer that has one, at its true makespan."""
         added = []
         for index, (own, quickest) in enumerate(zip(shares, self.quickest, strict=True)):
             if own is not None:
-                layer = self.room.problem.layer(index)
-                makespan_s = layer.objective(layer.loads_of_shares(own))
-                searched = quickest.searched and own is quickest.shares
-                found = replace(quickest, shares=own, makespan_s=makespan_s, searched=searched)
+                makespan_s = _makespan_s(self.room.problem.layer(index), own)
+                found = replace(quickest, shares=own, makespan_s=makespan_s, searched=False)
                 self.layers[index].append(Candidate(found, self.room.held_bytes(index, own)))
                 added.append(found)
         return added
@@ -78,7 +79,8 @@ class Pool:
             for index, s in enumerate(solutions)
         ]
         for row in zip_longest(*paths):
-            self.add(row)
+            if deadline.left_s > 0:
+                self.add(row)
 
     def best(self, deadline: Deadline) -> list[LayerSolution]:
         """A choice that fits if one is found, else the one nearest to it."""
@@ -149,45 +151,51 @@ def fit_memory(
     """
     pool = Pool(room, quickest, limits)
     soon = with_grace(deadline)
-    found = [list(quickest)]
+    best = list(quickest)
     packed = pack(room.problem, room.footprint, limits)
     if packed is not None:
-        found.append(pool.add(_whole_groups(room.problem, packed)))
+        best = min(best, pool.add(_whole_groups(room.problem, packed)), key=room.rank)
     stays = pool.add(now)
-    if len(stays) == len(quickest):
-        found.append(stays)
+    if len(stays) == len(best):
+        best = min(best, stays, key=room.rank)
     for shares in _quick(room.problem, soon):
         pool.add(shares)
+    best = min(pool.best(soon), pool.quicker(best, soon), key=room.rank)
     pool.thin(quickest, soon)
-    found.append(pool.best(soon))
-    found.append(pool.quicker(min(found, key=room.rank), soon))
-    found += _priced_rounds(pool, solve_again, min(found, key=room.rank), deadline)
-    best = min(found, key=room.rank)
+    best = min(best, pool.best(soon), key=room.rank)
+    best = _with_prices(pool, solve_again, best, deadline)
     overruns = room.overruns(best)
     if overruns.any():
         raise MemoryNotMetError(int(overruns.max()), int(overruns.argmax()))
     return best
 
 
-def _priced_rounds(
+def _with_prices(
     pool: Pool, solve_again: SolveAgain, best: list[LayerSolution], deadline: Deadline
-) -> list[list[LayerSolution]]:
-    """What the pool gives after each round of placements with memory priced."""
+) -> list[LayerSolution]:
+    """The best that the pool gives when placements with memory priced join it."""
     room, problem, quickest = pool.room, pool.room.problem, list(pool.quickest)
     quickest_s = sum(s.makespan_s for s in quickest)
     first = FIRST_PRICE * quickest_s / problem.layers / float(room.footprint.group_bytes.mean())
     bracket = Bracket(first, problem.head_s.shape[-1])
-    latest, found = quickest, [best]
+    latest = quickest
     for _ in range(PRICE_ROUNDS):
-        best_yet = min(room.rank(solutions) for solutions in found)
-        if deadline.left_s <= 0 or best_yet <= (0.0, quickest_s * (1 + GOOD_ENOUGH)):
+        good_enough = room.rank(best) <= (0.0, quickest_s * (1 + GOOD_ENOUGH))
+        if deadline.left_s <= 0 or good_enough:
             break
         price = bracket.after(np.unique(problem.type_of[room.overruns(latest) > 0]))
         again = solve_again(priced(problem, room.footprint, price))
         latest = room.relabelled(pool.add([s.shares for s in again]), deadline)
         pool.thin(latest, deadline)
-        found += [latest, pool.best(deadline)]
-    return found
+        best = min(best, latest, pool.best(deadline), key=room.rank)
+    return best
+
+
+def _makespan_s(layer: LayerProblem, shares: Shares) -> float:
+    """The makespan of shares, the quick way where nothing is divided."""
+    if ((shares > 0).sum(axis=1) == 1).all():
+        return layer.makespan(np.asarray(shares.argmax(axis=1), dtype=np.int64))
+    return layer.objective(layer.loads_of_shares(shares))
 
 
 def _quick(problem: PlacementProblem, deadline: Deadline) -> list[list[Shares | None]]:

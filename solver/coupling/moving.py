@@ -18,6 +18,7 @@ from solver.coupling.bytes import fetched_bytes
 from solver.coupling.room import Room
 from solver.placement.exact import Deadline
 from solver.plan import Plan
+from solver.predict import planned_shares
 from solver.problem import Floats, LayerProblem, PlacementProblem, Shares
 from solver.solution import LayerSolution
 
@@ -89,17 +90,15 @@ def current_placement(
     for field in type(architecture).model_fields:
         now, wanted = getattr(plan.architecture, field), getattr(architecture, field)
         if now != wanted:
-            raise MovingError(f"current_plan {plan.id}: {field} is {now}, the request's {wanted}")
+            raise MovingError(
+                f"placement.current_plan: plan {plan.id}: {field} is {now}, the request's {wanted}"
+            )
     if plan.devices != list(types):
         raise MovingError(
-            f"current_plan {plan.id}: its devices are {_counted(plan.devices)}, "
+            f"placement.current_plan: plan {plan.id}: its devices are {_counted(plan.devices)}, "
             f"the request's {_counted(types)}, and both must be the same in the same order"
         )
-    shares = np.zeros((architecture.layers, architecture.query_heads, len(types)))
-    for index, layer in enumerate(plan.layers):
-        for head, entries in enumerate(layer.heads):
-            for entry in entries:
-                shares[index, head, entry.device] += entry.share
+    shares = np.stack([planned_shares(plan, index) for index in range(architecture.layers)])
     links = np.array([device_profile(name).link_bandwidth for name in types])
     return CurrentPlacement(shares, links, amortise_steps, plan.id)
 

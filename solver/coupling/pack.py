@@ -35,7 +35,7 @@ def pack(problem: PlacementProblem, footprint: Footprint, limits: Floats) -> Int
 
 def _group_seconds(problem: PlacementProblem) -> Floats:
     """A whole group with its charge, mean over workloads, `[layers, kv_heads, devices]`."""
-    by_group = [problem.layer(index).by_group() for index in range(problem.layers)]
-    return np.array(
-        [np.tensordot(layer.weights, layer.item_with_charge_s(), 1) for layer in by_group]
-    )
+    heads_s = np.tensordot(problem.weights, problem.head_s, 1)
+    charges_s = np.tensordot(problem.weights, problem.group_s, 1)
+    grouped_s = heads_s.reshape(problem.layers, problem.kv_heads, -1, heads_s.shape[-1])
+    return np.asarray((grouped_s.sum(axis=2) + charges_s)[..., problem.type_of])

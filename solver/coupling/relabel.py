@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from solver.placement.exact import Deadline
 from solver.problem import Floats, Ints
 
-RESTARTS = 60
+RESTARTS = 30
 """Random starts tried while something is above its limit, over the layers: few need luck."""
 
 EMPHASES = (0.0, 1.0, 10.0)

@@ -92,7 +92,7 @@ def _cost_s(layer: LayerProblem, heads: Shares, part: Floats, groups: Ints, give
 
 def _others(loads: Floats, givers: Ints) -> Floats:
     """The largest load beside two devices, `[workloads, pairs, devices]`."""
-    padded = np.pad(loads, ((0, 0), (0, 2)))
+    padded = np.concatenate([loads, np.zeros((len(loads), 2))], axis=1)
     largest = np.argsort(-padded, axis=1)[:, :3]
     takers = np.arange(loads.shape[1])
     result = np.zeros((len(loads), len(givers), len(takers)))

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import pulp
 
-from solver.divide.cbc import CBC_SAFETY, LEAST_TIME_S, quiet, run_cbc
 from solver.divide.program import Pairs, best_shares, cleaned
+from solver.placement.cbc import CBC_SAFETY, LEAST_TIME_S, quiet, run_cbc
 from solver.placement.exact import Deadline
 from solver.problem import Floats, LayerProblem, Shares
 from solver.solution import Bound

@@ -9,34 +9,15 @@
 Times are scaled so that the start's makespan is 1000: CBC's tolerances are absolute.
 """
 
-import os
-import signal
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Event
 
 import numpy as np
 import pulp
 
-from profiles.errors import HplbError
-from solver.placement.exact import Deadline, Found, canonical, reachable, stopping
+from solver.placement.cbc import CBC_SAFETY, quiet, run_cbc
+from solver.placement.exact import Deadline, Found, canonical, reachable
 from solver.problem import Assignment, Floats, LayerProblem
-
-CBC_SAFETY = 1 - 1e-6
-"""CBC accepts variables this far from feasible; its bounds are lowered by as much."""
-
-
-LEAST_TIME_S = 0.05
-"""CBC needs this long to read a layer's program; with less it is not started."""
-
-
-class SolverMissingError(HplbError):
-    """The solver's program is not there or does not run."""
 
 
 class Formulation:
@@ -47,7 +28,7 @@ class Formulation:
         allowed = reachable(layer)
         self.layer = layer
         self.scale = scale
-        with _quiet():
+        with quiet():
             self.problem = pulp.LpProblem("makespan", pulp.LpMinimize)
             self.makespans = [pulp.LpVariable(f"T_{w}", lowBound=0) for w in range(layer.workloads)]
             self.x = {
@@ -99,26 +80,6 @@ class Formulation:
         for makespan, loads in zip(self.makespans, self.layer.loads(assignment), strict=True):
             makespan.setInitialValue(self.scale * float(loads.max()))
 
-    def solve(
-        self, time_s: float | None, gap: float, cancelled: Event, *, warm: bool = False
-    ) -> int:
-        """Run CBC; the status tells an optimum from a time-out (PuLP's `status` does not)."""
-        with (
-            _quiet(),
-            TemporaryDirectory(prefix="hplb-cbc-") as folder,
-            stopping(cancelled, partial(_kill_cbc, folder)),
-        ):
-            cbc = pulp.PULP_CBC_CMD(msg=False, timeLimit=time_s, gapRel=gap, warmStart=warm)
-            if not cbc.available():
-                raise SolverMissingError(f"PuLP's bundled CBC does not run here: {cbc.path}")
-            cbc.tmpDir = folder
-            try:
-                self.problem.solve(cbc)
-            except pulp.PulpSolverError:
-                # Cancelled; or CBC crashed, as 2.10 does when time is up during preprocessing.
-                return int(pulp.LpSolutionNoSolutionFound)
-        return int(self.problem.sol_status)
-
     def assignment(self) -> Assignment:
         """Device of every item: where most of it lies."""
         share: Floats = np.zeros((self.layer.items, self.layer.devices))
@@ -129,40 +90,18 @@ class Formulation:
 
 def ilp(layer: LayerProblem, start: Assignment, tolerance: float, deadline: Deadline) -> Found:
     """Search from `start` until the gap is within `tolerance` or the deadline has come."""
-    if deadline.left_s < LEAST_TIME_S:
-        return Found(None, 0.0, "ilp had no time")
     scale = 1000 / layer.makespan(start)
     program = Formulation(layer, scale)
     program.start_from(canonical(layer, start))
-    status = program.solve(
-        max(deadline.left_s, LEAST_TIME_S), tolerance / 2, deadline.cancelled, warm=True
-    )
-    if status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+    outcome = run_cbc(program.problem, tolerance / 2, deadline)
+    if outcome == "nothing":
         return Found(None, 0.0, "ilp found nothing")
-    proved = status == pulp.LpSolutionOptimal
     objective = float(pulp.value(program.problem.objective)) / scale
-    bound = objective * (1 - tolerance / 2) * CBC_SAFETY if proved else 0.0
+    bound = objective * (1 - tolerance / 2) * CBC_SAFETY if outcome == "optimal" else 0.0
     return Found(program.assignment(), bound, "ilp (CBC)")
 
 
 def write_lp(layer: LayerProblem, path: Path) -> None:
     """Write the program for any other solver (Gurobi, HiGHS, SCIP); times in microseconds."""
-    with _quiet():
+    with quiet():
         Formulation(layer, 1e6).problem.writeLP(str(path))
-
-
-def _kill_cbc(folder: str) -> None:
-    """End the CBC that works in `folder`: PuLP keeps its process to itself, Linux does not."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"cbc") and any(folder.encode() in word for word in words):
-                os.kill(int(entry.name), signal.SIGKILL)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """PuLP 3.3 announces what 4.0 renames on every call."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield

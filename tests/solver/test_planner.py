@@ -220,7 +220,9 @@ def test_memory_evens_out_by_renaming_devices() -> None:
     unit = sum(free.kv_bytes) // 64
     limit = 22 * unit  # 64 KV groups on 3 devices: the least there is
     assert max(free.kv_bytes) > limit
-    plan = plan_of(profile, method="contiguous", gpus=3, placement={"memory": {"limit_bytes": limit}})
+    plan = plan_of(
+        profile, method="contiguous", gpus=3, placement={"memory": {"limit_bytes": limit}}
+    )
     assert faults(plan) == []
     assert max(plan.kv_bytes) <= limit
     assert plan.makespan_s == pytest.approx(free.makespan_s)

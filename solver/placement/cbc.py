@@ -12,6 +12,7 @@ from typing import Literal
 
 import pulp
 
+from profiles.errors import HplbError
 from solver.placement.exact import Deadline, stopping
 
 Outcome = Literal["optimal", "feasible", "nothing"]
@@ -23,8 +24,15 @@ LEAST_TIME_S = 0.05
 """CBC needs this long to read a layer's program; with less it is not started."""
 
 
+class SolverMissingError(HplbError):
+    """The solver's program is not there or does not run."""
+
+
 def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
-    """Solve from the variables' initial values until the gap or the deadline."""
+    """Solve from the variables' initial values until the gap or the deadline.
+
+    The outcome tells an optimum from a time-out; PuLP's own `status` does not.
+    """
     if deadline.left_s < LEAST_TIME_S:
         return "nothing"
     with (
@@ -36,7 +44,7 @@ def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
             msg=False, timeLimit=deadline.left_s, gapRel=gap, warmStart=True, threads=1
         )
         if not cbc.available():
-            return "nothing"
+            raise SolverMissingError(f"PuLP's bundled CBC does not run here: {cbc.path}")
         cbc.tmpDir = folder
         try:
             problem.solve(cbc)
