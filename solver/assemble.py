@@ -110,7 +110,7 @@ def assemble(draft: Draft) -> Plan:
         moving=draft.settled.moving(makespan_s),
         filled=draft.filled,
         elastic=_elastic(draft.steps[0].budgets.rules),
-        elsewhere=elsewhere(request, draft.steps, draft.shares),
+        elsewhere=None if draft.cancelled else elsewhere(request, draft.steps, draft.shares),
         nodes=nodes_report(request, problem, draft.shares[0]),
     )
 

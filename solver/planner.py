@@ -18,14 +18,16 @@ from solver.placement.exact import Deadline
 from solver.plan import Plan
 from solver.problem import PlacementProblem
 from solver.request import PlanRequest
-from solver.rounding import rounded
+from solver.rounding import rounded, undivided
 from solver.scenarios import Known, Scenario, scenarios
 from solver.settle import Settled, settle
 from solver.solution import LayerSolution, Progress, Solution
 from solver.solve import Search, solve
+from solver.start import start
 
 __all__ = ["Known", "make_plan"]
 
+QUICK_S = 0.1
 BUDGETS_SHARE = 0.3
 """Of the time limit that budget policies may search for."""
 
@@ -46,15 +48,15 @@ def make_plan(
     further ones; `current` is `placement.current_plan` looked up. Raises HplbError subclasses for
     what the profile, the budget policy, the rates or the devices' memory cannot give.
     """
-    started = time.monotonic()
+    began = time.monotonic()
     stop = cancel or Event()
-    budgets_by = Deadline(started + BUDGETS_SHARE * request.time_limit_s, stop)
+    budgets_by = Deadline(began + BUDGETS_SHARE * request.time_limit_s, stop)
     steps = scenarios(request, [Known(profile, rates), *others], budgets_by)
     problem = _problem(request, steps)
     how = Search(
         method=request.method,
         tolerance=request.tolerance,
-        time_limit_s=max(request.time_limit_s - (time.monotonic() - started), 0.0),
+        time_limit_s=max(request.time_limit_s - (time.monotonic() - began), 0.0),
         objective=request.objective,
         node_size=request.placement.node_size,
         seed=request.seed,
@@ -64,7 +66,7 @@ def make_plan(
     solution = solve(problem, how)
     settled = settle(request, steps, problem, solution, current, how)
     plan = assemble(_draft(request, steps, problem, settled, stop))
-    timing = {"solve_s": time.monotonic() - started, "created_at": datetime.now(UTC).isoformat()}
+    timing = {"solve_s": time.monotonic() - began, "created_at": datetime.now(UTC).isoformat()}
     return plan.identified().model_copy(update=timing)
 
 
@@ -93,6 +95,14 @@ def _draft(
         rules = request.placement
         uncoupled = rules.memory is None and rules.current_plan is None
         realised = rounded(by_head, solution.layers, steps, may_undo=uncoupled)
+        if uncoupled and request.objective == "worst":
+            quick = start(
+                [by_head.layer(i) for i in range(by_head.layers)],
+                "auto",
+                request.tolerance,
+                Deadline(time.monotonic() + QUICK_S, stop),
+            )
+            realised = undivided(by_head, realised, [layer.assignment for layer in quick])
     filled = None
     if request.budget.fill:
         filled, steps = fill(request, by_head, realised[0], steps)

@@ -53,9 +53,9 @@ def refinements(method: Method, tolerance: float, effort: Effort) -> list[Step]:
     match method:
         case "auto":
             quick = [Step(counted), Step(descended), Step(prove)]
-            return [*quick, Step(exact, LAST_SHARES)]
+            return [*quick, Step(exact, LAST_SHARES, alone=True)]
         case "cp_sat" | "ilp":
-            return [Step(exact, LAST_SHARES)]
+            return [Step(exact, LAST_SHARES, alone=True)]
     return []
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from profiles.cost.work import budget_blocks
 from solver.divide.rows import RowGrid, polish_rows, realise_each
-from solver.problem import Floats, PlacementProblem
+from solver.problem import Assignment, Floats, PlacementProblem
 from solver.scenarios import Scenario
 from solver.solution import LayerSolution
 
@@ -48,6 +48,22 @@ def rounded(
             each = min(each, whole, key=lambda s: layer.objective(layer.loads_of_shares(s)))
         realised.append(each)
     return np.stack(realised, axis=1)
+
+
+def undivided(problem: PlacementProblem, shares: Floats, wholes: Sequence[Assignment]) -> Floats:
+    """`shares` [workloads, layers, heads, devices], or the whole placements if their worst is less.
+
+    For the worst case over workloads, which no layer can judge alone.
+    """
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    whole = np.stack([layer.whole(w) for layer, w in zip(layers, wholes, strict=True)])
+    candidates = [shares, np.broadcast_to(whole, shares.shape)]
+
+    def worst_s(each: Floats) -> float:
+        loads = [layer.loads_of_shares(each[:, index]) for index, layer in enumerate(layers)]
+        return float(np.sum([load.max(axis=1) for load in loads], axis=0).max())
+
+    return min(candidates, key=worst_s)
 
 
 def _grid(step: Scenario) -> RowGrid:

@@ -30,11 +30,13 @@ LAST_SHARES = 2.0
 class Step:
     """A refinement, and how many times a layer's even share of the time left it may take.
 
-    What others leave unused passes on to the layers that come later.
+    What others leave unused passes on to the layers that come later. One that uses every core by
+    itself gets one layer at a time.
     """
 
     refine: Refinement
     even_shares: float = 1.0
+    alone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,9 @@ def search(
         last = number == len(steps) - 1
         waiting = board.open()
         while waiting and deadline.left_s > 0:
-            cut_short = _one_pass(layers, board, step, waiting, deadline, workers, by_clock)
+            cut_short = _one_pass(
+                layers, board, step, waiting, deadline, 1 if step.alone else workers, by_clock
+            )
             waiting = [i for i in board.open() if i in cut_short] if last else []
 
 

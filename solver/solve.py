@@ -86,7 +86,8 @@ def solve_layers(problem: PlacementProblem, how: Search, deadline: Deadline) -> 
             layers, board, how.node_size, deadline, _workers(how), by_clock=how.seed is None
         )
     elif how.method in ("auto", "cp_sat", "ilp") and not within(quick, how.tolerance):
-        effort = _effort(how, len(board.open()))
+        units = SEEDED_UNITS * how.time_limit_s / max(len(board.open()), 1)
+        effort = Effort(_workers(how), how.seed, units)
         steps = refinements(how.method, how.tolerance, effort)
         search(layers, board, steps, deadline, _workers(how), by_clock=how.seed is None)
     return [board.solved[first] for first in alike]
@@ -94,13 +95,6 @@ def solve_layers(problem: PlacementProblem, how: Search, deadline: Deadline) -> 
 
 def _workers(how: Search) -> int:
     return 1 if how.seed is not None else min(MOST_WORKERS, os.cpu_count() or 1)
-
-
-def _effort(how: Search, open_layers: int) -> Effort:
-    """Threads of one search: layers are searched side by side while several are open."""
-    workers = _workers(how) if open_layers == 1 else 1
-    units = SEEDED_UNITS * how.time_limit_s / max(open_layers, 1)
-    return Effort(workers, how.seed, units)
 
 
 def _first_alike(problem: PlacementProblem) -> list[int]:

@@ -103,7 +103,7 @@ def deal(columns: Columns, layer: int, others: Floats, emphasis: float = np.inf)
         return order
     cost = columns.fetched[layer].copy()
     if columns.limits is not None:
-        overrun, limit = held[:, None] + taken[None, :], float(columns.limits.max())
+        overrun, limit = held[:, None] + taken[None, :], max(float(columns.limits.max()), 1.0)
         cost += emphasis * (overrun + limit) ** 2 / (2 * limit) + OVERRUN * np.maximum(overrun, 0)
     for devices in columns.classes:
         rows, places = linear_sum_assignment(cost[np.ix_(devices, devices)])

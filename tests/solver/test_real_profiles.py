@@ -8,7 +8,7 @@ import pytest
 from profiles.importers import duo_attention, minference, moa, tangram
 from profiles.model import ModelProfile
 from profiles.models import resolve_architecture
-from solver.solve import HEURISTICS
+from solver.start import HEURISTICS
 from solver.verify import verify
 from tests.profiles.published import HEADS
 from tests.solver.profiles import plan_of
@@ -41,6 +41,14 @@ def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
             )
             assert verify(json.loads(plan.model_dump_json())) == [], (gpus, method)
             makespans[method] = plan.makespan_s
+        rules = {"gpus": gpus, "context_tokens": 131_072, "time_limit_s": 2}
+        divided = plan_of(profile, placement={"divisible": True}, **rules)
+        free = plan_of(profile, placement={"divisible": True, "copies": "free"}, **rules)
+        for plan in (divided, free):
+            assert verify(json.loads(plan.model_dump_json())) == [], (gpus, plan.rules)
+        assert divided.makespan_s <= makespans["auto"] * (1 + 1e-12)
+        assert free.imbalance is not None
+        assert free.imbalance <= 1.01
         best = min(makespans[name] for name in HEURISTICS)
         assert makespans["auto"] <= best * (1 + 1e-12)
         assert max(makespans["cp_sat"], makespans["ilp"]) <= makespans["greedy"] * (1 + 1e-12)

@@ -1,0 +1,103 @@
+"""Re-splitting pairs: exact for two devices, never worse than its start, true to the counts."""
+
+from threading import Event
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solver.placement.contiguous import contiguous
+from solver.placement.exact import Deadline
+from solver.placement.exchange import exchange
+from solver.placement.greedy import greedy
+from solver.placement.greedy_equal import greedy_equal
+from solver.placement.interchangeable import classes_of
+from solver.placement.resplit import resplit_pairs
+from solver.problem import LayerProblem
+from tests.solver.problems import brute_force, layers, make_layer, soon
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers(max_items=18, max_devices=5))
+def test_never_worse_than_its_start_and_the_counts_are_kept(layer: LayerProblem) -> None:
+    for method in (contiguous, greedy, greedy_equal):
+        start = method(layer)
+        before = start.copy()
+        found = resplit_pairs(layer, start, 0.0, soon(), shuffles=5)
+        assert (start == before).all(), "the start is the caller's"
+        assert layer.makespan(found) <= layer.makespan(start)
+        if layer.allows(start):
+            assert layer.allows(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([(6, 2), (6, 3), (8, 1), (8, 8), (9, 3)]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.0, 0.3, 4.0]),
+)
+def test_two_alike_devices_are_divided_best(
+    seed: int, shape: tuple[int, int], equal_counts: bool, two_valued: bool, charge: float
+) -> None:
+    layer = make_layer(
+        *shape, 2, seed=seed, charge=charge, equal_counts=equal_counts, two_valued=two_valued
+    )
+    found = resplit_pairs(layer, contiguous(layer), 0.0, soon(), shuffles=0)
+    assert layer.makespan(found) == pytest.approx(brute_force(layer), rel=1e-8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers(max_items=6))
+def test_never_below_the_optimum(layer: LayerProblem) -> None:
+    found = resplit_pairs(layer, contiguous(layer), 0.0, soon(), shuffles=5)
+    assert layer.makespan(found) >= brute_force(layer) * (1 - 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers(max_items=12, max_devices=4))
+def test_classes_and_counts_say_the_same_as_the_placement(layer: LayerProblem) -> None:
+    layer = layer.of_workload(0)
+    classes = classes_of(layer)
+    start = greedy(layer)
+    again = classes.placed(classes.counted(start, layer.devices))
+    assert layer.loads(again) == pytest.approx(layer.loads(start))
+    assert (classes.cost_s[classes.of_item] == layer.item_s[0]).all()
+    assert (classes.group_of[classes.of_item] == layer.group_of).all()
+
+
+def test_it_goes_on_where_exchange_is_stuck() -> None:
+    cases = [make_layer(32, 4, 4, seed=seed, charge=0.5) for seed in range(5)]
+    starts = [exchange(layer, contiguous(layer), soon()) for layer in cases]
+    found = [
+        resplit_pairs(layer, start, 0.0, soon(), shuffles=20)
+        for layer, start in zip(cases, starts, strict=True)
+    ]
+    before = sum(layer.makespan(start) for layer, start in zip(cases, starts, strict=True))
+    after = sum(layer.makespan(end) for layer, end in zip(cases, found, strict=True))
+    assert after < 0.999 * before
+
+
+def test_equal_seeds_end_alike_and_many_items_in_one_group_are_no_trouble() -> None:
+    layer = make_layer(64, 64, 4, seed=2)
+    start = contiguous(layer)
+    ends = [resplit_pairs(layer, start, 0.0, soon(), shuffles=10, seed=7) for _ in range(2)]
+    assert (ends[0] == ends[1]).all()
+    assert layer.makespan(ends[0]) < layer.makespan(start)
+
+
+def test_what_is_enough_is_kept() -> None:
+    layer = make_layer(32, 4, 4, seed=1)
+    start = contiguous(layer)
+    found = resplit_pairs(layer, start, layer.makespan(start), soon())
+    assert (found == start).all()
+
+
+def test_without_time_the_start_comes_back() -> None:
+    layer = make_layer(32, 4, 4, seed=1)
+    start = contiguous(layer)
+    cancelled = Event()
+    cancelled.set()
+    for deadline in (soon(0), Deadline(soon().at, cancelled)):
+        assert (resplit_pairs(layer, start, 0.0, deadline) == start).all()
