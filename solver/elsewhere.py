@@ -16,7 +16,7 @@ from profiles.cost.work import Deployment
 from solver.costs import placement_problem
 from solver.placement.exact import Deadline
 from solver.plan import Elsewhere
-from solver.problem import Floats
+from solver.problem import Floats, PlacementProblem
 from solver.request import PlanRequest
 from solver.scenarios import Scenario
 from solver.start import start
@@ -42,18 +42,20 @@ def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -
     problem = placement_problem(demands, architecture, request.device_types, request.placement)
     by_head = replace(problem, unit="head")
     placed = [by_head.layer(index) for index in range(by_head.layers)]
-    here_s = np.sum(
-        [
-            layer.objective(layer.loads_of_shares(shares[:, index]))
-            for index, layer in enumerate(placed)
-        ]
-    )
+    here = [layer.loads_of_shares(shares[:, index]) for index, layer in enumerate(placed)]
     layers = [problem.layer(index) for index in range(problem.layers)]
     deadline = Deadline(time.monotonic() + QUICK_S, Event())
     quick = start(layers, "auto", request.tolerance, deadline)
+    there = [layer.loads_of_shares(q.shares) for layer, q in zip(layers, quick, strict=True)]
     return Elsewhere(
         deployment=deployment,
-        makespan_s=float(here_s),
-        replanned_s=float(sum(solution.makespan_s for solution in quick)),
+        makespan_s=_objective_s(request, problem, here),
+        replanned_s=_objective_s(request, problem, there),
         lower_bound_s=float(sum(solution.bound.seconds for solution in quick)),
     )
+
+
+def _objective_s(request: PlanRequest, problem: PlacementProblem, loads: Sequence[Floats]) -> float:
+    """What the request minimises, for every layer's loads [workloads, devices]."""
+    each_s = np.sum([load.max(axis=1) for load in loads], axis=0)
+    return float(each_s.max() if request.objective == "worst" else problem.weights @ each_s)

@@ -117,8 +117,11 @@ def _reason(layers: list[LayerSolution], how: Search, deadline: Deadline) -> str
     end = "was cancelled" if deadline.cancelled.is_set() else "ended"
     if how.seed is not None and deadline.left_s <= 0:
         end += " (by the clock, so that the seed may not repeat it)"
-    kept = sum(not layer.searched for layer in unproved)
-    return (
+    words = (
         f"{len(unproved)} of {len(layers)} layers are not proved within the tolerance when the "
-        f"search {end}; in {kept} of them {how.method} found nothing better than its quick start"
+        f"search {end}"
     )
+    if how.method == "auto":
+        return words
+    kept = sum(not layer.searched for layer in unproved)
+    return f"{words}; in {kept} of them {how.method} found nothing better than its quick start"

@@ -70,7 +70,7 @@ def plan_table(plan: Plan) -> Table:
         "workload": f"{step.phase}, {step.batch_size} x {step.context_tokens:,} tokens, "
         f"{step.deployment}",
         "solver": f"{plan.solver}, {plan.solve_s:.2f} s, {plan.status}",
-        "makespan": f"{milliseconds(plan.makespan_s)} ms, at least "
+        _objective(plan): f"{milliseconds(plan.makespan_s)} ms, at least "
         f"{milliseconds(plan.lower_bound_s)} ms (gap {percent(plan.gap)})",
         "bubble": percent(plan.bubble_ratio),
         "imbalance": imbalance,
@@ -82,6 +82,12 @@ def plan_table(plan: Plan) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _objective(plan: Plan) -> str:
+    if not plan.other_workloads:
+        return "makespan"
+    return "worst makespan" if plan.rules.objective == "worst" else "mean makespan"
 
 
 def _extras(plan: Plan) -> dict[str, str]:

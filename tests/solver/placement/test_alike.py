@@ -7,6 +7,7 @@ from threading import Event, Timer
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from solver.placement import alike as module
 from solver.placement.alike import alike
@@ -45,6 +46,19 @@ def test_it_reaches_the_optimum_and_its_bound_holds(layer: LayerProblem) -> None
         assert one.allows(found.assignment)
         assert one.makespan(found.assignment) <= optimum * (1 + 1.01 * TOLERANCE)
         assert optimum * (1 - 2 * TOLERANCE) <= found.lower_bound_s <= optimum * (1 + 1e-9)
+
+
+@settings(max_examples=80, deadline=None)
+@given(layers(), st.sampled_from([0.02, 0.1, 0.3]))
+def test_the_bound_holds_where_the_search_ends_early(layer: LayerProblem, loose: float) -> None:
+    one = decidable(layer)
+    if one is None:
+        return
+    found = alike(one, contiguous(one), 0.0, loose, soon(), Effort())
+    assert found is not None
+    assert found.assignment is not None
+    assert found.lower_bound_s <= brute_force(one) * (1 + 1e-9)
+    assert found.lower_bound_s >= one.makespan(found.assignment) * (1 - 1.5 * loose)
 
 
 @settings(max_examples=30, deadline=None)

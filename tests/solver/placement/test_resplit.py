@@ -1,7 +1,9 @@
 """Re-splitting pairs: exact for two devices, never worse than its start, true to the counts."""
 
+from itertools import product
 from threading import Event
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,8 @@ from solver.placement.greedy import greedy
 from solver.placement.greedy_equal import greedy_equal
 from solver.placement.interchangeable import classes_of
 from solver.placement.resplit import resplit_pairs
-from solver.problem import LayerProblem
+from solver.placement.two_devices import Pair, divide
+from solver.problem import Ints, LayerProblem
 from tests.solver.problems import brute_force, layers, make_layer, soon
 
 
@@ -46,6 +49,28 @@ def test_two_alike_devices_are_divided_best(
     )
     found = resplit_pairs(layer, contiguous(layer), 0.0, soon(), shuffles=0)
     assert layer.makespan(found) == pytest.approx(brute_force(layer), rel=1e-8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_one_division_of_unlike_devices_is_the_best(seed: int, counted: bool) -> None:
+    random = np.random.default_rng(seed)
+    charge_s, launch_s = random.uniform(0, 1, (2, 2)), random.uniform(0, 0.1, 2)
+    pair = Pair(random.lognormal(0, 1, (4, 2)), charge_s, launch_s, 3 if counted else None)
+    groups = (np.array([0, 1]), np.array([2, 3]))
+    counts = np.array([[1, 0], [1, 1], [0, 1], [1, 1]])
+
+    def larger(here: Ints) -> float:
+        both = np.stack([here, counts.sum(axis=1) - here], axis=1)
+        held = np.stack([both[g].any(axis=0) for g in groups])
+        return float(((both * pair.cost_s).sum(0) + (held * charge_s).sum(0) + launch_s).max())
+
+    every = [np.array(c) for c in product(*(range(n + 1) for n in counts.sum(axis=1)))]
+    allowed = [here for here in every if pair.holding in (None, here.sum())]
+    found = divide(pair, groups, counts, random)
+    assert found is not None
+    assert pair.holding in (None, found.sum())
+    assert larger(found) == pytest.approx(min(map(larger, allowed)))
 
 
 @settings(max_examples=40, deadline=None)
