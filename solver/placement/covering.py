@@ -33,7 +33,7 @@ def cover(costs: WholeCosts, fillings: Ints, deadline: Deadline, effort: Effort)
         chosen = np.repeat(fillings, [value(x) for x in times], axis=0)
         return _once(costs, chosen)
 
-    # Presolve takes ten times as long as the answer.
+    # Presolve took 2 to 15 times as long as the answer on MInference layers.
     return decide(model, counts, deadline, effort, presolve=False)
 
 
