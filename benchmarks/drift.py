@@ -27,10 +27,6 @@ contiguous (asked of part b), and re-planned after 8 requests is within 3 % of h
 """
 
 import argparse
-import json
-import os
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -39,45 +35,15 @@ from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from profiles.cost.catalogue import catalogue_rates
-from profiles.cost.work import Phase
+from benchmarks import report
+from benchmarks.tangram_requests import BATCH, Bench, Judged, Requests, by_task, read
 from profiles.errors import HplbError
-from profiles.heads import BudgetsForm, SamplesForm
-from profiles.importers import tangram
-from profiles.model import ModelProfile
-from profiles.models import resolve_architecture
-from solver.costs import placement_problem
-from solver.plan import Plan
-from solver.planner import Known, make_plan
-from solver.predict import planned_shares
-from solver.problem import Floats
-from solver.request import PlanRequest
-from solver.scenarios import scenarios
 
 DATA = Path("../shared/data/heads/tangram")
-DEVICE = "h200"
-BATCH: dict[Phase, int] = {"decode": 32, "prefill": 1}
-HEDGE = 0.2
 REPLANNED_AFTER = (1, 2, 4, 8)
 AIM_AFTER, AIM = 8, 0.03
 PROVED = 1e-3
 SHOWN = ("mean", "workloads", "hedged", "worst", "hindsight", "oracle")
-
-Requests = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Seconds of a kind of plan on every judged request; `gap` of the plan on what it was for."""
-
-    each_s: list[float]
-    gap: float
-
-    @property
-    def mean_s(self) -> float:
-        return float(np.mean(self.each_s))
 
 
 @dataclass(frozen=True)
@@ -133,127 +99,50 @@ class Row:
         }
 
 
-class Bench:
-    """Plans of one profile for so many devices, and their seconds on every request."""
+def replanned(bench: Bench, after: int, judged_on: Requests) -> Replanned:
+    """A plan from the first `after` of them, on the others."""
+    rest = judged_on[after:]
+    hindsight = bench.judged("workloads", rest, rest)
+    return Replanned(
+        mean_s=bench.judged("workloads", judged_on[:after], rest).mean_s,
+        hindsight_s=hindsight.mean_s,
+        hindsight_gap=hindsight.gap,
+    )
 
-    def __init__(self, profile: ModelProfile, gpus: int, phase: Phase, time_limit_s: float) -> None:
-        assert isinstance(profile.heads, SamplesForm)  # as the importer makes them
-        self.profile, self.samples = profile, profile.heads
-        self.gpus, self.phase, self.time_limit_s = gpus, phase, time_limit_s
-        self.rates = catalogue_rates([DEVICE], phase)
-        self.plans: dict[tuple[str, Requests], Plan] = {}
-        every = tuple(range(len(self.samples.context_tokens)))
-        known = [Known(profile, self.rates)] * len(every)
-        request = self._request("workloads", every)
-        demands = [scenario.demand for scenario in scenarios(request, known)]
-        rules, types = request.placement, request.device_types
-        problem = placement_problem(demands, profile.architecture, types, rules)
-        self.layers = [problem.layer(index) for index in range(problem.layers)]
 
-    def plan(self, kind: str, requests: Requests) -> Plan:
-        """The plan of a kind from these requests; each is made once."""
-        if (kind, requests) not in self.plans:
-            request = self._request(kind, requests)
-            profile = self._of(requests) if kind == "mean" else self.profile
-            known = [Known(profile, self.rates)] * len(request.steps)
-            if kind == "hedged":
-                known[-1] = Known(self._alike(requests), self.rates)
-            self.plans[kind, requests] = make_plan(request, profile, self.rates, others=known[1:])
-        return self.plans[kind, requests]
-
-    def seconds(self, plan: Plan) -> Floats:
-        """Makespan of every request, `[requests]`."""
-        size = self.profile.architecture.group_size
-        shares = [planned_shares(plan, index)[::size] for index in range(len(self.layers))]
-        placed = zip(self.layers, shares, strict=True)
-        makespans_s = [layer.loads_of_shares(part).max(axis=1) for layer, part in placed]
-        return np.asarray(np.sum(makespans_s, axis=0))
-
-    def judged(self, kind: str, planned_on: Requests, judged_on: Requests) -> Judged:
-        plan = self.plan(kind, planned_on)
-        return Judged(self.seconds(plan)[list(judged_on)].tolist(), plan.gap)
-
-    def oracle(self, judged_on: Requests) -> Judged:
-        alone = [self.judged("workloads", (request,), (request,)) for request in judged_on]
-        return Judged([one.each_s[0] for one in alone], max(one.gap for one in alone))
-
-    def replanned(self, after: int, judged_on: Requests) -> Replanned:
-        rest = judged_on[after:]
-        hindsight = self.judged("workloads", rest, rest)
-        return Replanned(
-            mean_s=self.judged("workloads", judged_on[:after], rest).mean_s,
-            hindsight_s=hindsight.mean_s,
-            hindsight_gap=hindsight.gap,
-        )
-
-    def row(self, part: str, planned: tuple[str, Requests], judged: tuple[str, Requests]) -> Row:
-        """Every kind of plan from the one, judged on the other."""
-        on, rest = planned[1], judged[1]
-        plans = {"contiguous": self.judged("contiguous", rest[:1], rest)}
-        for kind in ("mean", "workloads", "hedged") + (("worst",) if part == "b" else ()):
-            plans[kind] = self.judged(kind, on, rest)
-        plans["hindsight"] = self.judged("workloads", rest, rest)
-        plans["oracle"] = self.oracle(rest)
-        later = [k for k in REPLANNED_AFTER if k < len(rest)] if part == "a" else []
-        replanned = {k: self.replanned(k, rest) for k in later}
-        profile = self.profile.name
-        return Row(part, profile, self.gpus, planned[0], judged[0], plans, replanned)
-
-    def _request(self, kind: str, requests: Requests) -> PlanRequest:
-        contexts = [self.samples.context_tokens[request] for request in requests]
-        step: dict[str, Any] = {"batch_size": BATCH[self.phase], "phase": self.phase}
-        alike = {**step, "context_tokens": round(float(np.mean(contexts)))}
-        steps = [
-            {**step, "context_tokens": context, "sample": request}
-            for context, request in zip(contexts, requests, strict=True)
-        ]
-        if kind == "mean":
-            steps = [alike]
-        elif kind == "hedged":
-            steps.append({**alike, "weight": HEDGE * len(requests)})
-        return PlanRequest.model_validate(
-            {
-                "profile": self.profile.name,
-                "gpus": self.gpus,
-                "device_type": DEVICE,
-                "workloads": steps,
-                "objective": "worst" if kind == "worst" else "mean",
-                "placement": {"unit": "kv_group"},
-                "method": "contiguous" if kind == "contiguous" else "auto",
-                "time_limit_s": self.time_limit_s,
-            }
-        )
-
-    def _of(self, requests: Requests) -> ModelProfile:
-        """The profile with these requests only."""
-        samples = SamplesForm(
-            context_tokens=[self.samples.context_tokens[r] for r in requests],
-            task=[self.samples.task[r] for r in requests],
-            kept_tokens=[self.samples.kept_tokens[r] for r in requests],
-        )
-        return self.profile.model_copy(update={"heads": samples})
-
-    def _alike(self, requests: Requests) -> ModelProfile:
-        """Every head of a layer keeps what they keep on average."""
-        kept = np.array([self.samples.kept_tokens[request] for request in requests])
-        tokens = np.broadcast_to(kept.mean(axis=(0, 2))[:, None], kept.shape[1:])
-        return self.profile.model_copy(update={"heads": BudgetsForm(tokens=tokens.tolist())})
+def compared(
+    bench: Bench, part: str, planned: tuple[str, Requests], judged: tuple[str, Requests]
+) -> Row:
+    """Every kind of plan from the one, judged on the other."""
+    on, rest = planned[1], judged[1]
+    plans = {"contiguous": bench.judged("contiguous", rest[:1], rest)}
+    for kind in ("mean", "workloads", "hedged") + (("worst",) if part == "b" else ()):
+        plans[kind] = bench.judged(kind, on, rest)
+    plans["hindsight"] = bench.judged("workloads", rest, rest)
+    plans["oracle"] = bench.oracle(rest)
+    later = [k for k in REPLANNED_AFTER if k < len(rest)] if part == "a" else []
+    return Row(
+        part,
+        bench.profile.name,
+        bench.gpus,
+        planned[0],
+        judged[0],
+        plans,
+        {k: replanned(bench, k, rest) for k in later},
+    )
 
 
 def rows(bench: Bench) -> Iterator[Row]:
     """Part a for every pair of tasks, then part b."""
-    of_task: dict[str, Requests] = {
-        task: tuple(i for i, other in enumerate(bench.samples.task) if other == task)
-        for task in dict.fromkeys(bench.samples.task)
-    }
+    of_task = by_task(bench.samples)
     for planned, judged in permutations(of_task.items(), 2):
-        yield bench.row("a", planned, judged)
+        yield compared(bench, "a", planned, judged)
     first = tuple(r for requests in of_task.values() for r in requests[::2])
     second = {task: requests[1::2] for task, requests in of_task.items()}
     together = tuple(r for requests in second.values() for r in requests)
     for judged in [*second.items(), ("all tasks", together)]:
         if judged[1]:
-            yield bench.row("b", ("half of all", first), judged)
+            yield compared(bench, "b", ("half of all", first), judged)
 
 
 HEADER = (
@@ -306,20 +195,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--gpus", default="2,4,8", help="device counts, comma-separated")
     parser.add_argument("--phase", choices=tuple(BATCH), default="decode")
     parser.add_argument("--time-limit", type=float, default=5.0, metavar="SECONDS", help="a plan")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="- or none: stdout")
-    arguments = parser.parse_args()
+    arguments = report.arguments(parser)
     try:
         arguments.gpus = [int(count) for count in arguments.gpus.split(",")]
-        files = sorted(arguments.data.glob("*.npz"))
-        if not files:
-            parser.error(f"{arguments.data}: no .npz files")
-        names = [file.name.partition("-instruct")[0].replace("__", "-") for file in files]
-        arguments.profiles = [
-            tangram.read(file, name, resolve_architecture(file))
-            for file, name in zip(files, names, strict=True)
-        ]
+        arguments.profiles = read(arguments.data)
     except (HplbError, ValueError) as error:
         parser.error(str(error))
+    if not arguments.profiles:
+        parser.error(f"{arguments.data}: no .npz files")
     return arguments
 
 
@@ -338,24 +221,18 @@ def main() -> None:
             if arguments.json != "-":
                 print(line(row), flush=True)
     seconds = round(time.monotonic() - started, 1)
-    report = {
-        "command": shlex.join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}",
-        "note": "predicted seconds (H200 rates fitted to measurements), not measured",
-        "phase": arguments.phase,
-        "batch_size": BATCH[arguments.phase],
-        "time_limit_s": arguments.time_limit,
-        "summary": {**summary(found), "rows": len(found), "seconds": seconds},
-        "rows": [row.to_json() for row in found],
-    }
-    if arguments.json == "-":
-        print(json.dumps(report, indent=1))
-        return
-    counts = [f"{name} {n['met']} of {n['of']}" for name, n in summary(found).items()]
-    print("  ".join([*counts, f"{seconds:.0f} s"]))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.json != "-":
+        counts = [f"{name} {n['met']} of {n['of']}" for name, n in summary(found).items()]
+        print("  ".join([*counts, f"{seconds:.0f} s"]))
+    report.deliver(
+        arguments.json,
+        note="predicted seconds (H200 rates fitted to measurements), not measured",
+        phase=arguments.phase,
+        batch_size=BATCH[arguments.phase],
+        time_limit_s=arguments.time_limit,
+        summary={**summary(found), "rows": len(found), "seconds": seconds},
+        rows=[row.to_json() for row in found],
+    )
 
 
 if __name__ == "__main__":

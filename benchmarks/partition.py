@@ -11,8 +11,6 @@ our makespan; `near`: within one unit or 0.1 % of the optimum.
 import argparse
 import json
 import os
-import platform
-import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import report
 from solver.partition.partition import Partition, partition
 from solver.partition.problem import PartitionProblem
 from solver.placement.exact import Deadline
@@ -160,17 +159,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def report(rows: list[Row], time_limit_s: float) -> dict[str, Any]:
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}",
-        "time_limit_s": time_limit_s,
-        "summary": summary(rows),
-        "rows": [asdict(row) for row in rows],
-    }
-
-
 def time_limit(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < float("inf"):
@@ -184,20 +172,12 @@ def worker_count(text: str) -> int:
     return int(text)
 
 
-def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--time-limit", type=time_limit, default=5.0, metavar="SECONDS")
     parser.add_argument("--workers", type=worker_count, default=os.cpu_count() or 1)
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="without: stdout")
-    arguments = parser.parse_args()
-    if arguments.json not in (None, "-") and not Path(arguments.json).parent.is_dir():
-        parser.error(f"{arguments.json}: no such folder")
-    return arguments
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments = arguments_of(parser)
+    arguments = report.arguments(parser)
     try:
         instances = read(arguments.data)
     except BadFileError as error:
@@ -207,10 +187,14 @@ def main() -> None:
         print(f"\r{number}/{len(instances)} {instance.name:<40}", end="", file=sys.stderr)
         rows.append(measure(instance, arguments.time_limit, arguments.workers))
     print(file=sys.stderr)
-    text = json.dumps(report(rows, arguments.time_limit), indent=1)
-    print(text if arguments.json == "-" else table(rows))
-    if arguments.json not in (None, "-"):
-        Path(arguments.json).write_text(text + "\n")
+    if arguments.json != "-":
+        print(table(rows))
+    report.deliver(
+        arguments.json,
+        time_limit_s=arguments.time_limit,
+        summary=summary(rows),
+        rows=[asdict(row) for row in rows],
+    )
 
 
 if __name__ == "__main__":

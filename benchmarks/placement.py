@@ -11,16 +11,12 @@ fail; with --json prints or writes every figure.
 
 import argparse
 import json
-import os
-import platform
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks import report
+from benchmarks.prtpy_packing import packed
 from profiles.cost.catalogue import catalogue_rates
 from profiles.importers import duo_attention, minference, moa, tangram
 from profiles.model import ModelProfile
@@ -112,7 +108,7 @@ def measure(profile: ModelProfile, gpus: int, setting: str, limit: float) -> lis
         assert not faults, (profile.name, gpus, setting, method, faults[:3])
         if method == "contiguous":
             mean_s = mean_load_s(plan)
-            rows += peer(profile.name, setting, plan, mean_s)
+            rows += packed(profile.name, setting, plan, mean_s)
         rows.append(row(profile.name, setting, method, plan, mean_s))
     # What is proved of free counts holds of every whole placement, equal counts included.
     proved_s = max(r["lower_bound_s"] for r in rows if r["method"] == "free")
@@ -128,53 +124,6 @@ def mean_load_s(plan: Plan) -> float:
     problem = planned_problem(plan)
     work = problem.head_s[0, :, :, 0].sum() + problem.group_s[0, :, :, 0].sum()
     return float(work / problem.devices + problem.layers * problem.launch_s[0, 0])
-
-
-def peer(name: str, setting: str, contiguous: Plan, mean_s: float) -> list[Row]:
-    """The best per layer of prtpy's heuristics, which see the heads and not the charges."""
-    try:
-        import prtpy
-    except ImportError:
-        return []
-    problem = planned_problem(contiguous)
-    started, makespan_s, busy_s, copies = time.monotonic(), 0.0, 0.0, 0
-    for index in range(problem.layers):
-        layer = problem.layer(index)
-        items = {i: round(1e9 * s) for i, s in enumerate(layer.item_s[0, :, 0].tolist())}
-        found = []
-        for algorithm in ("greedy", "multifit", "karmarkar_karp"):
-            bins = prtpy.partition(
-                algorithm=getattr(prtpy.partitioning, algorithm),
-                numbins=layer.devices,
-                items=items,
-                outputtype=prtpy.out.Partition,
-            )
-            device = np.empty(layer.items, dtype=np.int64)
-            for d, members in enumerate(bins):
-                device[list(members)] = d
-            found.append(device)
-        best = min(found, key=layer.makespan)
-        makespan_s += layer.makespan(best)
-        busy_s += float(layer.loads(best).sum())
-        pairs = {(int(layer.group_of[i]), int(best[i])) for i in range(layer.items)}
-        copies += len(pairs) - layer.groups
-    return [
-        {
-            "profile": name,
-            "gpus": problem.devices,
-            "setting": setting,
-            "method": "prtpy",
-            "makespan_s": makespan_s,
-            "lower_bound_s": 0.0,
-            "gap": 1.0,
-            "over_mean": makespan_s / mean_s,
-            "bubble_ratio": 1 - busy_s / (problem.devices * makespan_s),
-            "divisions": 0,
-            "kv_copies": copies,
-            "kv_bytes": None,
-            "solve_s": time.monotonic() - started,
-        }
-    ]
 
 
 def aims(rows: list[Row]) -> dict[str, Any]:
@@ -232,11 +181,10 @@ def main() -> None:
     parser.add_argument("--profiles", help="parts of names, comma-separated; all unless given")
     parser.add_argument("--gpus", default="2,4,8,16")
     parser.add_argument("--time-limit", type=float, default=3.0, help="seconds per searched plan")
-    parser.add_argument("--json", nargs="?", const="-", help="print JSON, or write it to a file")
-    arguments = parser.parse_args()
+    arguments = report.arguments(parser)
     names = arguments.profiles.split(",") if arguments.profiles else None
     gpus = [int(part) for part in arguments.gpus.split(",")]
-    table = sys.stderr if arguments.json == "-" else sys.stdout
+    table = report.table_to(arguments.json)
     print("makespan over the mean load (every group charged once); gaps in %", file=table)
     heads = [*COLUMNS, "equal gap", "free gap", "divided gap", "divisions", "copies free/divided"]
     print("| profile | GPUs | setting | " + " | ".join(heads) + " |", file=table)
@@ -255,18 +203,12 @@ def main() -> None:
         print(f"{aim}: {result['met']} of {result['of']}", file=table)
         for key in result["not_met"]:
             print(f"    not: {key}", file=table)
-    results = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}",
-        "note": "predicted seconds (H200 rates fitted on dense FlashAttention-3), not measured",
-        "aims": reached,
-        "rows": rows,
-    }
-    if arguments.json == "-":
-        print(json.dumps(results, indent=1))
-    elif arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
+    report.deliver(
+        arguments.json,
+        note="predicted seconds (H200 rates fitted on dense FlashAttention-3), not measured",
+        aims=reached,
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

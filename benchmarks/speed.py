@@ -9,18 +9,14 @@ meets the tolerance. Seconds are medians over --repeat with the least and the mo
 """
 
 import argparse
-import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks import report
 from solver.problem import PlacementProblem
 from solver.solution import Solution
 from solver.solve import Search, solve
@@ -138,12 +134,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--json", nargs="?", const="-", help="print JSON, or write it to a file")
-    arguments = parser.parse_args()
+    arguments = report.arguments(parser)
     seeds = [int(part) for part in arguments.seeds.split(",")]
     rows = proofs(seeds, arguments.repeat) + supernode(seeds, arguments.repeat)
     rows += easy(arguments.repeat)
-    table = sys.stderr if arguments.json == "-" else sys.stdout
+    table = report.table_to(arguments.json)
     for row in rows:
         quality = (
             f"{row['over_mean']:.4f} x mean" if "over_mean" in row else f"gap {row['gap']:.4f}"
@@ -154,18 +149,12 @@ def main() -> None:
             f"({s['least']:.3f} to {s['most']:.3f}){'' if row['met'] else '  NOT MET'}",
             file=table,
         )
-    results = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}",
-        "note": "synthetic costs",
-        "summary": {"met": sum(row["met"] for row in rows), "of": len(rows)},
-        "rows": rows,
-    }
-    if arguments.json == "-":
-        print(json.dumps(results, indent=1))
-    elif arguments.json:
-        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
+    report.deliver(
+        arguments.json,
+        note="synthetic costs",
+        summary={"met": sum(row["met"] for row in rows), "of": len(rows)},
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from solver.bounds import lower_bound
+from solver.figures import objective_s
 from solver.placement.contiguous import contiguous
 from solver.problem import PlacementProblem
 from solver.request import PlanRequest
@@ -21,20 +22,22 @@ def advise(problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
         noun = "heads" if rules.unit == "head" else "KV groups"
         idle = problem.devices - units
         notes.append(f"{problem.devices} devices for {units} {noun}: {idle} of them are idle")
-    if rules.unit == "kv_group" and problem.devices >= problem.kv_heads:
+    if rules.unit == "kv_group" and problem.identical and problem.devices >= problem.kv_heads:
         notes.append(
             f"unit kv_group leaves no freedom: {problem.kv_heads} KV groups on "
             f"{problem.devices} devices, at most one each however they are placed"
         )
-    notes += _nothing_to_gain(replace(problem, unit=rules.unit), lower_bound_s)
+    notes += _nothing_to_gain(replace(problem, unit=rules.unit), request, lower_bound_s)
     if problem.identical and request.objective == "mean":
         notes += _binding_rules(problem, request, lower_bound_s)
     return notes
 
 
-def _nothing_to_gain(problem: PlacementProblem, lower_bound_s: float) -> list[str]:
+def _nothing_to_gain(
+    problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
+) -> list[str]:
     layers = [problem.layer(index) for index in range(problem.layers)]
-    stock_s = sum(layer.makespan(contiguous(layer)) for layer in layers)
+    stock_s = objective_s(request, problem, [layer.loads(contiguous(layer)) for layer in layers])
     possible = 1 - lower_bound_s / stock_s
     if possible > LITTLE:
         return []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Draft:
     shares: Floats
     settled: Settled
     filled: Filled | None
-    cancelled: bool
+    cancelled: Event
 
 
 def assemble(draft: Draft) -> Plan:
@@ -110,8 +111,10 @@ def assemble(draft: Draft) -> Plan:
         moving=draft.settled.moving(makespan_s),
         filled=draft.filled,
         elastic=_elastic(draft.steps[0].budgets.rules),
-        elsewhere=None if draft.cancelled else elsewhere(request, draft.steps, draft.shares),
-        nodes=nodes_report(request, problem, draft.shares[0]),
+        elsewhere=None
+        if draft.cancelled.is_set()
+        else elsewhere(request, draft.steps, draft.shares),
+        nodes=nodes_report(request, problem, draft.shares[0], draft.cancelled),
     )
 
 
@@ -207,9 +210,9 @@ def _rules(request: PlanRequest) -> Rules:
 
 
 def _reason(draft: Draft) -> str | None:
-    if draft.cancelled:
+    if draft.cancelled.is_set():
         return f"cancelled: the best so far; {draft.solution.reason or 'not proved'}"
-    return draft.solution.reason
+    return draft.solution.reason or "rounding to query blocks left more than the tolerance open"
 
 
 def _warnings(draft: Draft, names: list[str]) -> list[str]:

@@ -17,8 +17,8 @@ from solver.refine import descended, proved
 from solver.search import LAST_SHARES, Board, Step, Tell, search
 from solver.solution import LayerSolution
 
-WRAP_S = 0.1
-"""Seconds that the wrap-around of one layer may take at most."""
+WRAPS_S = 0.1
+"""Seconds that the wrap-around of all layers may take beyond a deadline that leaves none."""
 
 
 def divide_layers(
@@ -32,12 +32,13 @@ def divide_layers(
 ) -> None:
     """Divide the heads of every layer on `board` until the tolerance or the deadline.
 
-    The wrap-around comes first, milliseconds a layer and whatever the deadline.
+    The wrap-around comes first, milliseconds a layer and hardly later than the deadline.
     """
-    for index, layer in layers.items():
-        if layer.identical and not deadline.cancelled.is_set():
-            board.improve(index, _wrapped(layer, board.solved[index], node_size, deadline))
     wholes: dict[int, Assignment] = {i: known.assignment for i, known in board.solved.items()}
+    wrap_by = Deadline(max(deadline.at, time.monotonic() + WRAPS_S), deadline.cancelled)
+    for index, layer in layers.items():
+        if layer.identical:
+            board.improve(index, _wrapped(layer, board.solved[index], node_size, wrap_by))
     index_of = {id(layer): index for index, layer in layers.items()}
 
     def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
@@ -70,8 +71,12 @@ def divide_layers(
 def _wrapped(
     layer: LayerProblem, known: LayerSolution, node_size: int | None, deadline: Deadline
 ) -> LayerSolution:
-    soon = Deadline(time.monotonic() + WRAP_S, deadline.cancelled)
-    shares = wrap_around(layer, soon) if node_size is None else over_nodes(layer, node_size, soon)
-    if shares is None:
+    least_s = known.bound.seconds
+    if node_size is None:
+        shares = wrap_around(layer, deadline, least_s)
+    else:
+        shares = over_nodes(layer, node_size, deadline, least_s)
+    most = layer.max_copies or layer.devices
+    if shares is None or ((shares > 0).sum(axis=1) > most).any():
         return known
     return replace(known, shares=shares, makespan_s=layer.objective(layer.loads_of_shares(shares)))

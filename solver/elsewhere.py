@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Event
 
-import numpy as np
-
 from profiles.cost.work import Deployment
-from solver.costs import placement_problem
+from solver.costs import CostError, placement_problem
+from solver.figures import objective_s
 from solver.placement.exact import Deadline
 from solver.plan import Elsewhere
-from solver.problem import Floats, PlacementProblem
+from solver.problem import Floats
 from solver.request import PlanRequest
 from solver.scenarios import Scenario
 from solver.start import start
@@ -28,10 +27,11 @@ OTHER: dict[Deployment, Deployment] = {
 QUICK_S = 0.5
 
 
-def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -> Elsewhere:
+def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -> Elsewhere | None:
     """This placement's makespan there, and the best quick undivided placement's with its bound.
 
-    `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says.
+    `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says. None
+    where the rates cannot cost it.
     """
     deployment = OTHER[request.deployment]
     demands = [
@@ -39,7 +39,10 @@ def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -
         for step in steps
     ]
     architecture = steps[0].known.profile.architecture
-    problem = placement_problem(demands, architecture, request.device_types, request.placement)
+    try:
+        problem = placement_problem(demands, architecture, request.device_types, request.placement)
+    except CostError:
+        return None
     by_head = replace(problem, unit="head")
     placed = [by_head.layer(index) for index in range(by_head.layers)]
     here = [layer.loads_of_shares(shares[:, index]) for index, layer in enumerate(placed)]
@@ -49,13 +52,7 @@ def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -
     there = [layer.loads_of_shares(q.shares) for layer, q in zip(layers, quick, strict=True)]
     return Elsewhere(
         deployment=deployment,
-        makespan_s=_objective_s(request, problem, here),
-        replanned_s=_objective_s(request, problem, there),
+        makespan_s=objective_s(request, problem, here),
+        replanned_s=objective_s(request, problem, there),
         lower_bound_s=float(sum(solution.bound.seconds for solution in quick)),
     )
-
-
-def _objective_s(request: PlanRequest, problem: PlacementProblem, loads: Sequence[Floats]) -> float:
-    """What the request minimises, for every layer's loads [workloads, devices]."""
-    each_s = np.sum([load.max(axis=1) for load in loads], axis=0)
-    return float(each_s.max() if request.objective == "worst" else problem.weights @ each_s)

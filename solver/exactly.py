@@ -1,5 +1,6 @@
 """The exact searches of one layer, each started from the best known and judged on true costs."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from solver.search import Tell
 from solver.solution import LayerSolution
 from solver.start import additive
 
+IMPORT_S = 0.5
 LEVELS = 50_000
 """Integer levels of a makespan in the search without charges: see solver/placement/cp_sat.py."""
 
@@ -30,7 +32,6 @@ def by_search(
     Number partitioning where costs add up item by item, coverings with fillings of one device
     where items share charges on identical devices, and the constraint program for the rest.
     """
-    # Imported where first needed: OR-tools takes half a second, and quick plans do without.
     if method == "ilp":
         return _by_ilp(layer, known, tolerance, deadline)
     if method == "auto":
@@ -42,6 +43,11 @@ def by_search(
     return _by_cp_sat(layer, known, tolerance, deadline, effort, tell)
 
 
+def _too_late(deadline: Deadline) -> bool:
+    """OR-tools is imported where first needed, for quick plans do without; it takes that long."""
+    return "ortools" not in sys.modules and deadline.left_s < IMPORT_S
+
+
 def by_covering(
     layer: LayerProblem,
     known: LayerSolution,
@@ -51,6 +57,8 @@ def by_covering(
     tell: Tell,
 ) -> LayerSolution | None:
     """Coverings with fillings; None for unlike devices and several workloads."""
+    if _too_late(deadline):
+        return known
     from solver.placement.alike import alike
 
     found = alike(
@@ -101,6 +109,8 @@ def _by_cp_sat(
     effort: Effort,
     tell: Tell,
 ) -> LayerSolution:
+    if _too_late(deadline):
+        return known
     from solver.placement.cp_sat import cp_sat
 
     found = cp_sat(

@@ -1,11 +1,14 @@
 """What a placement amounts to: idle share, imbalance, copies, bytes, stock compatibility."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload, kv_group_bytes
-from solver.problem import Floats
+from solver.problem import Floats, PlacementProblem
+from solver.request import PlanRequest
 
 Present = NDArray[np.bool_]
 """Which KV groups are on which device, `[layers, kv_heads, devices]`."""
@@ -62,3 +65,9 @@ def stock_compatible(present: Present) -> tuple[bool, str]:
         low, high = int(counts[layer].min()), int(counts[layer].max())
         return False, f"layer {layer} has {low} to {high} KV groups a device, not equal counts"
     return True, f"whole KV groups, {int(counts[0, 0])} a device in every layer"
+
+
+def objective_s(request: PlanRequest, problem: PlacementProblem, loads: Sequence[Floats]) -> float:
+    """What a request minimises, for every layer's loads [workloads, devices]."""
+    each_s = np.sum([load.max(axis=1) for load in loads], axis=0)
+    return float(each_s.max() if request.objective == "worst" else problem.weights @ each_s)

@@ -28,6 +28,8 @@ from solver.start import start
 __all__ = ["Known", "make_plan"]
 
 QUICK_S = 0.1
+MEMORY_SHARE = 0.4
+NODES_SHARE = 0.15
 BUDGETS_SHARE = 0.3
 """Of the time limit that budget policies may search for."""
 
@@ -56,7 +58,7 @@ def make_plan(
     how = Search(
         method=request.method,
         tolerance=request.tolerance,
-        time_limit_s=max(request.time_limit_s - (time.monotonic() - began), 0.0),
+        time_limit_s=max(_solving_s(request) - (time.monotonic() - began), 0.0),
         objective=request.objective,
         node_size=request.placement.node_size,
         seed=request.seed,
@@ -64,10 +66,18 @@ def make_plan(
         cancelled=stop,
     )
     solution = solve(problem, how)
-    settled = settle(request, steps, problem, solution, current, how)
-    plan = assemble(_draft(request, steps, problem, settled, stop))
+    end = Deadline(began + request.time_limit_s, stop)
+    settled = settle(request, steps, problem, solution, current, how, end)
+    plan = assemble(_draft(request, steps, problem, settled, end))
     timing = {"solve_s": time.monotonic() - began, "created_at": datetime.now(UTC).isoformat()}
     return plan.identified().model_copy(update=timing)
+
+
+def _solving_s(request: PlanRequest) -> float:
+    """Seconds for the search: memory, and a node's own plan, need some of the limit after it."""
+    rules = request.placement
+    later = (rules.memory is not None) * MEMORY_SHARE + (rules.node_size is not None) * NODES_SHARE
+    return (1 - later) * request.time_limit_s
 
 
 def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
@@ -84,7 +94,7 @@ def _draft(
     steps: list[Scenario],
     problem: PlacementProblem,
     settled: Settled,
-    stop: Event,
+    end: Deadline,
 ) -> Draft:
     """Shares in whole query blocks, and what idles filled where asked for."""
     solution = settled.solution
@@ -94,13 +104,13 @@ def _draft(
     if problem.divisible:
         rules = request.placement
         uncoupled = rules.memory is None and rules.current_plan is None
-        realised = rounded(by_head, solution.layers, steps, may_undo=uncoupled)
+        realised = rounded(by_head, solution.layers, steps, end, may_undo=uncoupled)
         if uncoupled and request.objective == "worst":
             quick = start(
                 [by_head.layer(i) for i in range(by_head.layers)],
                 "auto",
                 request.tolerance,
-                Deadline(time.monotonic() + QUICK_S, stop),
+                Deadline(time.monotonic() + QUICK_S, end.cancelled),
             )
             realised = undivided(by_head, realised, [layer.assignment for layer in quick])
     filled = None
@@ -117,7 +127,7 @@ def _draft(
         shares=np.broadcast_to(realised, (len(steps), *shares.shape)),
         settled=settled,
         filled=filled,
-        cancelled=stop.is_set(),
+        cancelled=end.cancelled,
     )
 
 

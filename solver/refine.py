@@ -113,7 +113,7 @@ def proved(
     charge_s = np.tensordot(layer.weights, layer.group_s, 1)[:, first]
     launch_s = (layer.weights @ layer.launch_s)[first]
     counts = layer.counts if layer.equal_counts and layer.identical else None
-    found = configuration_bound(
+    proved_s = configuration_bound(
         item_s,
         charge_s,
         launch_s,
@@ -126,7 +126,7 @@ def proved(
         divisible=layer.divisible,
         tolerance=tolerance,
     )
-    better = bounded(known, found.seconds, "configuration program")
+    better = bounded(known, proved_s, "configuration program")
     if layer.divisible or additive(layer) or better.gap <= tolerance:
         return better
     resplit = resplit_pairs(

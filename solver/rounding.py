@@ -6,6 +6,7 @@ import numpy as np
 
 from profiles.cost.work import budget_blocks
 from solver.divide.rows import RowGrid, polish_rows, realise_each
+from solver.placement.exact import Deadline
 from solver.problem import Assignment, Floats, PlacementProblem
 from solver.scenarios import Scenario
 from solver.solution import LayerSolution
@@ -21,6 +22,7 @@ def rounded(
     problem: PlacementProblem,
     solutions: Sequence[LayerSolution],
     steps: Sequence[Scenario],
+    deadline: Deadline,
     *,
     may_undo: bool,
 ) -> Floats:
@@ -38,7 +40,7 @@ def rounded(
         before_s = layer.objective(layer.loads_of_shares(wanted))
         after_s = layer.objective(layer.loads_of_shares(each))
         if after_s > before_s * (1 + LITTLE) and wanted.size <= POLISHED_PAIRS:
-            wanted = polish_rows(layer, wanted, grids, index)
+            wanted = polish_rows(layer, wanted, grids, index, deadline)
             each = realise_each(wanted, grids, index)
         # The others round what the plan will state: the first workload's shares.
         stated = each[0]

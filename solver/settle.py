@@ -8,7 +8,10 @@ import numpy as np
 from solver.coupling.bytes import Footprint, device_limits
 from solver.coupling.couple import Coupled, couple
 from solver.coupling.moving import CurrentPlacement, current_placement
+from solver.figures import objective_s
+from solver.placement.exact import Deadline
 from solver.plan import Memory, Moving, Plan
+from solver.predict import planned_shares
 from solver.problem import Floats, Ints, PlacementProblem
 from solver.request import MemoryOptions, PlanRequest
 from solver.scenarios import Scenario
@@ -39,6 +42,7 @@ def settle(
     solution: Solution,
     current: Plan | None,
     how: Search,
+    deadline: Deadline,
 ) -> Settled:
     """The solution within the devices' memory, and no further from `current` than pays.
 
@@ -51,7 +55,6 @@ def settle(
     limits = None
     if options is not None:
         limits = device_limits(request.device_types, options.reserved_share, options.limit_bytes)
-    deadline = how.deadline()
     quietly = replace(how, on_progress=None)
     coupled = couple(
         problem.weighing(solution.multipliers),
@@ -65,7 +68,7 @@ def settle(
     return Settled(
         replace(solution, layers=coupled.layers),
         lambda shares: _memory(footprint, limits, shares),
-        lambda makespan_s: _moving(request, current, coupled, makespan_s),
+        lambda makespan_s: _moving(request, problem, current, coupled, makespan_s),
     )
 
 
@@ -110,16 +113,25 @@ def _memory(footprint: Footprint, limits: Ints | None, shares: Floats) -> Memory
 
 
 def _moving(
-    request: PlanRequest, current: Plan | None, coupled: Coupled, makespan_s: float
+    request: PlanRequest,
+    problem: PlacementProblem,
+    current: Plan | None,
+    coupled: Coupled,
+    makespan_s: float,
 ) -> Moving | None:
-    if current is None or coupled.current_makespan_s is None:
+    if current is None:
         return None
+    by_head = replace(problem, unit="head")
+    loads = [
+        by_head.layer(i).loads_of_shares(planned_shares(current, i)) for i in range(problem.layers)
+    ]
+    current_s = makespan_s if coupled.kept else objective_s(request, problem, loads)
     return Moving(
         current_plan=current.id,
         bytes=int(coupled.moved_bytes),
         seconds=coupled.moving_s,
         amortise_steps=request.placement.amortise_steps,
-        current_makespan_s=coupled.current_makespan_s,
-        gain_s=coupled.current_makespan_s - makespan_s,
+        current_makespan_s=current_s,
+        gain_s=current_s - makespan_s,
         kept=coupled.kept,
     )

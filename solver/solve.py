@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 
+import numpy as np
+
 from solver.placement.exact import Deadline, Effort
 from solver.problem import PlacementProblem
 from solver.refine import refinements
@@ -18,6 +20,7 @@ from solver.search import Board, OnProgress, search
 from solver.solution import LayerSolution, Solution
 from solver.start import start, within
 
+SEARCHING: tuple[Method, ...] = ("auto", "cp_sat", "ilp")
 MOST_WORKERS = 8
 WORST_OPEN = "every layer is proved, but no choice of placements was found that meets the bound"
 SEEDED_UNITS = 0.3
@@ -45,7 +48,8 @@ class Search:
 def solve(problem: PlacementProblem, how: Search) -> Solution:
     """Share out every layer's items; see the module for what each method may do."""
     deadline = how.deadline()
-    if how.objective == "worst" and problem.workloads > 1:
+    searching = how.method in SEARCHING
+    if how.objective == "worst" and problem.workloads > 1 and searching:
         from solver.worst import worst_case
 
         # The layers' own gaps are only half of what lies between the worst case and its bound.
@@ -58,6 +62,9 @@ def solve(problem: PlacementProblem, how: Search) -> Solution:
             how.on_progress,
         )
     else:
+        if how.objective == "worst":
+            # Any weights prove a bound of the worst case; a heuristic places by equal ones.
+            problem = problem.weighing(np.full(problem.workloads, 1 / problem.workloads))
         layers = solve_layers(problem, how, deadline)
         bound_s = float(sum(layer.bound.seconds for layer in layers))
         solution = Solution(layers, bound_s, problem.weights)
@@ -85,7 +92,7 @@ def solve_layers(problem: PlacementProblem, how: Search, deadline: Deadline) -> 
         divide_layers(
             layers, board, how.node_size, deadline, _workers(how), by_clock=how.seed is None
         )
-    elif how.method in ("auto", "cp_sat", "ilp") and not within(quick, how.tolerance):
+    elif how.method in SEARCHING and not within(quick, how.tolerance):
         units = SEEDED_UNITS * how.time_limit_s / max(len(board.open()), 1)
         effort = Effort(_workers(how), how.seed, units)
         steps = refinements(how.method, how.tolerance, effort)
@@ -109,7 +116,7 @@ def _first_alike(problem: PlacementProblem) -> list[int]:
 
 def _reason(layers: list[LayerSolution], how: Search, deadline: Deadline) -> str | None:
     """Why a plan of a searching method is not proved, or None if every layer is."""
-    if how.method not in ("auto", "cp_sat", "ilp"):
+    if how.method not in SEARCHING:
         return None
     unproved = [layer for layer in layers if layer.gap > how.tolerance]
     if not unproved:

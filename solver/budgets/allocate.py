@@ -1,8 +1,6 @@
 """From a profile and a policy to budgets: tokens per head, in whole blocks."""
 
-import time
 from dataclasses import dataclass, replace
-from threading import Event
 from typing import assert_never
 
 import numpy as np
@@ -25,7 +23,6 @@ FLOOR_TOKENS = 128
 """What max-min leaves every head ("a small value such as 128", S-HPLB, section 3.2)."""
 ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""
-ELASTIC_S = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +43,9 @@ def allocate(
     profile: ModelProfile,
     options: BudgetOptions,
     workload: Workload,
-    deadline: Deadline | None = None,
+    deadline: Deadline,
 ) -> Budgets:
-    """Give every query head its budget by `options.policy`; only `elastic` needs a deadline.
+    """Give every query head its budget by `options.policy`; only `elastic` may take until then.
 
     Raises BudgetError where the policy needs recovery curves or mean tokens and has none, or
     cannot cope with the context's size or the density asked for.
@@ -119,7 +116,7 @@ def _drawn(blocks: Ints, options: BudgetOptions, workload: Workload) -> Ints:
 
 
 def _elastic(
-    form: CurvesForm, options: BudgetOptions, workload: Workload, deadline: Deadline | None
+    form: CurvesForm, options: BudgetOptions, workload: Workload, deadline: Deadline
 ) -> tuple[ElasticRules, list[str]]:
     """Rules that keep the density at the context and at the others planned for."""
 
@@ -145,7 +142,7 @@ def _elastic(
         cost,
         density,
         ELASTIC_TOLERANCE,
-        deadline or Deadline(time.monotonic() + ELASTIC_S, Event()),
+        deadline,
     )
     shape = curves[0].recovery.shape[:-1]
     rules = replace(rules, alpha=rules.alpha.reshape(shape), beta=rules.beta.reshape(shape))

@@ -16,10 +16,10 @@ from scipy.sparse.csgraph import connected_components
 
 from profiles.cost.work import Workload, budget_blocks
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
+from solver.budgets.levels import Mask, highest_fitting
 from solver.budgets.recovery import least_blocks
 
 Seconds = Callable[[Ints], Floats]
-Mask = NDArray[np.bool_]
 
 SAFETY = 1e-12
 """Share of a device's load that stays idle, for the rounding of sums."""
@@ -197,13 +197,7 @@ def _level(
         fitting[joined.of_device[devices.added_s(at_level(level)) > devices.room_s]] = False
         return fitting
 
-    high = np.ones(joined.number)
-    low = np.where(fits(high), 1.0, 0.0)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        fitting = fits(middle)
-        low, high = np.where(fitting, middle, low), np.where(fitting, high, middle)
-    return at_level(low)
+    return at_level(highest_fitting(fits, joined.number, BISECTIONS))
 
 
 def _raise_lowest(curves: RecoveryCurves, devices: _Devices, blocks: Ints, joined: _Joined) -> Ints:

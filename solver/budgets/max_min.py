@@ -11,9 +11,9 @@ recovered head, again and again; a head whose next improvement does not fit is s
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from solver.budgets.curves import Ints, RecoveryCurves
+from solver.budgets.curves import Floats, Ints, RecoveryCurves
+from solver.budgets.levels import Mask, highest_fitting
 from solver.budgets.recovery import least_blocks
 
 Cost = Callable[[Ints], Ints]
@@ -43,30 +43,22 @@ def max_min(curves: RecoveryCurves, each: int, floor: int, cost: Cost) -> Ints:
     return blocks
 
 
-def _level(
-    curves: RecoveryCurves, blocks: Ints, open_: NDArray[np.bool_], total: Ints, cost: Cost
-) -> Ints:
+def _level(curves: RecoveryCurves, blocks: Ints, open_: Mask, total: Ints, cost: Cost) -> Ints:
     """Raise the open heads of every layer to the highest common recovery that fits."""
 
-    def at_level(level: NDArray[np.float64]) -> Ints:
+    def at_level(level: Floats) -> Ints:
         wanted = np.maximum(blocks, least_blocks(curves, level[:, None]))
         return np.where(open_, wanted, blocks)
 
-    def fits(level: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def fits(level: Floats) -> Mask:
         return np.asarray(cost(at_level(level)).sum(axis=1) <= total)
 
-    high = np.ones(len(blocks))
-    low = np.where(fits(high), 1.0, 0.0)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        fitting = fits(middle)
-        low, high = np.where(fitting, middle, low), np.where(fitting, high, middle)
-    return at_level(low)
+    return at_level(highest_fitting(fits, len(blocks), BISECTIONS))
 
 
 def _raise_lowest(
-    curves: RecoveryCurves, blocks: Ints, open_: NDArray[np.bool_], total: Ints, cost: Cost
-) -> tuple[Ints, NDArray[np.bool_]]:
+    curves: RecoveryCurves, blocks: Ints, open_: Mask, total: Ints, cost: Cost
+) -> tuple[Ints, Mask]:
     """One step of every layer: close heads that cannot be raised, raise the least recovered."""
     recovery = curves.at(blocks)
     # A plateau is crossed in one step: blocks that recover nothing more are never given alone.

@@ -8,8 +8,6 @@ multipliers proves the largest T it can; multipliers come from a restricted mast
 not refuted, drawn towards the best so far (Wentges 1997).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from solver.configurations.devices import Kind, affordable_levels, fill, kinds_of
@@ -31,19 +29,6 @@ PATIENCE = 40
 """... in this many tries and one more a class of items."""
 
 
-@dataclass(frozen=True, eq=False)
-class ConfigurationBound:
-    """No placement has a makespan below `seconds`.
-
-    columns: by device type, the fillings found, shares [columns, items]; none twice.
-    values [items]: the multipliers that proved most, of sum 1: what items are worth to a filling.
-    """
-
-    seconds: float
-    columns: tuple[Floats, ...]
-    values: Floats
-
-
 def configuration_bound(
     item_s: Floats,
     charge_s: Floats,
@@ -57,8 +42,8 @@ def configuration_bound(
     *,
     divisible: bool = False,
     tolerance: float = 1e-3,
-) -> ConfigurationBound:
-    """A proved bound of at least `known_s`, by type of device; what `reached_s` has needs no more.
+) -> float:
+    """Seconds that no placement is below: at least `known_s`, and at most `reached_s`.
 
     item_s [items, types], charge_s [groups, types], launch_s [types], group_of [items],
     devices_of_type [types]; counts [devices] the items of every device, with one type only.
@@ -70,11 +55,7 @@ def configuration_bound(
     if known_s < reached_s * (1 - tolerance) and deadline.left_s > 0:
         search.run(deadline, tolerance)
     proved_s = SAFETY * search.least / grid.scale
-    return ConfigurationBound(
-        max(known_s, min(proved_s, reached_s)),
-        search.columns(len(devices_of_type)),
-        search.best[search.class_of],
-    )
+    return max(known_s, min(proved_s, reached_s))
 
 
 class _Search:
@@ -93,7 +74,6 @@ class _Search:
         self.devices = np.array([kind.devices for kind in kinds])
         self.master = Master(self.items_of_class, self.devices)
         self.best = self._first_values()
-        self.found: list[dict[bytes, Floats]] = [{} for _ in kinds]
 
     def run(self, deadline: Deadline, tolerance: float) -> None:
         """Raise `least` until it cannot rise, is near enough, stalls, or time is out."""
@@ -122,14 +102,6 @@ class _Search:
                 values = weight * self.best + (1 - weight) * answer[0]
         except OutOfTimeError:
             return
-
-    def columns(self, types: int) -> tuple[Floats, ...]:
-        """The fillings found of every type, [columns, items]."""
-        items = len(self.class_of)
-        by_type: list[dict[bytes, Floats]] = [{} for _ in range(types)]
-        for kind, found in zip(self.kinds, self.found, strict=True):
-            by_type[kind.of_type].update(found)
-        return tuple(np.array([*found.values()]).reshape(-1, items) for found in by_type)
 
     def _first_values(self) -> Floats:
         """An item's cost and its part of the charge where they are least; [classes], of sum 1."""
@@ -164,7 +136,6 @@ class _Search:
         if not len(rises):
             return 0
         shares = filling.columns(rises[-COLUMNS:])
-        self.found[kind].update((row.tobytes(), row) for row in shares)
         of_class = np.zeros((len(shares), len(self.items_of_class)))
         np.add.at(of_class.T, self.class_of, shares.T)
         return self.master.add(kind, of_class)

@@ -25,7 +25,7 @@ class CountedKnapsack:
         capacities: int,
         deadline: Deadline,
     ) -> None:
-        """`values` [items]; items of negative value stay out."""
+        """`values` [items], at least 0."""
         self.members = grid.members
         self.item = grid.item[:, of_type]
         self.charge = grid.charge[:, of_type]
@@ -39,7 +39,7 @@ class CountedKnapsack:
             paid = np.full(shape, -np.inf)
             charge = self.charge[group]
             paid[:, charge:] = self.table[:, : max(capacities - charge, 0)]
-            for item in items[values[items] >= 0]:
+            for item in items:
                 check(deadline)
                 cost = self.item[item]
                 with_item = paid[:-1, : max(capacities - cost, 0)] + values[item]

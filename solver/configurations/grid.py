@@ -73,7 +73,9 @@ def _scale(costs_s: Floats, reached_s: float, levels: int) -> float:
     if not 0 < len(values) <= FEW_VALUES:
         return float(even[-1])
     commonest = values[times.argmax()]
-    scales = np.concatenate([even, np.maximum(np.round(even * commonest), 1) / commonest])
+    fitting = np.maximum(np.round(even * commonest), 1) / commonest
+    # Of a value far below the others one level each would be more levels than there may be.
+    scales = np.concatenate([even, fitting[fitting <= levels / reached_s]])
     lost = np.zeros(len(scales))
     for value, count in zip(values, times, strict=True):
         lost += count * (value * scales * ROUNDING % 1.0)

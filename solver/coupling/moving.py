@@ -98,9 +98,32 @@ def current_placement(
             f"placement.current_plan: plan {plan.id}: its devices are {_counted(plan.devices)}, "
             f"the request's {_counted(types)}, and both must be the same in the same order"
         )
+    _check_cover(plan, architecture)
     shares = np.stack([planned_shares(plan, index) for index in range(architecture.layers)])
     links = np.array([device_profile(name).link_bandwidth for name in types])
     return CurrentPlacement(shares, links, amortise_steps, plan.id)
+
+
+def _check_cover(plan: Plan, architecture: Architecture) -> None:
+    """Every layer there, and every head wholly on devices there are."""
+    where = f"placement.current_plan: plan {plan.id}"
+    if len(plan.layers) != architecture.layers:
+        raise MovingError(f"{where}: has {len(plan.layers)} layers, not {architecture.layers}")
+    for index, layer in enumerate(plan.layers):
+        if len(layer.heads) != architecture.query_heads:
+            raise MovingError(
+                f"{where}: layer {index} has {len(layer.heads)} heads, "
+                f"not {architecture.query_heads}"
+            )
+        for head, entries in enumerate(layer.heads):
+            devices = [entry.device for entry in entries]
+            total = sum(entry.share for entry in entries)
+            known = all(device < len(plan.devices) for device in devices)
+            if not known or len(set(devices)) != len(devices) or abs(total - 1) > 1e-9:
+                raise MovingError(
+                    f"{where}: layer {index}, head {head}: must be shared out once over devices "
+                    f"0 to {len(plan.devices) - 1}"
+                )
 
 
 def decide_moves(

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from profiles.cost.work import Phase
+from solver.placement.exact import Deadline
 from solver.problem import Floats, Ints, LayerProblem, Shares
 
 MOST_MOVES = 64
@@ -75,7 +76,7 @@ def realise_each(shares: Shares, grids: Sequence[RowGrid], layer: int) -> Shares
 
 
 def polish_rows(
-    layer: LayerProblem, shares: Shares, grids: Sequence[RowGrid], index: int
+    layer: LayerProblem, shares: Shares, grids: Sequence[RowGrid], index: int, deadline: Deadline
 ) -> Shares:
     """Shares whose rows come nearest to the makespan, `[heads, devices]`.
 
@@ -89,6 +90,8 @@ def polish_rows(
     best = min((shares, realise(shares, grids[0], index)), key=makespan)
     best_s = makespan(best)
     for _ in range(MOST_MOVES):
+        if deadline.left_s <= 0:
+            return best
         loads = layer.loads_of_shares(realise_each(best, grids, index))
         moves = list(_shifted(best, set(loads.argmax(axis=1).tolist()), grids[0], index))
         if not moves:

@@ -147,8 +147,8 @@ def _best_fit(groups: Sequence[int], total: dict[int, float], level: float) -> l
         waiting.remove(chosen)
         order.append(chosen)
         room -= total[chosen]
-        while room <= FULL * level:
-            room += level
+        if room <= FULL * level:
+            room = level - (-room % level) if level > 0 else 0.0
     return order
 
 

@@ -65,7 +65,7 @@ def layers(draw: st.DrawFn, max_items: int = 6, max_devices: int = 3) -> LayerPr
     )
 
 
-def soon(seconds: float = 10) -> Deadline:
+def soon(seconds: float = 30) -> Deadline:
     """A deadline some seconds from now."""
     return Deadline(time.monotonic() + seconds, Event())
 

@@ -1,5 +1,7 @@
 """Small profiles to plan, made for the tests (synthetic)."""
 
+import json
+
 import numpy as np
 
 from profiles.architecture import Architecture
@@ -8,7 +10,9 @@ from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from solver.plan import Plan
 from solver.planner import Known, make_plan
+from solver.problem import Floats
 from solver.request import PlanRequest
+from solver.verify import verify
 
 
 def budgets_profile(
@@ -19,6 +23,12 @@ def budgets_profile(
     tokens = rng.integers(2, 65, (layers, heads)) * 64.0
     if uniform:
         tokens[:] = 1024.0
+    return stated_budgets(tokens, kv_heads)
+
+
+def stated_budgets(tokens: Floats, kv_heads: int) -> ModelProfile:
+    """A profile of these budgets, `[layers, heads]`."""
+    layers, heads = tokens.shape
     return ModelProfile(
         name="test-profile",
         architecture=Architecture(
@@ -50,3 +60,8 @@ def answer(request: PlanRequest) -> Plan:
     current = request.placement.current_plan
     assert not isinstance(current, str)
     return make_plan(request, known[0].profile, known[0].rates, others=known[1:], current=current)
+
+
+def faults(plan: Plan) -> list[str]:
+    """What the verifier finds in the plan's JSON."""
+    return verify(json.loads(plan.model_dump_json()))

@@ -68,7 +68,7 @@ def test_the_integer_programs_can_be_written(profile: str, tmp_path: Path) -> No
 def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
     plot = tmp_path / "loads.png"
     arguments = ["compare", "-p", profile, "--gpus", "2,4", "--context", "8192"]
-    arguments += ["--time-limit", "0.5"]
+    arguments += ["--time-limit", "0.2"]
     rows = json.loads(run(*arguments, "--json", "--plot", str(plot)))
     assert len(rows) == 2 * 2 * 8
     for row in rows:

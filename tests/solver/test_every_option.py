@@ -1,6 +1,5 @@
 """Random problems under every combination of options: certified, and never worse than the plain."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -8,12 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from profiles.architecture import Architecture
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
-from solver.plan import Plan
-from solver.verify import verify
-from tests.solver.profiles import plan_of
+from tests.solver.profiles import faults, plan_of, stated_budgets
 
 LIMIT_S = 0.2
 
@@ -49,18 +45,9 @@ devices = st.sampled_from(
 @st.composite
 def profiles(draw: st.DrawFn) -> ModelProfile:
     kv_heads, size = draw(st.sampled_from([(2, 4), (4, 2), (8, 1), (3, 2)]))
-    heads, layers = kv_heads * size, draw(st.integers(1, 2))
+    shape = (draw(st.integers(1, 2)), kv_heads * size)
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
-    tokens = rng.integers(1, 100, (layers, heads)) * 64.0
-    return ModelProfile(
-        name="random",
-        architecture=Architecture(
-            layers=layers, query_heads=heads, kv_heads=kv_heads, head_dim=64, hidden_size=512
-        ),
-        heads=BudgetsForm(tokens=tokens.tolist()),
-        source="drawn by hypothesis",
-        synthetic=True,
-    )
+    return stated_budgets(rng.integers(1, 100, shape) * 64.0, kv_heads)
 
 
 @st.composite
@@ -79,10 +66,6 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         "time_limit_s": LIMIT_S,
         "tolerance": draw(st.sampled_from([1e-3, 0.02])),
     }
-
-
-def faults(plan: Plan) -> list[str]:
-    return verify(json.loads(plan.model_dump_json()))
 
 
 @pytest.mark.slow

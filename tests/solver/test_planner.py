@@ -3,27 +3,19 @@
 import json
 from threading import Event
 
-import numpy as np
 import pytest
 
 from profiles.cost.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
-from profiles.errors import HplbError
-from profiles.library import DEFAULT_PROFILE, resolve_profile
 from profiles.model import ModelProfile
 from solver.costs import CostError
 from solver.plan import Plan, PlanError, content_id
 from solver.planner import make_plan
 from solver.predict import planned_problem, predicted_loads
 from solver.request import PlanRequest
-from solver.verify import verify
-from tests.solver.profiles import budgets_profile, plan_of
+from tests.solver.profiles import budgets_profile, faults, plan_of
 
 METHODS = ["contiguous", "snake", "greedy", "greedy_equal", "cp_sat", "ilp", "auto"]
-
-
-def faults(plan: Plan) -> list[str]:
-    return verify(json.loads(plan.model_dump_json()))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -147,120 +139,6 @@ def test_profiles_are_not_changed_by_planning() -> None:
     before = profile.digest
     plan_of(profile)
     assert profile.digest == before
-
-
-def test_the_other_deployment_is_costed_beside_the_one_asked_for() -> None:
-    profile = budgets_profile(heads=32, kv_heads=8)
-    here = plan_of(profile, deployment="disaggregated", method="greedy")
-    there = plan_of(profile, deployment="tensor_parallel", method="greedy")
-    assert here.elsewhere is not None
-    assert here.elsewhere.deployment == "tensor_parallel"
-    assert here.elsewhere.makespan_s == pytest.approx(there.makespan_s, rel=0.2)
-    assert here.elsewhere.replanned_s <= there.makespan_s
-    assert here.elsewhere.lower_bound_s <= here.elsewhere.replanned_s
-
-
-def test_free_copies_cost_nothing_and_spread_each_groups_charge() -> None:
-    profile = budgets_profile(heads=32, kv_heads=8)
-    priced = plan_of(profile, method="contiguous")
-    free = plan_of(profile, method="contiguous", placement={"copies": "free"})
-    assert sum(map(sum, free.layers[0].heads and [layer.loads_s for layer in free.layers])) == (
-        pytest.approx(sum(sum(layer.loads_s) for layer in priced.layers))
-    )
-    scattered = plan_of(profile, method="greedy", placement={"copies": "free"})
-    assert scattered.makespan_s < plan_of(profile, method="greedy").makespan_s
-
-
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_divided_heads_reach_the_mean_where_copies_are_free(phase: str) -> None:
-    plan = plan_of(
-        budgets_profile(heads=8, kv_heads=8),
-        gpus=3,
-        phase=phase,
-        batch_size=64,
-        context_tokens=65536,
-        placement={"divisible": True, "copies": "free"},
-    )
-    assert faults(plan) == []
-    assert max(plan.divisions) <= 2
-    assert sum(plan.divisions) > 0
-    assert plan.imbalance is not None
-    assert plan.imbalance <= 1.01
-
-
-def test_nodes_are_compared_with_replicas() -> None:
-    plan = plan_of(
-        budgets_profile(heads=16, kv_heads=16),
-        gpus=8,
-        context_tokens=65536,
-        placement={"divisible": True, "node_size": 4},
-    )
-    assert faults(plan) == []
-    assert plan.nodes is not None
-    assert (plan.nodes.replicas, plan.nodes.size) == (2, 4)
-    assert max(plan.nodes.cross_node_copies) <= 1
-    # Twice the devices, at best half the time.
-    assert plan.nodes.replica_lower_bound_s >= plan.makespan_s
-    assert 2 * plan.makespan_s >= plan.nodes.replica_lower_bound_s
-
-
-def test_memory_that_does_not_reach_is_an_error_in_bytes() -> None:
-    profile = budgets_profile(heads=8, kv_heads=4)
-    with pytest.raises(HplbError, match=r"\d+ bytes short"):
-        plan_of(profile, placement={"memory": {"limit_bytes": 1000}})
-    plan = plan_of(profile, placement={"memory": {"kv_retention": "budget"}})
-    assert faults(plan) == []
-    assert plan.memory is not None
-    assert max(plan.memory.kv_bytes) < plan.memory.limit_bytes[0]
-
-
-def test_memory_evens_out_by_renaming_devices() -> None:
-    profile = budgets_profile(layers=8, heads=8, kv_heads=8, seed=1)
-    free = plan_of(profile, method="contiguous", gpus=3)
-    unit = sum(free.kv_bytes) // 64
-    limit = 22 * unit  # 64 KV groups on 3 devices: the least there is
-    assert max(free.kv_bytes) > limit
-    plan = plan_of(
-        profile, method="contiguous", gpus=3, placement={"memory": {"limit_bytes": limit}}
-    )
-    assert faults(plan) == []
-    assert max(plan.kv_bytes) <= limit
-    assert plan.makespan_s == pytest.approx(free.makespan_s)
-
-
-def test_a_small_gain_does_not_move_the_deployment_and_a_large_one_does() -> None:
-    profile = budgets_profile(layers=4, heads=32, kv_heads=8, seed=3)
-    step = {"phase": "decode", "batch_size": 8}
-    now = plan_of(profile, method="contiguous", **step)
-    stays = plan_of(profile, placement={"current_plan": now, "amortise_steps": 1}, **step)
-    moves = plan_of(profile, placement={"current_plan": now, "amortise_steps": 10**8}, **step)
-    assert faults(stays) == faults(moves) == []
-    assert stays.moving is not None
-    assert moves.moving is not None
-    assert stays.moving.kept
-    assert stays.moving.bytes == 0
-    assert stays.makespan_s == pytest.approx(now.makespan_s)
-    assert not moves.moving.kept
-    assert moves.moving.bytes > 0
-    assert moves.moving.gain_s > 0
-    with pytest.raises(HplbError, match=r"placement\.current_plan"):
-        plan_of(profile, gpus=2, placement={"current_plan": now}, **step)
-
-
-def test_filling_the_bubble_buys_recovery_at_the_same_makespan() -> None:
-    profile = resolve_profile(DEFAULT_PROFILE)
-    fields = {"gpus": 8, "context_tokens": 32768, "method": "greedy"}
-    plain = plan_of(profile, **fields)
-    filled = plan_of(profile, **fields, budget={"fill": True})
-    assert faults(filled) == []
-    assert filled.filled is not None
-    assert filled.filled.added_tokens > 0
-    assert filled.filled.recovery_mean[1] > filled.filled.recovery_mean[0]
-    assert filled.makespan_s <= plain.makespan_s * (1 + 1e-9)
-    assert filled.bubble_ratio < plain.bubble_ratio
-    assert np.all(np.array(filled.budgets) >= np.array(plain.budgets))
-    with pytest.raises(HplbError, match=r"budget\.fill.*form 'budgets'"):
-        plan_of(budgets_profile(), budget={"fill": True})
 
 
 def test_cancelling_gives_the_best_plan_so_far() -> None:

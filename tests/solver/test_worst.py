@@ -12,6 +12,7 @@ from solver.placement.exact import Deadline
 from solver.problem import Floats, LayerProblem, PlacementProblem, Shares
 from solver.solution import Bound, LayerSolution, Progress, Solution
 from solver.worst import worst_case
+from tests.solver.problems import soon
 
 TOLERANCE = 1e-3
 
@@ -88,10 +89,6 @@ def brute_force(problem: PlacementProblem) -> float:
     return float((spans[0][:, None] + spans[1][None, :]).max(axis=-1).min())
 
 
-def soon(seconds: float = 10.0) -> Deadline:
-    return Deadline(time.monotonic() + seconds, Event())
-
-
 def solved(problem: PlacementProblem, deadline: Deadline | None = None) -> Solution:
     return worst_case(problem, solve_mean, TOLERANCE, deadline or soon(), None)
 
@@ -111,7 +108,7 @@ def check(problem: PlacementProblem, solution: Solution) -> float:
     return worst_of(problem, [found.shares for found in solution.layers])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(problems)
 def test_the_bound_is_at_most_the_optimum_and_the_plan_at_least(problem: PlacementProblem) -> None:
     solution = solved(problem)
@@ -122,7 +119,7 @@ def test_the_bound_is_at_most_the_optimum_and_the_plan_at_least(problem: Placeme
     assert found <= optimum * 1.02
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(problems)
 def test_never_worse_than_the_mean_nor_than_contiguous(problem: PlacementProblem) -> None:
     found = check(problem, solved(problem))

@@ -9,9 +9,13 @@ from profiles.architecture import Architecture
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
+from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.curves import RecoveryCurves
+from solver.request import BudgetOptions, Policy
+from tests.solver.problems import soon
 
 BLOCK = 64
+SIZED: tuple[Policy, ...] = ("uniform", "max_min", "max_min_shifting", "elastic")
 
 
 def profile_of(heads: dict[str, Any], layers: int, query_heads: int) -> ModelProfile:
@@ -65,3 +69,21 @@ def random_curves(seed: int, layers: int = 2, heads: int = 8, context: int = 819
     shares = np.array(budgets) / context
     recovery = (shares ** power[..., None])[:, :, None, :]
     return CurvesForm(context_tokens=[context], budget_tokens=[budgets], recovery=recovery.tolist())
+
+
+def curved(layers: int = 2, heads: int = 8, seed: int = 0) -> ModelProfile:
+    return profile_of(random_curves(seed, layers, heads).model_dump(), layers, heads)
+
+
+def given_to(
+    profile: ModelProfile,
+    context: int = 8192,
+    phase: Any = "prefill",
+    tokens: int | None = None,
+    seconds: float = 2.0,
+    **options: Any,
+) -> Budgets:
+    """Budgets of a policy; `tokens` only where it takes them."""
+    if options.get("policy") in SIZED and "density" not in options:
+        options["tokens"] = tokens
+    return allocate(profile, BudgetOptions(**options), Workload(context, phase), soon(seconds))

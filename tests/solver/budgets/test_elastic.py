@@ -1,8 +1,6 @@
 """Elastic rules: against trying everything, the bound at every context, and honest proofs."""
 
-import time
 from itertools import product
-from threading import Event
 
 import numpy as np
 import pytest
@@ -16,16 +14,13 @@ from solver.budgets.elastic import ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
 from solver.placement.exact import Deadline
 from tests.solver.budgets.builders import random_curves
+from tests.solver.problems import soon
 
 BLOCK = 64
 
 
 def tiles(blocks: Ints, context_tokens: int) -> Ints:
     return causal_tiles(blocks, Workload(context_tokens).context_blocks)
-
-
-def soon(seconds: float = 30.0) -> Deadline:
-    return Deadline(time.monotonic() + seconds, Event())
 
 
 def cancelled() -> Deadline:

@@ -88,7 +88,7 @@ def test_what_is_left_raises_nobody(
             assert extra > left[layer] or gain == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(small_curves(), st.sampled_from(["tiles", "tokens"]))
 def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: str) -> None:
     cost = cost_of(curves, total)
@@ -100,7 +100,7 @@ def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: 
     assert minima[-1] == 1.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 100), st.booleans(), st.sampled_from([8192, 5000]))
 def test_never_below_the_papers_shifting(seed: int, each: int, pool: bool, context: int) -> None:
     curves = RecoveryCurves.of(random_curves(seed), Workload(context))

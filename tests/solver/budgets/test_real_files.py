@@ -12,6 +12,7 @@ from solver.budgets.allocate import allocate
 from solver.budgets.errors import BudgetError
 from solver.request import BudgetOptions
 from tests.solver.budgets.builders import profile_of
+from tests.solver.problems import soon
 
 DATA = Path(__file__).resolve().parents[3] / "../shared/data/heads"
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}")
 def profile_budgets(heads: dict[str, Any], context: int) -> tuple[Any, tuple[str, ...]]:
     key = {"budgets": "tokens", "rules": "beta"}.get(heads["form"])
     shape = np.shape(heads[key] if key else heads["kept_tokens"][0])
-    budgets = allocate(profile_of(heads, *shape), BudgetOptions(), Workload(context))
+    budgets = allocate(profile_of(heads, *shape), BudgetOptions(), Workload(context), soon())
     assert budgets.tokens.shape == shape
     assert budgets.recovery is None
     return budgets.tokens, budgets.warnings
@@ -84,5 +85,6 @@ def test_tangram(name: str) -> None:
 def test_no_recovery_policy_on_figures_without_curves() -> None:
     file = json.loads((DATA / "moa/meta-llama--Llama-3.2-1B-Instruct.json").read_text())
     heads = {"form": "rules", "alpha_tokens": file["alphas"], "beta": file["betas"]}
+    profile, options = profile_of(heads, 16, 32), BudgetOptions(policy="recovery")
     with pytest.raises(BudgetError, match="recovery_curves"):
-        allocate(profile_of(heads, 16, 32), BudgetOptions(policy="recovery"), Workload(131072))
+        allocate(profile, options, Workload(131072), soon())

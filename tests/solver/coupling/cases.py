@@ -1,23 +1,15 @@
 """Small placement problems with footprints, and what trying everything says of them."""
 
-import time
 from collections.abc import Iterator
 from itertools import product
-from threading import Event
 
 import numpy as np
 from hypothesis import strategies as st
 
 from profiles.architecture import Architecture
 from solver.coupling.bytes import Footprint
-from solver.placement.exact import Deadline
 from solver.problem import Floats, PlacementProblem, Shares
 from solver.solution import Bound, LayerSolution
-
-
-def soon(seconds: float = 10) -> Deadline:
-    """A deadline some seconds from now."""
-    return Deadline(time.monotonic() + seconds, Event())
 
 
 def make_problem(
@@ -102,6 +94,16 @@ def held(problem: PlacementProblem, footprint: Footprint, index: int, shares: Sh
                 total[device] += max(kept) * footprint.token_bytes
                 total[device] += (len(present) + 1) * footprint.projection_bytes
     return total
+
+
+def some_totals(problem: PlacementProblem, footprint: Footprint, seed: int) -> Floats:
+    """Bytes that some placement of all layers holds, `[devices]`: limits at which proofs end."""
+    rng = np.random.default_rng(seed)
+    totals = np.zeros(problem.devices)
+    for index in range(problem.layers):
+        found = list(placements(problem, index))
+        totals += held(problem, footprint, index, found[rng.integers(len(found))].shares)
+    return totals
 
 
 def best_within(problem: PlacementProblem, footprint: Footprint, limits: Floats) -> float | None:

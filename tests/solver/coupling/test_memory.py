@@ -20,28 +20,24 @@ from tests.solver.coupling.cases import (
     held,
     make_footprint,
     make_problem,
-    placements,
     problems,
     quickest,
     solution,
-    soon,
+    some_totals,
 )
+from tests.solver.problems import soon
 
 
 def total_s(layers: list[LayerSolution]) -> float:
     return sum(layer.makespan_s for layer in layers)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_what_comes_back_fits_and_obeys_the_rules(data: st.DataObject) -> None:
     problem = data.draw(problems())
     footprint = data.draw(footprints(problem))
-    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    totals = np.zeros(problem.devices)
-    for index in range(problem.layers):
-        found = list(placements(problem, index))
-        totals += held(problem, footprint, index, found[rng.integers(len(found))].shares)
+    totals = some_totals(problem, footprint, data.draw(st.integers(0, 1000)))
     limits = np.maximum(totals, 1).astype(np.int64)
     best_s = best_within(problem, footprint, limits.astype(float))
     assert best_s is not None
@@ -65,7 +61,7 @@ def test_what_comes_back_fits_and_obeys_the_rules(data: st.DataObject) -> None:
 
 def test_it_is_near_the_best_there_is() -> None:
     found, missed, ratios = 0, 0, []
-    for seed in range(20):
+    for seed in range(12):
         types = [(0, 0), (0, 0, 0), (0, 0, 1)][seed % 3]
         problem = make_problem(2, 4, 2, types, seed=seed)
         footprint = make_footprint(problem, seed=seed, retention=["full", "budget"][seed % 2])
@@ -81,7 +77,7 @@ def test_it_is_near_the_best_there_is() -> None:
             continue
         found += 1
         ratios.append(total_s(coupled.layers) / best_s)
-    assert found >= 12
+    assert found >= 7
     assert missed <= 1
     assert np.mean(ratios) < 1.05
 

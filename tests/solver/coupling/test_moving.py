@@ -13,7 +13,8 @@ from solver.coupling.couple import couple
 from solver.coupling.moving import CurrentPlacement, MovingError, current_placement
 from solver.plan import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step
 from solver.problem import PlacementProblem
-from tests.solver.coupling.cases import make_footprint, make_problem, quickest, solution, soon
+from tests.solver.coupling.cases import make_footprint, make_problem, quickest, solution
+from tests.solver.problems import soon
 
 CONTIGUOUS = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
 PAIRED = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])

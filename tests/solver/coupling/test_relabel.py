@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from solver.coupling.relabel import Columns, relabel
 from solver.placement.exact import Deadline
-from tests.solver.coupling.cases import soon
+from tests.solver.problems import soon
 
 
 def make_columns(

@@ -13,8 +13,8 @@ from tests.solver.coupling.cases import (
     footprints,
     make_footprint,
     make_problem,
-    placements,
     problems,
+    some_totals,
 )
 
 
@@ -24,12 +24,7 @@ def test_no_proof_fires_where_something_fits(data: st.DataObject) -> None:
     problem = data.draw(problems())
     footprint = data.draw(footprints(problem))
     # Limits of a placement that there is, a byte less, and somewhat less: near where proofs end.
-    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    totals = np.zeros(problem.devices)
-    for index in range(problem.layers):
-        found = list(placements(problem, index))
-        shares = found[rng.integers(len(found))].shares
-        totals += footprint.held_bytes(index, problem.shares_of_heads(shares))
+    totals = some_totals(problem, footprint, data.draw(st.integers(0, 1000)))
     less = data.draw(st.sampled_from([0.0, 1.0, 0.1 * totals.max(), 0.3 * totals.max()]))
     limits = np.maximum(totals - less, 1).astype(np.int64)
     if best_within(problem, footprint, limits.astype(float)) is not None:

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.coupling.thin import thinned
-from tests.solver.coupling.cases import make_footprint, make_problem, quickest, solution, soon
+from tests.solver.coupling.cases import make_footprint, make_problem, quickest, solution
+from tests.solver.problems import soon
 
 
 def random_shares(seed: int, heads: int, devices: int) -> np.ndarray:

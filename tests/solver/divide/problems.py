@@ -1,13 +1,9 @@
-"""Random divisible layers."""
-
-import time
-from threading import Event
+"""Random divisible layers, and what their shares must be."""
 
 import numpy as np
 from hypothesis import strategies as st
 
-from solver.placement.exact import Deadline
-from solver.problem import LayerProblem
+from solver.problem import LayerProblem, Shares
 
 
 def make_divisible(
@@ -52,8 +48,8 @@ def make_divisible(
 def divisible_layers(
     draw: st.DrawFn, *, max_items: int = 8, max_devices: int = 4, types: int = 2, workloads: int = 2
 ) -> LayerProblem:
-    group_size = draw(st.sampled_from([1, 2, 4]))
-    groups = draw(st.integers(1, max(1, max_items // group_size)))
+    group_size = draw(st.sampled_from([size for size in (1, 2, 4) if size <= max_items]))
+    groups = draw(st.integers(1, max_items // group_size))
     return make_divisible(
         groups * group_size,
         group_size,
@@ -68,6 +64,13 @@ def divisible_layers(
     )
 
 
-def soon(seconds: float = 10) -> Deadline:
-    """A deadline some seconds from now."""
-    return Deadline(time.monotonic() + seconds, Event())
+def reached_s(layer: LayerProblem, shares: Shares) -> float:
+    return layer.objective(layer.loads_of_shares(shares))
+
+
+def check(layer: LayerProblem, shares: Shares) -> None:
+    """Whole heads, nothing negative, no more copies than allowed."""
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-9)
+    assert (shares >= 0).all()
+    if layer.max_copies is not None:
+        assert (shares > 0).sum(axis=1).max() <= layer.max_copies

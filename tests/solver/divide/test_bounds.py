@@ -11,7 +11,8 @@ from solver.divide.bounds import bounds_of_workloads, divided_bound
 from solver.divide.components import Components
 from solver.divide.program import best_shares, relaxed, vertex
 from solver.problem import LayerProblem
-from tests.solver.divide.problems import divisible_layers, make_divisible, soon
+from tests.solver.divide.problems import divisible_layers, make_divisible
+from tests.solver.problems import soon
 
 
 def least_of_all_supports(layer: LayerProblem) -> float:

@@ -13,23 +13,13 @@ from solver.divide.nodes import cross_node_copies, over_nodes
 from solver.divide.retreat import retreat
 from solver.divide.transfers import transfers
 from solver.placement.exact import Deadline
-from solver.problem import LayerProblem, Shares
+from solver.problem import LayerProblem
 from solver.solution import Bound
-from tests.solver.divide.problems import divisible_layers, make_divisible, soon
+from tests.solver.divide.problems import check, divisible_layers, make_divisible, reached_s
+from tests.solver.problems import soon
 
 TOLERANCE = 1e-3
 NOTHING = Bound(0.0, "nothing known")
-
-
-def reached_s(layer: LayerProblem, shares: Shares) -> float:
-    return layer.objective(layer.loads_of_shares(shares))
-
-
-def check(layer: LayerProblem, shares: Shares) -> None:
-    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-9)
-    assert (shares >= 0).all()
-    if layer.max_copies is not None:
-        assert (shares > 0).sum(axis=1).max() <= layer.max_copies
 
 
 def random_whole(layer: LayerProblem, seed: int = 0) -> np.ndarray:

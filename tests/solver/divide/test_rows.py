@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from solver.divide.rows import RowGrid, boundaries, polish_rows, realise, realise_each
 from solver.problem import Shares
 from tests.solver.divide.problems import make_divisible
+from tests.solver.problems import soon
 
 
 def causal_tiles(budget: int, rows: int) -> int:
@@ -94,7 +95,7 @@ def test_polishing_never_loses_and_keeps_a_plan(query_blocks: int, workloads: in
         RowGrid(rng.integers(1, 100, (1, 16)), query_blocks + w, 1, "prefill")
         for w in range(workloads)
     ]
-    polished = polish_rows(layer, shares, grids, 0)
+    polished = polish_rows(layer, shares, grids, 0, soon())
     np.testing.assert_allclose(polished.sum(axis=1), 1, rtol=1e-12)
     assert (polished >= 0).all()
     assert not polished[shares == 0].any()
@@ -109,10 +110,10 @@ def test_polishing_hands_over_a_row_and_a_part() -> None:
     """One head, four equal rows: 3 + 1 becomes 2 + 2, and a dear part is given up."""
     layer = make_divisible(1, 1, 2, charge=0.0, launch=0.0)
     grid = RowGrid(np.array([[1]]), 4, 1, "prefill")
-    assert polish_rows(layer, np.array([[0.75, 0.25]]), [grid], 0).tolist() == [[0.5, 0.5]]
+    assert polish_rows(layer, np.array([[0.75, 0.25]]), [grid], 0, soon()).tolist() == [[0.5, 0.5]]
     dear = make_divisible(2, 1, 2, charge=50.0, launch=0.0)
     shares = np.array([[0.75, 0.25], [0.0, 1.0]])
-    assert polish_rows(dear, shares, [grid_of_two(grid)], 0).tolist() == [[1, 0], [0, 1]]
+    assert polish_rows(dear, shares, [grid_of_two(grid)], 0, soon()).tolist() == [[1, 0], [0, 1]]
 
 
 def grid_of_two(grid: RowGrid) -> RowGrid:

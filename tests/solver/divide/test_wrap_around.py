@@ -8,18 +8,13 @@ from solver.divide.bounds import divided_bound
 from solver.divide.by_components import by_components
 from solver.divide.wrap_around import wrap_around
 from solver.problem import LayerProblem, Shares
-from tests.solver.divide.problems import divisible_layers, make_divisible, soon
-
-
-def reached_s(layer: LayerProblem, shares: Shares) -> float:
-    return layer.objective(layer.loads_of_shares(shares))
+from tests.solver.divide.problems import check as check_shares
+from tests.solver.divide.problems import divisible_layers, make_divisible, reached_s
+from tests.solver.problems import soon
 
 
 def check(layer: LayerProblem, shares: Shares) -> None:
-    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-9)
-    assert (shares >= 0).all()
-    if layer.max_copies is not None:
-        assert (shares > 0).sum(axis=1).max() <= layer.max_copies
+    check_shares(layer, shares)
     assert reached_s(layer, shares) >= divided_bound(layer).seconds
 
 

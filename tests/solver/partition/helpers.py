@@ -1,17 +1,10 @@
-"""What the partition tests share: brute force, and deadlines."""
+"""What the partition tests share: the optimum by trying everything, and counts of jobs."""
 
 import itertools
-import time
-from threading import Event
 
 import numpy as np
 
-from solver.placement.exact import Deadline
 from solver.problem import Ints
-
-
-def soon(seconds: float = 60.0) -> Deadline:
-    return Deadline(time.monotonic() + seconds, Event())
 
 
 def optimum(jobs: list[int], machines: int, counts: list[int] | None = None) -> int:

@@ -15,7 +15,8 @@ from solver.partition.knapsack import knapsack
 from solver.partition.problem import PartitionProblem
 from solver.partition.reachable import ReachableLoads
 from solver.partition.record import Record
-from tests.solver.partition.helpers import equal_counts, ints, optimum, soon
+from tests.solver.partition.helpers import equal_counts, ints, optimum
+from tests.solver.problems import soon
 
 INSTANCES = st.tuples(
     st.lists(st.integers(0, 90), min_size=1, max_size=7), st.integers(1, 4), st.booleans()

@@ -7,7 +7,8 @@ from solver.partition.cp_sat import raise_and_lower
 from solver.partition.greedy import longest_processing_time
 from solver.partition.problem import PartitionProblem
 from solver.partition.record import Record
-from tests.solver.partition.helpers import equal_counts, ints, optimum, soon
+from tests.solver.partition.helpers import equal_counts, ints, optimum
+from tests.solver.problems import soon
 
 
 @pytest.mark.parametrize("counted", [False, True])

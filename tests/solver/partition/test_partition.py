@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from solver.partition.partition import Partition, partition
 from solver.placement.exact import Deadline
-from tests.solver.partition.helpers import equal_counts, ints, optimum, soon
+from tests.solver.partition.helpers import equal_counts, ints, optimum
+from tests.solver.problems import soon
 
 INSTANCES = st.tuples(
     st.lists(st.integers(0, 60), min_size=1, max_size=7), st.integers(1, 4), st.booleans()

@@ -12,7 +12,7 @@ from solver.problem import LayerProblem
 from tests.solver.problems import brute_force, layers, make_layer, soon
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(layers(max_items=6))
 def test_finds_and_proves_the_optimum(layer: LayerProblem) -> None:
     found = enumerated(layer, contiguous(layer), soon())

@@ -1,11 +1,8 @@
 """What the planner makes, under every kind of option, keeps its promises."""
 
-import json
-
 import pytest
 
-from solver.verify import verify
-from tests.solver.profiles import budgets_profile, plan_of
+from tests.solver.profiles import budgets_profile, faults, plan_of
 
 WORKLOADS = [
     {"context_tokens": 8192, "weight": 2},
@@ -31,4 +28,4 @@ REQUESTS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("options", REQUESTS.values(), ids=REQUESTS.keys())
 def test_real_plans_are_accepted(options: dict[str, object]) -> None:
     plan = plan_of(budgets_profile(), time_limit_s=0.3, **options)
-    assert verify(json.loads(plan.model_dump_json())) == []
+    assert faults(plan) == []

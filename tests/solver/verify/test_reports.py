@@ -107,9 +107,20 @@ def test_every_lie_is_found(lie: str) -> None:
     assert any(words in fault for fault in faults), faults
 
 
-def test_a_placement_that_is_kept_forgoes_the_gain() -> None:
-    kept = {**HONEST["moving"], "kept": True, "gain_s": 0.01}
-    assert verify(sealed({**HONEST, "moving": kept})) == []
+def test_a_placement_that_is_kept_moves_and_gains_nothing() -> None:
+    still = {
+        **HONEST["moving"],
+        "kept": True,
+        "bytes": 0,
+        "seconds": 0.0,
+        "current_makespan_s": HONEST["makespan_s"],
+        "gain_s": 0.0,
+    }
+    assert verify(sealed({**HONEST, "moving": still})) == []
+    [fault] = verify(sealed({**HONEST, "moving": {**still, "bytes": 10**9}}))
+    assert "kept, but 1000000000 bytes are moved" in fault
+    [fault] = verify(sealed({**HONEST, "moving": {**still, "gain_s": 123.0}}))
+    assert "gain_s 123.0" in fault
 
 
 def test_budgets_kept_are_those_on_the_device() -> None:
