@@ -220,6 +220,8 @@ def _warnings(draft: Draft, names: list[str]) -> list[str]:
     notes = [note for step in draft.steps for note in step.budgets.warnings]
     for step in draft.steps:
         notes += _rate_warnings(step, names)
+    if draft.request.placement.memory is not None:
+        notes.append("the proven bound does not know of memory: a tight limit shows as a gap")
     return list(dict.fromkeys(notes))
 
 

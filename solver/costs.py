@@ -59,7 +59,8 @@ def placement_problem(
         type_of=np.array([names.index(name) for name in types], dtype=np.int64),
         unit=rules.unit,
         equal_counts=rules.equal_counts,
-        divisible=rules.divisible,
+        # At most one device an item: whole items, with the proofs and searches of whole items.
+        divisible=rules.divisible and rules.max_copies != 1,
         max_copies=rules.max_copies,
     )
 

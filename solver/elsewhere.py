@@ -28,7 +28,7 @@ QUICK_S = 0.5
 
 
 def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -> Elsewhere | None:
-    """This placement's makespan there, and the best quick undivided placement's with its bound.
+    """This placement's makespan there, and what a quick plan made for it reaches, with its bound.
 
     `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says. None
     where the rates cannot cost it.
@@ -50,9 +50,10 @@ def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -
     deadline = Deadline(time.monotonic() + QUICK_S, Event())
     quick = start(layers, "auto", request.tolerance, deadline)
     there = [layer.loads_of_shares(q.shares) for layer, q in zip(layers, quick, strict=True)]
+    here_s = objective_s(request, problem, here)
     return Elsewhere(
         deployment=deployment,
-        makespan_s=objective_s(request, problem, here),
-        replanned_s=objective_s(request, problem, there),
+        makespan_s=here_s,
+        replanned_s=min(here_s, objective_s(request, problem, there)),
         lower_bound_s=float(sum(solution.bound.seconds for solution in quick)),
     )

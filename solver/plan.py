@@ -157,7 +157,7 @@ class Elastic(_Part):
 
 
 class Elsewhere(_Part):
-    """The other deployment: this placement there, and the best quick placement for it."""
+    """The other deployment: this placement there, and at most what one made for it takes."""
 
     deployment: Deployment
     makespan_s: Seconds

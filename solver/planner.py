@@ -20,7 +20,7 @@ from solver.problem import PlacementProblem
 from solver.request import PlanRequest
 from solver.rounding import rounded, undivided
 from solver.scenarios import Known, Scenario, scenarios
-from solver.settle import Settled, settle
+from solver.settle import Settled, coupling, settle
 from solver.solution import LayerSolution, Progress, Solution
 from solver.solve import Search, solve
 from solver.start import start
@@ -55,6 +55,7 @@ def make_plan(
     budgets_by = Deadline(began + BUDGETS_SHARE * request.time_limit_s, stop)
     steps = scenarios(request, [Known(profile, rates), *others], budgets_by)
     problem = _problem(request, steps)
+    bonds = coupling(request, steps, problem, current)
     how = Search(
         method=request.method,
         tolerance=request.tolerance,
@@ -67,7 +68,7 @@ def make_plan(
     )
     solution = solve(problem, how)
     end = Deadline(began + request.time_limit_s, stop)
-    settled = settle(request, steps, problem, solution, current, how, end)
+    settled = settle(request, problem, solution, current, bonds, how, end)
     plan = assemble(_draft(request, steps, problem, settled, end))
     timing = {"solve_s": time.monotonic() - began, "created_at": datetime.now(UTC).isoformat()}
     return plan.identified().model_copy(update=timing)

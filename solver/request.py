@@ -66,7 +66,7 @@ class BudgetOptions(_Options):
         if self.tokens is None and self.policy in sized:
             return f"tokens: policy {self.policy!r} needs the mean tokens per head"
         if self.policy == "elastic" and (self.density is None) == (self.tokens is None):
-            return "density: policy 'elastic' needs either density or tokens, not both"
+            return "density: policy 'elastic' needs density, or tokens instead"
         if self.policy != "elastic" and (self.density is not None or self.contexts is not None):
             return f"density: density and contexts are for policy 'elastic', not {self.policy!r}"
         return None
@@ -164,11 +164,11 @@ class PlanRequest(_Options):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.gpus is None) == (self.devices is None):
-            raise ValueError("gpus: give either gpus (with device_type) or devices, not both")
+            raise ValueError("gpus: give gpus (with device_type), or devices instead")
         if sum(group.count for group in self.devices or []) > MAX_DEVICES:
             raise ValueError(f"devices: more than {MAX_DEVICES} devices")
         if (self.context_tokens is None) == (self.workloads is None):
-            raise ValueError("context_tokens: give either context_tokens or workloads, not both")
+            raise ValueError("context_tokens: give context_tokens, or workloads instead")
         longest = max(workload.context_tokens for workload in self.steps)
         if self.budget.tokens is not None and self.budget.tokens > longest:
             raise ValueError(

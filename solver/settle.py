@@ -8,6 +8,7 @@ import numpy as np
 from solver.coupling.bytes import Footprint, device_limits
 from solver.coupling.couple import Coupled, couple
 from solver.coupling.moving import CurrentPlacement, current_placement
+from solver.coupling.shortage import check_memory
 from solver.figures import objective_s
 from solver.placement.exact import Deadline
 from solver.plan import Memory, Moving, Plan
@@ -35,12 +36,37 @@ class Settled:
     moving: Callable[[float], Moving | None]
 
 
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """What the layers share: bytes and limits [devices], and where the deployment is now."""
+
+    footprint: Footprint
+    limits: Ints | None
+    current: CurrentPlacement | None
+
+
+def coupling(
+    request: PlanRequest, steps: Sequence[Scenario], problem: PlacementProblem, current: Plan | None
+) -> Coupling | None:
+    """What couples the layers, or None; raises where it is plain that nothing can fit."""
+    options = request.placement.memory
+    if options is None and current is None:
+        return None
+    footprint = _footprint(request, steps, options or MemoryOptions())
+    limits = None
+    if options is not None:
+        limits = device_limits(request.device_types, options.reserved_share, options.limit_bytes)
+        check_memory(problem, footprint, limits)
+    held = None if current is None else _held(request, steps, current)
+    return Coupling(footprint, limits, held)
+
+
 def settle(
     request: PlanRequest,
-    steps: Sequence[Scenario],
     problem: PlacementProblem,
     solution: Solution,
     current: Plan | None,
+    bonds: Coupling | None,
     how: Search,
     deadline: Deadline,
 ) -> Settled:
@@ -48,26 +74,21 @@ def settle(
 
     Raises the memory's and the current plan's own errors (`solver.coupling`).
     """
-    options = request.placement.memory
-    if options is None and current is None:
+    if bonds is None:
         return Settled(solution, lambda _: None, lambda _: None)
-    footprint = _footprint(request, steps, options or MemoryOptions())
-    limits = None
-    if options is not None:
-        limits = device_limits(request.device_types, options.reserved_share, options.limit_bytes)
     quietly = replace(how, on_progress=None)
     coupled = couple(
         problem.weighing(solution.multipliers),
         solution.layers,
         lambda priced: solve_layers(priced, quietly, deadline.within(AGAIN * how.time_limit_s)),
-        footprint,
-        limits,
-        None if current is None else _held(request, steps, current),
+        bonds.footprint,
+        bonds.limits,
+        bonds.current,
         deadline,
     )
     return Settled(
         replace(solution, layers=coupled.layers),
-        lambda shares: _memory(footprint, limits, shares),
+        lambda shares: _memory(bonds.footprint, bonds.limits, shares),
         lambda makespan_s: _moving(request, problem, current, coupled, makespan_s),
     )
 

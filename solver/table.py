@@ -75,7 +75,7 @@ def plan_table(plan: Plan) -> Table:
         "bubble": percent(plan.bubble_ratio),
         "imbalance": imbalance,
         "K/V copies": f"{sum(plan.kv_copies)} over {len(plan.layers)} layers",
-        "K/V bytes": f"{min(plan.kv_bytes):,} to {max(plan.kv_bytes):,} a device",
+        "K/V, all keys": f"{min(plan.kv_bytes):,} to {max(plan.kv_bytes):,} bytes a device",
         "stock engine": f"{stock}: {plan.stock_reason}",
     }
     rows |= _extras(plan)
@@ -90,6 +90,11 @@ def _objective(plan: Plan) -> str:
     return "worst makespan" if plan.rules.objective == "worst" else "mean makespan"
 
 
+def _weight(plan: Plan) -> str:
+    """Under the worst case the weights are those that prove the bound, not the request's."""
+    return "multiplier" if plan.rules.objective == "worst" else "weight"
+
+
 def _extras(plan: Plan) -> dict[str, str]:
     """What only some plans have."""
     rows = {}
@@ -98,7 +103,7 @@ def _extras(plan: Plan) -> dict[str, str]:
     for other in plan.other_workloads:
         step = other.workload
         rows[f"{step.phase}, {step.batch_size} x {step.context_tokens:,}"] = (
-            f"{milliseconds(other.makespan_s)} ms, weight {other.weight:.3f}"
+            f"{milliseconds(other.makespan_s)} ms, {_weight(plan)} {other.weight:.3f}"
         )
     if plan.nodes is not None:
         nodes = plan.nodes

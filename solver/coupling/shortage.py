@@ -85,15 +85,31 @@ def _total(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Sho
         available,
         list(range(problem.devices)),
         f"each KV group once takes {kv} bytes of K/V and {weights} of weights",
-        f"at least {-(-missing // int(limits.max()))} more devices",
+        _more_devices(problem, footprint, limits, missing),
     )
 
 
-def _units(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Shortage | None:
+def _more_devices(
+    problem: PlacementProblem, footprint: Footprint, limits: Ints, missing: int
+) -> str:
+    """How many more of the largest devices the bytes would take, in whole groups."""
+    unit, most = _whole_units(problem, footprint)[-1], int(limits.max())
+    if unit > most:
+        return f"devices that may hold {unit} bytes"
+    return f"at least {-(-missing // (most // unit * unit))} more devices"
+
+
+def _whole_units(problem: PlacementProblem, footprint: Footprint) -> list[int]:
+    """Bytes of what stays together of every KV group, the smallest first."""
     # With whole groups as items all of a group stays together; else its hungriest head with it.
     beside = 0 if problem.unit == "kv_group" else footprint.architecture.group_size - 1
-    sizes = np.sort((footprint.group_bytes - beside * footprint.projection_bytes).ravel())
-    units = np.unique(sizes).astype(np.int64)
+    bytes_ = footprint.group_bytes - beside * footprint.projection_bytes
+    return [int(n) for n in np.sort(bytes_.ravel())]
+
+
+def _units(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Shortage | None:
+    sizes = np.array(_whole_units(problem, footprint), dtype=np.int64)
+    units = np.unique(sizes)
     counts = len(sizes) - np.searchsorted(sizes, units)
     rooms = np.array([int((limits // unit).sum()) for unit in units])
     worst = int(((counts - rooms) * units).argmax())

@@ -13,8 +13,8 @@ BASE = {"profile": "x", "gpus": 4, "context_tokens": 1024}
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"workloads": [{"context_tokens": 64}]}, "either context_tokens or workloads"),
-        ({"context_tokens": None}, "either context_tokens or workloads"),
+        ({"workloads": [{"context_tokens": 64}]}, "context_tokens, or workloads instead"),
+        ({"context_tokens": None}, "context_tokens, or workloads instead"),
         ({"context_tokens": None, "workloads": []}, "workloads"),
         ({"context_tokens": None, "workloads": [{"context_tokens": 0}]}, "workloads.0"),
         (

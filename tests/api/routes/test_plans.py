@@ -71,7 +71,7 @@ def test_a_profile_can_be_named(world: World) -> None:
         ({"gpus": 0}, "gpus", "greater than or equal to 1"),
         ({"gpus": -2}, "gpus", "greater than or equal to 1"),
         ({"gpus": 10**9}, "gpus", "4096"),
-        ({"gpus": ...}, "gpus", "either gpus"),
+        ({"gpus": ...}, "gpus", "give gpus"),
         ({"device_type": "tpu"}, "device_type", "h200"),
         ({"gpus": ..., "devices": [{"type": "tpu"}]}, "devices", "h200"),
         ({"gpus": ..., "devices": []}, "devices", "at least 1"),

@@ -153,7 +153,7 @@ def test_moving_from_a_plan_is_planned_again_with_it(world: World) -> None:
         (_steps(None, "../../etc/passwd"), "workloads.1.profile", "unknown profile"),
         (_steps(_other(heads=4)), "workloads.0.profile", "architecture"),
         (_steps(None, device_type="tpu"), "device_type", "h200"),
-        ({"workloads": [{"context_tokens": 64}]}, "context_tokens", "either"),
+        ({"workloads": [{"context_tokens": 64}]}, "context_tokens", "instead"),
         ({"context_tokens": ..., "workloads": []}, "workloads", "at least 1"),
         (_steps({"name": "x"}), "workloads.0.profile.source", "required"),
         ({"placement": {"max_copies": 2}}, "placement.max_copies", "divisible"),

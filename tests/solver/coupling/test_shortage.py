@@ -1,6 +1,7 @@
 """Shortages are proofs: none where trying everything finds room."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_what_would_help_does() -> None:
     with pytest.raises(MemoryShortageError) as error:
         check_memory(problem, footprint, limits)
     message = str(error.value)
-    assert "at least 6 more devices" in message
+    assert "devices that may hold 1024 bytes" in message
     assert 'kv_retention "budget"' in message
     batch = re.search(r"batch_size of at most (\d+)", message)
     context = re.search(r"context_tokens of at most (\d+)", message)
@@ -97,6 +98,19 @@ def test_what_would_help_does() -> None:
     assert shortage(problem, make_footprint(problem, batch_size=int(batch[1]) + 1), limits)
     fits = make_footprint(problem, batch_size=8, context_tokens=int(context[1]))
     assert shortage(problem, fits, limits) is None
+
+
+def test_as_many_devices_as_are_wanted_are_enough() -> None:
+    problem = make_problem(2)
+    footprint = make_footprint(problem, batch_size=8)
+    limit = 1500  # a group of 1,024 bytes fits, a second one does not
+    with pytest.raises(MemoryShortageError) as error:
+        check_memory(problem, footprint, np.full(2, limit))
+    wanted = re.search(r"at least (\d+) more devices", str(error.value))
+    assert wanted is not None
+    types = np.zeros(2 + int(wanted[1]), dtype=np.int64)
+    larger = replace(problem, type_of=types)
+    assert shortage(larger, footprint, np.full(len(types), limit)) is None
 
 
 def test_nothing_wraps_around_at_absurd_sizes() -> None:
