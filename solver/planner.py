@@ -30,6 +30,7 @@ __all__ = ["Known", "make_plan"]
 QUICK_S = 0.1
 MEMORY_SHARE = 0.4
 NODES_SHARE = 0.15
+FILL_SHARE = 0.15
 BUDGETS_SHARE = 0.3
 """Of the time limit that budget policies may search for."""
 
@@ -75,9 +76,13 @@ def make_plan(
 
 
 def _solving_s(request: PlanRequest) -> float:
-    """Seconds for the search: memory, and a node's own plan, need some of the limit after it."""
+    """Seconds for the search: memory, a node's own plan and filling need some of the limit too."""
     rules = request.placement
-    later = (rules.memory is not None) * MEMORY_SHARE + (rules.node_size is not None) * NODES_SHARE
+    later = (
+        (rules.memory is not None) * MEMORY_SHARE
+        + (rules.node_size is not None) * NODES_SHARE
+        + request.budget.fill * FILL_SHARE
+    )
     return (1 - later) * request.time_limit_s
 
 
