@@ -1,6 +1,6 @@
 """Placements side by side on the heads of real models: predicted seconds on H200 devices.
 
-    python benchmarks/placement.py [--profiles NAME,...] [--gpus 2,4,8,16] [--time-limit 3] [--json]
+    python benchmarks/placement.py [--profiles NAME,...] [--gpus 2,4,8,16] [--time-limit 10] [--json]
 
 Stock contiguous placement, xDiT's snake, EPLB's packing, the best of prtpy's heuristics (where
 prtpy is installed: pip install prtpy), the paper's greedy, our equal counts, our free counts and
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/heads"))
     parser.add_argument("--profiles", help="parts of names, comma-separated; all unless given")
     parser.add_argument("--gpus", default="2,4,8,16")
-    parser.add_argument("--time-limit", type=float, default=3.0, help="seconds per searched plan")
+    parser.add_argument("--time-limit", type=float, default=10.0, help="seconds per searched plan")
     arguments = report.arguments(parser)
     names = arguments.profiles.split(",") if arguments.profiles else None
     gpus = [int(part) for part in arguments.gpus.split(",")]

@@ -20,6 +20,9 @@ Outcome = Literal["optimal", "feasible", "nothing"]
 CBC_SAFETY = 1 - 1e-6
 """CBC accepts variables this far from feasible; its bounds are lowered by as much."""
 
+OVERRUN_S = 0.1
+"""CBC looks at its clock now and then only: where it has missed the end by this, it is killed."""
+
 LEAST_TIME_S = 0.05
 """CBC needs this long to read a layer's program; with less it is not started."""
 
@@ -38,7 +41,7 @@ def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
     with (
         quiet(),
         TemporaryDirectory(prefix="hplb-cbc-") as folder,
-        stopping(deadline.cancelled, partial(_kill_cbc, folder)),
+        stopping(deadline.cancelled, partial(_kill_cbc, folder), deadline.at + OVERRUN_S),
     ):
         cbc = pulp.PULP_CBC_CMD(
             msg=False, timeLimit=deadline.left_s, gapRel=gap, warmStart=True, threads=1

@@ -1,5 +1,6 @@
 """What the exact searches share: answers, deadlines, and devices in an order without symmetry."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,8 +61,12 @@ class Effort:
 
 
 @contextmanager
-def stopping(cancelled: Event, stop: Callable[[], None]) -> Iterator[None]:
+def stopping(
+    cancelled: Event, stop: Callable[[], None], latest: float = math.inf
+) -> Iterator[None]:
     """Call `stop` within 20 ms of `cancelled`, again and again until the search has ended.
+
+    Also past `latest`, of the monotonic clock, for a search that overlooks its own limit.
 
     Both searches leave the GIL to the watcher: one computes in C++, the other in a process.
     """
@@ -69,7 +74,7 @@ def stopping(cancelled: Event, stop: Callable[[], None]) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(0.02):
-            if cancelled.is_set():
+            if cancelled.is_set() or time.monotonic() > latest:
                 stop()
 
     watcher = Thread(target=watch, daemon=True)
