@@ -1,6 +1,6 @@
 """Placements side by side on the heads of real models: predicted seconds on H200 devices.
 
-    python benchmarks/placement.py [--profiles NAME,...] [--gpus 2,4,8,16] [--time-limit 10] [--json]
+    python benchmarks/placement.py [--profiles NAME,...] [--gpus 2,4,8,16] [--time-limit 10]
 
 Stock contiguous placement, xDiT's snake, EPLB's packing, the best of prtpy's heuristics (where
 prtpy is installed: pip install prtpy), the paper's greedy, our equal counts, our free counts and
