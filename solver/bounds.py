@@ -7,13 +7,18 @@ the mean of the fastest. Several workloads: the weighted sum of their own bounds
 the means alone hold for divided items, which have bounds of their own (`solver.divide.bounds`).
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from solver.problem import LayerProblem
+from solver.problem import Floats, LayerProblem
 from solver.solution import Bound
 
 SAFETY = 1 - 1e-9
 """A bound that comes out of floating-point search is lowered by this much to stay a bound."""
+
+STEPS = 50
+"""Halvings of an interval: to 1e-15 of its width."""
 
 
 def quick_bound(layer: LayerProblem) -> Bound:
@@ -27,7 +32,11 @@ def lower_bound(layer: LayerProblem) -> Bound:
 
 
 def _best(layer: LayerProblem, *, copies: bool) -> Bound:
-    each = [_of_one(layer.of_workload(w), copies) for w in range(layer.workloads)]
+    return weighted(layer, [_of_one(layer.of_workload(w), copies) for w in range(layer.workloads)])
+
+
+def weighted(layer: LayerProblem, each: Sequence[Bound]) -> Bound:
+    """The weighted sum of what bounds every workload's makespan alone."""
     if layer.workloads == 1:
         return each[0]
     proofs = ", ".join(dict.fromkeys(bound.proof for bound in each))
@@ -37,16 +46,16 @@ def _best(layer: LayerProblem, *, copies: bool) -> Bound:
 
 def _of_one(layer: LayerProblem, copies: bool) -> Bound:
     if layer.divisible:
-        return _mean(layer) if layer.identical else _fastest_devices(layer)
+        return mean_load(layer) if layer.identical else fastest_devices(layer)
     bounds = [_largest(layer)]
     if layer.identical:
-        bounds += [_mean(layer), _pigeonhole(layer)]
+        bounds += [mean_load(layer), _pigeonhole(layer)]
         if copies and not layer.single_groups and layer.group_s.any():
-            bounds.append(_copies(layer))
+            bounds.append(forced_copies(layer, bounds))
         if layer.equal_counts:
             bounds.append(_counts(layer))
     else:
-        bounds.append(_fastest_devices(layer))
+        bounds.append(fastest_devices(layer))
     return max(bounds, key=lambda bound: bound.seconds)
 
 
@@ -56,7 +65,7 @@ def _largest(layer: LayerProblem) -> Bound:
     return Bound(float(alone.min(axis=1).max()), "largest item")
 
 
-def _mean(layer: LayerProblem) -> Bound:
+def mean_load(layer: LayerProblem) -> Bound:
     """All items and one charge a group, spread evenly."""
     total = layer.item_s[0, :, 0].sum() + layer.group_s[0, np.unique(layer.group_of), 0].sum()
     return Bound(float(layer.launch_s[0, 0] + SAFETY * total / layer.devices), "mean load")
@@ -85,32 +94,6 @@ def _pigeonhole(layer: LayerProblem) -> Bound:
     return Bound(float(SAFETY * (base + best)), "pigeonhole")
 
 
-def _copies(layer: LayerProblem) -> Bound:
-    """The mean load, when no device may hold more of a group than the makespan allows.
-
-    In a makespan T a device has room for T - launch - charge of a group, so that the group needs
-    at least work / that many devices, and pays its charge on each. The least T at which all of
-    this fits on G devices is found by bisection; the infeasible end is the bound.
-    """
-    charge = layer.group_s[0, :, 0]
-    work = layer.members @ layer.item_s[0, :, 0]
-    charge, work = charge[work > 0], work[work > 0]
-
-    def fits(busy: float) -> bool:
-        room = busy - charge
-        if (room <= 0).any():
-            return False
-        devices = np.maximum(np.ceil(work / room - 1e-9), 1)
-        return bool((work + devices * charge).sum() <= layer.devices * busy)
-
-    low, high = 0.0, float((work + layer.devices * charge).sum())
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    launch_s = float(layer.launch_s[0, 0])
-    return Bound(launch_s + SAFETY * low, "mean load with the copies it forces")
-
-
 def _counts(layer: LayerProblem) -> Bound:
     """The device with the largest item holds at least so many more, the smallest there are."""
     ascending = np.sort(layer.item_s[0, :, 0])
@@ -119,9 +102,56 @@ def _counts(layer: LayerProblem) -> Bound:
     return Bound(float(layer.launch_s[0, 0] + SAFETY * total), "largest item among equal counts")
 
 
-def _fastest_devices(layer: LayerProblem) -> Bound:
+def fastest_devices(layer: LayerProblem) -> Bound:
     """Every item and one charge a group where they take least, spread evenly."""
     charges = layer.group_s[0, np.unique(layer.group_of)].min(axis=1).sum()
     total = layer.item_s[0].min(axis=1).sum() + charges
     launch_s = layer.launch_s[0].min()
     return Bound(float(launch_s + SAFETY * total / layer.devices), "mean of fastest devices")
+
+
+def forced_copies(layer: LayerProblem, known: Sequence[Bound]) -> Bound:
+    """The mean load, when no device may hold more of a group or an item than the makespan allows.
+
+    Of a makespan T a device has T - launch - charges for an item or its group, so that these need
+    at least work / that many devices and pay their charges on each. The least T at which all of it
+    fits on G devices is found by bisection; the infeasible end is the bound.
+    """
+    launch = float(layer.launch_s[0, 0])
+    present = np.unique(layer.group_of)
+    charge = layer.group_s[0, present, 0]
+    item_s, part_s = layer.item_s[0, :, 0], layer.part_s[0, :, 0]
+    group_work = layer.members[present] @ item_s
+    item_charge = layer.group_s[0, layer.group_of, 0] + part_s
+    group_index = np.searchsorted(present, layer.group_of)
+
+    def fits(level: float) -> bool:
+        busy = level - launch
+        group_room, item_room = busy - charge, busy - item_charge
+        if (group_room <= 0).any() or (item_room <= 0).any():
+            return False
+        pieces = np.maximum(_whole_number(item_s - part_s, item_room), 1)
+        devices = np.maximum(_whole_number(group_work, group_room), 1)
+        np.maximum.at(devices, group_index, pieces)
+        work = group_work.sum() + ((pieces - 1) * part_s).sum() + (devices * charge).sum()
+        return bool(work <= layer.devices * busy)
+
+    low = max(bound.seconds for bound in known)
+    high = launch + float((group_work + layer.devices * charge).sum() + (item_s + part_s).sum())
+    return Bound(SAFETY * least_level(fits, low, high), "mean load with the copies it forces")
+
+
+def _whole_number(work: Floats, room: Floats) -> Floats:
+    return np.asarray(np.ceil(work / room - 1e-9), dtype=np.float64)
+
+
+def least_level(fits: Callable[[float], bool], low: float, high: float) -> float:
+    """The largest level known not to fit, or `low` where that one fits."""
+    if fits(low):
+        return low
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+        if high - low <= 1e-12 * high:
+            break
+    return low

@@ -12,7 +12,7 @@ from math import inf
 from solver.divide.nodes import over_nodes
 from solver.divide.wrap_around import wrap_around
 from solver.placement.exact import Deadline
-from solver.problem import Assignment, LayerProblem
+from solver.problem import LayerProblem
 from solver.refine import descended, proved
 from solver.search import LAST_SHARES, Board, Step, Tell, search
 from solver.solution import LayerSolution
@@ -34,27 +34,26 @@ def divide_layers(
 
     The wrap-around comes first, milliseconds a layer and hardly later than the deadline.
     """
-    wholes: dict[int, Assignment] = {i: known.assignment for i, known in board.solved.items()}
     wrap_by = Deadline(max(deadline.at, time.monotonic() + WRAPS_S), deadline.cancelled)
     for index, layer in layers.items():
+        quick = board.solved[index]
+        board.improve(index, replace(quick, whole=quick.assignment))
         if layer.identical:
-            board.improve(index, _wrapped(layer, board.solved[index], node_size, wrap_by))
-    index_of = {id(layer): index for index, layer in layers.items()}
+            board.improve(index, _wrapped(layer, quick, node_size, wrap_by))
 
     def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
         from solver.divide.divide import divide
 
-        whole = wholes[index_of[id(layer)]]
-        return divide(layer, whole, known.bound, board.tolerance, until, node_size)
+        assert known.whole is not None  # set above
+        return divide(layer, known.whole, known.bound, board.tolerance, until, node_size)
 
     def improve_whole(
-        layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell
+        layer: LayerProblem, known: LayerSolution, until: Deadline, tell: Tell
     ) -> LayerSolution:
-        index = index_of[id(layer)]
-        start = replace(known, shares=layer.whole(wholes[index]), makespan_s=inf)
-        better = descended(layer, start, until, _)
-        wholes[index] = better.assignment
-        return better
+        assert known.whole is not None  # set above
+        start = replace(known, shares=layer.whole(known.whole), makespan_s=inf)
+        better = descended(layer, start, until, tell)
+        return replace(better, whole=better.assignment)
 
     def prove(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
         return proved(layer, known, board.tolerance, until)
@@ -64,8 +63,6 @@ def divide_layers(
     if node_size is not None:
         steps = [steps[0], steps[-1]]
     search(layers, board, steps, deadline, workers, by_clock=by_clock)
-    for index, found in board.solved.items():
-        board.solved[index] = replace(found, whole=wholes[index])
 
 
 def _wrapped(

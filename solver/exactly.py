@@ -1,13 +1,14 @@
 """The exact searches of one layer, each started from the best known and judged on true costs."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from solver.better import bounded, searched, taking
-from solver.placement.exact import Deadline, Effort
-from solver.problem import LayerProblem
+from solver.placement.exact import Deadline, Effort, Found
+from solver.problem import Assignment, LayerProblem
 from solver.request import Method
 from solver.search import Tell
 from solver.solution import LayerSolution
@@ -61,14 +62,32 @@ def by_covering(
         return known
     from solver.placement.alike import alike
 
-    found = alike(
-        layer,
-        known.assignment,
-        known.bound.seconds,
-        tolerance,
-        deadline,
-        effort,
-        lambda assignment: tell(taking(layer, known, assignment)),
+    return _asked(alike, layer, known, tolerance, deadline, effort, tell)
+
+
+Program = Callable[
+    [LayerProblem, Assignment, float, float, Deadline, Effort, Callable[[Assignment], None]],
+    Found | None,
+]
+"""Gets layer, start, bound, tolerance, deadline, effort, and whom to give better placements."""
+
+
+def _asked(
+    program: Program,
+    layer: LayerProblem,
+    known: LayerSolution,
+    tolerance: float,
+    deadline: Deadline,
+    effort: Effort,
+    tell: Tell,
+) -> LayerSolution | None:
+    """What a program makes of the best known; None where it declines the layer."""
+
+    def on_found(assignment: Assignment) -> None:
+        tell(taking(layer, known, assignment))
+
+    found = program(
+        layer, known.assignment, known.bound.seconds, tolerance, deadline, effort, on_found
     )
     if found is None:
         return None
@@ -113,16 +132,7 @@ def _by_cp_sat(
         return known
     from solver.placement.cp_sat import cp_sat
 
-    found = cp_sat(
-        layer,
-        known.assignment,
-        known.bound.seconds,
-        tolerance,
-        deadline,
-        effort,
-        lambda assignment: tell(taking(layer, known, assignment)),
-    )
-    return searched(layer, known, found.assignment, found.lower_bound_s, found.proof)
+    return _asked(cp_sat, layer, known, tolerance, deadline, effort, tell) or known
 
 
 def _by_ilp(

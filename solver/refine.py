@@ -4,7 +4,6 @@ Each returns a solution at least as good: the placement re-evaluated on the true
 bound whichever proof is better.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +15,13 @@ from solver.placement.contiguous import contiguous
 from solver.placement.enumeration import enumerated
 from solver.placement.exact import Deadline, Effort
 from solver.placement.exchange import exchange
-from solver.placement.greedy import charged, greedy
+from solver.placement.greedy import greedy
 from solver.placement.resplit import resplit_pairs
-from solver.placement.snake import snake
-from solver.problem import Assignment, LayerProblem
+from solver.problem import LayerProblem
 from solver.request import Method
 from solver.search import LAST_SHARES, Step, Tell
 from solver.solution import LayerSolution
-from solver.start import additive
+from solver.start import additive, other_starts
 
 RESPLIT_S = 0.05
 """Seconds of dividing pairs of devices anew: what it does not find then, coverings find sooner."""
@@ -70,17 +68,11 @@ def descended(
     best = bounded(known, bound.seconds, bound.proof)
     if additive(layer):
         return best
-    starts = sorted((s for s in _starts(layer) if layer.allows(s)), key=layer.makespan)
-    for start in [known.assignment, *starts[:DESCENTS]]:
+    starts = [contiguous(layer), greedy(layer), *other_starts(layer)]
+    obeying = sorted((s for s in starts if layer.allows(s)), key=layer.makespan)
+    for start in [known.assignment, *obeying[:DESCENTS]]:
         best = taking(layer, best, exchange(layer, start, deadline))
     return best
-
-
-def _starts(layer: LayerProblem) -> Iterator[Assignment]:
-    yield from (contiguous(layer), greedy(layer), charged(layer))
-    if not layer.single_groups:
-        by_group = layer.by_group()
-        yield from (heuristic(by_group)[layer.group_of] for heuristic in (greedy, snake))
 
 
 def counted(

@@ -54,8 +54,9 @@ class Board:
         with self.lock:
             known = self.solved[index]
             better = solution if solution.makespan_s <= known.makespan_s else known
+            whole = known.whole if solution.whole is None else solution.whole
             bound = max(known.bound, solution.bound, key=lambda b: b.seconds)
-            self.solved[index] = replace(better, bound=bound)
+            self.solved[index] = replace(better, bound=bound, whole=whole)
             gained = better.makespan_s < known.makespan_s or bound.seconds > known.bound.seconds
             if gained and self.on_progress is not None:
                 self.on_progress(self.progress())

@@ -42,7 +42,7 @@ def start(
     if within(plain, tolerance):
         return plain
     tried = [
-        _solution(layer, [known.assignment, *_others(layer)], known.bound)
+        _solution(layer, [known.assignment, *other_starts(layer)], known.bound)
         for layer, known in zip(layers, plain, strict=True)
     ]
     return _descended(layers, tried, deadline) if additive(layers[0]) else tried
@@ -60,8 +60,8 @@ def additive(layer: LayerProblem) -> bool:
     return layer.workloads == 1 and (layer.single_groups or not layer.group_s.any())
 
 
-def _others(layer: LayerProblem) -> list[Assignment]:
-    """The remaining starts, whole KV groups among them."""
+def other_starts(layer: LayerProblem) -> list[Assignment]:
+    """What there is beside contiguous and greedy, whole KV groups among it."""
     starts = [snake(layer), greedy_equal(layer), charged(layer)]
     if not layer.single_groups:
         by_group = layer.by_group()

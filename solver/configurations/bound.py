@@ -10,6 +10,7 @@ not refuted, drawn towards the best so far (Wentges 1997).
 
 import numpy as np
 
+from solver.bounds import SAFETY
 from solver.configurations.devices import Kind, affordable_levels, fill, kinds_of
 from solver.configurations.filling import Filling, OutOfTimeError
 from solver.configurations.grid import Grid, alike, make_grid
@@ -17,8 +18,6 @@ from solver.configurations.master import Master
 from solver.placement.exact import Deadline
 from solver.problem import Floats, Ints
 
-SAFETY = 1 - 1e-9
-"""Bounds are lowered, and devices' worth raised, by this much: sums of floats stay proofs."""
 SMOOTHING = 0.5
 """Weight of the multipliers that proved most so far."""
 COLUMNS = 10

@@ -6,24 +6,24 @@ that outgrows a device pays its charges on several. Any devices: the largest ite
 bounds. Unlike devices: the linear relaxation (`solver.divide.program`).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
+from solver.bounds import (
+    SAFETY,
+    fastest_devices,
+    forced_copies,
+    least_level,
+    mean_load,
+    weighted,
+)
 from solver.divide.components import Components, applies
 from solver.divide.program import relaxed
 from solver.placement.exact import Deadline
-from solver.problem import Floats, LayerProblem
+from solver.problem import LayerProblem
 from solver.solution import Bound
-
-SAFETY = 1 - 1e-9
-"""A bound that comes out of floating-point search is lowered by this much to stay a bound."""
 
 RELAXED_PAIRS = 1024
 """Pairs of item and device up to which the linear relaxation is solved: some tens of ms."""
-
-STEPS = 50
-"""Halvings of an interval: to 1e-15 of its width."""
 
 
 def divided_bound(layer: LayerProblem, deadline: Deadline | None = None) -> Bound:
@@ -33,7 +33,7 @@ def divided_bound(layer: LayerProblem, deadline: Deadline | None = None) -> Boun
 
 def combined(layer: LayerProblem, each: list[Bound], deadline: Deadline | None = None) -> Bound:
     """The best bound, given those of `bounds_of_workloads`."""
-    bound = _weighted(layer, each)
+    bound = weighted(layer, each)
     if deadline is None or layer.identical or deadline.left_s <= 0:
         return bound
     if layer.workloads * layer.items * layer.devices > RELAXED_PAIRS:
@@ -47,25 +47,17 @@ def bounds_of_workloads(layer: LayerProblem) -> list[Bound]:
     return [_of_one(layer.of_workload(w)) for w in range(layer.workloads)]
 
 
-def _weighted(layer: LayerProblem, each: list[Bound]) -> Bound:
-    if layer.workloads == 1:
-        return each[0]
-    proofs = ", ".join(dict.fromkeys(bound.proof for bound in each))
-    seconds = float(layer.weights @ [bound.seconds for bound in each])
-    return Bound(SAFETY * seconds, f"weighted sum of {proofs}")
-
-
 def _of_one(layer: LayerProblem) -> Bound:
     bounds = [_largest(layer)]
     if layer.identical:
-        bounds.append(_mean(layer))
+        bounds.append(mean_load(layer))
         charged = layer.group_s.any() or layer.part_s.any()
         if charged and (layer.max_copies is None or layer.max_copies > 1):
-            bounds.append(_forced_copies(layer, bounds))
+            bounds.append(forced_copies(layer, bounds))
             if applies(layer):
                 bounds.append(_components(layer, bounds))
     else:
-        bounds.append(_fastest_devices(layer))
+        bounds.append(fastest_devices(layer))
     return max(bounds, key=lambda bound: bound.seconds)
 
 
@@ -87,72 +79,11 @@ def _largest(layer: LayerProblem) -> Bound:
         best = np.partition(done, layer.devices - copies, axis=1)[:, layer.devices - copies :]
         return bool((best.sum(axis=1) >= 1 - 1e-12).all())
 
-    seconds = _least(fits, 0.0, float(alone.max()))
+    seconds = least_level(fits, 0.0, float(alone.max()))
     return Bound(SAFETY * seconds, f"largest item on {copies} devices")
-
-
-def _mean(layer: LayerProblem) -> Bound:
-    """All items and one charge a group, spread evenly."""
-    total = layer.item_s[0, :, 0].sum() + layer.group_s[0, np.unique(layer.group_of), 0].sum()
-    return Bound(SAFETY * float(layer.launch_s[0, 0] + total / layer.devices), "mean load")
-
-
-def _forced_copies(layer: LayerProblem, known: list[Bound]) -> Bound:
-    """The mean load, when no device may hold more of a group or an item than the makespan allows.
-
-    Of a makespan T a device has T - launch - charges for an item or its group, so that these need
-    at least work / that many devices and pay their charges on each. The least T at which all of it
-    fits on G devices is found by bisection; the infeasible end is the bound.
-    """
-    launch = float(layer.launch_s[0, 0])
-    present = np.unique(layer.group_of)
-    charge = layer.group_s[0, present, 0]
-    item_s, part_s = layer.item_s[0, :, 0], layer.part_s[0, :, 0]
-    group_work = layer.members[present] @ item_s
-    item_charge = layer.group_s[0, layer.group_of, 0] + part_s
-    group_index = np.searchsorted(present, layer.group_of)
-
-    def fits(level: float) -> bool:
-        busy = level - launch
-        group_room, item_room = busy - charge, busy - item_charge
-        if (group_room <= 0).any() or (item_room <= 0).any():
-            return False
-        pieces = np.maximum(_whole_number(item_s - part_s, item_room), 1)
-        devices = np.maximum(_whole_number(group_work, group_room), 1)
-        np.maximum.at(devices, group_index, pieces)
-        work = group_work.sum() + ((pieces - 1) * part_s).sum() + (devices * charge).sum()
-        return bool(work <= layer.devices * busy)
-
-    low = max(bound.seconds for bound in known)
-    high = launch + float((group_work + layer.devices * charge).sum() + (item_s + part_s).sum())
-    return Bound(SAFETY * _least(fits, low, high), "mean load with the copies it forces")
 
 
 def _components(layer: LayerProblem, known: list[Bound]) -> Bound:
     """The best way to gather groups into components, each at the mean of its own devices."""
     low, _ = Components(layer).least_s(max(bound.seconds for bound in known))
     return Bound(SAFETY * low, "mean loads of components")
-
-
-def _whole_number(work: Floats, room: Floats) -> Floats:
-    return np.asarray(np.ceil(work / room - 1e-9), dtype=np.float64)
-
-
-def _fastest_devices(layer: LayerProblem) -> Bound:
-    """Every item and one charge a group where they take least, spread evenly."""
-    charges = layer.group_s[0, np.unique(layer.group_of)].min(axis=1).sum()
-    total = layer.item_s[0].min(axis=1).sum() + charges
-    launch_s = layer.launch_s[0].min()
-    return Bound(SAFETY * float(launch_s + total / layer.devices), "mean of fastest devices")
-
-
-def _least(fits: Callable[[float], bool], low: float, high: float) -> float:
-    """The largest level known not to fit, or `low` where that one fits."""
-    if fits(low):
-        return low
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-        if high - low <= 1e-12 * high:
-            break
-    return low

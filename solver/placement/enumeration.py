@@ -13,15 +13,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from solver.bounds import SAFETY
 from solver.placement.exact import Deadline, Found, device_classes, longest_order
 from solver.problem import Assignment, Floats, Ints, LayerProblem
 
 MOST_ITEMS = 16
 MOST_CELLS = 1_000_000
 """Loads held at a time, over partial placements, workloads and devices: a step takes 50 ms."""
-
-SAFETY = 1 - 1e-9
-"""Sums in another order than the costs' own: bounds are lowered by this much."""
 
 
 @dataclass(frozen=True, eq=False)
