@@ -22,17 +22,11 @@ from solver.solution import LayerSolution
 
 @dataclass(frozen=True, eq=False)
 class Coupled:
-    """Solutions that go together; bytes of every device, `[devices]`, and what moving takes.
-
-    `current_makespan_s` is None without a current plan; `kept` says that nothing moves.
-    """
+    """Solutions that go together, and what moving takes; `kept` says that nothing moves."""
 
     layers: list[LayerSolution]
-    weight_bytes: list[int]
-    kv_bytes: list[int]
     moved_bytes: int = 0
     moving_s: float = 0.0
-    current_makespan_s: float | None = None
     kept: bool = False
 
 
@@ -66,21 +60,6 @@ def couple(
         solutions = fit_memory(still, most, solutions, solve_again, deadline, now)
         solutions = room.relabelled(solutions, soon)
     if current is None:
-        return Coupled(solutions, *_held(room, solutions))
+        return Coupled(solutions)
     moved = decide_moves(room, solutions, current, deadline)
-    return Coupled(
-        moved.layers,
-        *_held(room, moved.layers),
-        moved_bytes=moved.fetched_bytes,
-        moving_s=moved.seconds,
-        current_makespan_s=moved.current_makespan_s,
-        kept=moved.kept,
-    )
-
-
-def _held(room: Room, solutions: Sequence[LayerSolution]) -> tuple[list[int], list[int]]:
-    """Weights and K/V of every device, all layers."""
-    shares = [room.problem.shares_of_heads(s.shares) for s in solutions]
-    kv = np.array([room.footprint.kv_bytes(i, s) for i, s in enumerate(shares)]).sum(axis=0)
-    weights = room.held(solutions).sum(axis=0) - kv
-    return [int(n) for n in weights], [int(n) for n in kv]
+    return Coupled(moved.layers, moved.fetched_bytes, moved.seconds, moved.kept)

@@ -79,7 +79,6 @@ class Moved:
     layers: list[LayerSolution]
     fetched_bytes: int
     seconds: float
-    current_makespan_s: float
     kept: bool
 
 
@@ -150,13 +149,7 @@ def decide_moves(
         solution if moving else _staying(solution, own, seconds)
         for solution, moving, own, seconds in zip(solutions, moves, kept, now_s, strict=True)
     ]
-    return Moved(
-        layers,
-        int(fetched[moves].sum()),
-        ledger.seconds(moves),
-        float(now_s.sum()),
-        not moves.any(),
-    )
+    return Moved(layers, int(fetched[moves].sum()), ledger.seconds(moves), not moves.any())
 
 
 @dataclass(frozen=True, eq=False)

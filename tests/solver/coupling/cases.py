@@ -1,6 +1,6 @@
 """Small placement problems with footprints, and what trying everything says of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -123,6 +123,14 @@ def best_within(problem: PlacementProblem, footprint: Footprint, limits: Floats)
         if (sum(bytes_held for _, bytes_held in choice) <= limits).all()
     ]
     return min(fitting, default=None)
+
+
+def kv_bytes(
+    problem: PlacementProblem, footprint: Footprint, layers: Sequence[LayerSolution]
+) -> Floats:
+    """K/V of every device over all layers, `[devices]`."""
+    shares = [problem.shares_of_heads(layer.shares) for layer in layers]
+    return np.sum([footprint.kv_bytes(i, s) for i, s in enumerate(shares)], axis=0)
 
 
 @st.composite
