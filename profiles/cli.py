@@ -140,6 +140,7 @@ def show(
     made_up = " (synthetic)" if found.synthetic else ""
     console.print(f"{found.name}{made_up}: {_shape(facts['architecture'])}", markup=False)
     console.print(f"form: {facts['form']}; source: {found.source}", markup=False)
+    console.print(f"selection: {_in_words(facts['selection'])}", markup=False)
     table = Table("layer", "least", "mean", "most", title=f"tokens per head: {what}")
     for row in layers:
         figures = (row["least_tokens"], row["mean_tokens"], row["most_tokens"])
@@ -166,10 +167,17 @@ def _facts(profile: ModelProfile) -> dict[str, Any]:
         "name": profile.name,
         "architecture": profile.architecture.model_dump(mode="json"),
         "form": profile.heads.form,
+        "selection": profile.selection.model_dump(mode="json"),
         "source": profile.source,
         "synthetic": profile.synthetic,
         "digest": profile.digest,
     }
+
+
+def _in_words(selection: dict[str, Any]) -> str:
+    """`strided (block_tokens 64, ...)`."""
+    figures = [f"{field} {figure}" for field, figure in selection.items() if field != "kind"]
+    return f"{selection['kind']} ({', '.join(figures)})" if figures else str(selection["kind"])
 
 
 def _shape(architecture: dict[str, Any]) -> str:

@@ -12,12 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import Heads
+from profiles.selection import POOLED, Selection, Strided
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
 class ModelProfile(BaseModel):
-    """What is known about a model's heads, where from, and whether it was made up."""
+    """What is known about a model's heads, where from, and whether it was made up.
+
+    `selection` says how an executor chooses the blocks of a head's budget.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,6 +29,7 @@ class ModelProfile(BaseModel):
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     architecture: Architecture
     heads: Heads
+    selection: Selection = POOLED
     source: Annotated[str, Field(min_length=1, max_length=2000)]
     synthetic: bool
 
@@ -36,6 +41,16 @@ class ModelProfile(BaseModel):
             raise ValueError(
                 f"heads: figures for {found[0]} layers x {found[1]} query heads, but the "
                 f"architecture has {wanted[0]} x {wanted[1]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dense_heads_exist(self) -> Self:
+        selection, kv_heads = self.selection, self.architecture.kv_heads
+        if isinstance(selection, Strided) and selection.dense_kv_heads > kv_heads:
+            raise ValueError(
+                f"selection.dense_kv_heads: {selection.dense_kv_heads}, but the architecture has "
+                f"{kv_heads} KV heads"
             )
         return self
 

@@ -10,6 +10,7 @@ from profiles.architecture import Architecture
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import describe
+from profiles.selection import POOLED, Selection
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 UNTIMED = {"id", "solve_s", "created_at"}
@@ -102,6 +103,7 @@ class OtherWorkload(_Part):
     workload: Step
     profile: ProfileRef
     budgets: list[list[int]]
+    selection: Selection = POOLED
     costs: Costs
     makespan_s: Seconds
     loads_s: list[list[Seconds]]
@@ -182,11 +184,12 @@ class Nodes(_Part):
 class Plan(_Part):
     """A placement, its budgets, its predicted seconds and its certificate.
 
-    `budgets` [layers][heads] tokens, `kv_copies` and `divisions` [layers], `kv_bytes` [devices];
-    `devices` names the type of every device by index, `device_types` the axis of `costs`. With
-    several workloads, `workload`, `budgets` and `costs` are the first's, which counts `weight`;
-    `makespan_s` is their weighted mean or, with objective worst, the largest, and then the weights
-    are the multipliers that prove `lower_bound_s`.
+    `budgets` [layers][heads] tokens, whose blocks an executor chooses by `selection`; `kv_copies`
+    and `divisions` [layers], `kv_bytes` [devices]; `devices` names the type of every device by
+    index, `device_types` the axis of `costs`. With several workloads, `workload`, `budgets`,
+    `selection` and `costs` are the first's, which counts `weight`; `makespan_s` is their weighted
+    mean or, with objective worst, the largest, and then the weights are the multipliers that prove
+    `lower_bound_s`.
     """
 
     id: str = ""
@@ -205,6 +208,7 @@ class Plan(_Part):
     divisions: list[int] = []
     kv_bytes: list[int]
     budgets: list[list[int]]
+    selection: Selection = POOLED
     warnings: list[str]
     layers: list[LayerPlan]
     profile: ProfileRef

@@ -56,7 +56,8 @@ def read(
         "beta": per_query_head(full.astype(float), architecture).tolist(),
     }
     what = f"DuoAttention gates ({rule}, sink {sink_tokens}, recent {recent_tokens} tokens)"
-    return build(path, name, architecture, heads, what)
+    selection = {"kind": "sink_local", "sink_tokens": sink_tokens}
+    return build(path, name, architecture, heads, what, selection)
 
 
 def _require_share(field: str, value: float | None) -> None:

@@ -7,6 +7,7 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.importers.sources import build, read_json, require_shape
 from profiles.model import ModelProfile
+from profiles.selection import VerticalSlash
 
 PATTERNS = ("vertical_and_slash", "stream_llm")
 """Patterns whose two numbers are keys per query row: vertical + slash, or sink + recent."""
@@ -16,7 +17,8 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
     """Budgets of a file `[{"<head>": [pattern, first, second, score], ...} per layer]`.
 
     A head's budget is first + second; the score (captured mass in some files, a count of errors
-    in others) says nothing about work and is left out. Raises ProfileError.
+    in others) says nothing about work and is left out. Blocks are chosen by columns and
+    diagonals throughout: a sink and a recent window are such themselves. Raises ProfileError.
     """
     document = read_json(path)
     if not isinstance(document, list) or not document:
@@ -29,7 +31,8 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
             )
     require_shape(path, (len(tokens), len(tokens[0])), architecture)
     what = "MInference pattern search (budget = sum of the pattern's two key counts)"
-    return build(path, name, architecture, {"form": "budgets", "tokens": tokens}, what)
+    heads = {"form": "budgets", "tokens": tokens}
+    return build(path, name, architecture, heads, what, VerticalSlash())
 
 
 def _layer(entry: Any, place: str) -> list[float]:

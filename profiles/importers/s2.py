@@ -16,6 +16,7 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.importers.sources import build, per_query_head, read_bytes, require_shape
 from profiles.model import ModelProfile, describe
+from profiles.selection import Strided
 
 Count = Annotated[int, Field(ge=1, le=2**20, strict=True)]
 
@@ -85,4 +86,10 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
         f"{pattern.vert_stride}, num_dense_heads {pattern.num_dense_heads}, block_size "
         f"{pattern.block_size}), as the rule of equal causal work"
     )
-    return build(path, name, architecture, heads, what)
+    selection = Strided(
+        block_tokens=pattern.block_size,
+        local_blocks=pattern.local_blocks,
+        vert_stride=pattern.vert_stride,
+        dense_kv_heads=pattern.num_dense_heads,
+    )
+    return build(path, name, architecture, heads, what, selection)

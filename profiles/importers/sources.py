@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.model import ModelProfile, describe
+from profiles.selection import POOLED, Selection
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +52,14 @@ def per_query_head(values: Floats, architecture: Architecture) -> Floats:
     return np.repeat(values, architecture.group_size, axis=-1)
 
 
-def build(path: Path, name: str, architecture: Architecture, heads: Any, what: str) -> ModelProfile:
+def build(
+    path: Path,
+    name: str,
+    architecture: Architecture,
+    heads: Any,
+    what: str,
+    selection: Selection | dict[str, Any] = POOLED,
+) -> ModelProfile:
     """The profile of a form's fields `heads`, with a source of `what` and the file's name."""
     try:
         return ModelProfile.model_validate(
@@ -59,6 +67,7 @@ def build(path: Path, name: str, architecture: Architecture, heads: Any, what: s
                 "name": name,
                 "architecture": architecture,
                 "heads": heads,
+                "selection": selection,
                 "source": f"{what}, from {path.name}",
                 "synthetic": False,
             }

@@ -9,6 +9,7 @@ from solver.verify.form import (
     maybe,
     named_texts,
     number,
+    one_of,
     record,
     text,
     whole,
@@ -62,11 +63,22 @@ RULES = record(
     copies=Default(text("priced", "free"), "priced"),
     objective=Default(text("mean", "worst"), "mean"),
 )
+POOLED = {"kind": "pooled"}
+SELECTION = one_of(
+    "kind",
+    pooled=record(),
+    vertical_slash=record(),
+    sink_local=record(sink_tokens=COUNT),
+    strided=record(
+        block_tokens=SIZE, local_blocks=SIZE, vert_stride=SIZE, dense_kv_heads=Default(COUNT, 0)
+    ),
+)
 OTHER_WORKLOAD = record(
     weight=SHARE,
     workload=STEP,
     profile=PROFILE,
     budgets=BUDGETS,
+    selection=Default(SELECTION, POOLED),
     costs=COSTS,
     makespan_s=SECONDS,
     loads_s=listing(listing(SECONDS)),
@@ -124,6 +136,7 @@ PLAN = record(
     divisions=Default(listing(COUNT), []),
     kv_bytes=listing(COUNT),
     budgets=BUDGETS,
+    selection=Default(SELECTION, POOLED),
     warnings=listing(text()),
     layers=listing(LAYER),
     profile=PROFILE,

@@ -91,6 +91,19 @@ def listing(each: Form) -> Form:
     return read
 
 
+def one_of(tag: str, **records: Form) -> Form:
+    """One of the records, named by its field `tag`."""
+
+    def read(path: str, value: Any, faults: list[str]) -> Any:
+        name = value.get(tag) if isinstance(value, dict) else None
+        if not isinstance(name, str) or name not in records:
+            faults.append(f"{path}.{tag}: is not one of {', '.join(records)}")
+            return value
+        return {tag: name, **records[name](path, value, faults)}
+
+    return read
+
+
 def record(**fields: Form | Default) -> Form:
     """An object with these fields."""
 

@@ -31,20 +31,26 @@ def rules_file(folder: Path, name: str = "Llama-3.2-1B.json") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("command", "file", "form"),
+    ("command", "file", "form", "selection"),
     [
         (
             "minference",
             "minference/Qwen2.5_7B_Instruct_128k_instruct_kv_out_v32_fit_o_best_pattern.json",
             "budgets",
+            "vertical_slash",
         ),
-        ("moa", "moa/lmsys--vicuna-7b-v1.5-16k.json", "rules"),
-        ("duo-attention", "duo-attention/Meta-Llama-3.1-8B-Instruct.tsv", "rules"),
-        ("tangram", "tangram/snapkv__qwen3-4b-instruct-2507__profile_perlayer.npz", "samples"),
+        ("moa", "moa/lmsys--vicuna-7b-v1.5-16k.json", "rules", "sink_local"),
+        ("duo-attention", "duo-attention/Meta-Llama-3.1-8B-Instruct.tsv", "rules", "sink_local"),
+        (
+            "tangram",
+            "tangram/snapkv__qwen3-4b-instruct-2507__profile_perlayer.npz",
+            "samples",
+            "pooled",
+        ),
     ],
 )
 def test_published_files_are_imported_and_shown(
-    tmp_path: Path, command: str, file: str, form: str
+    tmp_path: Path, command: str, file: str, form: str, selection: str
 ) -> None:
     source, out = published(*file.split("/")), tmp_path / "out.json"
     result = hplb("import", command, source, "--name", "mine", "-o", out)
@@ -52,6 +58,7 @@ def test_published_files_are_imported_and_shown(
     assert ModelProfile.load(out).heads.form == form
     shown = json.loads(hplb("show", out, "--json").stdout)
     assert (shown["name"], shown["form"], shown["synthetic"]) == ("mine", form, False)
+    assert shown["selection"]["kind"] == selection
     assert source.name in shown["source"]
     assert len(shown["layers"]) == shown["architecture"]["layers"]
 
@@ -62,6 +69,8 @@ def test_strided_parameters_are_imported(tmp_path: Path) -> None:
     result = hplb("import", "s2", source, "--name", "s2", "-o", out, "--model", "llama 2 7b")
     assert result.exit_code == 0, result.stderr
     assert ModelProfile.load(out).heads.shape() == (32, 32)
+    chosen = "strided (block_tokens 64, local_blocks 32, vert_stride 8, dense_kv_heads 0)"
+    assert f"selection: {chosen}" in " ".join(hplb("show", out).stdout.split())
 
 
 def test_config_json_gives_the_architecture(tmp_path: Path) -> None:
@@ -128,7 +137,13 @@ def test_list() -> None:
 def test_show() -> None:
     shown = hplb("show", DEFAULT_PROFILE)
     assert shown.exit_code == 0
-    for part in ("(synthetic)", "32 layers x 32 heads (8 KV)", "recovery_curves", "NOT measured"):
+    for part in (
+        "selection: pooled\n",
+        "(synthetic)",
+        "32 layers x 32 heads (8 KV)",
+        "recovery_curves",
+        "NOT measured",
+    ):
         assert part in shown.stdout
     layers = json.loads(hplb("show", DEFAULT_PROFILE, "--json").stdout)["layers"]
     assert [layer["layer"] for layer in layers] == list(range(32))

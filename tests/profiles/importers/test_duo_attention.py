@@ -11,6 +11,7 @@ from profiles.errors import ProfileError
 from profiles.heads import RulesForm
 from profiles.importers import duo_attention
 from profiles.models import MODELS
+from profiles.selection import SinkLocal
 from tests.profiles.published import published
 
 GQA = Architecture(layers=2, query_heads=4, kv_heads=2, head_dim=64, hidden_size=256)
@@ -35,6 +36,15 @@ def test_a_group_shares_its_kv_heads_rule(gates: Path) -> None:
     heads = rules(gates, GQA, threshold=0.5)
     assert heads.beta == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert heads.alpha_tokens == [[0, 0, 384, 384], [0, 0, 0, 0]]
+
+
+def test_blocks_are_the_sink_and_the_nearest(gates: Path) -> None:
+    profile = duo_attention.read(gates, "x", GQA)
+    assert profile.selection == SinkLocal(sink_tokens=128)
+    stated = duo_attention.read(gates, "x", GQA, sink_tokens=64)
+    assert stated.selection == SinkLocal(sink_tokens=64)
+    with pytest.raises(ProfileError, match="sink_tokens"):
+        duo_attention.read(gates, "x", GQA, sink_tokens=2**31 + 1)
 
 
 def test_gates_are_clipped_before_the_threshold(gates: Path) -> None:

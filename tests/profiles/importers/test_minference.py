@@ -12,6 +12,7 @@ from profiles.errors import ProfileError
 from profiles.heads import BudgetsForm
 from profiles.importers import minference
 from profiles.models import MODELS
+from profiles.selection import VerticalSlash
 from tests.profiles.published import published
 
 TINY = Architecture(layers=2, query_heads=2, kv_heads=1, head_dim=64, hidden_size=128)
@@ -26,6 +27,7 @@ def read(tmp_path: Path) -> Any:
         path.write_text(document if isinstance(document, str) else json.dumps(document))
         profile = minference.read(path, "tiny", TINY)
         assert isinstance(profile.heads, BudgetsForm)
+        assert profile.selection == VerticalSlash()
         return profile.heads.tokens
 
     return read

@@ -10,6 +10,7 @@ from profiles.errors import ProfileError
 from profiles.heads import RulesForm
 from profiles.importers import moa
 from profiles.models import resolve_architecture
+from profiles.selection import SinkLocal
 from tests.profiles.published import published
 
 TINY = Architecture(layers=1, query_heads=2, kv_heads=1, head_dim=64, hidden_size=128)
@@ -33,6 +34,7 @@ def test_published_files(file: str, mean_beta: float | None) -> None:
     assert mean_beta is None or np.mean(profile.heads.beta) == pytest.approx(mean_beta, abs=1e-3)
     assert all(len(set(map(tuple, layer))) <= 2 for layer in _rules(profile.heads))
     assert file in profile.source
+    assert profile.selection == SinkLocal(sink_tokens=64)
 
 
 def _rules(heads: RulesForm) -> np.ndarray[Any, Any]:

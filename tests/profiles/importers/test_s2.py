@@ -11,6 +11,7 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import RulesForm
 from profiles.importers import s2
+from profiles.selection import Strided
 
 GQA = Architecture(layers=3, query_heads=8, kv_heads=4, head_dim=64, hidden_size=512)
 PATTERN: dict[str, Any] = {
@@ -109,6 +110,14 @@ def test_broken_files(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ProfileError, match=r"pattern\.json: "):
         s2.read(path, "x", GQA)
+
+
+def test_the_selection_is_the_pattern(tmp_path: Path) -> None:
+    path = tmp_path / "pattern.json"
+    path.write_text(json.dumps(PATTERN))
+    assert s2.read(path, "x", GQA).selection == Strided(
+        block_tokens=64, local_blocks=4, vert_stride=4, dense_kv_heads=1
+    )
 
 
 def test_the_source_names_the_parameters(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""How the key blocks of a head are chosen within its budget: which ones, not how many."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from profiles.architecture import Architecture
+
+Count = Annotated[int, Field(ge=1, le=2**20)]
+
+
+class _Selection(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pooled(_Selection):
+    """Blocks whose mean key scores best against the query block's mean query (MoBA, SpargeAttn)."""
+
+    kind: Literal["pooled"] = "pooled"
+
+
+class VerticalSlash(_Selection):
+    """Columns and diagonals that score best for the last queries (MInference, arXiv 2407.02490)."""
+
+    kind: Literal["vertical_slash"] = "vertical_slash"
+
+
+class SinkLocal(_Selection):
+    """The first `sink_tokens` and the nearest keys, together as many as the budget says.
+
+    MoA (arXiv 2406.14909), DuoAttention (arXiv 2410.10819), StreamingLLM (arXiv 2309.17453).
+    """
+
+    kind: Literal["sink_local"] = "sink_local"
+    sink_tokens: Annotated[int, Field(ge=0, le=2**31)]
+
+
+class Strided(_Selection):
+    """S2-Attention's local and strided blocks of `block_tokens` (arXiv 2407.17678).
+
+    The last `local_blocks` key blocks and, beyond them, every `vert_stride`-th; the last
+    `dense_kv_heads` KV heads attend to all. A budget is only the pattern's causal work as tokens.
+    """
+
+    kind: Literal["strided"] = "strided"
+    block_tokens: Count
+    local_blocks: Count
+    vert_stride: Count
+    dense_kv_heads: Annotated[int, Field(ge=0, le=1024)] = 0
+
+    def dense(self, kv_head: int, architecture: Architecture) -> bool:
+        """Whether the query heads of `kv_head` attend to every block."""
+        return kv_head >= architecture.kv_heads - self.dense_kv_heads
+
+    def offset(self, kv_head: int, architecture: Architecture) -> int:
+        """The blocks b of this KV head's stride are those with b % vert_stride == offset.
+
+        Shifted from one KV head to the next, so that together they cover the context. The step
+        follows from the number of query heads (DKernel's head_sliding_step).
+
+        >>> llama = Architecture(
+        ...     layers=32, query_heads=32, kv_heads=8, head_dim=128, hidden_size=4096
+        ... )
+        >>> pattern = Strided(block_tokens=64, local_blocks=16, vert_stride=4)
+        >>> [pattern.offset(kv_head, llama) for kv_head in range(8)]
+        [0, 3, 2, 1, 0, 3, 2, 1]
+        """
+        step = max(1, self.vert_stride // architecture.query_heads)
+        return -kv_head * step % self.vert_stride
+
+
+POOLED = Pooled()
+
+
+def _is_default(selection: object) -> bool:
+    return selection == POOLED
+
+
+Selection = Annotated[
+    Pooled | VerticalSlash | SinkLocal | Strided,
+    Field(discriminator="kind", exclude_if=_is_default),
+]
+"""Left out of the JSON where it is `POOLED`, so that what was named before it keeps its digest."""
