@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from api.errors import bad_field
 from api.store import plans, profiles, rates
 from profiles.cost.rates import Rates
-from profiles.device import device_names
+from profiles.device import device_profile
+from profiles.errors import UnknownNameError
 from profiles.model import ModelProfile
 from solver.plan import Plan
 from solver.planner import Known
@@ -52,9 +53,10 @@ def look_up(session: Session, request: PlanRequest) -> Task:
 def _check_types(request: PlanRequest) -> None:
     field = "device_type" if request.devices is None else "devices"
     for name in dict.fromkeys(request.device_types):
-        if name not in device_names():
-            known = ", ".join(device_names())
-            raise bad_field(field, f"unknown device type {name!r}; known are {known}")
+        try:
+            device_profile(name)
+        except UnknownNameError as error:
+            raise bad_field(field, str(error)) from None
 
 
 def _with_profiles(

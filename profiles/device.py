@@ -1,8 +1,15 @@
-"""Device profiles: data-sheet peaks of a device type, and its fitted rates where it has any."""
+"""Device profiles: data-sheet peaks of a device type, and its fitted rates where it has any.
+
+`h200@0.5` is a share: an H200 whose steps keep to half of its multiprocessors, so that prefill and
+decode can run side by side on one GPU (Nexus, arXiv 2507.06608). To the planner it is a device
+type of its own. Its prior assumes that compute slows down as multiprocessors go away and that
+memory and links do not; what executors measure on that type replaces the assumption, as it does
+for any other.
+"""
 
 from functools import cache
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +17,9 @@ from profiles.cost.rates import Rates
 from profiles.cost.work import Phase
 from profiles.errors import UnknownNameError
 
+SHARE = "@"
+COMPUTE = ("query_blocks", "tile_flops", "scored_blocks", "projection_flops")
+"""Features of work whose pace multiprocessors set, not memory."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -32,6 +42,19 @@ class DeviceProfile(BaseModel):
         """The rates shipped for this phase, if somebody fitted them."""
         return next((rates for rates in self.rates if rates.phase == phase), None)
 
+    def shared(self, share: float) -> Self:
+        """A device with `share` of this one's multiprocessors and memory."""
+        name = f"{self.name}{SHARE}{share:.2f}".rstrip("0")
+        return self.model_copy(
+            update={
+                "name": name,
+                "description": f"{share:.0%} of the multiprocessors of one {self.description}",
+                "memory_bytes": int(self.memory_bytes * share),
+                "peak_flops": self.peak_flops * share,
+                "rates": [_slowed(rates, share, name) for rates in self.rates],
+            }
+        )
+
 
 @cache
 def device_names() -> tuple[str, ...]:
@@ -42,10 +65,56 @@ def device_names() -> tuple[str, ...]:
 
 @cache
 def device_profile(name: str) -> DeviceProfile:
-    """The catalogue's profile of a device type."""
-    if name not in device_names():
+    """The catalogue's profile of a device type, or of a share of one (`h200@0.5`).
+
+    Raises UnknownNameError.
+    """
+    base, share = split_name(name)
+    if base not in device_names():
         raise UnknownNameError(
-            f"unknown device type {name!r}: known are {', '.join(device_names())}"
+            f"unknown device type {name!r}: known are {', '.join(device_names())}, and shares of "
+            "GPUs such as h200@0.5"
         )
-    text = (files("profiles") / "catalog" / "devices" / f"{name}.json").read_text()
-    return DeviceProfile.model_validate_json(text)
+    text = (files("profiles") / "catalog" / "devices" / f"{base}.json").read_text()
+    whole = DeviceProfile.model_validate_json(text)
+    return whole if share == 1 else whole.shared(share)
+
+
+def split_name(name: str) -> tuple[str, float]:
+    """A device type's name without its share, and the share, 1 for the whole device.
+
+    Raises UnknownNameError where the share is none.
+
+    >>> split_name("h200@0.5"), split_name("h200")
+    (('h200', 0.5), ('h200', 1.0))
+    """
+    base, mark, text = name.partition(SHARE)
+    if not mark:
+        return name, 1.0
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1 or base == "cpu" or text != f"{share:.2f}".rstrip("0"):
+        raise UnknownNameError(
+            f"device type {name!r}: a share is of a GPU, above 0 and below 1, with at most two "
+            "decimals, e.g. h200@0.5"
+        )
+    return base, share
+
+
+def _slowed(rates: Rates, share: float, name: str) -> Rates:
+    slower = {
+        feature: seconds / share if feature in COMPUTE else seconds
+        for feature, seconds in rates.seconds_per.items()
+    }
+    return rates.model_copy(
+        update={
+            "device": name,
+            "seconds_per": slower,
+            "std": None,
+            "samples": 0,
+            "source": f"rates of the whole device, compute slowed {1 / share:.3g} times: "
+            "assumed, unmeasured",
+        }
+    )

@@ -9,6 +9,7 @@ import numpy as np
 from profiles.cost.rates import Rates
 from profiles.cost.work import Workload
 from profiles.model import ModelProfile
+from profiles.selection import POOLED, Selection, Strided
 from solver import figures
 from solver.advice import advise
 from solver.budgets.elastic import ElasticRules
@@ -83,6 +84,7 @@ def assemble(draft: Draft) -> Plan:
         divisions=figures.divisions(draft.shares[0]),
         kv_bytes=figures.kv_bytes(present, architecture, first.workload),
         budgets=first.budgets.tokens.tolist(),
+        selection=_selection(request, first.known.profile),
         warnings=[*_warnings(draft, names), *advise(problem, request, bound_s)],
         layers=_layer_plans(draft, blended, layer_s),
         profile=_reference(first.known.profile),
@@ -100,6 +102,7 @@ def assemble(draft: Draft) -> Plan:
                 workload=_step(step.workload),
                 profile=_reference(step.known.profile),
                 budgets=step.budgets.tokens.tolist(),
+                selection=_selection(request, step.known.profile),
                 costs=_costs(problem, w),
                 makespan_s=float(each_s[w]),
                 loads_s=loads[w].tolist(),
@@ -197,6 +200,13 @@ def _reference(profile: ModelProfile) -> ProfileRef:
     )
 
 
+def _selection(request: PlanRequest, profile: ModelProfile) -> Selection:
+    """The profile's; pooled where a policy gave budgets to a pattern that has only its own."""
+    if isinstance(profile.selection, Strided) and request.budget.policy != "profile":
+        return POOLED
+    return profile.selection
+
+
 def _rules(request: PlanRequest) -> Rules:
     placement = request.placement
     return Rules(
@@ -230,7 +240,7 @@ def _rate_warnings(step: Scenario, names: list[str]) -> list[str]:
     for name in names:
         rates: Rates = step.known.rates[name]
         if not rates.measured:
-            notes.append(f"{name}: seconds come from its data sheet's roofline; none was measured")
+            notes.append(f"{name}: its seconds come from the {rates.source}")
         elif rates.extrapolated(step.workload):
             notes.append(
                 f"{name}: extrapolated: rates were fitted up to {rates.fitted_to_tokens} "

@@ -15,7 +15,8 @@ from api.service import NamePath, Service, ServiceDep
 from api.store import plans
 from api.store.tables import Deployment, Node
 from api.views import node_view
-from profiles.device import device_names
+from profiles.device import device_profile
+from profiles.errors import UnknownNameError
 from profiles.model import NAME_PATTERN
 
 router = APIRouter(tags=["nodes"])
@@ -28,9 +29,10 @@ RECHECK_S = 2.0
 def register(body: NodeRegistration, service: ServiceDep) -> Lease:
     """Register a node, or replace its entry."""
     for index, kind in enumerate(body.devices):
-        if kind not in device_names():
-            known = ", ".join(device_names())
-            raise bad_field(f"devices.{index}", f"unknown device type {kind!r}; known are {known}")
+        try:
+            device_profile(kind)
+        except UnknownNameError as error:
+            raise bad_field(f"devices.{index}", str(error)) from None
     with service.database.write() as session:
         node = session.get(Node, body.node_id, with_for_update=True)
         if node is None:

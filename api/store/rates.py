@@ -38,7 +38,7 @@ def all_in_force(session: Session) -> list[Rates]:
     stored = {(r.device, r.phase): r for r in map(Rates.model_validate_json, bodies)}
     return [
         stored.get((device, phase)) or prior(device, phase)
-        for device in device_names()
+        for device in sorted({*device_names(), *(device for device, _ in stored)})
         for phase in PHASES
     ]
 

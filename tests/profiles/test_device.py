@@ -44,3 +44,33 @@ def test_fitted_rates_are_found_by_phase() -> None:
     fitted = sheet.model_copy(update={"rates": [prior]})
     assert fitted.fitted("prefill") == prior
     assert fitted.fitted("decode") is None
+
+
+def test_a_share_of_a_gpu_is_slower_at_compute_alone_and_unmeasured() -> None:
+    whole, half = device_profile("h200"), device_profile("h200@0.5")
+    assert half.name == "h200@0.5"
+    assert half.peak_flops == whole.peak_flops / 2
+    assert half.memory_bytes == whole.memory_bytes // 2
+    assert half.memory_bandwidth == whole.memory_bandwidth
+    before, after = whole.fitted("prefill"), half.fitted("prefill")
+    assert before is not None
+    assert after is not None
+    assert after.device == "h200@0.5"
+    assert after.seconds_per["tile_flops"] == 2 * before.seconds_per["tile_flops"]
+    assert after.seconds_per["kv_bytes"] == before.seconds_per["kv_bytes"]
+    assert not after.measured
+    assert "unmeasured" in after.source
+    assert roofline(half, "decode").seconds_per["tile_flops"] == pytest.approx(2 / 989e12)
+
+
+@pytest.mark.parametrize(
+    "name", ["h200@0", "h200@1", "h200@1.0", "h200@0.50", "h200@nan", "h200@.5", "h200@", "cpu@0.5"]
+)
+def test_a_share_is_written_in_one_way(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=r"a share is of a GPU, above 0 and below 1"):
+        device_profile(name)
+
+
+def test_shares_of_unknown_devices_are_unknown() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown device type 'h900@0.5'"):
+        device_profile("h900@0.5")
