@@ -83,7 +83,7 @@ class NodeRegistration(_Sent):
 
     node_id: Name
     boot_id: Token
-    devices: Annotated[list[Name], Field(min_length=1, max_length=1024)]
+    devices: Annotated[list[Line], Field(min_length=1, max_length=1024)]
     backend: Line
     versions: Annotated[dict[Line, Line], Field(max_length=64)] = {}
 

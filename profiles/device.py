@@ -1,10 +1,10 @@
 """Device profiles: data-sheet peaks of a device type, and its fitted rates where it has any.
 
-`h200@0.5` is a share: an H200 whose steps keep to half of its multiprocessors, so that prefill and
-decode can run side by side on one GPU (Nexus, arXiv 2507.06608). To the planner it is a device
-type of its own. Its prior assumes that compute slows down as multiprocessors go away and that
-memory and links do not; what executors measure on that type replaces the assumption, as it does
-for any other.
+`h200@0.5` is a share: an H200 whose attention keeps to half of its multiprocessors, so that prefill
+and decode can run side by side on one GPU (Nexus, arXiv 2507.06608). To the planner it is a device
+type of its own. Its prior assumes that attention slows down as multiprocessors go away and that
+nothing else does (selection, projections, memory and links have the whole chip); what executors
+measure on that type replaces the assumption, as it does for any other.
 """
 
 from functools import cache
@@ -18,13 +18,16 @@ from profiles.cost.work import Phase
 from profiles.errors import UnknownNameError
 
 SHARE = "@"
-COMPUTE = ("query_blocks", "tile_flops", "scored_blocks", "projection_flops")
-"""Features of work whose pace multiprocessors set, not memory."""
+ATTENTION = ("query_blocks", "tile_flops")
+"""Features of work that keep to a share's multiprocessors."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class DeviceProfile(BaseModel):
-    """Peak rates of one device; FLOP/s dense in the profile's 16-bit type (fp32 on a CPU)."""
+    """Peak rates of one device; FLOP/s dense in the profile's 16-bit type (fp32 on a CPU).
+
+    `attention_share`: of the multiprocessors, what attention keeps to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +39,7 @@ class DeviceProfile(BaseModel):
     memory_bandwidth: Positive
     link_bandwidth: Positive
     launch_s: Positive
+    attention_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     rates: list[Rates] = []
 
     def fitted(self, phase: Phase) -> Rates | None:
@@ -43,14 +47,14 @@ class DeviceProfile(BaseModel):
         return next((rates for rates in self.rates if rates.phase == phase), None)
 
     def shared(self, share: float) -> Self:
-        """A device with `share` of this one's multiprocessors and memory."""
+        """This device with `share` of its multiprocessors for attention, and of its memory."""
         name = f"{self.name}{SHARE}{share:.2f}".rstrip("0")
         return self.model_copy(
             update={
                 "name": name,
                 "description": f"{share:.0%} of the multiprocessors of one {self.description}",
                 "memory_bytes": int(self.memory_bytes * share),
-                "peak_flops": self.peak_flops * share,
+                "attention_share": share,
                 "rates": [_slowed(rates, share, name) for rates in self.rates],
             }
         )
@@ -105,7 +109,7 @@ def split_name(name: str) -> tuple[str, float]:
 
 def _slowed(rates: Rates, share: float, name: str) -> Rates:
     slower = {
-        feature: seconds / share if feature in COMPUTE else seconds
+        feature: seconds / share if feature in ATTENTION else seconds
         for feature, seconds in rates.seconds_per.items()
     }
     return rates.model_copy(
@@ -114,7 +118,7 @@ def _slowed(rates: Rates, share: float, name: str) -> Rates:
             "seconds_per": slower,
             "std": None,
             "samples": 0,
-            "source": f"rates of the whole device, compute slowed {1 / share:.3g} times: "
+            "source": f"rates of the whole device, attention slowed {1 / share:.3g} times: "
             "assumed, unmeasured",
         }
     )

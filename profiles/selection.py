@@ -1,6 +1,6 @@
 """How the key blocks of a head are chosen within its budget: which ones, not how many."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,18 +10,24 @@ Count = Annotated[int, Field(ge=1, le=2**20)]
 
 
 class _Selection(BaseModel):
+    """`scores`: whether blocks are scored to be chosen, rather than follow from a rule."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scores: ClassVar[bool]
 
 
 class Pooled(_Selection):
     """Blocks whose mean key scores best against the query block's mean query (MoBA, SpargeAttn)."""
 
+    scores = True
     kind: Literal["pooled"] = "pooled"
 
 
 class VerticalSlash(_Selection):
     """Columns and diagonals that score best for the last queries (MInference, arXiv 2407.02490)."""
 
+    scores = True
     kind: Literal["vertical_slash"] = "vertical_slash"
 
 
@@ -31,6 +37,7 @@ class SinkLocal(_Selection):
     MoA (arXiv 2406.14909), DuoAttention (arXiv 2410.10819), StreamingLLM (arXiv 2309.17453).
     """
 
+    scores = False
     kind: Literal["sink_local"] = "sink_local"
     sink_tokens: Annotated[int, Field(ge=0, le=2**31)]
 
@@ -42,6 +49,7 @@ class Strided(_Selection):
     `dense_kv_heads` KV heads attend to all. A budget is only the pattern's causal work as tokens.
     """
 
+    scores = False
     kind: Literal["strided"] = "strided"
     block_tokens: Count
     local_blocks: Count

@@ -9,7 +9,6 @@ import numpy as np
 from profiles.cost.rates import Rates
 from profiles.cost.work import Workload
 from profiles.model import ModelProfile
-from profiles.selection import POOLED, Selection, Strided
 from solver import figures
 from solver.advice import advise
 from solver.budgets.elastic import ElasticRules
@@ -84,7 +83,7 @@ def assemble(draft: Draft) -> Plan:
         divisions=figures.divisions(draft.shares[0]),
         kv_bytes=figures.kv_bytes(present, architecture, first.workload),
         budgets=first.budgets.tokens.tolist(),
-        selection=_selection(request, first.known.profile),
+        selection=first.selection,
         warnings=[*_warnings(draft, names), *advise(problem, request, bound_s)],
         layers=_layer_plans(draft, blended, layer_s),
         profile=_reference(first.known.profile),
@@ -102,7 +101,7 @@ def assemble(draft: Draft) -> Plan:
                 workload=_step(step.workload),
                 profile=_reference(step.known.profile),
                 budgets=step.budgets.tokens.tolist(),
-                selection=_selection(request, step.known.profile),
+                selection=step.selection,
                 costs=_costs(problem, w),
                 makespan_s=float(each_s[w]),
                 loads_s=loads[w].tolist(),
@@ -198,13 +197,6 @@ def _reference(profile: ModelProfile) -> ProfileRef:
         source=profile.source,
         synthetic=profile.synthetic,
     )
-
-
-def _selection(request: PlanRequest, profile: ModelProfile) -> Selection:
-    """The profile's; pooled where a policy gave budgets to a pattern that has only its own."""
-    if isinstance(profile.selection, Strided) and request.budget.policy != "profile":
-        return POOLED
-    return profile.selection
 
 
 def _rules(request: PlanRequest) -> Rules:

@@ -24,13 +24,15 @@ class CostError(HplbError):
 class Demand:
     """One workload of a placement: what every head may attend to there, and at which rates.
 
-    `budgets` [layers, heads] tokens; `rates` by device type, all of the workload's phase.
+    `budgets` [layers, heads] tokens; `rates` by device type, all of the workload's phase; `scored`:
+    whether heads score blocks to choose them, rather than follow a rule.
     """
 
     workload: Workload
     budgets: Floats | Ints
     rates: Mapping[str, Rates]
     weight: float = 1.0
+    scored: bool = True
 
 
 def placement_problem(
@@ -70,7 +72,7 @@ def _seconds(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Seconds of heads, of what their parts repeat, of groups and of launches, types last."""
     tokens = np.asarray(demand.budgets, dtype=np.float64)
-    by_head = head_work(tokens, architecture, demand.workload)
+    by_head = head_work(tokens, architecture, demand.workload, demand.scored)
     by_group = group_work(tokens, architecture, demand.workload)
     repeated = np.zeros_like(by_head)
     if rules.divisible and rules.copies == "priced":

@@ -7,9 +7,10 @@ import numpy as np
 from profiles.cost.rates import Rates
 from profiles.cost.work import FEATURES, INDEX, budget_blocks, group_work, head_work
 from solver.costs import Demand, placement_problem
+from solver.decode_work import decode_work
 from solver.divide.rows import RowGrid, boundaries
 from solver.plan import Costs, Plan
-from solver.problem import Floats, PlacementProblem, Shares
+from solver.problem import Floats, Ints, PlacementProblem, Shares
 from solver.request import PlacementOptions
 
 
@@ -46,7 +47,14 @@ def predicted_loads(plan: Plan, rates: Mapping[str, Rates]) -> Floats:
     """
     rules = plan.rules
     problem = placement_problem(
-        [Demand(plan.workload.workload, np.array(plan.budgets), rates)],
+        [
+            Demand(
+                plan.workload.workload,
+                np.array(plan.budgets),
+                rates,
+                scored=plan.selection.scores,
+            )
+        ],
         plan.architecture,
         plan.devices,
         PlacementOptions(divisible=rules.divisible, copies=rules.copies),
@@ -58,35 +66,39 @@ def predicted_loads(plan: Plan, rates: Mapping[str, Rates]) -> Floats:
 
 
 def shard_work(plan: Plan, layer: int) -> Floats:
-    """Work of every device's shard of a layer, [devices, FEATURES]; 0 with nothing to do."""
+    """Work of every device's shard of a layer as executors count it, [devices, FEATURES].
+
+    0 with nothing to do.
+    """
     budgets, step = np.array(plan.budgets, dtype=np.float64), plan.workload.workload
-    by_head = head_work(budgets[layer], plan.architecture, step)
-    by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
-    shares = planned_shares(plan, layer)
-    grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices)).any(axis=1)
-    work = np.einsum("hdf,hf->df", _parts_of_work(plan, layer, shares), by_head)
-    work = work + grouped.T @ by_group
+    blocks = budget_blocks(budgets, step)
+    grid = RowGrid(blocks, step.context_blocks, step.batch_size, step.phase)
+    shares, scored = planned_shares(plan, layer), plan.selection.scores
+    ends = boundaries(shares, grid, layer)
+    grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
+    present = np.asarray(grouped.any(axis=1))
+    if step.phase == "decode":
+        work = decode_work(ends, blocks[layer], present, plan.architecture, step, scored)
+    else:
+        by_head = head_work(budgets[layer], plan.architecture, step, scored)
+        by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
+        parts = _parts_of_work(ends, shares, step.context_blocks)
+        work = np.einsum("hdf,hf->df", parts, by_head) + present.T @ by_group
     work[work.any(axis=1), INDEX["launches"]] = 1
     return np.asarray(work)
 
 
-def _parts_of_work(plan: Plan, layer: int, shares: Shares) -> Floats:
+def _parts_of_work(ends: Ints, shares: Shares, rows: int) -> Floats:
     """The fraction of each kind of a head's work in a device's rows, [heads, devices, FEATURES].
 
-    A share is a fraction of tiles. Late rows are longer: their part of the scored pairs is larger
-    than that, and their part of what goes by the row smaller.
+    A share is a fraction of tiles. Late rows of a prompt are longer: their part of the scored pairs
+    is larger than that, and their part of what goes by the row smaller.
     """
-    step = plan.workload.workload
-    blocks = budget_blocks(np.array(plan.budgets, dtype=np.float64), step)
-    grid = RowGrid(blocks, step.context_blocks, step.batch_size, step.phase)
-    _, rows = grid.of_layer(layer)
-    last = boundaries(shares, grid, layer) / rows[:, None]
-    by_row = np.diff(last, axis=1, prepend=0)
-    parts = np.repeat(by_row[..., None], len(FEATURES), axis=2)
+    last = ends / rows
+    parts = np.repeat(np.diff(last, axis=1, prepend=0)[..., None], len(FEATURES), axis=2)
     parts[..., INDEX["tile_flops"]] = shares
-    if step.phase == "prefill":
-        pairs = last * (last * rows[:, None] + 1) / (rows[:, None] + 1)
-        parts[..., INDEX["scored_blocks"]] = np.diff(pairs, axis=1, prepend=0)
+    pairs = last * (last * rows + 1) / (rows + 1)
+    parts[..., INDEX["scored_blocks"]] = np.diff(pairs, axis=1, prepend=0)
     return parts
 
 

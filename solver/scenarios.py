@@ -10,6 +10,7 @@ from profiles.cost.work import Workload
 from profiles.errors import HplbError
 from profiles.heads import BudgetsForm, SamplesForm
 from profiles.model import ModelProfile
+from profiles.selection import POOLED, Selection, Strided
 from solver.budgets.allocate import Budgets, allocate
 from solver.costs import Demand
 from solver.placement.exact import Deadline
@@ -36,11 +37,13 @@ class Scenario:
     weight: float
     known: Known
     budgets: Budgets
+    selection: Selection
 
     @property
     def demand(self) -> Demand:
         """What the placement must serve."""
-        return Demand(self.workload, self.budgets.tokens, self.known.rates, self.weight)
+        scored = self.selection.scores
+        return Demand(self.workload, self.budgets.tokens, self.known.rates, self.weight, scored)
 
 
 def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) -> list[Scenario]:
@@ -60,8 +63,16 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
         profile = _sampled(looked_up.profile, step, index)
         workload = request.workload_of(step)
         budgets = allocate(profile, request.budget, workload, deadline)
-        found.append(Scenario(workload, step.weight / total, looked_up, budgets))
+        selection = _selection(request, looked_up.profile)
+        found.append(Scenario(workload, step.weight / total, looked_up, budgets, selection))
     return found
+
+
+def _selection(request: PlanRequest, profile: ModelProfile) -> Selection:
+    """The profile's; pooled where a policy gave budgets to a pattern that has only its own."""
+    if isinstance(profile.selection, Strided) and request.budget.policy != "profile":
+        return POOLED
+    return profile.selection
 
 
 def _sampled(profile: ModelProfile, step: WorkloadOptions, index: int) -> ModelProfile:

@@ -16,10 +16,11 @@ def roofline(device: DeviceProfile, phase: Phase) -> Rates:
     one 64-token block of 16-bit keys and values.
     """
     per_flop, per_byte = 1 / device.peak_flops, 1 / device.memory_bandwidth
+    per_tile_flop = per_flop / device.attention_share
     seconds_per = {
         "launches": device.launch_s,
-        "query_blocks": 64 * 128 * 4 * per_flop,
-        "tile_flops": per_flop,
+        "query_blocks": 64 * 128 * 4 * per_tile_flop,
+        "tile_flops": per_tile_flop,
         "scored_blocks": 2 * 128 * per_flop,
         "kv_bytes": per_byte,
         "projection_flops": per_flop,
@@ -36,6 +37,7 @@ def roofline(device: DeviceProfile, phase: Phase) -> Rates:
 
 def fastest_possible_s(device: DeviceProfile, work: NDArray[np.float64]) -> NDArray[np.float64]:
     """Seconds that no run of `work [..., FEATURES]` can undercut on this chip."""
-    flops = work[..., INDEX["tile_flops"]] + work[..., INDEX["projection_flops"]]
+    attention = work[..., INDEX["tile_flops"]] / device.attention_share
+    flops = attention + work[..., INDEX["projection_flops"]]
     memory = work[..., INDEX["kv_bytes"]] / device.memory_bandwidth
     return np.asarray(np.maximum(flops / device.peak_flops, memory), dtype=np.float64)

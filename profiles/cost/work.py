@@ -69,20 +69,25 @@ def causal_tiles(blocks: NDArray[np.int64], context_blocks: int) -> NDArray[np.i
     return blocks * (blocks + 1) // 2 + (context_blocks - blocks) * blocks
 
 
-def head_work(budgets: Floats, architecture: Architecture, workload: Workload) -> Floats:
-    """Work that follows each query head, `[..., FEATURES]` for budgets `[...]` in tokens."""
+def head_work(
+    budgets: Floats, architecture: Architecture, workload: Workload, scored: bool = True
+) -> Floats:
+    """Work that follows each query head, `[..., FEATURES]` for budgets `[...]` in tokens.
+
+    `scored`: whether a head scores blocks to choose them, rather than follow a rule.
+    """
     blocks = budget_blocks(budgets, workload)
     n, size, dim = workload.context_blocks, workload.block_tokens, architecture.head_dim
-    sparse = blocks < n
+    choosing = (blocks < n) & scored
     work = np.zeros((*blocks.shape, len(FEATURES)))
     if workload.phase == "prefill":
         work[..., INDEX["query_blocks"]] = n
         work[..., INDEX["tile_flops"]] = 4 * size * size * dim * causal_tiles(blocks, n)
-        work[..., INDEX["scored_blocks"]] = np.where(sparse, n * (n + 1) // 2, 0)
+        work[..., INDEX["scored_blocks"]] = np.where(choosing, n * (n + 1) // 2, 0)
     else:
         work[..., INDEX["query_blocks"]] = 1
         work[..., INDEX["tile_flops"]] = 4 * size * dim * blocks
-        work[..., INDEX["scored_blocks"]] = np.where(sparse, n, 0)
+        work[..., INDEX["scored_blocks"]] = np.where(choosing, n, 0)
     rows = workload.new_tokens
     work[..., INDEX["kv_bytes"]] = 2 * rows * dim * architecture.item_bytes
     if workload.deployment == "tensor_parallel":

@@ -1,9 +1,11 @@
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from profiles.cost.roofline import roofline
+from profiles.cost.roofline import fastest_possible_s, roofline
+from profiles.cost.work import FEATURES, INDEX
 from profiles.device import DeviceProfile, device_names, device_profile
 from profiles.errors import UnknownNameError
 
@@ -46,10 +48,10 @@ def test_fitted_rates_are_found_by_phase() -> None:
     assert fitted.fitted("decode") is None
 
 
-def test_a_share_of_a_gpu_is_slower_at_compute_alone_and_unmeasured() -> None:
+def test_a_share_of_a_gpu_is_slower_at_attention_alone_and_unmeasured() -> None:
     whole, half = device_profile("h200"), device_profile("h200@0.5")
     assert half.name == "h200@0.5"
-    assert half.peak_flops == whole.peak_flops / 2
+    assert (half.peak_flops, half.attention_share) == (whole.peak_flops, 0.5)
     assert half.memory_bytes == whole.memory_bytes // 2
     assert half.memory_bandwidth == whole.memory_bandwidth
     before, after = whole.fitted("prefill"), half.fitted("prefill")
@@ -60,7 +62,12 @@ def test_a_share_of_a_gpu_is_slower_at_compute_alone_and_unmeasured() -> None:
     assert after.seconds_per["kv_bytes"] == before.seconds_per["kv_bytes"]
     assert not after.measured
     assert "unmeasured" in after.source
-    assert roofline(half, "decode").seconds_per["tile_flops"] == pytest.approx(2 / 989e12)
+    prior = roofline(half, "decode").seconds_per
+    assert prior["tile_flops"] == pytest.approx(2 / 989e12)
+    assert prior["projection_flops"] == pytest.approx(1 / 989e12)
+    work = np.zeros((2, len(FEATURES)))
+    work[[0, 1], [INDEX["tile_flops"], INDEX["projection_flops"]]] = 989e12
+    assert fastest_possible_s(half, work) == pytest.approx([2, 1])
 
 
 @pytest.mark.parametrize(

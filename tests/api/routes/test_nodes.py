@@ -142,3 +142,13 @@ def test_a_node_that_comes_back_with_other_devices_leaves_its_deployment(world: 
     assert world.assigned("a") is None
     assert world.deploy(plan, ["a"])["generation"] == 2
     assert world.assigned("a") is not None
+
+
+def test_a_share_of_a_gpu_is_a_device_type_from_plan_to_deployment(world: World) -> None:
+    plan = world.plan(gpus=2, device_type="h200@0.5")
+    world.register("half", ["h200@0.5"] * 2)
+    assert world.deploy(plan, ["half"])["nodes"]
+    body = {"node_id": "n", "boot_id": "b", "devices": ["h200@2"], "backend": "none"}
+    refused = world.client.post("/nodes", json=body)
+    assert refused.status_code == 422
+    assert "h200@0.5" in refused.text
