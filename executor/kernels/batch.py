@@ -1,0 +1,61 @@
+"""What one step brings to attention: chunks of sequences, and the keys and values they see."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A sequence's part of a step: `new_tokens` query rows after `cached_tokens` keys.
+
+    A whole prompt has nothing cached, a chunk of a prompt (Sarathi-Serve, arXiv 2403.02310) its
+    prefix. A sequence that `decodes` brings one new token and has lists that its heads share.
+    """
+
+    cached_tokens: int
+    new_tokens: int
+    decodes: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Keys of the sequence, those of the new tokens included."""
+        return self.cached_tokens + self.new_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """Keys and values of every sequence, those of the new tokens included; strides are free.
+
+    Contiguous: keys and values [groups, tokens, head_dim], sequence s from token `starts[s]` on
+    (int32 [sequences]). Paged: [pages, groups, block_tokens, head_dim], block b of sequence s in
+    page `pages[s, b]` (int32 [sequences, blocks]). Exactly one of `starts` and `pages` is given.
+    What lies behind a sequence's last token may hold anything, NaN included.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    starts: torch.Tensor | None = None
+    pages: torch.Tensor | None = None
+
+
+def query_starts(chunks: tuple[Chunk, ...]) -> list[int]:
+    """The token of q [heads, new tokens, head_dim] at which each chunk begins, and the end."""
+    return [0, *accumulate(chunk.new_tokens for chunk in chunks)]
+
+
+def as_pages(cache: Cache, chunks: tuple[Chunk, ...], block_tokens: int) -> Cache:
+    """A contiguous cache seen as pages, without copying; every start is a multiple of a block.
+
+    The cache's tokens must be whole blocks: room behind the last sequence, as a growing one needs.
+    """
+    assert cache.starts is not None
+
+    def paged(x: torch.Tensor) -> torch.Tensor:
+        return x.view(x.shape[0], -1, block_tokens, x.shape[2]).transpose(0, 1)
+
+    most = max(-(-chunk.total_tokens // block_tokens) for chunk in chunks)
+    blocks = torch.arange(most, dtype=torch.int32, device=cache.keys.device)
+    pages = (cache.starts // block_tokens)[:, None] + blocks
+    return Cache(paged(cache.keys), paged(cache.values), pages=pages.int())

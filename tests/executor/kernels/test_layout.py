@@ -1,0 +1,114 @@
+"""Prefill's layout: every list once, longest first, and the pieces that long ones are cut into."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from executor.kernels.batch import Chunk
+from executor.kernels.layout import ALL_BLOCKS, HeadRows, lay_out
+from executor.kernels.order import LEAST_BLOCKS, WHOLE, cut, longest_first
+from executor.kernels.patterns import Strided
+
+BLOCK = 16
+
+
+@st.composite
+def layouts(draw):
+    """Heads with budgets and row ranges of their own over chunks of any length."""
+    chunks = [
+        Chunk(draw(st.integers(0, 400)), draw(st.integers(1, 300)))
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+    heads = []
+    for _ in range(draw(st.integers(1, 6))):
+        sequence = draw(st.integers(0, len(chunks) - 1))
+        chunk = chunks[sequence]
+        begin, end = chunk.cached_tokens // BLOCK, -(-chunk.total_tokens // BLOCK)
+        first = draw(st.integers(begin, end))
+        last = draw(st.integers(first, end))
+        heads.append(HeadRows(0, 0, draw(st.integers(1, 50)), first, last, sequence))
+    return lay_out(heads, chunks, BLOCK, programs=draw(st.none() | st.integers(1, 64)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(layouts())
+def test_pieces_cover_every_list_once_and_none_exceeds_its_fair_part(layout):
+    work = layout.length.tolist()
+    if layout.pieces is None:
+        assert layout.splits == 0
+        assert layout.longest == max(work, default=0)
+        return
+    table = layout.pieces.table.tolist()
+    assert [piece[2] for piece in table] == sorted((piece[2] for piece in table), reverse=True)
+    assert table[0][2] == layout.longest
+    per_list = {number: [] for number in range(layout.lists)}
+    for number, first, count, slot in sorted(table):
+        per_list[number].append((first, count, slot))
+    slots = []
+    for number, pieces in per_list.items():
+        ends = [first + count for first, count, _ in pieces]
+        assert [first for first, _, _ in pieces] == [0, *ends[:-1]]
+        assert ends[-1] == work[number]
+        counts = [count for _, count, _ in pieces]
+        assert max(counts) - min(counts) <= 1
+        if len(pieces) == 1:
+            assert pieces[0][2] == WHOLE
+        else:
+            slots += [[pieces[0][2], len(pieces)]]
+            assert [s for _, _, s in pieces] == list(range(slots[-1][0], sum(slots[-1])))
+    assert layout.pieces.slots.tolist() == slots
+    assert sum(number for _, number in slots) == layout.splits
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=40), st.integers(1, 50))
+def test_no_piece_is_longer_than_a_fair_part_or_the_least(length, programs):
+    pieces = cut(torch.tensor(length), programs)
+    assert int(pieces[:, 2].max()) <= max(-(-sum(length) // programs), LEAST_BLOCKS)
+    assert int(pieces[:, 2].sum()) == sum(length)
+    assert pieces[:, 0].unique().tolist() == list(range(len(length)))
+
+
+def test_merged_rows_belong_to_their_tokens_and_cached_rows_to_none():
+    chunks = (Chunk(0, 7), Chunk(200, 50))
+    heads = [HeadRows(3, 0, 16, 12, 16, sequence=1)]
+    layout = lay_out(heads, chunks, BLOCK, programs=64)
+    rows = 4
+    assert layout.pieces.heads.shape == layout.pieces.tokens.shape == (rows, BLOCK)
+    for at in range(rows):
+        for within in range(BLOCK):
+            token = (12 + at) * BLOCK + within
+            stored = 200 <= token < 250
+            assert int(layout.pieces.heads[at, within]) == (3 if stored else -1)
+            if stored:
+                assert int(layout.pieces.tokens[at, within]) == 7 + token - 200
+
+
+def test_short_lists_are_not_cut():
+    layout = lay_out([HeadRows(0, 0, LEAST_BLOCKS, 0, 30)], [Chunk(0, 480)], BLOCK, programs=999)
+    assert layout.pieces is None
+    assert (layout.splits, layout.longest) == (0, LEAST_BLOCKS)
+
+
+def test_lists_without_indices_and_where_the_others_begin():
+    heads = [
+        HeadRows(1, 0, 2, 0, 4),
+        HeadRows(0, 1, 9, 1, 3),
+        HeadRows(2, 0, 1, 0, 4, pattern=Strided(1, 2)),
+    ]
+    layout = lay_out(heads, [Chunk(0, 60)], BLOCK)
+    assert layout.length.tolist() == [1, 2, 2, 2, 2, 3, 1, 2, 2, 3]
+    all_ = ALL_BLOCKS
+    assert layout.start.tolist() == [all_, all_, 0, 2, all_, all_, all_, all_, 4, 6]
+    assert (layout.stored, layout.tiles, layout.longest) == (9, 20, 3)
+    assert layout.order.tolist() == [5, 9, 1, 2, 3, 4, 7, 8, 0, 6]
+
+
+def test_equal_lengths_keep_the_heads_order():
+    assert longest_first(torch.tensor([2, 5, 2, 5, 9])).tolist() == [4, 1, 3, 0, 2]
+
+
+def test_nothing_to_lay_out():
+    layout = lay_out([], [Chunk(0, 5)], BLOCK, programs=4)
+    assert (layout.lists, layout.tiles, layout.longest, layout.splits) == (0, 0, 0, 0)
+    assert layout.pieces is None
