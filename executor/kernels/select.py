@@ -1,132 +1,146 @@
-"""Which key blocks each query block of each head attends to.
+"""Which key blocks each query block of each head attends to: fills the lists of a Layout.
 
-A block stands for its tokens by their mean; a query block takes the key blocks whose mean scores
-best against its own (MoBA, arXiv 2502.13189, section 2.2; SpargeAttn, arXiv 2502.18137, section
-3.2), as many as its head's budget says, its own block and the first one (the attention sink)
-always before all others.
+Every size follows from the layout, so that nothing waits for the device. On a GPU a run of entries
+that share a pattern takes a few launches; elsewhere entries go one by one through torch.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
+from executor.kernels.batch import Cache
+from executor.kernels.layout import HeadRows, Layout
+from executor.kernels.means import KeyBlocks, key_blocks, key_means, list_range, query_means
+from executor.kernels.patterns import (
+    Pooled,
+    SinkLocal,
+    Strided,
+    VerticalSlash,
+    rule,
+    rule_blocks,
+    runs,
+)
+from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
 
-@dataclass(frozen=True)
-class HeadRows:
-    """Query blocks [first, last) of query head `head`, which reads KV head `group`."""
 
-    head: int
-    group: int
-    budget_blocks: int
-    first: int
-    last: int
+def select(
+    q: torch.Tensor, cache: Cache, layout: Layout, *, use_triton: bool | None = None
+) -> torch.Tensor:
+    """The stored lists of `layout`, int32 [layout.stored], for q [heads, new tokens, head_dim].
 
-
-@dataclass(frozen=True, eq=False)
-class BlockLists:
-    """For every head and query block the key blocks it attends to, in CSR form.
-
-    List `entry * query_blocks + row` is `indices[indptr[list] : indptr[list + 1]]`, ascending; it
-    has exactly min(budget_blocks, row + 1) key blocks and ends with `row` itself, so that only its
-    last block needs a mask. Lists of rows outside a head's range are empty.
-
-    indptr int32 [len(heads) * query_blocks + 1], indices int32 [tiles].
+    By itself Triton is used where q is on a GPU. There head_dim and block_tokens are powers of two.
     """
+    indices = torch.empty(layout.stored, dtype=torch.int32, device=q.device)
+    fill = _fill_by_triton if (q.is_cuda if use_triton is None else use_triton) else _fill_by_torch
+    if layout.stored:
+        fill(q, cache, layout, indices)
+    return indices
 
-    heads: tuple[HeadRows, ...]
-    query_blocks: int
-    block_tokens: int
-    indptr: torch.Tensor
-    indices: torch.Tensor
 
+def best_blocks(scores: torch.Tensor, row: torch.Tensor, kept: int) -> torch.Tensor:
+    """The `kept` best of blocks 0..row of every row, int32 [rows, kept], ascending.
 
-def select_blocks(
-    q: torch.Tensor, k: torch.Tensor, heads: Sequence[HeadRows], block_tokens: int
-) -> BlockLists:
-    """Lists for q [heads, tokens, head_dim] against k [groups, tokens, head_dim].
-
-    A head whose budget covers the context is not scored. Every size follows from the budgets, so
-    that nothing waits for the device.
+    scores fp32 [rows, blocks], overwritten; row [rows], none below kept - 1. The own block and
+    block 0 go before all others, the own one first; NaN counts as 0.
     """
-    query_blocks = -(-q.shape[1] // block_tokens)
-    keys: dict[int, torch.Tensor] = {}
-    lengths, indices = [], []
-    for rows in heads:
-        length = torch.arange(1, query_blocks + 1, device=q.device).clamp(max=rows.budget_blocks)
-        length[: rows.first] = 0
-        length[rows.last :] = 0
-        lengths.append(length)
-        if rows.first == rows.last:
-            continue
-        if rows.budget_blocks >= query_blocks:
-            indices.append(_causal_blocks(rows, q.device))
-            continue
-        if rows.group not in keys:
-            keys[rows.group] = block_means(k[rows.group], block_tokens)
-        computed = slice(rows.first * block_tokens, rows.last * block_tokens)
-        queries = block_means(q[rows.head, computed], block_tokens)
-        best = best_blocks(queries, keys[rows.group][: rows.last], rows)
-        indices.append(_joined(best, rows))
-    indptr = torch.cat([torch.zeros(1, dtype=torch.int64, device=q.device), *lengths]).cumsum(0)
-    joined = torch.cat(indices) if indices else indptr.new_empty(0)
-    return BlockLists(tuple(heads), query_blocks, block_tokens, indptr.int(), joined.int())
-
-
-def block_means(x: torch.Tensor, block_tokens: int) -> torch.Tensor:
-    """Mean of every block of x [tokens, head_dim], [blocks, head_dim] fp32; the last may be short.
-
-    >>> block_means(torch.tensor([[0.0], [2.0], [5.0]]), 2).tolist()
-    [[1.0], [5.0]]
-    """
-    whole = x.shape[0] // block_tokens * block_tokens
-    means = x[:whole].view(-1, block_tokens, x.shape[1]).mean(1, dtype=torch.float32)
-    if whole == x.shape[0]:
-        return means
-    return torch.cat([means, x[whole:].mean(0, keepdim=True, dtype=torch.float32)])
-
-
-def best_blocks(queries: torch.Tensor, keys: torch.Tensor, rows: HeadRows) -> torch.Tensor:
-    """The best key blocks of every query block, [rows, min(budget_blocks, key blocks)], ascending.
-
-    queries [rows, head_dim] stand for query blocks first.. of `rows`, keys [last, head_dim] for
-    key blocks 0..; a query block with fewer causal blocks than the budget has them all in front.
-    """
-    row = torch.arange(rows.first, rows.last, device=queries.device)[:, None]
-    block = torch.arange(rows.last, device=queries.device)
+    block, own = torch.arange(scores.shape[1], device=scores.device), row[:, None]
     # Finite and below the sink's score, so that no score, however large, competes with the blocks
     # that are always in, nor with -inf, which marks the future.
     limit = torch.finfo(torch.float32).max / 2
-    scores = (queries @ keys.T).nan_to_num(0.0).clamp(-limit, limit)
+    scores.nan_to_num_(0.0).clamp_(-limit, limit)
     scores[:, 0] = torch.finfo(torch.float32).max
-    scores.masked_fill_(block == row, torch.inf).masked_fill_(block > row, -torch.inf)
-    kept = min(rows.budget_blocks, rows.last)
-    return scores.topk(kept, dim=1, sorted=False).indices.sort(dim=1).values
+    scores.masked_fill_(block == own, torch.inf).masked_fill_(block > own, -torch.inf)
+    return scores.topk(kept, dim=1, sorted=False).indices.sort(dim=1).values.int()
 
 
-def _joined(best: torch.Tensor, rows: HeadRows) -> torch.Tensor:
-    """The first min(budget_blocks, row + 1) of every row of `best`, one after another."""
-    row = torch.arange(rows.first, rows.last, device=best.device)
-    length = (row + 1).clamp(max=rows.budget_blocks)
-    tiles = causal_tiles(rows.budget_blocks, rows.last) - causal_tiles(
-        rows.budget_blocks, rows.first
-    )
-    position = torch.arange(best.shape[1], device=best.device)
-    # A boolean index would have to ask the device how many it found: what does not belong to a
-    # list goes to one place past the end instead.
-    place = torch.where(
-        position < length[:, None], (length.cumsum(0) - length)[:, None] + position, tiles
-    )
-    return best.new_empty(tiles + 1).scatter_(0, place.flatten(), best.flatten())[:tiles]
+def is_stored(rows: HeadRows) -> bool:
+    """Whether any of these rows may have a list that does not hold every block."""
+    return isinstance(rows.pattern, Strided) or rows.budget_blocks < rows.last
 
 
-def causal_tiles(budget_blocks: int, rows: int) -> int:
-    """Sum over query blocks 0..rows-1 of min(budget_blocks, row + 1)."""
-    ramp = min(budget_blocks, rows)
-    return ramp * (ramp + 1) // 2 + (rows - ramp) * ramp
+def _fill_by_torch(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Tensor) -> None:
+    blocks = keys = None
+    for entry, rows in enumerate(layout.heads):
+        lists = slice(*list_range(layout, entry, entry + 1))
+        stored = layout.start[lists] >= 0
+        row, length = layout.row[lists][stored], layout.length[lists][stored]
+        if not len(row):
+            continue
+        if isinstance(rows.pattern, Pooled):
+            if blocks is None or keys is None:
+                blocks = key_blocks(layout)
+                keys = key_means(cache, blocks, layout.block_tokens, use_triton=False)
+            queries = query_means(q, layout, entry, entry + 1, use_triton=False)[stored]
+            first = int(blocks.start[rows.sequence])
+            scores = queries @ keys[rows.group, first : first + rows.last].T
+            found = best_blocks(scores, row, rows.budget_blocks).flatten()
+        elif isinstance(rows.pattern, VerticalSlash):
+            column, diagonal = line_masses(
+                q, cache, layout, entry, entry + 1, rows.pattern, use_triton=False
+            )
+            found = best_blocks(line_scores(column[0], diagonal[0], row), row, rows.budget_blocks)
+            found = found.flatten()
+        else:
+            found = _by_rule(rows.pattern, row, length)
+        begin = int(layout.start[lists][stored][0])
+        indices[begin : begin + len(found)] = found
 
 
-def _causal_blocks(rows: HeadRows, device: torch.device) -> torch.Tensor:
-    """Blocks 0..row for every row of `rows`, one list after another."""
-    lower = torch.tril_indices(rows.last - rows.first, rows.last, offset=rows.first, device=device)
-    return lower[1]
+def line_scores(column: torch.Tensor, diagonal: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """Block b of row r scores column[b] + diagonal[r - b], fp32 [rows, blocks]; 0 in the future."""
+    distance = row[:, None] - torch.arange(len(column), device=row.device)
+    scores = column + diagonal[distance.clamp(min=0)]
+    return scores.masked_fill_(distance < 0, 0.0)
+
+
+def _by_rule(pattern: SinkLocal | Strided, row: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """The lists of `row` by rule, one after another."""
+    place = torch.arange(int(length.max()), device=row.device)
+    found = rule_blocks(rule(pattern), place, row[:, None], length[:, None])
+    return found[place < length[:, None]].int()
+
+
+def _fill_by_triton(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Tensor) -> None:
+    from executor.kernels import rule_lists, top_blocks
+
+    blocks: KeyBlocks | None = None
+    keys: torch.Tensor | None = None
+    for pattern, first, last in runs([rows.pattern for rows in layout.heads]):
+        run = layout.heads[first:last]
+        if not any(is_stored(rows) for rows in run):
+            continue
+        if isinstance(pattern, Pooled):
+            if blocks is None or keys is None:
+                blocks = key_blocks(layout)
+                keys = key_means(cache, blocks, layout.block_tokens, use_triton=True)
+            top_blocks.pooled_lists(
+                query_means(q, layout, first, last, use_triton=True),
+                keys,
+                blocks.start,
+                layout,
+                list_range(layout, first, last)[0],
+                max(rows.last for rows in run if is_stored(rows)),
+                indices,
+            )
+        elif isinstance(pattern, VerticalSlash):
+            _fill_lines(q, cache, layout, pattern, first, last, indices)
+        else:
+            lists = list_range(layout, first, last)
+            rule_lists.rule_lists(rule(pattern), layout, *lists, indices)
+
+
+def _fill_lines(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    pattern: VerticalSlash,
+    first: int,
+    last: int,
+    indices: torch.Tensor,
+) -> None:
+    from executor.kernels import top_blocks
+
+    step = entries_at_once(*scored_size(layout, first, last, pattern))
+    for begin in range(first, last, step):
+        end = min(last, begin + step)
+        lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=True)
+        lists = list_range(layout, begin, end)
+        top_blocks.line_lists(*lines, begin, layout, *lists, indices)

@@ -1,0 +1,94 @@
+"""How much of the attention mass the chosen blocks hold, estimated on a few query rows.
+
+A list's log-sum-exp against that of all keys: exp(lse_chosen - lse_dense) is the sum of the
+dense softmax over the chosen keys. Only the sampled rows are computed densely.
+"""
+
+import torch
+
+from executor.kernels.batch import Cache
+from executor.kernels.decode_layout import PADDING, DecodeLayout
+from executor.kernels.layout import Layout
+from executor.kernels.scores import QueryRows, block_lse
+
+
+def recovery(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    lse: torch.Tensor,
+    samples: int,
+    *,
+    use_triton: bool | None = None,
+) -> torch.Tensor:
+    """Mean share of attention mass that every entry's lists captured, fp32 [entries].
+
+    q [heads, new tokens, head_dim]; lse [heads, new tokens], what attention over the lists wrote
+    (natural log). Of the n rows an entry computes, those in the middle of `samples` equal parts are
+    looked at: row (2 i + 1) n // (2 samples), i < samples. An entry without rows has lost nothing:
+    1. Costs samples x context for every entry.
+    """
+    rows = sampled_rows(layout, samples)
+    blocks = max((-(-c.total_tokens // layout.block_tokens) for c in layout.chunks), default=0)
+    return _captured(q, cache, rows, lse, layout.block_tokens, blocks, use_triton)
+
+
+def decode_recovery(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: DecodeLayout,
+    context_tokens: torch.Tensor,
+    lse: torch.Tensor,
+    *,
+    use_triton: bool | None = None,
+) -> torch.Tensor:
+    """Mean over its query heads of the mass that every entry captured, fp32 [entries].
+
+    q, lse and the result as in `recovery`; context_tokens int32 [sequences], the new token
+    included. An entry that computes a part of its list captures that part's mass: the parts' sum is
+    the list's. Costs the context for every entry, whatever its part.
+    """
+    sequence, token, group = layout.entries.unbind(1)
+    newest = (context_tokens[sequence] - 1)[:, None].expand_as(layout.heads)
+    there = layout.heads != PADDING
+    rows = QueryRows(
+        group,
+        sequence,
+        layout.heads.clamp(min=0),
+        token[:, None].expand_as(layout.heads),
+        torch.where(there, newest, -1).int(),
+    )
+    return _captured(q, cache, rows, lse, layout.block_tokens, layout.most_blocks, use_triton)
+
+
+def sampled_rows(layout: Layout, samples: int) -> QueryRows:
+    """The rows that `recovery` looks at, [entries, samples]."""
+    head, group, sequence, origin, cached, total = layout.entries.unbind(1)
+    entry, size = layout.entry.long(), layout.block_tokens
+    none = torch.full_like(head, torch.iinfo(torch.int32).max // size)
+    first = none.scatter_reduce(0, entry, layout.row, "amin")
+    last = torch.zeros_like(head).scatter_reduce(0, entry, layout.row + 1, "amax")
+    begin = torch.maximum(cached, first * size)
+    rows = (torch.minimum(total, last * size) - begin)[:, None]
+    part = torch.arange(samples, device=head.device)
+    position = begin[:, None] + ((2 * part + 1) * rows).div(2 * samples, rounding_mode="floor")
+    position = torch.where(rows > 0, position, -1).int()
+    token = (origin[:, None] + position).clamp(min=0)
+    return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)
+
+
+def _captured(
+    q: torch.Tensor,
+    cache: Cache,
+    rows: QueryRows,
+    lse: torch.Tensor,
+    block_tokens: int,
+    blocks: int,
+    use_triton: bool | None,
+) -> torch.Tensor:
+    kernel = q.is_cuda if use_triton is None else use_triton
+    every = block_lse(q, cache, rows, block_tokens, blocks, use_triton=kernel).logsumexp(-1)
+    real = rows.position >= 0
+    share = (lse[rows.head, rows.token] - every).exp().clamp(max=1.0).masked_fill(~real, 0.0)
+    count = real.sum(1)
+    return torch.where(count > 0, share.sum(1) / count, 1.0)

@@ -1,0 +1,246 @@
+"""Decode's lists in Triton: one launch scores the pages, a second one chooses in every entry."""
+
+# Triton compiles the functions below from their source; it has no types for mypy to check.
+# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+
+from dataclasses import astuple
+
+import torch
+import triton
+import triton.language as tl
+
+from executor.kernels.batch import Cache
+from executor.kernels.decode_layout import DecodeLayout, DecodeLists
+from executor.kernels.patterns import SinkLocal, Strided, rule, runs
+from executor.kernels.rule_lists import write_rule
+from executor.kernels.top_blocks import keep_best, launch_options
+
+TILE = 32
+"""Pages scored by one program."""
+INPUTS = ["context_ptr", "pages_ptr"]
+SLICED = ["entries_ptr", "start_ptr", "budget_ptr", "first_ptr", "count_ptr", "heads_ptr"]
+"""Arguments that begin anywhere: to compile for their alignment would stall later steps."""
+
+
+def select_decode(
+    q: torch.Tensor,
+    means: torch.Tensor,
+    cache: Cache,
+    layout: DecodeLayout,
+    context_tokens: torch.Tensor,
+) -> DecodeLists:
+    """As `select_decode.select_decode`."""
+    entries = len(layout.lists)
+    indices = torch.empty(layout.stored, dtype=torch.int32, device=q.device)
+    # Each aligned for itself: rows of one tensor are not.
+    first, count = (torch.empty(entries, dtype=torch.int32, device=q.device) for _ in range(2))
+    kinds = [
+        e.pattern if isinstance(e.pattern, SinkLocal | Strided) else None for e in layout.lists
+    ]
+    for kind, begin, end in runs(kinds):
+        entry = (layout.entries[begin:], layout.start[begin:], layout.budget[begin:])
+        out = (layout.part[begin:], first[begin:], count[begin:], indices, layout.block_tokens)
+        if kind is not None:
+            # Without fused multiply-adds, so that shares round as they do on the host.
+            rule_kernel[(end - begin,)](
+                context_tokens, *entry, *out, *astuple(rule(kind)), STEP=128, enable_fp_fusion=False
+            )
+            continue
+        stored = any(e.budget_blocks < layout.most_blocks for e in layout.lists[begin:end])
+        widest = layout.heads.shape[1] if stored else 0
+        scores = _page_scores(q, means, cache, layout, context_tokens, begin, end, widest)
+        choose_kernel[(end - begin,)](
+            context_tokens,
+            *entry,
+            *out,
+            scores,
+            layout.heads[begin:],
+            layout.most_blocks,
+            WIDEST=widest,
+            enable_fp_fusion=False,
+            **launch_options(layout.most_blocks if stored else 1),
+        )
+    return DecodeLists(first, count, indices)
+
+
+def _page_scores(
+    q: torch.Tensor,
+    means: torch.Tensor,
+    cache: Cache,
+    layout: DecodeLayout,
+    context_tokens: torch.Tensor,
+    begin: int,
+    end: int,
+    widest: int,
+) -> torch.Tensor:
+    """Scaled scores of entries [begin, end), fp32 [entries, widest, most_blocks].
+
+    Only those of real pages, real heads and stored lists are written.
+    """
+    assert cache.pages is not None
+    shape = (end - begin, widest, layout.most_blocks)
+    scores = torch.empty(shape, dtype=torch.float32, device=q.device)
+    if scores.numel():
+        page_scores_kernel[(triton.cdiv(layout.most_blocks, TILE), end - begin)](
+            q,
+            means,
+            cache.pages,
+            context_tokens,
+            layout.entries[begin:],
+            layout.start[begin:],
+            layout.heads[begin:],
+            scores,
+            *q.stride(),
+            *means.stride(),
+            *cache.pages.stride(),
+            layout.block_tokens,
+            layout.most_blocks,
+            q.shape[2] ** -0.5,
+            WIDEST=widest,
+            DIM=q.shape[2],
+            TILE=TILE,
+        )
+    return scores
+
+
+@triton.jit(
+    do_not_specialize=["pages_sequence", "pages_block", "most_blocks"],
+    do_not_specialize_on_alignment=INPUTS + SLICED,
+)
+def page_scores_kernel(
+    q_ptr,
+    means_ptr,
+    pages_ptr,
+    context_ptr,
+    entries_ptr,
+    start_ptr,
+    heads_ptr,
+    scores_ptr,
+    q_head,
+    q_token,
+    q_dim,
+    mean_page,
+    mean_group,
+    mean_dim,
+    pages_sequence,
+    pages_block,
+    block_tokens,
+    most_blocks,
+    scale,
+    WIDEST: tl.constexpr,
+    DIM: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """One tile of an entry's pages against all its query heads."""
+    entry = tl.program_id(1)
+    sequence = tl.load(entries_ptr + 3 * entry).to(tl.int64)
+    blocks = tl.cdiv(tl.load(context_ptr + sequence), block_tokens)
+    begin = tl.program_id(0) * TILE
+    if (begin < blocks) & (tl.load(start_ptr + entry) >= 0):
+        block = begin + tl.arange(0, TILE)
+        real = block < blocks
+        dims = tl.arange(0, DIM)
+        pages_at = pages_ptr + sequence * pages_sequence
+        page = tl.load(pages_at + block * pages_block, mask=real, other=0)
+        at = means_ptr + tl.load(entries_ptr + 3 * entry + 2).to(tl.int64) * mean_group
+        at += page[:, None].to(tl.int64) * mean_page + dims[None, :] * mean_dim
+        keys = tl.load(at, mask=real[:, None], other=0.0).to(tl.float32)
+        token = tl.load(entries_ptr + 3 * entry + 1).to(tl.int64) * q_token
+        for place in range(WIDEST):
+            head = tl.load(heads_ptr + entry * WIDEST + place).to(tl.int64)
+            if head >= 0:
+                q = tl.load(q_ptr + head * q_head + token + dims * q_dim).to(tl.float32)
+                out = scores_ptr + (entry.to(tl.int64) * WIDEST + place) * most_blocks
+                tl.store(out + block, tl.sum(keys * q[None, :], 1) * scale, mask=real)
+
+
+@triton.jit
+def _write_part(entry, length, part_ptr, first_ptr, count_ptr):
+    """Write this device's range of a list of `length` blocks."""
+    begin = tl.floor(tl.load(part_ptr + 2 * entry) * length + 0.5).to(tl.int32)
+    end = tl.floor(tl.load(part_ptr + 2 * entry + 1) * length + 0.5).to(tl.int32)
+    tl.store(first_ptr + entry, begin)
+    tl.store(count_ptr + entry, end - begin)
+
+
+@triton.jit(
+    do_not_specialize=["most_blocks"],
+    do_not_specialize_on_alignment=INPUTS + SLICED,
+)
+def choose_kernel(
+    context_ptr,
+    entries_ptr,
+    start_ptr,
+    budget_ptr,
+    part_ptr,
+    first_ptr,
+    count_ptr,
+    indices_ptr,
+    block_tokens,
+    scores_ptr,
+    heads_ptr,
+    most_blocks,
+    WIDEST: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    """One entry's part, and its list by the sum of its heads' softmaxes."""
+    entry = tl.program_id(0)
+    blocks = tl.cdiv(tl.load(context_ptr + tl.load(entries_ptr + 3 * entry)), block_tokens)
+    length = tl.minimum(tl.load(budget_ptr + entry), blocks)
+    _write_part(entry, length, part_ptr, first_ptr, count_ptr)
+    start = tl.load(start_ptr + entry)
+    if (WIDEST > 0) & (start >= 0) & (length > 0):
+        block = tl.arange(0, BLOCKS)
+        real = block < blocks
+        joint = tl.zeros([BLOCKS], tl.float32)
+        for place in range(WIDEST):
+            if tl.load(heads_ptr + entry * WIDEST + place) >= 0:
+                at = scores_ptr + (entry.to(tl.int64) * WIDEST + place) * most_blocks
+                scores = tl.load(at + block, mask=real, other=float("-inf"))
+                # A NaN is no score: it counts as 0, as on the CPU.
+                scores = tl.where(scores != scores, 0.0, scores)
+                weights = tl.exp(scores - tl.max(scores, 0))
+                joint += weights / tl.sum(weights, 0)
+        keep_best(joint, blocks - 1, length, indices_ptr + start, BLOCKS)
+
+
+@triton.jit(
+    do_not_specialize=["sink_blocks", "local_blocks", "stride", "offset"],
+    do_not_specialize_on_alignment=INPUTS + SLICED,
+)
+def rule_kernel(
+    context_ptr,
+    entries_ptr,
+    start_ptr,
+    budget_ptr,
+    part_ptr,
+    first_ptr,
+    count_ptr,
+    indices_ptr,
+    block_tokens,
+    sink_blocks,
+    local_blocks,
+    stride,
+    offset,
+    STEP: tl.constexpr,
+):
+    """One entry's part, and its list by a rule: every block where the layout stores none."""
+    entry = tl.program_id(0)
+    blocks = tl.cdiv(tl.load(context_ptr + tl.load(entries_ptr + 3 * entry)), block_tokens)
+    start = tl.load(start_ptr + entry)
+    length = blocks
+    if start >= 0:
+        beyond = tl.maximum(blocks - local_blocks - offset, 0)
+        own = tl.minimum(blocks, local_blocks) + tl.cdiv(beyond, stride)
+        length = tl.minimum(tl.load(budget_ptr + entry), own)
+        write_rule(
+            blocks - 1,
+            length,
+            indices_ptr + start,
+            sink_blocks,
+            local_blocks,
+            stride,
+            offset,
+            STEP,
+        )
+    _write_part(entry, length, part_ptr, first_ptr, count_ptr)

@@ -1,0 +1,120 @@
+"""How much attention the last queries of a chunk give to block columns and block diagonals.
+
+The vertical-slash estimate of MInference (arXiv 2407.02490, section 3.2 and algorithm 2), pooled
+from token lines to lines of blocks: the union of its token lines touches nearly every block. What
+a query block gives to a key block belongs to a column and to a diagonal; it is divided between
+them by the multiplicative updates of Lee and Seung (Algorithms for Non-negative Matrix
+Factorization, NIPS 2000, theorem 2), which fit the sum of both.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from executor.kernels.batch import Cache
+from executor.kernels.layout import Layout
+from executor.kernels.patterns import VerticalSlash
+from executor.kernels.scores import QueryRows, block_lse
+
+SCORE_BYTES = 256 * 2**20
+"""Bound on the scores alive at once: entries go through in runs that keep to it."""
+BYTES_PER_SCORE = 24
+"""What stays alive for one row and block: log-sum-exp, mass, and a copy of each in between."""
+UPDATES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What scored rows give to key blocks, summed over the rows of a query block.
+
+    mass fp32 [entries, query blocks, blocks], newest query block first; rows fp32 [entries, query
+    blocks]: how many scored; distance int64 like mass: blocks from the key block to the query's,
+    negative in the future.
+    """
+
+    mass: torch.Tensor
+    rows: torch.Tensor
+    distance: torch.Tensor
+
+    def by_distance(self, x: torch.Tensor) -> torch.Tensor:
+        """x, shaped like mass, summed along block diagonals, [entries, blocks]."""
+        found = x.gather(2, self.distance.clamp(min=0))
+        return found.masked_fill_(self.distance < 0, 0.0).sum(1)
+
+    def along_diagonals(self, diagonal: torch.Tensor) -> torch.Tensor:
+        """Every block's value of `diagonal` [entries, blocks], shaped like mass, 0 ahead."""
+        found = diagonal[:, None].expand_as(self.mass).gather(2, self.distance.clamp(min=0))
+        return found.masked_fill_(self.distance < 0, 0.0)
+
+
+def entries_at_once(rows: int, blocks: int) -> int:
+    """How many entries' line masses fit into SCORE_BYTES."""
+    return max(1, SCORE_BYTES // max(1, BYTES_PER_SCORE * rows * blocks))
+
+
+def scored_size(layout: Layout, first: int, last: int, pattern: VerticalSlash) -> tuple[int, int]:
+    """Scored rows and key blocks of the entries [first, last), the most that one of them has."""
+    chunks = [layout.chunks[rows.sequence] for rows in layout.heads[first:last]]
+    most = max(chunk.total_tokens for chunk in chunks)
+    new = max(chunk.new_tokens for chunk in chunks)
+    return min(pattern.scored_rows, -(-new // pattern.row_step)), -(-most // layout.block_tokens)
+
+
+def line_masses(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    first: int,
+    last: int,
+    pattern: VerticalSlash,
+    *,
+    use_triton: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mass of block columns and of block diagonals, both fp32 [entries, blocks].
+
+    For entries [first, last) of `layout`: a query block's row gives about column[b] + diagonal[d]
+    to block b, d before its own, as far as the scored rows tell. Those are new tokens, counted back
+    from an entry's last one in steps of `row_step`. A row whose scores overflow counts for nothing.
+    """
+    count, blocks = scored_size(layout, first, last, pattern)
+    rows = _last_rows(layout.entries[first:last], count, pattern.row_step)
+    lse = block_lse(q, cache, rows, layout.block_tokens, blocks, use_triton=use_triton)
+    mass = (lse - lse.logsumexp(-1, keepdim=True)).exp_().nan_to_num_(0.0)
+    newest = (layout.entries[first:last, 5] - 1) // layout.block_tokens
+    query_blocks = (count - 1) * pattern.row_step // layout.block_tokens + 2
+    return _divided(_parts(mass, rows.position // layout.block_tokens, newest, query_blocks))
+
+
+def _last_rows(entries: torch.Tensor, count: int, step: int) -> QueryRows:
+    """`count` new tokens of every entry, `step` apart up to the last; position -1 where none is."""
+    head, group, sequence, origin, cached, total = entries.unbind(1)
+    back = torch.arange(count - 1, -1, -1, device=entries.device) * step
+    position = total[:, None] - 1 - back
+    position = torch.where(position >= cached[:, None], position, -1).int()
+    token = (origin[:, None] + position).clamp(min=0)
+    return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)
+
+
+def _parts(mass: torch.Tensor, own: torch.Tensor, newest: torch.Tensor, query_blocks: int) -> Parts:
+    """From mass [entries, rows, blocks], each row's `own` block and each entry's `newest` one."""
+    block = newest[:, None] - torch.arange(query_blocks, device=mass.device)
+    # Sums of what overflowed or was not there are 0, all others 1.
+    real = mass.sum(2) > 0
+    member = ((own[:, None] == block[:, :, None]) & real[:, None]).float()
+    distance = block[:, :, None] - torch.arange(mass.shape[2], device=mass.device)
+    return Parts(member @ mass, member.sum(2), distance.long())
+
+
+def _divided(parts: Parts) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns and diagonals whose sum fits the parts, per scored row."""
+    seen = parts.rows[:, :, None] * (parts.distance >= 0)
+    column_rows = seen.sum(1).clamp(min=1.0)
+    diagonal_rows = parts.by_distance(seen).clamp(min=1.0)
+    column = parts.mass.sum(1) / column_rows
+    diagonal = parts.by_distance(parts.mass) / diagonal_rows
+    for _ in range(UPDATES):
+        both = column[:, None] + parts.along_diagonals(diagonal)
+        held = parts.mass * (column[:, None] / both).nan_to_num_(0.0)
+        column = held.sum(1) / column_rows
+        diagonal = parts.by_distance(parts.mass - held) / diagonal_rows
+    return column, diagonal

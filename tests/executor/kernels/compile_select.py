@@ -1,0 +1,117 @@
+"""Compile selection's kernels for sm_90 and print what came out as JSON."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from executor.kernels import means_triton, scores_triton, select_decode_triton, top_blocks
+from executor.kernels.rule_lists import rule_lists_kernel
+
+CACHED = ("q_ptr", "keys_ptr", "means_ptr")
+FLOATS = ("queries_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
+SIZES = (1024, 2048, 4096, 8192, 16384)
+
+
+def parameter_type(kernel, name: str) -> str:
+    if name in CACHED:
+        # Pooled lists read means that are already fp32.
+        return "*fp32" if kernel is top_blocks.pooled_lists_kernel else "*bf16"
+    if name == "part_ptr":
+        return "*fp64"
+    if name.endswith("_ptr"):
+        return "*fp32" if name in FLOATS else "*i32"
+    return "fp32" if name.startswith("scale") else "i32"
+
+
+def facts(kernel, tool: Path, **options) -> dict[str, int]:
+    """Registers, spills and instructions of `kernel`; capitals are its constexprs."""
+    names = kernel.arg_names
+    constants = {name: value for name, value in options.items() if name.isupper()}
+    # As the launcher specialises contiguous, aligned tensors.
+    loose = {p.name for p in kernel.params if p.do_not_specialize}
+    ones = ("_dim",) if kernel is not top_blocks.pooled_lists_kernel else ("key_block",)
+    constants |= {n: 1 for n in names if n.endswith(ones) and n not in loose}
+    loose |= {p.name for p in kernel.params if p.do_not_specialize_on_alignment}
+    types = {n: "constexpr" if n in constants else parameter_type(kernel, n) for n in names}
+    aligned = ("_ptr", "_head", "_token", "_group", "_page")
+    attributes = {
+        (i,): [["tt.divisibility", 16]]
+        for i, n in enumerate(names)
+        if n.endswith(aligned) and n not in {*constants, *loose}
+    }
+    compiled = triton.compile(
+        ASTSource(kernel, types, constants, attributes),
+        target=GPUTarget("cuda", 90, 32),
+        options={name: value for name, value in options.items() if not name.isupper()},
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        usage = subprocess.check_output([tool, "-res-usage", cubin.name], text=True)
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    return {
+        "registers": found["REG"],
+        "stack_bytes": found["STACK"],
+        "local_bytes": found["LOCAL"],
+        "shared_bytes": compiled.metadata.shared,
+        "wgmma": compiled.asm["ptx"].count("wgmma.mma_async"),
+    }
+
+
+def every(tool: Path) -> dict[str, dict[str, int]]:
+    found = {}
+    for blocks in SIZES:
+        options = top_blocks.launch_options(blocks)
+        for dim in (64, 256):
+            found[f"pooled {blocks} {dim}"] = facts(
+                top_blocks.pooled_lists_kernel, tool, DIM=dim, **top_blocks.pooled_options(blocks)
+            )
+        found[f"lines {blocks}"] = facts(top_blocks.line_lists_kernel, tool, **options)
+        found[f"decode {blocks}"] = facts(
+            select_decode_triton.choose_kernel, tool, WIDEST=8, enable_fp_fusion=False, **options
+        )
+    for dim in (64, 128, 256):
+        found[f"pages {dim}"] = facts(
+            select_decode_triton.page_scores_kernel,
+            tool,
+            WIDEST=8,
+            DIM=dim,
+            TILE=select_decode_triton.TILE,
+        )
+        for block in (64, 128):
+            for rows in (16, 64):
+                found[f"lse {dim} {block} {rows}"] = facts(
+                    scores_triton.block_lse_kernel,
+                    tool,
+                    PAGED=True,
+                    BLOCK=block,
+                    DIM=dim,
+                    ROWS=rows,
+                    **scores_triton.launch_options(rows, block),
+                )
+        sizes = means_triton.tile(128, dim)
+        found[f"queries {dim}"] = facts(means_triton.query_means_kernel, tool, **sizes)
+        found[f"keys {dim}"] = facts(means_triton.key_means_kernel, tool, PAGED=True, **sizes)
+        for newest in (False, True):
+            found[f"page means {dim} {newest}"] = facts(
+                means_triton.page_means_kernel, tool, NEWEST=newest, **sizes
+            )
+    found["rule"] = facts(rule_lists_kernel, tool, STEP=128)
+    found["rule decode"] = facts(
+        select_decode_triton.rule_kernel, tool, STEP=128, enable_fp_fusion=False
+    )
+    return found
+
+
+if __name__ == "__main__":
+    cuobjdump = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
+    missing = {"missing": f"Triton's wheel has no {cuobjdump}"}
+    sys.stdout.write(json.dumps(every(cuobjdump) if cuobjdump.exists() else missing))

@@ -1,0 +1,155 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from executor.kernels.batch import Chunk, query_starts
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.means import (
+    block_means,
+    key_blocks,
+    key_means,
+    page_means,
+    query_means,
+    update_page_means,
+)
+from executor.kernels.patterns import SinkLocal
+
+from .reference import (
+    contexts,
+    random_cache,
+    random_q,
+    relative_error,
+    sequence_kv,
+    transposed_table,
+    whole_prompts,
+)
+
+BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+CHUNKS = (Chunk(0, 37), Chunk(19, 14), Chunk(5, 1), Chunk(0, 32))
+SIZE, DIM, GROUPS = 8, 16, 2
+
+
+def split_means(keys, size):
+    return torch.stack([part.mean(0) for part in keys.split(size)])
+
+
+def layout_of(sequences, chunks=CHUNKS, pattern=None, size=SIZE):
+    heads = []
+    for s in sequences:
+        first, last = chunks[s].cached_tokens // size, -(-chunks[s].total_tokens // size)
+        heads.append(HeadRows(s % 2, s % 2, 1, first, last, s, pattern or SinkLocal()))
+    return lay_out(heads, chunks, size)
+
+
+def test_a_short_last_block_and_a_first_one_in_part_are_averaged_over_the_tokens_they_have():
+    x = torch.tensor([[1.0], [3.0], [8.0]])
+    assert block_means(x, 2).tolist() == [[2.0], [8.0]]
+    assert block_means(x, 4).tolist() == [[4.0]]
+    assert block_means(x, 4, missing=3).tolist() == [[1.0], [5.5]]
+    assert block_means(x, 8, missing=3).tolist() == [[4.0]]
+    assert block_means(x[:0], 4).shape == (0, 1)
+
+
+@BOTH
+@pytest.mark.parametrize("paged", [False, True])
+def test_key_means_hold_every_block_of_the_computed_sequences_and_nothing_else(use_triton, paged):
+    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=paged)
+    layout = layout_of([0, 1, 3])
+    blocks = key_blocks(layout)
+    assert blocks.tokens.tolist() == [37, 33, 0, 32]
+    assert blocks.start.tolist()[:2] == [0, 5]
+    assert blocks.sequence.tolist() == [0] * 5 + [1] * 5 + [3] * 4
+    found = key_means(cache, blocks, SIZE, use_triton=use_triton)
+    assert found.dtype == torch.float32
+    for group in range(GROUPS):
+        wanted = [
+            split_means(sequence_kv(cache, s, group, CHUNKS[s].total_tokens, SIZE)[0], SIZE)
+            for s in (0, 1, 3)
+        ]
+        assert relative_error(found[group], torch.cat(wanted)) < 1e-6
+
+
+@BOTH
+def test_a_token_major_cache_has_the_same_means(use_triton):
+    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE)
+    turned = replace(cache, keys=cache.keys.transpose(0, 1).contiguous().transpose(0, 1))
+    blocks = key_blocks(layout_of([0, 3]))
+    wanted = key_means(cache, blocks, SIZE, use_triton=use_triton)
+    assert torch.equal(key_means(turned, blocks, SIZE, use_triton=use_triton), wanted)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_query_means_leave_out_cached_rows(use_triton, dtype):
+    q = random_q(CHUNKS, 2, DIM, dtype=dtype)
+    layout = layout_of([3, 1, 0, 2])
+    found = query_means(q, layout, 1, 4, use_triton=use_triton)
+    starts = query_starts(CHUNKS)
+    wanted, stored = [], layout.start[4:] >= 0
+    for s in (1, 0, 2):
+        chunk = CHUNKS[s]
+        by_block: dict[int, list[torch.Tensor]] = {}
+        for i in range(chunk.new_tokens):
+            row = by_block.setdefault((chunk.cached_tokens + i) // SIZE, [])
+            row.append(q[s % 2, starts[s] + i].double())
+        wanted += [torch.stack(rows).mean(0) for rows in by_block.values()]
+    assert found.dtype == torch.float32
+    assert stored.sum() >= 6
+    assert relative_error(found[stored], torch.stack(wanted)[stored]) < 1e-6
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_page_means_are_those_of_the_tokens_a_page_has(use_triton, dtype):
+    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=True, dtype=dtype)
+    # Behind a context the table may hold anything, and whole pages of it.
+    pages = torch.full((len(CHUNKS), 7), 2**30, dtype=torch.int32)
+    for s, chunk in enumerate(CHUNKS):
+        blocks = -(-chunk.total_tokens // SIZE)
+        pages[s, :blocks] = cache.pages[s, :blocks]
+    context = contexts(CHUNKS)
+    context[3] = 0
+    found = page_means(replace(cache, pages=pages), context, use_triton=use_triton)
+    assert found.dtype == dtype
+    used = set()
+    for s, tokens in enumerate(context.tolist()):
+        for block in range(-(-tokens // SIZE)):
+            used.add(page := int(pages[s, block]))
+            real = min(SIZE, tokens - block * SIZE)
+            wanted = cache.keys[page, :, :real].double().mean(1)
+            assert relative_error(found[page], wanted) < (1e-6 if dtype == torch.float32 else 1e-3)
+    assert not found[[p for p in range(len(found)) if p not in used]].any()
+
+
+@BOTH
+def test_a_new_token_changes_the_mean_of_its_page_alone(use_triton):
+    cache = random_cache(whole_prompts(17, 24, 8, 3), GROUPS, DIM, SIZE, paged=True)
+    means = torch.full((len(cache.keys), GROUPS, DIM), math.nan)
+    context = torch.tensor([17, 24, 0, 3], dtype=torch.int32)
+    update_page_means(cache, means, context, use_triton=use_triton)
+    newest = [int(cache.pages[0, 2]), int(cache.pages[1, 2]), int(cache.pages[3, 0])]
+    wanted = page_means(cache, context, use_triton=False)
+    for page in range(len(means)):
+        if page in newest:
+            assert relative_error(means[page], wanted[page].double()) < 1e-6
+        else:
+            assert means[page].isnan().all()
+
+
+@BOTH
+def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
+    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=True)
+    turned, context = transposed_table(cache), contexts(CHUNKS)
+    assert turned.pages.stride(1) == len(CHUNKS)
+    blocks = key_blocks(layout_of([0, 1, 2, 3]))
+    wanted = key_means(cache, blocks, SIZE, use_triton=False)
+    assert relative_error(key_means(turned, blocks, SIZE, use_triton=use_triton), wanted) < 1e-6
+    wanted = page_means(cache, context, use_triton=False)
+    assert relative_error(page_means(turned, context, use_triton=use_triton), wanted) < 1e-6
+    means = torch.zeros_like(wanted)
+    update_page_means(turned, means, context, use_triton=use_triton)
+    newest = means.flatten(1).any(1)
+    assert newest.sum() == len(CHUNKS)
+    assert relative_error(means[newest], wanted[newest].double()) < 1e-6

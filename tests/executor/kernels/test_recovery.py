@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+
+from executor.kernels.batch import Chunk
+from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.means import page_means
+from executor.kernels.patterns import SinkLocal
+from executor.kernels.recovery import decode_recovery, recovery, sampled_rows
+from executor.kernels.select_decode import select_decode
+
+from .reference import (
+    decode_reference,
+    list_of,
+    prefill_reference,
+    random_cache,
+    random_indices,
+    random_q,
+    sequence_kv,
+    transposed_table,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")
+BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+SIZE, DIM = 8, 16
+CHUNKS = (Chunk(0, 61), Chunk(21, 20), Chunk(0, 1))
+HEADS = [
+    HeadRows(0, 0, 2, 0, 8, 0),
+    HeadRows(1, 0, 3, 3, 7, 0, SinkLocal()),
+    HeadRows(2, 1, 1, 2, 6, 1),
+    HeadRows(3, 1, 9, 0, 8, 0),
+    HeadRows(0, 1, 1, 0, 1, 2),
+    HeadRows(0, 1, 1, 3, 3, 1),
+]
+
+
+def captured(q, keys, chosen, token):
+    """The share of the dense softmax of row `token` that the chosen blocks hold."""
+    weights = (keys[: token + 1] @ q.double() / math.sqrt(DIM)).softmax(0)
+    return sum(float(weights[b * SIZE : (b + 1) * SIZE].sum()) for b in chosen)
+
+
+@BOTH
+@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize("samples", [1, 5, 20])
+def test_recovery_is_the_mass_of_the_chosen_blocks_in_the_sampled_rows(use_triton, paged, samples):
+    q = random_q(CHUNKS, 4, DIM, scale=2)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged)
+    layout = lay_out(HEADS, CHUNKS, SIZE)
+    indices = random_indices(layout)
+    lse = prefill_reference(q, cache, layout, indices)[1].float()
+    found = recovery(q, cache, layout, lse, samples, use_triton=use_triton)
+    assert found.dtype == torch.float32
+    numbers = {
+        (int(e), int(r)): n for n, (e, r) in enumerate(zip(layout.entry, layout.row, strict=True))
+    }
+    for entry, rows in enumerate(HEADS):
+        head, group, sequence, origin, cached, total = layout.entries[entry].tolist()
+        keys, _ = sequence_kv(cache, sequence, group, total, SIZE)
+        begin, end = max(cached, rows.first * SIZE), min(total, rows.last * SIZE)
+        shares = [1.0] if begin >= end else []
+        for i in range(samples if begin < end else 0):
+            token = begin + (2 * i + 1) * (end - begin) // (2 * samples)
+            chosen = list_of(layout, indices, numbers[entry, token // SIZE])
+            shares.append(captured(q[head, origin + token], keys, chosen, token))
+        assert float(found[entry]) == pytest.approx(sum(shares) / len(shares), rel=1e-5)
+    assert found[3:].tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
+    assert float(found[:3].max()) < 0.999
+
+
+def test_sampled_rows_are_spread_evenly_over_the_computed_ones():
+    layout = lay_out(HEADS, CHUNKS, SIZE)
+    assert sampled_rows(layout, 4).position.tolist() == [
+        [7, 22, 38, 53],
+        [28, 36, 44, 52],
+        [23, 28, 33, 38],
+        [7, 22, 38, 53],
+        [0, 0, 0, 0],
+        [-1, -1, -1, -1],
+    ]
+
+
+@BOTH
+def test_decode_recovery_is_the_mass_of_the_part_and_parts_add_up(use_triton):
+    chunks = (Chunk(60, 1), Chunk(30, 1), Chunk(0, 1))
+    q = random_q(chunks, 5, DIM, scale=2)
+    cache = random_cache(chunks, 2, DIM, SIZE, paged=True)
+    context = torch.tensor([61, 31, 1], dtype=torch.int32)
+    lists = [
+        DecodeHeads(0, 0, 0, (0, 1, 2), 3),
+        DecodeHeads(0, 0, 1, (3,), 5, (0.0, 0.5)),
+        DecodeHeads(0, 0, 1, (4,), 8),
+        DecodeHeads(1, 1, 0, (4, 2), 2),
+        DecodeHeads(2, 2, 1, (0,), 1),
+        DecodeHeads(1, 1, 1, (0,), 2, (0.4, 0.4)),
+    ]
+    layout = lay_out_decode(lists, 8, SIZE)
+    chosen = select_decode(q, page_means(cache, context), cache, layout, context)
+    lse = decode_reference(q, cache, layout, chosen, context)[1].float()
+    found = decode_recovery(q, cache, layout, context, lse, use_triton=use_triton)
+    for number, entry in enumerate(lists):
+        total = int(context[entry.sequence])
+        keys, _ = sequence_kv(cache, entry.sequence, entry.group, total, SIZE)
+        first, count = int(chosen.first[number]), int(chosen.count[number])
+        start = int(layout.start[number])
+        listed = range(8) if start < 0 else chosen.indices[start:].tolist()
+        blocks = listed[first : first + count]
+        shares = [captured(q[h, entry.token], keys, blocks, total - 1) for h in entry.heads]
+        assert float(found[number]) == pytest.approx(sum(shares) / len(shares), rel=1e-5, abs=1e-7)
+    assert found[2] == pytest.approx(1.0, abs=1e-6)
+    assert found[5] == 0.0
+
+
+@BOTH
+def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
+    q = random_q(CHUNKS, 4, DIM)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=True)
+    layout = lay_out(HEADS, CHUNKS, SIZE)
+    lse = prefill_reference(q, cache, layout, random_indices(layout))[1].float()
+    wanted = recovery(q, cache, layout, lse, 5, use_triton=False)
+    found = recovery(q, transposed_table(cache), layout, lse, 5, use_triton=use_triton)
+    assert torch.allclose(found, wanted, rtol=1e-5)

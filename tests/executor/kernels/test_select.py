@@ -1,0 +1,235 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from executor.kernels import vertical_slash
+from executor.kernels.batch import Chunk
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash, lengths
+from executor.kernels.select import select
+from profiles.cost import work
+
+from .line_reference import line_reference
+from .reference import (
+    list_of,
+    random_cache,
+    random_q,
+    sequence_kv,
+    transposed_table,
+    whole_prompts,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")
+BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+NO_WARNING = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+SIZE, DIM = 8, 16
+PATTERNS = [Pooled(), VerticalSlash(6, 5), SinkLocal(2), Strided(2, 3, 1)]
+
+
+def all_lists(layout, indices):
+    """{(entry, row): blocks}."""
+    return {
+        (int(layout.entry[n]), int(layout.row[n])): list_of(layout, indices, n)
+        for n in range(layout.lists)
+    }
+
+
+def best_of(scores, row, budget):
+    """Row's blocks by definition: own, first, then the best."""
+    others = sorted(range(1, row), key=lambda b: -float(scores[b]))
+    return sorted([row, *[0][: row > 0], *others][:budget])
+
+
+def defined(q, cache, layout, entry, row):
+    """The list of a query block as its pattern defines it, in float64."""
+    head, group, sequence, origin, cached, total = layout.entries[entry].tolist()
+    rows, size = layout.heads[entry], layout.block_tokens
+    keys, _ = sequence_kv(cache, sequence, group, total, size)
+    match rows.pattern:
+        case SinkLocal(sinks):
+            length = min(rows.budget_blocks, row + 1)
+            sink = list(range(min(sinks, length - 1)))
+            return sorted({*sink, *range(row - length + len(sink) + 1, row + 1)})
+        case Strided(local, stride, offset):
+            return [b for b in range(row + 1) if b > row - local or b % stride == offset]
+        case Pooled():
+            begin, end = max(cached, row * size), min(total, (row + 1) * size)
+            query = q[head, origin + begin : origin + end].double().mean(0)
+            scores = [query @ part.mean(0) for part in keys.split(size)]
+            return best_of(scores, row, rows.budget_blocks)
+        case VerticalSlash():
+            column, diagonal = line_reference(q, cache, layout, entry, -(-total // size))
+            scores = [column[b] + diagonal[row - b] for b in range(row + 1)]
+            return best_of(scores, row, rows.budget_blocks)
+
+
+def entries(chunks, patterns, budget, heads=3, groups=2):
+    """Every pattern in every sequence, whole and in two ranges."""
+    found = []
+    for number, pattern in enumerate(patterns):
+        for s, chunk in enumerate(chunks):
+            first, last = chunk.cached_tokens // SIZE, -(-chunk.total_tokens // SIZE)
+            middle = (first + last) // 2
+            for begin, end in ((first, middle), (middle, last)):
+                place = (number + s) % heads, (number * s) % groups
+                found.append(HeadRows(*place, budget, begin, end, s, pattern))
+    return found
+
+
+@BOTH
+@pytest.mark.parametrize(("paged", "budget"), [(False, 1), (True, 2), (False, 4)])
+def test_lists_are_what_their_patterns_define(use_triton, paged, budget):
+    chunks = (Chunk(0, 45), Chunk(43, 17), Chunk(0, 1))
+    q = random_q(chunks, 3, DIM, scale=2)
+    cache = random_cache(chunks, 2, DIM, SIZE, paged=paged)
+    layout = lay_out(entries(chunks, PATTERNS, budget), chunks, SIZE)
+    indices = select(q, cache, layout, use_triton=use_triton)
+    assert indices.dtype == torch.int32
+    assert len(indices) == layout.stored
+    for (entry, row), found in all_lists(layout, indices).items():
+        assert found == defined(q, cache, layout, entry, row), layout.heads[entry]
+
+
+@st.composite
+def problems(draw):
+    size = draw(st.sampled_from([1, 4, 16]))
+    sizes = st.tuples(st.integers(0, 60), st.integers(1, 60))
+    chunks = tuple(Chunk(*pair) for pair in draw(st.lists(sizes, min_size=1, max_size=3)))
+    strided = st.builds(Strided, st.integers(1, 4), st.integers(1, 4), st.just(0))
+    pattern = st.one_of(st.sampled_from(PATTERNS), strided)
+    heads = []
+    for _ in range(draw(st.integers(0, 4))):
+        s = draw(st.integers(0, len(chunks) - 1))
+        first = draw(
+            st.integers(chunks[s].cached_tokens // size, -(-chunks[s].total_tokens // size))
+        )
+        last = draw(st.integers(first, -(-chunks[s].total_tokens // size)))
+        group, budget = draw(st.integers(0, 1)), draw(st.integers(1, 9))
+        head = draw(st.integers(0, 2))
+        heads.append(HeadRows(head, group, budget, first, last, s, draw(pattern)))
+    return chunks, heads, size, draw(st.booleans()), draw(st.integers(0, 99))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_lists_are_exactly_as_long_as_budgets_say_sorted_causal_and_hold_sink_and_own(problem):
+    chunks, heads, size, paged, seed = problem
+    q = random_q(chunks, 3, 8, seed=seed)
+    cache = random_cache(chunks, 2, 8, size, paged=paged, seed=seed)
+    layout = lay_out(heads, chunks, size)
+    for (entry, row), chosen in all_lists(layout, select(q, cache, layout)).items():
+        rows = layout.heads[entry]
+        assert len(chosen) == int(lengths(rows.pattern, rows.budget_blocks, row, row + 1))
+        assert chosen == sorted(set(chosen))
+        assert chosen[-1] == row
+        if not isinstance(rows.pattern, Strided):
+            assert len(chosen) == 1 or chosen[0] == 0
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_triton_selects_what_torch_selects(problem):
+    chunks, heads, size, paged, seed = problem
+    q = random_q(chunks, 3, 16, seed=seed)
+    cache = random_cache(chunks, 2, 16, size, paged=paged, seed=seed)
+    layout = lay_out(heads, chunks, size)
+    wanted = select(q, cache, layout)
+    assert torch.equal(select(q, cache, layout, use_triton=True), wanted)
+
+
+@BOTH
+def test_a_range_selects_what_the_whole_head_selects(use_triton):
+    chunks = whole_prompts(60)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    for pattern in PATTERNS:
+        parts = [HeadRows(0, 0, 3, 0, 5, 0, pattern), HeadRows(0, 0, 3, 5, 8, 0, pattern)]
+        layouts = [lay_out(h, chunks, SIZE) for h in (parts, [replace(parts[1], first=0)])]
+        split, whole = [all_lists(x, select(q, cache, x, use_triton=use_triton)) for x in layouts]
+        assert list(split.values()) == list(whole.values())
+
+
+@NO_WARNING
+@BOTH
+@pytest.mark.parametrize("pattern", [Pooled(), VerticalSlash(40, 1)])
+@pytest.mark.parametrize("value", [1e30, math.inf, math.nan])
+def test_scores_that_overflow_cannot_push_out_own_and_sink_or_reach_the_future(
+    use_triton, pattern, value
+):
+    chunks = whole_prompts(64)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    q[0, 20], cache.keys[0, 5], cache.keys[0, 33] = value, -value, value
+    layout = lay_out([HeadRows(0, 0, 3, 0, 8, 0, pattern)], chunks, SIZE)
+    for (_, row), chosen in all_lists(
+        layout, select(q, cache, layout, use_triton=use_triton)
+    ).items():
+        assert len(set(chosen)) == min(3, row + 1)
+        assert chosen == sorted(chosen)
+        assert chosen[0] == 0
+        assert chosen[-1] == row
+
+
+@BOTH
+def test_lists_that_share_a_program_do_not_share_what_overflows(use_triton):
+    chunks = whole_prompts(40, 40)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    heads = [HeadRows(0, 0, 2, 2, 5, 0), HeadRows(0, 0, 2, 2, 5, 1)]
+    layout = lay_out(heads, chunks, SIZE)
+    wanted = select(q, cache, layout, use_triton=use_triton)
+    cache.keys[0, :40] = math.nan
+    found = select(q, cache, layout, use_triton=use_triton)
+    # Without scores the lower block is best.
+    assert found.tolist() == [0, 2, 0, 3, 0, 4, *wanted[6:].tolist()]
+
+
+@BOTH
+def test_strided_tensors_select_as_contiguous_ones(use_triton):
+    chunks = (Chunk(0, 25), Chunk(9, 15))
+    q, cache = random_q(chunks, 3, DIM), random_cache(chunks, 2, DIM, SIZE)
+    layout = lay_out(entries(chunks, PATTERNS, 2), chunks, SIZE)
+    wanted = select(q, cache, layout, use_triton=use_triton)
+    turn = lambda x: x.transpose(0, 1).contiguous().transpose(0, 1)  # noqa: E731
+    turned = replace(cache, keys=turn(cache.keys))
+    assert torch.equal(select(turn(q), turned, layout, use_triton=use_triton), wanted)
+
+
+@BOTH
+def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
+    chunks = (Chunk(0, 45), Chunk(43, 17), Chunk(0, 30))
+    q, cache = random_q(chunks, 3, DIM), random_cache(chunks, 2, DIM, SIZE, paged=True)
+    layout = lay_out(entries(chunks, PATTERNS, 2), chunks, SIZE)
+    wanted = select(q, cache, layout)
+    turned = transposed_table(cache)
+    assert torch.equal(select(q, turned, layout, use_triton=use_triton), wanted)
+
+
+@BOTH
+def test_few_entries_at_a_time_select_the_same(use_triton, monkeypatch):
+    chunks = whole_prompts(60)
+    q, cache = random_q(chunks, 3, DIM), random_cache(chunks, 1, DIM, SIZE)
+    heads = [HeadRows(h, 0, 2 + h, 5, 8, 0, VerticalSlash(7, 1)) for h in range(3)]
+    layout = lay_out(heads, chunks, SIZE)
+    wanted = select(q, cache, layout, use_triton=use_triton)
+    monkeypatch.setattr(vertical_slash, "SCORE_BYTES", 2 * 7 * 8 * vertical_slash.BYTES_PER_SCORE)
+    assert vertical_slash.entries_at_once(7, 8) == 2
+    assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
+
+
+@BOTH
+def test_nothing_is_stored_where_every_list_holds_every_block(use_triton):
+    chunks = whole_prompts(30)
+    layout = lay_out([HeadRows(0, 0, 4, 0, 4), HeadRows(0, 0, 1, 2, 2)], chunks, SIZE)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    assert select(q, cache, layout, use_triton=use_triton).shape == (0,)
+
+
+@given(st.integers(1, 60), st.integers(0, 50))
+def test_a_layout_has_as_many_tiles_as_the_cost_model_counts(budget, rows):
+    layout = lay_out([HeadRows(0, 0, budget, 0, rows)], whole_prompts(rows * SIZE), SIZE)
+    assert layout.tiles == sum(min(budget, row + 1) for row in range(rows))
+    if budget <= rows:
+        assert layout.tiles == work.causal_tiles(budget, rows)

@@ -1,0 +1,104 @@
+"""Tensors without values show that nothing on the GPU's path asks the device for one."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from executor.kernels import (
+    means_triton,
+    rule_lists,
+    scores_triton,
+    select_decode_triton,
+    top_blocks,
+)
+from executor.kernels.batch import Chunk
+from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.means import page_means, update_page_means
+from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.recovery import decode_recovery, recovery
+from executor.kernels.select import select
+from executor.kernels.select_decode import select_decode
+
+from .reference import random_cache, random_q
+
+SIZE, DIM = 8, 16
+PATTERNS = [Pooled(), VerticalSlash(9, 2), SinkLocal(), Strided(2, 3)]
+CHUNKS = (Chunk(20, 41), Chunk(0, 61))
+KERNELS = {
+    means_triton: ["key_means_kernel", "page_means_kernel", "query_means_kernel"],
+    scores_triton: ["block_lse_kernel"],
+    top_blocks: ["pooled_lists_kernel", "line_lists_kernel"],
+    rule_lists: ["rule_lists_kernel"],
+    select_decode_triton: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
+}
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Names of the kernels that would have run; none does."""
+    names = []
+    for module, kernels in KERNELS.items():
+        for name in kernels:
+            launcher = Launcher(name, names)
+            monkeypatch.setattr(module, name, launcher)
+    return names
+
+
+class Launcher:
+    def __init__(self, name, names):
+        self.name, self.names = name, names
+
+    def __getitem__(self, grid):
+        assert all(type(size) is int and size > 0 for size in grid)
+        return lambda *_, **__: self.names.append(self.name)
+
+
+def without_values(mode, thing):
+    """A dataclass whose tensors have shapes alone."""
+    tensors = {f.name: getattr(thing, f.name) for f in fields(thing)}
+    found = {n: mode.from_tensor(x) for n, x in tensors.items() if isinstance(x, torch.Tensor)}
+    return replace(thing, **found)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged):
+    heads = [HeadRows(h, 0, 3, 3, 8, s, p) for s in (0, 1) for h, p in enumerate(PATTERNS)]
+    with FakeTensorMode() as mode:
+        with pytest.raises(DataDependentOutputException):
+            torch.zeros(3).max().item()
+        q = mode.from_tensor(random_q(CHUNKS, 4, DIM))
+    layout = lay_out(heads, CHUNKS, SIZE)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged)
+    layout, cache = without_values(mode, layout), without_values(mode, cache)
+    with mode:
+        indices = select(q, cache, layout, use_triton=True)
+        found = recovery(q, cache, layout, torch.zeros(q.shape[:2]), 4, use_triton=True)
+    assert indices.shape == (layout.stored,)
+    assert found.shape == (len(heads),)
+    wanted = ["key_means_kernel", "query_means_kernel", "pooled_lists_kernel"]
+    assert set(launched) == {*wanted, "block_lse_kernel", "line_lists_kernel", "rule_lists_kernel"}
+
+
+def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):
+    lists = [DecodeHeads(s, s, 0, (0, 1), 3, (0.0, 0.5), p) for p in PATTERNS for s in (0, 1)]
+    layout = lay_out_decode(lists, 9, SIZE)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=True)
+    mode = FakeTensorMode()
+    layout, cache = without_values(mode, layout), without_values(mode, cache)
+    q = mode.from_tensor(random_q(CHUNKS, 2, DIM))
+    context = mode.from_tensor(torch.tensor([61, 61], dtype=torch.int32))
+    with mode:
+        means = page_means(cache, context, use_triton=True)
+        update_page_means(cache, means, context, use_triton=True)
+        found = select_decode(q, means, cache, layout, context, use_triton=True)
+        lse = torch.zeros(q.shape[:2])
+        shares = decode_recovery(q, cache, layout, context, lse, use_triton=True)
+    assert found.indices.shape == (layout.stored,)
+    assert shares.shape == (len(lists),)
+    # Pooled and vertical-slash entries choose in one launch.
+    chosen = ["page_scores_kernel", "choose_kernel", "rule_kernel", "rule_kernel"]
+    means_of = ["page_means_kernel", "page_means_kernel"]
+    assert launched == [*means_of, *chosen, "block_lse_kernel"]

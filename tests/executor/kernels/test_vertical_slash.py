@@ -1,0 +1,93 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from executor.kernels.batch import Cache, Chunk
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.patterns import VerticalSlash
+from executor.kernels.scores import QueryRows, block_lse
+from executor.kernels.vertical_slash import line_masses
+
+from .line_reference import line_reference
+from .reference import random_cache, random_q, relative_error, sequence_kv
+
+pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")
+BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+SIZE, DIM = 16, 16
+CHUNKS = (Chunk(0, 70), Chunk(33, 30), Chunk(20, 3), Chunk(0, 1))
+HEADS = [
+    HeadRows(0, 0, 2, 0, 5, 0, VerticalSlash()),
+    HeadRows(2, 1, 2, 2, 4, 1, VerticalSlash()),
+    HeadRows(1, 0, 2, 1, 2, 2, VerticalSlash()),
+    HeadRows(0, 1, 2, 0, 1, 3, VerticalSlash()),
+]
+
+
+@BOTH
+@pytest.mark.parametrize(("paged", "scored", "step"), [(False, 64, 1), (True, 5, 9), (False, 1, 8)])
+def test_masses_of_columns_and_diagonals_are_those_of_the_definition(
+    use_triton, paged, scored, step
+):
+    pattern = VerticalSlash(scored, step)
+    q = random_q(CHUNKS, 3, DIM, scale=2)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged, scale=2)
+    layout = lay_out([replace(rows, pattern=pattern) for rows in HEADS], CHUNKS, SIZE)
+    found = line_masses(q, cache, layout, 0, 4, pattern, use_triton=use_triton)
+    for entry in range(4):
+        for lines, wanted in zip(found, line_reference(q, cache, layout, entry, 5), strict=True):
+            assert relative_error(lines[entry], wanted) < 1e-5
+    later = line_masses(q, cache, layout, 1, 3, pattern, use_triton=use_triton)[0]
+    assert relative_error(later, found[0][1:3, : later.shape[1]].double()) < 1e-5
+
+
+def test_a_planted_column_and_a_planted_diagonal_are_told_apart():
+    chunks, blocks = (Chunk(0, 16 * SIZE),), 16
+    q, keys = torch.zeros(2, 1, 16 * SIZE, DIM)
+    token = torch.arange(16 * SIZE)
+    q[0, token, token // SIZE % 8] = q[0, :, 8] = 20.0
+    keys[0, token, (token // SIZE + 3) % 8] = keys[0, 5 * SIZE : 6 * SIZE, 8] = 1.0
+    cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
+    pattern = VerticalSlash(32, 2)
+    layout = lay_out([HeadRows(0, 0, 3, 0, blocks, 0, pattern)], chunks, SIZE)
+    column, diagonal = line_masses(q, cache, layout, 0, 1, pattern, use_triton=False)
+    assert int(column[0].argmax()) == 5
+    # Keys stand for the query blocks 3 and 11 after their own.
+    assert set(diagonal[0].topk(2).indices.tolist()) == {3, 11}
+    assert float(column[0, 5]) > 5 * float(column[0, [b for b in range(16) if b != 5]].max())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@BOTH
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e38])
+def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
+    q, cache = random_q(CHUNKS, 3, DIM), random_cache(CHUNKS, 2, DIM, SIZE)
+    pattern = VerticalSlash(2, 1)
+    layout = lay_out(HEADS, CHUNKS, SIZE)
+    q[0, 69] = value
+    column, diagonal = line_masses(q, cache, layout, 0, 1, pattern, use_triton=use_triton)
+    assert float(column.sum() + diagonal.sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+@BOTH
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])
+def test_block_lse_of_rows_of_several_heads_and_positions(use_triton, dtype, most):
+    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=True, scale=3, dtype=dtype)
+    q = random_q(CHUNKS, 3, DIM, scale=3, dtype=dtype)
+    position = torch.tensor([[69, 0, -1], [15, 16, 62]], dtype=torch.int32)
+    head = torch.tensor([[0, 2, 1], [1, 1, 0]], dtype=torch.int32)
+    token = torch.tensor([[4, 69, 0], [70, 71, 103]], dtype=torch.int32)
+    rows = QueryRows(torch.tensor([1, 0]).int(), torch.tensor([0, 1]).int(), head, token, position)
+    found = block_lse(q, cache, rows, SIZE, 6, use_triton=use_triton)
+    wanted = torch.full((2, 3, 6), -math.inf, dtype=torch.float64)
+    for entry, total in ((0, 70), (1, 63)):
+        keys, _ = sequence_kv(cache, entry, 1 - entry, total, SIZE)
+        for row in range(3):
+            seen = keys[: int(position[entry, row]) + 1]
+            scores = seen @ q[head[entry, row], token[entry, row]].double() / math.sqrt(DIM)
+            for block, part in enumerate(scores.split(SIZE) if len(seen) else []):
+                wanted[entry, row, block] = part.logsumexp(0)
+    real = wanted.isfinite()
+    assert torch.equal(found.isfinite(), real)
+    assert relative_error(found[real], wanted[real]) < most
