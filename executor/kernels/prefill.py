@@ -1,157 +1,121 @@
-"""Block-sparse causal prefill attention in Triton: one program per (head, query block).
+"""Block-sparse causal prefill attention: FlashAttention-2 (arXiv 2307.08691) over lists of blocks.
 
-Flash attention (arXiv 2307.08691) whose inner loop follows a list of key blocks, with grouped
-K/V, one program per list in longest-first order.
+One program computes one query block of one head, and the programs start longest list first. With a
+share of the multiprocessors (Nexus, arXiv 2507.06608) so many programs take the lists off a queue,
+in the same order. Lists that the layout cuts are merged afterwards (Flash-Decoding, 2023).
 """
 
-# Triton compiles the functions below from their source; it has no types for mypy to check.
-# mypy: disable-error-code="untyped-decorator,no-untyped-def"
-
 import torch
-import triton
-import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from executor.kernels.order import longest_first
-from executor.kernels.select import BlockLists
+from executor.kernels.batch import Cache
+from executor.kernels.layout import Layout
+from executor.kernels.merge import merge
+from executor.kernels.prefill_kernel import prefill_kernel
+from executor.kernels.softmax import LOG2_E
 
-LOG2_E = 1.4426950408889634
 SHARED_BYTES = 232448
 """Shared memory one program can have on an H100 or H200."""
 
 
 def prefill(
     q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    lists: BlockLists,
+    cache: Cache,
+    layout: Layout,
+    indices: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
+    sms: int | None = None,
+    tma: bool | None = None,
 ) -> None:
-    """Attention of q [heads, tokens, head_dim] to k, v [groups, tokens, head_dim] over `lists`.
+    """Attention of q [heads, new tokens, head_dim] to `cache` over the lists of `layout`.
 
-    Writes out [entries, tokens, head_dim] and lse [entries, tokens] (natural log-sum-exp of the
-    scaled scores, fp32) in the rows that `lists` computes, and leaves the others as they are.
-    head_dim and block are powers of two, at least 16.
+    Writes out (like q) and lse fp32 [heads, new tokens], the natural log-sum-exp of the scaled
+    scores, in the rows that `layout` lists, and leaves the others as they are. head_dim and block
+    are powers of two, at least 16. `sms`: run as that many programs. `tma`: load K and V by tensor
+    descriptors, which takes fewer registers than pointers do; by default wherever strides allow.
     """
-    order = longest_first(lists)
-    if not len(order):
+    if not layout.lists:
         return
-    entries = [(rows.head, rows.group) for rows in lists.heads]
-    # From pinned memory the copy is queued behind the kernels before it instead of waiting.
-    heads = torch.tensor(entries, dtype=torch.int32, pin_memory=q.is_cuda)
-    prefill_kernel[(len(order),)](
+    if tma is None:
+        tma = describable(cache.keys) and describable(cache.values)
+    paged = cache.pages is not None
+    options = launch_options(layout.block_tokens, q.shape[2], q.element_size(), tma, paged)
+    slots, pieces = layout.splits, layout.pieces
+    partial_out = q.new_empty(slots, layout.block_tokens, q.shape[2], dtype=torch.float32)
+    partial_lse = q.new_empty(slots, layout.block_tokens, dtype=torch.float32)
+    tasks = layout.lists if pieces is None else pieces.table.shape[0]
+    place = cache.starts if cache.pages is None else cache.pages
+    assert place is not None
+    prefill_kernel[(tasks if sms is None else min(sms, tasks),)](
         q,
-        k,
-        v,
+        *(_described(x, options["KEYS"]) if tma else x for x in (cache.keys, cache.values)),
         out,
         lse,
-        order,
-        heads.to(q.device, non_blocking=True),
-        lists.indptr,
-        lists.indices,
+        partial_out,
+        partial_lse,
+        place,
+        layout.entries,
+        layout.entry,
+        layout.row,
+        layout.length,
+        layout.start,
+        indices,
+        layout.order if pieces is None else pieces.table,
+        torch.zeros(int(sms is not None), dtype=torch.int32, device=q.device),
         *q.stride(),
-        *k.stride(),
-        *v.stride(),
+        *_strides(cache.keys),
+        *_strides(cache.values),
         *out.stride(),
-        lse.stride(0),
-        q.shape[1],
-        lists.query_blocks,
+        *lse.stride(),
+        place.stride(0),
+        place.stride(-1),
+        tasks,
+        1,
         q.shape[2] ** -0.5 * LOG2_E,
-        **launch_options(lists.block_tokens, q.shape[2], q.element_size()),
+        PAGED=paged,
+        TMA=tma,
+        QUEUE=sms is not None,
+        SPLIT=pieces is not None,
+        **options,
     )
+    if pieces is not None:
+        merge(partial_out, partial_lse, pieces.slots, pieces.heads, pieces.tokens, out, lse)
 
 
-def launch_options(block_tokens: int, head_dim: int, item_bytes: int) -> dict[str, int]:
-    """Tile shape, warps and pipeline depth: as many stages of K and V as shared memory holds."""
-    tile_bytes = block_tokens * head_dim * item_bytes
-    stages = max(1, min(3, (SHARED_BYTES - tile_bytes) // (2 * tile_bytes)))
+def describable(x: torch.Tensor) -> bool:
+    """Whether a tensor descriptor can describe keys or values: steps of 16 bytes, rows without."""
+    item = x.element_size()
+    steps = all(stride > 0 and stride * item % 16 == 0 for stride in x.stride()[:-1])
+    return steps and x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and x.numel() > 0
+
+
+def _described(x: torch.Tensor, keys: int) -> TensorDescriptor:
+    return TensorDescriptor.from_tensor(x, [1] * (x.dim() - 2) + [keys, x.shape[-1]])
+
+
+def _strides(x: torch.Tensor) -> tuple[int, ...]:
+    """Strides of page, group, token and dim; a contiguous cache has no pages."""
+    return x.stride() if x.dim() == 4 else (0, *x.stride())
+
+
+def launch_options(
+    block_tokens: int, head_dim: int, item_bytes: int, tma: bool = True, paged: bool = True
+) -> dict[str, int]:
+    """Tile shape, order, warps and pipeline depth that neither spill nor exceed shared memory."""
+    wide = head_dim > 128
+    # Two programs on a multiprocessor at head_dim 64; few rows where their pointers take registers.
+    most = 64 if head_dim <= 64 else 2048 // block_tokens if wide and not tma else block_tokens
+    keys = min(block_tokens, most)
+    # Three tiles of K and of V under way; where registers are short two, and the own block's.
+    while keys > 16 and (block_tokens + 6 * keys) * head_dim * item_bytes > SHARED_BYTES - 1024:
+        keys //= 2
     return {
         "BLOCK": block_tokens,
+        "KEYS": keys,
         "DIM": head_dim,
-        "num_warps": 8 if block_tokens > 64 or block_tokens * head_dim > 64 * 128 else 4,
-        "num_stages": stages,
+        "OWN_FIRST": wide,
+        "num_warps": 8 if (wide and not tma) or block_tokens > 64 else 4,
+        # Index and page are each loaded a step before the next needs them, K and V two.
+        "num_stages": 4 if wide else 7 if paged else 5,
     }
-
-
-@triton.jit
-def prefill_kernel(
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    out_ptr,
-    lse_ptr,
-    order_ptr,
-    heads_ptr,
-    indptr_ptr,
-    indices_ptr,
-    q_head,
-    q_token,
-    q_dim,
-    k_head,
-    k_token,
-    k_dim,
-    v_head,
-    v_token,
-    v_dim,
-    out_head,
-    out_token,
-    out_dim,
-    lse_head,
-    tokens,
-    query_blocks,
-    scale_log2,
-    BLOCK: tl.constexpr,
-    DIM: tl.constexpr,
-):
-    """Output and log-sum-exp of list order[program]."""
-    number = tl.load(order_ptr + tl.program_id(0))
-    entry = number // query_blocks
-    row = number % query_blocks
-    head = tl.load(heads_ptr + 2 * entry).to(tl.int64)
-    group = tl.load(heads_ptr + 2 * entry + 1).to(tl.int64)
-    start = tl.load(indptr_ptr + number)
-    # A list ends with the row's own block: alone in needing a mask, it stays out of the loop.
-    own = tl.load(indptr_ptr + number + 1) - 1
-
-    dims = tl.arange(0, DIM)
-    within = tl.arange(0, BLOCK)
-    first = (row * BLOCK).to(tl.int64)
-    inside = first + within < tokens
-    q_at = q_ptr + head * q_head + first * q_token
-    q_at += within[:, None] * q_token + dims[None, :] * q_dim
-    q = tl.load(q_at, mask=inside[:, None], other=0.0)
-    k_at = k_ptr + group * k_head + within[None, :] * k_token + dims[:, None] * k_dim
-    v_at = v_ptr + group * v_head + within[:, None] * v_token + dims[None, :] * v_dim
-
-    largest = tl.full([BLOCK], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
-    result = tl.zeros([BLOCK, DIM], tl.float32)
-    for position in range(start, own):
-        chosen = tl.load(indices_ptr + position).to(tl.int64) * BLOCK
-        k = tl.load(k_at + chosen * k_token)
-        v = tl.load(v_at + chosen * v_token)
-        scores = tl.dot(q, k, input_precision="ieee") * scale_log2
-        result, total, largest = _absorb(scores, v, result, total, largest)
-
-    k = tl.load(k_at + first * k_token, mask=inside[None, :], other=0.0)
-    v = tl.load(v_at + first * v_token, mask=inside[:, None], other=0.0)
-    scores = tl.dot(q, k, input_precision="ieee") * scale_log2
-    scores = tl.where(within[None, :] <= within[:, None], scores, float("-inf"))
-    result, total, largest = _absorb(scores, v, result, total, largest)
-
-    entry = entry.to(tl.int64)
-    out_at = out_ptr + entry * out_head + first * out_token
-    out_at += within[:, None] * out_token + dims[None, :] * out_dim
-    tl.store(out_at, (result / total[:, None]).to(out_ptr.dtype.element_ty), mask=inside[:, None])
-    natural = (largest + tl.log2(total)) / 1.4426950408889634
-    tl.store(lse_ptr + entry * lse_head + first + within, natural, mask=inside)
-
-
-@triton.jit
-def _absorb(scores, v, result, total, largest):
-    """One step of the running softmax, in base 2: scores [queries, keys], v [keys, head_dim]."""
-    raised = tl.maximum(largest, tl.max(scores, 1))
-    weights = tl.math.exp2(scores - raised[:, None])
-    shrink = tl.math.exp2(largest - raised)
-    result = tl.dot(weights.to(v.dtype), v, result * shrink[:, None], input_precision="ieee")
-    return result, total * shrink + tl.sum(weights, 1), raised
