@@ -1,0 +1,102 @@
+"""Decode attention on the CPU: one new token a sequence over listed pages of its K/V.
+
+A group's query heads go through one product together (GQA packing); threads take runs of the listed
+pages, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch blog, 2023).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from executor.kernels.batch import Cache
+from executor.kernels.cpu_prefill import Pair, flash
+from executor.kernels.cpu_threads import in_threads
+from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
+from executor.kernels.layout import ALL_BLOCKS
+
+GATHERED_BYTES = 2**21
+"""K and V of one run of pages: what was gathered is still in cache when it is used."""
+
+
+def decode(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: DecodeLayout,
+    lists: DecodeLists,
+    context_tokens: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> None:
+    """Attention of q [heads, new tokens, head_dim] to the paged `cache` over `lists`.
+
+    context_tokens int32 [sequences] counts each sequence's keys, those of the new token included.
+    Writes out, shaped like q, and lse fp32 [heads, new tokens] (natural log-sum-exp of the scaled
+    scores) at the entries' heads and tokens, 0 and -inf where a count is 0, and leaves the others
+    as they are. Any strides, head_dim, block and dtype; computed in fp32.
+    """
+
+    def compute(run: _Run) -> Pair:
+        keys, values = (
+            x[:, run.entry.group]
+            .index_select(0, run.pages)
+            .float()
+            .flatten(0, 1)[None, : run.tokens]
+            for x in (cache.keys, cache.values)
+        )
+        return flash(q[_heads(run.entry), run.entry.token].float().unsqueeze(0), keys, values)
+
+    for entry in layout.lists:
+        out[_heads(entry), entry.token], lse[_heads(entry), entry.token] = 0.0, -torch.inf
+    runs = list(_runs(cache, layout, lists, context_tokens.tolist()))
+    results = zip(runs, in_threads(compute, runs), strict=True)
+    for number, of_entry in groupby(results, lambda result: result[0].number):
+        outs, lses = zip(*(result for _, result in of_entry), strict=True)
+        result, row_lse = _merged(torch.cat(outs), torch.cat(lses))
+        at = _heads(layout.lists[number]), layout.lists[number].token
+        out[at], lse[at] = result.to(out.dtype), row_lse
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Part of the list of entry `number`: the first `tokens` of `pages`."""
+
+    number: int
+    entry: DecodeHeads
+    pages: torch.Tensor
+    tokens: int
+
+
+def _runs(
+    cache: Cache, layout: DecodeLayout, lists: DecodeLists, contexts: list[int]
+) -> Iterator[_Run]:
+    assert cache.pages is not None
+    block = layout.block_tokens
+    step = max(1, GATHERED_BYTES // (2 * 4 * block * cache.keys.shape[-1]))
+    ranges = zip(layout.start.tolist(), lists.first.tolist(), lists.count.tolist(), strict=True)
+    for number, (start, first, count) in enumerate(ranges):
+        if not count:
+            continue
+        entry = layout.lists[number]
+        if start == ALL_BLOCKS:
+            blocks = torch.arange(first, first + count)
+        else:
+            blocks = lists.indices[start + first :][:count]
+        # Lists ascend: only their last block may be short.
+        end = (int(blocks[-1]) + 1) * block
+        tokens = count * block - max(0, end - contexts[entry.sequence])
+        pages = cache.pages[entry.sequence].index_select(0, blocks)
+        for begin in range(0, -(-tokens // block), step):
+            some = pages[begin : begin + step]
+            yield _Run(number, entry, some, min(len(some) * block, tokens - begin * block))
+
+
+def _heads(entry: DecodeHeads) -> torch.Tensor:
+    return torch.tensor(entry.heads)
+
+
+def _merged(out: torch.Tensor, lse: torch.Tensor) -> Pair:
+    """One result of those of all runs, out [runs, heads, head_dim] and lse [runs, heads]."""
+    total = lse.logsumexp(0)
+    return (out * (lse - total).exp().unsqueeze(-1)).sum(0), total

@@ -1,0 +1,100 @@
+"""Block-sparse causal prefill attention on the CPU: the listed tiles and little else.
+
+PyTorch's flash kernel for CPUs (FlashAttention-2, arXiv 2307.08691) does the products; query blocks
+with equally long lists are its batch, with their K/V gathered. What stands before the queries' own
+keys and the causal square of their own go through it one after the other and are merged by their
+log-sum-exps (FlashInfer, arXiv 2501.01005, section 2.2), so that no tile pays for a mask.
+"""
+
+import torch
+
+from executor.kernels.batch import Cache
+from executor.kernels.cpu_reader import Reader
+from executor.kernels.cpu_spans import Span, spans
+from executor.kernels.cpu_threads import in_threads
+from executor.kernels.layout import ALL_BLOCKS, Layout
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def prefill(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    indices: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> None:
+    """Attention of q [heads, new tokens, head_dim] to `cache` over the lists of `layout`.
+
+    Writes out, shaped like q, and lse fp32 [heads, new tokens] (natural log-sum-exp of the scaled
+    scores) in the rows that `layout` computes, and leaves the others as they are. A row without
+    keys gets 0 and -inf. Any strides, head_dim, block and dtype; computed in fp32.
+    """
+    reader = Reader(cache, layout.block_tokens)
+
+    def compute(span: Span) -> None:
+        at = span.head, slice(span.stored, span.stored + span.new_tokens)
+        if span.kind == ALL_BLOCKS:
+            _every_block(q[at], reader, span, out[at], lse[at])
+        elif span.kind == 0:
+            out[at], lse[at] = 0.0, -torch.inf
+        else:
+            chosen = indices[span.start :][: span.rows * span.kind].view(span.rows, span.kind)
+            _chosen_blocks(q[at], reader, span, chosen, out[at], lse[at])
+
+    in_threads(compute, sorted(spans(layout, q.shape[2]), key=lambda span: -span.tiles))
+
+
+def attend(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Pair:
+    """fp32 attention of q [batch, queries, head_dim] to keys, values [batch, tokens, head_dim].
+
+    The queries are the last of the tokens. Output like q, and log-sum-exp [batch, queries].
+    """
+    before = keys.shape[1] - q.shape[1]
+    own, own_lse = flash(q, keys[:, before:], values[:, before:], is_causal=True)
+    if not before:
+        return own, own_lse
+    out, lse = flash(q, keys[:, :before], values[:, :before])
+    share = torch.sigmoid(own_lse - lse)
+    return out.lerp_(own, share.unsqueeze(-1)), torch.logaddexp(lse, own_lse)
+
+
+def flash(
+    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, is_causal: bool = False
+) -> Pair:
+    """PyTorch's kernel: output [batch, queries, head_dim] and log-sum-exp [batch, queries]."""
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1), is_causal=is_causal
+    )
+    return out.squeeze(1), lse.squeeze(1)
+
+
+def _every_block(
+    q: torch.Tensor, reader: Reader, span: Span, out: torch.Tensor, lse: torch.Tensor
+) -> None:
+    """A strip of the causal triangle."""
+    keys, values = reader.tokens(span)
+    result, row_lse = attend(q[None].float().contiguous(), keys[None], values[None])
+    out.copy_(result[0])
+    lse.copy_(row_lse[0])
+
+
+def _chosen_blocks(
+    q: torch.Tensor,
+    reader: Reader,
+    span: Span,
+    chosen: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> None:
+    """Whole query blocks: zeros, computed for nothing, stand for tokens that are not new."""
+    block = reader.block_tokens
+    old = span.first_token - span.first * block
+    computed = slice(old, old + span.new_tokens)
+    queries = q.new_zeros(span.rows * block, q.shape[1], dtype=torch.float32)
+    queries[computed] = q
+    keys, values = reader.gathered(span, chosen)
+    result, row_lse = attend(queries.view(span.rows, block, -1), keys, values)
+    out.copy_(result.flatten(0, 1)[computed])
+    lse.copy_(row_lse.flatten()[computed])

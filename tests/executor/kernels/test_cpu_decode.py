@@ -1,0 +1,138 @@
+"""The torch back end's decode against the float64 reference."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from executor.kernels import cpu_decode
+from executor.kernels.batch import Cache, Chunk
+from executor.kernels.decode_layout import DecodeHeads, DecodeLists, lay_out_decode
+from executor.kernels.layout import ALL_BLOCKS
+from tests.executor.kernels.cpu_cases import (
+    DTYPES,
+    TOLERANCE,
+    UNKNOWN_PAGE,
+    shorten_steps,
+    strided,
+    threads,
+    without_strays,
+)
+from tests.executor.kernels.reference import (
+    decode_reference,
+    random_cache,
+    random_q,
+    relative_error,
+)
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    shorten_steps(monkeypatch)
+
+
+def random_lists(layout, contexts, seed):
+    """As selection would choose them, but by chance, a range of each."""
+    generator = torch.Generator().manual_seed(seed)
+    indices = torch.full((layout.stored,), UNKNOWN_PAGE, dtype=torch.int32)
+    first, count = [], []
+    for entry, start, budget in zip(
+        layout.lists, layout.start.tolist(), layout.budget.tolist(), strict=True
+    ):
+        blocks = -(-contexts[entry.sequence] // layout.block_tokens)
+        length = min(budget, blocks)
+        if start != ALL_BLOCKS:
+            drawn = torch.randperm(blocks, generator=generator)[:length].sort().values
+            indices[start : start + length] = drawn.int()
+        begin, end = (round(part * length) for part in entry.part)
+        first.append(begin)
+        count.append(end - begin)
+    sizes = (torch.tensor(x, dtype=torch.int32) for x in (first, count))
+    return DecodeLists(*sizes, indices)
+
+
+def check_decode(q, cache, layout, lists, contexts, count=1):
+    """On `count` threads against the reference; what no entry computes must stay as it is."""
+    context_tokens = torch.tensor(contexts, dtype=torch.int32)
+    out = torch.full_like(q, torch.nan)
+    lse = torch.full(q.shape[:2], torch.nan)
+    with threads(count):
+        cpu_decode.decode(q, cache, layout, lists, context_tokens, out, lse)
+    wanted, wanted_lse = decode_reference(q, cache, layout, lists, context_tokens)
+    computed = torch.zeros(q.shape[:2], dtype=torch.bool)
+    for entry in layout.lists:
+        computed[list(entry.heads), entry.token] = True
+    assert out[~computed].isnan().all()
+    assert lse[~computed].isnan().all()
+    masked = computed & wanted_lse.isneginf()
+    assert (out[masked] == 0).all()
+    assert lse[masked].isneginf().all()
+    seen = computed & ~masked
+    if seen.any():
+        assert relative_error(out[seen], wanted[seen]) < TOLERANCE[q.dtype]
+        assert relative_error(lse[seen], wanted_lse[seen]) < 1e-5
+
+
+def decoding(contexts):
+    return tuple(Chunk(context - 1, 1) for context in contexts)
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_decode_of_a_batch(dtype, count):
+    contexts, block = [1, 16, 100, 333], 16
+    entries = [
+        DecodeHeads(sequence, sequence, group, heads, budget)
+        for sequence in range(len(contexts))
+        for group, heads, budget in ((0, (0, 1, 2), 99), (1, (4,), 3), (1, (3, 6), 1))
+    ]
+    layout = lay_out_decode(entries, 21, block)
+    chunks = decoding(contexts)
+    cache = random_cache(chunks, 2, 24, block, paged=True, dtype=dtype)
+    cache = without_strays(cache, chunks, block)
+    lists = random_lists(layout, contexts, seed=0)
+    check_decode(random_q(chunks, 7, 24, dtype=dtype), cache, layout, lists, contexts, count)
+
+
+@pytest.mark.usefixtures("small_steps")
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    contexts=st.lists(st.integers(1, 200), min_size=1, max_size=4),
+    block=st.sampled_from([1, 5, 16]),
+    head_dim=st.sampled_from([1, 8, 33]),
+    per_group=st.integers(1, 8),
+    budgets=st.lists(st.integers(0, 20), min_size=1, max_size=3),
+    part=st.sampled_from([(0.0, 1.0), (0.0, 0.4), (0.4, 1.0), (0.5, 0.5)]),
+    scale=st.sampled_from([1.0, 40.0]),
+    seed=st.integers(0, 99),
+)
+def test_decode_of_anything(contexts, block, head_dim, per_group, budgets, part, scale, seed):
+    entries = [
+        DecodeHeads(
+            sequence, sequence, group, (*range(group * per_group, (group + 1) * per_group),),
+            budget, part,
+        )
+        for sequence in range(len(contexts))
+        for group, budget in enumerate(budgets)
+    ]  # fmt: skip
+    most = -(-max(contexts) // block) + 2
+    layout = lay_out_decode(entries, most, block)
+    chunks = decoding(contexts)
+    cache = random_cache(chunks, len(budgets), head_dim, block, paged=True, seed=seed, scale=scale)
+    q = random_q(chunks, len(budgets) * per_group, head_dim, seed=seed)
+    lists = random_lists(layout, contexts, seed)
+    check_decode(q, without_strays(cache, chunks, block), layout, lists, contexts)
+
+
+def test_decode_of_any_strides():
+    contexts = [45, 7]
+    chunks = decoding(contexts)
+    entries = [DecodeHeads(s, s, 0, (1, 0), budget) for s, budget in ((0, 9), (1, 1))]
+    layout = lay_out_decode(entries, 3, 16)
+    cache = random_cache(chunks, 1, 8, 16, paged=True)
+    cache = Cache(strided(cache.keys), strided(cache.values), pages=cache.pages)
+    q = strided(random_q(chunks, 2, 8))
+    check_decode(q, cache, layout, random_lists(layout, contexts, seed=1), contexts)

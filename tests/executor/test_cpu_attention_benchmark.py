@@ -1,0 +1,19 @@
+"""The CPU attention benchmark on tiny shapes, so that it does not rot."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import cpu_attention
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
+    report = tmp_path / "report.json"
+    monkeypatch.setattr(sys, "argv", ["cpu_attention.py", "--quick", "--json", str(report)])
+    before = torch.get_num_threads()
+    cpu_attention.main()
+    assert torch.get_num_threads() == before
+    assert len(json.loads(report.read_text())["rows"]) == capsys.readouterr().out.count("SDPA")
