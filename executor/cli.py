@@ -20,7 +20,7 @@ import typer
 
 from executor.errors import CannotMeasureError
 from profiles.console import clear_errors, fail
-from profiles.device import device_profile
+from profiles.device import device_profile, split_name
 from profiles.model import NAME_PATTERN
 
 if find_spec("torch") is None:
@@ -72,7 +72,7 @@ def executor_command(
     daemon = Daemon(
         NodeFacts(types, chosen, _versions()),
         client,
-        Bench(accelerators, chosen),
+        Bench(accelerators, chosen, multiprocessors(types, accelerators)),
         checkpoint,
         Spool(folder / "spool"),
         once,
@@ -103,6 +103,19 @@ def local_devices(count: int, device_type: str | None) -> tuple[list[str], list[
     return types, [f"cuda:{place}" for place in places]
 
 
+def multiprocessors(types: list[str], accelerators: list[str]) -> list[int | None]:
+    """How many multiprocessors each local device keeps to: a share of its type's, or None."""
+    import torch
+
+    shares = [split_name(kind)[1] for kind in types]
+    return [
+        None
+        if share == 1
+        else max(1, round(share * torch.cuda.get_device_properties(place).multi_processor_count))
+        for share, place in zip(shares, accelerators, strict=True)
+    ]
+
+
 def gpu_type(name: str) -> str:
     """The catalogue's type of a GPU by its driver's name for it."""
     for known in GPU_TYPES:
@@ -117,10 +130,12 @@ def node_backend(name: str, accelerators: list[str]) -> str:
     Raises UnknownNameError, and CannotMeasureError where the back end is the other's: Triton on a
     CPU would be an interpreter, whose seconds say nothing.
     """
-    from executor.attention import resolve_backend
+    import torch
 
-    fitting = "torch" if "cpu" in accelerators else "triton"
-    chosen = fitting if name == "auto" else resolve_backend(name)
+    from executor.backends import resolve_backend
+
+    fitting = resolve_backend("auto", torch.device(accelerators[0]))
+    chosen = resolve_backend(name, torch.device(accelerators[0]))
     if chosen != fitting:
         raise CannotMeasureError(
             f"--backend {chosen}: {accelerators[0]} is measured with {fitting}"

@@ -1,6 +1,7 @@
 """What can go wrong on a node.
 
 HplbError
+ +- AttentionError      tensors, shares or lengths that do not fit each other or the back end
  +- ShardError          a plan gives a device work that cannot be worked out
  +- CannotMeasureError  this node cannot run that share: phase, memory, device or backend
  +- StateError          the state directory cannot be used
@@ -13,6 +14,10 @@ HplbError
 """
 
 from profiles.errors import HplbError
+
+
+class AttentionError(HplbError):
+    """Tensors, shares, lengths or block size that do not fit each other or the back end."""
 
 
 class ShardError(HplbError):

@@ -17,10 +17,16 @@ Key = tuple[Architecture, Workload]
 
 
 class Bench:
-    """The accelerators of a node (`cpu` or `cuda:i`, one per local device, repeats allowed)."""
+    """The accelerators of a node (`cpu` or `cuda:i`, one per local device, repeats allowed).
 
-    def __init__(self, accelerators: Sequence[str], backend: str) -> None:
+    `sms` are the multiprocessors that each local device keeps to, None for all of them.
+    """
+
+    def __init__(
+        self, accelerators: Sequence[str], backend: str, sms: Sequence[int | None] | None = None
+    ) -> None:
         self.accelerators, self.backend = tuple(accelerators), backend
+        self.sms = tuple(sms) if sms is not None else (None,) * len(self.accelerators)
         self._key: Key | None = None
         self._steps: dict[str, Step] = {}
         self._warm: set[LayerShard | str] = set()
@@ -32,8 +38,8 @@ class Bench:
     ) -> Sample | None:
         """Run and time a shard on a local device; None when it has nothing to do.
 
-        `seconds` covers the whole step, from an idle accelerator to an idle one, holding the
-        accelerator's machine-wide lock; see `_clock` for whose time it is. Raises
+        `seconds` covers the whole step, laid out beforehand, from an idle accelerator to an idle
+        one, holding the accelerator's machine-wide lock; see `_clock` for whose time it is. Raises
         InterruptedWait as soon as `interrupted()` while the lock is awaited, CannotMeasureError
         when the workload does not fit.
         """
@@ -42,12 +48,13 @@ class Bench:
         accelerator = self.accelerators[local_device]
         with timing_lock(accelerator, interrupted):
             step = self._step(shard, accelerator)
+            prepared, sms = step.prepare(shard), self.sms[local_device]
             if self._cold(shard, accelerator):
-                step.run(shard, self.backend)
+                step.run(shard, prepared, self.backend, sms)
             _finish(accelerator)
             clock = _clock(accelerator)
             start = clock()
-            work = step.run(shard, self.backend)
+            work = step.run(shard, prepared, self.backend, sms)
             _finish(accelerator)
             seconds = clock() - start
         counts = {name: float(work[name]) for name in FEATURES}

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from itertools import accumulate
 
+from executor.choosing import pattern
 from executor.errors import ShardError
+from executor.kernels.patterns import POOLED, Pattern
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload
 from solver.plan import Entry, Plan
@@ -13,11 +15,15 @@ SHARE_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class HeadPart:
-    """A query head and the part of its rows to compute, as fractions `[first, last)` of [0, 1]."""
+    """A query head and the part of its rows to compute, as fractions `[first, last)` of [0, 1].
+
+    `pattern` says which blocks its budget may be spent on.
+    """
 
     head: int
     budget_tokens: int
     rows: tuple[float, float] = (0.0, 1.0)
+    pattern: Pattern = POOLED
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ def layer_shard(plan: Plan, device: int, layer: int) -> LayerShard:
     """What plan device `device` computes in `layer`; `heads` is empty when it only waits.
 
     A head's entries are ordered and take consecutive row ranges (DESIGN section 4, share).
-    Raises ShardError for a layer or device the plan lacks, and for shares that do not add to 1.
+    Raises ShardError for a layer or device the plan lacks, for shares that do not add to 1, and for
+    a selection that the plan's blocks cannot carry out.
     """
     layers = min(len(plan.layers), len(plan.budgets))
     if not 0 <= layer < layers:
@@ -53,16 +60,19 @@ def layer_shard(plan: Plan, device: int, layer: int) -> LayerShard:
             f"layer {layer}: {found[0]} placed heads and {found[1]} budgets; the architecture "
             f"has {plan.architecture.query_heads} query heads"
         )
+    architecture, workload = plan.architecture, plan.workload.workload
+    patterns = [
+        pattern(plan.selection, architecture, group, workload.block_tokens)
+        for group in range(architecture.kv_heads)
+    ]
     heads = tuple(
-        HeadPart(head, plan.budgets[layer][head], rows)
+        HeadPart(head, plan.budgets[layer][head], rows, patterns[architecture.kv_head(head)])
         for head, entries in enumerate(plan.layers[layer].heads)
         for entry, rows in zip(entries, row_ranges(entries, layer, head), strict=True)
         if entry.device == device
     )
-    groups = sorted({plan.architecture.kv_head(part.head) for part in heads})
-    return LayerShard(
-        layer, device, heads, tuple(groups), plan.architecture, plan.workload.workload
-    )
+    groups = sorted({architecture.kv_head(part.head) for part in heads})
+    return LayerShard(layer, device, heads, tuple(groups), architecture, workload)
 
 
 def row_ranges(entries: list[Entry], layer: int, head: int) -> list[tuple[float, float]]:

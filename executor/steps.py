@@ -1,8 +1,8 @@
 """The step that is timed: everything the cost model charges a device for in one layer, done.
 
-Under disaggregation (S-HPLB, arXiv 2603.10353) the K and V of every group present arrive over a
-link; under tensor parallelism the device projects them, and its heads' q and outputs, itself
-(DESIGN section 8). On one device the link is a copy within its own memory.
+Under disaggregation (S-HPLB, arXiv 2603.10353) the K and V of the new tokens of every group present
+arrive over a link; under tensor parallelism the device projects them, and its heads' q and outputs,
+itself (DESIGN section 8). On one device the link is a copy within its own memory.
 
 Both count what they do in units of `profiles.cost.work.FEATURES`. Bytes are counted in the
 model's dtype, as the cost model predicts them, also where a CPU computes in fp32: the wider
@@ -11,15 +11,17 @@ element is part of that device's rate.
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 
-from executor.attention import HeadShare, attend, row_boundary
-from executor.shard import HeadPart, LayerShard
+from executor.attention import attend, prepare
+from executor.prepared import Prepared
+from executor.room import Room
+from executor.shard import LayerShard
+from executor.spans import sequence_chunks, shard_shares, token_spans
 from profiles.architecture import Architecture
-from profiles.cost.work import Workload, budget_blocks
+from profiles.cost.work import Workload
 
 Shapes = dict[str, tuple[int, ...]]
 Work = Counter[str]
@@ -32,44 +34,65 @@ class Step(Protocol):
     def shapes(architecture: Architecture, workload: Workload) -> Shapes:
         """The shape of every tensor the step's constructor takes."""
 
-    def run(self, shard: LayerShard, backend: str) -> Work:
-        """Compute a shard; the work done, by feature."""
+    def prepare(self, shard: LayerShard) -> Prepared:
+        """What is known of a shard before any token is: an engine does it once a plan."""
+
+    def run(self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None) -> Work:
+        """Compute a shard, its attention on `sms` multiprocessors; the work done, by feature."""
 
 
 @dataclass(frozen=True, eq=False)
-class Disaggregated:
-    """q, sent_keys, sent_values: the other side's; keys, values: this device's own.
+class _Attention:
+    """q [query_heads, new tokens, head_dim] and the room for all K and V: each device its part.
 
-    q [sequences * query_heads, tokens, head_dim], the rest [sequences * kv_heads, ...].
+    A shard's heads are q's first ones, whichever they are in the model: the values are random.
     """
 
     q: torch.Tensor
+    room: Room
+
+    def prepare(self, shard: LayerShard) -> Prepared:
+        chunks, size = sequence_chunks(shard.workload), shard.workload.block_tokens
+        at_once = programs_at_once(self.q.device)
+        return prepare(shard_shares(shard), chunks, size, self.q.device, programs=at_once)
+
+    def attend(
+        self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None, work: Work
+    ) -> torch.Tensor:
+        """Select and attend; the output is [parts, new tokens, head_dim]. Adds to `work`."""
+        self.room.refresh_means(prepared.context_tokens)
+        q = self.q[: len(shard.heads)]
+        result = attend(q, self.room.cache, prepared, backend, means=self.room.means, sms=sms)
+        _count_attention(shard, prepared, work)
+        return result.out
+
+
+@dataclass(frozen=True, eq=False)
+class Disaggregated(_Attention):
+    """sent_keys, sent_values [kv_heads, new tokens, head_dim]: the other side's."""
+
     sent_keys: torch.Tensor
     sent_values: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
 
     @staticmethod
     def shapes(architecture: Architecture, workload: Workload) -> Shapes:
-        heads, groups = _attention_shapes(architecture, workload)
-        return {"q": heads} | dict.fromkeys(("sent_keys", "sent_values", "keys", "values"), groups)
+        new = (architecture.kv_heads, _new_tokens(workload), architecture.head_dim)
+        return _attention_shapes(architecture, workload) | {"sent_keys": new, "sent_values": new}
 
-    def run(self, shard: LayerShard, backend: str) -> Work:
+    def run(self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None) -> Work:
         work: Work = Counter()
-        for sequence in range(shard.workload.batch_size):
-            for group in shard.groups:
-                source = sequence * shard.architecture.kv_heads + group
-                local = local_group(shard, sequence, group)
-                for sent, kept in ((self.sent_keys, self.keys), (self.sent_values, self.values)):
-                    kept[local].copy_(sent[source])
-                    work["link_bytes"] += sent[source].numel() * shard.architecture.item_bytes
-        attend_shard(shard, self.q, self.keys, self.values, backend, work)
+        for group in shard.groups:
+            rooms = self.room.new_rows(group)
+            for sent, kept in zip((self.sent_keys, self.sent_values), rooms, strict=True):
+                kept.copy_(sent[group])
+                work["link_bytes"] += sent[group].numel() * shard.architecture.item_bytes
+        self.attend(shard, prepared, backend, sms, work)
         return work
 
 
 @dataclass(frozen=True, eq=False)
-class TensorParallel:
-    """hidden [sequences, tokens, hidden_size] and random weights; q, keys, values, partial: made.
+class TensorParallel(_Attention):
+    """hidden [new tokens, hidden_size] and random weights; `partial` like hidden.
 
     weights: q, k, v [heads or groups, hidden_size, head_dim], o [heads, head_dim, hidden_size];
     `partial` is this device's term of the output projection, before the all-reduce; every run adds
@@ -81,9 +104,6 @@ class TensorParallel:
     weight_k: torch.Tensor
     weight_v: torch.Tensor
     weight_o: torch.Tensor
-    q: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
     partial: torch.Tensor
 
     def __post_init__(self) -> None:
@@ -92,105 +112,72 @@ class TensorParallel:
 
     @staticmethod
     def shapes(architecture: Architecture, workload: Workload) -> Shapes:
-        heads, groups = _attention_shapes(architecture, workload)
         width, dim = architecture.hidden_size, architecture.head_dim
-        hidden = (workload.batch_size, workload.context_tokens, width)
-        return {
+        hidden = (_new_tokens(workload), width)
+        return _attention_shapes(architecture, workload) | {
             "hidden": hidden,
             "weight_q": (architecture.query_heads, width, dim),
             "weight_k": (architecture.kv_heads, width, dim),
             "weight_v": (architecture.kv_heads, width, dim),
             "weight_o": (architecture.query_heads, dim, width),
-            "q": heads,
-            "keys": groups,
-            "values": groups,
             "partial": hidden,
         }
 
-    def run(self, shard: LayerShard, backend: str) -> Work:
+    def run(self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None) -> Work:
         work: Work = Counter()
-        for sequence, hidden in enumerate(self.hidden):
-            for part in shard.heads:
-                rows = token_rows(part, shard.workload)
-                q = self.q[sequence * shard.architecture.query_heads + part.head]
-                _project(hidden[rows], self.weight_q[part.head], q[rows], work)
-            for group in shard.groups:
-                local = local_group(shard, sequence, group)
-                _project(hidden, self.weight_k[group], self.keys[local], work)
-                _project(hidden, self.weight_v[group], self.values[local], work)
-        out = attend_shard(shard, self.q, self.keys, self.values, backend, work)
-        entries = iter(out)
-        for sequence in range(shard.workload.batch_size):
-            for part in shard.heads:
-                rows = token_rows(part, shard.workload)
-                attended, weight = next(entries)[rows], self.weight_o[part.head]
-                self.partial[sequence, rows].addmm_(attended, weight)
-                work["projection_flops"] += 2 * attended.numel() * weight.shape[1]
+        spans = [token_spans(part, shard.workload) for part in shard.heads]
+        for index, part in enumerate(shard.heads):
+            for span in spans[index]:
+                projected = _project(self.hidden[span], self.weight_q[part.head], work)
+                self.q[index, span] = projected
+        for group in shard.groups:
+            weights = zip((self.weight_k, self.weight_v), self.room.new_rows(group), strict=True)
+            for weight, kept in weights:
+                kept.copy_(_project(self.hidden, weight[group], work))
+        out = self.attend(shard, prepared, backend, sms, work)
+        for index, part in enumerate(shard.heads):
+            for span in spans[index]:
+                weight = self.weight_o[part.head]
+                self.partial[span].addmm_(out[index, span], weight)
+                work["projection_flops"] += 2 * out[index, span].numel() * weight.shape[1]
         return work
 
 
-def attend_shard(
-    shard: LayerShard,
-    q: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    backend: str,
-    work: Work,
-) -> torch.Tensor:
-    """Select and attend, sequences side by side as further heads; adds to `work`.
+def programs_at_once(device: torch.device) -> int | None:
+    """Lists that a GPU computes at once, two on a multiprocessor; None where none are cut."""
+    if device.type != "cuda":
+        return None
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
 
-    q [sequences * query_heads, ...], keys and values as `local_group` places them; the output is
-    [sequences * parts, tokens, head_dim].
-    """
+
+def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:
     architecture, workload = shard.architecture, shard.workload
-    shares = [
-        HeadShare(
-            head=sequence * architecture.query_heads + part.head,
-            group=local_group(shard, sequence, architecture.kv_head(part.head)),
-            budget_tokens=part.budget_tokens,
-            rows=part.rows,
-        )
-        for sequence in range(workload.batch_size)
-        for part in shard.heads
-    ]
-    result = attend(q, keys, values, shares, workload.block_tokens, backend)
-    rows = [token_rows(part, workload) for part in shard.heads]
-    computed = sum(part.stop - part.start for part in rows)
-    held = len(shard.groups) * workload.context_tokens
+    spans = [span for part in shard.heads for span in token_spans(part, workload)]
+    computed = sum(span.stop - span.start for span in spans)
+    rows = workload.block_tokens if workload.phase == "prefill" else 1
+    held = len(shard.groups) * workload.context_tokens * workload.batch_size
+    if workload.phase == "decode":
+        held = step.counts.decoded_blocks * workload.block_tokens
     work["launches"] += 1
     work["kv_lists"] += len(shard.groups) * workload.batch_size
-    work["query_blocks"] += result.counts.query_blocks
-    work["tile_flops"] += 4 * workload.block_tokens**2 * architecture.head_dim * result.counts.tiles
-    work["scored_blocks"] += result.counts.scored_blocks
-    work["kv_bytes"] += (
-        2 * (computed + held) * architecture.head_dim * architecture.item_bytes
-    ) * workload.batch_size
-    return result.out
-
-
-def local_group(shard: LayerShard, sequence: int, group: int) -> int:
-    """Where a device keeps a sequence's KV group: only those present, one after another."""
-    return sequence * len(shard.groups) + shard.groups.index(group)
-
-
-def token_rows(part: HeadPart, workload: Workload) -> slice:
-    """The tokens of a part's rows: whole query blocks, the last one perhaps partly filled."""
-    budget = int(budget_blocks(np.array(part.budget_tokens), workload))
-    first, last = (row_boundary(share, budget, workload.context_blocks) for share in part.rows)
-    size = workload.block_tokens
-    return slice(first * size, min(last * size, workload.context_tokens))
-
-
-def _project(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, work: Work) -> None:
-    torch.mm(x, weight, out=out)
-    work["projection_flops"] += 2 * x.numel() * weight.shape[1]
-
-
-def _attention_shapes(
-    architecture: Architecture, workload: Workload
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    rest: tuple[Any, ...] = (workload.context_tokens, architecture.head_dim)
-    return (
-        (workload.batch_size * architecture.query_heads, *rest),
-        (workload.batch_size * architecture.kv_heads, *rest),
+    work["query_blocks"] += step.counts.query_blocks
+    work["tile_flops"] += (
+        4 * rows * workload.block_tokens * architecture.head_dim * step.counts.tiles
     )
+    work["scored_blocks"] += step.counts.scored_blocks
+    work["kv_bytes"] += 2 * (computed + held) * architecture.head_dim * architecture.item_bytes
+
+
+def _project(x: torch.Tensor, weight: torch.Tensor, work: Work) -> torch.Tensor:
+    work["projection_flops"] += 2 * x.numel() * weight.shape[1]
+    return x @ weight
+
+
+def _new_tokens(workload: Workload) -> int:
+    return workload.batch_size * workload.new_tokens
+
+
+def _attention_shapes(architecture: Architecture, workload: Workload) -> Shapes:
+    room = Room.shape(architecture, workload)
+    queries = (architecture.query_heads, _new_tokens(workload), architecture.head_dim)
+    return {"q": queries, "keys": room, "values": room}

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from executor.errors import CannotMeasureError
+from executor.room import Room
 from executor.steps import Disaggregated, Step, TensorParallel
 from profiles.architecture import Architecture
 from profiles.cost.work import Deployment, Workload
@@ -36,18 +37,21 @@ def make_step(architecture: Architecture, workload: Workload, accelerator: str) 
             f"{free / 1e9:.2f} GB are free: plan for a shorter context or free memory"
         )
     generator = torch.Generator(accelerator).manual_seed(SEED)
-    return kind(
-        **{
-            name: torch.randn(shape, generator=generator, device=accelerator, dtype=dtype)
-            for name, shape in shapes.items()
-        }
-    )
+    made = {
+        name: torch.randn(shape, generator=generator, device=accelerator, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+    room = Room.of(made.pop("keys"), made.pop("values"), workload)
+    return kind(room=room, **made)
 
 
 def needed_bytes(architecture: Architecture, workload: Workload, dtype: torch.dtype) -> int:
-    """Bytes of every tensor of the step and of the attention's output, which is as large as q."""
+    """Bytes of every tensor of the step, of the attention's output, which is as large as q, and of
+    the pages' means."""
     shapes = STEPS[workload.deployment].shapes(architecture, workload)
     elements = sum(math.prod(shape) for shape in (*shapes.values(), shapes["q"]))
+    if workload.phase == "decode":
+        elements += math.prod(shapes["keys"]) // workload.block_tokens
     return elements * dtype.itemsize
 
 

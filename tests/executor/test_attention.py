@@ -1,4 +1,5 @@
-from dataclasses import replace
+"""The entry point, on both back ends: prompts, chunks, decodes and all of them at once."""
+
 from itertools import pairwise
 
 import numpy as np
@@ -7,165 +8,210 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.attention import (
-    AttentionError,
-    HeadShare,
-    attend,
-    resolve_backend,
-    row_boundary,
-)
-from executor.kernels.select import causal_tiles
-from profiles.architecture import Architecture
-from profiles.cost.work import INDEX, Workload, head_work
-from profiles.errors import HplbError, UnknownNameError
+from executor.attention import HeadShare, attend, prepare
+from executor.backends import resolve_backend
+from executor.kernels.batch import Cache, Chunk
+from executor.kernels.means import page_means
+from executor.kernels.patterns import SinkLocal, Strided, VerticalSlash
+from executor.kernels.states import merge_states
 
-from .reference import random_qkv, reference, relative_error
+from .kernels.reference import (
+    contexts,
+    decode_reference,
+    prefill_reference,
+    random_cache,
+    random_q,
+    relative_error,
+    sequence_kv,
+)
 
 backends = pytest.mark.parametrize("backend", ["torch", "triton"])
+MIXED = (Chunk(0, 70), Chunk(50, 1, True), Chunk(40, 33), Chunk(90, 1, True))
+
+
+def wanted(q, cache, step, result):
+    """The definition, over the lists the result says it used."""
+    out = torch.zeros(q.shape, dtype=torch.float64)
+    lse = torch.full(q.shape[:2], -torch.inf, dtype=torch.float64)
+    if step.prefill is not None:
+        out, lse = prefill_reference(q, cache, step.prefill, result.indices)
+    if step.decode is not None:
+        more = decode_reference(q, cache, step.decode, result.lists, step.context_tokens)
+        done = more[1].isfinite()
+        out[done], lse[done] = more[0][done], more[1][done]
+    return out, lse
+
+
+def assert_right(q, cache, step, result):
+    out, lse = wanted(q, cache, step, result)
+    done = lse.isfinite()
+    assert torch.equal(result.lse.isfinite(), done)
+    assert (result.lse[~done] == -torch.inf).all()
+    assert (result.out[~done] == 0).all()
+    assert relative_error(result.out, out) < 1e-5
+    assert torch.allclose(result.lse[done].double(), lse[done], atol=1e-5)
 
 
 @backends
-def test_result_is_attention_over_the_lists_it_returns(backend):
-    q, k, v = random_qkv(4, 2, 150, 32)
+def test_shares_and_patterns_of_a_prompt(backend):
+    chunks = [Chunk(0, 150)]
+    q, cache = random_q(chunks, 5, 32), random_cache(chunks, 2, 32, 16)
     shares = [
         HeadShare(0, 0, 40),
         HeadShare(1, 0, 10_000),
         HeadShare(2, 1, 1, (0.25, 1.0)),
-        HeadShare(3, 1, 64, (0.0, 0.5)),
+        HeadShare(3, 1, 64, (0.0, 0.5), pattern=VerticalSlash()),
+        HeadShare(3, 1, 48, (0.5, 1.0), pattern=SinkLocal()),
+        HeadShare(4, 0, 48, pattern=Strided(2, 3)),
     ]
-    result = attend(q, k, v, shares, 16, backend)
-    wanted, wanted_lse = reference(q, k, v, result.lists)
-    assert relative_error(result.out, wanted) < 1e-5
-    done = wanted_lse.isfinite()
-    assert torch.equal(result.lse.isfinite(), done)
-    assert (result.lse[~done] == -torch.inf).all()
-    assert (result.out[~done] == 0).all()
-    assert torch.allclose(result.lse[done].double(), wanted_lse[done], atol=1e-5)
+    step = prepare(shares, chunks, 16)
+    result = attend(q, cache, step, backend)
+    assert_right(q, cache, step, result)
+    assert result.counts.tiles == int(step.prefill.length.sum())
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 300), st.sampled_from([16, 64]), st.lists(st.integers(1, 400), max_size=3))
-def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets):
-    q, k, v = random_qkv(max(1, len(budgets)), 1, tokens, 16)
-    shares = [HeadShare(h, 0, budget) for h, budget in enumerate(budgets)]
-    result = attend(q, k, v, shares, block, "torch")
-    architecture = Architecture(layers=1, query_heads=1, kv_heads=1, head_dim=16, hidden_size=16)
-    workload = Workload(context_tokens=tokens, block_tokens=block)
-    work = head_work(np.array(budgets), architecture, workload).sum(axis=0)
-    assert result.counts.query_blocks == work[INDEX["query_blocks"]]
-    assert result.counts.tiles * 4 * block * block * 16 == work[INDEX["tile_flops"]]
-    assert result.counts.scored_blocks == work[INDEX["scored_blocks"]]
-    assert result.counts.tiles == len(result.lists.indices)
+@backends
+def test_a_mixed_step_is_its_parts_apart(backend):
+    q, cache = random_q(MIXED, 4, 32), random_cache(MIXED, 2, 32, 16, paged=True)
+    shares = [HeadShare(h, h // 2, 32 + 16 * h, sequence=s) for s in range(4) for h in range(4)]
+    step = prepare(shares, MIXED, 16)
+    together = attend(q, cache, step, backend)
+    assert_right(q, cache, step, together)
+    starts = np.cumsum([0, *(chunk.new_tokens for chunk in MIXED)])
+    for sequence, (chunk, (first, last)) in enumerate(zip(MIXED, pairwise(starts), strict=True)):
+        alone = prepare([HeadShare(h, h // 2, 32 + 16 * h) for h in range(4)], [chunk], 16)
+        pages = cache.pages[sequence : sequence + 1]
+        one = attend(q[:, first:last], Cache(cache.keys, cache.values, pages=pages), alone, backend)
+        assert torch.allclose(one.out, together.out[:, first:last], atol=1e-6)
+        assert torch.allclose(one.lse, together.lse[:, first:last], atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    st.integers(1, 400),
-    st.integers(1, 30),
-    st.lists(st.floats(0.001, 1.0), min_size=1, max_size=6),
+    st.integers(0, 100),
+    st.integers(1, 200),
+    st.integers(1, 20),
+    st.lists(st.floats(0.001, 1.0), min_size=1, max_size=5),
 )
-def test_shares_of_a_head_meet_without_gap_and_add_up(tokens, budget_blocks, weights):
+def test_shares_of_a_head_meet_without_gap_and_add_up(cached, new, budget_blocks, weights):
+    chunks = [Chunk(cached, new, decodes=cached > 0 and new == 1)]
     edges = [0.0, *np.cumsum(weights) / np.sum(weights)]
-    q, k, v = random_qkv(1, 1, tokens, 16)
-    whole = HeadShare(0, 0, 16 * budget_blocks)
-    shares = [replace(whole, rows=rows) for rows in pairwise(edges)]
-    parts, once = (attend(q, k, v, some, 16, "torch") for some in (shares, [whole]))
-    heads = parts.lists.heads
-    assert heads[0].first == 0
-    assert heads[-1].last == parts.lists.query_blocks
-    assert all(a.last == b.first for a, b in pairwise(heads))
-    assert parts.counts == once.counts
-    assert torch.allclose(parts.out.sum(0), once.out[0], atol=1e-6)
-    assert torch.allclose(parts.lse.logsumexp(0), once.lse[0], atol=1e-6)
+    q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16, paged=True)
+    whole = attend(q, cache, prepare([HeadShare(0, 0, 16 * budget_blocks)], chunks, 16), "torch")
+    parts = [
+        attend(q, cache, prepare([HeadShare(0, 0, 16 * budget_blocks, rows)], chunks, 16), "torch")
+        for rows in pairwise(edges)
+    ]
+    for name in ("tiles",) if chunks[0].decodes else ("tiles", "query_blocks"):
+        assert sum(getattr(p.counts, name) for p in parts) == getattr(whole.counts, name)
+    out, lse = merge_states(
+        torch.stack([p.out for p in parts]), torch.stack([p.lse for p in parts])
+    )
+    assert torch.allclose(out, whole.out, atol=1e-5)
+    assert torch.allclose(lse, whole.lse, atol=1e-5)
 
 
-@given(st.floats(0, 1), st.integers(1, 200), st.integers(1, 200))
-def test_boundary_is_the_nearest_in_tiles(share, budget, query_blocks):
-    tiles = [causal_tiles(budget, row) for row in range(query_blocks + 1)]
-    boundary = row_boundary(share, budget, query_blocks)
-    error = abs(tiles[boundary] - share * tiles[-1])
-    assert error == min(abs(t - share * tiles[-1]) for t in tiles)
+@backends
+def test_the_next_token_needs_no_new_preparation(backend):
+    chunks = [Chunk(30, 1, True), Chunk(63, 1, True)]
+    room = [Chunk(60, 20), Chunk(60, 20)]
+    cache = random_cache(room, 1, 32, 16, paged=True)
+    q = random_q(chunks, 2, 32)
+    shares = [HeadShare(h, 0, 32, sequence=s) for s in range(2) for h in range(2)]
+    step = prepare(shares, chunks, 16, room_tokens=80)
+    for _ in range(3):
+        result = attend(q, cache, step, backend, means=page_means(cache, contexts(room)))
+        assert_right(q, cache, step, result)
+        step.context_tokens.add_(1)
+
+
+@backends
+def test_recovery_is_watched_where_asked_for(backend):
+    q, cache = random_q(MIXED, 2, 32), random_cache(MIXED, 1, 32, 16, paged=True)
+    shares = [HeadShare(h, 0, 32 if h else 500, sequence=s) for s in range(4) for h in range(2)]
+    step = prepare(shares, MIXED, 16, packed=False)
+    result = attend(q, cache, step, backend, watched_rows=4)
+    assert result.recovery.shape == (8,)
+    dense, sparse = result.recovery[0::2], result.recovery[1::2]
+    assert torch.allclose(dense, torch.ones(4), atol=1e-5)
+    assert ((sparse > 0) & (sparse < 1)).all()
+    keys, _ = sequence_kv(cache, 1, 0, 51, 16)
+    exact = result.lse[1, 70].double().exp() / (keys @ q[1, 70].double() / 32**0.5).exp().sum()
+    assert torch.allclose(sparse[2].double(), exact, atol=1e-5)
+    assert attend(q, cache, step, backend).recovery is None
 
 
 @backends
 def test_a_share_too_small_for_a_row_computes_nothing(backend):
-    q, k, v = random_qkv(1, 1, 64, 16)
-    result = attend(q, k, v, [HeadShare(0, 0, 64, (0.0, 0.01))], 16, backend)
+    chunks = [Chunk(0, 64)]
+    step = prepare([HeadShare(0, 0, 64, (0.0, 0.01))], chunks, 16)
+    result = attend(random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16), step, backend)
     assert (result.counts.query_blocks, result.counts.tiles) == (0, 0)
     assert (result.out == 0).all()
 
 
 @backends
 def test_no_shares_are_no_work(backend):
-    result = attend(*random_qkv(1, 1, 64, 16), [], 16, backend)
-    assert result.out.shape == (0, 64, 16)
-    assert result.counts.tiles == 0
+    chunks = [Chunk(0, 64)]
+    step = prepare([], chunks, 16)
+    result = attend(random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16), step, backend)
+    assert (result.out == 0).all()
+    assert (result.lse == -torch.inf).all()
 
 
-def test_auto_is_triton_where_there_is_cuda(monkeypatch):
-    for available, expected in ((True, "triton"), (False, "torch")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda answer=available: answer)
-        assert resolve_backend("auto") == expected
-    assert resolve_backend("torch") == "torch"
+def test_an_sm_share_changes_nothing_but_the_grid():
+    q, cache = random_q(MIXED, 2, 32), random_cache(MIXED, 1, 32, 16, paged=True)
+    shares = [HeadShare(h, 0, 48, sequence=s) for s in range(4) for h in range(2)]
+    step = prepare(shares, MIXED, 16)
+    all_of_it, shared = (attend(q, cache, step, "triton", sms=sms) for sms in (None, 2))
+    assert torch.allclose(all_of_it.out, shared.out, atol=1e-6)
+    assert torch.allclose(all_of_it.lse, shared.lse, atol=1e-6)
 
 
-def test_an_unknown_back_end_is_told_the_known_ones():
-    with pytest.raises(UnknownNameError, match=r"'cuda': known are auto, torch, triton"):
-        attend(*random_qkv(1, 1, 16, 16), [], 16, "cuda")
+def test_cut_lists_are_counted_and_change_nothing():
+    chunks = [Chunk(480, 32)]
+    q, cache = random_q(chunks, 1, 32), random_cache(chunks, 1, 32, 16)
+    whole, cut = (
+        prepare([HeadShare(0, 0, 10_000)], chunks, 16, programs=programs) for programs in (None, 8)
+    )
+    assert (whole.schedule.splits, whole.schedule.longest_chain) == (0, 32)
+    assert cut.schedule.splits > 0
+    assert cut.schedule.longest_chain < 32
+    assert cut.counts == whole.counts
+    one, other = (attend(q, cache, step, "triton") for step in (whole, cut))
+    assert torch.allclose(one.out, other.out, atol=1e-6)
+    assert torch.allclose(one.lse, other.lse, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("share", "message"),
-    [
-        (HeadShare(2, 0, 16), r"shares\[1\].head: 2 is not in 0..1"),
-        (HeadShare(-1, 0, 16), r"head: -1"),
-        (HeadShare(0, 1, 16), r"group: 1 is not in 0..0"),
-        (HeadShare(0, 0, 0), r"budget_tokens: 0 must be a whole number, at least 1"),
-        (HeadShare(0, 0, 2.5), r"budget_tokens: 2.5"),
-        (HeadShare(0, 0, 16, (0.5, 0.5)), r"rows: \(0.5, 0.5\) must be two cumulative shares"),
-        (HeadShare(0, 0, 16, (0.5, 0.2)), r"rows"),
-        (HeadShare(0, 0, 16, (-0.1, 0.2)), r"rows"),
-        (HeadShare(0, 0, 16, (0.0, 1.1)), r"rows"),
-        (HeadShare(0, 0, 16, (0.0, float("nan"))), r"rows"),
-    ],
-)
-def test_bad_shares_are_named(share, message):
-    with pytest.raises(AttentionError, match=message):
-        attend(*random_qkv(2, 1, 16, 16), [HeadShare(0, 0, 16), share], 16, "torch")
+def test_auto_is_triton_for_tensors_on_a_gpu():
+    for place, expected in (("cuda:1", "triton"), ("cpu", "torch")):
+        assert resolve_backend("auto", torch.device(place)) == expected
+        assert resolve_backend("torch", torch.device(place)) == "torch"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"q": torch.zeros(16, 16)}, r"q: shape \[16, 16\]"),
-        ({"q": torch.zeros(0, 16, 16)}, r"q: shape \[0, 16, 16\]"),
-        ({"k": torch.zeros(1, 15, 16)}, r"k: \[tokens, head_dim\] is \[15, 16\], but q's is"),
-        ({"v": torch.zeros(2, 16, 16)}, r"v: shape \[2, 16, 16\] is not k's \[1, 16, 16\]"),
-        ({"q": torch.zeros(1, 16, 16, dtype=torch.int8)}, r"q: torch.int8 must be one of float32"),
-        ({"k": torch.zeros(1, 16, 16, dtype=torch.float16)}, r"k: torch.float16 .* q's"),
-        ({"v": torch.zeros(1, 16, 16, device="meta")}, r"v: is on meta, but q is on cpu"),
-        ({"block_tokens": 0}, r"block_tokens: 0 must be a whole number, at least 1"),
-        ({"block_tokens": 16.0}, r"block_tokens: 16.0"),
-        ({"block_tokens": 48, "backend": "triton"}, r"block_tokens: 48 must be a power of two"),
-        ({"block_tokens": 256, "backend": "triton"}, r"from 16 to 128"),
-    ],
-)
-def test_bad_arguments_are_named(change, message):
-    names = dict(zip("qkv", random_qkv(1, 1, 16, 16), strict=True))
-    arguments = {**names, "shares": [], "block_tokens": 16, "backend": "torch", **change}
-    with pytest.raises(AttentionError, match=message):
-        attend(**arguments)
+@backends
+def test_without_means_they_are_those_of_the_context_now(backend):
+    """Pages that a sequence has begun since the step was prepared are chosen as the others are."""
+    room = [Chunk(0, 256)]
+    cache, q = random_cache(room, 1, 32, 16, paged=True), random_q([Chunk(255, 1, True)], 1, 32)
+    step = prepare([HeadShare(0, 0, 64)], [Chunk(100, 1, True)], 16, room_tokens=256)
+    step.context_tokens.fill_(256)
+    later = prepare([HeadShare(0, 0, 64)], [Chunk(255, 1, True)], 16)
+    grown, fresh = (attend(q, cache, each, backend) for each in (step, later))
+    assert torch.equal(grown.lists.indices, fresh.lists.indices)
+    assert torch.equal(grown.out, fresh.out)
 
 
-def test_head_dims_triton_cannot_tile_are_refused_but_computed_on_the_cpu():
-    qkv = random_qkv(1, 1, 40, 24)
-    with pytest.raises(HplbError, match=r"head_dim: 24 must be a power of two from 16 to 256"):
-        attend(*qkv, [HeadShare(0, 0, 16)], 16, "triton")
-    result = attend(*qkv, [HeadShare(0, 0, 16)], 20, "torch")
-    assert relative_error(result.out, reference(*qkv, result.lists)[0]) < 1e-5
+def test_a_prompt_may_end_in_a_chunk_of_one_token():
+    chunks = [Chunk(32, 1)]
+    q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16)
+    step = prepare([HeadShare(0, 0, 32)], chunks, 16)
+    assert step.decode is None
+    assert_right(q, cache, step, attend(q, cache, step))
 
 
-def test_tensors_on_another_device_are_refused_by_the_torch_back_end():
-    q, k, v = (x.to("meta") for x in random_qkv(1, 1, 16, 16))
-    with pytest.raises(AttentionError, match="q: is on meta, but the torch back end"):
-        attend(q, k, v, [], 16, "torch")
+def test_bytes_of_keys_and_values_are_those_of_the_tiles():
+    chunks = [Chunk(0, 16)]
+    step = prepare([HeadShare(0, 0, 16)], chunks, 16)
+    result = attend(random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16), step)
+    assert result.kv_bytes == 2 * 16 * 16 * 4

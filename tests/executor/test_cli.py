@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stamina
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from executor import cli
+from executor.cli import multiprocessors
 from executor.errors import CannotMeasureError
 from profiles.errors import UnknownNameError
 from tests.executor.fake_planner import FakePlanner
@@ -137,3 +139,11 @@ except ModuleNotFoundError as error:
 )
 def test_importing_the_command(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_share_of_a_gpu_becomes_multiprocessors(monkeypatch: pytest.MonkeyPatch) -> None:
+    h200 = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: h200)
+    types = ["h200", "h200@0.5", "h200@0.01", "cpu"]
+    places = ["cuda:0", "cuda:0", "cuda:1", "cpu"]
+    assert multiprocessors(types, places) == [None, 66, 1, None]

@@ -231,10 +231,13 @@ def test_corrupt_state_is_set_aside(planner: FakePlanner, node: Node) -> None:
     assert len(planner.batches) == 1
 
 
+HALF_A_HEAD = tiny_plan([[(0, 0.5)], [(0, 1.0)]])
+
+
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        (assignment(tiny_plan(phase="decode")), "measures prefill, not decode"),
+        (assignment(HALF_A_HEAD), "shares add to 0.5"),
         (assignment(tiny_plan(budgets=[0, 64, 64, 64])), "budget_tokens: 0 must be"),
     ],
     ids=["refused", "failed"],
@@ -253,9 +256,9 @@ def test_what_cannot_run_is_said_in_the_lease(
 
 
 def test_once_with_nothing_it_can_run_is_an_error(planner: FakePlanner, node: Node) -> None:
-    planner.wanted = assignment(tiny_plan(phase="decode"))
+    planner.wanted = assignment(HALF_A_HEAD)
     assert node.start("--once").wait(PATIENCE_S) == 2
-    assert "error: prod 1: this executor measures prefill, not decode" in node.said
+    assert "error: prod 1: layer 0, head 0: shares add to 0.5" in node.said
 
 
 def test_another_process_with_the_name_ends_it(planner: FakePlanner, node: Node) -> None:

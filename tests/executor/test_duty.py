@@ -25,9 +25,12 @@ def test_devices_that_are_not_those_asked_for(devices: list[str]) -> None:
     assert said == f"it wants devices of types ['cpu', 'cpu'], this node has {devices}"
 
 
-def test_decode_is_not_measured_here() -> None:
-    decode = assignment(tiny_plan(phase="decode"))
-    assert unfit(decode, ["cpu", "cpu"]) == "this executor measures prefill, not decode"
+def test_decodes_are_measured_as_prompts_are() -> None:
+    decode = assignment(tiny_plan(phase="decode", batch_size=4))
+    assert unfit(decode, ["cpu", "cpu"]) is None
+    samples = measure_round(decode, Bench(["cpu"] * 2, "torch"), lambda: False)
+    assert samples is not None
+    assert [(s.layer, s.device) for s in samples] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_plans_that_cannot_be_split() -> None:

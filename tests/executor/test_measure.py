@@ -11,11 +11,13 @@ from executor import tensors
 from executor.errors import CannotMeasureError
 from executor.measure import Bench
 from executor.shard import LayerShard, layer_shard
-from executor.steps import Disaggregated, TensorParallel, token_rows
+from executor.steps import Disaggregated, TensorParallel
 from executor.tensors import make_step, needed_bytes
 from executor.timing_lock import InterruptedWait, timing_lock
-from profiles.cost.work import FEATURES, INDEX, Deployment, group_work, head_work
+from profiles.cost.work import FEATURES, INDEX, Deployment, Phase, group_work, head_work
+from profiles.selection import Pooled, SinkLocal, VerticalSlash
 from solver.plan import Plan
+from solver.predict import shard_work
 from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
 
 DEPLOYMENTS: tuple[Deployment, ...] = ("disaggregated", "tensor_parallel")
@@ -49,15 +51,19 @@ def predicted(plan: Plan, placed: dict[int, list[int]], layer: int) -> dict[int,
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 @pytest.mark.parametrize("batch_size", [1, 2])
 @pytest.mark.parametrize("context_tokens", [256, 300])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_work_is_what_the_cost_model_predicts(
-    deployment: Deployment, batch_size: int, context_tokens: int
+    deployment: Deployment, batch_size: int, context_tokens: int, phase: Phase
 ) -> None:
+    """Where one head of each group decodes on a device: packed heads share the longest list."""
     plan = tiny_plan(
         whole(0, 1, 1, 1),
         budgets=[context_tokens, 64, 100, 192],
         deployment=deployment,
         batch_size=batch_size,
         context_tokens=context_tokens,
+        phase=phase,
+        kv_heads=2 if phase == "prefill" else 4,
     )
     bench = Bench(["cpu", "cpu"], "torch")
     for device, work in predicted(plan, {0: [0], 1: [1, 2, 3]}, 1).items():
@@ -116,26 +122,62 @@ def test_tensor_parallel_devices_sum_to_the_whole_layer() -> None:
     assert isinstance(step, TensorParallel)
     step.partial.zero_()
     for shard in shards:
-        step.run(shard, "torch")
-    expected = torch.zeros_like(step.partial)
+        step.run(shard, step.prepare(shard), "torch", None)
+    hidden = step.hidden.view(2, 256, -1)
+    expected = torch.zeros_like(hidden)
     for head in range(4):
         weights = (step.weight_q[head], step.weight_k[head // 2], step.weight_v[head // 2])
-        q, k, v = (step.hidden @ weight for weight in weights)
+        q, k, v = (hidden @ weight for weight in weights)
         expected += attention(q, k, v) @ step.weight_o[head]
+    torch.testing.assert_close(step.partial.view(2, 256, -1), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_decoding_devices_sum_to_the_whole_layer() -> None:
+    """A head divided by devices comes to its sum only where they split sequences, not a list."""
+    options = {"budgets": [256] * 4, "deployment": "tensor_parallel", "batch_size": 4}
+    plan = tiny_plan(QUARTERS, phase="decode", **options)  # type: ignore[arg-type]
+    step = make_step(plan.architecture, plan.workload.workload, "cpu")
+    assert isinstance(step, TensorParallel)
+    step.partial.zero_()
+    for device in range(2):
+        shard = layer_shard(plan, device, 0)
+        step.run(shard, step.prepare(shard), "torch", None)
+    expected = torch.zeros_like(step.partial)
+    keys, values = step.room.cache.keys, step.room.cache.values
+    for sequence in range(4):
+        pages = slice(4 * sequence, 4 * sequence + 4)
+        for head in range(4):
+            q = step.hidden[sequence] @ step.weight_q[head]
+            k, v = (x[pages, head // 2].reshape(256, 16) for x in (keys, values))
+            weights = (k @ q / 4).softmax(0)
+            expected[sequence] += weights @ v @ step.weight_o[head]
     torch.testing.assert_close(step.partial, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_decode_writes_its_new_token_and_nothing_else() -> None:
+    plan = tiny_plan(whole(0, 0, 0, 0), context_tokens=130, batch_size=2, phase="decode")
+    step = make_step(plan.architecture, plan.workload.workload, "cpu")
+    assert isinstance(step, Disaggregated)
+    before = step.room.cache.keys.clone()
+    shard = layer_shard(plan, 0, 0)
+    work = step.run(shard, step.prepare(shard), "torch", None)
+    assert work["link_bytes"] == 2 * 2 * 2 * 16 * 2
+    changed = (step.room.cache.keys != before).any(-1).nonzero().tolist()
+    assert changed == [[page, group, 1] for page in (2, 5) for group in (0, 1)]
+    assert torch.equal(step.room.cache.keys[2, :, 1], step.sent_keys[:, 0])
+    assert torch.equal(step.room.cache.values[5, :, 1], step.sent_values[:, 1])
 
 
 def test_disaggregated_devices_copy_their_groups_and_no_others() -> None:
     plan, (_, shard) = dense("disaggregated", whole(0, 0, 0, 1))
     step = make_step(plan.architecture, plan.workload.workload, "cpu")
     assert isinstance(step, Disaggregated)
-    step.keys.zero_()
-    step.run(shard, "torch")
+    step.room.cache.keys.zero_()
+    step.run(shard, step.prepare(shard), "torch", None)
     assert shard.groups == (1,)
-    for sequence in range(2):
-        assert torch.equal(step.keys[sequence], step.sent_keys[2 * sequence + 1])
-        assert torch.equal(step.values[sequence], step.sent_values[2 * sequence + 1])
-    assert not step.keys[2:].any()
+    assert torch.equal(step.room.cache.keys[1], step.sent_keys[1])
+    assert torch.equal(step.room.cache.values[1], step.sent_values[1])
+    assert not step.room.cache.keys[0].any()
 
 
 def test_tensors_come_from_a_seed() -> None:
@@ -147,12 +189,15 @@ def test_tensors_come_from_a_seed() -> None:
     assert not torch.equal(first.sent_keys, first.sent_values)
 
 
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
-def test_needed_bytes_are_those_made(deployment: Deployment) -> None:
-    plan = tiny_plan(deployment=deployment, batch_size=3, context_tokens=100)
+def test_needed_bytes_are_those_made(deployment: Deployment, phase: Phase) -> None:
+    plan = tiny_plan(deployment=deployment, batch_size=3, context_tokens=100, phase=phase)
     step = make_step(plan.architecture, plan.workload.workload, "cpu")
-    made = sum(tensor.nbytes for tensor in vars(step).values())
-    output = 3 * 4 * 100 * 16 * 4
+    room = (step.room.cache.keys, step.room.cache.values, step.room.means)
+    kept = [x for x in (*vars(step).values(), *room) if isinstance(x, torch.Tensor)]
+    made = sum(tensor.nbytes for tensor in kept)
+    output = 3 * 4 * (100 if phase == "prefill" else 1) * 16 * 4
     needed = needed_bytes(plan.architecture, plan.workload.workload, torch.float32)
     assert needed == made + output
 
@@ -191,10 +236,40 @@ def test_measuring_waits_for_the_lock_and_can_be_interrupted() -> None:
         bench.measure(shard, 0, lambda: True)
 
 
-def test_rows_of_divided_heads_meet() -> None:
-    plan = tiny_plan(QUARTERS, context_tokens=1000)
-    parts = [p for d in range(2) for p in layer_shard(plan, d, 0).heads if p.head == 2]
-    first, second = (token_rows(part, plan.workload.workload) for part in parts)
-    assert (first.start, second.stop) == (0, 1000)
-    assert first.stop == second.start
-    assert first.stop % 64 == 0
+@st.composite
+def shared_out(draw: st.DrawFn) -> Plan:
+    """Heads whole and divided at random over three devices, under every selection."""
+    devices, heads = 3, 4
+    parts = st.lists(st.integers(0, 8), min_size=devices, max_size=devices).filter(any)
+    weights = draw(st.lists(parts, min_size=heads, max_size=heads))
+    placement: Placement = [
+        [(d, w / sum(each)) for d, w in enumerate(each) if w] for each in weights
+    ]
+    chosen = draw(st.sampled_from([Pooled(), VerticalSlash(), SinkLocal(sink_tokens=64)]))
+    return tiny_plan(
+        placement,
+        layers=1,
+        kv_heads=draw(st.sampled_from([1, 2, 4])),
+        devices=devices,
+        budgets=draw(st.lists(st.integers(1, 400), min_size=heads, max_size=heads)),
+        context_tokens=draw(st.integers(2, 330)),
+        batch_size=draw(st.integers(1, 4)),
+        phase=draw(st.sampled_from(["prefill", "decode"])),
+        deployment=draw(st.sampled_from(DEPLOYMENTS)),
+    ).model_copy(update={"selection": chosen})
+
+
+@given(shared_out())
+@settings(max_examples=40, deadline=None)
+def test_reported_work_is_what_the_service_expects_of_the_plan(plan: Plan) -> None:
+    bench, expected = Bench(["cpu"] * 3, "torch"), shard_work(plan, 0)
+    for device, wanted in enumerate(expected):
+        sample = bench.measure(layer_shard(plan, device, 0), device, never)
+        if sample is None:
+            assert not wanted.any()
+            continue
+        found = np.array([sample.work[name] for name in FEATURES])
+        # Of a prompt the service knows rows of blocks; the last block may be short of tokens.
+        by_token = ("tile_flops", "kv_bytes", "projection_flops")
+        exact = [plan.workload.phase == "decode" or name not in by_token for name in FEATURES]
+        np.testing.assert_allclose(found[exact], wanted[exact], rtol=1e-9)

@@ -74,7 +74,7 @@ def test_realising_loses_nothing_and_is_idempotent(case: tuple[Shares, RowGrid])
 
 @pytest.mark.slow  # imports torch
 def test_the_executor_cuts_where_we_say() -> None:
-    attention = pytest.importorskip("executor.attention")
+    cut = pytest.importorskip("executor.shares")
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(8), 32)
     budgets = rng.integers(1, 2500, (1, 32))
@@ -82,7 +82,7 @@ def test_the_executor_cuts_where_we_say() -> None:
     for head, row in enumerate(shares):
         ends = [*np.cumsum(row)[:-1].tolist(), 1.0]
         budget = min(int(budgets[0, head]), 2048)
-        assert [attention.row_boundary(end, budget, 2048) for end in ends] == found[head].tolist()
+        assert [cut.row_boundary(end, budget, 2048) for end in ends] == found[head].tolist()
 
 
 @pytest.mark.parametrize("query_blocks", [1, 2, 5, 64, 2048])

@@ -39,7 +39,7 @@ def test_rows_are_counted_as_one_by_one(budget: int, extra: int, data: st.DataOb
 @given(share=st.floats(0, 1), budget=st.integers(1, 5000), extra=st.integers(0, 5000))
 def test_boundaries_are_the_executors(share: float, budget: int, extra: int) -> None:
     pytest.importorskip("torch")
-    from executor.attention import row_boundary
+    from executor.shares import row_boundary
 
     rows = Rows(budget, budget + extra)
     assert rows.nearest(share) == row_boundary(share, budget, budget + extra)

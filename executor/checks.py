@@ -1,0 +1,129 @@
+"""Whether tensors fit the step they are given to."""
+
+import torch
+
+from executor.backends import Backend
+from executor.errors import AttentionError
+from executor.kernels.batch import Cache
+from executor.prepared import Prepared
+from executor.shares import whole
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TRITON_SIZES = {"head_dim": (16, 256), "block_tokens": (16, 128)}
+MOST_BLOCKS = 16384
+"""Blocks whose scores fit a program's registers (`kernels.top_blocks`)."""
+
+
+def check_tensors(
+    q: torch.Tensor, cache: Cache, step: Prepared, means: torch.Tensor | None
+) -> None:
+    """Raises AttentionError where q, the cache or the means do not fit the step or each other."""
+    tokens = sum(chunk.new_tokens for chunk in step.chunks)
+    if q.ndim != 3 or q.shape[1] != tokens or q.shape[0] < step.heads or not q.shape[2]:
+        raise AttentionError(
+            f"q: shape {list(q.shape)} must be [heads, new tokens, head_dim] with at least "
+            f"{step.heads} heads and the step's {tokens} new tokens"
+        )
+    if (cache.starts is None) == (cache.pages is None):
+        raise AttentionError("cache: exactly one of starts and pages must be given")
+    rank = 3 if cache.pages is None else 4
+    shape = "[groups, tokens, head_dim]"
+    if rank == 4:
+        shape = f"[pages, groups, {step.block_tokens}, head_dim]"
+    for name, x in (("cache.keys", cache.keys), ("cache.values", cache.values)):
+        fits = x.ndim == rank and x.shape[-1] == q.shape[2] and x.shape[rank - 3] >= step.groups
+        if not fits or (rank == 4 and x.shape[2] != step.block_tokens):
+            raise AttentionError(
+                f"{name}: shape {list(x.shape)} must be {shape} with at least {step.groups} groups "
+                f"and q's head_dim {q.shape[2]}"
+            )
+        if x.dtype != q.dtype or x.device != q.device:
+            raise AttentionError(
+                f"{name}: {x.dtype} on {x.device} must be q's {q.dtype} on {q.device}"
+            )
+    if q.dtype not in DTYPES:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise AttentionError(f"q: {q.dtype} must be one of {known}")
+    if cache.keys.shape != cache.values.shape:
+        raise AttentionError(
+            f"cache.values: shape {list(cache.values.shape)} is not the keys' "
+            f"{list(cache.keys.shape)}"
+        )
+    if step.context_tokens.device != q.device:
+        raise AttentionError(
+            f"step: was prepared for {step.context_tokens.device}, but q is on {q.device}"
+        )
+    _check_room(cache, step)
+    _check_means(means, cache)
+
+
+def _check_means(means: torch.Tensor | None, cache: Cache) -> None:
+    if means is None:
+        return
+    pages, groups, _, head_dim = cache.keys.shape if cache.pages is not None else (0, 0, 0, 0)
+    if means.shape != (pages, groups, head_dim) or means.device != cache.keys.device:
+        raise AttentionError(
+            f"means: shape {list(means.shape)} on {means.device} must be the paged cache's [pages, "
+            f"groups, head_dim], {[pages, groups, head_dim]} on {cache.keys.device}"
+        )
+
+
+def _check_room(cache: Cache, step: Prepared) -> None:
+    where, table = ("starts", cache.starts) if cache.pages is None else ("pages", cache.pages)
+    assert table is not None
+    rank = 1 if cache.pages is None else 2
+    here = table.dtype == torch.int32 and table.device == cache.keys.device
+    if not here or table.ndim != rank or table.shape[0] != len(step.chunks):
+        raise AttentionError(
+            f"cache.{where}: {table.dtype} of shape {list(table.shape)} on {table.device} must be "
+            f"int32 of {rank} dimensions on the keys' device, with one row for each of the "
+            f"{len(step.chunks)} sequences"
+        )
+    longest = max((chunk.total_tokens for chunk in step.chunks), default=0)
+    if cache.pages is None:
+        if cache.keys.shape[1] < longest:
+            raise AttentionError(
+                f"cache.keys: {cache.keys.shape[1]} tokens, but a sequence has {longest}"
+            )
+        if step.decode is not None:
+            raise AttentionError("cache: decoding needs pages; kernels.batch.as_pages makes them")
+        return
+    blocks = -(-longest // step.block_tokens)
+    if step.decode is not None:
+        blocks = max(blocks, step.decode.most_blocks)
+    if cache.pages.shape[-1] < blocks:
+        raise AttentionError(
+            f"cache.pages: {cache.pages.shape[-1]} blocks a sequence, but the step has room for "
+            f"{blocks}"
+        )
+
+
+def check_options(sms: int | None, watched_rows: int) -> None:
+    """Raises AttentionError for numbers that are none."""
+    if sms is not None and (not whole(sms) or sms < 1):
+        raise AttentionError(f"sms: {sms!r} must be a whole number, at least 1")
+    if not whole(watched_rows) or watched_rows < 0:
+        raise AttentionError(f"watched_rows: {watched_rows!r} must be a whole number, at least 0")
+
+
+def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
+    """Raises AttentionError for sizes or a device that the back end cannot serve."""
+    if backend == "torch":
+        if q.device.type != "cpu":
+            raise AttentionError(f"q: is on {q.device}, but the torch back end computes on the CPU")
+        return
+    sizes = {"head_dim": q.shape[2], "block_tokens": step.block_tokens}
+    for name, value in sizes.items():
+        least, most = TRITON_SIZES[name]
+        if value.bit_count() != 1 or not least <= value <= most:
+            raise AttentionError(
+                f"{name}: {value} must be a power of two from {least} to {most} for triton"
+            )
+    chosen = max(
+        step.prefill.stored if step.prefill else 0, step.decode.stored if step.decode else 0
+    )
+    if chosen and step.most_blocks > MOST_BLOCKS:
+        raise AttentionError(
+            f"block_tokens: {step.block_tokens} makes {step.most_blocks} blocks of the longest "
+            f"sequence; triton chooses among {MOST_BLOCKS} at most: use larger blocks"
+        )

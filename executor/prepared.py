@@ -1,0 +1,176 @@
+"""A step prepared: everything that follows from shares and lengths, made once and run many times.
+
+The plan and the run are apart, as in FlashInfer (arXiv 2501.01005, section 3.3.1): a prepared step
+holds its tables on the device, so that running it reads nothing back and can be captured in a CUDA
+graph.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from executor.counting import Counts, Schedule, count_work, covers_every_row
+from executor.errors import AttentionError
+from executor.kernels.batch import Chunk, query_starts
+from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
+from executor.kernels.layout import HeadRows, Layout, lay_out
+from executor.kernels.patterns import Strided, lengths
+from executor.shares import HeadShare, budget_blocks, check_shares, row_boundary, whole
+
+MOST_TOKENS = 2**30
+"""Tokens are counted in int32 on the device."""
+MOST_INDICES = 2**31 - 1
+"""Lists begin at int32 places of one tensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A step ready to run on one device: `attend` takes it as often as one likes.
+
+    `context_tokens` int32 [sequences], on the device, are the keys of every sequence, new tokens
+    included: a decoding engine adds one in place before it replays. counts and schedule are those
+    of the lengths given to `prepare`; `most_blocks` is a sequence's room. `covers` says whether every
+    row of heads 0..heads - 1 is computed.
+    """
+
+    chunks: tuple[Chunk, ...]
+    block_tokens: int
+    heads: int
+    groups: int
+    covers: bool
+    most_blocks: int
+    prefill: Layout | None
+    decode: DecodeLayout | None
+    context_tokens: torch.Tensor
+    counts: Counts
+    schedule: Schedule
+
+
+def prepare(
+    shares: Sequence[HeadShare],
+    chunks: Sequence[Chunk],
+    block_tokens: int,
+    device: torch.device | str = "cpu",
+    *,
+    room_tokens: int | None = None,
+    packed: bool = True,
+    programs: int | None = None,
+) -> Prepared:
+    """Lay out one device's `shares` of a step that brings `chunks`, decodes and prompts mixed.
+
+    A decoding list serves all query heads of a KV group that are whole here (`packed`), as long as
+    the largest of their budgets; a part of a head has a list of its own, equal on every device
+    that holds another part. Sequences may grow up to `room_tokens` (default: not at all).
+    `programs` is how many lists a GPU computes at once: longer ones than that allows are cut.
+    Raises AttentionError.
+    """
+    chunks = tuple(chunks)
+    _check_sizes(chunks, block_tokens, room_tokens, programs)
+    check_shares(shares, chunks)
+    longest = max([0, *(chunk.total_tokens for chunk in chunks), room_tokens or 0])
+    most_blocks = -(-longest // block_tokens)
+    rows = [_head_rows(s, chunks, block_tokens) for s in shares if not chunks[s.sequence].decodes]
+    decodes = [s for s in shares if chunks[s.sequence].decodes]
+    lists = _decode_lists(decodes, chunks, block_tokens, most_blocks, packed)
+    prefill = lay_out(rows, chunks, block_tokens, device, programs) if rows else None
+    decode = lay_out_decode(lists, most_blocks, block_tokens, device) if lists else None
+    for layout in (prefill, decode):
+        if layout is not None and layout.stored > MOST_INDICES:
+            raise AttentionError(
+                f"shares: {layout.stored} chosen blocks in all, but a step holds {MOST_INDICES} at "
+                "most: use larger blocks or fewer heads a step"
+            )
+    counts = count_work(rows, lists, prefill, chunks, block_tokens)
+    return Prepared(
+        chunks,
+        block_tokens,
+        heads=max((share.head + 1 for share in shares), default=0),
+        groups=max((share.group + 1 for share in shares), default=0),
+        covers=covers_every_row(rows, lists, shares, chunks, block_tokens),
+        most_blocks=most_blocks,
+        prefill=prefill,
+        decode=decode,
+        context_tokens=torch.tensor(
+            [chunk.total_tokens for chunk in chunks], dtype=torch.int32, device=device
+        ),
+        counts=counts,
+        schedule=Schedule(
+            tiles=counts.tiles,
+            longest_chain=prefill.longest if prefill else 0,
+            splits=prefill.splits if prefill else 0,
+            kv_blocks=(prefill.tiles if prefill else 0) + counts.decoded_blocks,
+        ),
+    )
+
+
+def _head_rows(share: HeadShare, chunks: tuple[Chunk, ...], block_tokens: int) -> HeadRows:
+    chunk = chunks[share.sequence]
+    budget = budget_blocks(share, chunk, block_tokens)
+    begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
+    first, last = (row_boundary(edge, budget, end, begin) for edge in share.rows)
+    return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)
+
+
+def _decode_lists(
+    shares: list[HeadShare],
+    chunks: tuple[Chunk, ...],
+    block_tokens: int,
+    most_blocks: int,
+    packed: bool,
+) -> list[DecodeHeads]:
+    """Lists of one pattern side by side: each run of them is selected at once."""
+    starts = query_starts(chunks)
+    together: dict[object, list[HeadShare]] = defaultdict(list)
+    for number, share in enumerate(shares):
+        alone = not packed or share.rows[0] > 0 or share.rows[1] < 1
+        key = (share.sequence, share.group, share.pattern, number if alone else None)
+        together[key].append(share)
+    return [
+        DecodeHeads(
+            first.sequence,
+            starts[first.sequence],
+            first.group,
+            tuple(share.head for share in members),
+            max(_list_budget(share, block_tokens, most_blocks) for share in members),
+            (first.rows[0], min(first.rows[1], 1.0)),
+            first.pattern,
+        )
+        for members in sorted(together.values(), key=lambda members: repr(members[0].pattern))
+        for first in members[:1]
+    ]
+
+
+def _list_budget(share: HeadShare, block_tokens: int, most_blocks: int) -> int:
+    if isinstance(share.pattern, Strided):
+        return int(lengths(share.pattern, 0, most_blocks - 1, most_blocks))
+    return -(-share.budget_tokens // block_tokens)
+
+
+def _check_sizes(
+    chunks: tuple[Chunk, ...], block_tokens: int, room_tokens: int | None, programs: int | None
+) -> None:
+    if not whole(block_tokens) or block_tokens < 1:
+        raise AttentionError(f"block_tokens: {block_tokens!r} must be a whole number, at least 1")
+    for number, chunk in enumerate(chunks):
+        for name, least in (("cached_tokens", 0), ("new_tokens", 1)):
+            value = getattr(chunk, name)
+            if not whole(value) or value < least:
+                raise AttentionError(
+                    f"chunks[{number}].{name}: {value!r} must be a whole number, at least {least}"
+                )
+        if chunk.decodes and chunk.new_tokens != 1:
+            raise AttentionError(
+                f"chunks[{number}]: decodes, but brings {chunk.new_tokens} new tokens instead of 1"
+            )
+    longest = max((chunk.total_tokens for chunk in chunks), default=0)
+    if room_tokens is not None and (not whole(room_tokens) or room_tokens < longest):
+        raise AttentionError(
+            f"room_tokens: {room_tokens!r} must be a whole number, at least the longest sequence's "
+            f"{longest}"
+        )
+    if max(longest, room_tokens or 0) > MOST_TOKENS:
+        raise AttentionError(f"chunks: sequences may have {MOST_TOKENS} tokens at most")
+    if programs is not None and (not whole(programs) or programs < 1):
+        raise AttentionError(f"programs: {programs!r} must be a whole number, at least 1")

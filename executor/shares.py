@@ -1,0 +1,122 @@
+"""Shares of heads: which rows of a prompt, or which part of a decoding list, a device computes."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from executor.errors import AttentionError
+from executor.kernels.batch import Chunk
+from executor.kernels.patterns import POOLED, Pattern
+
+SHARE_ROUNDING = 1e-9
+"""What sums of shares may be off by: they are sums of floats."""
+
+
+@dataclass(frozen=True)
+class HeadShare:
+    """A device's part of one query head in one sequence of a step.
+
+    `head` indexes the q given, `group` the cache. `rows` is a range of cumulative shares, (0, 1)
+    the whole head: of its tiles in prefill, of its list of key blocks in decode.
+    """
+
+    head: int
+    group: int
+    budget_tokens: int
+    rows: tuple[float, float] = (0.0, 1.0)
+    sequence: int = 0
+    pattern: Pattern = POOLED
+
+
+def budget_blocks(share: HeadShare, chunk: Chunk, block_tokens: int) -> int:
+    """Whole key blocks of a share's budget, at most the sequence's."""
+    return min(-(-share.budget_tokens // block_tokens), -(-chunk.total_tokens // block_tokens))
+
+
+def causal_tiles(budget_blocks: int, rows: int) -> int:
+    """Sum over query blocks 0..rows-1 of min(budget_blocks, row + 1)."""
+    ramp = min(budget_blocks, rows)
+    return ramp * (ramp + 1) // 2 + (rows - ramp) * ramp
+
+
+def row_boundary(
+    cumulative_share: float, budget_blocks: int, query_blocks: int, first: int = 0
+) -> int:
+    """The query block before which a head's first `cumulative_share` of tiles lies, to the nearest.
+
+    The head's query blocks are [first, query_blocks): a chunk's begin behind its prefix. Equal
+    shares give equal boundaries, so that ranges which meet in their shares meet in rows.
+
+    >>> row_boundary(0.5, budget_blocks=100, query_blocks=100)  # causal work is a triangle
+    71
+    >>> row_boundary(0.5, budget_blocks=1, query_blocks=100)
+    50
+    >>> row_boundary(0.5, budget_blocks=100, query_blocks=100, first=98)
+    99
+    """
+    tiles = partial(causal_tiles, budget_blocks)
+    wanted = tiles(first) + cumulative_share * (tiles(query_blocks) - tiles(first))
+    above = bisect_left(range(query_blocks), wanted, lo=first, key=tiles)
+    nearer_below = above > first and wanted - tiles(above - 1) < tiles(above) - wanted
+    return above - 1 if nearer_below else above
+
+
+def check_shares(shares: Sequence[HeadShare], chunks: Sequence[Chunk]) -> None:
+    """Raises AttentionError for a share that cannot be, or two that compute the same rows."""
+    seen: dict[tuple[int, int], list[tuple[tuple[float, float], int]]] = {}
+    for number, share in enumerate(shares):
+        _check_share(share, number, len(chunks))
+        others = seen.setdefault((share.sequence, share.head), [])
+        decodes = chunks[share.sequence].decodes
+        for rows, other in others:
+            overlap = min(rows[1], share.rows[1]) - max(rows[0], share.rows[0]) > SHARE_ROUNDING
+            if decodes or overlap:
+                raise AttentionError(
+                    f"shares[{number}]: head {share.head} of sequence {share.sequence} is also "
+                    f"shares[{other}]'s: ranges of rows must not overlap, and a decoding head has "
+                    "one part on a device"
+                )
+        others.append((share.rows, number))
+
+
+def _check_share(share: HeadShare, number: int, sequences: int) -> None:
+    where = f"shares[{number}]"
+    for name, index in (("head", share.head), ("group", share.group)):
+        if not whole(index) or index < 0:
+            raise AttentionError(f"{where}.{name}: {index!r} must be a whole number, at least 0")
+    if not whole(share.sequence) or not 0 <= share.sequence < sequences:
+        raise AttentionError(f"{where}.sequence: {share.sequence!r} is not in 0..{sequences - 1}")
+    if not whole(share.budget_tokens) or share.budget_tokens < 1:
+        raise AttentionError(
+            f"{where}.budget_tokens: {share.budget_tokens!r} must be a whole number, at least 1"
+        )
+    if not _is_range(share.rows):
+        raise AttentionError(
+            f"{where}.rows: {share.rows} must be two cumulative shares, 0 <= first < last <= 1"
+        )
+    _check_pattern(share.pattern, where)
+
+
+def _is_range(rows: object) -> bool:
+    match rows:
+        case (float() | int() as first, float() | int() as last):
+            return 0 <= first < last <= 1 + SHARE_ROUNDING
+    return False
+
+
+def _check_pattern(pattern: Pattern, where: str) -> None:
+    least = {"scored_rows": 1, "row_step": 1, "local_blocks": 1, "stride": 1}
+    if not isinstance(pattern, Pattern):
+        raise AttentionError(f"{where}.pattern: {pattern!r} is no pattern of kernels.patterns")
+    for name, value in vars(pattern).items():
+        if not whole(value) or value < least.get(name, 0):
+            raise AttentionError(
+                f"{where}.pattern.{name}: {value!r} must be a whole number, at least "
+                f"{least.get(name, 0)}"
+            )
+
+
+def whole(value: object) -> bool:
+    """Whether a value is an integer, numpy's included, and no boolean."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)

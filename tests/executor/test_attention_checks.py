@@ -1,0 +1,103 @@
+"""What does not fit is refused before anything is computed, and named."""
+
+import pytest
+import torch
+
+from executor.attention import HeadShare, attend, prepare
+from executor.errors import AttentionError
+from executor.kernels.batch import Cache, Chunk
+from profiles.errors import HplbError, UnknownNameError
+
+from .kernels.reference import random_cache, random_q
+
+
+def arguments():
+    chunks = [Chunk(0, 16)]
+    step = prepare([HeadShare(0, 0, 16)], chunks, 16)
+    return {"q": random_q(chunks, 1, 16), "cache": random_cache(chunks, 1, 16, 16), "step": step}
+
+
+def test_an_unknown_back_end_is_told_the_known_ones():
+    with pytest.raises(UnknownNameError, match=r"'cuda': known are auto, torch, triton"):
+        attend(**arguments(), backend="cuda")
+
+
+KEYS = torch.zeros(1, 16, 16)
+START = torch.zeros(1, dtype=torch.int32)
+PAGES = torch.zeros(1, 1, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q": torch.zeros(16, 16)}, r"q: shape \[16, 16\] must be \[heads, new tokens, head_dim"),
+        ({"q": torch.zeros(1, 15, 16)}, r"at least 1 heads and the step's 16 new tokens"),
+        ({"q": torch.zeros(0, 16, 16)}, r"q: shape \[0, 16, 16\]"),
+        ({"q": torch.zeros(1, 16, 8)}, r"cache.keys: .* q's head_dim 8"),
+        ({"q": torch.zeros(1, 16, 16, dtype=torch.float16)}, r"cache.keys: torch.float32 .* q's"),
+        ({"cache": Cache(KEYS, KEYS)}, r"exactly one of starts and pages"),
+        ({"cache": Cache(KEYS, KEYS, START, PAGES)}, r"exactly one of starts and pages"),
+        ({"cache": Cache(KEYS[:0], KEYS, START)}, r"cache.keys: shape \[0, 16, 16\]"),
+        ({"cache": Cache(KEYS, KEYS[:, :9], START)}, r"cache.values: shape \[1, 9, 16\] is not"),
+        ({"cache": Cache(KEYS[:, :9], KEYS[:, :9], START)}, r"9 tokens, but a sequence has 16"),
+        ({"cache": Cache(KEYS, KEYS.to("meta"), START)}, r"cache.values: torch.float32 on meta"),
+        ({"cache": Cache(KEYS, KEYS, START.long())}, r"cache.starts: torch.int64 .* int32"),
+        ({"cache": Cache(KEYS[None], KEYS[None], pages=PAGES[:, :0])}, r"cache.pages: 0 blocks"),
+        (
+            {"cache": Cache(KEYS[None, :, :8], KEYS[None], pages=PAGES)},
+            r"\[pages, groups, 16, head",
+        ),
+        ({"cache": Cache(KEYS, KEYS, START[None])}, r"cache.starts: .* int32 of 1 dimensions"),
+        ({"cache": Cache(KEYS[None], KEYS[None], pages=START)}, r"cache.pages: .* 2 dimensions"),
+        ({"backend": "triton", "sms": 0}, r"sms: 0 must be a whole number, at least 1"),
+        ({"sms": 1.5}, r"sms: 1.5"),
+        ({"watched_rows": -1}, r"watched_rows: -1 must be a whole number, at least 0"),
+        ({"means": torch.zeros(1, 1, 8)}, r"means: shape \[1, 1, 8\] on cpu must be the paged"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    with pytest.raises(AttentionError, match=message):
+        attend(**{**arguments(), "backend": "torch", **change})
+
+
+def test_types_nobody_computes_in_are_refused():
+    q, keys = torch.zeros(1, 16, 16, dtype=torch.int8), KEYS.to(torch.int8)
+    with pytest.raises(AttentionError, match=r"q: torch.int8 must be one of float32"):
+        attend(q, Cache(keys, keys, START), arguments()["step"])
+
+
+def test_decoding_needs_pages():
+    step = prepare([HeadShare(0, 0, 16)], [Chunk(15, 1, True)], 16)
+    with pytest.raises(AttentionError, match="decoding needs pages; kernels"):
+        attend(torch.zeros(1, 1, 16), Cache(KEYS, KEYS, START), step)
+
+
+def test_sizes_triton_cannot_tile_are_refused_but_computed_on_the_cpu():
+    chunks = [Chunk(0, 40)]
+    q, cache = random_q(chunks, 1, 24), random_cache(chunks, 1, 24, 20)
+    step = prepare([HeadShare(0, 0, 16)], chunks, 16)
+    with pytest.raises(HplbError, match=r"head_dim: 24 must be a power of two from 16 to 256"):
+        attend(q, cache, step, "triton")
+    step = prepare([HeadShare(0, 0, 16)], chunks, 20)
+    assert attend(q, cache, step, "torch").out.isfinite().all()
+    q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 20)
+    with pytest.raises(HplbError, match=r"block_tokens: 20 must be a power of two"):
+        attend(q, cache, step, "triton")
+
+
+def test_tensors_on_another_device_are_refused():
+    elsewhere = KEYS.to("meta")
+    cache = Cache(elsewhere, elsewhere, START.to("meta"))
+    with pytest.raises(AttentionError, match="step: was prepared for cpu, but q is on meta"):
+        attend(elsewhere, cache, arguments()["step"], "torch")
+    step = prepare([HeadShare(0, 0, 16)], [Chunk(0, 16)], 16, "meta")
+    with pytest.raises(AttentionError, match="q: is on meta, but the torch back end"):
+        attend(elsewhere, cache, step, "torch")
+
+
+def test_blocks_too_many_for_tritons_selection_are_refused():
+    step = prepare([HeadShare(0, 0, 32)], [Chunk(16 * 16384, 1, True)], 16)
+    pages = torch.zeros(1, 16385, dtype=torch.int32)
+    cache = Cache(KEYS[None], KEYS[None], pages=pages)
+    with pytest.raises(AttentionError, match=r"16385 blocks .* triton chooses among 16384"):
+        attend(torch.zeros(1, 1, 16), cache, step, "triton")
