@@ -1,0 +1,72 @@
+"""What the checks compute: ragged batches with everything that makes a kernel go wrong in them."""
+
+from collections.abc import Sequence
+
+from benchmarks.gpu.scene import Shape
+from executor.kernels.batch import Chunk
+from executor.kernels.decode_layout import DecodeHeads
+from executor.kernels.layout import HeadRows
+from executor.kernels.patterns import POOLED, Pattern, SinkLocal, Strided, VerticalSlash
+
+PATTERNS: tuple[Pattern, ...] = (
+    POOLED,
+    VerticalSlash(scored_rows=20),
+    SinkLocal(2),
+    Strided(2, 3, 1),
+)
+BUDGETS = (1, 3, 6, 1000, 2, 5, 4, 9)
+
+
+def prompts(block: int, blocks: int) -> tuple[Chunk, ...]:
+    """A long ragged prompt, a chunk that begins inside a block, one token, whole blocks."""
+    return (
+        Chunk(0, blocks * block + 5),
+        Chunk((blocks // 2) * block + 7, (blocks // 4) * block + 3),
+        Chunk(0, 1),
+        Chunk(2 * block, 2 * block),
+    )
+
+
+def shares(shape: Shape, chunks: Sequence[Chunk], block: int) -> list[HeadRows]:
+    """All heads different; head 0 in two ranges of rows with rows of nobody between them, and head
+    1 not at all."""
+    found = []
+    for sequence, chunk in enumerate(chunks):
+        first, last = chunk.cached_tokens // block, -(-chunk.total_tokens // block)
+        for head in range(shape.query_heads):
+            group = head // shape.group_size
+            budget = BUDGETS[(head + sequence) % len(BUDGETS)]
+            pattern = PATTERNS[(3 * head + sequence) % len(PATTERNS)]
+            ranges = [(first, last)]
+            if head == 0:
+                third = (last - first) // 3
+                ranges = [(first, first + third), (last - third, last)]
+            if head == 1 and shape.query_heads > 1:
+                ranges = []
+            found += [
+                HeadRows(head, group, budget, begin, end, sequence, pattern)
+                for begin, end in ranges
+            ]
+    return found
+
+
+def decoding(blocks: int, block: int) -> tuple[Chunk, ...]:
+    """Long and odd, a whole number of blocks, one token."""
+    totals = (blocks * block + 5, blocks * block, block - 1, 1, (blocks // 3) * block + 1)
+    return tuple(Chunk(total - 1, 1) for total in totals)
+
+
+def decode_lists(shape: Shape, sequences: int) -> list[DecodeHeads]:
+    """Packed groups of different budgets and patterns; in sequence 0 every head has its own list,
+    in sequence 1 only a part of each list is computed."""
+    found = []
+    for sequence in range(sequences):
+        for group in range(shape.kv_heads):
+            heads = tuple(range(group * shape.group_size, (group + 1) * shape.group_size))
+            packs = [(head,) for head in heads] if sequence == 0 else [heads]
+            for number, pack in enumerate(packs):
+                budget = BUDGETS[(group + sequence + number) % len(BUDGETS)]
+                pattern = PATTERNS[(3 * number + group + sequence) % len(PATTERNS)]
+                part = (0.3, 0.8) if sequence == 1 else (0.0, 1.0)
+                found.append(DecodeHeads(sequence, sequence, group, pack, budget, part, pattern))
+    return found

@@ -1,0 +1,107 @@
+"""How evenly one device's tiles fill its multiprocessors: simulated, and what skew really costs.
+
+Simulated: the real lists of real shares, handed to the first free of 132 multiprocessors in the
+kernel's own order, one or two on each; a list takes its blocks and two more. Over the lower bound,
+the larger of the mean load and the longest task. Measured: the time of a skewed share beside that
+of heads with equal budgets and as many tiles; what both lack cancels out, and imbalance is left.
+"""
+
+import heapq
+from collections.abc import Sequence
+from functools import partial
+
+from benchmarks.gpu.plans import CONTIGUOUS, Layer, layers
+from benchmarks.gpu.scene import PROGRAMS, Problem, drawn, prompt_bytes, usual_dtype
+from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.timing import rotation, timed
+from benchmarks.gpu.uniform_sparse import budget_for
+from executor.kernels.batch import Chunk
+from executor.kernels.layout import HeadRows, Layout, lay_out
+
+MULTIPROCESSORS = 132
+PER_LIST = 2.0
+"""What a list costs besides its blocks, in blocks (reference/kernels.md, section 2.3)."""
+
+
+def run(section: Section) -> None:
+    for number, layer in enumerate(layers(section.tiny)):
+        if section.tiny and number:
+            break
+        for scheme in (CONTIGUOUS, "adaptive divided"):
+            case = f"{layer.profile} {layer.context_tokens} layer {layer.layer} {scheme}"
+            section.attempt(case, partial(_measured, section, layer, scheme))
+
+
+def _measured(section: Section, layer: Layer, scheme: str) -> Row:
+    """Of the device whose heads' budgets differ most."""
+    heads = max(layer.devices[scheme], key=_spread)
+    chunks = (Chunk(0, layer.context_tokens),)
+    skewed = lay_out(heads, chunks, layer.block_tokens)
+    row: Row = {
+        "profile": layer.profile,
+        "tokens": layer.context_tokens,
+        "scheme": scheme,
+        "lists": skewed.lists,
+        "tiles": skewed.tiles,
+        "longest": skewed.longest,
+        "simulated_over_bound": simulated(skewed, skewed.order.tolist(), MULTIPROCESSORS),
+        "simulated_over_bound_in_pairs": simulated(skewed, skewed.order.tolist(), PROGRAMS),
+        "simulated_in_head_order": simulated(skewed, range(skewed.lists), MULTIPROCESSORS),
+    }
+    if any((rows.first, rows.last) != (0, layer.rows) for rows in heads):
+        return row
+    return row | _beside_equal(section, layer, heads, skewed.tiles)
+
+
+def _spread(heads: list[HeadRows]) -> float:
+    budgets = [rows.budget_blocks for rows in heads]
+    return max(budgets, default=0) / max(min(budgets, default=1), 1)
+
+
+def _beside_equal(section: Section, layer: Layer, heads: list[HeadRows], tiles: int) -> Row:
+    rows = layer.rows
+    density = tiles / (len(heads) * rows * (rows + 1) / 2)
+    budget = budget_for(density, rows)
+    equal = [HeadRows(x.head, x.group, budget, 0, rows, pattern=x.pattern) for x in heads]
+    seconds = []
+    for each in (heads, equal):
+        sets = _sets(
+            layer,
+            lay_out(each, (Chunk(0, layer.context_tokens),), layer.block_tokens, section.device),
+        )
+        took = timed([problem.attend for problem in sets], seconds=0.1)
+        seconds.append(took.median_s / sets[0].layout.tiles)
+    return {
+        "s_per_tile": seconds[0],
+        "equal_s_per_tile": seconds[1],
+        "skew_costs": seconds[0] / seconds[1],
+    }
+
+
+def _sets(layer: Layer, layout: Layout) -> list[Problem]:
+    device = layout.row.device
+    count = rotation(prompt_bytes(layer.shape, layer.context_tokens) // 8)
+    return [
+        Problem.of(
+            drawn(
+                layer.shape,
+                layout.chunks,
+                layer.block_tokens,
+                device=device,
+                dtype=usual_dtype(device),
+                seed=seed,
+            ),
+            layout,
+        )
+        for seed in range(count)
+    ]
+
+
+def simulated(layout: Layout, order: Sequence[int], programs: int) -> float:
+    """Makespan over its lower bound when lists start in `order` on the first free of `programs`."""
+    cost: list[float] = (layout.length.double() + PER_LIST).tolist()
+    free = [0.0] * programs
+    for number in order:
+        heapq.heapreplace(free, free[0] + cost[number])
+    bound = max(sum(cost) / programs, max(cost))
+    return max(free) / bound

@@ -1,0 +1,139 @@
+"""The plans that `make_plans` wrote, read without the planner."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.scene import Shape
+from executor.kernels.layout import HeadRows
+from executor.kernels.patterns import POOLED, Pattern, SinkLocal, VerticalSlash
+
+INPUTS = Path(__file__).parent / "inputs"
+PATTERNS: dict[str, Pattern] = {
+    "pooled": POOLED,
+    "vertical_slash": VerticalSlash(),
+    "sink_local": SinkLocal(),
+}
+CONTIGUOUS = "adaptive contiguous"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer at one context under every scheme: `devices[scheme][device]` is its share."""
+
+    profile: str
+    equal: str
+    synthetic: bool
+    shape: Shape
+    context_tokens: int
+    block_tokens: int
+    layer: int
+    adaptive: tuple[int, ...]
+    uniform: int
+    pattern: Pattern
+    kv_copies: dict[str, int]
+    devices: dict[str, list[list[HeadRows]]] = field(repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Query blocks of a prompt."""
+        return -(-self.context_tokens // self.block_tokens)
+
+
+def layers(tiny: bool = False) -> Iterator[Layer]:
+    """Every layer of every input, the longest contexts and the middle layers first."""
+    found = [
+        _layer(document, context, each, tiny)
+        for path in sorted(INPUTS.glob("*.json"))
+        for document in [json.loads(path.read_text())]
+        for context in document["contexts"]
+        for each in context["layers"]
+    ]
+    numbers = {p: sorted({x.layer for x in found if x.profile == p}) for p in _profiles(found)}
+
+    def urgency(layer: Layer) -> tuple[bool, int, int]:
+        known = numbers[layer.profile]
+        from_middle = abs(known.index(layer.layer) - len(known) // 2)
+        return from_middle > 0, -layer.context_tokens, from_middle
+
+    yield from sorted(found, key=urgency)
+
+
+def _profiles(found: list[Layer]) -> list[str]:
+    return list(dict.fromkeys(layer.profile for layer in found))
+
+
+def _layer(
+    document: dict[str, Any], context: dict[str, Any], layer: dict[str, Any], tiny: bool
+) -> Layer:
+    shape = Shape(document["query_heads"], document["kv_heads"], document["head_dim"])
+    tokens, block = context["context_tokens"], document["block_tokens"]
+    rows = -(-tokens // block)
+    # Tiny: the same plan in 3 rows of 16 tokens.
+    scale = 3 / rows if tiny else 1
+    adaptive = [_scaled(budget, scale) for budget in layer["adaptive_blocks"]]
+    uniform = _scaled(layer["uniform_blocks"], scale)
+    pattern = PATTERNS[document["pattern"]]
+    contiguous = layer["schemes"][CONTIGUOUS]
+    placed = {
+        "dense contiguous": (contiguous, [rows] * len(adaptive)),
+        "uniform contiguous": (contiguous, [uniform] * len(adaptive)),
+        **{name: (scheme, adaptive) for name, scheme in layer["schemes"].items()},
+    }
+
+    def share(parts: list[int | list[int]], budgets: list[int]) -> list[HeadRows]:
+        whole = [[part, 0, rows] if isinstance(part, int) else part for part in parts]
+        return [
+            HeadRows(
+                head,
+                head // shape.group_size,
+                budgets[head],
+                _boundary(first, scale),
+                _boundary(last, scale),
+                pattern=pattern,
+            )
+            for head, first, last in whole
+        ]
+
+    return Layer(
+        document["name"],
+        document["equal"],
+        document["synthetic"],
+        replace(shape, head_dim=16) if tiny else shape,
+        48 if tiny else tokens,
+        16 if tiny else block,
+        layer["layer"],
+        tuple(adaptive),
+        uniform,
+        pattern,
+        {name: scheme["kv_copies"] for name, (scheme, _) in placed.items()},
+        {
+            name: [share(parts, budgets) for parts in scheme["devices"]]
+            for name, (scheme, budgets) in placed.items()
+        },
+    )
+
+
+def _scaled(budget: int, scale: float) -> int:
+    return budget if scale == 1 else max(1, round(budget * scale))
+
+
+def _boundary(row: int, scale: float) -> int:
+    return row if scale == 1 else round(row * scale)
+
+
+def coarser(heads: list[HeadRows]) -> list[HeadRows]:
+    """The same share in blocks twice as long: budgets rounded up, rows meeting where they met."""
+    return [
+        HeadRows(
+            rows.head,
+            rows.group,
+            -(-rows.budget_blocks // 2),
+            -(-rows.first // 2),
+            -(-rows.last // 2),
+            pattern=rows.pattern,
+        )
+        for rows in heads
+    ]

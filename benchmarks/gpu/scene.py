@@ -1,0 +1,192 @@
+"""Problems to check and time: tensors on the device, layouts, and the calls on them."""
+
+# Parts of torch have no types for mypy to check.
+# mypy: disable-error-code="no-untyped-call"
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from executor.kernels.batch import Cache, Chunk, query_starts
+from executor.kernels.layout import HeadRows, Layout, lay_out
+from executor.kernels.patterns import POOLED, Pattern
+from executor.kernels.prefill import prefill
+from executor.kernels.select import select
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Heads of one layer."""
+
+    query_heads: int
+    kv_heads: int
+    head_dim: int = 128
+
+    @property
+    def group_size(self) -> int:
+        return self.query_heads // self.kv_heads
+
+
+LLAMA_8B = Shape(32, 8)
+PROGRAMS = 264
+"""Lists that an H200 computes at once, two on each multiprocessor."""
+TINY = Shape(4, 2, 16)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """q, out [heads, tokens, head_dim], lse [heads, tokens] and the keys and values."""
+
+    q: torch.Tensor
+    cache: Cache
+    out: torch.Tensor
+    lse: torch.Tensor
+
+
+def drawn(
+    shape: Shape,
+    chunks: Sequence[Chunk],
+    block_tokens: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    paged: bool = False,
+    seed: int = 0,
+    scale: float = 1.0,
+    gaps: bool = False,
+) -> Tensors:
+    """Random tensors for `chunks`; outputs NaN.
+
+    Contiguous sequences stand one right behind the other. Pages are shuffled; with `gaps` NaN lies
+    in them behind a sequence's last token.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator, device=device, dtype=dtype)
+
+    q = normal(shape.query_heads, query_starts(tuple(chunks))[-1], shape.head_dim)
+    totals = [chunk.total_tokens for chunk in chunks]
+    if paged:
+        cache = _paged(normal, shape, totals, block_tokens, seed, gaps)
+    else:
+        size = (shape.kv_heads, sum(totals), shape.head_dim)
+        starts = torch.tensor([0, *totals[:-1]]).cumsum(0).int().to(device)
+        cache = Cache(normal(*size), normal(*size), starts=starts)
+    cache.keys.mul_(scale)
+    lse = torch.full(q.shape[:2], torch.nan, device=device)
+    return Tensors(q, cache, torch.full_like(q, torch.nan), lse)
+
+
+def _paged(
+    normal: Callable[..., torch.Tensor],
+    shape: Shape,
+    totals: Sequence[int],
+    block_tokens: int,
+    seed: int,
+    gaps: bool,
+) -> Cache:
+    blocks = [-(-total // block_tokens) for total in totals]
+    size = (sum(blocks), shape.kv_heads, block_tokens, shape.head_dim)
+    keys, values = normal(*size), normal(*size)
+    order = torch.randperm(sum(blocks), generator=torch.Generator().manual_seed(seed)).int()
+    pages = order.split(blocks)
+    if gaps:
+        for page, total in zip(pages, totals, strict=True):
+            for pool in (keys, values):
+                pool[int(page[-1]), :, (total - 1) % block_tokens + 1 :] = torch.nan
+    table = torch.nn.utils.rnn.pad_sequence(list(pages), batch_first=True)
+    return Cache(keys, values, pages=table.to(keys.device))
+
+
+def whole_heads(
+    shape: Shape,
+    budgets: Sequence[int] | int,
+    query_blocks: int,
+    pattern: Pattern = POOLED,
+) -> list[HeadRows]:
+    """Every head with all of its rows."""
+    each = [budgets] * shape.query_heads if isinstance(budgets, int) else budgets
+    return [
+        HeadRows(head, head // shape.group_size, budget, 0, query_blocks, pattern=pattern)
+        for head, budget in enumerate(each)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One prefill on one set of tensors, its blocks chosen."""
+
+    tensors: Tensors
+    layout: Layout
+    indices: torch.Tensor
+
+    @classmethod
+    def of(cls, tensors: Tensors, layout: Layout) -> "Problem":
+        return cls(tensors, layout, select(tensors.q, tensors.cache, layout))
+
+    def choose(self) -> torch.Tensor:
+        return select(self.tensors.q, self.tensors.cache, self.layout)
+
+    def attend(self, sms: int | None = None) -> None:
+        """Attention over the blocks chosen when the problem was made."""
+        prefill(*self._arguments(self.indices), sms=sms)
+
+    def choose_and_attend(self) -> None:
+        prefill(*self._arguments(self.choose()))
+
+    def _arguments(
+        self, indices: torch.Tensor
+    ) -> tuple[torch.Tensor, Cache, Layout, torch.Tensor, torch.Tensor, torch.Tensor]:
+        tensors = self.tensors
+        return tensors.q, tensors.cache, self.layout, indices, tensors.out, tensors.lse
+
+    @property
+    def flops(self) -> int:
+        """Of the tiles computed, those on the diagonal counted whole."""
+        size, head_dim = self.layout.block_tokens, self.tensors.q.shape[2]
+        return 4 * size * size * head_dim * self.layout.tiles
+
+
+def problems(
+    shape: Shape,
+    tokens: int,
+    block_tokens: int,
+    budgets: Sequence[int] | int,
+    *,
+    device: torch.device,
+    sets: int = 1,
+    paged: bool = False,
+    pattern: Pattern = POOLED,
+    dtype: torch.dtype | None = None,
+) -> list[Problem]:
+    """One prompt of `tokens` with whole heads, on `sets` rotated inputs."""
+    chunks = (Chunk(0, tokens),)
+    heads = whole_heads(shape, budgets, -(-tokens // block_tokens), pattern)
+    layout = lay_out(heads, chunks, block_tokens, device)
+    return [
+        Problem.of(
+            drawn(
+                shape,
+                chunks,
+                block_tokens,
+                device=device,
+                dtype=dtype or usual_dtype(device),
+                paged=paged,
+                seed=seed,
+            ),
+            layout,
+        )
+        for seed in range(sets)
+    ]
+
+
+def usual_dtype(device: torch.device) -> torch.dtype:
+    """bf16; Triton's interpreter cannot compute in it."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def prompt_bytes(shape: Shape, tokens: int, item_bytes: int = 2) -> int:
+    """Of q, out, keys and values of one prompt."""
+    return 2 * (shape.query_heads + shape.kv_heads) * tokens * shape.head_dim * item_bytes

@@ -1,0 +1,153 @@
+"""Launch options tried on the GPU that is here, best first; the winners are written down by hand.
+
+    python -m benchmarks.gpu.tune [--seconds 300] [--tiny]
+
+Prefill: warps, pipeline stages, tensor descriptors or pointers, keys per step; dense and at a
+density of a tenth. Decode: warps, stages, keys per step, programs per multiprocessor. What does
+not compile or fit is listed as such. Each choice is checked against the usual one's result.
+"""
+
+import argparse
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.decode import steps
+from benchmarks.gpu.oracle import relative_error
+from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, problems
+from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.timing import timed
+from benchmarks.gpu.uniform_sparse import budget_for
+from executor.kernels import chunks as chunks_module
+from executor.kernels import decode as decode_module
+from executor.kernels import prefill as prefill_module
+
+Choice = dict[str, Any]
+TOKENS = 32_768
+LIMIT = 2e-2
+
+
+@contextmanager
+def options(module: Any, choice: Choice) -> Iterator[None]:
+    """The kernel module with parts of its launch options replaced."""
+    usual = module.launch_options
+
+    def chosen(*arguments: Any, **named: Any) -> dict[str, Any]:
+        return {**usual(*arguments, **named), **choice}
+
+    module.launch_options = chosen
+    try:
+        yield
+    finally:
+        module.launch_options = usual
+
+
+def prefill_choices(block: int) -> list[Choice]:
+    keys = [64, 128] if block == 128 else [64]
+    found = itertools.product((4, 8), (2, 3, 4), keys)
+    return [{"num_warps": w, "num_stages": s, "KEYS": k} for w, s, k in found]
+
+
+def decode_choices(block: int) -> list[Choice]:
+    found = itertools.product((2, 4, 8), (2, 3, 4, 5), (32, 64, 128))
+    return [{"num_warps": w, "num_stages": s, "TILE": t} for w, s, t in found if t <= block]
+
+
+def tune_prefill(section: Section, shape: Shape, block: int, density: float) -> None:
+    tokens = 64 if section.tiny else TOKENS
+    budget = budget_for(density, -(-tokens // block))
+    sets = problems(shape, tokens, block, budget, device=section.device, sets=2, paged=True)
+    sets[0].attend()
+    usual = sets[0].tensors.out.double()
+    name = f"prefill d{shape.head_dim} b{block} density {density}"
+    choices = [{}] if section.tiny else [{}, *prefill_choices(block)]
+    for choice, tma in itertools.product(choices, (True, False)):
+        section.attempt(
+            f"{name} {choice} tma {tma}", partial(_prefill, sets, choice, tma, usual, name)
+        )
+
+
+def _prefill(sets: list[Problem], choice: Choice, tma: bool, usual: torch.Tensor, name: str) -> Row:
+    with options(prefill_module, choice):
+
+        def call(problem: Problem) -> None:
+            x = problem.tensors
+            prefill_module.prefill(
+                x.q, x.cache, problem.layout, problem.indices, x.out, x.lse, tma=tma
+            )
+
+        call(sets[0])
+        error = relative_error(sets[0].tensors.out, usual)
+        took = timed([partial(call, each) for each in sets], seconds=0.05)
+    fine = error < LIMIT
+    tflops = sets[0].flops / took.median_s / 1e12
+    return {"of": name, "ok": fine, "error": error, "s": took.median_s, "tflops": tflops}
+
+
+def tune_decode(section: Section, shape: Shape, batch: int, context: int, block: int) -> None:
+    blocks = -(-context // block)
+    sets = steps(shape, batch, context, block, blocks, device=section.device, sets=1)
+    name = f"decode d{shape.head_dim} b{block} batch {batch} context {context}"
+    sets[0].attend()
+    usual = sets[0].tensors.out.double()
+    choices = [{}] if section.tiny else [{}, *decode_choices(block)]
+    for choice, programs in itertools.product(choices, (1, 2, 3, 4)):
+        section.attempt(
+            f"{name} {choice} programs {programs}",
+            partial(_decode, sets, choice, programs, usual, name),
+        )
+
+
+def _decode(sets: list[Any], choice: Choice, programs: int, usual: torch.Tensor, name: str) -> Row:
+    before = chunks_module.PROGRAMS_PER_SM
+    chunks_module.PROGRAMS_PER_SM = programs
+    try:
+        with options(decode_module, choice):
+            sets[0].attend()
+            error = relative_error(sets[0].tensors.out, usual)
+            took = timed([each.attend for each in sets], seconds=0.03, graph=True)
+    finally:
+        chunks_module.PROGRAMS_PER_SM = before
+    return {"of": name, "ok": error < LIMIT, "error": error, "s": took.median_s}
+
+
+def best(rows: list[Row]) -> str:
+    """The five fastest of every configuration."""
+    fine = [row for row in rows if row.get("ok")]
+    lines = []
+    for name in dict.fromkeys(row["of"] for row in fine):
+        ranked = sorted((row for row in fine if row["of"] == name), key=lambda row: row["s"])
+        lines += [name, *(f"    {row['s'] * 1e6:10.1f} us  {row['case']}" for row in ranked[:5])]
+    failed = [f"{row['case']}: {row.get('error')}"[:160] for row in rows if "trace" in row]
+    return "\n".join([*lines, f"{len(failed)} did not run:", *failed[:20]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--tiny", action="store_true", help="in the interpreter, on a CPU")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        section = Section("tune", Path(folder), tiny=arguments.tiny, seconds=arguments.seconds)
+        if arguments.tiny:
+            tune_prefill(section, TINY, 16, 0.5)
+            tune_decode(section, TINY, 1, 48, 16)
+        else:
+            for block in (64, 128):
+                for density in (1.0, 0.1):
+                    tune_prefill(section, LLAMA_8B, block, density)
+            for batch, context in ((1, 8192), (16, 32_768)):
+                tune_decode(section, LLAMA_8B, batch, context, 64)
+            for head_dim in (64, 256):
+                tune_prefill(section, Shape(16, 4, head_dim), 64, 0.1)
+    print(best(section.rows))
+
+
+if __name__ == "__main__":
+    main()
