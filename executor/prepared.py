@@ -31,8 +31,8 @@ class Prepared:
 
     `context_tokens` int32 [sequences], on the device, are the keys of every sequence, new tokens
     included: a decoding engine adds one in place before it replays. counts and schedule are those
-    of the lengths given to `prepare`; `most_blocks` is a sequence's room. `covers` says whether every
-    row of heads 0..heads - 1 is computed.
+    of the lengths given to `prepare`; `most_blocks` is a sequence's room.
+    `covers`: whether every row of heads 0..heads - 1 is computed.
     """
 
     chunks: tuple[Chunk, ...]

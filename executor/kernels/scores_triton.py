@@ -58,13 +58,7 @@ def launch_options(rows: int, block_tokens: int) -> dict[str, int]:
 
 @triton.jit(
     do_not_specialize=["table_sequence", "table_block", "rows"],
-    do_not_specialize_on_alignment=[
-        "table_ptr",
-        "group_ptr",
-        "sequence_ptr",
-        "head_ptr",
-        "token_ptr",
-    ],
+    do_not_specialize_on_alignment=["table_ptr", "sequence_ptr"],
 )
 def block_lse_kernel(
     q_ptr,

@@ -97,7 +97,7 @@ PREFILLS = [
 @pytest.mark.parametrize("paged", [False, True])
 def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, paged):
     for chunks, lines, strided, sink in PREFILLS:
-        patterns = [sink or Pooled(), Pooled(), lines, strided]
+        patterns = [Pooled(), lines, sink or Pooled(), strided]
         heads = [
             HeadRows(h, 0, 2, c.cached_tokens // SIZE, -(-c.total_tokens // SIZE), s, p)
             for h, p in enumerate(patterns)
@@ -105,7 +105,9 @@ def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, p
         ]
         q = random_q(chunks, 4, DIM)
         cache = random_cache(chunks, 2, DIM, SIZE, paged=paged)
-        if paged and len(chunks) == 3:
+        if not paged:
+            cache = replace(cache, starts=off_by(len(chunks), cache.starts))
+        elif len(chunks) == 3:
             cache = transposed_table(cache)
         layout = lay_out(heads, chunks, SIZE)
         select(q, cache, layout, use_triton=True)
@@ -142,8 +144,13 @@ def test_decodes_of_other_batches_lengths_and_shares_compile_nothing_anew(compil
         means = page_means(cache, context, use_triton=True)
         update_page_means(cache, means, context, use_triton=True)
         chosen = select_decode(q, means, cache, layout, context, use_triton=True)
+        select_decode(q, means, transposed_table(cache), layout, context, use_triton=True)
+        page_means(transposed_table(cache), context, use_triton=True)
         out, lse = torch.empty_like(q), torch.zeros(q.shape[:2])
         decode.decode(q, cache, layout, chosen, context, out, lse)
+        # As prefill does where it cuts lists.
+        rows = torch.zeros(batch, SIZE, dtype=torch.int32)
+        merge.merge(out, lse, rows, rows, rows, out, lse)
         decode_recovery(q, cache, layout, context, lse, use_triton=True)
     assert {"decode_kernel", "merge_kernel", "choose_kernel", "rule_kernel"} < set(compiled)
     # Loops over as many rows as the widest of the model's groups has; a mean of every page.
