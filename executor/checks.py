@@ -3,8 +3,11 @@
 import torch
 
 from executor.backends import Backend
+from executor.counting import SCORED
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache
+from executor.kernels.decode_layout import DecodeHeads
+from executor.kernels.layout import HeadRows
 from executor.prepared import Prepared
 from executor.shares import whole
 
@@ -119,10 +122,12 @@ def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
             raise AttentionError(
                 f"{name}: {value} must be a power of two from {least} to {most} for triton"
             )
-    chosen = max(
-        step.prefill.stored if step.prefill else 0, step.decode.stored if step.decode else 0
-    )
-    if chosen and step.most_blocks > MOST_BLOCKS:
+    entries: list[HeadRows | DecodeHeads] = []
+    entries += step.prefill.heads if step.prefill else ()
+    entries += step.decode.lists if step.decode else ()
+    choosing = [entry for entry in entries if isinstance(entry.pattern, SCORED)]
+    many = step.most_blocks > MOST_BLOCKS
+    if many and any(entry.budget_blocks < step.most_blocks for entry in choosing):
         raise AttentionError(
             f"block_tokens: {step.block_tokens} makes {step.most_blocks} blocks of the longest "
             f"sequence; triton chooses among {MOST_BLOCKS} at most: use larger blocks"
