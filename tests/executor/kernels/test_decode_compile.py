@@ -1,16 +1,10 @@
 """What the compiler makes of decode for an H100 or H200; that needs no GPU."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from executor.kernels.chunks import PROGRAMS_PER_SM
+from tests.executor.kernels.compiled import compiled_by
 
-COMPILE = Path(__file__).with_name("compile_decode.py")
 SM_REGISTERS = 65536
 SM_SHARED_BYTES = 233472
 RESERVED_BYTES = 1024
@@ -19,19 +13,7 @@ RESERVED_BYTES = 1024
 
 @pytest.mark.slow
 def test_every_production_shape_fits_as_often_as_planned_without_spills():
-    # Kernels decorated for the interpreter do not compile: hence a process of its own.
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(COMPILE)],
-        capture_output=True,
-        text=True,
-        env={**environment, "PYTHONPATH": str(COMPILE.parents[3])},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    compiled = json.loads(done.stdout)
-    if "missing" in compiled:
-        pytest.skip(compiled["missing"])
+    compiled = compiled_by("compile_decode.py")
     assert len(compiled) == 24 + 6
     for name, facts in compiled.items():
         assert facts["stack_bytes"] == facts["local_bytes"] == 0, name

@@ -1,31 +1,13 @@
 """What the compiler makes of prefill for an H100 or H200; that needs no GPU."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-COMPILE = Path(__file__).with_name("compile_prefill.py")
+from tests.executor.kernels.compiled import compiled_by
 
 
 @pytest.mark.slow
 def test_every_production_shape_uses_wgmma_without_spills_and_fits_shared_memory():
-    # Kernels decorated for the interpreter do not compile: hence a process of its own.
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(COMPILE)],
-        capture_output=True,
-        text=True,
-        env={**environment, "PYTHONPATH": str(COMPILE.parents[3])},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    compiled = json.loads(done.stdout)
-    if "missing" in compiled:
-        pytest.skip(compiled["missing"])
+    compiled = compiled_by("compile_prefill.py")
     assert len(compiled) == 48 + 12 + 12
     for name, facts in compiled.items():
         assert facts["stack_bytes"] == facts["local_bytes"] == 0, name
