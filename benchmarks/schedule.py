@@ -5,8 +5,8 @@
 
 The lists are the executor's own (`executor.kernels.layout`) for the budgets of real profiles with
 the shapes of Llama-3.1-8B and Qwen2.5-7B. A list costs 2 blocks, to begin and to end it, and its
-own blocks; 132 multiprocessors run 1 or 2 programs each, all at one speed (in truth a program that
-is left alone on its multiprocessor runs faster). Every device's share of some layers under four
+own blocks; 132 multiprocessors run 1 or 2 programs each, all at one speed (a program that is
+left alone on its multiprocessor may run faster). Every device's share of some layers under four
 plans: all heads on one GPU; on 8 contiguous, greedy, and our divided heads. Orders, by makespan
 over max(total / programs, longest list):
 

@@ -22,7 +22,7 @@ from executor.kernels.select_decode import select_decode
 from executor.prepared import Prepared, prepare
 from executor.shares import HeadShare
 
-__all__ = ["AttentionResult", "HeadShare", "attend", "prepare", "resolve_backend"]
+__all__ = ["AttentionResult", "HeadShare", "attend", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,9 @@ def attend(
     """Attention of q [heads, new tokens, head_dim] to `cache`, as the prepared `step` says.
 
     `means` are the pages' means that decoding heads choose by (`kernels.means.page_means`); not
-    given, they are computed from every key. `sms` keeps the step to that many multiprocessors, so
-    that another can run beside it (Nexus, arXiv 2507.06608). With `watched_rows` the recovery of
+    given, they are computed from every key. `sms` runs prefill and decode as so many programs, so
+    that another step finds multiprocessors free (Nexus, arXiv 2507.06608); selection is not held
+    back. With `watched_rows` the recovery of
     so many query rows an entry is measured exactly. Raises AttentionError where the arguments do
     not fit each other, UnknownNameError for a back end nobody has heard of.
     """

@@ -147,7 +147,10 @@ def programs_at_once(device: torch.device) -> int | None:
     """Lists that a GPU computes at once, two on a multiprocessor; None where none are cut."""
     if device.type != "cuda":
         return None
-    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    # A machine without Triton still has the torch back end.
+    from executor.kernels.chunks import programs
+
+    return programs(device, None)
 
 
 def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:

@@ -18,6 +18,7 @@ from benchmarks.gpu.check_step import mixed_step
 from benchmarks.gpu.oracle import allowed_blocks, decode_oracle, prefill_oracle, relative_error
 from benchmarks.gpu.scene import PROGRAMS, Shape, Tensors, drawn
 from benchmarks.gpu.section import Row, Section
+from executor.kernels.batch import Chunk
 from executor.kernels.decode import decode
 from executor.kernels.decode_layout import lay_out_decode
 from executor.kernels.layout import Layout, lay_out
@@ -88,11 +89,10 @@ def cases(
         yield "decode in a graph", partial(_replayed, setting, device)
 
 
-def _drawn(
-    setting: Setting, device: torch.device, paged: bool, scale: float, programs: int | None
-) -> tuple[Tensors, Layout]:
-    chunks = prompts(setting.block, setting.blocks)
-    tensors = drawn(
+def _tensors(
+    setting: Setting, chunks: tuple[Chunk, ...], device: torch.device, paged: bool, scale: float
+) -> Tensors:
+    return drawn(
         setting.shape,
         chunks,
         setting.block,
@@ -103,6 +103,13 @@ def _drawn(
         scale=scale,
         gaps=True,
     )
+
+
+def _drawn(
+    setting: Setting, device: torch.device, paged: bool, scale: float, programs: int | None
+) -> tuple[Tensors, Layout]:
+    chunks = prompts(setting.block, setting.blocks)
+    tensors = _tensors(setting, chunks, device, paged, scale)
     heads = shares(setting.shape, chunks, setting.block)
     return tensors, lay_out(heads, chunks, setting.block, device, programs)
 
@@ -179,17 +186,7 @@ def _recovery(setting: Setting, device: torch.device) -> Row:
 
 def _decode(setting: Setting, device: torch.device, scale: float, sms: int | None) -> Row:
     chunks = decoding(setting.blocks, setting.block)
-    tensors = drawn(
-        setting.shape,
-        chunks,
-        setting.block,
-        device=device,
-        dtype=setting.dtype,
-        paged=True,
-        seed=randbits(31),
-        scale=scale,
-        gaps=True,
-    )
+    tensors = _tensors(setting, chunks, device, True, scale)
     layout = lay_out_decode(
         decode_lists(setting.shape, len(chunks)), setting.blocks + 1, setting.block, device
     )

@@ -21,8 +21,8 @@ PROGRAMS_PER_SM = 2
 def programs(device: torch.device, sms: int | None) -> int:
     """Programs that keep a device's multiprocessors busy (a CPU counts as one), or `sms` of them.
 
-    A GPU spreads programs over idle multiprocessors before it doubles them up, so that one program
-    each is all that a step may have which is to leave the others to another step.
+    A GPU is expected to spread programs over idle multiprocessors before it doubles them up (not
+    measured here), so that a step which is to leave some to another has one program each.
     """
     if sms is not None:
         return sms

@@ -18,8 +18,7 @@ from executor.kernels.merge import merge
 from executor.kernels.softmax import LOG2_E, absorb, finish
 
 TILE_BYTES = 16384
-"""Keys of one step. K and V of two steps under way in each of two programs fill the memory's
-latency on an H200, and their three buffers fit its shared memory twice."""
+"""Keys of one step: three buffers of K and of V fit a multiprocessor's shared memory twice."""
 
 
 def decode(

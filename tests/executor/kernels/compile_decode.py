@@ -1,10 +1,7 @@
 """Compile decode and its merge for sm_90 and print what came out as JSON; that needs no GPU."""
 
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import triton
@@ -14,6 +11,7 @@ from triton.compiler import ASTSource
 
 from executor.kernels.decode import decode_kernel, launch_options
 from executor.kernels.merge import SLOTS_PER_STEP, merge_kernel
+from tests.executor.kernels.cubin import resources
 
 HALVES = ("bf16", "fp16")
 HEAD_DIMS = (64, 128, 256)
@@ -55,17 +53,10 @@ def facts(kernel, dtype: str, constants: dict[str, int], num_warps, num_stages, 
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": num_warps, "num_stages": num_stages},
     )
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        cubin.write(compiled.asm["cubin"])
-        cubin.flush()
-        usage = subprocess.check_output([tool, "-res-usage", cubin.name], text=True)
-    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    used = resources(compiled, tool)
     return {
         "async_copies": compiled.asm["ptx"].count("cp.async.cg"),
-        "registers": found["REG"],
-        "stack_bytes": found["STACK"],
-        "local_bytes": found["LOCAL"],
-        "shared_bytes": compiled.metadata.shared,
+        **used,
     }
 
 

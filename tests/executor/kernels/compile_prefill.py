@@ -5,9 +5,7 @@ Prints what came out as JSON, or with `--table` as a Markdown table.
 
 import json
 import re
-import subprocess
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -19,6 +17,7 @@ from triton.compiler import ASTSource
 
 from executor.kernels.prefill import launch_options
 from executor.kernels.prefill_kernel import prefill_kernel
+from tests.executor.kernels.cubin import resources
 
 ITEM_BYTES = 2
 SM_REGISTERS = 65536
@@ -95,23 +94,16 @@ def facts(dtype: str, head_dim: int, block: int, switches: dict[str, bool], tool
         target=GPUTarget("cuda", 90, 32),
         options={"num_warps": warps, "num_stages": stages},
     )
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        cubin.write(compiled.asm["cubin"])
-        cubin.flush()
-        usage = subprocess.check_output([tool, "-res-usage", cubin.name], text=True)
-    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    shared, ptx = compiled.metadata.shared, compiled.asm["ptx"]
+    ptx = compiled.asm["ptx"]
+    used = resources(compiled, tool)
     return {
         "keys": constants["KEYS"],
         "warps": warps,
         "stages": stages,
-        "registers": found["REG"],
-        "stack_bytes": found["STACK"],
-        "local_bytes": found["LOCAL"],
-        "shared_bytes": shared,
+        **used,
         "programs_per_sm": min(
-            SM_REGISTERS // (-(-found["REG"] // 8) * 8 * 32 * warps),
-            SM_SHARED_BYTES // (shared + RESERVED_BYTES),
+            SM_REGISTERS // (-(-used["registers"] // 8) * 8 * 32 * warps),
+            SM_SHARED_BYTES // (used["shared_bytes"] + RESERVED_BYTES),
         ),
         "buffers": buffers(compiled.asm["ttgir"], constants["KEYS"], head_dim),
         "wgmma": ptx.count("wgmma.mma_async"),

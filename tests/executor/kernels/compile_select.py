@@ -1,10 +1,7 @@
 """Compile selection's kernels for sm_90 and print what came out as JSON."""
 
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import triton
@@ -14,6 +11,7 @@ from triton.compiler import ASTSource
 
 from executor.kernels import means_triton, scores_triton, select_decode_triton, top_blocks
 from executor.kernels.rule_lists import rule_lists_kernel
+from tests.executor.kernels.cubin import resources
 
 CACHED = ("q_ptr", "keys_ptr", "means_ptr")
 FLOATS = ("queries_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
@@ -52,16 +50,9 @@ def facts(kernel, tool: Path, **options) -> dict[str, int]:
         target=GPUTarget("cuda", 90, 32),
         options={name: value for name, value in options.items() if not name.isupper()},
     )
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
-        cubin.write(compiled.asm["cubin"])
-        cubin.flush()
-        usage = subprocess.check_output([tool, "-res-usage", cubin.name], text=True)
-    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    used = resources(compiled, tool)
     return {
-        "registers": found["REG"],
-        "stack_bytes": found["STACK"],
-        "local_bytes": found["LOCAL"],
-        "shared_bytes": compiled.metadata.shared,
+        **used,
         "wgmma": compiled.asm["ptx"].count("wgmma.mma_async"),
     }
 
