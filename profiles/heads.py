@@ -14,6 +14,15 @@ MAX_TOKENS = 2**31
 PositiveTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
+def _require_shares(values: Floats, field: str) -> None:
+    _require(
+        np.isfinite(values) & (values >= 0) & (values <= 1),
+        field,
+        ("layer", "head", "context", "point"),
+        "must be a share of attention mass from 0 to 1",
+    )
+
+
 def _array(values: object, field: str) -> Floats:
     try:
         return np.asarray(values, dtype=np.float64)
@@ -83,16 +92,34 @@ class RulesForm(_Form):
         return len(self.beta), len(self.beta[0])
 
 
+def _is_missing(value: object) -> bool:
+    return value is None
+
+
+Curves = list[list[list[list[float]]]]
+"""[layers][heads][contexts][points]"""
+Measured = Annotated[Curves | None, Field(exclude_if=_is_missing)]
+
+
 class CurvesForm(_Form):
     """Recovery against budget, per head at several contexts: what measuring a model makes.
 
-    `recovery[layer][head][context][point]` belongs to `budget_tokens[context][point]`.
+    `recovery[layer][head][context][point]` belongs to `budget_tokens[context][point]`: the oracle's,
+    a mean over prompts. What only our own measuring fills is left out of the JSON where it is
+    missing: `selected_recovery` is what the executor's selector captures of the same budgets,
+    `spread` and `selected_spread` their standard deviations over prompts, and
+    `influence[layer][head]` how much the loss moves with the head's attention (MoA, arXiv
+    2406.14909): the mean over rows of the sum of |A (G - sum A G)|, G the gradient to A.
     """
 
     form: Literal["recovery_curves"] = "recovery_curves"
     context_tokens: list[PositiveTokens] = Field(min_length=1)
     budget_tokens: list[list[PositiveTokens]]
-    recovery: list[list[list[list[float]]]]
+    recovery: Curves
+    selected_recovery: Measured = None
+    spread: Measured = None
+    selected_spread: Measured = None
+    influence: Annotated[list[list[float]] | None, Field(exclude_if=_is_missing)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -111,12 +138,20 @@ class CurvesForm(_Form):
             )
         if budgets.shape[1] > 1 and (np.diff(budgets, axis=1) <= 0).any():
             raise ValueError("budget_tokens: must be strictly increasing in each context")
-        _require(
-            np.isfinite(recovery) & (recovery >= 0) & (recovery <= 1),
-            "recovery",
-            ("layer", "head", "context", "point"),
-            "must be a share of attention mass from 0 to 1",
-        )
+        _require_shares(recovery, "recovery")
+        for field in ("selected_recovery", "spread", "selected_spread"):
+            values = getattr(self, field)
+            if values is not None:
+                found = _array(values, field)
+                if found.shape != recovery.shape:
+                    raise ValueError(f"{field}: shape {found.shape} is not recovery's")
+                _require_shares(found, field)
+        if self.influence is not None:
+            influence = _array(self.influence, "influence")
+            if influence.shape != recovery.shape[:2]:
+                raise ValueError(f"influence: shape {influence.shape} is not [layers, heads]")
+            finite = np.isfinite(influence) & (influence >= 0)
+            _require(finite, "influence", ("layer", "head"), "must be finite and not negative")
         return self
 
     def shape(self) -> tuple[int, int]:

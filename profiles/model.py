@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import Heads
+from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -20,7 +21,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 class ModelProfile(BaseModel):
     """What is known about a model's heads, where from, and whether it was made up.
 
-    `selection` says how an executor chooses the blocks of a head's budget.
+    `selection` says how an executor chooses the blocks of a head's budget. `measurement` is filled
+    by `hplb profiles measure`: on what and how.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +34,7 @@ class ModelProfile(BaseModel):
     selection: Selection = POOLED
     source: Annotated[str, Field(min_length=1, max_length=2000)]
     synthetic: bool
+    measurement: Annotated[Measurement | None, Field(exclude_if=lambda m: m is None)] = None
 
     @model_validator(mode="after")
     def _figures_fit_architecture(self) -> Self:

@@ -1,0 +1,46 @@
+"""What computes a layer's attention in place of a model's own."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """One sequence's attention in one layer, as the model asks for it.
+
+    q [query_heads, new tokens, head_dim]; keys, values [kv_heads, total tokens, head_dim], the
+    cached tokens first. Row i of q is token cached + i, and sees keys 0..cached + i, or only the
+    last `window` of them. Logits are q k times `scaling`.
+    """
+
+    layer: int
+    q: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    scaling: float
+    window: int | None = None
+
+    @property
+    def cached(self) -> int:
+        return self.keys.shape[1] - self.q.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """out like q. `tiles` of block_tokens^2 (or blocks, for a single new token) were computed,
+    where dense causal attention has `dense_tiles`, over all heads; `recovery` [query_heads] is the
+    share of attention mass captured on the rows watched, NaN for none, where it was asked for."""
+
+    out: torch.Tensor
+    tiles: int
+    dense_tiles: int
+    recovery: torch.Tensor | None = None
+
+
+class Policy(Protocol):
+    """Which blocks every head of every layer attends to, and the attention over them."""
+
+    def attend(self, call: LayerCall) -> Attended:
+        """Attention of one layer's call."""

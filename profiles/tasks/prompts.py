@@ -1,0 +1,64 @@
+"""Prompts as JSON lines: what a profile is measured on, and an evaluation asked with."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from profiles.errors import ProfileError
+from profiles.model import describe, write_atomically
+from profiles.tasks.sample import Question, Sample
+
+
+class Prompt(BaseModel):
+    """One line. A plain text needs only `text`; a generated task has questions behind it.
+
+    `tokens` is the context a task was made for: it is measured at that context only. A prompt
+    without it serves every context that it is long enough for, cut at its beginning.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: Annotated[str, Field(min_length=1)]
+    task: Annotated[str, Field(min_length=1, max_length=100)] = "text"
+    questions: tuple[Question, ...] = ()
+    tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+
+    @property
+    def whole(self) -> str:
+        """Text, questions and answers, as the model reads them."""
+        asked = [f"{q.prompt} {' '.join(q.answers)} ." for q in self.questions]
+        return " ".join([self.text, *asked])
+
+
+def of_sample(sample: Sample, tokens: int) -> Prompt:
+    """A generated sample as a prompt of its context."""
+    return Prompt(
+        text=sample.context, task=sample.task, questions=sample.questions, tokens=tokens
+    )
+
+
+def read(path: Path) -> list[Prompt]:
+    """Every prompt of a file; ProfileError names the line that is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: cannot be read: {error}") from None
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            prompts.append(Prompt.model_validate_json(line))
+        except ValidationError as error:
+            raise ProfileError(f"{path}: line {number}: {describe(error)}") from None
+    if not prompts:
+        raise ProfileError(f"{path}: no prompts; one JSON object a line, with at least a text")
+    return prompts
+
+
+def write(path: Path, prompts: list[Prompt]) -> None:
+    """Write the prompts whole or not at all."""
+    lines = [json.dumps(p.model_dump(mode="json", exclude_defaults=True)) for p in prompts]
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
