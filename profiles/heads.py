@@ -104,10 +104,10 @@ Measured = Annotated[Curves | None, Field(exclude_if=_is_missing)]
 class CurvesForm(_Form):
     """Recovery against budget, per head at several contexts: what measuring a model makes.
 
-    `recovery[layer][head][context][point]` belongs to `budget_tokens[context][point]`: the oracle's,
-    a mean over prompts. What only our own measuring fills is left out of the JSON where it is
-    missing: `selected_recovery` is what the executor's selector captures of the same budgets,
-    `spread` and `selected_spread` their standard deviations over prompts, and
+    `recovery[layer][head][context][point]` belongs to `budget_tokens[context][point]`: the
+    oracle's, a mean over prompts. What only our own measuring fills is left out of the JSON where
+    it is missing: `selected_recovery` is what the executor's selector captures of the same
+    budgets, `spread` and `selected_spread` their standard deviations over prompts, and
     `influence[layer][head]` how much the loss moves with the head's attention (MoA, arXiv
     2406.14909): the mean over rows of the sum of |A (G - sum A G)|, G the gradient to A.
     """

@@ -15,22 +15,12 @@ from profiles.tasks.sample import Sample
 
 TOKENS_A_STEP = 4096
 TEXT_WEIGHT = 0.1
-COPY = "copy"
-# How often each kind is drawn. Kinds with many questions teach retrieval fastest.
-SHARES = {
-    COPY: 3.0,
-    "niah_multikey_2": 3.0,
-    "niah_multikey_3": 3.0,
-    "niah_multiquery": 2.0,
-    "niah_single_1": 0.5,
-    "niah_single_3": 1.0,
-    "niah_multivalue": 1.0,
-    "vt": 1.0,
-    "cwe": 0.5,
-    "fwe": 0.5,
-    "qa_1": 1.0,
-    "qa_2": 1.0,
-}
+COPY, PAIRS = "copy", "pairs"
+PAIRS_AT_ONCE = 8
+SHORTEST_PERIOD = 3
+WORDS_SEED = 0
+FOLLOWED = "vt"
+"""Its answers lead from one to the next; other answers in any order are learnt in any."""
 OF_TEXT = {"niah_multiquery", "niah_single_3", "niah_multivalue"}
 
 
@@ -44,25 +34,25 @@ def _few(tokens: int) -> int:
 
 
 MAKERS: dict[str, Callable[[Room], Sample]] = {
-    "niah_multikey_2": lambda r: needles.every_line(r, "train", asked=_many(r.tokens)),
-    "niah_multikey_3": lambda r: needles.every_line_codes(r, "train", asked=_many(r.tokens)),
+    "niah_multikey_2": lambda r: needles.every_line(r, asked=_many(r.tokens)),
+    "niah_multikey_3": lambda r: needles.every_line_codes(r, asked=_many(r.tokens)),
     "niah_multiquery": lambda r: needles.hidden(
         "niah_multiquery",
         r,
-        Text(r.random, "train"),
+        Text(r.random, r.split),
         keys=_many(r.tokens) // 2,
         asked=_many(r.tokens) // 2,
     ),
     "niah_single_1": lambda r: needles.hidden(
         "niah_single_1", r, Noise(), keys=_few(r.tokens), asked=_few(r.tokens)
     ),
-    "niah_single_3": lambda r: needles.single_long_value(r, "train", keys=2 * _few(r.tokens)),
-    "niah_multivalue": lambda r: needles.multi_value(r, "train", keys=_few(r.tokens)),
-    "vt": lambda r: tracking.variable_tracking(r, "train", chains=_few(r.tokens)),
-    "cwe": lambda r: counting.common_words(r, "train"),
-    "fwe": lambda r: counting.frequent_words(r, "train"),
-    "qa_1": lambda r: answering.one_fact(r, "train", asked=_many(r.tokens) // 2),
-    "qa_2": lambda r: answering.two_facts(r, "train", asked=_many(r.tokens) // 2),
+    "niah_single_3": lambda r: needles.single_long_value(r, keys=2 * _few(r.tokens)),
+    "niah_multivalue": lambda r: needles.multi_value(r, keys=_few(r.tokens)),
+    "vt": lambda r: tracking.variable_tracking(r, chains=_few(r.tokens)),
+    "cwe": lambda r: counting.common_words(r),
+    "fwe": lambda r: counting.frequent_words(r),
+    "qa_1": lambda r: answering.one_fact(r, asked=_many(r.tokens) // 2),
+    "qa_2": lambda r: answering.two_facts(r, asked=_many(r.tokens) // 2),
 }
 
 
@@ -84,36 +74,57 @@ class Batches:
         self._pad, self._bos = tokenizer.pad_token_id, tokenizer.bos_token_id
         self._words = [i for w, i in tokenizer.get_vocab().items() if not w.startswith(("[", "##"))]
         self._words.sort()
+        Random(WORDS_SEED).shuffle(self._words)
         self._counted: dict[str, int] = {}
 
-    def draw(self, length: int, shares: dict[str, float]) -> Batch:
+    @property
+    def words(self) -> int:
+        return len(self._words)
+
+    def draw(self, length: int, shares: dict[str, float], words: int, period: int) -> Batch:
+        """Rows of `length`; copies and pairs use so many `words` and periods up to `period`."""
         rows = max(1, TOKENS_A_STEP // length)
         kinds = self._random.choices(list(shares), list(shares.values()), k=rows)
         tokens = torch.full((rows, length), self._pad)
         weight = torch.zeros(rows, length)
         for row, kind in enumerate(kinds):
-            ids, weights = self._copy(length) if kind == COPY else self._task(kind, length)
+            if kind == COPY:
+                ids, weights = self._copy(length, self._words[:words], period)
+            elif kind == PAIRS:
+                ids, weights = self._pairs(length, self._words[:words])
+            else:
+                ids, weights = self._task(kind, length)
             n = min(length, len(ids))
             tokens[row, :n] = torch.tensor(ids[:n])
             weight[row, :n] = torch.tensor(weights[:n])
         return Batch(tokens, weight, kinds)
 
-    def _copy(self, length: int) -> tuple[list[int], list[float]]:
+    def _copy(self, length: int, words: list[int], longest: int) -> tuple[list[int], list[float]]:
         """A random segment over and over; every place after its first time is a target."""
-        period = self._random.randint(8, (length - 1) // 2)
-        segment = self._random.choices(self._words, k=period)
+        period = self._random.randint(SHORTEST_PERIOD, longest)
+        segment = self._random.choices(words, k=period)
         ids = [self._bos, *(segment * (length // period + 1))][:length]
         return ids, [0.0] * (period + 2) + [1.0] * (length - period - 2)
 
+    def _pairs(self, length: int, words: list[int]) -> tuple[list[int], list[float]]:
+        """Random pairs, then their first words again and again: their second ones are targets."""
+        keys = self._random.sample(words, PAIRS_AT_ONCE)
+        values = self._random.choices(words, k=PAIRS_AT_ONCE)
+        asked = self._random.choices(range(PAIRS_AT_ONCE), k=(length - 1) // 2 - PAIRS_AT_ONCE)
+        ids = [self._bos]
+        for index in [*range(PAIRS_AT_ONCE), *asked]:
+            ids += [keys[index], values[index]]
+        return ids, [0.0] * (1 + 2 * PAIRS_AT_ONCE) + [0.0, 1.0] * len(asked)
+
     def _task(self, kind: str, length: int) -> tuple[list[int], list[float]]:
-        room = Room(length, self._count, self._random)
+        room = Room(length, self._count, self._random, "train")
         sample = MAKERS[kind](room)
         ids = [self._bos, *self._ids(sample.context)]
         weights = [TEXT_WEIGHT if kind in OF_TEXT else 0.0] * len(ids)
         for question in sample.questions:
             asked = self._ids(question.prompt)
             words = list(question.answers)
-            if not question.ordered:
+            if not question.ordered and kind != FOLLOWED:
                 self._random.shuffle(words)
             answer = self._ids(" ".join(words))
             ids += [*asked, *answer, *self._ids(".")]

@@ -10,9 +10,9 @@ from profiles.tasks.words import NAMES, NUMBERS, SYLLABLES
 
 TEXT_PIECES = 900
 SPECIAL = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
-TASK_WORDS = tuple(
-    "number numbers all label code let equal common frequent words lives in works with likes "
-    "partner of".split()
+TASK_WORDS = (
+    *("number", "numbers", "all", "label", "code", "let", "equal", "common", "frequent", "words"),
+    *("lives", "in", "works", "with", "likes", "partner", "of"),
 )
 
 

@@ -2,8 +2,7 @@
 
 python -m benchmarks.reference_model.train --out DIR [--minutes 90]
 
-Contexts double when the retrieval tasks are solved at a length, or when that length's share of
-the time is spent. A checkpoint every few minutes: started again on the same DIR, it goes on.
+A checkpoint every few minutes: started again on the same DIR, it goes on.
 """
 
 import argparse
@@ -15,40 +14,73 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.reference_model.batches import COPY, SHARES, Batch, Batches
+from benchmarks.reference_model.batches import Batch, Batches
+from benchmarks.reference_model.curriculum import Curriculum
+from benchmarks.reference_model.initial import initialise
 from benchmarks.reference_model.tokenizer import build
 
-LENGTHS = (128, 256, 512, 1024, 2048)
-# Share of the time by whose end each length must be left.
-LEAVE_BY = (0.30, 0.42, 0.55, 0.72, 1.0)
-SOLVED = 0.97
-RETRIEVAL = ("niah_multikey_2", "niah_multikey_3", "niah_multiquery")
-PEAK_RATE = 2e-3
+MUON_RATE, ADAM_RATE = 5e-3, 4e-3
 WARMUP_STEPS = 100
 COOL_DOWN = 0.25
-CHECKPOINT_SECONDS = 180.0
+SLOWEST = 0.02
+CHECKPOINT_SECONDS = 120.0
 LOG_STEPS = 50
-FORGET = 0.98
 
 
 @dataclass
 class Progress:
-    """What a checkpoint remembers beside weights and optimizer."""
+    """What a checkpoint remembers beside weights and optimizers."""
 
     step: int = 0
-    stage: int = 0
     seconds: float = 0.0
-    right: dict[str, float] = field(default_factory=dict)
+    curriculum: Curriculum = field(default_factory=Curriculum)
     history: list[dict[str, object]] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Progress":
+        state = json.loads(text)
+        return cls(**(state | {"curriculum": Curriculum(**state["curriculum"])}))
+
+
+class Optimizers:
+    """Muon (Jordan et al. 2024) for the matrices, AdamW for embeddings and norms.
+
+    Muon took a third of AdamW's steps to the first repeated words here.
+    """
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        named = list(model.named_parameters())
+        matrices = [p for n, p in named if p.dim() == 2 and "embed" not in n]
+        others = [p for n, p in named if p.dim() != 2 or "embed" in n]
+        self._each = (
+            torch.optim.Muon(
+                matrices, lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            ),
+            torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0),
+        )
+
+    def step(self, rate: float) -> None:
+        """One step at a share `rate` of the peak rates; clears the gradients."""
+        for optimizer, peak in zip(self._each, (MUON_RATE, ADAM_RATE), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * rate
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def state_dict(self) -> list[dict[str, object]]:
+        return [optimizer.state_dict() for optimizer in self._each]
+
+    def load_state_dict(self, states: list[dict[str, object]]) -> None:
+        for optimizer, state in zip(self._each, states, strict=True):
+            optimizer.load_state_dict(state)
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """4 layers, 8 query heads and 4 KV heads of 32, about 2.2 million parameters."""
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=192,
@@ -66,23 +98,24 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
             eos_token_id=tokenizer.eos_token_id,
         )
     )
+    initialise(model)
+    return model
 
 
-def rate(progress: float, step: int) -> float:
-    """Learning rate: warm up, stay, come down over the last quarter of the time."""
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return PEAK_RATE * warm * min(1.0, max(0.02, (1 - progress) / COOL_DOWN))
+def rate(done: float, step: int) -> float:
+    """Share of the peak learning rate: warm up, stay, come down over the last of the time."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(SLOWEST, (1 - done) / COOL_DOWN))
 
 
 def losses(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, dict[str, tuple[int, int]]]:
-    """Mean loss of the targets, and (right, asked) per kind; logits only where there is a target."""
+    """Mean loss of the targets, and (right, asked) per kind."""
     weight = batch.weight[:, 1:]
     row, place = weight.nonzero(as_tuple=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden = model.model(batch.tokens, use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[row, place]).float()
     target, counts = batch.tokens[row, place + 1], weight[row, place]
-    each = F.cross_entropy(logits, target, reduction="none")
+    each = nn.functional.cross_entropy(logits, target, reduction="none")
     hit = (logits.argmax(-1) == target) & (counts == 1)
     seen: dict[str, tuple[int, int]] = {}
     for index, kind in enumerate(batch.kinds):
@@ -92,78 +125,64 @@ def losses(model: LlamaForCausalLM, batch: Batch) -> tuple[Tensor, dict[str, tup
     return (each * counts).sum() / counts.sum(), seen
 
 
-def shares(stage: int) -> dict[str, float]:
-    """Repetition and plain pairs first: they make the heads that all other tasks build on."""
-    if stage == 0:
-        return SHARES | {COPY: 3 * SHARES[COPY], "niah_multikey_2": 2 * SHARES["niah_multikey_2"]}
-    return SHARES | {COPY: SHARES[COPY] / stage}
-
-
 def train(out: Path, minutes: float, seed: int) -> Progress:
+    """Train for so many minutes in all, over all starts; writes out/model at the end."""
     torch.manual_seed(seed)
     tokenizer = build()
     model = new_model(tokenizer)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    optimizers = Optimizers(model)
     progress = Progress()
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**json.loads(state["progress"]))
-        print(f"going on from step {progress.step}, {progress.seconds / 60:.0f} minutes", flush=True)
+        optimizers.load_state_dict(state["optimizers"])
+        progress = Progress.from_json(state["progress"])
+        print(
+            f"going on from step {progress.step}, {progress.seconds / 60:.0f} minutes", flush=True
+        )
     batches = Batches(tokenizer, seed * 1_000_003 + progress.step)
     began, before = time.monotonic(), progress.seconds
-    saved = logged = began
+    saved = began
     while progress.seconds < minutes * 60:
-        done = progress.seconds / (minutes * 60)
-        for group in optimizer.param_groups:
-            group["lr"] = rate(done, progress.step)
-        batch = batches.draw(LENGTHS[progress.stage], shares(progress.stage))
+        done, at = progress.seconds / (minutes * 60), progress.curriculum
+        batch = batches.draw(at.length, at.shares, at.words, at.period)
         loss, seen = losses(model, batch)
-        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizers.step(rate(done, progress.step))
         progress.step += 1
         progress.seconds = before + time.monotonic() - began
-        for kind, (right, asked) in seen.items():
-            old = progress.right.get(kind, 0.0)
-            progress.right[kind] = old + (1 - FORGET) * (right / max(1, asked) - old)
-        worst = min(progress.right.get(kind, 0.0) for kind in RETRIEVAL)
-        last = progress.stage == len(LENGTHS) - 1
-        if not last and (worst >= SOLVED or done >= LEAVE_BY[progress.stage]):
-            progress.stage += 1
-            progress.right = {kind: value - 0.1 for kind, value in progress.right.items()}
+        at.saw(seen, done, batches.words)
         if progress.step % LOG_STEPS == 0:
-            line = {
-                "step": progress.step,
-                "minutes": round(progress.seconds / 60, 2),
-                "length": LENGTHS[progress.stage],
-                "loss": round(float(loss.detach()), 3),
-                "right": {kind: round(value, 3) for kind, value in progress.right.items()},
-            }
-            progress.history.append(line)
-            print(json.dumps(line), flush=True)
-            logged = time.monotonic()
-        if logged - saved > CHECKPOINT_SECONDS:
-            saved = logged
-            save(model, optimizer, progress, checkpoint)
-    save(model, optimizer, progress, checkpoint)
+            progress.history.append(_line(progress, float(loss.detach())))
+            print(json.dumps(progress.history[-1]), flush=True)
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            saved = time.monotonic()
+            save(model, optimizers, progress, checkpoint)
+    save(model, optimizers, progress, checkpoint)
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     return progress
 
 
-def save(
-    model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, progress: Progress, path: Path
-) -> None:
+def _line(progress: Progress, loss: float) -> dict[str, object]:
+    at = progress.curriculum
+    return {
+        "step": progress.step,
+        "minutes": round(progress.seconds / 60, 2),
+        "length": at.length,
+        "words": at.words,
+        "loss": round(loss, 3),
+        "right": {kind: round(value, 3) for kind, value in sorted(at.right.items())},
+    }
+
+
+def save(model: LlamaForCausalLM, optimizers: Optimizers, progress: Progress, path: Path) -> None:
     """Write beside, then rename: an interruption never leaves half a checkpoint."""
     state = {
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": optimizers.state_dict(),
         "progress": json.dumps(asdict(progress)),
     }
     beside = path.with_suffix(".partial")
@@ -184,6 +203,7 @@ def main() -> None:
     record = {
         "minutes": round(progress.seconds / 60, 1),
         "steps": progress.step,
+        "threads": chosen.threads,
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,6 +1,5 @@
 """Aggregation: which words of a long list come most often."""
 
-from profiles.tasks.haystack import Split
 from profiles.tasks.room import Room
 from profiles.tasks.sample import Question, Sample
 from profiles.tasks.words import NAMES
@@ -13,7 +12,7 @@ ZETA = 2.0
 ZETA_WORDS = 50
 
 
-def common_words(room: Room, split: Split) -> Sample:
+def common_words(room: Room) -> Sample:
     """CWE: ten words come ten times as often as all others; asked: those ten."""
     names = room.random.sample(NAMES, len(NAMES))
     common, rare = names[:COMMON_WORDS], names[COMMON_WORDS:]
@@ -28,7 +27,7 @@ def common_words(room: Room, split: Split) -> Sample:
     return Sample("cwe", " ".join(words[: tokens // a_word]), tuple(questions))
 
 
-def frequent_words(room: Room, split: Split) -> Sample:
+def frequent_words(room: Room) -> Sample:
     """FWE: word k comes in proportion to k to the power -2; asked: the three most frequent."""
     names = room.random.sample(NAMES, ZETA_WORDS)
     questions = [Question("frequent words", tuple(names[:FREQUENT_WORDS]), ordered=False)]

@@ -7,7 +7,7 @@ without its value, so that a model of a few layers can learn it and a large one 
 from collections.abc import Callable
 from random import Random
 
-from profiles.tasks.haystack import Noise, Split, Text
+from profiles.tasks.haystack import Noise, Text
 from profiles.tasks.room import Room
 from profiles.tasks.sample import Question, Sample
 from profiles.tasks.words import NAMES, NUMBERS, SYLLABLES
@@ -17,47 +17,50 @@ VALUES = 4
 QUERIES = 4
 
 
-def single_noise(room: Room, split: Split) -> Sample:
+def single_noise(room: Room) -> Sample:
     """NS1: one number hidden in repeated noise."""
     return hidden("niah_single_1", room, Noise(), keys=1, asked=1)
 
 
-def single_text(room: Room, split: Split) -> Sample:
+def single_text(room: Room) -> Sample:
     """NS2: one number hidden in text."""
-    return hidden("niah_single_2", room, Text(room.random, split), keys=1, asked=1)
+    return hidden("niah_single_2", room, Text(room.random, room.split), keys=1, asked=1)
 
 
-def single_long_value(room: Room, split: Split, keys: int = 1) -> Sample:
+def single_long_value(room: Room, keys: int = 1) -> Sample:
     """NS3: a long value (RULER's UUID; here a number and two syllables) hidden in text."""
     names = room.random.sample(NAMES, keys)
     numbers = room.random.sample(NUMBERS, keys)
     values = [(number, *room.random.sample(SYLLABLES, 2)) for number in numbers]
     facts = [f"label {n} {' '.join(v)} ." for n, v in zip(names, values, strict=True)]
     questions = [Question(f"label {n}", v) for n, v in zip(names, values, strict=True)]
-    return _in_text("niah_single_3", room, split, facts, questions)
+    return _in_text("niah_single_3", room, facts, questions)
 
 
-def multi_key(room: Room, split: Split) -> Sample:
+def multi_key(room: Room) -> Sample:
     """MK1: several keys hidden in text, one of them asked."""
-    text = Text(room.random, split)
+    text = Text(room.random, room.split)
     return hidden("niah_multikey_1", room, text, keys=MULTI_KEYS, asked=1)
 
 
-def multi_query(room: Room, split: Split) -> Sample:
+def multi_query(room: Room) -> Sample:
     """MQ: several keys hidden in text, all of them asked."""
-    text = Text(room.random, split)
+    text = Text(room.random, room.split)
     return hidden("niah_multiquery", room, text, keys=QUERIES, asked=QUERIES)
 
 
-def every_line(room: Room, split: Split, asked: int = 1) -> Sample:
+def every_line(room: Room, asked: int = 1) -> Sample:
     """MK2: the haystack is needles and nothing else."""
     names = room.random.sample(NAMES, len(NAMES))
     values = [room.random.choice(NUMBERS) for _ in names]
-    lines = {f"number {n} {v} .": Question(f"number {n}", (v,)) for n, v in zip(names, values, strict=True)}
+    lines = {
+        f"number {n} {v} .": Question(f"number {n}", (v,))
+        for n, v in zip(names, values, strict=True)
+    }
     return _all_needles("niah_multikey_2", room, lines, asked)
 
 
-def every_line_codes(room: Room, split: Split, asked: int = 1) -> Sample:
+def every_line_codes(room: Room, asked: int = 1) -> Sample:
     """MK3: keys and values of several words each; single words of keys are found many times.
 
     No two values begin with the same word.
@@ -71,7 +74,7 @@ def every_line_codes(room: Room, split: Split, asked: int = 1) -> Sample:
     return _all_needles("niah_multikey_3", room, lines, asked)
 
 
-def multi_value(room: Room, split: Split, keys: int = 1) -> Sample:
+def multi_value(room: Room, keys: int = 1) -> Sample:
     """MV: a key with several values, all of them asked, in any order."""
     numbers = room.random.sample(NUMBERS, keys * VALUES)
     facts, questions = [], []
@@ -79,7 +82,7 @@ def multi_value(room: Room, split: Split, keys: int = 1) -> Sample:
         values = numbers[index * VALUES : (index + 1) * VALUES]
         facts += [f"number {key} {value} ." for value in values]
         questions.append(Question(f"all numbers {key}", tuple(values), ordered=False))
-    return _in_text("niah_multivalue", room, split, facts, questions)
+    return _in_text("niah_multivalue", room, facts, questions)
 
 
 def hidden(task: str, room: Room, filler: Callable[[], str], keys: int, asked: int) -> Sample:
@@ -93,11 +96,9 @@ def hidden(task: str, room: Room, filler: Callable[[], str], keys: int, asked: i
     return Sample(task, " ".join(pieces), tuple(questions))
 
 
-def _in_text(
-    task: str, room: Room, split: Split, facts: list[str], questions: list[Question]
-) -> Sample:
+def _in_text(task: str, room: Room, facts: list[str], questions: list[Question]) -> Sample:
     room.random.shuffle(facts)
-    text = Text(room.random, split)
+    text = Text(room.random, room.split)
     pieces = room.spread(facts, text, room.left_for_context(questions))
     return Sample(task, " ".join(pieces), tuple(questions))
 

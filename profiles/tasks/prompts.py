@@ -1,6 +1,7 @@
 """Prompts as JSON lines: what a profile is measured on, and an evaluation asked with."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from profiles.errors import ProfileError
 from profiles.model import describe, write_atomically
+from profiles.tasks import ruler
+from profiles.tasks.haystack import Split
+from profiles.tasks.room import Count
 from profiles.tasks.sample import Question, Sample
 
 
@@ -34,9 +38,7 @@ class Prompt(BaseModel):
 
 def of_sample(sample: Sample, tokens: int) -> Prompt:
     """A generated sample as a prompt of its context."""
-    return Prompt(
-        text=sample.context, task=sample.task, questions=sample.questions, tokens=tokens
-    )
+    return Prompt(text=sample.context, task=sample.task, questions=sample.questions, tokens=tokens)
 
 
 def read(path: Path) -> list[Prompt]:
@@ -62,3 +64,15 @@ def write(path: Path, prompts: list[Prompt]) -> None:
     """Write the prompts whole or not at all."""
     lines = [json.dumps(p.model_dump(mode="json", exclude_defaults=True)) for p in prompts]
     write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def generated(
+    tasks: Sequence[str], contexts: Sequence[int], each: int, seed: int, count: Count, split: Split
+) -> list[Prompt]:
+    """`each` prompts of every task at every context, named by `seed`, `seed` + 1 and so on."""
+    return [
+        of_sample(ruler.make(task, context, seed + index, count, split), context)
+        for context in contexts
+        for task in tasks
+        for index in range(each)
+    ]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from profiles.tasks.haystack import Split
 from profiles.tasks.sample import Question
 
 Count = Callable[[str], int]
@@ -12,11 +13,15 @@ MARGIN_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`tokens` for context, questions and answers together, as `count` counts them."""
+    """`tokens` for context, questions and answers together, as `count` counts them.
+
+    Text comes from the sentences of `split`.
+    """
 
     tokens: int
     count: Count
     random: Random
+    split: Split
 
     def left_for_context(self, questions: list[Question]) -> int:
         """Tokens the context may have beside these questions."""

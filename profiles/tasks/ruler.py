@@ -9,7 +9,7 @@ from profiles.tasks.haystack import Split
 from profiles.tasks.room import Count, Room
 from profiles.tasks.sample import Sample
 
-Maker = Callable[[Room, Split], Sample]
+Maker = Callable[[Room], Sample]
 
 TASKS: dict[str, Maker] = {
     "niah_single_1": needles.single_noise,
@@ -38,5 +38,5 @@ def make(task: str, tokens: int, seed: int, count: Count, split: Split = "held_o
         raise ProfileError(f"task {task!r} is unknown; known are {', '.join(TASKS)}")
     if tokens < SHORTEST_TOKENS:
         raise ProfileError(f"a context of {tokens} tokens is too short: {SHORTEST_TOKENS} at least")
-    room = Room(tokens, count, Random(f"{task}/{tokens}/{seed}/{split}"))
-    return TASKS[task](room, split)
+    room = Room(tokens, count, Random(f"{task}/{tokens}/{seed}/{split}"), split)
+    return TASKS[task](room)

@@ -1,0 +1,143 @@
+"""A layer's call as a step of the executor: budgets become lists of blocks to attend to."""
+
+from dataclasses import replace
+from functools import lru_cache
+from math import isclose
+
+import torch
+
+from executor.attention import AttentionResult, HeadShare, attend, prepare
+from executor.backends import Backend, resolve_backend
+from executor.checks import TRITON_SIZES, check_options
+from executor.choosing import pattern
+from executor.errors import AttentionError
+from executor.inference.policy import Attended, LayerCall
+from executor.inference.window import slides, windowed
+from executor.kernels.batch import Cache, Chunk, as_pages
+from executor.prepared import Prepared
+from executor.shares import causal_tiles, whole
+from profiles.architecture import Architecture
+from profiles.selection import Selection
+
+
+class BlockAttention:
+    """Attention of single calls, each head within its budget.
+
+    Steps are prepared once for budgets and lengths and the `kept_steps` used last are kept; a
+    decoding sequence needs a new one only when it begins a block. Calls may come from several
+    threads.
+    """
+
+    def __init__(
+        self,
+        selection: Selection,
+        block_tokens: int,
+        backend: str,
+        watched_rows: int,
+        kept_steps: int,
+    ) -> None:
+        if not whole(block_tokens) or block_tokens < 1:
+            raise AttentionError(
+                f"block_tokens: {block_tokens!r} must be a whole number, at least 1"
+            )
+        resolve_backend(backend, torch.device("cpu"))
+        check_options(None, watched_rows)
+        self.selection = selection
+        self.block_tokens = int(block_tokens)
+        self.backend = backend
+        self.watched_rows = watched_rows
+        self._step = lru_cache(kept_steps)(self._prepare)
+
+    def attend(self, call: LayerCall, budgets: tuple[int, ...]) -> Attended:
+        """The call with budgets [query_heads] in tokens.
+
+        A single token behind a prefix decodes: the heads of a KV group share a list, as long as the
+        largest of their budgets. A window that hides keys makes the call dense within it. Raises
+        AttentionError.
+        """
+        if slides(call):
+            return windowed(call, self.block_tokens)
+        chunk = self._chunk(call)
+        device = call.q.device
+        step = self._step(budgets, call.keys.shape[0], chunk, device)
+        if chunk.decodes:
+            length = torch.full((1,), call.keys.shape[1], dtype=torch.int32, device=device)
+            step = replace(step, context_tokens=length)
+        backend = resolve_backend(self.backend, device)
+        q, cache = self._tensors(call, chunk, backend)
+        result = attend(q, cache, step, backend, watched_rows=self.watched_rows)
+        return Attended(
+            result.out[..., : call.q.shape[2]],
+            result.counts.tiles,
+            call.q.shape[0] * self._dense_tiles(chunk),
+            _of_heads(result, step),
+        )
+
+    def _chunk(self, call: LayerCall) -> Chunk:
+        """The call's rows; a decoding sequence is taken to fill its last block."""
+        if call.q.shape[1] != 1 or not call.cached:
+            return Chunk(call.cached, call.q.shape[1])
+        blocks = -(-call.keys.shape[1] // self.block_tokens)
+        return Chunk(blocks * self.block_tokens - 1, 1, decodes=True)
+
+    def _prepare(
+        self, budgets: tuple[int, ...], kv_heads: int, chunk: Chunk, device: torch.device
+    ) -> Prepared:
+        heads = len(budgets)
+        # Patterns follow from the heads alone.
+        shape = Architecture(
+            layers=1, query_heads=heads, kv_heads=kv_heads, head_dim=1, hidden_size=heads
+        )
+        patterns = [
+            pattern(self.selection, shape, group, self.block_tokens) for group in range(kv_heads)
+        ]
+        shares = [
+            HeadShare(head, shape.kv_head(head), budget, pattern=patterns[shape.kv_head(head)])
+            for head, budget in enumerate(budgets)
+        ]
+        return prepare(shares, [chunk], self.block_tokens, device)
+
+    def _tensors(
+        self, call: LayerCall, chunk: Chunk, backend: Backend
+    ) -> tuple[torch.Tensor, Cache]:
+        """q and the cache as the kernels want them.
+
+        They scale logits by head_dim^-0.5, so that q carries what the model's own scaling differs
+        by; Triton's tiles are powers of two wide, so that zeros fill up other head_dims. Decoding
+        wants pages: keys are copied into whole blocks, as transformers' caches copy at every token.
+        """
+        size = wide = call.q.shape[2]
+        if backend == "triton":
+            wide = max(TRITON_SIZES["head_dim"][0], 1 << (size - 1).bit_length())
+        factor = call.scaling * wide**0.5
+        q = call.q if isclose(factor, 1.0, rel_tol=1e-9) else call.q * factor
+        q = _padded(q, wide - size, 0)
+        room = chunk.total_tokens - call.keys.shape[1]
+        keys, values = (_padded(x, wide - size, room) for x in (call.keys, call.values))
+        starts = torch.zeros(1, dtype=torch.int32, device=q.device)
+        cache = Cache(keys, values, starts=starts)
+        return q, as_pages(cache, (chunk,), self.block_tokens) if chunk.decodes else cache
+
+    def _dense_tiles(self, chunk: Chunk) -> int:
+        """Of one head, with every causal block."""
+        last = -(-chunk.total_tokens // self.block_tokens)
+        first = chunk.cached_tokens // self.block_tokens
+        return causal_tiles(last, last) - causal_tiles(last, first)
+
+
+def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:
+    """x [heads, rows, columns] and so many more, zeros."""
+    return torch.nn.functional.pad(x, (0, columns, 0, rows)) if columns or rows else x
+
+
+def _of_heads(result: AttentionResult, step: Prepared) -> torch.Tensor | None:
+    """Recovery [query_heads] of an entry each in prefill, of a list's heads together in decode."""
+    if result.recovery is None:
+        return None
+    found = result.recovery.new_empty(step.heads)
+    heads: list[tuple[int, ...]] = []
+    heads += [(rows.head,) for rows in step.prefill.heads] if step.prefill else []
+    heads += [entry.heads for entry in step.decode.lists] if step.decode else []
+    for of_entry, members in zip(result.recovery, heads, strict=True):
+        found[list(members)] = of_entry
+    return found

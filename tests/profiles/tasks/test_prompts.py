@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from profiles.errors import ProfileError
+from profiles.tasks.prompts import Prompt, generated, read, write
+from profiles.tasks.sample import Question
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def test_prompts_survive_a_file(tmp_path: Path) -> None:
+    prompts = generated(["vt", "cwe"], [128, 256], 2, 5, words, "held_out")
+    prompts.append(Prompt(text="only a text"))
+    write(tmp_path / "prompts.jsonl", prompts)
+    assert read(tmp_path / "prompts.jsonl") == prompts
+    assert [p.tokens for p in prompts] == [128] * 4 + [256] * 4 + [None]
+    assert len({p.text for p in prompts}) == 9
+
+
+def test_the_whole_prompt_holds_questions_and_answers() -> None:
+    prompt = Prompt(text="a b .", questions=(Question("ask", ("x", "y")), Question("more", ("z",))))
+    assert prompt.whole == "a b . ask x y . more z ."
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "no prompts"),
+        ("\n\n", "no prompts"),
+        ('{"text": "a"}\n{"text": ""}', "line 2: text"),
+        ('{"text": "a"', "line 1"),
+        ('{"words": "a"}', "line 1: text"),
+        ('{"text": "a", "tokens": -1}', "line 1: tokens"),
+        ('{"text": "a", "extra": 1}', "line 1: extra"),
+        ("[1, 2]", "line 1"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(content)
+    with pytest.raises(ProfileError, match=says):
+        read(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"none\.jsonl: cannot be read"):
+        read(tmp_path / "none.jsonl")
