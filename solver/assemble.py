@@ -11,6 +11,7 @@ from profiles.cost.work import Workload
 from profiles.model import ModelProfile
 from solver import figures
 from solver.advice import advise
+from solver.budgets.allocate import Budgets
 from solver.budgets.elastic import ElasticRules
 from solver.elsewhere import elsewhere
 from solver.nodes import nodes_report
@@ -23,6 +24,7 @@ from solver.plan import (
     OtherWorkload,
     Plan,
     ProfileRef,
+    Recovered,
     Rules,
     Step,
 )
@@ -111,6 +113,7 @@ def assemble(draft: Draft) -> Plan:
         ],
         memory=draft.settled.memory(draft.shares[0]),
         moving=draft.settled.moving(makespan_s),
+        recovery=_recovered(first.budgets),
         filled=draft.filled,
         elastic=_elastic(draft.steps[0].budgets.rules),
         elsewhere=None
@@ -164,6 +167,16 @@ def _costs(problem: PlacementProblem, workload: int) -> Costs:
         part_s=parts.tolist() if parts.any() else [],
         group_s=problem.group_s[workload].tolist(),
         launch_s=problem.launch_s[workload].tolist(),
+    )
+
+
+def _recovered(budgets: Budgets) -> Recovered | None:
+    if budgets.recovery is None or budgets.curve is None:
+        return None
+    return Recovered(
+        curve=budgets.curve,
+        mean=budgets.recovery.mean(axis=1).clip(0, 1).tolist(),
+        least=budgets.recovery.min(axis=1).tolist(),
     )
 
 

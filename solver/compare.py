@@ -60,6 +60,7 @@ class Row:
             "gap": 1 - self.bound_s / plan.makespan_s,
             "solve_s": plan.solve_s,
             "status": plan.status,
+            "recovery": None if plan.recovery is None else plan.recovery.model_dump(),
             "plan_id": plan.id,
             "warnings": plan.warnings,
         }

@@ -15,7 +15,10 @@ LITTLE = 0.005
 
 @dataclass(frozen=True)
 class Explanation:
-    """One layer: its figures, and in words what keeps it from being faster."""
+    """One layer: its figures, and in words what keeps it from being faster.
+
+    `least_recovery` and `mean_recovery` over its heads, where the plan's profile has curves.
+    """
 
     layer: int
     makespan_s: float
@@ -26,6 +29,8 @@ class Explanation:
     divisions: int
     kv_copies: int
     binds: str
+    least_recovery: float | None
+    mean_recovery: float | None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,6 +56,8 @@ def explain(plan: Plan) -> list[Explanation]:
                 divisions=plan.divisions[index] if plan.divisions else 0,
                 kv_copies=plan.kv_copies[index],
                 binds="; ".join(_binds(plan, index, layer, shares, gap)),
+                least_recovery=None if plan.recovery is None else plan.recovery.least[index],
+                mean_recovery=None if plan.recovery is None else plan.recovery.mean[index],
             )
         )
     return found

@@ -6,8 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from profiles.cost.work import budget_blocks
 from profiles.heads import CurvesForm
-from solver.budgets.allocate import Budgets
+from solver.budgets.basis import Basis
 from solver.budgets.curves import RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.fill import fill_bubble
@@ -33,7 +34,10 @@ def fill(
             f"budget.fill: needs recovery curves to know what a larger budget brings; profile "
             f"{step.known.profile.name!r} has the form {heads.form!r}"
         )
-    curves = RecoveryCurves.of(heads, step.workload)
+    basis = Basis.of(heads, request.budget, step.known.profile.name)
+    curves, expected = (
+        RecoveryCurves.of(form, step.workload) for form in (basis.cautious, basis.expected)
+    )
     layers = [problem.layer(index) for index in range(problem.layers)]
     loads = np.stack(
         [layer.loads_of_shares(part)[0] for layer, part in zip(layers, shares, strict=True)]
@@ -64,11 +68,14 @@ def fill(
         lambda tokens: costed(tokens).head_s[0][..., problem.type_of],
         lambda tokens: costed(tokens).group_s[0][..., problem.type_of],
     )
-    before, after = found.recovery_before, found.recovery_after
+    before, after = (
+        expected.at(budget_blocks(np.asarray(tokens, dtype=np.float64), step.workload))
+        for tokens in (step.budgets.tokens, found.tokens)
+    )
     report = Filled(
         added_tokens=found.added_tokens,
         recovery_mean=(float(before.mean()), float(after.mean())),
         recovery_min=(float(before.min()), float(after.min())),
     )
-    budgets = Budgets(found.tokens, after, step.budgets.warnings)
+    budgets = replace(step.budgets, tokens=found.tokens, recovery=after, rules=None)
     return report, [replace(step, budgets=budgets)]

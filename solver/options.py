@@ -23,13 +23,35 @@ Policy = Annotated[
     str,
     typer.Option(
         "--budget-policy",
-        help="profile, uniform, recovery, max_min, max_min_shifting or elastic.",
+        help="profile, uniform, recovery, max_min, max_min_shifting, influence or elastic.",
     ),
 ]
 BudgetTokens = Annotated[int | None, typer.Option(help="Mean tokens per head of the budget.")]
 BudgetRecovery = Annotated[float, typer.Option(help="Share of attention mass to reach.")]
-BudgetScope = Annotated[str, typer.Option(help="Max-min within each layer, or over the model.")]
-BudgetTotal = Annotated[str, typer.Option(help="What max-min keeps fixed: tiles or tokens.")]
+BudgetScope = Annotated[
+    str, typer.Option(help="Share a total out within each layer, or over the model.")
+]
+BudgetTotal = Annotated[str, typer.Option(help="What the total counts: tiles or tokens.")]
+BlockTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens a block: 16, 32, 64 or 128; the profile's own, or 64, unless given."),
+]
+Curve = Annotated[
+    str | None,
+    typer.Option(
+        "--curve",
+        help="Choose by what the executor's selector captures, or the best blocks would: "
+        "selected (where the profile has it) or oracle.",
+    ),
+]
+Margin = Annotated[
+    float,
+    typer.Option("--margin", help="Choose by the mean over prompts less so many deviations."),
+]
+Floor = Annotated[
+    int,
+    typer.Option("--floor-tokens", help="Of a total that is shared out, what every head keeps."),
+]
 BudgetDensity = Annotated[
     float | None, typer.Option(help="Of policy elastic: mean attended share to hold.")
 ]
@@ -79,7 +101,14 @@ def build_request(**fields: Any) -> PlanRequest:
 
 
 def budget(
-    policy: str, tokens: int | None, recovery: float, scope: str, total: str
+    policy: str,
+    tokens: int | None,
+    recovery: float,
+    scope: str,
+    total: str,
+    curve: str | None,
+    margin: float,
+    floor_tokens: int,
 ) -> dict[str, object]:
     """The request's `budget` from its flags."""
     return {
@@ -88,6 +117,9 @@ def budget(
         "recovery": recovery,
         "scope": scope,
         "total": total,
+        "curve": curve,
+        "margin": margin,
+        "floor_tokens": floor_tokens,
     }
 
 

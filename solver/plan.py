@@ -13,6 +13,7 @@ from profiles.model import describe
 from profiles.selection import POOLED, Selection
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Recovery = Annotated[float, Field(ge=0, le=1)]
 UNTIMED = {"id", "solve_s", "created_at"}
 """Fields that do not count towards a plan's identity."""
 
@@ -135,6 +136,18 @@ class Moving(_Part):
     kept: bool
 
 
+class Recovered(_Part):
+    """What the first workload's budgets recover of the attention mass, over the heads, `[layers]`.
+
+    By the profile's `curve`: of the blocks that the executor's selector picks, or of the best ones.
+    A mean over prompts, whatever margin the budgets were chosen with.
+    """
+
+    curve: Literal["selected", "oracle"]
+    mean: list[Recovery]
+    least: list[Recovery]
+
+
 class Filled(_Part):
     """What idle time bought: mean and least recovery before and after larger budgets."""
 
@@ -223,6 +236,7 @@ class Plan(_Part):
     other_workloads: list[OtherWorkload] = []
     memory: Memory | None = None
     moving: Moving | None = None
+    recovery: Annotated[Recovered | None, Field(exclude_if=lambda found: found is None)] = None
     filled: Filled | None = None
     elastic: Elastic | None = None
     elsewhere: Elsewhere | None = None

@@ -8,17 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.model import ModelProfile
+from solver.budgets.options import MAX_CONTEXT, BudgetOptions
 from solver.plan import Plan
 from solver.problem import Unit
 
-Policy = Literal["profile", "uniform", "recovery", "max_min", "max_min_shifting", "elastic"]
 Method = Literal["auto", "contiguous", "snake", "greedy", "greedy_equal", "cp_sat", "ilp"]
 Retention = Literal["full", "budget"]
 Copies = Literal["priced", "free"]
 Objective = Literal["mean", "worst"]
+BlockTokens = Literal[16, 32, 64, 128]
 MAX_DEVICES = 4096
-MAX_CONTEXT = 16 * 2**20
 DEFAULT_BLOCK_TOKENS = 64
+"""Of profiles that were not measured in blocks of their own."""
 PATH_PATTERN = r"^[^\x00-\x1f]{1,4096}$"
 """A name, or on the command line a path: anything printable."""
 
@@ -32,44 +33,6 @@ class DeviceGroup(_Options):
 
     type: str
     count: Annotated[int, Field(ge=1, le=MAX_DEVICES)] = 1
-
-
-class BudgetOptions(_Options):
-    """How many tokens each head may attend to.
-
-    `tokens` is the mean per head (`uniform`, `max_min`); `recovery` the share of attention mass
-    to reach (`recovery`, and `profile` where the profile has curves); `scope` and `total` say
-    over what, and in which unit, max-min keeps the total fixed. `density` is the mean attended
-    share that `elastic` holds at every one of `contexts`. `fill` spends what idles after placement
-    on larger budgets.
-    """
-
-    policy: Policy = "profile"
-    tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)] | None = None
-    recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
-    scope: Literal["layer", "model"] = "layer"
-    total: Literal["tiles", "tokens"] = "tiles"
-    density: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    contexts: (
-        Annotated[list[Annotated[int, Field(ge=1, le=MAX_CONTEXT)]], Field(min_length=1)] | None
-    ) = None
-    fill: bool = False
-
-    def fault(self) -> str | None:
-        """What does not go together, beginning with the field's name."""
-        sized = ("uniform", "max_min", "max_min_shifting")
-        if self.tokens is not None and self.policy in ("profile", "recovery"):
-            return (
-                f"tokens: policy {self.policy!r} takes none; it is for {', '.join(sized)} and "
-                "elastic"
-            )
-        if self.tokens is None and self.policy in sized:
-            return f"tokens: policy {self.policy!r} needs the mean tokens per head"
-        if self.policy == "elastic" and (self.density is None) == (self.tokens is None):
-            return "density: policy 'elastic' needs density, or tokens instead"
-        if self.policy != "elastic" and (self.density is not None or self.contexts is not None):
-            return f"density: density and contexts are for policy 'elastic', not {self.policy!r}"
-        return None
 
 
 class MemoryOptions(_Options):
@@ -139,8 +102,9 @@ class PlanRequest(_Options):
     """A model profile, devices, one workload or several, and how to decide.
 
     One workload is `context_tokens`, `phase` and `batch_size`; several are `workloads`, placed for
-    the least weighted `mean` of their makespans or the least `worst`. With a `seed` the search is
-    repeatable: one worker, and effort counted in steps instead of seconds.
+    the least weighted `mean` of their makespans or the least `worst`. All are in blocks of
+    `block_tokens`: unless given, those that the profile was measured in. With a `seed` the search
+    is repeatable: one worker, and effort counted in steps instead of seconds.
     """
 
     profile: Annotated[str, Field(pattern=PATH_PATTERN)] | ModelProfile
@@ -152,6 +116,7 @@ class PlanRequest(_Options):
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
     workloads: Annotated[list[WorkloadOptions], Field(min_length=1, max_length=64)] | None = None
     objective: Objective = "mean"
+    block_tokens: Annotated[BlockTokens | None, Field(exclude_if=lambda size: size is None)] = None
     deployment: Deployment = "disaggregated"
     budget: BudgetOptions = BudgetOptions()
     placement: PlacementOptions = PlacementOptions()
@@ -214,14 +179,21 @@ class PlanRequest(_Options):
             return [self.device_type] * (self.gpus or 0)
         return [group.type for group in self.devices for _ in range(group.count)]
 
-    def workload_of(self, step: WorkloadOptions) -> Workload:
+    def block_size(self, profile: ModelProfile) -> int:
+        """Tokens a block of every workload, where `profile` is the first one's."""
+        if self.block_tokens is not None:
+            return self.block_tokens
+        measured = profile.measurement
+        return DEFAULT_BLOCK_TOKENS if measured is None else measured.block_tokens
+
+    def workload_of(self, step: WorkloadOptions, block_tokens: int) -> Workload:
         """A step as the cost model counts it."""
         return Workload(
             context_tokens=step.context_tokens,
             phase=step.phase,
             batch_size=step.batch_size,
             deployment=self.deployment,
-            block_tokens=DEFAULT_BLOCK_TOKENS,
+            block_tokens=block_tokens,
         )
 
     def digest(self, profile_digests: list[str], rates_versions: list[str]) -> str:

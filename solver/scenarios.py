@@ -52,6 +52,7 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
     Policies that search have until the deadline.
     """
     shape = known[0].profile.architecture
+    block_tokens = request.block_size(known[0].profile)
     total = sum(step.weight for step in request.steps)
     found = []
     for index, (step, looked_up) in enumerate(zip(request.steps, known, strict=True)):
@@ -61,7 +62,7 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
                 f"architecture than {known[0].profile.name!r}; one placement serves one model"
             )
         profile = _sampled(looked_up.profile, step, index)
-        workload = request.workload_of(step)
+        workload = request.workload_of(step, block_tokens)
         budgets = allocate(profile, request.budget, workload, deadline)
         selection = _selection(request, looked_up.profile)
         found.append(Scenario(workload, step.weight / total, looked_up, budgets, selection))

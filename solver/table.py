@@ -98,6 +98,11 @@ def _weight(plan: Plan) -> str:
 def _extras(plan: Plan) -> dict[str, str]:
     """What only some plans have."""
     rows = {}
+    if plan.recovery is not None:
+        found = plan.recovery
+        rows[f"recovery, {found.curve}"] = (
+            f"mean {sum(found.mean) / len(found.mean):.4f}, least of a head {min(found.least):.4f}"
+        )
     if plan.rules.divisible:
         rows["divisions"] = f"{sum(plan.divisions)} over {len(plan.layers)} layers"
     for other in plan.other_workloads:
@@ -141,9 +146,11 @@ def _extras(plan: Plan) -> dict[str, str]:
 
 
 def explain_table(layers: list[Explanation]) -> Table:
-    """One line a layer: how far it is proved, and what binds it."""
+    """One line a layer: how far it is proved, what its least head recovers, and what binds it."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in ("layer", "ms", "gap %", "parts", "copies"):
+    recovers = any(layer.least_recovery is not None for layer in layers)
+    least = ("least recovery",) if recovers else ()
+    for column in ("layer", "ms", "gap %", "parts", "copies", *least):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("proof")
     table.add_column("what binds")
@@ -154,6 +161,7 @@ def explain_table(layers: list[Explanation]) -> Table:
             f"{100 * layer.gap:.2f}",
             str(layer.divisions),
             str(layer.kv_copies),
+            *([] if layer.least_recovery is None else [f"{layer.least_recovery:.4f}"]),
             layer.proof,
             layer.binds,
         )

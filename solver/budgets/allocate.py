@@ -8,28 +8,31 @@ import numpy as np
 from profiles.cost.work import Workload, budget_blocks, causal_tiles
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
+from solver.budgets.basis import Basis
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.elastic import ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
+from solver.budgets.influence import Weighed, least_loss
 from solver.budgets.max_min import max_min
-from solver.budgets.profile import profile_tokens
+from solver.budgets.options import BudgetOptions, Curve
+from solver.budgets.profile import Figures, profile_tokens
 from solver.budgets.recovery import least_blocks
 from solver.budgets.shifting import shift
 from solver.budgets.uniform import uniform
 from solver.placement.exact import Deadline
-from solver.request import BudgetOptions
 
-FLOOR_TOKENS = 128
-"""What max-min leaves every head ("a small value such as 128", S-HPLB, section 3.2)."""
 ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""
+INFLUENCE_TOLERANCE = 1e-3
+"""The same of whole-block budgets, where the rest is a block or two of one head."""
 
 
 @dataclass(frozen=True, eq=False)
 class Budgets:
     """tokens [layers, heads]: whole blocks, but never more than the context.
 
-    recovery [layers, heads]: share of attention mass recovered, where the profile has curves.
+    recovery [layers, heads]: share of attention mass recovered, where the profile has curves: of
+    `curve`, a mean over prompts whatever `margin` the budgets were chosen with.
     rules: what `elastic` chose; the tokens are what they give at the context.
     """
 
@@ -37,6 +40,7 @@ class Budgets:
     recovery: Floats | None
     warnings: tuple[str, ...]
     rules: ElasticRules | None = None
+    curve: Curve | None = None
 
 
 def allocate(
@@ -45,14 +49,20 @@ def allocate(
     workload: Workload,
     deadline: Deadline,
 ) -> Budgets:
-    """Give every query head its budget by `options.policy`; only `elastic` may take until then.
+    """Give every query head its budget by `options.policy`.
 
-    Raises BudgetError where the policy needs recovery curves or mean tokens and has none, or
-    cannot cope with the context's size or the density asked for.
+    Only `elastic` and `influence` may take until the deadline. Raises BudgetError where the policy
+    needs recovery curves, influence or mean tokens and has none, or cannot cope with the context's
+    size or the density asked for; where `options` asks for curves that were not measured.
     """
     heads = profile.heads
-    figures = RecoveryCurves.of(heads, workload) if isinstance(heads, CurvesForm) else heads
-    curves = figures if isinstance(figures, RecoveryCurves) else None
+    if isinstance(heads, CurvesForm):
+        basis = Basis.of(heads, options, profile.name)
+        curves = RecoveryCurves.of(basis.cautious, workload)
+        figures: Figures = curves
+    else:
+        _refuse_curves(profile, options)
+        basis, curves, figures = None, None, heads
     warnings = [curves.warning] if curves and curves.warning else []
     rules = None
     match options.policy:
@@ -65,48 +75,85 @@ def allocate(
             blocks = uniform(_blocks_each(options, workload), *heads.shape())
         case "recovery":
             blocks = least_blocks(_needed(curves, profile, options), options.recovery)
-        case "max_min" | "max_min_shifting":
+        case "max_min" | "max_min_shifting" | "influence":
             known = _needed(curves, profile, options)
-            blocks, notes = _shared_out(known, options, workload)
+            blocks, notes = _shared_out(known, profile, options, workload, deadline)
             warnings += notes
         case "elastic":
             _needed(curves, profile, options)
-            assert isinstance(heads, CurvesForm)
-            rules, warnings = _elastic(heads, options, workload, deadline)
+            assert basis is not None
+            rules, warnings = _elastic(basis.cautious, options, workload, deadline)
             blocks = budget_blocks(rules.alpha + rules.beta * workload.context_tokens, workload)
         case _:
             assert_never(options.policy)
+    expected = None if basis is None else RecoveryCurves.of(basis.expected, workload)
     return Budgets(
         tokens=np.minimum(blocks * workload.block_tokens, workload.context_tokens),
-        recovery=None if curves is None else curves.at(blocks),
+        recovery=None if expected is None else expected.at(blocks),
         warnings=tuple(warnings),
         rules=rules,
+        curve=None if basis is None else basis.curve,
     )
 
 
 def _shared_out(
-    curves: RecoveryCurves, options: BudgetOptions, workload: Workload
+    curves: RecoveryCurves,
+    profile: ModelProfile,
+    options: BudgetOptions,
+    workload: Workload,
+    deadline: Deadline,
 ) -> tuple[Ints, list[str]]:
     """Blocks `[layers, heads]` of a fixed total, shared out per layer or over the model."""
     each = _blocks_each(options, workload)
-    usual_floor = min(-(-FLOOR_TOKENS // workload.block_tokens), workload.context_blocks)
+    usual_floor = min(-(-options.floor_tokens // workload.block_tokens), workload.context_blocks)
     floor = min(usual_floor, each)
     pools = curves.pooled() if options.scope == "model" else curves
-    if options.policy == "max_min_shifting":
-        blocks = shift(pools, each, floor)
-    else:
-
-        def cost(blocks: Ints) -> Ints:
-            return _drawn(blocks, options, workload)
-
-        blocks = max_min(pools, each, floor, cost)
     warnings = []
     if floor < usual_floor:
         warnings.append(
             f"budget.tokens: {options.tokens} tokens a head are below the floor of "
-            f"{FLOOR_TOKENS}: there is nothing to shift, and every head gets the same"
+            f"{options.floor_tokens}: there is nothing to shift, and every head gets the same"
         )
+
+    def cost(blocks: Ints) -> Ints:
+        return _drawn(blocks, options, workload)
+
+    match options.policy:
+        case "max_min_shifting":
+            blocks = shift(pools, each, floor)
+        case "influence":
+            influence = _influence(profile).reshape(pools.recovery.shape[:-1])
+            found = least_loss(pools, influence, each, floor, cost, INFLUENCE_TOLERANCE, deadline)
+            blocks = found.blocks
+            warnings += _weighed_notes(influence, found)
+        case _:
+            blocks = max_min(pools, each, floor, cost)
     return blocks.reshape(curves.recovery.shape[:-1]), warnings
+
+
+def _influence(profile: ModelProfile) -> Floats:
+    """Of every head, `[layers, heads]`."""
+    heads = profile.heads
+    if not isinstance(heads, CurvesForm) or heads.influence is None:
+        raise BudgetError(
+            f"budget.policy: 'influence' weighs heads by their influence on the loss, but profile "
+            f"{profile.name!r} has none; measure it with gradients, or use policy 'max_min'"
+        )
+    return np.array(heads.influence, dtype=np.float64)
+
+
+def _weighed_notes(influence: Floats, found: Weighed) -> list[str]:
+    notes = []
+    silent = int((~influence.any(axis=1)).sum())
+    if silent:
+        where = f"{silent} of {len(influence)} layers" if len(influence) > 1 else "all heads"
+        notes.append(f"budget.policy: the influence of {where} is 0; heads count alike there")
+    if found.gap > INFLUENCE_TOLERANCE:
+        notes.append(
+            f"budget.policy: the weighed loss of the budgets chosen is proved only to be within "
+            f"{found.gap:.1%} of the least"
+        )
+    return notes
 
 
 def _drawn(blocks: Ints, options: BudgetOptions, workload: Workload) -> Ints:
@@ -163,6 +210,15 @@ def _blocks_each(options: BudgetOptions, workload: Workload) -> int:
             f"budget.tokens: policy {options.policy!r} needs the mean tokens per head{instead}"
         )
     return int(budget_blocks(np.array(options.tokens), workload))
+
+
+def _refuse_curves(profile: ModelProfile, options: BudgetOptions) -> None:
+    asked = "curve" if options.curve is not None else "margin"
+    if options.curve is not None or options.margin:
+        raise BudgetError(
+            f"budget.{asked}: is for recovery curves, but profile {profile.name!r} has the form "
+            f"{profile.heads.form!r}"
+        )
 
 
 def _needed(

@@ -16,7 +16,7 @@ import numpy as np
 from profiles.cost.work import Workload, budget_blocks
 from solver.budgets.curves import Floats, Ints, RecoveryCurves, interpolate
 from solver.budgets.errors import BudgetError
-from solver.budgets.knapsack import Knapsack, along_the_hulls, one_rule, search
+from solver.budgets.knapsack import Knapsack, along_the_hulls, by_cbc, one_rule, search
 from solver.placement.exact import Deadline
 
 Cost = Callable[[Ints, int], Ints]
@@ -123,7 +123,7 @@ def elastic(
     for index, program in enumerate(programs):
         if not deadline.cancelled.is_set():
             solved[index] = along_the_hulls(program, solved[index])
-    search(programs, solved, tolerance, deadline)
+    search(programs, solved, tolerance, deadline, by_cbc)
     choice = np.stack([answer.choice for answer in solved])
     return ElasticRules(
         alpha=menu.alpha[by_cost][choice],

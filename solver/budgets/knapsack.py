@@ -6,11 +6,14 @@
 
 Prices of the capacities (Kelley's cutting planes, 1960) give the bound of the linear relaxation,
 and the way along the heads' convex hulls a start (Sinha and Zoltners, Operations Research 27,
-1979). What these two rule out is dropped, and CBC settles the rest.
+1979). What these two rule out is dropped; CBC settles the rest, or where there is one capacity,
+`solver.budgets.undominated`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import pulp
@@ -64,14 +67,22 @@ class Chosen:
     bound: float
     prices: Floats
 
+    @classmethod
+    def of(cls, program: Knapsack, choice: Ints) -> Self:
+        """A choice that fits, and no bound yet."""
+        return cls(choice, program.total(choice), 0.0, np.zeros(len(program.capacity)))
+
+
+Settle = Callable[[Knapsack, Chosen, float, Deadline], Chosen]
+"""The best choice within a gap, as far as the deadline allows: never worse than the start."""
+
 
 def one_rule(program: Knapsack) -> Chosen:
     """The best single rule for all heads, and no bound yet."""
     heads = len(program.loss)
     fits = (program.cost * heads <= program.capacity).all(axis=1)
     rule = int(np.where(fits, program.loss.sum(axis=0), np.inf).argmin())
-    choice = np.full(heads, rule, dtype=np.int64)
-    return Chosen(choice, program.total(choice), 0.0, np.zeros(len(program.capacity)))
+    return Chosen.of(program, np.full(heads, rule, dtype=np.int64))
 
 
 def along_the_hulls(program: Knapsack, other: Chosen) -> Chosen:
@@ -88,7 +99,7 @@ def along_the_hulls(program: Knapsack, other: Chosen) -> Chosen:
         middle = (low + high) / 2
         fitting = program.fits(program.priced(middle * slope).argmin(axis=1))
         low, high = (low, middle) if fitting else (middle, high)
-    along = _upgraded(program, program.priced(high * slope).argmin(axis=1), slope)
+    along = upgraded(program, program.priced(high * slope).argmin(axis=1), slope)
     choice = min(along, other.choice, key=program.total)
     loss = program.total(choice)
     return Chosen(choice, loss, min(bound, loss), prices)
@@ -109,21 +120,22 @@ def _best_prices(program: Knapsack) -> tuple[Floats, float]:
         priced = program.priced(prices)
         choice = priced.argmin(axis=1)
         least, paid = float(priced.min(axis=1).sum()), float(prices.sum())
-        if least - paid - ROUNDING * (least + paid) > bound:
-            best, bound = prices, least - paid - ROUNDING * (least + paid)
+        rounding = ROUNDING * (least + paid)
+        if least - paid - rounding > bound:
+            best, bound = prices, least - paid - rounding
         losses.append(program.total(choice))
         excesses.append(program.share[choice].sum(axis=0) - 1)
         cuts = np.column_stack([-np.array(excesses), np.ones(len(losses))])
         goal = np.append(np.zeros(len(slack)), -1.0)
         limits = [*((0, most) for most in limit), (None, None)]
         solved = linprog(goal, A_ub=cuts, b_ub=losses, bounds=limits)
-        if solved.x is None or solved.x[-1] - bound <= PRICED * bound:
+        if solved.x is None or solved.x[-1] - bound <= PRICED * bound + 2 * rounding:
             break
         prices = solved.x[:-1]
     return best, max(bound, 0.0)
 
 
-def _upgraded(program: Knapsack, choice: Ints, slope: Floats) -> Ints:
+def upgraded(program: Knapsack, choice: Ints, slope: Floats) -> Ints:
     """Spend what is left of the capacities, the most gain for its price first."""
     choice = choice.copy()
     while True:
@@ -141,9 +153,13 @@ def _upgraded(program: Knapsack, choice: Ints, slope: Floats) -> Ints:
 
 
 def search(
-    programs: list[Knapsack], solved: list[Chosen], tolerance: float, deadline: Deadline
+    programs: list[Knapsack],
+    solved: list[Chosen],
+    tolerance: float,
+    deadline: Deadline,
+    settle: Settle,
 ) -> None:
-    """Settle programs by CBC, the largest gap first, until the sum is within the tolerance."""
+    """Settle programs one by one, the largest gap first, until the sum is within the tolerance."""
     unproved = [index for index, answer in enumerate(solved) if answer.loss > answer.bound]
     widest = sorted(unproved, key=lambda i: solved[i].bound - solved[i].loss)
     for done, index in enumerate(widest):
@@ -151,11 +167,11 @@ def search(
         if loss - bound <= tolerance * loss or deadline.left_s < LEAST_TIME_S:
             return
         share = deadline.within(2 * deadline.left_s / (len(widest) - done))
-        solved[index] = _settled(programs[index], solved[index], tolerance / 2, share)
+        solved[index] = settle(programs[index], solved[index], tolerance / 2, share)
 
 
-def _settled(program: Knapsack, start: Chosen, gap: float, deadline: Deadline) -> Chosen:
-    """The integer program over the rules that may yet be part of a better choice.
+def by_cbc(program: Knapsack, start: Chosen, gap: float, deadline: Deadline) -> Chosen:
+    """Settled by the integer program over the rules that may yet be part of a better choice.
 
     Taking another rule than the one of least price adds at least the difference to the bound.
     """
@@ -165,7 +181,7 @@ def _settled(program: Knapsack, start: Chosen, gap: float, deadline: Deadline) -
     heads, rules = np.nonzero(reduced <= start.loss - start.bound + slack)
     scale = 1000 / start.loss
     with quiet():
-        problem = pulp.LpProblem("elastic", pulp.LpMinimize)
+        problem = pulp.LpProblem("knapsack", pulp.LpMinimize)
         names = [(int(head), int(rule)) for head, rule in zip(heads, rules, strict=True)]
         x = {(h, r): pulp.LpVariable(f"x_{h}_{r}", 0, 1, "Binary") for h, r in names}
         for (head, rule), variable in x.items():

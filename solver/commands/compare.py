@@ -10,6 +10,7 @@ from profiles.console import clear_errors, console
 from profiles.cost.catalogue import catalogue_rates
 from profiles.library import DEFAULT_PROFILE, resolve_profile
 from solver import options
+from solver.budgets.options import FLOOR_TOKENS
 from solver.compare import METHODS, compare, notes, rules_of
 from solver.options import build_request, check_folders
 from solver.progress import interruptible, search_bar, show_progress
@@ -25,6 +26,7 @@ def compare_command(
     context: options.Context = options.DEFAULT_CONTEXT,
     phase: options.Phase = "prefill",
     batch_size: options.Batch = 1,
+    block_tokens: options.BlockTokens = None,
     deployment: Annotated[
         str, typer.Option(help="Deployments to compare, comma-separated.")
     ] = "disaggregated,tensor_parallel",
@@ -33,6 +35,9 @@ def compare_command(
     budget_recovery: options.BudgetRecovery = 0.9,
     budget_scope: options.BudgetScope = "layer",
     budget_total: options.BudgetTotal = "tiles",
+    curve: options.Curve = None,
+    margin: options.Margin = 0.0,
+    floor_tokens: options.Floor = FLOOR_TOKENS,
     unit: options.Unit = "head",
     equal_counts: options.EqualCounts = False,
     copies: options.Copies = "priced",
@@ -56,9 +61,17 @@ def compare_command(
             context_tokens=context,
             phase=phase,
             batch_size=batch_size,
+            block_tokens=block_tokens,
             deployment=each_deployment,
             budget=options.budget(
-                budget_policy, budget_tokens, budget_recovery, budget_scope, budget_total
+                budget_policy,
+                budget_tokens,
+                budget_recovery,
+                budget_scope,
+                budget_total,
+                curve,
+                margin,
+                floor_tokens,
             ),
             placement={"copies": copies, **rules_of(each_method, unit, equal_counts)},
             method="auto" if each_method == "divided" else each_method,

@@ -11,6 +11,7 @@ from profiles.cost.catalogue import catalogue_rates
 from profiles.library import DEFAULT_PROFILE, resolve_profile
 from profiles.model import ModelProfile, write_atomically
 from solver import options
+from solver.budgets.options import FLOOR_TOKENS
 from solver.commands.verify import read_text
 from solver.compare import METHODS
 from solver.explain import explain
@@ -43,6 +44,7 @@ def plan_command(
     ] = None,
     phase: options.Phase = "prefill",
     batch_size: options.Batch = 1,
+    block_tokens: options.BlockTokens = None,
     workloads: Annotated[
         Path | None,
         typer.Option(
@@ -63,6 +65,9 @@ def plan_command(
     budget_total: options.BudgetTotal = "tiles",
     budget_density: options.BudgetDensity = None,
     budget_contexts: options.BudgetContexts = None,
+    curve: options.Curve = None,
+    margin: options.Margin = 0.0,
+    floor_tokens: options.Floor = FLOOR_TOKENS,
     fill: options.Fill = False,
     unit: options.Unit = "head",
     equal_counts: options.EqualCounts = False,
@@ -107,10 +112,18 @@ def plan_command(
         batch_size=batch_size,
         workloads=steps,
         objective=objective,
+        block_tokens=block_tokens,
         deployment=deployment,
         budget={
             **options.budget(
-                budget_policy, budget_tokens, budget_recovery, budget_scope, budget_total
+                budget_policy,
+                budget_tokens,
+                budget_recovery,
+                budget_scope,
+                budget_total,
+                curve,
+                margin,
+                floor_tokens,
             ),
             "density": budget_density,
             "contexts": options.whole_numbers("budget-contexts", budget_contexts),

@@ -14,6 +14,8 @@ def beside(plan: Json, pairs: list[Pairs]) -> list[str]:
         faults += [f"nodes: {fault}" for fault in _nodes(plan, pairs)]
     if plan["moving"] is not None:
         faults += [f"moving: {fault}" for fault in _moving(plan)]
+    if plan["recovery"] is not None:
+        faults += [f"recovery: {fault}" for fault in _recovered(plan)]
     if plan["filled"] is not None:
         faults += [f"filled: {fault}" for fault in _filled(plan["filled"])]
     if plan["elastic"] is not None:
@@ -50,6 +52,27 @@ def _moving(plan: Json) -> list[str]:
         faults.append(f"gain_s {report['gain_s']}, recomputed {gain_s}")
     if report["kept"] and (report["bytes"] or report["seconds"]):
         faults.append(f"kept, but {report['bytes']} bytes are moved")
+    return faults
+
+
+def _recovered(plan: Json) -> list[str]:
+    """The least head is not above the mean one; filled budgets are the ones that recover."""
+    report, filled = plan["recovery"], plan["filled"]
+    faults = [
+        f"layer {index}: least {least} is above mean {mean}"
+        for index, (least, mean) in enumerate(zip(report["least"], report["mean"], strict=True))
+        if least > mean + RELATIVE
+    ]
+    if filled is not None:
+        found = {
+            "recovery_mean": sum(report["mean"]) / len(report["mean"]),
+            "recovery_min": min(report["least"]),
+        }
+        faults += [
+            f"{value} in all, but filled.{name} ends at {filled[name][1]}"
+            for name, value in found.items()
+            if abs(value - filled[name][1]) > RELATIVE
+        ]
     return faults
 
 

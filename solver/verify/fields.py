@@ -100,6 +100,7 @@ MOVING = record(
     gain_s=SIGNED_SECONDS,
     kept=flag,
 )
+RECOVERED = record(curve=text("selected", "oracle"), mean=listing(SHARE), least=listing(SHARE))
 FILLED = record(added_tokens=COUNT, recovery_mean=listing(SHARE), recovery_min=listing(SHARE))
 ELASTIC = record(
     alpha=listing(listing(whole(-(2**40), 2**40))),
@@ -151,6 +152,7 @@ PLAN = record(
     other_workloads=Default(listing(OTHER_WORKLOAD), []),
     memory=Default(maybe(MEMORY), None),
     moving=Default(maybe(MOVING), None),
+    recovery=Default(maybe(RECOVERED), None),
     filled=Default(maybe(FILLED), None),
     elastic=Default(maybe(ELASTIC), None),
     elsewhere=Default(maybe(ELSEWHERE), None),

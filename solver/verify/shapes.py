@@ -47,6 +47,9 @@ def _wanted(plan: Json) -> Wanted:
     if plan["memory"] is not None:
         for name in ("limit_bytes", "weight_bytes", "kv_bytes"):
             yield f"memory.{name}", plan["memory"][name], (devices,)
+    if plan["recovery"] is not None:
+        for name in ("mean", "least"):
+            yield f"recovery.{name}", plan["recovery"][name], (layers,)
     if plan["filled"] is not None:
         for name in ("recovery_mean", "recovery_min"):
             yield f"filled.{name}", plan["filled"][name], (2,)

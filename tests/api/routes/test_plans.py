@@ -62,6 +62,13 @@ def test_a_profile_can_be_named(world: World) -> None:
     assert world.plan(profile="small").id == world.plan().id
 
 
+@pytest.mark.parametrize("block", [16, 32])
+def test_a_plan_in_small_blocks(world: World, block: int) -> None:
+    plan = world.plan(block_tokens=block)
+    assert plan.workload.block_tokens == block
+    assert verify(plan.model_dump(mode="json")) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "says"),
     [
@@ -80,6 +87,9 @@ def test_a_profile_can_be_named(world: World) -> None:
         ({"context_tokens": 10**12}, "context_tokens", "less than or equal"),
         ({"budget": {"policy": "uniform", "tokens": 9999}}, "budget.tokens", "context_tokens"),
         ({"budget": {"policy": "uniform"}}, "budget.tokens", "needs"),
+        ({"budget": {"margin": -1}}, "budget.margin", "greater than or equal to 0"),
+        ({"budget": {"floor_tokens": 16}}, "budget.floor_tokens", "max_min"),
+        ({"block_tokens": 48}, "block_tokens", "16, 32, 64 or 128"),
         ({"method": "magic"}, "method", "cp_sat"),
         ({"time_limit_s": 0}, "time_limit_s", "greater than 0"),
         ({"time_limit_s": -1}, "time_limit_s", "greater than 0"),

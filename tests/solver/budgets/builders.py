@@ -11,11 +11,11 @@ from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.curves import RecoveryCurves
-from solver.request import BudgetOptions, Policy
+from solver.budgets.options import BudgetOptions, Policy
 from tests.solver.problems import soon
 
 BLOCK = 64
-SIZED: tuple[Policy, ...] = ("uniform", "max_min", "max_min_shifting", "elastic")
+SIZED: tuple[Policy, ...] = ("uniform", "max_min", "max_min_shifting", "influence", "elastic")
 
 
 def profile_of(heads: dict[str, Any], layers: int, query_heads: int) -> ModelProfile:
@@ -64,11 +64,17 @@ def small_curves(draw: st.DrawFn, layers: int = 1, ties: bool = True) -> Recover
 
 def random_curves(seed: int, layers: int = 2, heads: int = 8, context: int = 8192) -> CurvesForm:
     """Concave curves as measured ones are: share ** power, powers from hungry to sparse."""
-    power = np.random.default_rng(seed).uniform(0.02, 0.9, (layers, heads))
+    rng = np.random.default_rng(seed)
+    power, influence = rng.uniform(0.02, 0.9, (layers, heads)), rng.lognormal(size=(layers, heads))
     budgets = [128, 256, 512, 1024, 2048, 4096]
     shares = np.array(budgets) / context
     recovery = (shares ** power[..., None])[:, :, None, :]
-    return CurvesForm(context_tokens=[context], budget_tokens=[budgets], recovery=recovery.tolist())
+    return CurvesForm(
+        context_tokens=[context],
+        budget_tokens=[budgets],
+        recovery=recovery.tolist(),
+        influence=influence.tolist(),
+    )
 
 
 def curved(layers: int = 2, heads: int = 8, seed: int = 0) -> ModelProfile:

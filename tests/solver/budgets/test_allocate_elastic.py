@@ -7,7 +7,7 @@ from profiles.cost.work import Workload, budget_blocks, causal_tiles
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.elastic import ElasticRules
 from solver.budgets.errors import BudgetError
-from solver.request import BudgetOptions
+from solver.budgets.options import BudgetOptions
 from tests.solver.budgets.builders import curved, given_to
 from tests.solver.problems import soon
 

@@ -10,7 +10,7 @@ import pytest
 from profiles.cost.work import Workload
 from solver.budgets.allocate import allocate
 from solver.budgets.errors import BudgetError
-from solver.request import BudgetOptions
+from solver.budgets.options import BudgetOptions
 from tests.solver.budgets.builders import profile_of
 from tests.solver.problems import soon
 

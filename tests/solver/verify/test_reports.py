@@ -2,7 +2,7 @@
 
 import pytest
 
-from solver.plan import Elastic, Elsewhere, Filled, Moving
+from solver.plan import Elastic, Elsewhere, Filled, Moving, Recovered
 from solver.verify import verify
 from tests.solver.verify.handmade import DIVIDED, Json, handmade, sealed
 from tests.solver.verify.lies import Lies, add, set_to, told
@@ -38,6 +38,9 @@ def reported() -> Json:
             kept=False,
         ),
         "filled": Filled(added_tokens=640, recovery_mean=(0.9, 0.95), recovery_min=(0.5, 0.5)),
+        "recovery": Recovered(
+            curve="selected", mean=[0.95] * len(FULL["layers"]), least=[0.5] * len(FULL["layers"])
+        ),
         "elastic": ruled(FULL),
         "elsewhere": Elsewhere(
             deployment="disaggregated", makespan_s=0.3, replanned_s=0.2, lower_bound_s=0.1
@@ -82,6 +85,19 @@ LIES: Lies = {
     "the least recovery lost": (set_to([0.5, 0.4], "filled", "recovery_min"), "recovery_min falls"),
     "tokens taken away": (set_to(-64, "filled", "added_tokens"), "filled.added_tokens"),
     "before without after": (set_to([0.9], "filled", "recovery_mean"), "filled.recovery_mean"),
+    "a least head above the mean": (
+        set_to(0.96, "recovery", "least", 0),
+        "recovery: layer 0: least 0.96 is above mean 0.95",
+    ),
+    "recovery of a layer left out": (
+        lambda p: p["recovery"]["mean"].pop(),
+        "recovery.mean: not of shape",
+    ),
+    "recovery that is not what filling brought": (
+        set_to(0.99, "recovery", "mean", 0),
+        "but filled.recovery_mean ends at 0.95",
+    ),
+    "recovery by nobody's curve": (set_to("best", "recovery", "curve"), "recovery.curve"),
     "rules better than proved": (set_to(0.5, "elastic", "loss"), "elastic: lower_bound"),
     "rules of a layer left out": (lambda p: p["elastic"]["alpha"].pop(), "elastic: alpha"),
     "better than proved elsewhere": (set_to(0.05, "elsewhere", "replanned_s"), "elsewhere: lower"),

@@ -1,0 +1,58 @@
+"""Which of a profile's curves budgets are chosen by, and which their recovery is reported in.
+
+The oracle's curves say what the best blocks would recover, the selected ones what the executor's
+own selector captures of the same budgets: the ones to make promises in. Both are means over the
+prompts they were measured on; a prompt that was held out may get less, and budgets chosen some
+standard deviations below the mean leave room for that.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from profiles.heads import CurvesForm
+from solver.budgets.errors import BudgetError
+from solver.budgets.options import BudgetOptions, Curve
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Curves of one profile, their `recovery` that of `curve`.
+
+    expected: means over prompts, in which recovery is reported whatever the margin, so that plans
+    of different margins compare. cautious: less the margin, by which budgets are chosen.
+    """
+
+    curve: Curve
+    expected: CurvesForm
+    cautious: CurvesForm
+
+    @classmethod
+    def of(cls, form: CurvesForm, options: BudgetOptions, name: str) -> Self:
+        """The curves of the profile `name` as `options` asks for them.
+
+        Raises BudgetError where it asks for a curve or a spread that was not measured.
+        """
+        if options.curve == "selected" and form.selected_recovery is None:
+            raise BudgetError(
+                f"budget.curve: profile {name!r} has no selected_recovery; use 'oracle', "
+                "or a profile measured with the executor's selector"
+            )
+        if form.selected_recovery is None or options.curve == "oracle":
+            curve: Curve = "oracle"
+            expected, spread = form, form.spread
+        else:
+            curve, spread = "selected", form.selected_spread
+            expected = form.model_copy(update={"recovery": form.selected_recovery})
+        if not options.margin:
+            return cls(curve, expected, expected)
+        if spread is None:
+            field = "spread" if curve == "oracle" else "selected_spread"
+            raise BudgetError(
+                f"budget.margin: {options.margin:g} standard deviations, but profile "
+                f"{name!r} has no {field}; use margin 0, or a profile measured on several "
+                "prompts"
+            )
+        less = np.maximum(np.array(expected.recovery) - options.margin * np.array(spread), 0.0)
+        return cls(curve, expected, expected.model_copy(update={"recovery": less.tolist()}))

@@ -1,0 +1,73 @@
+"""What a request asks of budgets: the `budget` of `POST /plan`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Policy = Literal[
+    "profile", "uniform", "recovery", "max_min", "max_min_shifting", "influence", "elastic"
+]
+Curve = Literal["selected", "oracle"]
+FLOORED = ("max_min", "max_min_shifting", "influence")
+SIZED = ("uniform", *FLOORED)
+FLOOR_TOKENS = 128
+"""What every head keeps ("a small value such as 128", S-HPLB, section 3.2)."""
+MAX_CONTEXT = 16 * 2**20
+
+Context = Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
+
+
+class BudgetOptions(BaseModel):
+    """How many tokens each head may attend to.
+
+    `tokens` is the mean per head (`uniform`, `max_min`, `max_min_shifting`, `influence`);
+    `recovery` the share of attention mass to reach (`recovery`, and `profile` where the profile has
+    curves); `scope` and `total` say over what, and in which unit, a total is kept; of it every head
+    has at least `floor_tokens`, rounded up to blocks. `density` is the mean attended share that
+    `elastic` holds at every one of `contexts`. `fill` spends what idles after placement on larger
+    budgets.
+
+    `curve` says whose recovery budgets are chosen by: what the executor's selector captures
+    (`selected`), or the best blocks there are (`oracle`); unless given, `selected` where the
+    profile has it. They are chosen by its mean over prompts less `margin` standard deviations.
+
+    What was not asked for before it could be is left out of the JSON at its default, so that older
+    requests keep their digests.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Policy = "profile"
+    tokens: Context | None = None
+    recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
+    scope: Literal["layer", "model"] = "layer"
+    total: Literal["tiles", "tokens"] = "tiles"
+    density: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    contexts: Annotated[list[Context], Field(min_length=1)] | None = None
+    fill: bool = False
+    curve: Annotated[Curve | None, Field(exclude_if=lambda curve: curve is None)] = None
+    margin: Annotated[
+        float, Field(ge=0, le=100, allow_inf_nan=False, exclude_if=lambda margin: margin == 0)
+    ] = 0.0
+    floor_tokens: Annotated[
+        int, Field(ge=1, le=MAX_CONTEXT, exclude_if=lambda tokens: tokens == FLOOR_TOKENS)
+    ] = FLOOR_TOKENS
+
+    def fault(self) -> str | None:
+        """What does not go together, beginning with the field's name."""
+        if self.tokens is not None and self.policy in ("profile", "recovery"):
+            return (
+                f"tokens: policy {self.policy!r} takes none; it is for {', '.join(SIZED)} and "
+                "elastic"
+            )
+        if self.tokens is None and self.policy in SIZED:
+            return f"tokens: policy {self.policy!r} needs the mean tokens per head"
+        if self.policy == "elastic" and (self.density is None) == (self.tokens is None):
+            return "density: policy 'elastic' needs density, or tokens instead"
+        if self.policy != "elastic" and (self.density is not None or self.contexts is not None):
+            return f"density: density and contexts are for policy 'elastic', not {self.policy!r}"
+        if self.policy not in FLOORED and self.floor_tokens != FLOOR_TOKENS:
+            return f"floor_tokens: is for {', '.join(FLOORED)}, not {self.policy!r}"
+        if self.policy == "uniform" and not self.fill and self.margin:
+            return "margin: policy 'uniform' chooses by no curve"
+        return None
