@@ -7,13 +7,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from profiles import measured
 from profiles.architecture import Architecture
 from profiles.console import clear_errors, console, fail
 from profiles.errors import ProfileError
+from profiles.heads import CurvesForm
 from profiles.importers import duo_attention, minference, moa, s2, tangram
 from profiles.library import catalogue_names, catalogue_profile, resolve_profile
+from profiles.measure_cli import measure
 from profiles.model import ModelProfile
 from profiles.models import resolve_architecture
+from profiles.plot import plot_profile
+from profiles.prompts_cli import prompts
 from profiles.summary import head_tokens
 
 app = typer.Typer(no_args_is_help=True)
@@ -21,6 +26,8 @@ commands = typer.Typer(no_args_is_help=True, help="Model profiles: what each hea
 importing = typer.Typer(no_args_is_help=True, help="Make a profile of a published file.")
 app.add_typer(commands, name="profiles")
 commands.add_typer(importing, name="import")
+commands.command("prompts")(prompts)
+commands.command("measure")(measure)
 
 
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="The published file.")]
@@ -120,11 +127,15 @@ def list_profiles(as_json: Json = False) -> None:
 @commands.command("show")
 @clear_errors()
 def show(
-    profile: Annotated[str, typer.Argument(metavar="NAME_OR_PATH")], as_json: Json = False
+    profile: Annotated[str, typer.Argument(metavar="NAME_OR_PATH")],
+    as_json: Json = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw recovery curves as PNG.")] = None,
 ) -> None:
     """A profile's origin, and what its heads need layer by layer."""
     found = resolve_profile(profile)
     facts, (tokens, what) = _facts(found), head_tokens(found.heads)
+    if plot is not None:
+        plot_profile(found, plot)
     layers = [
         {
             "layer": layer,
@@ -135,17 +146,26 @@ def show(
         for layer, row in enumerate(tokens)
     ]
     if as_json:
-        typer.echo(json.dumps({**facts, "figures": what, "layers": layers}, indent=2))
+        curves = {}
+        if isinstance(found.heads, CurvesForm):
+            curves = measured.facts(found.heads, found.measurement)
+        typer.echo(json.dumps({**facts, "figures": what, "layers": layers, **curves}, indent=2))
         return
     made_up = " (synthetic)" if found.synthetic else ""
     console.print(f"{found.name}{made_up}: {_shape(facts['architecture'])}", markup=False)
     console.print(f"form: {facts['form']}; source: {found.source}", markup=False)
     console.print(f"selection: {_in_words(facts['selection'])}", markup=False)
+    if found.measurement is not None:
+        console.print(measured.in_words(found.measurement), markup=False)
     table = Table("layer", "least", "mean", "most", title=f"tokens per head: {what}")
     for row in layers:
         figures = (row["least_tokens"], row["mean_tokens"], row["most_tokens"])
         table.add_row(str(row["layer"]), *(f"{figure:,.0f}" for figure in figures))
     console.print(table)
+    if isinstance(found.heads, CurvesForm):
+        console.print(measured.shares_table(found.heads))
+    if found.measurement is not None and found.measurement.stability:
+        console.print(measured.stability_table(found.measurement.stability))
 
 
 def _architecture(file: Path, model: str | None, config: Path | None) -> Architecture:

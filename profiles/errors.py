@@ -3,6 +3,7 @@
 HplbError
  +- ProfileError        a profile's figures: names the layer, head and field
  +- UnknownNameError    a profile, model or device nobody has heard of; lists the known ones
+ +- MeasuringError      a model, or the prompts and choices it is to be measured with
 """
 
 
@@ -16,3 +17,7 @@ class ProfileError(HplbError):
 
 class UnknownNameError(HplbError):
     """A name that is in no catalogue."""
+
+
+class MeasuringError(HplbError):
+    """A model that cannot be measured, or not on these prompts or with these choices."""

@@ -10,6 +10,9 @@ from profiles.model import ModelProfile
 
 DEFAULT_PROFILE = "llama-3.1-8b-synthetic"
 CATALOGUE = files("profiles") / "catalog" / "models"
+REFERENCE_MODEL = "reference"
+REFERENCE_FOLDER = Path(str(files("profiles") / "catalog" / "reference"))
+"""The model that is shipped, in transformers' format."""
 
 
 @cache

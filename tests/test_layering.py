@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "api": {"profiles", "solver", "api"},
 }
 PARTS = set(MAY_IMPORT)
+MEASURING = ROOT / "profiles" / "measuring"
 
 
 def imports(path: Path) -> set[str]:
@@ -38,7 +39,24 @@ def test_imports_run_one_way(part: str) -> None:
 @pytest.mark.parametrize("part", ["profiles", "solver", "api"])
 def test_the_planner_does_without_torch(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):
-        assert not imports(path) & {"torch", "triton"}, path
+        if not path.is_relative_to(MEASURING):
+            assert not imports(path) & {"torch", "triton", "transformers"}, path
+
+
+def test_measuring_a_model_is_imported_where_it_is_asked_for() -> None:
+    """The command imports it inside its function: `hplb --help` loads no torch."""
+    importers = [path for path in (ROOT / "profiles").rglob("*.py") if _loads_measuring(path)]
+    assert importers == []
+
+
+def _loads_measuring(path: Path) -> bool:
+    """Whether a module outside `measuring` imports it as soon as it is imported."""
+    if path.is_relative_to(MEASURING):
+        return False
+    return any(
+        isinstance(node, ast.ImportFrom) and (node.module or "").startswith("profiles.measuring")
+        for node in ast.parse(path.read_text()).body
+    )
 
 
 def test_kernels_need_torch_and_triton_alone() -> None:

@@ -1,0 +1,73 @@
+"""What a profile of recovery curves shows: how unlike its heads are, and how stable that is."""
+
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from profiles.heads import CurvesForm
+from profiles.heterogeneity import RECOVERY, head_shares
+from profiles.measurement import Measurement, Stability
+
+
+def layer_shares(heads: CurvesForm) -> list[dict[str, float]]:
+    """Least, median and most share of the longest context that the heads of each layer need."""
+    return [
+        {
+            "layer": layer,
+            "least_share": float(row.min()),
+            "median_share": float(np.median(row)),
+            "most_share": float(row.max()),
+        }
+        for layer, row in enumerate(head_shares(heads)[-1])
+    ]
+
+
+def facts(heads: CurvesForm, measurement: Measurement | None) -> dict[str, Any]:
+    """For `hplb profiles show --json`; `measurement` is null where the curves are not our own."""
+    return {
+        "recovery": RECOVERY,
+        "shares_context_tokens": heads.context_tokens[-1],
+        "shares": layer_shares(heads),
+        "measurement": measurement.model_dump(mode="json") if measurement else None,
+    }
+
+
+def in_words(measurement: Measurement) -> str:
+    """One line: on what and with what it was measured."""
+    prompts = ", ".join(f"{count} {task}" for task, count in measurement.prompts.items())
+    return (
+        f"measured: {prompts}; {measurement.rows} rows a prompt, blocks of "
+        f"{measurement.block_tokens} tokens, {measurement.seconds:,.0f} s"
+    )
+
+
+def shares_table(heads: CurvesForm) -> Table:
+    """The share of the context that heads need, layer by layer."""
+    table = Table(
+        "layer",
+        "least",
+        "median",
+        "most",
+        title=f"share of {heads.context_tokens[-1]} tokens for recovery {RECOVERY}",
+    )
+    for row in layer_shares(heads):
+        shares = (row["least_share"], row["median_share"], row["most_share"])
+        table.add_row(str(row["layer"]), *(f"{share:.1%}" for share in shares))
+    return table
+
+
+def stability_table(stability: list[Stability]) -> Table:
+    """Spearman's correlations: of all heads, and least and median over layers."""
+    table = Table(
+        "between", "", "model", "least layer", "median layer", title="rank correlation of heads"
+    )
+    for pair in stability:
+        layers = [figure for figure in pair.layers if figure is not None]
+        figures = [
+            pair.model,
+            *((min(layers), float(np.median(layers))) if layers else (None,) * 2),
+        ]
+        words = ("-" if figure is None else f"{figure:.2f}" for figure in figures)
+        table.add_row(pair.axis, " / ".join(pair.between), *words)
+    return table

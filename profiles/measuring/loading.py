@@ -1,0 +1,123 @@
+"""A transformers model from its folder or the hub, ready to be watched."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from transformers.utils.logging import disable_progress_bar
+
+from profiles.architecture import Architecture
+from profiles.config_json import architecture_from_config
+from profiles.errors import MeasuringError
+from profiles.library import REFERENCE_FOLDER, REFERENCE_MODEL
+from profiles.measuring import capture
+from profiles.measuring.choices import Choices
+
+HUB_ID = r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?"
+HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+ATTENTION_KINDS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that computes its attention in `capture`, and what it was read from."""
+
+    model: Any
+    tokenizer: Any
+    architecture: Architecture
+    weights_sha256: str
+
+
+def folder_of(model: str) -> Path:
+    """The model's folder; "reference" is shipped, a hub id downloaded. Raises MeasuringError."""
+    if model == REFERENCE_MODEL:
+        return REFERENCE_FOLDER
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not re.fullmatch(HUB_ID, model):
+        raise MeasuringError(f"{model}: no such folder, and no Hugging Face id (owner/name)")
+    try:
+        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
+    except Exception as error:
+        # The hub's client raises its own errors, its HTTP client's and the system's.
+        first = str(error).strip().partition("\n")[0]
+        raise MeasuringError(
+            f"{model}: no such folder, and not to be had from the hub: {first}"
+        ) from None
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The model's safetensors files, sorted; MeasuringError where there are none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise MeasuringError(
+            f"{folder}: has no *.safetensors (transformers' save_pretrained writes them; pickled "
+            "weights are not read)"
+        )
+    return files
+
+
+def sha256_of(files: list[Path]) -> str:
+    """One digest of the files' names and bytes."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while piece := stream.read(2**20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def load(choices: Choices) -> Loaded:
+    """Load model and tokenizer. Raises MeasuringError, ProfileError for its config.json."""
+    folder = folder_of(choices.model)
+    architecture = architecture_from_config(folder / "config.json")
+    weights = weights_of(folder)
+    if choices.device.startswith("cuda") and not torch.cuda.is_available():
+        raise MeasuringError(f"device: {choices.device}, but torch finds no CUDA device here")
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        reading: Any = transformers.AutoModelForCausalLM.from_pretrained
+        model, report = reading(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=getattr(torch, choices.dtype),
+            attn_implementation=capture.NAME,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise MeasuringError(f"{choices.model}: cannot be loaded: {first}") from None
+    _check(choices, model, report)
+    model.eval().requires_grad_(False).to(choices.device)
+    return Loaded(model, tokenizer, architecture, sha256_of(weights))
+
+
+def _check(choices: Choices, model: Any, report: dict[str, Any]) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise MeasuringError(
+            f"{choices.model}: {len(missing)} weights are missing from its files, {missing[0]} the "
+            "first of them"
+        )
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION_KINDS
+    if kinds:
+        raise MeasuringError(
+            f"{choices.model}: layers of {', '.join(sorted(kinds))} are not measured, only of "
+            f"{' and '.join(sorted(ATTENTION_KINDS))}"
+        )
+    most = getattr(config, "max_position_embeddings", None)
+    if most is not None and choices.contexts[-1] > most:
+        raise MeasuringError(
+            f"contexts: {choices.contexts[-1]} tokens, but {choices.model} has positions for {most}"
+        )

@@ -1,0 +1,120 @@
+"""One prompt through the model: every layer's curves, and its influence where asked for."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from profiles.errors import MeasuringError
+from profiles.measuring import capture
+from profiles.measuring.attention import LayerAttention
+from profiles.measuring.choices import Choices
+from profiles.measuring.curves import chosen_lists, oracle_curve, selected_curve
+from profiles.measuring.data import Item
+from profiles.measuring.influence import WeightedRows, influence, weighted_rows
+from profiles.measuring.loading import Loaded
+from profiles.measuring.masses import block_masses
+from profiles.measuring.rows import Rows, draw
+from profiles.measuring.selector import Selector
+
+Arrays = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptRun:
+    """What every prompt is measured with. `budgets` in blocks, by context."""
+
+    loaded: Loaded
+    choices: Choices
+    budgets: dict[int, list[int]]
+    selector: Selector | None
+
+    def measure(self, item: Item) -> Arrays:
+        """recovery and selected_recovery [layers, heads, points], influence [layers, heads].
+
+        Raises MeasuringError, also where the model did not show every layer.
+        """
+        choices, model = self.choices, self.loaded.model
+        random = np.random.default_rng([choices.seed, item.context_tokens, item.number])
+        rows = draw(len(item.tokens), choices.block_tokens, choices.rows, random)
+        rows = rows.to(model.device)
+        layers = _Layers(self, rows, self.budgets[item.context_tokens])
+        tokens = torch.tensor([item.tokens], device=model.device)
+        if choices.influence and item.context_tokens == choices.contexts[0]:
+            self._differentiate(layers, tokens, item)
+        else:
+            with torch.no_grad(), capture.watching(layers.curves):
+                model(input_ids=tokens, use_cache=False, logits_to_keep=1)
+        return layers.arrays()
+
+    def _differentiate(self, layers: "_Layers", tokens: torch.Tensor, item: Item) -> None:
+        """The loss is the mean cross-entropy of the item's answers."""
+        model = self.loaded.model
+        if not item.answers:
+            raise MeasuringError(
+                f"{self.choices.data}: prompt {item.number + 1}: no token of its answers is left "
+                f"at {item.context_tokens} tokens, so that influence cannot be measured"
+            )
+        predicting = torch.tensor(item.answers, device=tokens.device) - 1
+        weighted = weighted_rows(layers.rows, predicting, tokens.shape[1])
+        await_gradient = partial(layers.await_gradient, weighted)
+        # Weights are frozen: the gradient flows from the embeddings on.
+        begin = model.get_input_embeddings().register_forward_hook(
+            lambda _module, _inputs, embedded: embedded.requires_grad_()
+        )
+        try:
+            with capture.watching(layers.curves), capture.watching(await_gradient):
+                logits = model(input_ids=tokens, use_cache=False, logits_to_keep=predicting).logits
+            loss = torch.nn.functional.cross_entropy(logits[0].float(), tokens[0, predicting + 1])
+            torch.autograd.backward(loss)
+        finally:
+            begin.remove()
+
+
+class _Layers:
+    """Collects what the layers of one prompt show."""
+
+    def __init__(self, run: PromptRun, rows: Rows, budgets: list[int]) -> None:
+        self.run = run
+        self.rows = rows
+        self.budgets = budgets
+        self.found: dict[str, dict[int, torch.Tensor]] = {}
+
+    def curves(self, call: LayerAttention, _out: torch.Tensor) -> None:
+        run, rows = self.run, self.rows
+        with torch.no_grad():
+            masses = block_masses(call, rows, run.choices.block_tokens)
+            oracle = oracle_curve(masses, call, rows, run.choices, self.budgets)
+            self._keep("recovery", call.layer, oracle)
+            if run.selector is not None:
+                lists = chosen_lists(run.selector, call, rows, run.choices)
+                selected = selected_curve(masses, lists, rows, self.budgets)
+                self._keep("selected_recovery", call.layer, selected)
+
+    def await_gradient(self, rows: WeightedRows, call: LayerAttention, out: torch.Tensor) -> None:
+        def arrived(gradient: torch.Tensor) -> None:
+            found = influence(call, gradient, rows)
+            if not found.isfinite().all():
+                raise MeasuringError(f"layer {call.layer}: the loss' gradient is not finite")
+            self._keep("influence", call.layer, found)
+
+        out.register_hook(arrived)  # type: ignore[no-untyped-call]
+
+    def arrays(self) -> Arrays:
+        """Layer after layer, each field one array."""
+        layers = range(self.run.loaded.architecture.layers)
+        recovery = self.found.get("recovery", {})
+        if sorted(recovery) != list(layers):
+            raise MeasuringError(
+                f"{self.run.choices.model}: {len(recovery)} of its {len(layers)} layers compute "
+                "their attention through transformers' attention interface"
+            )
+        return {
+            field: np.stack([values[layer].numpy() for layer in layers])
+            for field, values in self.found.items()
+        }
+
+    def _keep(self, field: str, layer: int, values: torch.Tensor) -> None:
+        self.found.setdefault(field, {})[layer] = values.double().cpu()

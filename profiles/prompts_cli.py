@@ -1,0 +1,44 @@
+"""`hplb profiles prompts`: generated tasks as a file to measure a model on."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from profiles.console import clear_errors, fail
+from profiles.tasks.haystack import Split
+from profiles.tasks.prompts import generated, write
+from profiles.tasks.ruler import TASKS
+
+
+@clear_errors()
+def prompts(
+    model: Annotated[str, typer.Option(help="A folder of transformers, or a hub id.")],
+    contexts: Annotated[str, typer.Option(help="Tokens of the prompts, as in 1024,4096.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, JSON lines.")],
+    tasks: Annotated[str, typer.Option(help="RULER's tasks, comma-separated, or all.")] = "all",
+    each: Annotated[int, typer.Option(min=1, help="Prompts of a task at a context.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first prompt of each.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="Whose text surrounds them: train or held_out.")
+    ] = "train",
+) -> None:
+    """Generate prompts of RULER's thirteen task types, counted in the model's own tokens."""
+    if find_spec("transformers") is None:
+        fail("hplb profiles prompts needs transformers: pip install hplb[executor]")
+    sizes = [size.strip() for size in contexts.split(",")]
+    if not all(size.isdigit() for size in sizes):
+        fail(f"--contexts {contexts!r}: must be whole numbers, as in 1024,4096")
+    if split not in get_args(Split):
+        fail(f"--split {split!r}: must be one of {', '.join(get_args(Split))}")
+    whose: Split = "train" if split == "train" else "held_out"
+    named = list(TASKS) if tasks == "all" else [task.strip() for task in tasks.split(",")]
+
+    # transformers takes seconds to load: `hplb --help` does without.
+    from profiles.measuring.tokens import counter
+
+    count = counter(model)
+    made = generated(named, sorted({int(size) for size in sizes}), each, seed, count, whose)
+    write(out, made)
+    typer.echo(f"{out}: {len(made)} prompts of {len(named)} tasks, {split} text")

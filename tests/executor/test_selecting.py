@@ -1,0 +1,84 @@
+"""The lists for measuring are those that attention runs on."""
+
+import pytest
+import torch
+
+from executor.attention import HeadShare, attend, prepare
+from executor.choosing import pattern
+from executor.errors import AttentionError
+from executor.kernels.batch import Cache, Chunk
+from executor.selecting import choose
+from profiles import selection
+from profiles.architecture import Architecture
+
+HEADS, GROUPS, DIM, SIZE = 6, 2, 16, 16
+SHAPE = Architecture(layers=1, query_heads=HEADS, kv_heads=GROUPS, head_dim=DIM, hidden_size=96)
+SELECTIONS = [
+    selection.Pooled(),
+    selection.VerticalSlash(),
+    selection.SinkLocal(sink_tokens=0),
+    selection.SinkLocal(sink_tokens=40),
+]
+
+
+def tensors(tokens: int, seed: int = 0, dtype: torch.dtype = torch.float32):
+    made = torch.Generator().manual_seed(seed)
+    q = torch.randn(HEADS, tokens, DIM, generator=made) * 3
+    return q.to(dtype), torch.randn(GROUPS, tokens, DIM, generator=made).to(dtype)
+
+
+def attended(q, k, budget, chosen):
+    """The step's own indices as {(head, query block): blocks}."""
+    shares = [
+        HeadShare(head, head // 3, budget * SIZE, pattern=pattern(chosen, SHAPE, head // 3, SIZE))
+        for head in range(HEADS)
+    ]
+    step = prepare(shares, (Chunk(0, q.shape[1]),), SIZE)
+    result = attend(q, Cache(k, k, starts=torch.zeros(1, dtype=torch.int32)), step, "torch")
+    layout = step.prefill
+    assert layout is not None
+    found = {}
+    for number in range(layout.lists):
+        entry, row = int(layout.entry[number]), int(layout.row[number])
+        start, length = int(layout.start[number]), int(layout.length[number])
+        blocks = range(row + 1) if start < 0 else result.indices[start : start + length].tolist()
+        found[layout.heads[entry].head, row] = sorted(blocks)
+    return found
+
+
+@pytest.mark.parametrize("chosen", SELECTIONS, ids=repr)
+@pytest.mark.parametrize("tokens", [16 * 9, 16 * 8 + 5, 7])
+def test_lists_are_those_of_attention(chosen: selection.Selection, tokens: int) -> None:
+    q, k = tensors(tokens)
+    blocks = -(-tokens // SIZE)
+    rows = torch.arange(blocks)[::2]
+    lists = choose(q, k, rows, SIZE, chosen)
+    for budget in range(1, blocks + 3):
+        wanted, found = attended(q, k, budget, chosen), lists(budget)
+        assert found.shape == (HEADS, len(rows), blocks)
+        for head in range(HEADS):
+            for place, row in enumerate(rows.tolist()):
+                assert found[head, place].nonzero().flatten().tolist() == wanted[head, row]
+
+
+def test_lists_grow_with_the_budget_and_do_not_depend_on_the_order_asked() -> None:
+    q, k = tensors(16 * 8)
+    lists = choose(q, k, torch.tensor([7, 3]), SIZE, selection.Pooled())
+    small, large, again = lists(3), lists(6), lists(3)
+    assert torch.equal(small, again)
+    assert (large | ~small).all()
+    assert (large & ~small).any()
+
+
+def test_half_precision_is_scored_as_the_executor_does() -> None:
+    q, k = tensors(16 * 6, dtype=torch.bfloat16)
+    found = choose(q, k, torch.tensor([5]), SIZE, selection.Pooled())(3)
+    wanted = attended(q, k, 3, selection.Pooled())
+    assert [h.nonzero()[:, 1].tolist() for h in found] == [wanted[h, 5] for h in range(HEADS)]
+
+
+def test_a_strided_selection_has_no_budget() -> None:
+    q, k = tensors(32)
+    strided = selection.Strided(block_tokens=SIZE, local_blocks=1, vert_stride=2)
+    with pytest.raises(AttentionError, match="strided chooses by no budget"):
+        choose(q, k, torch.tensor([1]), SIZE, strided)

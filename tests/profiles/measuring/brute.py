@@ -1,0 +1,38 @@
+"""What measuring should find, by definition, from whole attention maps in float64."""
+
+from itertools import combinations
+
+import numpy as np
+
+
+def block_mass(attention, positions, size):
+    """Mass [rows, blocks] of the rows `positions` of one head's map [tokens, tokens]."""
+    blocks = -(-attention.shape[1] // size)
+    return np.array(
+        [[attention[p, b * size : (b + 1) * size].sum() for b in range(blocks)] for p in positions]
+    )
+
+
+def oracle(mass, members, own, budget, sink=1, local=1, first_seen=0):
+    """Mean recovery of the best lists of `budget` blocks that hold what is always in."""
+    total = 0.0
+    for member, block in enumerate(own):
+        together = mass[[m == member for m in members]].sum(0)
+        seen = range(first_seen if isinstance(first_seen, int) else first_seen[member], block + 1)
+        always = list(range(block, max(block - local, seen[0] - 1), -1))
+        always += [b for b in range(sink) if b in seen and b not in always]
+        always = always[:budget]
+        rest = [b for b in seen if b not in always]
+        more = min(budget - len(always), len(rest))
+        if len(rest) <= 10:
+            best = max(together[list(c)].sum() for c in combinations(rest, more))
+        else:
+            best = np.sort(together[rest])[::-1][:more].sum()
+        total += together[always].sum() + best
+    return total / len(members)
+
+
+def influence(attention, gradient, values):
+    """Mean over rows of sum_j |A (G - sum A G)| of one head, G = gradient values^T."""
+    g = gradient @ values.T
+    return np.abs(attention * (g - (attention * g).sum(1, keepdims=True))).sum(1).mean()

@@ -1,0 +1,124 @@
+"""A profile of a random two-layer Llama against definitions in plain numpy, end to end."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from executor.attention import HeadShare, attend, prepare
+from executor.kernels.batch import Cache, Chunk
+from executor.selecting import choose
+from profiles.heads import CurvesForm
+from profiles.measuring import capture
+from profiles.measuring.choices import Choices
+from profiles.measuring.loading import load
+from profiles.measuring.parts import Parts
+from profiles.measuring.rows import draw
+from profiles.measuring.run import measure
+from profiles.model import ModelProfile
+from profiles.tasks.prompts import read
+
+from . import brute, tiny
+
+SIZE, ROWS, CONTEXTS = 16, 20, (64, 136)
+
+
+@pytest.fixture(scope="module")
+def choices(tmp_path_factory: pytest.TempPathFactory) -> Choices:
+    folder = tmp_path_factory.mktemp("brute")
+    data = tiny.prompts(folder / "data.jsonl", {"one": [150, 136], "two": [140, 90]})
+    return Choices(
+        str(tiny.model(folder / "llama", seed=3)), data, CONTEXTS, block_tokens=SIZE, rows=ROWS
+    )
+
+
+@pytest.fixture(scope="module")
+def profile(choices: Choices, tmp_path_factory: pytest.TempPathFactory) -> ModelProfile:
+    parts = Parts(tmp_path_factory.mktemp("state"))
+    return measure(choices, "tiny", parts, choose, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def heads(profile: ModelProfile) -> CurvesForm:
+    assert isinstance(profile.heads, CurvesForm)
+    return profile.heads
+
+
+def prompts_at(choices: Choices, context: int) -> list[tuple[int, list[int]]]:
+    tokenizer = AutoTokenizer.from_pretrained(choices.model)
+    encoded = [tokenizer(prompt.text)["input_ids"] for prompt in read(choices.data)]
+    return [(n, tokens[-context:]) for n, tokens in enumerate(encoded) if len(tokens) >= context]
+
+
+def test_oracle_curves_agree_with_brute_force(choices: Choices, heads: CurvesForm) -> None:
+    model = AutoModelForCausalLM.from_pretrained(choices.model, attn_implementation="eager")
+    for place, context in enumerate(CONTEXTS):
+        curves = []
+        for number, tokens in prompts_at(choices, context):
+            rows = draw(context, SIZE, ROWS, np.random.default_rng([0, context, number]))
+            with torch.no_grad():
+                maps = model(torch.tensor([tokens]), output_attentions=True).attentions
+            budgets = [-(-tokens // SIZE) for tokens in heads.budget_tokens[place]]
+            layers = []
+            for layer in range(2):
+                for head in range(4):
+                    whole = maps[layer][0, head].double().numpy()
+                    mass = brute.block_mass(whole, rows.position.tolist(), SIZE)
+                    layers.append(
+                        [
+                            brute.oracle(mass, rows.member.tolist(), rows.blocks.tolist(), b)
+                            for b in budgets
+                        ]
+                    )
+            curves.append(np.array(layers).reshape(2, 4, -1))
+        found = np.array(heads.recovery)[:, :, place]
+        assert found == pytest.approx(np.mean(curves, 0), abs=1e-5)
+        spread = np.array(heads.spread)[:, :, place]
+        assert spread == pytest.approx(np.std(curves, 0, ddof=1), abs=1e-5)
+        assert found[:, :, 1].max() < 0.95
+
+
+def test_selected_curves_are_what_attention_itself_captures(
+    choices: Choices, heads: CurvesForm
+) -> None:
+    """By log-sum-exp: exp(lse over the lists - lse over all), of the executor's own attention."""
+    model, place, context = load(choices).model, 1, CONTEXTS[1]
+    curves = []
+    for number, tokens in prompts_at(choices, context):
+        calls: list = []
+        with torch.no_grad(), capture.watching(lambda call, _, kept=calls: kept.append(call)):
+            model(torch.tensor([tokens]))
+        rows = draw(context, SIZE, ROWS, np.random.default_rng([0, context, number]))
+        by_layer = []
+        for call in calls:
+            cache = Cache(call.k, call.v, starts=torch.zeros(1, dtype=torch.int32))
+
+            def lse(budget: int, call=call, cache=cache, rows=rows) -> torch.Tensor:
+                shares = [HeadShare(h, h // 2, budget) for h in range(4)]
+                step = prepare(shares, (Chunk(0, context),), SIZE)
+                return attend(call.q, cache, step, "torch").lse[:, rows.position]
+
+            every = lse(context)
+            by_layer.append(
+                [(lse(b) - every).exp().mean(1).tolist() for b in heads.budget_tokens[place]]
+            )
+        curves.append(np.array(by_layer).transpose(0, 2, 1))
+    found = np.array(heads.selected_recovery)[:, :, place]
+    assert found == pytest.approx(np.mean(curves, 0), abs=1e-5)
+    recovery = np.array(heads.recovery)[:, :, place]
+    assert (found <= recovery + 1e-9).all()
+    assert (found < recovery - 0.01).any()
+
+
+def test_every_choice_is_recorded(profile: ModelProfile) -> None:
+    measurement = profile.measurement
+    assert measurement is not None
+    assert measurement.prompts == {"one": 2, "two": 2}
+    assert (measurement.rows, measurement.seed, measurement.block_tokens) == (ROWS, 0, SIZE)
+    assert (measurement.sink_tokens, measurement.local_tokens) == (SIZE, SIZE)
+    assert set(measurement.versions) == {"python", "hplb", "torch", "transformers"}
+    assert profile.architecture.group_size == 2
+    assert not profile.synthetic
+    pairs = [(pair.axis, pair.between) for pair in measurement.stability]
+    assert pairs == [("context", ("64", "136")), ("task", ("one", "two"))]
+    assert ModelProfile.parse(profile.model_dump_json(), "again") == profile

@@ -1,0 +1,75 @@
+"""`hplb profiles measure`, in this process."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from profiles import measure_cli
+from profiles.model import ModelProfile
+from profiles.selection import SinkLocal
+from tests.profiles.test_cli import hplb, refused
+
+from . import tiny
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[object]:
+    data = tiny.prompts(tmp_path / "data.jsonl", {"one": [80]})
+    model = tiny.model(tmp_path / "llama")
+    out = tmp_path / "p.json"
+    return ["--model", model, "--data", data, "--block-tokens", 16, "--rows", 8, "-o", out]
+
+
+def test_a_profile_is_written(options: list[object], tmp_path: Path) -> None:
+    sink = ["--selection", "sink_local", "--sink-tokens", 32, "--local-tokens", 32]
+    result = hplb("measure", *options, "--contexts", "64", *sink, "--name", "mine")
+    assert result.exit_code == 0, result.stderr
+    assert "mine, 2 layers x 4 heads, 1 prompts in" in result.stdout
+    profile = ModelProfile.load(tmp_path / "p.json")
+    assert profile.selection == SinkLocal(sink_tokens=32)
+    assert profile.measurement is not None
+    assert (profile.measurement.sink_tokens, profile.measurement.local_tokens) == (32, 32)
+    assert profile.heads.selected_recovery is not None
+    assert not (tmp_path / "p.json.parts").exists()
+
+
+def test_json_alone_on_stdout(options: list[object]) -> None:
+    result = hplb("measure", *options, "--contexts", "32,64", "--no-influence", "--json")
+    heads = json.loads(result.stdout)["heads"]
+    assert heads["context_tokens"] == [32, 64]
+    assert "influence" not in heads
+
+
+def test_what_is_kept_after_an_interruption(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    state = tmp_path / "elsewhere"
+    monkeypatch.setattr("profiles.measuring.run.curves_form", interrupted)
+    result = hplb("measure", *options, "--contexts", "64", "--state", state)
+    assert result.exit_code != 0
+    assert "the same command goes on from here" in result.stderr
+    assert (state / "64-0.npz").exists()
+    assert not (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--contexts", "1k"], "--contexts: '1k' must be whole numbers"),
+        (["--contexts", "64", "--selection", "best"], "--selection: 'best' is not one of"),
+        (["--contexts", "64", "--block-tokens", "20"], "block_tokens: 20"),
+        (["--contexts", "64", "-o", "/no/such/p.json"], "there is no folder /no/such"),
+        (["--contexts", "64", "--data", "/no/data"], "/no/data: cannot be read"),
+    ],
+)
+def test_bad_options(options: list[object], more: list[str], message: str) -> None:
+    assert message in refused(hplb("measure", *options, *more))
+
+
+def test_without_torch(options: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_cli, "find_spec", lambda _: None)
+    assert "pip install hplb[executor]" in refused(hplb("measure", *options, "--contexts", "64"))

@@ -1,0 +1,119 @@
+"""Curves of several model families against float64 brute force on eager attention's own maps."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from executor.selecting import choose
+from profiles.measuring import capture
+from profiles.measuring.attention import LayerAttention
+from profiles.measuring.choices import Choices
+from profiles.measuring.data import Item
+from profiles.measuring.loading import load
+from profiles.measuring.prompt_run import PromptRun
+from profiles.measuring.rows import draw
+
+from . import brute, tiny
+
+SIZE, TOKENS, ROWS = 16, 150, 24
+
+
+@pytest.fixture(params=list(tiny.FAMILIES))
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(tmp_path, family):
+    return tiny.model(tmp_path / family, family)
+
+
+@pytest.fixture
+def choices(folder, tmp_path):
+    return Choices(
+        str(folder), tmp_path / "none", (TOKENS,), block_tokens=SIZE, rows=ROWS, influence=False
+    )
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(4, 64, (1, TOKENS), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def eager(folder, tokens):
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    ).eval()
+    with torch.no_grad():
+        return model(tokens, output_attentions=True)
+
+
+def windows(config):
+    """The window of every layer, or None."""
+    kinds = getattr(config, "layer_types", None)
+    if not kinds:
+        return [getattr(config, "sliding_window", None)] * config.num_hidden_layers
+    return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+
+
+def test_the_model_computes_what_it_always_does(choices, tokens, eager) -> None:
+    with torch.no_grad():
+        logits = load(choices).model(tokens).logits
+    assert torch.allclose(logits, eager.logits, atol=2e-4, rtol=1e-4)
+
+
+def test_curves_are_those_of_the_maps(family, choices, tokens, eager) -> None:
+    loaded, budgets = load(choices), choices.budgets()[0]
+    item = Item(0, "text", TOKENS, tuple(tokens[0].tolist()), ())
+    found = PromptRun(loaded, choices, {TOKENS: budgets}, choose).measure(item)
+    rows = draw(TOKENS, SIZE, ROWS, np.random.default_rng([0, TOKENS, 0]))
+    positions, members = rows.position.tolist(), rows.member.tolist()
+    own, config = rows.blocks.tolist(), loaded.model.config
+    sliding = windows(config)
+    assert any(sliding) == (family in ("mistral", "gemma2", "gemma3_text"))
+    for layer, attention in enumerate(eager.attentions):
+        window = sliding[layer]
+        seen = 0
+        if window is not None:
+            earliest = [
+                min(p for p, m in zip(positions, members, strict=True) if m == k)
+                for k in range(len(own))
+            ]
+            seen = [max(0, p - window + 1) // SIZE for p in earliest]
+        for head in range(4):
+            mass = brute.block_mass(attention[0, head].double().numpy(), positions, SIZE)
+            wanted = [brute.oracle(mass, members, own, b, first_seen=seen) for b in budgets]
+            assert found["recovery"][layer, head] == pytest.approx(wanted, abs=2e-5)
+            assert wanted[0] < 0.9, "the test needs heads that are not recovered at once"
+            if window is not None:
+                nearest = [
+                    sum(
+                        mass[r, max(0, own[m] - b + 1) : own[m] + 1].sum()
+                        for r, m in enumerate(members)
+                    )
+                    / len(members)
+                    for b in budgets
+                ]
+                assert found["selected_recovery"][layer, head] == pytest.approx(nearest, abs=2e-5)
+    assert (found["selected_recovery"] <= found["recovery"] + 1e-9).all()
+    assert found["recovery"][:, :, -1] == pytest.approx(1.0)
+
+
+def test_what_the_selector_gets_are_the_models_own_logits(choices, tokens, eager) -> None:
+    calls: list[LayerAttention] = []
+    with torch.no_grad(), capture.watching(lambda call, _out: calls.append(call)):
+        load(choices).model(tokens)
+    for call, attention in zip(calls, eager.attentions, strict=True):
+        q = call.q.double() * call.scaling
+        k = call.k.double().repeat_interleave(2, 0)
+        logits = q @ k.transpose(1, 2)
+        if call.softcap is not None:
+            logits = call.softcap * torch.tanh(logits / call.softcap)
+        place = torch.arange(TOKENS)
+        hidden = place > place[:, None]
+        if call.window is not None:
+            hidden |= place <= place[:, None] - call.window
+        maps = logits.masked_fill(hidden, -torch.inf).softmax(-1)
+        assert torch.allclose(maps, attention[0].double(), atol=2e-5)

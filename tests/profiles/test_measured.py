@@ -1,0 +1,97 @@
+"""`hplb profiles show` of recovery curves: table, JSON and plot."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from profiles.architecture import Architecture
+from profiles.heads import CurvesForm
+from profiles.heterogeneity import rank_correlations
+from profiles.measurement import Measurement
+from profiles.model import ModelProfile
+from tests.profiles.test_cli import hplb, refused
+
+LAYERS, HEADS = 3, 4
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    steep = np.linspace(0.2, 2.0, LAYERS * HEADS).reshape(LAYERS, HEADS, 1, 1)
+    budgets = np.array([[64, 128, 256, 512], [64, 256, 1024, 2048]])
+    recovery = (budgets / budgets[:, -1:]) ** steep
+    heads = CurvesForm(
+        context_tokens=[512, 2048], budget_tokens=budgets.tolist(), recovery=recovery.tolist()
+    )
+    shares = {name: np.random.default_rng(0).random((LAYERS, HEADS)) for name in ("512", "2048")}
+    shares["2048"][1] = 0.5
+    measurement = Measurement(
+        model="m",
+        weights_sha256="0",
+        data_sha256="1",
+        prompts={"niah": 3, "text": 2},
+        rows=64,
+        seed=0,
+        block_tokens=64,
+        sink_tokens=64,
+        local_tokens=64,
+        versions={},
+        seconds=5.0,
+        stability=rank_correlations("context", shares),
+    )
+    made = ModelProfile(
+        name="measured",
+        architecture=Architecture(
+            layers=LAYERS, query_heads=HEADS, kv_heads=2, head_dim=8, hidden_size=32
+        ),
+        heads=heads,
+        source="a test",
+        synthetic=False,
+        measurement=measurement,
+    )
+    made.save(tmp_path / "p.json")
+    return tmp_path / "p.json"
+
+
+def test_tables(profile: Path) -> None:
+    shown = hplb("show", profile).stdout
+    assert "measured: 3 niah, 2 text; 64 rows a prompt, blocks of 64 tokens, 5 s" in shown
+    assert "share of 2048 tokens" in shown
+    assert "512 / 2048" in shown
+
+
+def test_json(profile: Path) -> None:
+    shown = json.loads(hplb("show", profile, "--json").stdout)
+    assert shown["shares_context_tokens"] == 2048
+    assert [row["layer"] for row in shown["shares"]] == [0, 1, 2]
+    for row in shown["shares"]:
+        assert 0 < row["least_share"] < row["median_share"] < row["most_share"] <= 1
+    assert shown["measurement"]["stability"][0]["layers"][1] is None
+
+
+def test_plot(profile: Path, tmp_path: Path) -> None:
+    result = hplb("show", profile, "--plot", tmp_path / "p.png")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_of_one_context_without_a_measurement_are_plotted(
+    profile: Path, tmp_path: Path
+) -> None:
+    content = json.loads(profile.read_text())
+    del content["measurement"]
+    profile.write_text(json.dumps(content))
+    assert hplb("show", profile, "--plot", tmp_path / "p.png").exit_code == 0
+    assert json.loads(hplb("show", profile, "--json").stdout)["measurement"] is None
+
+
+def test_what_cannot_be_plotted(profile: Path, tmp_path: Path) -> None:
+    wrong = refused(hplb("show", profile, "--plot", tmp_path / "none" / "p.png"))
+    assert "cannot be written" in wrong
+    content = json.loads(profile.read_text())
+    del content["measurement"]
+    content["heads"] = {"form": "budgets", "tokens": [[64] * HEADS] * LAYERS}
+    profile.write_text(json.dumps(content))
+    wrong = refused(hplb("show", profile, "--plot", tmp_path / "p.png"))
+    assert "only recovery curves are plotted" in wrong
