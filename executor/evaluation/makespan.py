@@ -1,0 +1,81 @@
+"""What the planner makes of a method's budgets: predicted seconds, and filled bubbles."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from executor.evaluation.budgets import Ints, Setting
+from profiles.cost.catalogue import catalogue_rates
+from profiles.heads import BudgetsForm
+from profiles.model import ModelProfile
+from profiles.selection import Selection
+from solver.budgets.options import BudgetOptions
+from solver.options import build_request
+from solver.plan import Plan
+from solver.planner import make_plan
+from solver.request import Method as Placement
+
+if TYPE_CHECKING:
+    from executor.evaluation.methods import Method
+
+TIME_LIMIT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Devices:
+    """So many devices of a type of the catalogue share the heads."""
+
+    count: int
+    type: str
+
+
+def filled_budgets(
+    setting: Setting, selection: Selection, budget: BudgetOptions, devices: Devices
+) -> Ints:
+    """Budgets [layers, heads] once what idles under the planner's placement is spent on them."""
+    profile = setting.profile.model_copy(update={"selection": selection})
+    plan = _plan(setting, profile, devices, budget.model_copy(update={"fill": True}), "auto")
+    return np.array(plan.budgets, dtype=np.int64)
+
+
+def predicted_s(setting: Setting, method: "Method", devices: Devices) -> float:
+    """Attention's seconds over all layers as the planner predicts them.
+
+    Heads are placed by `auto`; those of a method that chooses while it runs, whose loads nobody
+    knows beforehand, lie in file order.
+    """
+    heads = BudgetsForm(tokens=method.tokens.astype(float).tolist())
+    profile = ModelProfile.model_validate(
+        {
+            "name": setting.profile.name,
+            "architecture": setting.profile.architecture,
+            "heads": heads,
+            "selection": method.selection,
+            "source": f"budgets of {method.name}",
+            "synthetic": setting.profile.synthetic,
+        }
+    )
+    placement: Placement = "contiguous" if method.online else "auto"
+    return _plan(setting, profile, devices, BudgetOptions(), placement).makespan_s
+
+
+def _plan(
+    setting: Setting,
+    profile: ModelProfile,
+    devices: Devices,
+    budget: BudgetOptions,
+    method: Placement,
+) -> Plan:
+    request = build_request(
+        profile=profile,
+        gpus=devices.count,
+        device_type=devices.type,
+        context_tokens=setting.context_tokens,
+        block_tokens=setting.block_tokens,
+        budget=budget,
+        method=method,
+        time_limit_s=TIME_LIMIT_S,
+        seed=0,
+    )
+    return make_plan(request, profile, catalogue_rates([devices.type], "prefill"))

@@ -1,0 +1,75 @@
+"""How much attention every query block pays to every key block: pooled estimate, or the truth."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from executor.inference.policy import LayerCall
+
+Masses = Callable[[LayerCall, int], Tensor]
+"""fp32 [query_heads, query blocks, key blocks] of a call in blocks of so many tokens: each query
+block's sum to 1 over the key blocks that it sees."""
+
+ROWS_AT_ONCE = 256
+
+
+def row_blocks(call: LayerCall, block_tokens: int) -> Tensor:
+    """The absolute block of every new query row, int64 [new tokens]."""
+    rows = torch.arange(call.cached, call.keys.shape[1], device=call.q.device)
+    return rows // block_tokens
+
+
+def visible_blocks(call: LayerCall, block_tokens: int) -> Tensor:
+    """Which key blocks a query block sees, bool [query blocks, key blocks]: up to its own."""
+    count = -(-call.keys.shape[1] // block_tokens)
+    key = torch.arange(count, device=call.q.device)
+    return key <= key[call.cached // block_tokens :, None]
+
+
+def visible_keys(call: LayerCall, first: int, last: int) -> Tensor:
+    """Which keys the new rows [first, last) see, bool [rows, keys up to the last row's own]."""
+    row = torch.arange(call.cached + first, call.cached + last, device=call.q.device)[:, None]
+    key = torch.arange(call.cached + last, device=call.q.device)
+    return key <= row
+
+
+def per_query_head(call: LayerCall, kept: Tensor) -> Tensor:
+    """Keys or values [kv_heads, ...] repeated for the query heads that share them."""
+    return kept.repeat_interleave(call.q.shape[0] // kept.shape[0], dim=0)
+
+
+def pooled_masses(call: LayerCall, block_tokens: int) -> Tensor:
+    """Softmax of the mean query's product with the mean keys, as FlexPrefill estimates (arXiv
+    2502.20766, section 3.2)."""
+    block = row_blocks(call, block_tokens)
+    keys = torch.arange(call.keys.shape[1], device=call.q.device) // block_tokens
+    logits = _means(call.q, block - block[0]) @ per_query_head(call, _means(call.keys, keys)).mT
+    unseen = ~visible_blocks(call, block_tokens)
+    return torch.softmax((logits * call.scaling).masked_fill(unseen, -torch.inf), dim=-1)
+
+
+def exact_masses(call: LayerCall, block_tokens: int) -> Tensor:
+    """The attention itself, summed over each key block and averaged over the query block's rows."""
+    block = row_blocks(call, block_tokens)
+    place = block - block[0]
+    keys = per_query_head(call, call.keys.float())
+    total = -(-call.keys.shape[1] // block_tokens)
+    sums = keys.new_zeros(call.q.shape[0], int(place[-1]) + 1, total)
+    for first in range(0, call.q.shape[1], ROWS_AT_ONCE):
+        last = min(first + ROWS_AT_ONCE, call.q.shape[1])
+        logits = call.q[:, first:last].float() @ keys[:, : call.cached + last].mT * call.scaling
+        seen = visible_keys(call, first, last)
+        weights = torch.softmax(logits.masked_fill(~seen, -torch.inf), dim=-1)
+        padded = pad(weights, (0, total * block_tokens - weights.shape[-1]))
+        by_block = padded.view(*padded.shape[:2], total, block_tokens).sum(dim=-1)
+        sums.index_add_(1, place[first:last], by_block)
+    return sums / place.bincount()[:, None]
+
+
+def _means(x: Tensor, place: Tensor) -> Tensor:
+    """Means of x [heads, tokens, head_dim] over the tokens of each place, fp32."""
+    counts = place.bincount()
+    sums = x.new_zeros(x.shape[0], len(counts), x.shape[2], dtype=torch.float32)
+    return sums.index_add_(1, place, x.float()) / counts[:, None]

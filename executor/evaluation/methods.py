@@ -1,0 +1,193 @@
+"""The methods that are compared: what each attends to at a share of dense attention's blocks.
+
+The share of `uniform`, whole blocks the same for every head, sets the target of all others:
+they compute at most as many blocks. `top_p` and its oracle choose while they run; their p is
+calibrated on other prompts, so that they come close. `bubble_filled` computes more, by design:
+`max_min_as_filled` is `max_min` with as many.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from executor.evaluation.asked import Asked
+from executor.evaluation.budgets import Fitted, Ints, Setting, fit, uniform_within
+from executor.evaluation.errors import EvaluationError
+from executor.evaluation.makespan import Devices, filled_budgets
+from executor.evaluation.masses import Masses, exact_masses, pooled_masses
+from executor.evaluation.scoring import logits_at_once
+from executor.evaluation.top_p import Calibrated, TopP, Watching
+from executor.inference.budget_policy import BudgetPolicy
+from executor.inference.policy import Policy
+from profiles.heads import CurvesForm
+from profiles.model import ModelProfile
+from profiles.selection import POOLED, Selection, SinkLocal
+from solver.budgets import options
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A method whose budgets a policy of the solver gives. `local`: sink and nearest blocks."""
+
+    policy: options.Policy
+    scope: str = "layer"
+    local: bool = False
+
+
+BUDGETED = {
+    "streaming_llm": Rule("uniform", local=True),
+    "uniform": Rule("uniform"),
+    "moa": Rule("elastic", local=True),
+    "shifting": Rule("max_min_shifting"),
+    "max_min": Rule("max_min"),
+    "max_min_model": Rule("max_min", scope="model"),
+    "influence": Rule("influence"),
+}
+ONLINE: dict[str, Masses] = {"top_p": pooled_masses, "top_p_oracle": exact_masses}
+FILLED, AS_FILLED, DENSE = "bubble_filled", "max_min_as_filled", "dense"
+METHODS = (
+    DENSE,
+    "streaming_llm",
+    "uniform",
+    *ONLINE,
+    "moa",
+    "shifting",
+    "max_min",
+    "max_min_model",
+    "influence",
+    FILLED,
+    AS_FILLED,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A method at a density; None twice for dense attention, the model as it is.
+
+    tokens [layers, heads]: budgets, for an online method those that compute as much as it did in
+    calibration. `selection` chooses blocks within them. `knob` is what was set to fit the density.
+    `least_recovery`: of any head, as the profile says, where its curves are of such a selection.
+    """
+
+    name: str
+    density: float | None
+    policy: Policy | None
+    tokens: Ints
+    selection: Selection
+    knob: dict[str, float]
+    least_recovery: float | None = None
+
+    @property
+    def online(self) -> bool:
+        return self.name in ONLINE
+
+    @property
+    def setup(self) -> str:
+        """Names what it attends to: budgets, selection and knob."""
+        content = [self.tokens.tolist(), self.selection.model_dump(), self.knob]
+        return sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def unusable(names: Sequence[str], profile: ModelProfile) -> dict[str, str]:
+    """Those of `names` that the profile has not what they need for, and what that is."""
+    heads = profile.heads
+    if not isinstance(heads, CurvesForm):
+        lacks = f"needs recovery curves, and the profile has the form {heads.form!r}"
+        free = {DENSE, "streaming_llm", "uniform", *ONLINE}
+        return {name: lacks for name in names if name not in free}
+    if heads.influence is None and "influence" in names:
+        return {"influence": "needs influence, which the profile does not have"}
+    return {}
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise EvaluationError for a name of no method."""
+    for name in names:
+        if name not in METHODS:
+            raise EvaluationError(f"--policy: {name!r} is unknown; known are {', '.join(METHODS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Maker:
+    """Makes methods for one context. `watched`: what calibration saw, by online method."""
+
+    setting: Setting
+    selection: Selection
+    devices: Devices
+    watched: dict[str, Watching]
+
+    def dense(self) -> Method:
+        shape, context = self.setting.profile.heads.shape(), self.setting.context_tokens
+        return Method(DENSE, None, None, np.full(shape, context, dtype=np.int64), POOLED, {})
+
+    def at(self, density: float, names: Sequence[str]) -> Iterator[Method]:
+        """Those of `names` that have a density, in the order of METHODS."""
+        uniform = uniform_within(self.setting, density)
+        filled = self._filled(uniform) if {FILLED, AS_FILLED} & set(names) else None
+        for name in METHODS:
+            if name not in names or name == DENSE:
+                continue
+            if name in ONLINE:
+                yield self._online(name, density, uniform)
+            elif name == FILLED and filled is not None:
+                yield self._budgeted(name, density, filled, self.selection)
+            elif name == AS_FILLED and filled is not None:
+                as_filled = self._fitted(BUDGETED["max_min"], filled)
+                yield self._budgeted(name, density, as_filled, self.selection)
+            else:
+                rule = BUDGETED[name]
+                sink = SinkLocal(sink_tokens=self.setting.block_tokens)
+                selection = sink if rule.local else self.selection
+                yield self._budgeted(name, density, self._fitted(rule, uniform), selection)
+
+    def _filled(self, uniform: Fitted) -> Fitted:
+        """`max_min`, and what the planner's idle time buys."""
+        blocks = self._fitted(BUDGETED["max_min"], uniform).blocks
+        asked = self.setting.options("max_min", "layer", blocks)
+        tokens = filled_budgets(self.setting, self.selection, asked, self.devices)
+        return Fitted(blocks, tokens, self.setting.tiles(tokens))
+
+    def _fitted(self, rule: Rule, like: Fitted) -> Fitted:
+        """Budgets by `rule` that compute at most as many blocks as `like`."""
+
+        def budgets(blocks: int) -> Ints:
+            return self.setting.allocate(rule.policy, rule.scope, blocks)
+
+        return fit(self.setting, budgets, like.tiles, like.blocks)
+
+    def _budgeted(self, name: str, density: float, fitted: Fitted, selection: Selection) -> Method:
+        size = self.setting.block_tokens
+        policy = BudgetPolicy(fitted.tokens, selection=selection, block_tokens=size)
+        knob = {"mean_tokens": float(fitted.blocks * size)}
+        least = self.setting.least_recovery(fitted.tokens) if selection == POOLED else None
+        return Method(name, density, policy, fitted.tokens, selection, knob, least)
+
+    def _online(self, name: str, density: float, uniform: Fitted) -> Method:
+        setting = self.setting
+        calibrated = Calibrated.at(self.watched[name], uniform.tiles / setting.dense_tiles)
+        policy = TopP(calibrated.beyond, setting.block_tokens, ONLINE[name])
+        tokens = _tokens_of_shares(calibrated.head_share.numpy(), setting)
+        return Method(name, density, policy, tokens, POOLED, {"p": 1 - calibrated.beyond})
+
+
+def _tokens_of_shares(shares: Any, setting: Setting) -> Ints:
+    """Whole-block budgets [layers, heads] that compute nearest to these shares of causal tiles."""
+    most = setting.workload.context_blocks
+    by_blocks = np.array([b * (b + 1) / 2 + (most - b) * b for b in range(1, most + 1)])
+    blocks = 1 + np.abs(by_blocks / by_blocks[-1] - np.asarray(shares)[..., None]).argmin(axis=-1)
+    tokens = np.minimum(blocks * setting.block_tokens, setting.context_tokens)
+    return np.asarray(tokens, dtype=np.int64)
+
+
+def watch(model: Any, prompts: Sequence[Asked], name: str, setting: Setting) -> Watching:
+    """What the online method `name` would keep of prompts at every p."""
+    layers, heads = setting.profile.heads.shape()
+    watching = Watching(layers, heads, setting.block_tokens, ONLINE[name])
+    for prompt in prompts:
+        ids = prompt.ids[: prompt.prompt_tokens]
+        logits_at_once(model, ids, (len(ids),), watching, setting.block_tokens)
+    return watching

@@ -1,0 +1,78 @@
+"""The results file: every score, and all it takes to get the same again."""
+
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any
+
+from executor.evaluation.model import Loaded
+from executor.evaluation.runner import Evaluated, Options
+from executor.evaluation.summary import Line
+from profiles.model import ModelProfile
+
+PACKAGES = ("hplb", "torch", "transformers", "tokenizers", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """What computed it; the text of the tasks depends on Python's version."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def belongs_to(loaded: Loaded, options: Options) -> dict[str, object]:
+    """What rows must have in common, beside the budgets that each names, to be taken together."""
+    text = None if options.text is None else sha256(options.text.read_bytes()).hexdigest()
+    return {
+        "weights_sha256": loaded.weights_sha256,
+        "block_tokens": options.block_tokens,
+        "text_sha256": text,
+        "versions": versions(),
+    }
+
+
+def report(
+    name: str,
+    loaded: Loaded,
+    profile: ModelProfile,
+    options: Options,
+    evaluated: Sequence[Evaluated],
+    lines: Sequence[Line],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Everything as JSON: `lines` are the table, `rows` what it was made from."""
+    asked = asdict(options)
+    asked["selection"] = options.selection.model_dump()
+    asked["text"] = None if options.text is None else str(options.text)
+    return {
+        "command": shlex.join(sys.argv),
+        "model": name,
+        "profile": {"name": profile.name, "digest": profile.digest},
+        **belongs_to(loaded, options),
+        "options": asked,
+        "seeds": [options.seeds.start, options.seeds.stop],
+        "notes": list(notes),
+        "lines": [asdict(line) for line in lines],
+        "methods": [
+            {
+                "context": each.setting.context_tokens,
+                "method": method.name,
+                "density": method.density,
+                "setup": method.setup,
+                "knob": method.knob,
+                "selection": method.selection.model_dump(),
+                "tokens": method.tokens.tolist(),
+                "predicted_makespan_s": each.makespan_s[method.name, method.density],
+            }
+            for each in evaluated
+            for method in each.methods
+        ],
+        "generated": [
+            {"context": each.setting.context_tokens, **asdict(found)}
+            for each in evaluated
+            for found in each.generated
+        ],
+        "rows": [asdict(row) for each in evaluated for row in each.rows],
+    }

@@ -1,0 +1,219 @@
+"""All methods on the same samples, one context after another."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from executor.evaluation.asked import Asked, ask
+from executor.evaluation.budgets import Setting
+from executor.evaluation.errors import EvaluationError
+from executor.evaluation.generating import Generated, compare
+from executor.evaluation.makespan import Devices, predicted_s
+from executor.evaluation.methods import DENSE, ONLINE, Maker, Method, watch
+from executor.evaluation.model import Loaded
+from executor.evaluation.record import TEXT, Journal, Key, Row
+from executor.evaluation.scoring import answer, surprise
+from executor.evaluation.texts import scored_tokens, windows
+from profiles.device import device_profile
+from profiles.model import ModelProfile
+from profiles.selection import Selection
+from profiles.tasks import ruler
+from profiles.tasks.haystack import Split
+from solver.budgets.options import Curve
+
+FIRST_SEED = 1_000_000
+"""Samples' seeds begin here, so that none is a seed that a profile was measured with."""
+SEEDS_APART = 100_000
+CALIBRATION_SAMPLES = 1
+"""Of every task, from the split for training."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is evaluated; `samples` of every task, and as many windows of text.
+
+    `generate`: so many samples of every task are answered by generation too, under every method.
+    `floor_tokens` and `curve` are those of `solver.budgets.options.BudgetOptions`.
+    """
+
+    contexts: tuple[int, ...]
+    densities: tuple[float, ...]
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    samples: int
+    seed: int
+    block_tokens: int
+    selection: Selection
+    floor_tokens: int
+    devices: Devices
+    curve: Curve | None = None
+    text: Path | None = None
+    generate: int = 0
+
+    @property
+    def seeds(self) -> range:
+        first = FIRST_SEED + SEEDS_APART * self.seed
+        return range(first, first + self.samples)
+
+    @property
+    def number_of_rows(self) -> int:
+        """Rows of all contexts, as long as the text has a window for every sample."""
+        sparse = [name for name in self.methods if name != DENSE]
+        methods = 1 + len(self.densities) * len(sparse)
+        return len(self.contexts) * methods * self.samples * (len(self.tasks) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """One context: its methods, dense attention first, and what was measured.
+
+    `makespan_s` goes by (method, density): seconds of attention as the planner predicts them.
+    """
+
+    setting: Setting
+    methods: list[Method]
+    rows: list[Row]
+    makespan_s: dict[tuple[str, float | None], float]
+    generated: list[Generated] = field(default_factory=list)
+
+
+Advance = Callable[[str], None]
+"""Called with what is being done; once for every row."""
+
+
+def check(options: Options, loaded: Loaded) -> None:
+    """Raise HplbError for what cannot be evaluated, before anything is computed."""
+    for task in options.tasks:
+        if task not in ruler.TASKS:
+            raise EvaluationError(
+                f"--tasks: {task!r} is unknown; known are {', '.join(ruler.TASKS)}"
+            )
+    if not 1 <= options.samples <= SEEDS_APART:
+        raise EvaluationError(f"--samples: {options.samples} must be from 1 to {SEEDS_APART}")
+    if not 0 <= options.generate <= options.samples:
+        raise EvaluationError(f"--generate: {options.generate} must be from 0 to --samples")
+    if options.seed < 0:
+        raise EvaluationError(f"--seed: {options.seed} must not be negative")
+    if not options.contexts or not options.densities or not options.tasks:
+        raise EvaluationError("--contexts, --density and --tasks: each must name at least one")
+    for density in options.densities:
+        if not 0 < density <= 1:
+            raise EvaluationError(f"--density: {density} must be above 0 and at most 1")
+    for context in options.contexts:
+        if context < ruler.SHORTEST_TOKENS:
+            raise EvaluationError(
+                f"--contexts: {context} tokens are too few for a task: "
+                f"{ruler.SHORTEST_TOKENS} at least"
+            )
+        if loaded.most_tokens is not None and context > loaded.most_tokens:
+            raise EvaluationError(
+                f"--contexts: {context} tokens are beyond the model's {loaded.most_tokens} "
+                "positions"
+            )
+    device_profile(options.devices.type)
+    windows(options.text, loaded.tokenizer, max(options.contexts), 1)
+
+
+def evaluate(
+    loaded: Loaded, profile: ModelProfile, options: Options, journal: Journal, advance: Advance
+) -> Iterator[Evaluated]:
+    """Every context; rows the journal has are not computed again."""
+    for context in options.contexts:
+        asked = list(_samples(loaded, options, context, "held_out", options.seeds))
+        setting = Setting(
+            profile,
+            context,
+            options.block_tokens,
+            [sample.prompt_tokens for sample in asked],
+            options.floor_tokens,
+            options.curve,
+        )
+        methods = _methods(loaded, options, setting)
+        texts = windows(options.text, loaded.tokenizer, context, options.samples)
+        rows = [
+            *_answered(loaded, options, context, methods, asked, journal, advance),
+            *_read(loaded, options, context, methods, texts, journal, advance),
+        ]
+        makespan_s = {
+            (method.name, method.density): predicted_s(setting, method, options.devices)
+            for method in methods
+        }
+        chosen = [sample for sample in asked if sample.seed in options.seeds[: options.generate]]
+        generated = [compare(loaded, method, chosen, rows) for method in methods if chosen]
+        yield Evaluated(setting, methods, rows, makespan_s, generated)
+
+
+def _samples(
+    loaded: Loaded, options: Options, context: int, split: Split, seeds: Sequence[int]
+) -> Iterator[Asked]:
+    """Samples of all tasks, one of each before the next."""
+    for seed in seeds:
+        for task in options.tasks:
+            sample = ruler.make(task, context, seed, loaded.count, split)
+            asked = ask(sample, seed, loaded.tokenizer)
+            if loaded.most_tokens is not None and len(asked.ids) > loaded.most_tokens:
+                raise EvaluationError(
+                    f"--contexts: {task} at {context} tokens, seed {seed}, has {len(asked.ids)} "
+                    f"with the tokenizer's own; the model has {loaded.most_tokens} positions"
+                )
+            yield asked
+
+
+def _methods(loaded: Loaded, options: Options, setting: Setting) -> list[Method]:
+    online = [name for name in ONLINE if name in options.methods]
+    watched = {}
+    if online:
+        seeds = options.seeds[:CALIBRATION_SAMPLES]
+        prompts = list(_samples(loaded, options, setting.context_tokens, "train", seeds))
+        for name in online:
+            watched[name] = watch(loaded.model, prompts, name, setting)
+    maker = Maker(setting, options.selection, options.devices, watched)
+    methods = [maker.dense()]
+    for density in options.densities:
+        methods += maker.at(density, options.methods)
+    return methods
+
+
+def _answered(
+    loaded: Loaded,
+    options: Options,
+    context: int,
+    methods: Sequence[Method],
+    asked: Sequence[Asked],
+    journal: Journal,
+    advance: Advance,
+) -> Iterator[Row]:
+    for sample in asked:
+        for method in methods:
+            key: Key = (context, *_named(method), sample.task, sample.seed)
+            if key not in journal.rows:
+                value, computed = answer(loaded.model, sample, method.policy, options.block_tokens)
+                journal.add(Row(*key, value, computed.tiles, computed.dense_tiles))
+            advance(f"{context} tokens, {sample.task}")
+            yield journal.rows[key]
+
+
+def _read(
+    loaded: Loaded,
+    options: Options,
+    context: int,
+    methods: Sequence[Method],
+    texts: Sequence[tuple[int, ...]],
+    journal: Journal,
+    advance: Advance,
+) -> Iterator[Row]:
+    scored = scored_tokens(context)
+    for window, ids in enumerate(texts):
+        for method in methods:
+            key: Key = (context, *_named(method), TEXT, window)
+            if key not in journal.rows:
+                nats, computed = surprise(
+                    loaded.model, ids, scored, method.policy, options.block_tokens
+                )
+                journal.add(Row(*key, nats, computed.tiles, computed.dense_tiles))
+            advance(f"{context} tokens, text")
+            yield journal.rows[key]
+
+
+def _named(method: Method) -> tuple[str, float | None, str]:
+    return method.name, method.density, method.setup
