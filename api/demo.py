@@ -23,7 +23,10 @@ START_S, PLAN_S, MEASURE_S, DECIDE_S = 90.0, 5.0, 240.0, 30.0
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the demo runs; `layers` of the model are run (as many as fit), all are planned."""
+    """What the demo runs; `layers` of the model are run (as many as fit), all are planned.
+
+    With `model` (folder or hub name) and `prompts` the executors compute that model's activations.
+    """
 
     profile: ModelProfile
     devices: int = 4
@@ -31,6 +34,8 @@ class DemoOptions:
     context_tokens: int = 4096
     layers: int | None = None
     rounds: int = 4
+    model: str | None = None
+    prompts: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ def _start_executors(
     for index, node in enumerate(names):
         count = len(range(index, options.devices, options.nodes))
         arguments = ["--server", url, "--devices", str(count), "--node-id", node]
+        if options.model is not None and options.prompts is not None:
+            arguments += ["--model", options.model, "--prompts", str(options.prompts)]
         children.start(node, "executor", *arguments, "--state-dir", str(folder / node))
 
     def registered() -> Json | None:

@@ -36,6 +36,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> b
         "nodes": wanted.nodes,
         "layers": layers,
         "rounds": wanted.rounds,
+        "every_s": wanted.every_s,
         "refine": wanted.refine,
     }
     if deployment is None:
@@ -65,8 +66,9 @@ def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> b
 def start_generation(
     session: Session, deployment: Deployment, reason: str, now: float, *, by_refine: bool
 ) -> None:
-    """Count up, write the history, and tell the refine loop's state."""
+    """Count up, write the history, and tell the refine loop's state; drift starts over."""
     deployment.generation += 1
+    deployment.drift = None
     session.flush()
     session.add(
         Generation(

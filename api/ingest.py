@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from api import deploying
 from api.errors import Problem, bad_field, not_found
+from api.head_reports import COUNTS_MAY_DIFFER, check_heads, heads_believable
 from api.schemas import MeasurementBatch, SampleBody
-from api.store import plans
+from api.store import plans, recoveries
 from api.store.database import Database
 from api.store.tables import Batch, Node, StoredSample
 from profiles.cost.roofline import fastest_possible_s
@@ -19,9 +20,6 @@ from profiles.cost.work import FEATURES, Floats, Phase
 from profiles.device import device_profile
 from solver.plan import Plan
 from solver.predict import shard_work
-
-COUNTS_MAY_DIFFER = 2.0
-"""Executors report what they really counted; a report further off is not of this plan's work."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,17 @@ class Receipt:
     kinds: frozenset[tuple[str, Phase]] = frozenset()
 
 
-def take_in(database: Database, batch: MeasurementBatch, now: float) -> Receipt:
+def take_in(database: Database, batch: MeasurementBatch, window: int, now: float) -> Receipt:
     """Store a batch unless its id was seen before, however many post it at once.
+
+    Of heads' recovery a node's newest `window` batches are kept.
 
     Raises Problem: 404 unknown deployment or plan, 409 superseded generation, 422 samples of
     devices or layers that the node does not run. Nothing is stored then.
     """
     try:
         with database.write() as session:
-            return _seen(session, batch.batch_id) or _store(session, batch, now)
+            return _seen(session, batch.batch_id) or _store(session, batch, window, now)
     except IntegrityError:
         with database.read() as session:
             seen = _seen(session, batch.batch_id)
@@ -56,7 +56,7 @@ def _seen(session: Session, batch_id: str) -> Receipt | None:
     return Receipt(True, stored.accepted, stored.rejected) if stored else None
 
 
-def _store(session: Session, batch: MeasurementBatch, now: float) -> Receipt:
+def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -> Receipt:
     plan = plans.find(session, batch.plan_id)
     if plan is None:
         raise not_found("plan", batch.plan_id)
@@ -73,12 +73,15 @@ def _store(session: Session, batch: MeasurementBatch, now: float) -> Receipt:
     if batch.plan_id != deployment.plan_id:
         raise bad_field("plan_id", f"generation {batch.generation} runs plan {deployment.plan_id}")
     _check_places(batch.samples, node, deployment.layers)
+    for i, sample in enumerate(batch.samples):
+        check_heads(sample, plan, f"samples.{i}.heads")
     work = np.array([_work(sample, i) for i, sample in enumerate(batch.samples)])
     expected = {layer: shard_work(plan, layer) for layer in {s.layer for s in batch.samples}}
     believed = [
         _believable(
             plan.devices[sample.device], sample.seconds, row, expected[sample.layer][sample.device]
         )
+        and heads_believable(sample, plan)
         for sample, row in zip(batch.samples, work, strict=True)
     ]
     stored = Batch(
@@ -99,6 +102,13 @@ def _store(session: Session, batch: MeasurementBatch, now: float) -> Receipt:
         for sample, row, ok in zip(batch.samples, work, believed, strict=True)
         if ok
     )
+    figures = [
+        (sample.layer, head.head, head.rows, head.tiles, head.recovery)
+        for sample, ok in zip(batch.samples, believed, strict=True)
+        for head in (sample.heads or []) * ok
+    ]
+    if figures:
+        recoveries.keep(session, stored, figures, window)
     kinds = frozenset(
         (plan.devices[sample.device], plan.workload.phase)
         for sample, ok in zip(batch.samples, believed, strict=True)

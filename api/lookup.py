@@ -50,6 +50,21 @@ def look_up(session: Session, request: PlanRequest) -> Task:
     return Task(request, known, current, digest)
 
 
+def with_profile(request: PlanRequest, digest: str, instead: ModelProfile) -> PlanRequest:
+    """A request whose profiles are all inline, with another one wherever that of `digest` was."""
+
+    def replaced(profile: str | ModelProfile | None) -> str | ModelProfile | None:
+        same = isinstance(profile, ModelProfile) and profile.digest == digest
+        return instead if same else profile
+
+    steps = [
+        step.model_copy(update={"profile": replaced(step.profile)})
+        for step in request.workloads or []
+    ]
+    update: dict[str, Any] = {"profile": replaced(request.profile), "workloads": steps or None}
+    return request.model_copy(update=update)
+
+
 def _check_types(request: PlanRequest) -> None:
     field = "device_type" if request.devices is None else "devices"
     for name in dict.fromkeys(request.device_types):

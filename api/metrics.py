@@ -74,6 +74,13 @@ class Metrics:
             registry=self._registry,
         )
 
+        self.drift_raises = Counter(
+            "hplb_recovery_drift_raises",
+            "Times that heads were found to recover less than promised.",
+            ["deployment"],
+            registry=self._registry,
+        )
+
     def solved(self, plan: Plan, seconds: float) -> None:
         """Note a plan made."""
         self.solve_seconds.labels(plan.solver, plan.status).observe(seconds)

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.errors import Problem, as_problem, not_found
-from api.lookup import Task, look_up
+from api.lookup import Task, look_up, with_profile
 from api.making import Maker, abandoned
 from api.metrics import Metrics
 from api.pool import Pool
@@ -22,6 +22,7 @@ from api.registry import Registry
 from api.solve import Ended, Outcome, Solve
 from api.store import plans
 from api.store.database import Database
+from profiles.model import ModelProfile
 from solver.plan import Plan
 from solver.request import PlanRequest
 
@@ -83,10 +84,16 @@ class Planning:
             return await run_in_threadpool(self._answer_of, solve)
         return solve
 
-    def again(self, plan_id: str) -> Plan:
-        """Answer a stored plan's request once more, under the rates now in force."""
+    def again(self, plan_id: str, corrected: ModelProfile | None = None) -> Plan:
+        """Answer a stored plan's request once more, under the rates now in force.
+
+        With a `corrected` profile it takes the place of the one the plan was made from.
+        """
         with self._database.read() as session:
             request = plans.request_of(session, plan_id)
+            if corrected is not None:
+                made_from = plans.load(session, plan_id).profile.digest
+                request = with_profile(request, made_from, corrected)
         task, stored = self._look_up(request)
         if stored is None:
             solve = self._join(task, detached=True)

@@ -1,13 +1,20 @@
 """The refine loop as a state machine without I/O: events in, effects out, time handed in.
 
     Moved ----> watching --Measured (enough rounds)--> replanning --Replanned--> watching
-                   |                                        |
-                   +-- the move made it worse: Move back    +-- gain beats min_gain: Move
+                   |    `--Drifted (heads recover less)--^     |
+                   |                                           +-- gain beats min_gain: Move
+                   +-- the move made it worse: Move back
 
 Hysteresis: a new plan must be predicted `min_gain` better than the live one under the same rates.
 Cooldown: after a look, however it ended, none for `cooldown_s`. Roll-back: when the first full
 window after a move is worse than the last one before it, the old plan returns and the new one is
 not tried again.
+
+Drift is judged by quality first. Heads that recover less than the profile promised make the loop
+plan with curves corrected by what they recover, and both plans are held against these curves: the
+new one goes live if its least recovery is `min_recovery_gain` higher and it takes at most
+`max_slowdown` longer. It is meant to be slower, so no window of seconds rolls it back. Looks for
+drift and for seconds share the cooldown and take turns, so that neither starves the other.
 """
 
 import json
@@ -22,15 +29,21 @@ class Policy:
     min_gain: float = 0.02
     cooldown_s: float = 60.0
     rollback_margin: float = 0.05
+    min_recovery_gain: float = 0.01
+    max_slowdown: float = 0.5
 
 
 @dataclass(frozen=True)
 class State:
-    """What the loop remembers of a deployment; kept with it, so that a restart forgets nothing."""
+    """What the loop remembers of a deployment; kept with it, so that a restart forgets nothing.
+
+    `correcting`: the newest look was for drift.
+    """
 
     generation: int = 0
     plan_id: str = ""
     replanning: bool = False
+    correcting: bool = False
     looked_at: float | None = None
     measured_s: float | None = None
     moved_from: str | None = None
@@ -69,17 +82,37 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Drifted:
+    """Heads of the live generation recover less than promised."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Recoveries:
+    """The least recovery of any head by the corrected curves: the live plan's, the new one's."""
+
+    current: float
+    candidate: float
+
+
+@dataclass(frozen=True)
 class Replanned:
-    """The request solved again: both plans predicted under the newest rates, measured layers."""
+    """The request solved again: both plans predicted under the newest rates, measured layers.
+
+    `recoveries` where it was solved with corrected curves.
+    """
 
     plan_id: str
     current_s: float
     candidate_s: float
+    recoveries: Recoveries | None = None
 
 
 @dataclass(frozen=True)
 class Replan:
-    """Solve the deployment's request again under the newest rates."""
+    """Solve the deployment's request again under the newest rates, or (`State.correcting`) with
+    curves corrected as well."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +130,7 @@ class Decide:
     text: str
 
 
-Event = Moved | Measured | Replanned
+Event = Moved | Measured | Drifted | Replanned
 Effect = Replan | Move | Decide
 
 
@@ -108,6 +141,8 @@ def step(state: State, event: Event, policy: Policy, now: float) -> tuple[State,
             return _moved(state, event), []
         case Measured() if event.generation == state.generation:
             return _measured(state, event, policy, now)
+        case Drifted() if event.generation == state.generation:
+            return _drifted(state, policy, now)
         case Replanned() if state.replanning:
             return _replanned(replace(state, replanning=False), event, policy)
         case _:
@@ -120,6 +155,7 @@ def _moved(state: State, event: Moved) -> State:
         generation=event.generation,
         plan_id=event.plan_id,
         replanning=False,
+        correcting=False,
         measured_s=None,
     )
     if event.by_refine:
@@ -147,7 +183,15 @@ def _measured(
             return state, [Move(back_to, reason), Decide(reason)]
     if state.replanning or not _cooled_down(state, policy, now):
         return state, []
-    return replace(state, replanning=True, looked_at=now), [Replan()]
+    return replace(state, replanning=True, correcting=False, looked_at=now), [Replan()]
+
+
+def _drifted(state: State, policy: Policy, now: float) -> tuple[State, list[Effect]]:
+    # A move for seconds is judged by its first window before anything else is tried.
+    unjudged = state.moved_from is not None
+    if unjudged or state.replanning or state.correcting or not _cooled_down(state, policy, now):
+        return state, []
+    return replace(state, replanning=True, correcting=True, looked_at=now), [Replan()]
 
 
 def _cooled_down(state: State, policy: Policy, now: float) -> bool:
@@ -155,12 +199,14 @@ def _cooled_down(state: State, policy: Policy, now: float) -> bool:
 
 
 def _replanned(state: State, event: Replanned, policy: Policy) -> tuple[State, list[Effect]]:
-    gain = 1 - event.candidate_s / event.current_s
-    seconds = f"{event.current_s:.6g} s to {event.candidate_s:.6g} s"
     if event.plan_id == state.plan_id:
         return state, [Decide("held: planning again gave the same plan")]
     if event.plan_id in state.refused:
         return state, [Decide("held: the new plan was tried before and measured worse")]
+    if event.recoveries is not None:
+        return state, _corrected(event, event.recoveries, policy)
+    gain = 1 - event.candidate_s / event.current_s
+    seconds = f"{event.current_s:.6g} s to {event.candidate_s:.6g} s"
     if gain < policy.min_gain:
         return state, [
             Decide(
@@ -171,3 +217,27 @@ def _replanned(state: State, event: Replanned, policy: Policy) -> tuple[State, l
     reason = f"moved: predicted gain {100 * gain:.1f} % ({seconds})"
     state = replace(state, moved_from=state.plan_id, moved_from_s=state.measured_s)
     return state, [Move(event.plan_id, reason), Decide(reason)]
+
+
+def _corrected(event: Replanned, recoveries: Recoveries, policy: Policy) -> list[Effect]:
+    """Quality first: nothing is remembered to roll back to, for seconds were not what it is for."""
+    gain = recoveries.candidate - recoveries.current
+    slower = event.candidate_s / event.current_s - 1
+    least = f"least recovery {recoveries.current:.3f} to {recoveries.candidate:.3f}"
+    seconds = f"{event.current_s:.6g} s to {event.candidate_s:.6g} s"
+    if gain < policy.min_recovery_gain:
+        return [
+            Decide(
+                f"held: drift, but planning with corrected curves gains too little ({least}, "
+                f"threshold {policy.min_recovery_gain:.3g})"
+            )
+        ]
+    if slower > policy.max_slowdown:
+        return [
+            Decide(
+                f"held: drift, but keeping the promise costs {100 * slower:.1f} % ({seconds}), "
+                f"more than {100 * policy.max_slowdown:.1f} %; {least}"
+            )
+        ]
+    reason = f"moved: drift, {least} by corrected curves ({seconds})"
+    return [Move(event.plan_id, reason), Decide(reason)]

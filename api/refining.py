@@ -14,13 +14,24 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api import deploying
+from api import deploying, drifting
+from api.drift import DriftPolicy
 from api.errors import Problem
 from api.measured import measure
 from api.metrics import Metrics
 from api.notify import Notifier
 from api.planning import Planning
-from api.refine import Decide, Measured, Move, Policy, Replan, Replanned, State, step
+from api.refine import (
+    Decide,
+    Drifted,
+    Measured,
+    Move,
+    Policy,
+    Replan,
+    Replanned,
+    State,
+    step,
+)
 from api.store import plans, rates, samples
 from api.store.database import Database
 from api.store.tables import Deployment
@@ -29,6 +40,7 @@ from profiles.cost.regression import refit
 from profiles.cost.work import Phase
 from profiles.device import device_profile
 from profiles.errors import HplbError
+from profiles.model import ModelProfile
 from solver.plan import Plan
 from solver.predict import predicted_loads
 
@@ -47,6 +59,7 @@ class Refiner:
         notifier: Notifier,
         metrics: Metrics,
         policy: Policy,
+        drift_policy: DriftPolicy,
         sample_window: int,
         clock: Callable[[], float],
     ) -> None:
@@ -55,6 +68,7 @@ class Refiner:
         self._notifier = notifier
         self._metrics = metrics
         self._policy = policy
+        self._drift_policy = drift_policy
         self._window = sample_window
         self._clock = clock
         self._queue: SimpleQueue[tuple[str, frozenset[Kind]] | None] = SimpleQueue()
@@ -140,11 +154,14 @@ class Refiner:
     def _consider(self, name: str) -> None:
         with self._database.write() as session:
             deployment = deploying.find(session, name)
+            drifted = self._look_for_drift(session, deployment)
             if not deployment.refine:
                 return
             replan = State.from_json(deployment.refine_state).replanning
             timed = samples.of_generation(session, deployment.name, deployment.generation)
             live = plans.load(session, deployment.plan_id)
+            if drifted:
+                replan |= self._step(session, deployment, Drifted(deployment.generation))
             found = measure(live, deployment.layers, timed.seconds) if timed else None
             if found is not None:
                 event = Measured(deployment.generation, found.rounds, found.makespan_s)
@@ -153,8 +170,20 @@ class Refiner:
         if replan:
             self._replan(name, generation, live.id)
 
+    def _look_for_drift(self, session: Session, deployment: Deployment) -> bool:
+        """Keep the newest verdict on the live generation; returns whether drift is raised."""
+        before = drifting.verdict(deployment)
+        found = drifting.look(session, deployment, self._drift_policy, self._clock())
+        if found is None:
+            return False
+        if found.raised != (before is not None and before.raised):
+            log.info("drift", deployment=deployment.name, raised=found.raised)
+            self._metrics.drift_raises.labels(deployment.name).inc(found.raised)
+        return found.raised
+
     def _replan(self, name: str, generation: int, plan_id: str) -> None:
-        candidate, failure = self._candidate(plan_id)
+        corrected = self._corrected(name, generation)
+        candidate, failure = self._candidate(plan_id, corrected)
         if self._stopping:
             return
         with self._database.write() as session:
@@ -173,18 +202,33 @@ class Refiner:
                 candidate.id,
                 current_s=_makespan_s(live, deployment.layers, by_type),
                 candidate_s=_makespan_s(candidate, deployment.layers, by_type),
+                recoveries=None
+                if corrected is None
+                else drifting.recoveries_of(corrected, live, candidate, deployment.layers),
             )
             self._step(session, deployment, event)
 
-    def _candidate(self, plan_id: str) -> tuple[Plan | None, str]:
+    def _corrected(self, name: str, generation: int) -> ModelProfile | None:
+        """The profile as observed, where drift is what the deployment is planned again for."""
+        with self._database.read() as session:
+            deployment = session.get_one(Deployment, name)
+            correcting = State.from_json(deployment.refine_state).correcting
+            if not correcting or deployment.generation != generation:
+                return None
+            plan = plans.load(session, deployment.plan_id)
+            return drifting.corrected_profile(session, deployment, plan)
+
+    def _candidate(self, plan_id: str, corrected: ModelProfile | None) -> tuple[Plan | None, str]:
         try:
-            return self._planning.again(plan_id), ""
+            return self._planning.again(plan_id, corrected), ""
         except HplbError as error:
             return None, str(error)
         except Problem as error:
             return None, error.detail
 
-    def _step(self, session: Session, deployment: Deployment, event: Measured | Replanned) -> bool:
+    def _step(
+        self, session: Session, deployment: Deployment, event: Measured | Drifted | Replanned
+    ) -> bool:
         """Step the state machine and do what it asks for; returns whether it asks for a replan."""
         now, wants_replan = self._clock(), False
         state, effects = step(State.from_json(deployment.refine_state), event, self._policy, now)

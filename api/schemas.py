@@ -121,7 +121,10 @@ class NodeList(BaseModel):
 
 
 class Assignment(BaseModel):
-    """`devices[i]` is the plan's device index that the node's local device i plays."""
+    """`devices[i]` is the plan's device index that the node's local device i plays.
+
+    After `rounds` rounds, one more every `every_s` seconds, where given.
+    """
 
     deployment: str
     generation: int
@@ -130,15 +133,17 @@ class Assignment(BaseModel):
     devices: list[int]
     layers: list[int]
     rounds: int
+    every_s: Annotated[float | None, Field(exclude_if=lambda seconds: seconds is None)] = None
 
 
 class DeploymentRequest(_Sent):
-    """`layers: null` means all of the plan's."""
+    """`layers: null` means all of the plan's; `every_s: null`, that `rounds` rounds are all."""
 
     plan_id: Name
     nodes: Annotated[list[Name], Field(min_length=1, max_length=4096)]
     layers: Annotated[list[Index], Field(min_length=1, max_length=1024)] | None = None
     rounds: Annotated[int, Field(ge=1, le=100)] = 3
+    every_s: Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)] | None = None
     refine: bool = True
 
 
@@ -164,6 +169,28 @@ class PredictedView(BaseModel):
     bubble_ratio: float
 
 
+class DriftedHead(BaseModel):
+    layer: int
+    head: int
+    expected: float
+    observed: float
+
+
+class RecoveryDrift(BaseModel):
+    """What heads recover beside what the profile promised, over the window's newest rounds."""
+
+    raised: bool
+    since: str | None
+    rounds: int
+    heads: int
+    heads_drifted: int
+    worst: list[DriftedHead]
+    observed_mean: float | None
+    observed_min: float | None
+    expected_mean: float | None
+    reason: str | None
+
+
 class DeploymentView(BaseModel):
     name: str
     generation: int
@@ -171,12 +198,14 @@ class DeploymentView(BaseModel):
     nodes: list[str]
     layers: list[int]
     rounds: int
+    every_s: float | None
     refine: bool
     history: list[GenerationView]
     measured: MeasuredView | None
     predicted: PredictedView
     prediction_error: float | None
     drift: float | None
+    recovery_drift: RecoveryDrift | None
     decision: str | None
 
 
@@ -184,13 +213,26 @@ class DeploymentList(BaseModel):
     deployments: list[DeploymentView]
 
 
+class HeadReport(_Sent):
+    """What the blocks of a device held of a head's attention, a mean over some of its `rows`."""
+
+    head: Index
+    rows: Annotated[int, Field(ge=1, le=2**40)]
+    tiles: Annotated[int, Field(ge=1, le=2**60)]
+    recovery: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class SampleBody(_Sent):
-    """Seconds of the plan's device `device` in `layer`, and the work it did; absent work is 0."""
+    """Seconds of the plan's device `device` in `layer`, and the work it did; absent work is 0.
+
+    `heads` only of a model's own activations.
+    """
 
     layer: Index
     device: Index
     seconds: Seconds
     work: dict[str, Units]
+    heads: Annotated[list[HeadReport], Field(max_length=1024)] | None = None
 
 
 class MeasurementBatch(_Sent):

@@ -45,6 +45,7 @@ class Service:
             notifier,
             metrics,
             settings.policy,
+            settings.drift,
             settings.sample_window,
             clock,
         )

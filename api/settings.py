@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from api.drift import DriftPolicy
 from api.refine import Policy
 
 MIB = 2**20
@@ -26,6 +27,13 @@ class Settings(BaseSettings):
     refine_min_gain: Annotated[float, Field(ge=0, lt=1)] = Policy.min_gain
     refine_cooldown_s: Annotated[float, Field(ge=0)] = Policy.cooldown_s
     refine_rollback_margin: Annotated[float, Field(ge=0)] = Policy.rollback_margin
+    drift_window: Annotated[int, Field(ge=1, le=1000)] = DriftPolicy.window
+    drift_min_rounds: Annotated[int, Field(ge=1, le=1000)] = DriftPolicy.min_rounds
+    drift_floor: Annotated[float, Field(ge=0, le=1)] = DriftPolicy.floor
+    drift_z: Annotated[float, Field(ge=0)] = DriftPolicy.z
+    drift_share: Annotated[float, Field(ge=0, le=1)] = DriftPolicy.share
+    drift_min_gain: Annotated[float, Field(ge=0, lt=1)] = Policy.min_recovery_gain
+    drift_max_slowdown: Annotated[float, Field(ge=0)] = Policy.max_slowdown
 
     @field_validator("api_key", mode="before")
     @classmethod
@@ -41,4 +49,17 @@ class Settings(BaseSettings):
             min_gain=self.refine_min_gain,
             cooldown_s=self.refine_cooldown_s,
             rollback_margin=self.refine_rollback_margin,
+            min_recovery_gain=self.drift_min_gain,
+            max_slowdown=self.drift_max_slowdown,
+        )
+
+    @property
+    def drift(self) -> DriftPolicy:
+        """When heads have drifted, and a deployment with them."""
+        return DriftPolicy(
+            window=self.drift_window,
+            min_rounds=self.drift_min_rounds,
+            floor=self.drift_floor,
+            z=self.drift_z,
+            share=self.drift_share,
         )

@@ -1,6 +1,7 @@
 """What is shown of deployments and nodes: over HTTP and as gauges."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -8,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api import drifting
 from api.measured import Measured, drift, measure, predict, prediction_error
 from api.schemas import (
     Active,
@@ -16,6 +18,7 @@ from api.schemas import (
     MeasuredView,
     NodeView,
     PredictedView,
+    RecoveryDrift,
 )
 from api.store import plans, samples
 from api.store.database import Database
@@ -54,6 +57,7 @@ def deployment_view(
         nodes=deployment.nodes,
         layers=layers,
         rounds=deployment.rounds,
+        every_s=deployment.every_s,
         refine=deployment.refine,
         history=[
             GenerationView(
@@ -70,8 +74,17 @@ def deployment_view(
         ),
         prediction_error=prediction_error(plan, layers, found) if found else None,
         drift=drift(predicted, found) if found else None,
+        recovery_drift=_recovery_drift(deployment) if past is None else None,
         decision=deployment.decision,
     )
+
+
+def _recovery_drift(deployment: Deployment) -> RecoveryDrift | None:
+    verdict = drifting.verdict(deployment)
+    if verdict is None:
+        return None
+    since = None if verdict.since is None else moment(verdict.since)
+    return RecoveryDrift.model_validate({**asdict(verdict), "since": since})
 
 
 def _measured(found: Measured, timing: str) -> MeasuredView:
@@ -118,6 +131,11 @@ def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
     measured = per_deployment("hplb_measured_makespan_seconds", "Makespan of measured medians.")
     error = per_deployment("hplb_cost_model_error_ratio", "Mean relative error of predicted loads.")
     drifted = per_deployment("hplb_deployment_drift_ratio", "Measured over predicted makespan.")
+    recovered = per_deployment("hplb_recovery_observed_mean", "Over the heads and rounds watched.")
+    least = per_deployment("hplb_recovery_observed_min", "The least of a head, over its rounds.")
+    promised = per_deployment("hplb_recovery_expected_mean", "What the profile promised of them.")
+    heads = per_deployment("hplb_recovery_drifted_heads", "Heads that recover less than promised.")
+    raised = per_deployment("hplb_recovery_drift_raised", "1 while drift is raised.")
     live = GaugeMetricFamily("hplb_node_live", "1 while the lease runs.", labels=["node"])
     active = GaugeMetricFamily(
         "hplb_node_active_generation", "Generation a node says it runs.", labels=["node"]
@@ -136,6 +154,7 @@ def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
                 (measured, view.measured.makespan_s if view.measured else None),
                 (error, view.prediction_error),
                 (drifted, view.drift),
+                *_recovery_values(view.recovery_drift, (recovered, least, promised, heads, raised)),
             ):
                 if value is not None:
                     family.add_metric(label, value)
@@ -143,4 +162,20 @@ def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
             live.add_metric([node.node_id], float(node.lease_expires_at > now))
             if node.active_generation is not None:
                 active.add_metric([node.node_id], node.active_generation)
-    return [generation, makespan, bound, bubble, measured, error, drifted, live, active]
+    per_name = [generation, makespan, bound, bubble, measured, error, drifted]
+    return [*per_name, recovered, least, promised, heads, raised, live, active]
+
+
+def _recovery_values(
+    drift: RecoveryDrift | None, families: Sequence[GaugeMetricFamily]
+) -> Iterable[tuple[GaugeMetricFamily, float | None]]:
+    if drift is None or drift.reason is not None:
+        return []
+    values = (
+        drift.observed_mean,
+        drift.observed_min,
+        drift.expected_mean,
+        drift.heads_drifted,
+        float(drift.raised),
+    )
+    return zip(families, values, strict=True)

@@ -22,6 +22,7 @@ from executor.errors import CannotMeasureError
 from profiles.console import clear_errors, fail
 from profiles.device import device_profile, split_name
 from profiles.model import NAME_PATTERN
+from profiles.tasks.prompts import read as read_prompts
 
 if find_spec("torch") is None:
     raise ModuleNotFoundError("hplb executor needs torch: pip install hplb[executor]", name="torch")
@@ -45,6 +46,16 @@ def executor_command(
     state_dir: Annotated[
         Path | None, typer.Option(help="Checkpoint and spool; ~/.local/state/hplb/NODE_ID.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute this model's activations (folder or hub name), not random ones."
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="What the model reads, round after round: JSON lines with a text each."),
+    ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Measure one assignment, hand it over and end.")
     ] = False,
@@ -53,6 +64,9 @@ def executor_command(
     name = node_id if node_id is not None else socket.gethostname()
     if not re.fullmatch(NAME_PATTERN, name):
         fail(f"--node-id: {name!r} must be letters, digits, '.', '_' or '-', at most 128")
+    if (model is None) != (prompts is None):
+        fail("--model and --prompts: one needs the other")
+    read = [] if prompts is None else read_prompts(prompts)
     _log_plainly()
     log = structlog.get_logger()
     log.info("starting", node=name, devices=devices)
@@ -66,13 +80,19 @@ def executor_command(
 
     types, accelerators = local_devices(devices, device_type)
     chosen = node_backend(backend, accelerators)
+    traffic = None
+    if model is not None:
+        from executor.traffic import Traffic
+
+        traffic = Traffic(model, read, accelerators[0])
+        log.info("prompts are run through a model", model=model, prompts=len(read))
     client = PlannerClient(server, name, str(uuid4()), os.environ.get("HPLB_API_KEY"))
     folder = state_dir if state_dir is not None else Path.home() / ".local/state/hplb" / name
     checkpoint = Checkpoint(folder)
     daemon = Daemon(
         NodeFacts(types, chosen, _versions()),
         client,
-        Bench(accelerators, chosen, multiprocessors(types, accelerators)),
+        Bench(accelerators, chosen, multiprocessors(types, accelerators), traffic),
         checkpoint,
         Spool(folder / "spool"),
         once,

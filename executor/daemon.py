@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from threading import Thread
 
 import structlog
@@ -216,15 +217,26 @@ class Daemon:
         if done >= assignment.rounds:
             log.info("all rounds are measured already", generation=generation)
         for number in range(done + 1, assignment.rounds + 1):
-            log.info(f"measuring round {number}/{assignment.rounds}", generation=generation)
-            samples = measure_round(assignment, self.bench, lambda: self._dropped(assignment))
-            if samples is None:
-                raise InterruptedWait
-            if samples:
-                self.spool.add(self._batch(assignment, samples), number)
-            seconds = sum(sample.seconds for sample in samples)
-            log.info(f"round {number}/{assignment.rounds} done", busy_s=round(seconds, 6))
-            self.board.change()
+            self._measure_round(assignment, number)
+        if assignment.every_s is None or self.once:
+            return
+        for number in count(max(done, assignment.rounds) + 1):
+            self.board.wait_for(lambda: self._dropped(assignment), assignment.every_s)
+            if self._dropped(assignment):
+                return
+            self._measure_round(assignment, number)
+
+    def _measure_round(self, assignment: Assignment, number: int) -> None:
+        name = f"round {number}/{assignment.rounds}"
+        log.info(f"measuring {name}", generation=assignment.generation)
+        samples = measure_round(assignment, self.bench, lambda: self._dropped(assignment))
+        if samples is None:
+            raise InterruptedWait
+        if samples:
+            self.spool.add(self._batch(assignment, samples), number)
+        seconds = sum(sample.seconds for sample in samples)
+        log.info(f"{name} done", busy_s=round(seconds, 6))
+        self.board.change()
 
     def _dropped(self, assignment: Assignment) -> bool:
         return self.board.stopping or self.board.assignment is not assignment

@@ -28,13 +28,15 @@ def measure_round(
 ) -> list[Sample] | None:
     """Every layer and device once, a sample for each that has work; None once `dropped()`.
 
-    Raises what `Bench.measure` raises.
+    Raises what `Bench.next_round` and `Bench.measure` raise.
     """
     samples = []
+    real = bench.next_round(assignment.plan, assignment.layers, dropped)
     for layer in assignment.layers:
         for local, device in enumerate(assignment.devices):
             if dropped():
                 return None
-            sample = bench.measure(layer_shard(assignment.plan, device, layer), local, dropped)
+            shard = layer_shard(assignment.plan, device, layer)
+            sample = bench.measure(shard, local, dropped, real.get(layer))
             samples += [sample] if sample is not None else []
     return samples

@@ -2,16 +2,24 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
+from executor.activations import Activations
 from executor.messages import Sample
 from executor.shard import LayerShard
 from executor.steps import Step
 from executor.tensors import make_step
 from executor.timing_lock import timing_lock
+from executor.watching import head_reports
 from profiles.architecture import Architecture
 from profiles.cost.work import FEATURES, Workload
+from solver.plan import Plan
+
+if TYPE_CHECKING:
+    # transformers takes seconds to load, and only a node with a model needs it.
+    from executor.traffic import Traffic
 
 Key = tuple[Architecture, Workload]
 
@@ -19,13 +27,19 @@ Key = tuple[Architecture, Workload]
 class Bench:
     """The accelerators of a node (`cpu` or `cuda:i`, one per local device, repeats allowed).
 
-    `sms` are the multiprocessors that each local device keeps to, None for all of them.
+    `sms` are the multiprocessors that each local device keeps to, None for all of them. With
+    `traffic` whole prompts are a model's own activations; decodes are random tensors as ever.
     """
 
     def __init__(
-        self, accelerators: Sequence[str], backend: str, sms: Sequence[int | None] | None = None
+        self,
+        accelerators: Sequence[str],
+        backend: str,
+        sms: Sequence[int | None] | None = None,
+        traffic: "Traffic | None" = None,
     ) -> None:
         self.accelerators, self.backend = tuple(accelerators), backend
+        self.traffic = traffic
         self.sms = tuple(sms) if sms is not None else (None,) * len(self.accelerators)
         self._key: Key | None = None
         self._steps: dict[str, Step] = {}
@@ -33,13 +47,30 @@ class Bench:
         # A device is one core: the profile's `cpu` says so, and a plan's devices run in parallel.
         torch.set_num_threads(1)
 
+    def next_round(
+        self, plan: Plan, layers: Sequence[int], interrupted: Callable[[], bool]
+    ) -> dict[int, Activations]:
+        """What the next prompts make of the layers; nothing where tensors are random.
+
+        Raises InterruptedWait, and CannotMeasureError where the model does not fit the plan.
+        """
+        if self.traffic is None or plan.workload.phase != "prefill":
+            return {}
+        with timing_lock(self.accelerators[0], interrupted):
+            return self.traffic.next_round(plan.architecture, plan.workload.workload, layers)
+
     def measure(
-        self, shard: LayerShard, local_device: int, interrupted: Callable[[], bool]
+        self,
+        shard: LayerShard,
+        local_device: int,
+        interrupted: Callable[[], bool],
+        activations: Activations | None = None,
     ) -> Sample | None:
         """Run and time a shard on a local device; None when it has nothing to do.
 
         `seconds` covers the whole step, laid out beforehand, from an idle accelerator to an idle
-        one, holding the accelerator's machine-wide lock; see `_clock` for whose time it is. Raises
+        one, holding the accelerator's machine-wide lock; see `_clock` for whose time it is. Of a
+        model's own `activations`, the layer's, recovery is estimated afterwards. Raises
         InterruptedWait as soon as `interrupted()` while the lock is awaited, CannotMeasureError
         when the workload does not fit.
         """
@@ -49,16 +80,25 @@ class Bench:
         with timing_lock(accelerator, interrupted):
             step = self._step(shard, accelerator)
             prepared, sms = step.prepare(shard), self.sms[local_device]
+            real = None if activations is None else activations.of(shard, step.q)
             if self._cold(shard, accelerator):
-                step.run(shard, prepared, self.backend, sms)
+                step.run(shard, prepared, self.backend, sms, real)
             _finish(accelerator)
             clock = _clock(accelerator)
             start = clock()
-            work = step.run(shard, prepared, self.backend, sms)
+            done = step.run(shard, prepared, self.backend, sms, real)
             _finish(accelerator)
             seconds = clock() - start
-        counts = {name: float(work[name]) for name in FEATURES}
-        return Sample(layer=shard.layer, device=shard.device, seconds=seconds, work=counts)
+            heads = None
+            if real is not None:
+                heads = head_reports(shard, prepared, real.q, step.room.cache, done.lse)
+        return Sample(
+            layer=shard.layer,
+            device=shard.device,
+            seconds=seconds,
+            work={name: float(done.work[name]) for name in FEATURES},
+            heads=heads,
+        )
 
     def _step(self, shard: LayerShard, accelerator: str) -> Step:
         key = (shard.architecture, shard.workload)

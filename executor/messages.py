@@ -9,6 +9,12 @@ from solver.plan import Plan, content_id
 
 Index = Annotated[int, Field(ge=0)]
 Units = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _is_missing(value: object) -> bool:
+    """Whether to leave a field out: what an older peer does not know, it is not sent in vain."""
+    return value is None
 
 
 Key = tuple[str, int, str]
@@ -64,7 +70,10 @@ class KnownNodes(BaseModel):
 
 
 class Assignment(_Body):
-    """What a node is to run: `devices[i]` is the plan's device that local device i plays."""
+    """What a node is to run: `devices[i]` is the plan's device that local device i plays.
+
+    After `rounds` rounds, one more every `every_s` seconds, where given.
+    """
 
     deployment: str
     generation: Index
@@ -73,6 +82,9 @@ class Assignment(_Body):
     devices: Annotated[list[Index], Field(min_length=1)]
     layers: Annotated[list[Index], Field(min_length=1)]
     rounds: Annotated[int, Field(ge=1)]
+    every_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, exclude_if=_is_missing)] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _refers_to_its_plan(self) -> Self:
@@ -97,13 +109,31 @@ class Assignment(_Body):
         return Active(deployment=self.deployment, generation=self.generation)
 
 
+class HeadReport(_Body):
+    """What a device's blocks held of a query head's attention.
+
+    `rows` are the query rows of the head that the device computed, `tiles` their (query block, key
+    block) products, `recovery` the share of attention mass these held, a mean over a few rows.
+    """
+
+    head: Index
+    rows: Count
+    tiles: Count
+    recovery: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class Sample(_Body):
-    """One device's share of one layer, timed: `work` in units of `FEATURES`."""
+    """One device's share of one layer, timed: `work` in units of `FEATURES`.
+
+    `heads` only where a model's own activations were computed: recovery of random tensors says
+    nothing.
+    """
 
     layer: Index
     device: Index
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     work: dict[str, Units]
+    heads: Annotated[list[HeadReport] | None, Field(exclude_if=_is_missing)] = None
 
 
 class Batch(_Body):

@@ -4,6 +4,10 @@ Under disaggregation (S-HPLB, arXiv 2603.10353) the K and V of the new tokens of
 arrive over a link; under tensor parallelism the device projects them, and its heads' q and outputs,
 itself (DESIGN section 8). On one device the link is a copy within its own memory.
 
+Tensors are random, or a prompt's own activations. These come after norms and position encoding,
+which no projection here would give: under tensor parallelism random ones are projected, at the same
+cost, and the model's are kept in their place.
+
 Both count what they do in units of `profiles.cost.work.FEATURES`. Bytes are counted in the
 model's dtype, as the cost model predicts them, also where a CPU computes in fp32: the wider
 element is part of that device's rate.
@@ -15,7 +19,8 @@ from typing import Protocol
 
 import torch
 
-from executor.attention import attend, prepare
+from executor.activations import Activations
+from executor.attention import AttentionResult, attend, prepare
 from executor.prepared import Prepared
 from executor.room import Room
 from executor.shard import LayerShard
@@ -27,8 +32,24 @@ Shapes = dict[str, tuple[int, ...]]
 Work = Counter[str]
 
 
+@dataclass(frozen=True, eq=False)
+class Done:
+    """The work done by feature, and the log-sum-exp [parts, new tokens] of what was attended to."""
+
+    work: Work
+    lse: torch.Tensor
+
+
 class Step(Protocol):
     """Tensors of a whole model's layer, and the step of any device's shard of it."""
+
+    @property
+    def q(self) -> torch.Tensor:
+        """Room for queries, [query_heads, new tokens, head_dim]."""
+
+    @property
+    def room(self) -> Room:
+        """Room for all K and V."""
 
     @staticmethod
     def shapes(architecture: Architecture, workload: Workload) -> Shapes:
@@ -37,15 +58,25 @@ class Step(Protocol):
     def prepare(self, shard: LayerShard) -> Prepared:
         """What is known of a shard before any token is: an engine does it once a plan."""
 
-    def run(self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None) -> Work:
-        """Compute a shard, its attention on `sms` multiprocessors; the work done, by feature."""
+    def run(
+        self,
+        shard: LayerShard,
+        prepared: Prepared,
+        backend: str,
+        sms: int | None,
+        real: Activations | None = None,
+    ) -> Done:
+        """Compute a shard, its attention on `sms` multiprocessors.
+
+        Of random tensors, or of `real` ones: the shard's own (`Activations.of`), of whole prompts.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class _Attention:
     """q [query_heads, new tokens, head_dim] and the room for all K and V: each device its part.
 
-    A shard's heads are q's first ones, whichever they are in the model: the values are random.
+    Where tensors are random, a shard's heads are q's first ones, whichever they are in the model.
     """
 
     q: torch.Tensor
@@ -57,14 +88,19 @@ class _Attention:
         return prepare(shard_shares(shard), chunks, size, self.q.device, programs=at_once)
 
     def attend(
-        self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None, work: Work
-    ) -> torch.Tensor:
+        self,
+        shard: LayerShard,
+        prepared: Prepared,
+        backend: str,
+        sms: int | None,
+        work: Work,
+        q: torch.Tensor,
+    ) -> AttentionResult:
         """Select and attend; the output is [parts, new tokens, head_dim]. Adds to `work`."""
         self.room.refresh_means(prepared.context_tokens)
-        q = self.q[: len(shard.heads)]
         result = attend(q, self.room.cache, prepared, backend, means=self.room.means, sms=sms)
         _count_attention(shard, prepared, work)
-        return result.out
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +115,22 @@ class Disaggregated(_Attention):
         new = (architecture.kv_heads, _new_tokens(workload), architecture.head_dim)
         return _attention_shapes(architecture, workload) | {"sent_keys": new, "sent_values": new}
 
-    def run(self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None) -> Work:
+    def run(
+        self,
+        shard: LayerShard,
+        prepared: Prepared,
+        backend: str,
+        sms: int | None,
+        real: Activations | None = None,
+    ) -> Done:
         work: Work = Counter()
+        came = (self.sent_keys, self.sent_values) if real is None else (real.keys, real.values)
         for group in shard.groups:
-            rooms = self.room.new_rows(group)
-            for sent, kept in zip((self.sent_keys, self.sent_values), rooms, strict=True):
+            for sent, kept in zip(came, self.room.new_rows(group), strict=True):
                 kept.copy_(sent[group])
                 work["link_bytes"] += sent[group].numel() * shard.architecture.item_bytes
-        self.attend(shard, prepared, backend, sms, work)
-        return work
+        q = self.q[: len(shard.heads)] if real is None else real.q
+        return Done(work, self.attend(shard, prepared, backend, sms, work, q).lse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,24 +166,34 @@ class TensorParallel(_Attention):
             "partial": hidden,
         }
 
-    def run(self, shard: LayerShard, prepared: Prepared, backend: str, sms: int | None) -> Work:
+    def run(
+        self,
+        shard: LayerShard,
+        prepared: Prepared,
+        backend: str,
+        sms: int | None,
+        real: Activations | None = None,
+    ) -> Done:
         work: Work = Counter()
         spans = [token_spans(part, shard.workload) for part in shard.heads]
         for index, part in enumerate(shard.heads):
             for span in spans[index]:
                 projected = _project(self.hidden[span], self.weight_q[part.head], work)
-                self.q[index, span] = projected
+                self.q[index, span] = projected if real is None else real.q[index, span]
+        came = (None, None) if real is None else (real.keys, real.values)
         for group in shard.groups:
-            weights = zip((self.weight_k, self.weight_v), self.room.new_rows(group), strict=True)
-            for weight, kept in weights:
-                kept.copy_(_project(self.hidden, weight[group], work))
-        out = self.attend(shard, prepared, backend, sms, work)
+            rooms, weights = self.room.new_rows(group), (self.weight_k, self.weight_v)
+            for weight, kept, sent in zip(weights, rooms, came, strict=True):
+                projected = _project(self.hidden, weight[group], work)
+                kept.copy_(projected if sent is None else sent[group])
+        q = self.q[: len(shard.heads)]
+        result = self.attend(shard, prepared, backend, sms, work, q)
         for index, part in enumerate(shard.heads):
             for span in spans[index]:
                 weight = self.weight_o[part.head]
-                self.partial[span].addmm_(out[index, span], weight)
-                work["projection_flops"] += 2 * out[index, span].numel() * weight.shape[1]
-        return work
+                self.partial[span].addmm_(result.out[index, span], weight)
+                work["projection_flops"] += 2 * result.out[index, span].numel() * weight.shape[1]
+        return Done(work, result.lse)
 
 
 def programs_at_once(device: torch.device) -> int | None:

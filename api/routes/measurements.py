@@ -18,7 +18,8 @@ router = APIRouter(tags=["measurements"])
 def post_measurements(body: MeasurementBatch, service: ServiceDep) -> MeasurementReceipt:
     """Take in one round of one node; the same batch twice has no effect."""
     try:
-        receipt = take_in(service.database, body, service.clock())
+        window = service.settings.drift_window
+        receipt = take_in(service.database, body, window, service.clock())
     except Problem as problem:
         outcome = "superseded" if problem.status_code == 409 else "refused"
         service.metrics.batches.labels(outcome).inc()

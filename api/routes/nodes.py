@@ -120,4 +120,5 @@ def _assigned(
             devices=node.part,
             layers=deployment.layers,
             rounds=deployment.rounds,
+            every_s=deployment.every_s,
         )

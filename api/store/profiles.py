@@ -1,5 +1,6 @@
 """Model profiles by name: the catalogue's, and those that clients stored."""
 
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import select
@@ -8,6 +9,11 @@ from sqlalchemy.orm import Session
 from api.store.tables import ProfileContent, StoredProfile
 from profiles.library import catalogue_names, catalogue_profile
 from profiles.model import ModelProfile
+
+
+@lru_cache(maxsize=16)
+def _parse(body: str) -> ModelProfile:
+    return ModelProfile.parse(body, "stored profile")
 
 
 def summary(profile: ModelProfile) -> dict[str, Any]:
@@ -42,7 +48,7 @@ def find(session: Session, name: str) -> ModelProfile | None:
 def load(session: Session, digest: str) -> ModelProfile:
     """A stored content."""
     body = session.scalars(select(ProfileContent.body).where(ProfileContent.digest == digest)).one()
-    return ModelProfile.parse(body, f"stored profile {digest}")
+    return _parse(body)
 
 
 def keep_content(session: Session, profile: ModelProfile) -> None:

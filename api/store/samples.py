@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.store.tables import Batch, StoredSample
 from profiles.cost.samples import Sample
 from profiles.cost.work import Phase
+
+NEWEST_ROUNDS = 100
+"""As many as a deployment may ask for at once; measuring that goes on must not add up for ever."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,21 @@ class Round:
 
 
 def of_generation(session: Session, deployment: str, generation: int) -> Round | None:
-    """Samples of a deployment's generation; devices timed alone and together are never mixed."""
+    """Samples of a deployment's generation, the newest NEWEST_ROUNDS of every node.
+
+    Devices timed alone and together are never mixed.
+    """
     sent = (Batch.deployment == deployment, Batch.generation == generation)
     newest = select(Batch.timing).where(*sent).order_by(Batch.id.desc()).limit(1)
     timing = session.scalar(newest)
     if timing is None:
         return None
+    age = func.row_number().over(partition_by=Batch.node_id, order_by=Batch.id.desc())
+    numbered = select(Batch.id, age.label("age")).where(*sent, Batch.timing == timing).subquery()
     rows = session.execute(
         select(StoredSample.layer, StoredSample.device, StoredSample.seconds)
-        .join(Batch, Batch.id == StoredSample.batch)
-        .where(*sent, Batch.timing == timing)
+        .join(numbered, numbered.c.id == StoredSample.batch)
+        .where(numbered.c.age <= NEWEST_ROUNDS)
     )
     return Round(timing, [(layer, device, seconds) for layer, device, seconds in rows])
 

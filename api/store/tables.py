@@ -94,7 +94,10 @@ class StoredRates(Table):
 
 
 class Deployment(Table):
-    """Which plan is live on which nodes; `refine_state` is the refine loop's memory."""
+    """Which plan is live on which nodes; `refine_state` is the refine loop's memory.
+
+    `drift` is the newest verdict on the live generation's recovery (`api.drift.Drift`).
+    """
 
     __tablename__ = "deployments"
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
@@ -103,9 +106,11 @@ class Deployment(Table):
     nodes: Mapped[list[Any]]
     layers: Mapped[list[Any]]
     rounds: Mapped[int]
+    every_s: Mapped[float | None]
     refine: Mapped[bool]
     refine_state: Mapped[str] = mapped_column(Text)
     decision: Mapped[str | None] = mapped_column(Text)
+    drift: Mapped[str | None] = mapped_column(Text)
 
 
 class Generation(Table):
@@ -171,3 +176,20 @@ class StoredSample(Table):
     phase: Mapped[str] = mapped_column(String(16))
     context_tokens: Mapped[int] = mapped_column(BigInteger)
     measured_at: Mapped[float]
+
+
+class StoredRecovery(Table):
+    """What a batch reported of its heads, rows of (layer, head, rows, tiles, recovery).
+
+    Only a window of the live generation's newest batches is kept.
+    """
+
+    __tablename__ = "recoveries"
+    __table_args__ = (Index(None, "deployment", "generation"),)
+    batch: Mapped[int] = mapped_column(
+        ForeignKey("batches.id"), primary_key=True, autoincrement=False
+    )
+    deployment: Mapped[str] = mapped_column(ForeignKey("deployments.name"))
+    generation: Mapped[int]
+    node_id: Mapped[str] = mapped_column(String(128))
+    figures: Mapped[list[Any]]

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from api.refine import (
     Decide,
+    Drifted,
     Measured,
     Move,
     Moved,
     Policy,
+    Recoveries,
     Replan,
     Replanned,
     State,
@@ -107,7 +109,83 @@ def test_an_answer_nobody_waits_for_is_ignored() -> None:
     assert step(state, Replanned("b", 1.0, 0.1), POLICY, now=1) == (state, [])
 
 
+def drifted(now: float = 10) -> State:
+    state, effects = step(live(), Drifted(1), POLICY, now)
+    assert effects == [Replan()]
+    assert state.correcting
+    return state
+
+
+def corrected(candidate_s: float, current: float, candidate: float) -> Replanned:
+    return Replanned("b", 1.0, candidate_s, Recoveries(current, candidate))
+
+
+def test_drift_of_a_past_generation_changes_nothing() -> None:
+    state = live(generation=3)
+    assert step(state, Drifted(2), POLICY, now=10) == (state, [])
+
+
+def test_under_drift_a_slower_plan_that_recovers_more_goes_live() -> None:
+    state, effects = step(drifted(), corrected(1.4, 0.6, 0.9), POLICY, now=11)
+    assert isinstance(effects[0], Move)
+    assert effects[0].plan_id == "b"
+    assert "0.600 to 0.900" in effects[0].reason
+    assert state.moved_from is None
+
+
+def test_no_window_of_seconds_rolls_back_what_was_moved_for_recovery() -> None:
+    state, _ = step(drifted(), corrected(1.4, 0.6, 0.9), POLICY, now=11)
+    state, _ = step(state, Moved(2, "b", by_refine=True), POLICY, now=12)
+    state, effects = step(state, Measured(2, 2, 5.0), POLICY, now=20)
+    assert effects == []
+    assert state.plan_id == "b"
+
+
+def test_a_small_gain_of_recovery_is_held_however_fast() -> None:
+    _, effects = step(drifted(), corrected(0.5, 0.6, 0.605), POLICY, now=11)
+    assert [type(effect) for effect in effects] == [Decide]
+    assert "gains too little" in effects[0].text  # type: ignore[union-attr]
+
+
+def test_a_promise_that_costs_too_much_is_held() -> None:
+    _, effects = step(drifted(), corrected(1.51, 0.6, 0.9), POLICY, now=11)
+    assert [type(effect) for effect in effects] == [Decide]
+    assert "51.0 %" in effects[0].text  # type: ignore[union-attr]
+
+
+def test_looks_for_drift_and_for_seconds_take_turns() -> None:
+    state, _ = step(drifted(now=10), corrected(1.0, 0.6, 0.6), POLICY, now=11)
+    assert step(state, Drifted(1), POLICY, now=500)[1] == []
+    assert step(state, Measured(1, 2, 1.0), POLICY, now=69)[1] == []
+    state, effects = step(state, Measured(1, 2, 1.0), POLICY, now=70)
+    assert effects == [Replan()]
+    assert not state.correcting
+    state, _ = step(state, Replanned("b", 1.0, 1.0), POLICY, now=71)
+    assert step(state, Drifted(1), POLICY, now=129)[1] == []
+    assert step(state, Drifted(1), POLICY, now=130)[1] == [Replan()]
+
+
+def test_the_window_after_a_move_is_judged_before_drift() -> None:
+    state = moved_to_b()
+    assert step(state, Drifted(2), POLICY, now=500) == (state, [])
+    state, effects = step(state, Measured(2, 2, 1.06), POLICY, now=500)
+    assert isinstance(effects[0], Move)
+
+
+def test_a_state_from_before_drift_was_known_is_read() -> None:
+    old = '{"generation": 2, "plan_id": "a", "replanning": true, "refused": ["c"]}'
+    assert State.from_json(old) == State(2, "a", replanning=True, refused=("c",))
+
+
 events = st.one_of(
+    st.builds(Drifted, st.integers(1, 4)),
+    st.builds(
+        Replanned,
+        st.sampled_from("abc"),
+        st.floats(0.5, 2),
+        st.floats(0.5, 2),
+        st.builds(Recoveries, st.floats(0, 1), st.floats(0, 1)),
+    ),
     st.builds(Measured, st.integers(1, 4), st.integers(0, 5), st.floats(0.5, 2)),
     st.builds(Replanned, st.sampled_from("abc"), st.floats(0.5, 2), st.floats(0.5, 2)),
     st.builds(Moved, st.integers(1, 4), st.sampled_from("abc"), st.booleans()),

@@ -127,7 +127,7 @@ def test_a_failing_replan_is_told_and_tried_again(
     plan, view = mixed
     real = world.service.planning.again
 
-    def failing(_: str) -> Plan:
+    def failing(*_: object) -> Plan:
         raise refining.Problem(503, "no room")
 
     monkeypatch.setattr(world.service.planning, "again", failing)

@@ -147,3 +147,17 @@ def test_a_share_of_a_gpu_becomes_multiprocessors(monkeypatch: pytest.MonkeyPatc
     types = ["h200", "h200@0.5", "h200@0.01", "cpu"]
     places = ["cuda:0", "cuda:0", "cuda:1", "cpu"]
     assert multiprocessors(types, places) == [None, 66, 1, None]
+
+
+def test_a_model_needs_prompts_and_prompts_a_model(tmp_path: Path) -> None:
+    for arguments in (("--model", str(tmp_path)), ("--prompts", str(tmp_path))):
+        code, said = run("--node-id", "n", *arguments)
+        assert (code, said) == (2, "error: --model and --prompts: one needs the other")
+
+
+def test_prompts_that_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"text": "a"}\n{"words": "b"}\n')
+    code, said = run("--node-id", "n", "--model", str(tmp_path), "--prompts", str(file))
+    assert code == 2
+    assert "line 2" in said

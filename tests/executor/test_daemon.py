@@ -107,6 +107,35 @@ def test_register_measure_report_and_stop(planner: FakePlanner, node: Node) -> N
     assert "stopped" in node.said
 
 
+def test_rounds_go_on_until_another_generation(planner: FakePlanner, node: Node) -> None:
+    planner.wanted = assignment(rounds=1, every_s=0.05)
+    process = node.start()
+    node.until(lambda: len(planner.batches) >= 4)
+    planner.wanted = assignment(generation=2, rounds=1)
+    node.until(lambda: planner.batches[-1]["generation"] == 2)
+    sent = len(planner.batches)
+    time.sleep(0.5)
+    assert len(planner.batches) == sent
+    assert stop(process) == 0
+
+
+def test_once_is_over_after_the_rounds(planner: FakePlanner, node: Node) -> None:
+    planner.wanted = assignment(rounds=2, every_s=0.05)
+    assert node.start("--once").wait(PATIENCE_S) == 0
+    assert len(planner.batches) == 2
+
+
+def test_a_restarted_node_goes_on_measuring(planner: FakePlanner, node: Node) -> None:
+    planner.wanted = assignment(rounds=1, every_s=0.05)
+    kill_after = node.start()
+    node.until(lambda: len(planner.batches) >= 3)
+    kill(kill_after)
+    before = len(planner.batches)
+    node.start()
+    node.until(lambda: len(planner.batches) >= before + 2)
+    assert "all rounds are measured already" in node.said
+
+
 def test_local_devices_play_the_plans(planner: FakePlanner, node: Node) -> None:
     planner.wanted = assignment(devices=[1], layers=[1], rounds=1)
     assert node.start("--once", devices=1).wait(PATIENCE_S) == 0

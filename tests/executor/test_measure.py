@@ -160,7 +160,7 @@ def test_a_decode_writes_its_new_token_and_nothing_else() -> None:
     assert isinstance(step, Disaggregated)
     before = step.room.cache.keys.clone()
     shard = layer_shard(plan, 0, 0)
-    work = step.run(shard, step.prepare(shard), "torch", None)
+    work = step.run(shard, step.prepare(shard), "torch", None).work
     assert work["link_bytes"] == 2 * 2 * 2 * 16 * 2
     changed = (step.room.cache.keys != before).any(-1).nonzero().tolist()
     assert changed == [[page, group, 1] for page in (2, 5) for group in (0, 1)]
