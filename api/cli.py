@@ -1,6 +1,7 @@
 """`hplb serve` and `hplb demo`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,10 +16,18 @@ from api.serving import serve as serve_until_stopped
 from api.serving import stop_on_terminate
 from api.settings import Settings
 from profiles.console import clear_errors, console, fail
-from profiles.library import DEFAULT_PROFILE, resolve_profile
-from profiles.model import describe
+from profiles.heads import CurvesForm
+from profiles.library import (
+    DEFAULT_PROFILE,
+    REFERENCE_MODEL,
+    REFERENCE_PROFILE,
+    REFERENCE_PROMPTS,
+    resolve_profile,
+)
+from profiles.model import ModelProfile, describe
 
 app = typer.Typer(no_args_is_help=True)
+USUAL_CONTEXT = 4096
 
 
 @app.callback()
@@ -58,10 +67,30 @@ def serve(
 @clear_errors()
 def demo(
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="A profile's name or the path of its JSON.")
-    ] = DEFAULT_PROFILE,
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="A profile's name or the path of its JSON; the reference model's.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The profile's model, a folder or a hub id: its activations are run."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="What the model reads, JSON lines; needs --model.")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, max=64, help="Devices to play.")] = 4,
-    context: Annotated[int, typer.Option(min=64, help="Tokens of the prompt that is run.")] = 4096,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            help="Tokens of the prompt that is run; 4096, or the longest measured.",
+            show_default=False,
+        ),
+    ] = None,
     layers: Annotated[
         int | None, typer.Option(min=1, help="Layers to run; as many as fit, at most 4.")
     ] = None,
@@ -69,13 +98,23 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Go once round the loop on this machine: plan, run, measure, refit, plan better."""
+    if (model is None) != (prompts is None):
+        fail("--model and --prompts: the one needs the other")
+    if profile is None and model is not None:
+        fail("--model: needs --profile, what was measured on this model")
+    if profile is None:
+        model, prompts = REFERENCE_MODEL, REFERENCE_PROMPTS
+    chosen = resolve_profile(REFERENCE_PROFILE if profile is None else profile)
     options = DemoOptions(
-        profile=resolve_profile(profile),
+        profile=chosen,
+        predicted=chosen if profile is not None else resolve_profile(DEFAULT_PROFILE),
         devices=devices,
         nodes=min(2, devices),
-        context_tokens=context,
+        context_tokens=context or _usual_context(chosen),
         layers=layers,
         rounds=rounds,
+        model=model,
+        prompts=prompts,
     )
     say = Console(stderr=True) if as_json else console
     stop_on_terminate()
@@ -84,3 +123,10 @@ def demo(
         typer.echo(json.dumps(result.to_json()))
     else:
         report(options, result, say)
+
+
+def _usual_context(profile: ModelProfile) -> int:
+    """What the demo runs unless told: no more than a measured profile knows of."""
+    if profile.measurement is None or not isinstance(profile.heads, CurvesForm):
+        return USUAL_CONTEXT
+    return min(USUAL_CONTEXT, profile.heads.context_tokens[-1])

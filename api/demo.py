@@ -26,9 +26,11 @@ class DemoOptions:
     """What the demo runs; `layers` of the model are run (as many as fit), all are planned.
 
     With `model` (folder or hub name) and `prompts` the executors compute that model's activations.
+    `predicted` is what the long-context table is made for.
     """
 
     profile: ModelProfile
+    predicted: ModelProfile
     devices: int = 4
     nodes: int = 2
     context_tokens: int = 4096

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from api.demo import DemoOptions, DemoResult
 from profiles.cost.catalogue import catalogue_rates
+from profiles.model import ModelProfile
 from solver.compare import Row, compare, notes
 from solver.request import PlanRequest
 from solver.table import comparison_table
@@ -24,7 +25,11 @@ def report(options: DemoOptions, result: DemoResult, say: Console) -> None:
         "was fitted on",
         highlight=False,
     )
-    say.print("\nThe same model at 128K on GPUs: [bold]predicted, not measured[/]")
+    model = "The same model"
+    if options.predicted != options.profile:
+        label = ", synthetic" if options.predicted.synthetic else ""
+        model = f"{options.predicted.name} ({_size(options.predicted)}{label})"
+    say.print(f"\n{model} at 128K on GPUs: [bold]predicted, not measured[/]")
     rows = _long_context_rows(options)
     say.print(comparison_table(rows))
     for note in notes(rows):
@@ -52,11 +57,15 @@ def _measured_table(options: DemoOptions, result: DemoResult) -> Table:
     return table
 
 
+def _size(profile: ModelProfile) -> str:
+    return f"{profile.architecture.layers} layers x {profile.architecture.query_heads} heads"
+
+
 def _long_context_rows(options: DemoOptions) -> list[Row]:
     requests = [
         PlanRequest.model_validate(
             {
-                "profile": options.profile.name,
+                "profile": options.predicted.name,
                 "gpus": LONG_GPUS,
                 "device_type": LONG_TYPE,
                 "context_tokens": LONG_CONTEXT,
@@ -69,4 +78,4 @@ def _long_context_rows(options: DemoOptions) -> list[Row]:
         for method in LONG_METHODS
     ]
     rates = catalogue_rates([LONG_TYPE], "prefill")
-    return compare(requests, options.profile, rates, lambda _: None, lambda _: None)
+    return compare(requests, options.predicted, rates, lambda _: None, lambda _: None)

@@ -13,9 +13,9 @@ from executor.checks import check_backend, check_options, check_tensors
 from executor.counting import Counts, Schedule
 from executor.kernels import cpu_decode, cpu_prefill
 from executor.kernels.batch import Cache
+from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.layout import Layout
-from executor.kernels.means import page_means
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -52,21 +52,21 @@ def attend(
     step: Prepared,
     backend: str = "auto",
     *,
-    means: torch.Tensor | None = None,
+    bounds: torch.Tensor | None = None,
     sms: int | None = None,
     watched_rows: int = 0,
 ) -> AttentionResult:
     """Attention of q [heads, new tokens, head_dim] to `cache`, as the prepared `step` says.
 
-    `means` are the pages' means that decoding heads choose by (`kernels.means.page_means`); not
-    given, they are computed from every key. `sms` runs prefill and decode as so many programs, so
+    `bounds` are the pages' that decoding heads choose by (`kernels.bounds.page_bounds`); not given,
+    they are computed from every key. `sms` runs prefill and decode as so many programs, so
     that another step finds multiprocessors free (Nexus, arXiv 2507.06608); selection is not held
     back. With `watched_rows` the recovery of
     so many query rows an entry is measured exactly. Raises AttentionError where the arguments do
     not fit each other, UnknownNameError for a back end nobody has heard of.
     """
     chosen = resolve_backend(backend, q.device)
-    check_tensors(q, cache, step, means)
+    check_tensors(q, cache, step, bounds)
     check_backend(q, step, chosen)
     check_options(sms, watched_rows)
     every_row = step.covers and q.shape[0] == step.heads
@@ -80,9 +80,9 @@ def attend(
         if watched_rows:
             watched.append(recovery(q, cache, step.prefill, lse, watched_rows))
     if step.decode is not None:
-        if means is None:
-            means = page_means(cache, step.context_tokens)
-        lists = select_decode(q, means, cache, step.decode, step.context_tokens)
+        if bounds is None:
+            bounds = page_bounds(cache, step.context_tokens)
+        lists = select_decode(q, bounds, cache, step.decode, step.context_tokens)
         _decode(chosen, q, cache, step.decode, lists, step.context_tokens, out, lse, sms)
         if watched_rows:
             watched.append(decode_recovery(q, cache, step.decode, step.context_tokens, lse))

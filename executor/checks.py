@@ -18,9 +18,9 @@ MOST_BLOCKS = 16384
 
 
 def check_tensors(
-    q: torch.Tensor, cache: Cache, step: Prepared, means: torch.Tensor | None
+    q: torch.Tensor, cache: Cache, step: Prepared, bounds: torch.Tensor | None
 ) -> None:
-    """Raises AttentionError where q, the cache or the means do not fit the step or each other."""
+    """Raises AttentionError where q, the cache or the bounds do not fit the step or each other."""
     tokens = sum(chunk.new_tokens for chunk in step.chunks)
     if q.ndim != 3 or q.shape[1] != tokens or q.shape[0] < step.heads or not q.shape[2]:
         raise AttentionError(
@@ -57,17 +57,19 @@ def check_tensors(
             f"step: was prepared for {step.context_tokens.device}, but q is on {q.device}"
         )
     _check_room(cache, step)
-    _check_means(means, cache)
+    _check_bounds(bounds, cache)
 
 
-def _check_means(means: torch.Tensor | None, cache: Cache) -> None:
-    if means is None:
+def _check_bounds(bounds: torch.Tensor | None, cache: Cache) -> None:
+    if bounds is None:
         return
     pages, groups, _, head_dim = cache.keys.shape if cache.pages is not None else (0, 0, 0, 0)
-    if means.shape != (pages, groups, head_dim) or means.device != cache.keys.device:
+    wanted, keys = [pages, groups, 2, head_dim], cache.keys
+    fits = list(bounds.shape) == wanted and bounds.device == keys.device
+    if not fits or bounds.dtype != keys.dtype:
         raise AttentionError(
-            f"means: shape {list(means.shape)} on {means.device} must be the paged cache's [pages, "
-            f"groups, head_dim], {[pages, groups, head_dim]} on {cache.keys.device}"
+            f"bounds: {bounds.dtype} of shape {list(bounds.shape)} on {bounds.device} must be the "
+            f"paged cache's [pages, groups, 2, head_dim], {keys.dtype} of {wanted} on {keys.device}"
         )
 
 

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.means import page_means, update_page_means
+from executor.kernels.bounds import page_bounds, update_page_bounds
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload
 
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """The cache of `batch_size` sequences of equal length, with its pages' means for decodes."""
+    """The cache of `batch_size` sequences of equal length, with its pages' bounds for decodes."""
 
     cache: Cache
-    means: torch.Tensor | None
+    bounds: torch.Tensor | None
     workload: Workload
 
     @staticmethod
@@ -38,7 +38,7 @@ class Room:
         pages = sequences[:, None] * workload.context_blocks + blocks
         cache = Cache(keys, values, pages=pages)
         lengths = torch.full_like(sequences, workload.context_tokens)
-        return cls(cache, page_means(cache, lengths), workload)
+        return cls(cache, page_bounds(cache, lengths), workload)
 
     def new_rows(self, group: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Where the new tokens' K and V of a group lie, [new tokens, head_dim] each, to write to.
@@ -51,7 +51,7 @@ class Room:
         pages, within = slice(blocks - 1, None, blocks), (self.workload.context_tokens - 1) % size
         return self.cache.keys[pages, group, within], self.cache.values[pages, group, within]
 
-    def refresh_means(self, context_tokens: torch.Tensor) -> None:
-        """Bring the means of the pages with new tokens up to date."""
-        if self.means is not None:
-            update_page_means(self.cache, self.means, context_tokens)
+    def refresh_bounds(self, context_tokens: torch.Tensor) -> None:
+        """Bring the bounds of the pages with new tokens up to date."""
+        if self.bounds is not None:
+            update_page_bounds(self.cache, self.bounds, context_tokens)

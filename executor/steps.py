@@ -97,8 +97,8 @@ class _Attention:
         q: torch.Tensor,
     ) -> AttentionResult:
         """Select and attend; the output is [parts, new tokens, head_dim]. Adds to `work`."""
-        self.room.refresh_means(prepared.context_tokens)
-        result = attend(q, self.room.cache, prepared, backend, means=self.room.means, sms=sms)
+        self.room.refresh_bounds(prepared.context_tokens)
+        result = attend(q, self.room.cache, prepared, backend, bounds=self.room.bounds, sms=sms)
         _count_attention(shard, prepared, work)
         return result
 

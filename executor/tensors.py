@@ -47,11 +47,11 @@ def make_step(architecture: Architecture, workload: Workload, accelerator: str) 
 
 def needed_bytes(architecture: Architecture, workload: Workload, dtype: torch.dtype) -> int:
     """Bytes of every tensor of the step, of the attention's output, which is as large as q, and of
-    the pages' means."""
+    the pages' bounds."""
     shapes = STEPS[workload.deployment].shapes(architecture, workload)
     elements = sum(math.prod(shape) for shape in (*shapes.values(), shapes["q"]))
     if workload.phase == "decode":
-        elements += math.prod(shapes["keys"]) // workload.block_tokens
+        elements += 2 * math.prod(shapes["keys"]) // workload.block_tokens
     return elements * dtype.itemsize
 
 

@@ -13,6 +13,10 @@ CATALOGUE = files("profiles") / "catalog" / "models"
 REFERENCE_MODEL = "reference"
 REFERENCE_FOLDER = Path(str(files("profiles") / "catalog" / "reference"))
 """The model that is shipped, in transformers' format."""
+REFERENCE_PROFILE = "reference-model"
+"""What was measured on it."""
+REFERENCE_PROMPTS = REFERENCE_FOLDER / "prompts.jsonl"
+"""Held-out prompts of its longest context, for whoever wants to see it work."""
 
 
 @cache

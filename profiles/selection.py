@@ -31,6 +31,17 @@ class VerticalSlash(_Selection):
     kind: Literal["vertical_slash"] = "vertical_slash"
 
 
+class Sampled(_Selection):
+    """Blocks that hold the most attention of `rows` rows of a query block (SampleAttention).
+
+    arXiv 2406.15486, section 4; the rows are scored against every key, exactly.
+    """
+
+    scores = True
+    kind: Literal["sampled"] = "sampled"
+    rows: Annotated[int, Field(ge=1, le=16)] = 2
+
+
 class SinkLocal(_Selection):
     """The first `sink_tokens` and the nearest keys, together as many as the budget says.
 
@@ -85,7 +96,7 @@ def _is_default(selection: object) -> bool:
 
 
 Selection = Annotated[
-    Pooled | VerticalSlash | SinkLocal | Strided,
+    Pooled | VerticalSlash | Sampled | SinkLocal | Strided,
     Field(discriminator="kind", exclude_if=_is_default),
 ]
 """Left out of the JSON where it is `POOLED`, so that what was named before it keeps its digest."""

@@ -19,10 +19,10 @@ from benchmarks.gpu.oracle import allowed_blocks, decode_oracle, prefill_oracle,
 from benchmarks.gpu.scene import PROGRAMS, Shape, Tensors, drawn
 from benchmarks.gpu.section import Row, Section
 from executor.kernels.batch import Chunk
+from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode import decode
 from executor.kernels.decode_layout import lay_out_decode
 from executor.kernels.layout import Layout, lay_out
-from executor.kernels.means import page_means, update_page_means
 from executor.kernels.prefill import prefill
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
@@ -192,9 +192,9 @@ def _decode(setting: Setting, device: torch.device, scale: float, sms: int | Non
     )
     contexts = [chunk.total_tokens for chunk in chunks]
     context = torch.tensor(contexts, dtype=torch.int32, device=device)
-    means = page_means(tensors.cache, context)
+    bounds = page_bounds(tensors.cache, context)
     lists, torched = (
-        select_decode(tensors.q, means, tensors.cache, layout, context, use_triton=triton)
+        select_decode(tensors.q, bounds, tensors.cache, layout, context, use_triton=triton)
         for triton in (True, False)
     )
     counts_agree = torch.equal(lists.count, torched.count)
@@ -220,11 +220,11 @@ def _replayed(setting: Setting, device: torch.device) -> Row:
     )
     contexts = [chunk.total_tokens - 1 for chunk in chunks]
     context = torch.tensor(contexts, dtype=torch.int32, device=device)
-    means = page_means(grown.cache, context)
+    bounds = page_bounds(grown.cache, context)
 
     def step() -> None:
-        update_page_means(grown.cache, means, context)
-        lists = select_decode(grown.q, means, grown.cache, layout, context)
+        update_page_bounds(grown.cache, bounds, context)
+        lists = select_decode(grown.q, bounds, grown.cache, layout, context)
         decode(grown.q, grown.cache, layout, lists, context, grown.out, grown.lse)
 
     step()
@@ -238,6 +238,6 @@ def _replayed(setting: Setting, device: torch.device) -> Row:
     grown.lse.fill_(torch.nan)
     graph.replay()
     torch.cuda.synchronize()
-    lists = select_decode(grown.q, means, grown.cache, layout, context)
+    lists = select_decode(grown.q, bounds, grown.cache, layout, context)
     wanted = decode_oracle(grown.q, grown.cache, layout, lists, context)
     return _judged(setting, grown, wanted)

@@ -17,9 +17,9 @@ from benchmarks.gpu.scene import LLAMA_8B, TINY, Shape, Tensors, drawn, usual_dt
 from benchmarks.gpu.section import Row, Section
 from benchmarks.gpu.timing import rotation, timed
 from executor.kernels.batch import Chunk
+from executor.kernels.bounds import page_bounds
 from executor.kernels.decode import decode
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists, lay_out_decode
-from executor.kernels.means import page_means
 from executor.kernels.select_decode import select_decode
 
 BATCHES = (1, 16, 4, 64)
@@ -33,14 +33,14 @@ class Step:
     """One new token of every sequence, its blocks chosen."""
 
     tensors: Tensors
-    means: torch.Tensor
+    bounds: torch.Tensor
     context_tokens: torch.Tensor
     layout: DecodeLayout
     lists: DecodeLists
 
     def choose(self) -> DecodeLists:
         tensors = self.tensors
-        return chosen(tensors, self.means, self.layout, self.context_tokens)
+        return chosen(tensors, self.bounds, self.layout, self.context_tokens)
 
     def attend(self, sms: int | None = None) -> None:
         self._attend(self.lists, sms)
@@ -54,10 +54,10 @@ class Step:
 
 
 def chosen(
-    tensors: Tensors, means: torch.Tensor, layout: DecodeLayout, context_tokens: torch.Tensor
+    tensors: Tensors, bounds: torch.Tensor, layout: DecodeLayout, context_tokens: torch.Tensor
 ) -> DecodeLists:
     """By the kernels, in the interpreter too: what is to be measured."""
-    return select_decode(tensors.q, means, tensors.cache, layout, context_tokens, use_triton=True)
+    return select_decode(tensors.q, bounds, tensors.cache, layout, context_tokens, use_triton=True)
 
 
 def steps(
@@ -86,9 +86,9 @@ def steps(
         tensors = drawn(
             shape, chunks, block, device=device, dtype=usual_dtype(device), paged=True, seed=seed
         )
-        means = page_means(tensors.cache, contexts)
-        lists = chosen(tensors, means, layout, contexts)
-        found.append(Step(tensors, means, contexts, layout, lists))
+        bounds = page_bounds(tensors.cache, contexts)
+        lists = chosen(tensors, bounds, layout, contexts)
+        found.append(Step(tensors, bounds, contexts, layout, lists))
     return found
 
 

@@ -21,7 +21,7 @@ SHORTEST_PERIOD = 3
 WORDS_SEED = 0
 FOLLOWED = "vt"
 """Its answers lead from one to the next; other answers in any order are learnt in any."""
-OF_TEXT = {"niah_multiquery", "niah_single_3", "niah_multivalue"}
+OF_TEXT = {"niah_multiquery", "niah_single_2", "niah_single_3", "niah_multivalue"}
 
 
 def _many(tokens: int) -> int:
@@ -46,8 +46,15 @@ MAKERS: dict[str, Callable[[Room], Sample]] = {
     "niah_single_1": lambda r: needles.hidden(
         "niah_single_1", r, Noise(), keys=_few(r.tokens), asked=_few(r.tokens)
     ),
-    "niah_single_3": lambda r: needles.single_long_value(r, keys=2 * _few(r.tokens)),
-    "niah_multivalue": lambda r: needles.multi_value(r, keys=_few(r.tokens)),
+    "niah_single_2": lambda r: needles.hidden(
+        "niah_single_2",
+        r,
+        Text(r.random, r.split),
+        keys=max(2, _few(r.tokens) // 2),
+        asked=max(2, _few(r.tokens) // 2),
+    ),
+    "niah_single_3": lambda r: needles.single_long_value(r, keys=_few(r.tokens)),
+    "niah_multivalue": lambda r: needles.multi_value(r, keys=2 * _few(r.tokens)),
     "vt": lambda r: tracking.variable_tracking(r, chains=_few(r.tokens)),
     "cwe": lambda r: counting.common_words(r),
     "fwe": lambda r: counting.frequent_words(r),

@@ -6,7 +6,7 @@ from benchmarks.reference_model.batches import COPY, PAIRS
 
 FIRST_WORDS = 64
 LENGTHS = (64, 128, 256, 512, 1024, 2048)
-LEAVE_BY = (0.20, 0.32, 0.42, 0.55, 0.75, 1.0)
+LEAVE_BY = (0.20, 0.32, 0.42, 0.53, 0.72, 1.0)
 """Share of the time by whose end each length is left, solved or not."""
 SOLVED = 0.95
 REPEATED = 0.85
@@ -23,13 +23,14 @@ TASK_SHARES = {
     "niah_multikey_3": 3.0,
     "niah_multiquery": 2.0,
     "niah_single_1": 0.5,
-    "niah_single_3": 1.0,
-    "niah_multivalue": 1.0,
+    "niah_single_2": 2.0,
+    "niah_single_3": 2.0,
+    "niah_multivalue": 2.0,
     "vt": 1.5,
     "cwe": 1.0,
     "fwe": 0.5,
-    "qa_1": 3.0,
-    "qa_2": 2.0,
+    "qa_1": 2.0,
+    "qa_2": 0.5,
 }
 
 

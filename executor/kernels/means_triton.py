@@ -49,26 +49,6 @@ def key_means(cache: Cache, blocks: KeyBlocks, block_tokens: int) -> torch.Tenso
     return means
 
 
-def fill_page_means(
-    cache: Cache, tokens: torch.Tensor, means: torch.Tensor, *, newest: bool
-) -> None:
-    """Fill means [pages, groups, head_dim] for each sequence's pages, or its newest one alone."""
-    assert cache.pages is not None
-    sequences, blocks = cache.pages.shape
-    if sequences and blocks:
-        page_means_kernel[(1 if newest else blocks, sequences, means.shape[1])](
-            cache.keys,
-            cache.pages,
-            tokens,
-            means,
-            *cache.keys.stride(),
-            *cache.pages.stride(),
-            *means.stride(),
-            NEWEST=newest,
-            **tile(cache.keys.shape[2], means.shape[2]),
-        )
-
-
 def tile(block_tokens: int, head_dim: int) -> dict[str, int]:
     """A block's shape, and how many of its tokens are summed at once."""
     return {"BLOCK": block_tokens, "DIM": head_dim, "ROWS": min(block_tokens, 16)}
@@ -185,44 +165,6 @@ def key_means_kernel(
     mean = _mean(at, key_token, key_dim, 0, real, BLOCK, DIM, ROWS)
     out = means_ptr + place.to(tl.int64) * mean_block + group.to(tl.int64) * mean_group
     tl.store(out + tl.arange(0, DIM) * mean_dim, mean)
-
-
-@triton.jit(
-    do_not_specialize=["table_sequence", "table_block"],
-    do_not_specialize_on_alignment=["table_ptr", "tokens_ptr"],
-)
-def page_means_kernel(
-    keys_ptr,
-    table_ptr,
-    tokens_ptr,
-    means_ptr,
-    key_page,
-    key_group,
-    key_token,
-    key_dim,
-    table_sequence,
-    table_block,
-    mean_page,
-    mean_group,
-    mean_dim,
-    NEWEST: tl.constexpr,
-    BLOCK: tl.constexpr,
-    DIM: tl.constexpr,
-    ROWS: tl.constexpr,
-):
-    """The mean of one page, if it is a sequence's: of its newest one or of each."""
-    sequence = tl.program_id(1)
-    group = tl.program_id(2).to(tl.int64)
-    tokens = tl.load(tokens_ptr + sequence)
-    block = tl.cdiv(tokens, BLOCK) - 1 if NEWEST else tl.program_id(0)
-    real = tl.minimum(tokens - block * BLOCK, BLOCK)
-    if (block >= 0) & (real > 0):
-        at = table_ptr + sequence.to(tl.int64) * table_sequence + block * table_block
-        page = tl.load(at).to(tl.int64)
-        keys_at = keys_ptr + page * key_page + group * key_group
-        mean = _mean(keys_at, key_token, key_dim, 0, real, BLOCK, DIM, ROWS)
-        out = means_ptr + page * mean_page + group * mean_group + tl.arange(0, DIM) * mean_dim
-        tl.store(out, mean.to(means_ptr.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize_on_alignment=["entry_ptr", "row_ptr", "start_ptr"])

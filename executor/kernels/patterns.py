@@ -34,6 +34,17 @@ class VerticalSlash:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """The blocks that hold the most attention of `rows` rows of the query block, exactly scored.
+
+    Strided rows up to the block's last one, as SampleAttention (arXiv 2406.15486, section 4) takes
+    them: a mean query hides what a single row looks for, a mean key what a single token offers.
+    """
+
+    rows: int = 2
+
+
+@dataclass(frozen=True)
 class SinkLocal:
     """The first `sink_blocks` and the nearest blocks: StreamingLLM (arXiv 2309.17453), MoA
     (arXiv 2406.14909), DuoAttention (arXiv 2410.10819)."""
@@ -53,7 +64,7 @@ class Strided:
     offset: int = 0
 
 
-Pattern = Pooled | VerticalSlash | SinkLocal | Strided
+Pattern = Pooled | VerticalSlash | Sampled | SinkLocal | Strided
 POOLED = Pooled()
 
 

@@ -1,10 +1,11 @@
-"""Which key blocks a decoding sequence's new token attends to, by the means of its pages' keys.
+"""Which key blocks a decoding sequence's new token attends to, by the bounds of its pages' keys.
 
-Pages are scored as in Quest (arXiv 2406.10774) by one representative, here the mean key. The query
-heads of a list choose together: the sum of their softmaxes over the page scores, as Native Sparse
-Attention does for a GQA group (arXiv 2502.11089, section 3.3.2), so that one head's
-large logits do not decide alone. Vertical-slash heads decode as pooled ones: their lines are
-estimated from many queries and a decode has one.
+A page's score is an upper bound of its tokens', as in Quest (arXiv 2406.10774, section 3.2): q_d
+times the greatest key where q_d is positive, the least one where it is negative, summed over
+dimensions d. The query heads of a list choose together: the sum of their softmaxes over the page
+scores, as Native Sparse Attention does for a GQA group (arXiv 2502.11089, section 3.3.2), so that
+one head's large logits do not decide alone. All patterns that score decode so: what sets them apart
+in prefill, means, lines or sampled rows, are ways to speak for many queries, and a decode has one.
 """
 
 import torch
@@ -18,7 +19,7 @@ from executor.kernels.select import best_blocks
 
 def select_decode(
     q: torch.Tensor,
-    means: torch.Tensor,
+    bounds: torch.Tensor,
     cache: Cache,
     layout: DecodeLayout,
     context_tokens: torch.Tensor,
@@ -27,17 +28,18 @@ def select_decode(
 ) -> DecodeLists:
     """The lists of every entry for its new token, and the part of them this device computes.
 
-    q [heads, tokens, head_dim]; means [pages, groups, head_dim] of the paged cache; context_tokens
-    int32 [sequences], the new token included, 0 for a sequence that is not there. A list has n =
-    min(budget, blocks of the sequence) blocks, the first and the newest always in; a strided one no
-    more than its pattern has, and of those the first ones where the budget is smaller. The part is
-    [floor(part[0] n + 0.5), floor(part[1] n + 0.5)) of it, in float64. By itself Triton is used
-    where q is on a GPU: shapes are static there and nothing waits for the device.
+    q [heads, tokens, head_dim]; bounds [pages, groups, 2, head_dim], the paged cache's
+    (`bounds.page_bounds`); context_tokens int32 [sequences], the new token included, 0 for a
+    sequence that is not there. A list has n = min(budget, blocks of the sequence) blocks, the first
+    and the newest always in and a score of NaN taken for 0; a strided one no more than its pattern
+    has, and of those the first ones where the budget is smaller. The part is [floor(part[0] n +
+    0.5), floor(part[1] n + 0.5)) of it, in float64. By itself Triton is used where q is on a GPU:
+    shapes are static there and nothing waits for the device.
     """
     if q.is_cuda if use_triton is None else use_triton:
         from executor.kernels import select_decode_triton
 
-        return select_decode_triton.select_decode(q, means, cache, layout, context_tokens)
+        return select_decode_triton.select_decode(q, bounds, cache, layout, context_tokens)
     indices = torch.empty(layout.stored, dtype=torch.int32, device=q.device)
     length = torch.zeros(len(layout.lists), dtype=torch.float64)
     for number, entry in enumerate(layout.lists):
@@ -46,7 +48,7 @@ def select_decode(
         if not blocks or start == ALL_BLOCKS:
             length[number] = blocks
             continue
-        found = _list(q, means, cache, entry, int(layout.budget[number]), blocks)
+        found = _list(q, bounds, cache, entry, int(layout.budget[number]), blocks)
         length[number] = len(found)
         indices[start : start + len(found)] = found
     first, last = (layout.part.T.contiguous() * length.to(q.device) + 0.5).floor().int()
@@ -55,7 +57,7 @@ def select_decode(
 
 def _list(
     q: torch.Tensor,
-    means: torch.Tensor,
+    bounds: torch.Tensor,
     cache: Cache,
     entry: DecodeHeads,
     budget: int,
@@ -70,6 +72,8 @@ def _list(
     assert cache.pages is not None
     pages = cache.pages[entry.sequence, :blocks].long()
     queries = q[list(entry.heads), entry.token].float()
-    scores = (queries @ means[pages, entry.group].float().T) * q.shape[2] ** -0.5
+    # Against the bounds side by side, low and high.
+    signed = torch.cat([queries.clamp(max=0), queries.clamp(min=0)], dim=1)
+    scores = signed @ bounds[pages, entry.group].flatten(1).float().T * q.shape[2] ** -0.5
     joint = scores.nan_to_num_(0.0).softmax(1).sum(0, keepdim=True)
     return best_blocks(joint, row, min(budget, blocks))[0]

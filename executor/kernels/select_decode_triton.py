@@ -18,13 +18,14 @@ from executor.kernels.top_blocks import keep_best, launch_options
 TILE = 32
 """Pages scored by one program."""
 INPUTS = ["context_ptr", "pages_ptr"]
+LARGEST = tl.constexpr(torch.finfo(torch.float32).max)
 SLICED = ["entries_ptr", "start_ptr", "budget_ptr", "first_ptr", "count_ptr", "heads_ptr"]
 """Arguments that begin anywhere: to compile for their alignment would stall later steps."""
 
 
 def select_decode(
     q: torch.Tensor,
-    means: torch.Tensor,
+    bounds: torch.Tensor,
     cache: Cache,
     layout: DecodeLayout,
     context_tokens: torch.Tensor,
@@ -48,7 +49,7 @@ def select_decode(
             continue
         stored = any(e.budget_blocks < layout.most_blocks for e in layout.lists[begin:end])
         widest = layout.heads.shape[1] if stored else 0
-        scores = _page_scores(q, means, cache, layout, context_tokens, begin, end, widest)
+        scores = _page_scores(q, bounds, cache, layout, context_tokens, begin, end, widest)
         choose_kernel[(end - begin,)](
             context_tokens,
             *entry,
@@ -65,7 +66,7 @@ def select_decode(
 
 def _page_scores(
     q: torch.Tensor,
-    means: torch.Tensor,
+    bounds: torch.Tensor,
     cache: Cache,
     layout: DecodeLayout,
     context_tokens: torch.Tensor,
@@ -83,7 +84,7 @@ def _page_scores(
     if scores.numel():
         page_scores_kernel[(triton.cdiv(layout.most_blocks, TILE), end - begin)](
             q,
-            means,
+            bounds,
             cache.pages,
             context_tokens,
             layout.entries[begin:],
@@ -91,7 +92,7 @@ def _page_scores(
             layout.heads[begin:],
             scores,
             *q.stride(),
-            *means.stride(),
+            *bounds.stride(),
             *cache.pages.stride(),
             layout.block_tokens,
             layout.most_blocks,
@@ -109,7 +110,7 @@ def _page_scores(
 )
 def page_scores_kernel(
     q_ptr,
-    means_ptr,
+    bounds_ptr,
     pages_ptr,
     context_ptr,
     entries_ptr,
@@ -119,9 +120,10 @@ def page_scores_kernel(
     q_head,
     q_token,
     q_dim,
-    mean_page,
-    mean_group,
-    mean_dim,
+    bound_page,
+    bound_group,
+    bound_side,
+    bound_dim,
     pages_sequence,
     pages_block,
     block_tokens,
@@ -142,16 +144,20 @@ def page_scores_kernel(
         dims = tl.arange(0, DIM)
         pages_at = pages_ptr + sequence * pages_sequence
         page = tl.load(pages_at + block * pages_block, mask=real, other=0)
-        at = means_ptr + tl.load(entries_ptr + 3 * entry + 2).to(tl.int64) * mean_group
-        at += page[:, None].to(tl.int64) * mean_page + dims[None, :] * mean_dim
-        keys = tl.load(at, mask=real[:, None], other=0.0).to(tl.float32)
+        at = bounds_ptr + tl.load(entries_ptr + 3 * entry + 2).to(tl.int64) * bound_group
+        at += page[:, None].to(tl.int64) * bound_page + dims[None, :] * bound_dim
+        low = tl.load(at, mask=real[:, None], other=0.0).to(tl.float32)
+        high = tl.load(at + bound_side, mask=real[:, None], other=0.0).to(tl.float32)
         token = tl.load(entries_ptr + 3 * entry + 1).to(tl.int64) * q_token
         for place in range(WIDEST):
             head = tl.load(heads_ptr + entry * WIDEST + place).to(tl.int64)
             if head >= 0:
                 q = tl.load(q_ptr + head * q_head + token + dims * q_dim).to(tl.float32)
                 out = scores_ptr + (entry.to(tl.int64) * WIDEST + place) * most_blocks
-                tl.store(out + block, tl.sum(keys * q[None, :], 1) * scale, mask=real)
+                # A NaN stays one.
+                least, greatest = tl.where(q > 0.0, 0.0, q), tl.where(q < 0.0, 0.0, q)
+                terms = low * least[None, :] + high * greatest[None, :]
+                tl.store(out + block, tl.sum(terms, 1) * scale, mask=real)
 
 
 @triton.jit
@@ -196,9 +202,10 @@ def choose_kernel(
         for place in range(WIDEST):
             if tl.load(heads_ptr + entry * WIDEST + place) >= 0:
                 at = scores_ptr + (entry.to(tl.int64) * WIDEST + place) * most_blocks
-                scores = tl.load(at + block, mask=real, other=float("-inf"))
-                # A NaN is no score: it counts as 0, as on the CPU.
+                scores = tl.load(at + block, mask=real, other=0.0)
+                # As on the CPU a NaN is no score and counts as 0, and infinities are finite.
                 scores = tl.where(scores != scores, 0.0, scores)
+                scores = tl.where(real, tl.clamp(scores, -LARGEST, LARGEST), float("-inf"))
                 weights = tl.exp(scores - tl.max(scores, 0))
                 joint += weights / tl.sum(weights, 0)
         keep_best(joint, blocks - 1, length, indices_ptr + start, BLOCKS)

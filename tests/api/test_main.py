@@ -57,7 +57,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_the_parts_of_this_repository_are_all_there() -> None:
     names = {entry.name for entry in entry_points(group=main.GROUP)}
-    assert names == {"profiles", "solver", "executor", "api"}
+    assert names == {"profiles", "solver", "executor", "evaluation", "api"}
     shown = CliRunner().invoke(main.gather(), ["--help"]).output
     for command in ("plan", "serve", "profiles"):
         assert command in shown

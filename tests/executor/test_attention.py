@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from executor.attention import HeadShare, attend, prepare
 from executor.backends import resolve_backend
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.means import page_means
+from executor.kernels.bounds import page_bounds
 from executor.kernels.patterns import SinkLocal, Strided, VerticalSlash
 from executor.kernels.states import merge_states
 
@@ -120,7 +120,7 @@ def test_the_next_token_needs_no_new_preparation(backend):
     shares = [HeadShare(h, 0, 32, sequence=s) for s in range(2) for h in range(2)]
     step = prepare(shares, chunks, 16, room_tokens=80)
     for _ in range(3):
-        result = attend(q, cache, step, backend, means=page_means(cache, contexts(room)))
+        result = attend(q, cache, step, backend, bounds=page_bounds(cache, contexts(room)))
         assert_right(q, cache, step, result)
         step.context_tokens.add_(1)
 
@@ -190,7 +190,7 @@ def test_auto_is_triton_for_tensors_on_a_gpu():
 
 
 @backends
-def test_without_means_they_are_those_of_the_context_now(backend):
+def test_without_bounds_they_are_those_of_the_context_now(backend):
     """Pages that a sequence has begun since the step was prepared are chosen as the others are."""
     room = [Chunk(0, 256)]
     cache, q = random_cache(room, 1, 32, 16, paged=True), random_q([Chunk(255, 1, True)], 1, 32)

@@ -52,7 +52,7 @@ PAGES = torch.zeros(1, 1, dtype=torch.int32)
         ({"backend": "triton", "sms": 0}, r"sms: 0 must be a whole number, at least 1"),
         ({"sms": 1.5}, r"sms: 1.5"),
         ({"watched_rows": -1}, r"watched_rows: -1 must be a whole number, at least 0"),
-        ({"means": torch.zeros(1, 1, 8)}, r"means: shape \[1, 1, 8\] on cpu must be the paged"),
+        ({"bounds": torch.zeros(1, 1, 2, 8)}, r"bounds: .* of shape \[1, 1, 2, 8\] on cpu must be"),
     ],
 )
 def test_bad_arguments_are_named(change, message):

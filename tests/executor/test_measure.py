@@ -194,7 +194,7 @@ def test_tensors_come_from_a_seed() -> None:
 def test_needed_bytes_are_those_made(deployment: Deployment, phase: Phase) -> None:
     plan = tiny_plan(deployment=deployment, batch_size=3, context_tokens=100, phase=phase)
     step = make_step(plan.architecture, plan.workload.workload, "cpu")
-    room = (step.room.cache.keys, step.room.cache.values, step.room.means)
+    room = (step.room.cache.keys, step.room.cache.values, step.room.bounds)
     kept = [x for x in (*vars(step).values(), *room) if isinstance(x, torch.Tensor)]
     made = sum(tensor.nbytes for tensor in kept)
     output = 3 * 4 * (100 if phase == "prefill" else 1) * 16 * 4

@@ -9,12 +9,12 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from executor.kernels import means_triton, scores_triton, select_decode_triton, top_blocks
+from executor.kernels import bounds_triton, means_triton, scores_triton, select_decode_triton, top_blocks
 from executor.kernels.rule_lists import rule_lists_kernel
 from tests.executor.kernels.cubin import resources
 
-CACHED = ("q_ptr", "keys_ptr", "means_ptr")
-FLOATS = ("queries_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
+CACHED = ("q_ptr", "keys_ptr", "bounds_ptr")
+FLOATS = ("queries_ptr", "means_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
 SIZES = (1024, 2048, 4096, 8192, 16384)
 
 
@@ -39,7 +39,7 @@ def facts(kernel, tool: Path, **options) -> dict[str, int]:
     constants |= {n: 1 for n in names if n.endswith(ones) and n not in loose}
     loose |= {p.name for p in kernel.params if p.do_not_specialize_on_alignment}
     types = {n: "constexpr" if n in constants else parameter_type(kernel, n) for n in names}
-    aligned = ("_ptr", "_head", "_token", "_group", "_page")
+    aligned = ("_ptr", "_head", "_token", "_group", "_page", "_side")
     attributes = {
         (i,): [["tt.divisibility", 16]]
         for i, n in enumerate(names)
@@ -92,8 +92,8 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
         found[f"queries {dim}"] = facts(means_triton.query_means_kernel, tool, **sizes)
         found[f"keys {dim}"] = facts(means_triton.key_means_kernel, tool, PAGED=True, **sizes)
         for newest in (False, True):
-            found[f"page means {dim} {newest}"] = facts(
-                means_triton.page_means_kernel, tool, NEWEST=newest, **sizes
+            found[f"bounds {dim} {newest}"] = facts(
+                bounds_triton.page_bounds_kernel, tool, NEWEST=newest, **sizes
             )
     found["rule"] = facts(rule_lists_kernel, tool, STEP=128)
     found["rule decode"] = facts(

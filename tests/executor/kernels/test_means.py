@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import pytest
@@ -10,14 +9,11 @@ from executor.kernels.means import (
     block_means,
     key_blocks,
     key_means,
-    page_means,
     query_means,
-    update_page_means,
 )
 from executor.kernels.patterns import SinkLocal
 
 from .reference import (
-    contexts,
     random_cache,
     random_q,
     relative_error,
@@ -101,55 +97,10 @@ def test_query_means_leave_out_cached_rows(use_triton, dtype):
 
 
 @BOTH
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_page_means_are_those_of_the_tokens_a_page_has(use_triton, dtype):
-    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=True, dtype=dtype)
-    # Behind a context the table may hold anything, and whole pages of it.
-    pages = torch.full((len(CHUNKS), 7), 2**30, dtype=torch.int32)
-    for s, chunk in enumerate(CHUNKS):
-        blocks = -(-chunk.total_tokens // SIZE)
-        pages[s, :blocks] = cache.pages[s, :blocks]
-    context = contexts(CHUNKS)
-    context[3] = 0
-    found = page_means(replace(cache, pages=pages), context, use_triton=use_triton)
-    assert found.dtype == dtype
-    used = set()
-    for s, tokens in enumerate(context.tolist()):
-        for block in range(-(-tokens // SIZE)):
-            used.add(page := int(pages[s, block]))
-            real = min(SIZE, tokens - block * SIZE)
-            wanted = cache.keys[page, :, :real].double().mean(1)
-            assert relative_error(found[page], wanted) < (1e-6 if dtype == torch.float32 else 1e-3)
-    assert not found[[p for p in range(len(found)) if p not in used]].any()
-
-
-@BOTH
-def test_a_new_token_changes_the_mean_of_its_page_alone(use_triton):
-    cache = random_cache(whole_prompts(17, 24, 8, 3), GROUPS, DIM, SIZE, paged=True)
-    means = torch.full((len(cache.keys), GROUPS, DIM), math.nan)
-    context = torch.tensor([17, 24, 0, 3], dtype=torch.int32)
-    update_page_means(cache, means, context, use_triton=use_triton)
-    newest = [int(cache.pages[0, 2]), int(cache.pages[1, 2]), int(cache.pages[3, 0])]
-    wanted = page_means(cache, context, use_triton=False)
-    for page in range(len(means)):
-        if page in newest:
-            assert relative_error(means[page], wanted[page].double()) < 1e-6
-        else:
-            assert means[page].isnan().all()
-
-
-@BOTH
 def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
     cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=True)
-    turned, context = transposed_table(cache), contexts(CHUNKS)
+    turned = transposed_table(cache)
     assert turned.pages.stride(1) == len(CHUNKS)
     blocks = key_blocks(layout_of([0, 1, 2, 3]))
     wanted = key_means(cache, blocks, SIZE, use_triton=False)
     assert relative_error(key_means(turned, blocks, SIZE, use_triton=use_triton), wanted) < 1e-6
-    wanted = page_means(cache, context, use_triton=False)
-    assert relative_error(page_means(turned, context, use_triton=use_triton), wanted) < 1e-6
-    means = torch.zeros_like(wanted)
-    update_page_means(turned, means, context, use_triton=use_triton)
-    newest = means.flatten(1).any(1)
-    assert newest.sum() == len(CHUNKS)
-    assert relative_error(means[newest], wanted[newest].double()) < 1e-6

@@ -13,6 +13,7 @@ from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from executor.kernels import (
+    bounds_triton,
     decode,
     means_triton,
     merge,
@@ -22,9 +23,9 @@ from executor.kernels import (
     top_blocks,
 )
 from executor.kernels.batch import Chunk
+from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.means import page_means, update_page_means
 from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
@@ -36,7 +37,8 @@ SIZE, DIM = 16, 16
 KERNELS = {
     decode: ["decode_kernel"],
     merge: ["merge_kernel"],
-    means_triton: ["key_means_kernel", "page_means_kernel", "query_means_kernel"],
+    bounds_triton: ["page_bounds_kernel"],
+    means_triton: ["key_means_kernel", "query_means_kernel"],
     scores_triton: ["block_lse_kernel"],
     top_blocks: ["pooled_lists_kernel", "line_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
@@ -141,11 +143,11 @@ def test_decodes_of_other_batches_lengths_and_shares_compile_nothing_anew(compil
             for s in range(batch)
         ]
         layout = lay_out_decode(lists, blocks + 1, SIZE)
-        means = page_means(cache, context, use_triton=True)
-        update_page_means(cache, means, context, use_triton=True)
-        chosen = select_decode(q, means, cache, layout, context, use_triton=True)
-        select_decode(q, means, transposed_table(cache), layout, context, use_triton=True)
-        page_means(transposed_table(cache), context, use_triton=True)
+        bounds = page_bounds(cache, context, use_triton=True)
+        update_page_bounds(cache, bounds, context, use_triton=True)
+        chosen = select_decode(q, bounds, cache, layout, context, use_triton=True)
+        select_decode(q, bounds, transposed_table(cache), layout, context, use_triton=True)
+        page_bounds(transposed_table(cache), context, use_triton=True)
         out, lse = torch.empty_like(q), torch.zeros(q.shape[:2])
         decode.decode(q, cache, layout, chosen, context, out, lse)
         # As prefill does where it cuts lists.
@@ -153,5 +155,5 @@ def test_decodes_of_other_batches_lengths_and_shares_compile_nothing_anew(compil
         merge.merge(out, lse, rows, rows, rows, out, lse)
         decode_recovery(q, cache, layout, context, lse, use_triton=True)
     assert {"decode_kernel", "merge_kernel", "choose_kernel", "rule_kernel"} < set(compiled)
-    # Loops over as many rows as the widest of the model's groups has; a mean of every page.
+    # Loops over as many rows as the widest of the model's groups has; bounds of every page.
     assert_one_of_each(compiled, "WIDEST", "NEWEST")

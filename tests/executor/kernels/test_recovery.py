@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from executor.kernels.batch import Chunk
+from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.means import page_means
 from executor.kernels.patterns import SinkLocal
 from executor.kernels.recovery import decode_recovery, recovery, sampled_rows
 from executor.kernels.select_decode import select_decode
@@ -97,7 +97,7 @@ def test_decode_recovery_is_the_mass_of_the_part_and_parts_add_up(use_triton):
         DecodeHeads(1, 1, 1, (0,), 2, (0.4, 0.4)),
     ]
     layout = lay_out_decode(lists, 8, SIZE)
-    chosen = select_decode(q, page_means(cache, context), cache, layout, context)
+    chosen = select_decode(q, page_bounds(cache, context), cache, layout, context)
     lse = decode_reference(q, cache, layout, chosen, context)[1].float()
     found = decode_recovery(q, cache, layout, context, lse, use_triton=use_triton)
     for number, entry in enumerate(lists):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executor.kernels.batch import Chunk
+from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import ALL_BLOCKS
-from executor.kernels.means import page_means
 from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash
 from executor.kernels.select_decode import select_decode
 
@@ -21,7 +21,7 @@ SIZE, DIM, MOST = 8, 16, 10
 PATTERNS = [Pooled(), VerticalSlash(), SinkLocal(2), Strided(2, 3)]
 
 
-def defined(q, means, cache, entry, context, budget, stored):
+def defined(q, bounds, cache, entry, context, budget, stored):
     """An entry's whole list as defined, in float64."""
     blocks = -(-context // SIZE)
     if not blocks or not stored:
@@ -38,17 +38,18 @@ def defined(q, means, cache, entry, context, budget, stored):
     pages = cache.pages[entry.sequence, :blocks].long()
     joint = torch.zeros(blocks, dtype=torch.float64)
     for head in entry.heads:
-        scores = means[pages, entry.group].double() @ q[head, entry.token].double()
-        joint += (scores / math.sqrt(DIM)).softmax(0)
+        products = bounds[pages, entry.group].double() * q[head, entry.token].double()
+        scores = products.amax(1).sum(1) / math.sqrt(DIM)
+        joint += scores.nan_to_num(0.0).softmax(0)
     others = sorted(range(1, row), key=lambda b: -float(joint[b]))
     return sorted([row, *[0][: row > 0], *others][:length])
 
 
-def check(q, means, cache, layout, context, lists):
+def check(q, bounds, cache, layout, context, lists):
     for number, entry in enumerate(layout.lists):
         start, budget = int(layout.start[number]), int(layout.budget[number])
         here = int(context[entry.sequence])
-        wanted = defined(q, means, cache, entry, here, budget, start != ALL_BLOCKS)
+        wanted = defined(q, bounds, cache, entry, here, budget, start != ALL_BLOCKS)
         first, end = (math.floor(part * len(wanted) + 0.5) for part in entry.part)
         assert int(lists.first[number]) == first
         assert int(lists.count[number]) == end - first
@@ -75,7 +76,7 @@ def run(problem, use_triton):
     chunks, lists, seed = problem
     q = random_q(chunks, 8, DIM, seed=seed)
     cache = random_cache(chunks, 2, DIM, SIZE, paged=True, seed=seed)
-    means = page_means(cache, contexts(chunks))
+    bounds = page_bounds(cache, contexts(chunks))
     layout = lay_out_decode(lists, MOST, SIZE)
     # Behind a sequence's last block the table has room, and nothing that is a page.
     blocks = torch.tensor([-(-c.total_tokens // SIZE) for c in chunks])
@@ -84,8 +85,8 @@ def run(problem, use_triton):
     pages[:, : real.shape[1]][real] = cache.pages[real]
     cache = replace(cache, pages=pages)
     context = contexts(chunks)
-    found = select_decode(q, means, cache, layout, context, use_triton=use_triton)
-    check(q, means, cache, layout, context, found)
+    found = select_decode(q, bounds, cache, layout, context, use_triton=use_triton)
+    check(q, bounds, cache, layout, context, found)
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,15 +105,15 @@ def test_lists_and_parts_are_what_is_defined_in_triton(problem):
 def test_one_layout_serves_a_growing_sequence_and_one_that_left(use_triton):
     chunks = (Chunk(39, 1), Chunk(69, 1))
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
-    means = page_means(cache, contexts(chunks))
+    bounds = page_bounds(cache, contexts(chunks))
     kinds = [Pooled(), SinkLocal(), Strided(1, 2)]
     lists = [DecodeHeads(s, s, 0, (0, 1), 3, (0.0, 0.5), p) for p in kinds for s in (0, 1)]
     lists += [DecodeHeads(s, s, 0, (1,), MOST) for s in (0, 1)]
     layout = lay_out_decode(lists, MOST, SIZE)
     for tokens in ([1, 8], [9, 17], [40, 70], [0, 33]):
         context = torch.tensor(tokens, dtype=torch.int32)
-        found = select_decode(q, means, cache, layout, context, use_triton=use_triton)
-        check(q, means, cache, layout, context, found)
+        found = select_decode(q, bounds, cache, layout, context, use_triton=use_triton)
+        check(q, bounds, cache, layout, context, found)
         if tokens[0] == 0:
             assert found.count[::2].tolist() == [0] * 4
 
@@ -121,11 +122,11 @@ def test_one_layout_serves_a_growing_sequence_and_one_that_left(use_triton):
 def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
     chunks = (Chunk(39, 1), Chunk(69, 1), Chunk(20, 1))
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
-    means, context = page_means(cache, contexts(chunks)), contexts(chunks)
+    bounds, context = page_bounds(cache, contexts(chunks)), contexts(chunks)
     layout = lay_out_decode([DecodeHeads(s, s, 0, (0, 1), 3) for s in range(3)], 9, SIZE)
     turned = transposed_table(cache)
-    found = select_decode(q, means, turned, layout, context, use_triton=use_triton)
-    check(q, means, cache, layout, context, found)
+    found = select_decode(q, bounds, turned, layout, context, use_triton=use_triton)
+    check(q, bounds, cache, layout, context, found)
 
 
 @BOTH
@@ -138,7 +139,7 @@ def test_parts_that_meet_divide_a_list_without_gap_or_overlap(use_triton):
         layout = lay_out_decode(parts, MOST, SIZE)
         found = select_decode(
             q,
-            page_means(cache, contexts(chunks)),
+            page_bounds(cache, contexts(chunks)),
             cache,
             layout,
             torch.tensor([77], dtype=torch.int32),
@@ -155,10 +156,10 @@ def test_parts_that_meet_divide_a_list_without_gap_or_overlap(use_triton):
 def test_scores_that_overflow_cannot_push_out_the_first_and_the_newest(use_triton, value):
     chunks = (Chunk(76, 1),)
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
-    means = page_means(cache, contexts(chunks))
-    q[1, 0], means[cache.pages[0, 4]] = value, value
+    bounds = page_bounds(cache, contexts(chunks))
+    q[1, 0], bounds[cache.pages[0, 4]] = value, value
     layout = lay_out_decode([DecodeHeads(0, 0, 0, (0, 1), 4)], MOST, SIZE)
     context = torch.tensor([77], dtype=torch.int32)
-    found = select_decode(q, means, cache, layout, context, use_triton=use_triton).indices.tolist()
+    found = select_decode(q, bounds, cache, layout, context, use_triton=use_triton).indices.tolist()
     assert found == sorted(set(found))
     assert (found[0], found[-1], len(found)) == (0, 9, 4)

@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from executor.kernels import (
+    bounds_triton,
     means_triton,
     rule_lists,
     scores_triton,
@@ -14,9 +15,9 @@ from executor.kernels import (
     top_blocks,
 )
 from executor.kernels.batch import Chunk
+from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.means import page_means, update_page_means
 from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
@@ -28,7 +29,8 @@ SIZE, DIM = 8, 16
 PATTERNS = [Pooled(), VerticalSlash(9, 2), SinkLocal(), Strided(2, 3)]
 CHUNKS = (Chunk(20, 41), Chunk(0, 61))
 KERNELS = {
-    means_triton: ["key_means_kernel", "page_means_kernel", "query_means_kernel"],
+    bounds_triton: ["page_bounds_kernel"],
+    means_triton: ["key_means_kernel", "query_means_kernel"],
     scores_triton: ["block_lse_kernel"],
     top_blocks: ["pooled_lists_kernel", "line_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
@@ -91,14 +93,14 @@ def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):
     q = mode.from_tensor(random_q(CHUNKS, 2, DIM))
     context = mode.from_tensor(torch.tensor([61, 61], dtype=torch.int32))
     with mode:
-        means = page_means(cache, context, use_triton=True)
-        update_page_means(cache, means, context, use_triton=True)
-        found = select_decode(q, means, cache, layout, context, use_triton=True)
+        bounds = page_bounds(cache, context, use_triton=True)
+        update_page_bounds(cache, bounds, context, use_triton=True)
+        found = select_decode(q, bounds, cache, layout, context, use_triton=True)
         lse = torch.zeros(q.shape[:2])
         shares = decode_recovery(q, cache, layout, context, lse, use_triton=True)
     assert found.indices.shape == (layout.stored,)
     assert shares.shape == (len(lists),)
     # Pooled and vertical-slash entries choose in one launch.
     chosen = ["page_scores_kernel", "choose_kernel", "rule_kernel", "rule_kernel"]
-    means_of = ["page_means_kernel", "page_means_kernel"]
-    assert launched == [*means_of, *chosen, "block_lse_kernel"]
+    bounded = ["page_bounds_kernel", "page_bounds_kernel"]
+    assert launched == [*bounded, *chosen, "block_lse_kernel"]
