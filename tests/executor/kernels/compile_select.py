@@ -9,7 +9,13 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from executor.kernels import bounds_triton, means_triton, scores_triton, select_decode_triton, top_blocks
+from executor.kernels import (
+    bounds_triton,
+    means_triton,
+    scores_triton,
+    select_decode_triton,
+    top_blocks,
+)
 from executor.kernels.rule_lists import rule_lists_kernel
 from tests.executor.kernels.cubin import resources
 

@@ -19,7 +19,6 @@ from .reference import (
     relative_error,
     sequence_kv,
     transposed_table,
-    whole_prompts,
 )
 
 BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])

@@ -7,22 +7,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.batch import Chunk
+from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import ALL_BLOCKS
-from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash
 from executor.kernels.select_decode import select_decode
 
-from .reference import contexts, random_cache, random_q, transposed_table
+from .reference import (
+    contexts,
+    random_cache,
+    random_q,
+    sequence_kv,
+    transposed_table,
+    whole_prompts,
+)
 
 BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
 SIZE, DIM, MOST = 8, 16, 10
-PATTERNS = [Pooled(), VerticalSlash(), SinkLocal(2), Strided(2, 3)]
+PATTERNS = [Pooled(), VerticalSlash(), Sampled(), SinkLocal(2), Strided(2, 3)]
 
 
-def defined(q, bounds, cache, entry, context, budget, stored):
-    """An entry's whole list as defined, in float64."""
+def defined(q, cache, entry, context, budget, stored):
+    """An entry's whole list as defined, from its keys, in float64."""
     blocks = -(-context // SIZE)
     if not blocks or not stored:
         return list(range(blocks))
@@ -35,21 +42,21 @@ def defined(q, bounds, cache, entry, context, budget, stored):
             near = [b for b in range(blocks) if b > row - local][-budget:]
             far = [b for b in range(max(0, blocks - local)) if b % stride == offset]
             return far[: max(0, budget - len(near))] + near
-    pages = cache.pages[entry.sequence, :blocks].long()
+    keys, _ = sequence_kv(cache, entry.sequence, entry.group, context, SIZE)
     joint = torch.zeros(blocks, dtype=torch.float64)
     for head in entry.heads:
-        products = bounds[pages, entry.group].double() * q[head, entry.token].double()
-        scores = products.amax(1).sum(1) / math.sqrt(DIM)
-        joint += scores.nan_to_num(0.0).softmax(0)
+        products = keys * q[head, entry.token].double()
+        scores = torch.stack([page.amax(0).sum() for page in products.split(SIZE)])
+        joint += (scores / math.sqrt(DIM)).nan_to_num(0.0).softmax(0)
     others = sorted(range(1, row), key=lambda b: -float(joint[b]))
     return sorted([row, *[0][: row > 0], *others][:length])
 
 
-def check(q, bounds, cache, layout, context, lists):
+def check(q, cache, layout, context, lists):
     for number, entry in enumerate(layout.lists):
         start, budget = int(layout.start[number]), int(layout.budget[number])
         here = int(context[entry.sequence])
-        wanted = defined(q, bounds, cache, entry, here, budget, start != ALL_BLOCKS)
+        wanted = defined(q, cache, entry, here, budget, start != ALL_BLOCKS)
         first, end = (math.floor(part * len(wanted) + 0.5) for part in entry.part)
         assert int(lists.first[number]) == first
         assert int(lists.count[number]) == end - first
@@ -86,7 +93,7 @@ def run(problem, use_triton):
     cache = replace(cache, pages=pages)
     context = contexts(chunks)
     found = select_decode(q, bounds, cache, layout, context, use_triton=use_triton)
-    check(q, bounds, cache, layout, context, found)
+    check(q, cache, layout, context, found)
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,15 +112,15 @@ def test_lists_and_parts_are_what_is_defined_in_triton(problem):
 def test_one_layout_serves_a_growing_sequence_and_one_that_left(use_triton):
     chunks = (Chunk(39, 1), Chunk(69, 1))
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
-    bounds = page_bounds(cache, contexts(chunks))
     kinds = [Pooled(), SinkLocal(), Strided(1, 2)]
     lists = [DecodeHeads(s, s, 0, (0, 1), 3, (0.0, 0.5), p) for p in kinds for s in (0, 1)]
     lists += [DecodeHeads(s, s, 0, (1,), MOST) for s in (0, 1)]
     layout = lay_out_decode(lists, MOST, SIZE)
     for tokens in ([1, 8], [9, 17], [40, 70], [0, 33]):
         context = torch.tensor(tokens, dtype=torch.int32)
+        bounds = page_bounds(cache, context)
         found = select_decode(q, bounds, cache, layout, context, use_triton=use_triton)
-        check(q, bounds, cache, layout, context, found)
+        check(q, cache, layout, context, found)
         if tokens[0] == 0:
             assert found.count[::2].tolist() == [0] * 4
 
@@ -126,7 +133,7 @@ def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
     layout = lay_out_decode([DecodeHeads(s, s, 0, (0, 1), 3) for s in range(3)], 9, SIZE)
     turned = transposed_table(cache)
     found = select_decode(q, bounds, turned, layout, context, use_triton=use_triton)
-    check(q, bounds, cache, layout, context, found)
+    check(q, cache, layout, context, found)
 
 
 @BOTH
@@ -163,3 +170,75 @@ def test_scores_that_overflow_cannot_push_out_the_first_and_the_newest(use_trito
     found = select_decode(q, bounds, cache, layout, context, use_triton=use_triton).indices.tolist()
     assert found == sorted(set(found))
     assert (found[0], found[-1], len(found)) == (0, 9, 4)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@BOTH
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_page_with_a_key_that_is_no_number_harms_no_other(use_triton, value):
+    chunks = (Chunk(76, 1),)
+    cache, context = random_cache(chunks, 1, DIM, SIZE, paged=True), contexts(chunks)
+    for sign in (1.0, -1.0):
+        q = random_q(chunks, 2, DIM)
+        q[:, :, 2] = sign
+        cache.keys[cache.pages[0, 4], 0, 5, 2] = value
+        layout = lay_out_decode([DecodeHeads(0, 0, 0, (0, 1), 4)], MOST, SIZE)
+        bounds = page_bounds(cache, context, use_triton=use_triton)
+        lists = select_decode(q, bounds, cache, layout, context, use_triton=use_triton)
+        found = lists.indices.tolist()
+        if value * sign == math.inf:
+            assert 4 in found
+            continue
+        # Its score counts as 0, which is less than what the others' bounds make.
+        clean = replace(cache, keys=cache.keys.clone())
+        clean.keys[cache.pages[0, 4]] = 0.0
+        assert found == defined(q, clean, layout.lists[0], 77, 4, stored=True)
+
+
+def needle(pages):
+    """Keys [pages, 1, SIZE, DIM] along q = e_0: page 3 holds one key that q looks for among keys
+    that point away from it, the others keys that are all a little like q."""
+    keys = torch.zeros(pages, 1, SIZE, DIM)
+    keys[..., 0] = torch.linspace(0.5, 1.0, pages)[:, None, None]
+    keys[3, 0, :, 0], keys[3, 0, 5, 0] = -2.0, 8.0
+    return keys
+
+
+@BOTH
+def test_a_needle_that_a_mean_loses_is_found(use_triton):
+    chunks = whole_prompts(9 * SIZE)
+    keys, pages = needle(9), torch.arange(9, dtype=torch.int32)[None]
+    q = torch.zeros(1, 1, DIM)
+    q[..., 0] = math.sqrt(DIM)
+    by_mean = (keys.mean(2)[:, 0] @ q[0, 0])[1:-1]
+    assert int(by_mean.argmin()) + 1 == 3
+    weight = (keys[:, 0] @ q[0, 0] / math.sqrt(DIM)).flatten().softmax(0)
+    assert weight[3 * SIZE + 5] > 0.9
+    cache = Cache(keys, keys, pages=pages)
+    layout = lay_out_decode([DecodeHeads(0, 0, 0, (0,), 3)], 9, SIZE)
+    bounds = page_bounds(cache, contexts(chunks), use_triton=use_triton)
+    assert bounds[3, 0, :, 0].tolist() == [-2.0, 8.0]
+    found = select_decode(q, bounds, cache, layout, contexts(chunks), use_triton=use_triton)
+    assert found.indices.tolist() == [0, 3, 8]
+    # Looked for from the other side, the page's other keys are what its lower bound stands for.
+    found = select_decode(-q, bounds, cache, layout, contexts(chunks), use_triton=use_triton)
+    assert found.indices.tolist() == [0, 3, 8]
+    keys[3, 0, :, 0] = 0.75
+    bounds = page_bounds(cache, contexts(chunks), use_triton=use_triton)
+    found = select_decode(q, bounds, cache, layout, contexts(chunks), use_triton=use_triton)
+    assert found.indices.tolist() == [0, 7, 8]
+
+
+@BOTH
+def test_heads_that_look_for_different_needles_both_find_theirs(use_triton):
+    """The louder one, by eight times, does not decide alone."""
+    chunks = whole_prompts(9 * SIZE)
+    keys = torch.randn(9, 1, SIZE, DIM, generator=torch.Generator().manual_seed(0)) / 8
+    keys[3, 0, 5, 0], keys[6, 0, 2, 1] = 4.0, 4.0
+    q = torch.zeros(2, 1, DIM)
+    q[0, 0, 0], q[1, 0, 1] = 2 * math.sqrt(DIM), 16 * math.sqrt(DIM)
+    cache = Cache(keys, keys, pages=torch.arange(9, dtype=torch.int32)[None])
+    layout = lay_out_decode([DecodeHeads(0, 0, 0, (0, 1), 4)], 9, SIZE)
+    bounds = page_bounds(cache, contexts(chunks), use_triton=use_triton)
+    found = select_decode(q, bounds, cache, layout, contexts(chunks), use_triton=use_triton)
+    assert found.indices.tolist() == [0, 3, 6, 8]
