@@ -5,10 +5,10 @@
 Synthetic inputs throughout: one head of dimension 64 with planted columns, slashes, a local band,
 sinks or needle blocks, and noise. At an equal number of 64 x 64 tiles: the oracle (each row of
 blocks takes those with most mass), our block-pooled vertical-slash, the same scored by the last 64
-rows, which are neighbours, our pooled scores, sink + local. Beside them MInference's token lines
-(arXiv 2407.02490) that attend to no more query-key pairs than those tiles hold, at the best of
-three divisions into columns and slashes, and how many tiles these lines touch. Recovery is the mean
-over query rows of the dense softmax's mass on the chosen keys.
+rows, which are neighbours, our pooled scores, two sampled rows a query block, sink + local. Beside
+them MInference's token lines (arXiv 2407.02490) that attend to no more query-key pairs than those
+tiles hold, at the best of three divisions into columns and slashes, and how many tiles these lines
+touch. Recovery is the mean over query rows of the dense softmax's mass on the chosen keys.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch
 from benchmarks import report
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.layout import ALL_BLOCKS, HeadRows, lay_out
-from executor.kernels.patterns import Pattern, Pooled, SinkLocal, VerticalSlash
+from executor.kernels.patterns import Pattern, Pooled, Sampled, SinkLocal, VerticalSlash
 from executor.kernels.select import best_blocks, select
 
 Row = dict[str, Any]
@@ -39,6 +39,7 @@ OURS: dict[str, Pattern] = {
     "vertical-slash": VerticalSlash(),
     "last 64 rows": VerticalSlash(SCORED_ROWS, row_step=1),
     "pooled": Pooled(),
+    "sampled": Sampled(),
     "sink + local": SinkLocal(),
 }
 HEADS = {

@@ -1,7 +1,7 @@
 """How a plan's heads choose their blocks: the profile's selection as the kernels' pattern."""
 
 from executor.errors import ShardError
-from executor.kernels.patterns import POOLED, Pattern, SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import POOLED, Pattern, Sampled, SinkLocal, Strided, VerticalSlash
 from profiles import selection
 from profiles.architecture import Architecture
 from profiles.selection import Selection
@@ -20,6 +20,8 @@ def pattern(
             return POOLED
         case selection.VerticalSlash():
             return VerticalSlash()
+        case selection.Sampled():
+            return Sampled(chosen.rows)
         case selection.SinkLocal():
             return SinkLocal(-(-chosen.sink_tokens // block_tokens))
         case selection.Strided():

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadRows, Layout
-from executor.kernels.patterns import Pooled, VerticalSlash, lengths
+from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, lengths
 from executor.shares import HeadShare
 
-SCORED = (Pooled, VerticalSlash)
+SCORED = (Pooled, VerticalSlash, Sampled)
 """Patterns that look at every causal block before they choose; the others follow a rule."""
 
 
@@ -17,12 +17,14 @@ SCORED = (Pooled, VerticalSlash)
 class Counts:
     """Work of a step, in the units of `profiles.cost.work`.
 
-    `scored_blocks` counts causal (query block, key block) pairs of heads that must choose.
+    `scored_blocks` counts causal (query block, key block) pairs of heads that must choose;
+    `sampled_blocks` the same for every row that a prefill's sampled heads score exactly.
     """
 
     query_blocks: int
     tiles: int
     scored_blocks: int
+    sampled_blocks: int
     decoded_blocks: int
     """Key blocks read by decodes: a packed list counts once, whatever heads share it."""
 
@@ -49,23 +51,24 @@ def count_work(
     chunks: tuple[Chunk, ...],
     block_tokens: int,
 ) -> Counts:
-    scored = [
-        r.last * (r.last + 1) // 2 - r.first * (r.first + 1) // 2
-        for r in rows
-        if isinstance(r.pattern, SCORED) and r.budget_blocks < _blocks(r, chunks, block_tokens)
-    ]
-    tiles = decoded = 0
+    tiles = decoded = scored = sampled = 0
+    for r in rows:
+        if isinstance(r.pattern, SCORED) and r.budget_blocks < _blocks(r, chunks, block_tokens):
+            pairs = r.last * (r.last + 1) // 2 - r.first * (r.first + 1) // 2
+            scored += pairs
+            sampled += pairs * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
     for entry in lists:
         blocks = _blocks(entry, chunks, block_tokens)
         first, last = list_part(entry, blocks)
         tiles += len(entry.heads) * (last - first)
         decoded += last - first
         if isinstance(entry.pattern, SCORED) and entry.budget_blocks < blocks:
-            scored.append(len(entry.heads) * blocks)
+            scored += len(entry.heads) * blocks
     return Counts(
         query_blocks=sum(r.last - r.first for r in rows) + sum(len(e.heads) for e in lists),
         tiles=tiles + (prefill.tiles if prefill else 0),
-        scored_blocks=sum(scored),
+        scored_blocks=scored,
+        sampled_blocks=sampled,
         decoded_blocks=decoded,
     )
 

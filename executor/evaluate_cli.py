@@ -19,7 +19,7 @@ from rich.progress import (
 from profiles.console import clear_errors, console
 from profiles.library import resolve_profile
 from profiles.model import ModelProfile, write_atomically
-from profiles.selection import Pooled, Selection, VerticalSlash
+from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
 from solver.budgets.options import Curve
 from solver.options import RequestError, check_folders, whole_numbers
 from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from executor.evaluation.summary import Line
 
 app = typer.Typer()
-SELECTIONS: dict[str, Selection] = {"pooled": Pooled(), "vertical_slash": VerticalSlash()}
+SELECTIONS: dict[str, Selection] = {
+    chosen.kind: chosen for chosen in (SAMPLED, POOLED, VerticalSlash())
+}
 CURVES: dict[str, Curve] = {"selected": "selected", "oracle": "oracle"}
 FLOOR_BLOCKS = 2
 """The first block and a row's own, which every selection takes: with 64 tokens a block the 128 of
@@ -59,8 +61,12 @@ def evaluate_command(
         int | None, typer.Option(help="Tokens a block: 16, 32, 64 or 128; the profile's.")
     ] = None,
     selection: Annotated[
-        str, typer.Option(help="How budgets choose blocks: pooled or vertical_slash.")
-    ] = "pooled",
+        str | None,
+        typer.Option(
+            help="How budgets choose blocks: sampled, pooled or vertical_slash; as the profile "
+            "says, sampled where it scores none."
+        ),
+    ] = None,
     floor_tokens: Annotated[
         int | None, typer.Option(min=1, help="What max-min leaves every head; two blocks.")
     ] = None,
@@ -88,9 +94,7 @@ def evaluate_command(
     """
     check_folders(out, plot)
     loaded_profile = resolve_profile(profile)
-    chosen, curved = SELECTIONS.get(selection), CURVES.get(curve or "")
-    if chosen is None:
-        raise RequestError(f"--selection: {selection!r} must be {' or '.join(SELECTIONS)}")
+    curved = CURVES.get(curve or "")
     if curved != curve:
         raise RequestError(f"--curve: {curve!r} must be {' or '.join(CURVES)}")
 
@@ -113,7 +117,7 @@ def evaluate_command(
         samples=samples,
         seed=seed,
         block_tokens=size,
-        selection=chosen,
+        selection=_selection(loaded_profile, selection),
         floor_tokens=floor_tokens or FLOOR_BLOCKS * size,
         devices=Devices(devices, device_type),
         curve=curved,
@@ -194,6 +198,17 @@ def _methods(asked: list[str], profile: ModelProfile) -> tuple[tuple[str, ...], 
             raise RequestError(f"--policy {name}: {lacking[name]}")
     notes = [f"{name} is left out: it {why}" for name, why in lacking.items()]
     return tuple(name for name in every if name not in lacking), notes
+
+
+def _selection(profile: ModelProfile, asked: str | None) -> Selection:
+    """What was asked for; the profile's own where it is of that kind, or nothing was asked."""
+    own = profile.selection
+    if own.scores and asked in (None, own.kind):
+        return own
+    chosen = SELECTIONS.get(asked or SAMPLED.kind)
+    if chosen is None:
+        raise RequestError(f"--selection: {asked!r} must be one of {', '.join(SELECTIONS)}")
+    return chosen
 
 
 def _block_size(profile: ModelProfile, asked: int | None) -> int:

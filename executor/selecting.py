@@ -11,7 +11,8 @@ from executor.errors import AttentionError
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.layout import HeadRows, Layout, lay_out
 from executor.kernels.means import key_blocks, key_means, query_means
-from executor.kernels.patterns import SinkLocal, VerticalSlash, rule, rule_blocks
+from executor.kernels.patterns import Sampled, SinkLocal, VerticalSlash, rule, rule_blocks
+from executor.kernels.sampled import lists_at_once, sampled_scores
 from executor.kernels.select import best_blocks, line_scores
 from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
 from profiles import selection
@@ -42,6 +43,9 @@ def choose(
             best = _by_scores(_pooled_scores(q, k, query_blocks, block_tokens), row)
         case selection.VerticalSlash():
             best = _by_scores(_line_scores(q, k, query_blocks, block_tokens), row)
+        case selection.Sampled():
+            pattern = Sampled(chosen.rows)
+            best = _by_scores(_sampled_scores(q, k, query_blocks, block_tokens, pattern), row)
         case selection.SinkLocal():
             best = _by_rule(SinkLocal(-(-chosen.sink_tokens // block_tokens)), row)
         case _:
@@ -105,4 +109,24 @@ def _line_scores(
         end = min(begin + step, len(q))
         lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=q.is_cuda)
         scores += [line_scores(*pair, row) for pair in zip(*lines, strict=True)]
+    return torch.cat(scores)
+
+
+def _sampled_scores(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    query_blocks: torch.Tensor,
+    block_tokens: int,
+    pattern: Sampled,
+) -> torch.Tensor:
+    cache, layout = _layout(q, k, block_tokens)
+    blocks = layout.heads[0].last
+    at_once = lists_at_once(pattern, blocks, block_tokens, use_triton=q.is_cuda)
+    scores = []
+    for head in range(len(q)):
+        for numbers in torch.split(head * blocks + query_blocks.to(q.device), at_once):
+            found = sampled_scores(
+                q, cache, layout, numbers[None], blocks, pattern, use_triton=q.is_cuda
+            )
+            scores.append(found[0])
     return torch.cat(scores)

@@ -106,7 +106,7 @@ def _is_range(rows: object) -> bool:
 
 
 def _check_pattern(pattern: Pattern, where: str) -> None:
-    least = {"scored_rows": 1, "row_step": 1, "local_blocks": 1, "stride": 1}
+    least = {"scored_rows": 1, "row_step": 1, "rows": 1, "local_blocks": 1, "stride": 1}
     if not isinstance(pattern, Pattern):
         raise AttentionError(f"{where}.pattern: {pattern!r} is no pattern of kernels.patterns")
     for name, value in vars(pattern).items():

@@ -221,6 +221,9 @@ def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:
         4 * rows * workload.block_tokens * architecture.head_dim * step.counts.tiles
     )
     work["scored_blocks"] += step.counts.scored_blocks
+    work["tile_flops"] += (
+        2 * workload.block_tokens * architecture.head_dim * step.counts.sampled_blocks
+    )
     work["kv_bytes"] += 2 * (computed + held) * architecture.head_dim * architecture.item_bytes
 
 

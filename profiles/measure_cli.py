@@ -10,7 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from profiles.console import clear_errors, fail
 from profiles.model import ModelProfile
-from profiles.selection import POOLED, Selection, SinkLocal, VerticalSlash
+from profiles.selection import (
+    MOST_ROWS,
+    POOLED,
+    SAMPLED,
+    Sampled,
+    Selection,
+    SinkLocal,
+    VerticalSlash,
+)
 
 
 @clear_errors()
@@ -26,8 +34,14 @@ def measure(
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws the rows.")] = 0,
     selection: Annotated[
-        str, typer.Option(help="How the executor chooses: pooled, vertical_slash or sink_local.")
-    ] = "pooled",
+        str,
+        typer.Option(
+            help="How the executor chooses: sampled, pooled, vertical_slash or sink_local."
+        ),
+    ] = "sampled",
+    sample_rows: Annotated[
+        int | None, typer.Option(help="Rows of a query block that sampled scores by; 2.")
+    ] = None,
     sink_tokens: Annotated[
         int | None, typer.Option(help="First tokens that are always in; one block.")
     ] = None,
@@ -66,7 +80,7 @@ def measure(
         rows,
         prompts,
         seed,
-        _selection(selection, sink_tokens, block_tokens),
+        _selection(selection, sample_rows, sink_tokens, block_tokens),
         sink_tokens,
         local_tokens,
         influence,
@@ -104,8 +118,18 @@ def _tokens(contexts: str) -> tuple[int, ...]:
         fail(f"--contexts: {contexts!r} must be whole numbers with commas between, as 1024,4096")
 
 
-def _selection(kind: str, sink_tokens: int | None, block_tokens: int) -> Selection:
+def _selection(
+    kind: str, sample_rows: int | None, sink_tokens: int | None, block_tokens: int
+) -> Selection:
+    if sample_rows is not None and kind != "sampled":
+        fail(f"--sample-rows: --selection {kind} samples none")
     match kind:
+        case "sampled":
+            if sample_rows is None:
+                return SAMPLED
+            if not 1 <= sample_rows <= MOST_ROWS:
+                fail(f"--sample-rows: {sample_rows} must be from 1 to {MOST_ROWS}")
+            return Sampled(rows=sample_rows)
         case "pooled":
             return POOLED
         case "vertical_slash":
@@ -113,7 +137,7 @@ def _selection(kind: str, sink_tokens: int | None, block_tokens: int) -> Selecti
         case "sink_local":
             return SinkLocal(sink_tokens=block_tokens if sink_tokens is None else sink_tokens)
         case _:
-            fail(f"--selection: {kind!r} is not one of pooled, vertical_slash, sink_local")
+            fail(f"--selection: {kind!r} is not one of sampled, pooled, vertical_slash, sink_local")
 
 
 def _in_words(profile: ModelProfile, out: Path) -> str:

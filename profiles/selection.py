@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from profiles.architecture import Architecture
 
 Count = Annotated[int, Field(ge=1, le=2**20)]
+MOST_ROWS = 16
+"""Rows of a query block that may be sampled: the smallest block has no more."""
 
 
 class _Selection(BaseModel):
@@ -39,7 +41,7 @@ class Sampled(_Selection):
 
     scores = True
     kind: Literal["sampled"] = "sampled"
-    rows: Annotated[int, Field(ge=1, le=16)] = 2
+    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 2
 
 
 class SinkLocal(_Selection):
@@ -89,6 +91,7 @@ class Strided(_Selection):
 
 
 POOLED = Pooled()
+SAMPLED = Sampled()
 
 
 def _is_default(selection: object) -> bool:

@@ -9,6 +9,7 @@ from profiles.architecture import Architecture
 from profiles.cost.rates import Rates
 from profiles.cost.work import INDEX, Workload, group_work, head_work
 from profiles.errors import HplbError
+from profiles.selection import POOLED, Selection
 from solver.problem import Floats, Ints, PlacementProblem
 from solver.request import PlacementOptions
 
@@ -24,15 +25,15 @@ class CostError(HplbError):
 class Demand:
     """One workload of a placement: what every head may attend to there, and at which rates.
 
-    `budgets` [layers, heads] tokens; `rates` by device type, all of the workload's phase; `scored`:
-    whether heads score blocks to choose them, rather than follow a rule.
+    `budgets` [layers, heads] tokens; `rates` by device type, all of the workload's phase;
+    `selection`: how heads choose their blocks.
     """
 
     workload: Workload
     budgets: Floats | Ints
     rates: Mapping[str, Rates]
     weight: float = 1.0
-    scored: bool = True
+    selection: Selection = POOLED
 
 
 def placement_problem(
@@ -72,12 +73,12 @@ def _seconds(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Seconds of heads, of what their parts repeat, of groups and of launches, types last."""
     tokens = np.asarray(demand.budgets, dtype=np.float64)
-    by_head = head_work(tokens, architecture, demand.workload, demand.scored)
+    by_head = head_work(tokens, architecture, demand.workload, demand.selection)
     by_group = group_work(tokens, architecture, demand.workload)
     repeated = np.zeros_like(by_head)
     if rules.divisible and rules.copies == "priced":
-        selection = INDEX["scored_blocks"]
-        repeated[..., selection] = by_head[..., selection]
+        scored = INDEX["scored_blocks"]
+        repeated[..., scored] = by_head[..., scored]
     head_s, part_s, group_s = (
         np.stack([demand.rates[name].seconds(work) for name in names], axis=-1)
         for work in (by_head, repeated, by_group)

@@ -47,7 +47,7 @@ def fill(
     def costed_of(content: bytes) -> PlacementProblem:
         tokens = np.frombuffer(content, dtype=np.int64).reshape(step.budgets.tokens.shape)
         return placement_problem(
-            [Demand(step.workload, tokens, step.known.rates, scored=step.selection.scores)],
+            [Demand(step.workload, tokens, step.known.rates, selection=step.selection)],
             step.known.profile.architecture,
             request.device_types,
             PlacementOptions(

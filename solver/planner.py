@@ -122,9 +122,9 @@ def _draft(
     filled = None
     if request.budget.fill:
         filled, steps = fill(request, by_head, realised[0], steps)
-        problem = _problem(request, steps)
-        by_head = replace(problem, unit="head")
-        solution = _bounded_anew(problem, solution)
+        larger = _problem(request, steps)
+        solution = _bounded_anew(problem, larger, solution)
+        by_head = replace(larger, unit="head")
     return Draft(
         request=request,
         steps=steps,
@@ -137,16 +137,24 @@ def _draft(
     )
 
 
-def _bounded_anew(problem: PlacementProblem, solution: Solution) -> Solution:
+def _bounded_anew(
+    before: PlacementProblem, problem: PlacementProblem, solution: Solution
+) -> Solution:
     """The same shares under the costs of larger budgets, which need their own proof."""
     layers = []
     for index, placed in enumerate(solution.layers):
         layer = problem.layer(index)
         bound = lower_bound(layer)
         makespan_s = layer.objective(layer.loads_of_shares(placed.shares))
-        # Costs only grew: what was proved before holds as well.
-        if placed.bound.seconds > bound.seconds:
+        # What was proved before holds where costs only grew: not where a head now attends to all
+        # and chooses nothing.
+        if _only_grew(before, problem, index) and placed.bound.seconds > bound.seconds:
             bound = placed.bound
         layers.append(LayerSolution(placed.shares, makespan_s, bound, placed.searched))
     bound_s = float(sum(layer.bound.seconds for layer in layers))
     return Solution(layers, bound_s, solution.multipliers, solution.reason)
+
+
+def _only_grew(before: PlacementProblem, after: PlacementProblem, layer: int) -> bool:
+    pairs = ((before.head_s, after.head_s), (before.group_s, after.group_s))
+    return all((new[:, layer] >= old[:, layer]).all() for old, new in pairs)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from profiles.cost.rates import Rates
-from profiles.cost.work import FEATURES, INDEX, budget_blocks, group_work, head_work
+from profiles.cost.work import FEATURES, INDEX, budget_blocks, group_work, head_work, pair_flops
 from solver.costs import Demand, placement_problem
 from solver.decode_work import decode_work
 from solver.divide.rows import RowGrid, boundaries
@@ -52,7 +52,7 @@ def predicted_loads(plan: Plan, rates: Mapping[str, Rates]) -> Floats:
                 plan.workload.workload,
                 np.array(plan.budgets),
                 rates,
-                scored=plan.selection.scores,
+                selection=plan.selection,
             )
         ],
         plan.architecture,
@@ -73,17 +73,23 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     budgets, step = np.array(plan.budgets, dtype=np.float64), plan.workload.workload
     blocks = budget_blocks(budgets, step)
     grid = RowGrid(blocks, step.context_blocks, step.batch_size, step.phase)
-    shares, scored = planned_shares(plan, layer), plan.selection.scores
+    shares = planned_shares(plan, layer)
     ends = boundaries(shares, grid, layer)
     grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
     present = np.asarray(grouped.any(axis=1))
     if step.phase == "decode":
-        work = decode_work(ends, blocks[layer], present, plan.architecture, step, scored)
+        scores = plan.selection.scores
+        work = decode_work(ends, blocks[layer], present, plan.architecture, step, scores)
     else:
-        by_head = head_work(budgets[layer], plan.architecture, step, scored)
+        by_head = head_work(budgets[layer], plan.architecture, step, plan.selection)
         by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
         parts = _parts_of_work(ends, shares, step.context_blocks)
+        flops, scored = INDEX["tile_flops"], INDEX["scored_blocks"]
+        # A share is one of attended tiles; what rows take to choose goes by the pairs they score.
+        by_pair = pair_flops(plan.selection, plan.architecture, step)
+        by_head[:, flops] -= by_pair * by_head[:, scored]
         work = np.einsum("hdf,hf->df", parts, by_head) + present.T @ by_group
+        work[:, flops] += by_pair * work[:, scored]
     work[work.any(axis=1), INDEX["launches"]] = 1
     return np.asarray(work)
 

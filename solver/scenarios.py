@@ -42,8 +42,9 @@ class Scenario:
     @property
     def demand(self) -> Demand:
         """What the placement must serve."""
-        scored = self.selection.scores
-        return Demand(self.workload, self.budgets.tokens, self.known.rates, self.weight, scored)
+        return Demand(
+            self.workload, self.budgets.tokens, self.known.rates, self.weight, self.selection
+        )
 
 
 def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) -> list[Scenario]:

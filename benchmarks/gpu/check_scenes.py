@@ -6,13 +6,14 @@ from benchmarks.gpu.scene import Shape
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadRows
-from executor.kernels.patterns import POOLED, Pattern, SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import POOLED, Pattern, Sampled, SinkLocal, Strided, VerticalSlash
 
 PATTERNS: tuple[Pattern, ...] = (
     POOLED,
     VerticalSlash(scored_rows=20),
     SinkLocal(2),
     Strided(2, 3, 1),
+    Sampled(),
 )
 BUDGETS = (1, 3, 6, 1000, 2, 5, 4, 9)
 

@@ -18,11 +18,11 @@ FORGET = 0.98
 WORDS_ONLY = {COPY: 1.0, PAIRS: 1.0}
 # Kinds with many questions a context teach retrieval fastest.
 TASK_SHARES = {
-    COPY: 2.0,
+    COPY: 1.0,
     "niah_multikey_2": 3.0,
-    "niah_multikey_3": 3.0,
+    "niah_multikey_3": 4.0,
     "niah_multiquery": 2.0,
-    "niah_single_1": 0.5,
+    "niah_single_1": 2.0,
     "niah_single_2": 2.0,
     "niah_single_3": 2.0,
     "niah_multivalue": 2.0,

@@ -163,7 +163,8 @@ class Maker:
         size = self.setting.block_tokens
         policy = BudgetPolicy(fitted.tokens, selection=selection, block_tokens=size)
         knob = {"mean_tokens": float(fitted.blocks * size)}
-        least = self.setting.least_recovery(fitted.tokens) if selection == POOLED else None
+        measured = selection == self.setting.profile.selection
+        least = self.setting.least_recovery(fitted.tokens) if measured else None
         return Method(name, density, policy, fitted.tokens, selection, knob, least)
 
     def _online(self, name: str, density: float, uniform: Fitted) -> Method:

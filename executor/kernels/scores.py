@@ -11,6 +11,9 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.means import sequence_keys
 
+SCORE_BYTES = 256 * 2**20
+"""Bound on the scores alive at once: what is scored goes through in runs that keep to it."""
+
 
 @dataclass(frozen=True, eq=False)
 class QueryRows:
@@ -59,3 +62,11 @@ def block_lse(
         scores[:, :count].masked_fill_(future, -torch.inf)
         found[entry, :, :seen] = scores.view(-1, seen, block_tokens).logsumexp(-1)
     return found
+
+
+def row_masses(lse: torch.Tensor) -> torch.Tensor:
+    """Every row's softmax over all its keys, summed by block, like lse [..., blocks].
+
+    0 in a row that sees no key or whose scores overflow.
+    """
+    return (lse - lse.logsumexp(-1, keepdim=True)).exp_().nan_to_num_(0.0)

@@ -11,6 +11,7 @@ from executor.kernels.layout import HeadRows, Layout
 from executor.kernels.means import KeyBlocks, key_blocks, key_means, list_range, query_means
 from executor.kernels.patterns import (
     Pooled,
+    Sampled,
     SinkLocal,
     Strided,
     VerticalSlash,
@@ -18,6 +19,7 @@ from executor.kernels.patterns import (
     rule_blocks,
     runs,
 )
+from executor.kernels.sampled import sampled_scores, stored_lists
 from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
 
 
@@ -78,10 +80,28 @@ def _fill_by_torch(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch
             )
             found = best_blocks(line_scores(column[0], diagonal[0], row), row, rows.budget_blocks)
             found = found.flatten()
+        elif isinstance(rows.pattern, Sampled):
+            found = _by_samples(q, cache, layout, entry, rows.pattern)
         else:
             found = _by_rule(rows.pattern, row, length)
         begin = int(layout.start[lists][stored][0])
         indices[begin : begin + len(found)] = found
+
+
+def _by_samples(
+    q: torch.Tensor, cache: Cache, layout: Layout, entry: int, pattern: Sampled
+) -> torch.Tensor:
+    """The stored lists of `entry`, one after another."""
+    found = []
+    for run, blocks in stored_lists(layout, entry, entry + 1, pattern, use_triton=False):
+        numbers = run[run >= 0]
+        if len(numbers):
+            scores = sampled_scores(
+                q, cache, layout, numbers[None], blocks, pattern, use_triton=False
+            )[0]
+            budget = layout.heads[entry].budget_blocks
+            found.append(best_blocks(scores, layout.row[numbers], budget).flatten())
+    return torch.cat(found)
 
 
 def line_scores(column: torch.Tensor, diagonal: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
@@ -122,6 +142,10 @@ def _fill_by_triton(q: torch.Tensor, cache: Cache, layout: Layout, indices: torc
             )
         elif isinstance(pattern, VerticalSlash):
             _fill_lines(q, cache, layout, pattern, first, last, indices)
+        elif isinstance(pattern, Sampled):
+            for numbers, count in stored_lists(layout, first, last, pattern, use_triton=True):
+                scores = sampled_scores(q, cache, layout, numbers, count, pattern, use_triton=True)
+                top_blocks.score_lists(scores, numbers, layout, indices)
         else:
             lists = list_range(layout, first, last)
             rule_lists.rule_lists(rule(pattern), layout, *lists, indices)

@@ -157,7 +157,10 @@ def page_scores_kernel(
                 # A NaN stays one.
                 least, greatest = tl.where(q > 0.0, 0.0, q), tl.where(q < 0.0, 0.0, q)
                 terms = low * least[None, :] + high * greatest[None, :]
-                tl.store(out + block, tl.sum(terms, 1) * scale, mask=real)
+                score = tl.sum(terms, 1) * scale
+                # As on the CPU a NaN is no score and counts as 0, and infinities are finite.
+                score = tl.where(score != score, 0.0, tl.clamp(score, -LARGEST, LARGEST))
+                tl.store(out + block, score, mask=real)
 
 
 @triton.jit
@@ -202,10 +205,7 @@ def choose_kernel(
         for place in range(WIDEST):
             if tl.load(heads_ptr + entry * WIDEST + place) >= 0:
                 at = scores_ptr + (entry.to(tl.int64) * WIDEST + place) * most_blocks
-                scores = tl.load(at + block, mask=real, other=0.0)
-                # As on the CPU a NaN is no score and counts as 0, and infinities are finite.
-                scores = tl.where(scores != scores, 0.0, scores)
-                scores = tl.where(real, tl.clamp(scores, -LARGEST, LARGEST), float("-inf"))
+                scores = tl.load(at + block, mask=real, other=float("-inf"))
                 weights = tl.exp(scores - tl.max(scores, 0))
                 joint += weights / tl.sum(weights, 0)
         keep_best(joint, blocks - 1, length, indices_ptr + start, BLOCKS)

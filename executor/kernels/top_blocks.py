@@ -2,8 +2,8 @@
 
 A list's k-th largest score is found by bisection on the bits of the floats, as radix selection does
 (Alabi et al., Fast k-Selection Algorithms for Graphics Processing Units, JEA 2012); a prefix sum
-then writes what reaches it in ascending order. Scores never touch memory: they are made where they
-are compared, from pooled means or from line masses.
+then writes what reaches it in ascending order. Scores of pooled means and of line masses never
+touch memory: they are made where they are compared. Those of sampled rows are read.
 """
 
 # Triton compiles the functions below from their source; it has no types for mypy to check.
@@ -96,6 +96,26 @@ def line_lists(
             indices,
             columns.shape[1],
             **launch_options(columns.shape[1]),
+        )
+
+
+def score_lists(
+    scores: torch.Tensor, numbers: torch.Tensor, layout: Layout, indices: torch.Tensor
+) -> None:
+    """Fill the lists `numbers` int64 [...], stored ones or -1 for none, each by its own scores.
+
+    scores fp32 [..., blocks], more than any list's row.
+    """
+    if numbers.numel():
+        score_lists_kernel[(numbers.numel(),)](
+            scores.contiguous(),
+            numbers.contiguous(),
+            layout.row,
+            layout.length,
+            layout.start,
+            indices,
+            scores.shape[-1],
+            **launch_options(scores.shape[-1]),
         )
 
 
@@ -210,3 +230,26 @@ def line_lists_kernel(
         scores = tl.load(columns_ptr + lines + block, mask=causal, other=0.0)
         scores += tl.load(diagonals_ptr + lines + row - block, mask=causal, other=0.0)
         keep_best(scores, row, tl.load(length_ptr + number), indices_ptr + start, BLOCKS)
+
+
+@triton.jit(do_not_specialize=["blocks"])
+def score_lists_kernel(
+    scores_ptr,
+    numbers_ptr,
+    row_ptr,
+    length_ptr,
+    start_ptr,
+    indices_ptr,
+    blocks,
+    BLOCKS: tl.constexpr,
+):
+    """One list by scores in memory."""
+    place = tl.program_id(0)
+    number = tl.load(numbers_ptr + place)
+    if number >= 0:
+        row = tl.load(row_ptr + number)
+        block = tl.arange(0, BLOCKS)
+        at = scores_ptr + place.to(tl.int64) * blocks + block
+        scores = tl.load(at, mask=block <= row, other=0.0)
+        out_ptr = indices_ptr + tl.load(start_ptr + number)
+        keep_best(scores, row, tl.load(length_ptr + number), out_ptr, BLOCKS)

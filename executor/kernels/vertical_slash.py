@@ -14,10 +14,8 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout
 from executor.kernels.patterns import VerticalSlash
-from executor.kernels.scores import QueryRows, block_lse
+from executor.kernels.scores import SCORE_BYTES, QueryRows, block_lse, row_masses
 
-SCORE_BYTES = 256 * 2**20
-"""Bound on the scores alive at once: entries go through in runs that keep to it."""
 BYTES_PER_SCORE = 24
 """What stays alive for one row and block: log-sum-exp, mass, and a copy of each in between."""
 UPDATES = 4
@@ -79,10 +77,11 @@ def line_masses(
     count, blocks = scored_size(layout, first, last, pattern)
     rows = _last_rows(layout.entries[first:last], count, pattern.row_step)
     lse = block_lse(q, cache, rows, layout.block_tokens, blocks, use_triton=use_triton)
-    mass = (lse - lse.logsumexp(-1, keepdim=True)).exp_().nan_to_num_(0.0)
     newest = (layout.entries[first:last, 5] - 1) // layout.block_tokens
     query_blocks = (count - 1) * pattern.row_step // layout.block_tokens + 2
-    return _divided(_parts(mass, rows.position // layout.block_tokens, newest, query_blocks))
+    return _divided(
+        _parts(row_masses(lse), rows.position // layout.block_tokens, newest, query_blocks)
+    )
 
 
 def _last_rows(entries: torch.Tensor, count: int, step: int) -> QueryRows:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
+from profiles.selection import POOLED, Sampled, Selection
 
 Phase = Literal["prefill", "decode"]
 Deployment = Literal["disaggregated", "tensor_parallel"]
@@ -69,21 +70,36 @@ def causal_tiles(blocks: NDArray[np.int64], context_blocks: int) -> NDArray[np.i
     return blocks * (blocks + 1) // 2 + (context_blocks - blocks) * blocks
 
 
+def pair_flops(selection: Selection, architecture: Architecture, workload: Workload) -> int:
+    """FLOPs that choosing takes for a scored (query block, key block) pair, beside its score.
+
+    Those of a prefill's sampled rows with the block's keys; a decode scores by bounds alone.
+    """
+    if workload.phase == "decode" or not isinstance(selection, Sampled):
+        return 0
+    return 2 * selection.rows * workload.block_tokens * architecture.head_dim
+
+
 def head_work(
-    budgets: Floats, architecture: Architecture, workload: Workload, scored: bool = True
+    budgets: Floats,
+    architecture: Architecture,
+    workload: Workload,
+    selection: Selection = POOLED,
 ) -> Floats:
     """Work that follows each query head, `[..., FEATURES]` for budgets `[...]` in tokens.
 
-    `scored`: whether a head scores blocks to choose them, rather than follow a rule.
+    `selection` says what choosing costs: nothing where blocks follow from a rule.
     """
     blocks = budget_blocks(budgets, workload)
     n, size, dim = workload.context_blocks, workload.block_tokens, architecture.head_dim
-    choosing = (blocks < n) & scored
+    choosing = (blocks < n) & selection.scores
     work = np.zeros((*blocks.shape, len(FEATURES)))
     if workload.phase == "prefill":
         work[..., INDEX["query_blocks"]] = n
         work[..., INDEX["tile_flops"]] = 4 * size * size * dim * causal_tiles(blocks, n)
-        work[..., INDEX["scored_blocks"]] = np.where(choosing, n * (n + 1) // 2, 0)
+        pairs = np.where(choosing, n * (n + 1) // 2, 0)
+        work[..., INDEX["scored_blocks"]] = pairs
+        work[..., INDEX["tile_flops"]] += pairs * pair_flops(selection, architecture, workload)
     else:
         work[..., INDEX["query_blocks"]] = 1
         work[..., INDEX["tile_flops"]] = 4 * size * dim * blocks

@@ -7,7 +7,7 @@ from re import fullmatch
 
 from profiles.architecture import ITEM_BYTES
 from profiles.errors import MeasuringError
-from profiles.selection import POOLED, Selection
+from profiles.selection import SAMPLED, Selection
 
 BLOCK_TOKENS = (16, 32, 64, 128)
 MOST_POINTS = 24
@@ -29,7 +29,7 @@ class Choices:
     rows: int = 64
     prompts: int | None = None
     seed: int = 0
-    selection: Selection = POOLED
+    selection: Selection = SAMPLED
     sink_tokens: int | None = None
     local_tokens: int | None = None
     influence: bool = True

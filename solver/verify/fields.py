@@ -68,6 +68,7 @@ SELECTION = one_of(
     "kind",
     pooled=record(),
     vertical_slash=record(),
+    sampled=record(rows=Default(whole(1, 16), 2)),
     sink_local=record(sink_tokens=COUNT),
     strided=record(
         block_tokens=SIZE, local_blocks=SIZE, vert_stride=SIZE, dense_kv_heads=Default(COUNT, 0)

@@ -72,6 +72,18 @@ def test_decoding_needs_pages():
         attend(torch.zeros(1, 1, 16), Cache(KEYS, KEYS, START), step)
 
 
+def test_bounds_are_the_paged_caches():
+    """A mean of every page, or bounds rounded to another type, are none."""
+    step = prepare([HeadShare(0, 0, 16)], [Chunk(15, 1, True)], 16)
+    cache, q = Cache(KEYS[None], KEYS[None], pages=PAGES), torch.zeros(1, 1, 16)
+    for bounds in (torch.zeros(1, 1, 16), torch.zeros(1, 1, 2, 16, dtype=torch.float16)):
+        with pytest.raises(
+            AttentionError, match=r"bounds: .*, torch.float32 of \[1, 1, 2, 16\] on"
+        ):
+            attend(q, cache, step, "torch", bounds=bounds)
+    assert attend(q, cache, step, "torch", bounds=torch.zeros(1, 1, 2, 16)).lists is not None
+
+
 def test_sizes_triton_cannot_tile_are_refused_but_computed_on_the_cpu():
     chunks = [Chunk(0, 40)]
     q, cache = random_q(chunks, 1, 24), random_cache(chunks, 1, 24, 20)

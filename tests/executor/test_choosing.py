@@ -16,6 +16,7 @@ MODEL = Architecture(layers=1, query_heads=8, kv_heads=4, head_dim=16, hidden_si
     [
         (selection.Pooled(), patterns.Pooled()),
         (selection.VerticalSlash(), patterns.VerticalSlash()),
+        (selection.Sampled(rows=5), patterns.Sampled(5)),
         (selection.SinkLocal(sink_tokens=65), patterns.SinkLocal(2)),
         (selection.SinkLocal(sink_tokens=0), patterns.SinkLocal(0)),
     ],

@@ -15,7 +15,7 @@ from executor.steps import Disaggregated, TensorParallel
 from executor.tensors import make_step, needed_bytes
 from executor.timing_lock import InterruptedWait, timing_lock
 from profiles.cost.work import FEATURES, INDEX, Deployment, Phase, group_work, head_work
-from profiles.selection import Pooled, SinkLocal, VerticalSlash
+from profiles.selection import POOLED, Pooled, Sampled, Selection, SinkLocal, VerticalSlash
 from solver.plan import Plan
 from solver.predict import shard_work
 from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
@@ -37,7 +37,7 @@ def never() -> bool:
 def predicted(plan: Plan, placed: dict[int, list[int]], layer: int) -> dict[int, list[float]]:
     """The cost model's work of every device, for whole heads placed as `placed[device]`."""
     budgets, workload = np.array(plan.budgets, dtype=float), plan.workload.workload
-    heads = head_work(budgets[layer], plan.architecture, workload)
+    heads = head_work(budgets[layer], plan.architecture, workload, plan.selection)
     groups = group_work(budgets, plan.architecture, workload)[layer]
     loads = {}
     for device, mine in placed.items():
@@ -52,8 +52,13 @@ def predicted(plan: Plan, placed: dict[int, list[int]], layer: int) -> dict[int,
 @pytest.mark.parametrize("batch_size", [1, 2])
 @pytest.mark.parametrize("context_tokens", [256, 300])
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.parametrize("selection", [POOLED, Sampled(rows=3)], ids=lambda s: s.kind)
 def test_work_is_what_the_cost_model_predicts(
-    deployment: Deployment, batch_size: int, context_tokens: int, phase: Phase
+    deployment: Deployment,
+    batch_size: int,
+    context_tokens: int,
+    phase: Phase,
+    selection: Selection,
 ) -> None:
     """Where one head of each group decodes on a device: packed heads share the longest list."""
     plan = tiny_plan(
@@ -64,7 +69,7 @@ def test_work_is_what_the_cost_model_predicts(
         context_tokens=context_tokens,
         phase=phase,
         kv_heads=2 if phase == "prefill" else 4,
-    )
+    ).model_copy(update={"selection": selection})
     bench = Bench(["cpu", "cpu"], "torch")
     for device, work in predicted(plan, {0: [0], 1: [1, 2, 3]}, 1).items():
         sample = bench.measure(layer_shard(plan, device, 1), device, never)
@@ -74,22 +79,31 @@ def test_work_is_what_the_cost_model_predicts(
         assert sample.work == dict(zip(FEATURES, work, strict=True))
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.sampled_from(DEPLOYMENTS))
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    st.sampled_from(DEPLOYMENTS),
+    st.sampled_from([POOLED, Sampled()]),
+)
 @settings(max_examples=15, deadline=None)
-def test_dividing_a_head_divides_its_work(parts: list[int], deployment: Deployment) -> None:
+def test_dividing_a_head_divides_its_work(
+    parts: list[int], deployment: Deployment, selection: Selection
+) -> None:
     devices = len(parts)
     divided: Placement = [[(d, part / sum(parts)) for d, part in enumerate(parts)]]
     undivided: Placement = [[(0, 1.0)]]
     total: dict[str, float] = dict.fromkeys(FEATURES, 0.0)
     bench = Bench(["cpu"] * devices, "torch")
     options = {"kv_heads": 1, "budgets": [128], "layers": 1, "deployment": deployment}
+    chosen = {"selection": selection}
     plan = tiny_plan(divided, devices=devices, **options)  # type: ignore[arg-type]
+    plan = plan.model_copy(update=chosen)
     for device in range(devices):
         sample = bench.measure(layer_shard(plan, device, 0), device, never)
         assert sample is not None
         for name in FEATURES:
             total[name] += sample.work[name]
     whole_plan = tiny_plan(undivided, devices=1, **options)  # type: ignore[arg-type]
+    whole_plan = whole_plan.model_copy(update=chosen)
     alone = bench.measure(layer_shard(whole_plan, 0, 0), 0, never)
     assert alone is not None
     for name in ("query_blocks", "tile_flops", "scored_blocks"):
@@ -99,6 +113,22 @@ def test_dividing_a_head_divides_its_work(parts: list[int], deployment: Deployme
     group = group_work(budgets, plan.architecture, plan.workload.workload)[0, 0]
     for name in ("kv_bytes", "link_bytes", "projection_flops"):
         assert total[name] == alone.work[name] + copies * group[INDEX[name]]
+
+
+def test_sampled_rows_of_a_divided_head_are_counted_by_the_pairs_they_score() -> None:
+    """Two rows of blocks each: as many tiles, but 3 pairs to choose from and 7."""
+    selection = Sampled(rows=5)
+    plan = tiny_plan(
+        [[(0, 0.5), (1, 0.5)]], layers=1, kv_heads=1, budgets=[64], context_tokens=256
+    ).model_copy(update={"selection": selection})
+    bench, expected = Bench(["cpu", "cpu"], "torch"), shard_work(plan, 0)
+    for device, pairs in enumerate((3, 7)):
+        sample = bench.measure(layer_shard(plan, device, 0), device, never)
+        assert sample is not None
+        flops = 2 * 4 * 64 * 64 * 16 + pairs * selection.rows * 64 * 2 * 16
+        assert sample.work["scored_blocks"] == pairs
+        assert sample.work["tile_flops"] == flops
+        assert expected[device, INDEX["tile_flops"]] == pytest.approx(flops)
 
 
 def test_a_device_without_work_gives_no_sample() -> None:
@@ -245,7 +275,9 @@ def shared_out(draw: st.DrawFn) -> Plan:
     placement: Placement = [
         [(d, w / sum(each)) for d, w in enumerate(each) if w] for each in weights
     ]
-    chosen = draw(st.sampled_from([Pooled(), VerticalSlash(), SinkLocal(sink_tokens=64)]))
+    chosen = draw(
+        st.sampled_from([Pooled(), VerticalSlash(), Sampled(), SinkLocal(sink_tokens=64)])
+    )
     return tiny_plan(
         placement,
         layers=1,

@@ -5,11 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executor import prepared
+from executor.choosing import pattern
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
 from executor.kernels.patterns import POOLED, SinkLocal, Strided, runs
 from executor.prepared import prepare
 from executor.shares import HeadShare
+from profiles import selection
 from profiles.architecture import Architecture
 from profiles.cost.work import INDEX, Workload, head_work
 
@@ -22,16 +24,19 @@ ONE_HEAD = Architecture(layers=1, query_heads=1, kv_heads=1, head_dim=16, hidden
     st.sampled_from([16, 64]),
     st.lists(st.integers(1, 400), max_size=3),
     st.sampled_from(["prefill", "decode"]),
+    st.sampled_from([selection.Pooled(), selection.Sampled(), selection.Sampled(rows=7)]),
 )
-def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets, phase):
+def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets, phase, chosen):
     workload = Workload(context_tokens=tokens, block_tokens=block, phase=phase)
     chunk = Chunk(tokens - workload.new_tokens, workload.new_tokens, phase == "decode")
-    shares = [HeadShare(head, 0, budget) for head, budget in enumerate(budgets)]
+    kernels = pattern(chosen, ONE_HEAD, 0, block)
+    shares = [HeadShare(head, 0, b, pattern=kernels) for head, b in enumerate(budgets)]
     counts = prepare(shares, [chunk], block, packed=False).counts
-    work = head_work(np.array(budgets), ONE_HEAD, workload).sum(axis=0)
+    work = head_work(np.array(budgets), ONE_HEAD, workload, chosen).sum(axis=0)
     rows = block if phase == "prefill" else 1
     assert counts.query_blocks == work[INDEX["query_blocks"]]
-    assert counts.tiles * 4 * rows * block * 16 == work[INDEX["tile_flops"]]
+    flops = counts.tiles * 4 * rows * block * 16 + counts.sampled_blocks * 2 * block * 16
+    assert flops == work[INDEX["tile_flops"]]
     assert counts.scored_blocks == work[INDEX["scored_blocks"]]
 
 

@@ -16,6 +16,8 @@ SHAPE = Architecture(layers=1, query_heads=HEADS, kv_heads=GROUPS, head_dim=DIM,
 SELECTIONS = [
     selection.Pooled(),
     selection.VerticalSlash(),
+    selection.Sampled(),
+    selection.Sampled(rows=5),
     selection.SinkLocal(sink_tokens=0),
     selection.SinkLocal(sink_tokens=40),
 ]
@@ -59,6 +61,14 @@ def test_lists_are_those_of_attention(chosen: selection.Selection, tokens: int) 
         for head in range(HEADS):
             for place, row in enumerate(rows.tolist()):
                 assert found[head, place].nonzero().flatten().tolist() == wanted[head, row]
+
+
+def test_few_lists_at_a_time_choose_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k = tensors(16 * 8)
+    rows, chosen = torch.arange(8), selection.Sampled()
+    wanted = choose(q, k, rows, SIZE, chosen)(3)
+    monkeypatch.setattr("executor.selecting.lists_at_once", lambda *_, **__: 3)
+    assert torch.equal(choose(q, k, rows, SIZE, chosen)(3), wanted)
 
 
 def test_lists_grow_with_the_budget_and_do_not_depend_on_the_order_asked() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
-from executor.kernels.patterns import SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import Sampled, SinkLocal, Strided, VerticalSlash
 from executor.shares import HeadShare, causal_tiles, check_shares, row_boundary
 from profiles.cost import work
 
@@ -51,6 +51,7 @@ def test_boundary_is_the_nearest_in_tiles(share, budget, query_blocks, data):
         (HeadShare(0, 0, 16, pattern=Strided(2, 0)), r"pattern.stride: 0 must be .* at least 1"),
         (HeadShare(0, 0, 16, pattern=SinkLocal(-1)), r"pattern.sink_blocks: -1 .* at least 0"),
         (HeadShare(0, 0, 16, pattern=VerticalSlash(0)), r"pattern.scored_rows: 0"),
+        (HeadShare(0, 0, 16, pattern=Sampled(0)), r"pattern.rows: 0"),
         (HeadShare(1, 0, 16, (0.2, 0.6)), r"head 1 of sequence 0 is also shares\[0\]'s: .*overlap"),
         (HeadShare(1, 0, 16), r"overlap"),
     ],

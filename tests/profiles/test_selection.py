@@ -11,15 +11,16 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.library import catalogue_profile
 from profiles.model import ModelProfile
-from profiles.selection import POOLED, Selection, SinkLocal, Strided, VerticalSlash
+from profiles.selection import POOLED, Sampled, Selection, SinkLocal, Strided, VerticalSlash
 from tests.profiles.test_model import PROFILE, parse
 
 SELECTIONS: list[Selection] = [
     VerticalSlash(),
     SinkLocal(sink_tokens=64),
+    Sampled(rows=3),
     Strided(block_tokens=64, local_blocks=16, vert_stride=8, dense_kv_heads=1),
 ]
-STRIDED = SELECTIONS[2].model_dump()
+STRIDED = SELECTIONS[-1].model_dump()
 
 
 def with_heads(query_heads: int, kv_heads: int) -> Architecture:
@@ -55,6 +56,9 @@ def test_profiles_keep_the_digests_they_had_before_selections() -> None:
         ({"kind": "entrails"}, "selection: .*'pooled'"),
         ({}, "selection"),
         ({"kind": "pooled", "sink_tokens": 1}, "selection.pooled.sink_tokens"),
+        ({"kind": "sampled", "rows": 0}, "selection.sampled.rows"),
+        ({"kind": "sampled", "rows": 17}, "selection.sampled.rows"),
+        ({"kind": "sampled", "rows": 1.5}, "selection.sampled.rows"),
         ({"kind": "sink_local"}, "selection.sink_local.sink_tokens"),
         ({"kind": "sink_local", "sink_tokens": -1}, "selection.sink_local.sink_tokens"),
         (STRIDED | {"vert_stride": 0}, "selection.strided.vert_stride"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from profiles.model import ModelProfile
-from profiles.selection import POOLED, Selection, SinkLocal, Strided, VerticalSlash
+from profiles.selection import POOLED, Sampled, Selection, SinkLocal, Strided, VerticalSlash
 from solver.plan import Plan
 from solver.verify import verify
 from tests.solver.profiles import budgets_profile, faults, plan_of
@@ -22,7 +22,9 @@ def profile_with(selection: Selection) -> ModelProfile:
     return budgets_profile().model_copy(update={"selection": selection})
 
 
-@pytest.mark.parametrize("selection", [VerticalSlash(), SinkLocal(sink_tokens=64), STRIDED])
+@pytest.mark.parametrize(
+    "selection", [VerticalSlash(), Sampled(rows=3), SinkLocal(sink_tokens=64), STRIDED]
+)
 def test_a_plan_carries_its_profiles_selection(selection: Selection) -> None:
     plan = plan_of(profile_with(selection))
     assert plan.selection == selection
@@ -66,6 +68,8 @@ def test_a_plan_made_before_selections_keeps_its_id_and_verifies() -> None:
         ("pooled", "selection.kind: is not one of pooled"),
         ({"kind": ["pooled"]}, "selection.kind: is not one of pooled"),
         ({"kind": "sink_local"}, "selection.sink_tokens: is missing"),
+        ({"kind": "sampled", "rows": 17}, "selection.rows: is not a whole"),
+        ({"kind": "sampled", "rows": 0.5}, "selection.rows: is not a whole"),
         (STRIDED.model_dump() | {"vert_stride": 0}, "selection.vert_stride: is not a whole"),
         (STRIDED.model_dump() | {"dense_kv_heads": 0.5}, "selection.dense_kv_heads: is not a w"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from profiles.errors import HplbError
 from profiles.heads import BudgetsForm
 from profiles.library import DEFAULT_PROFILE, resolve_profile
+from profiles.selection import Sampled
 from tests.solver.profiles import budgets_profile, faults, plan_of
 
 
@@ -121,6 +122,21 @@ def test_filling_the_bubble_buys_recovery_at_the_same_makespan() -> None:
     assert np.all(np.array(filled.budgets) >= np.array(plain.budgets))
     with pytest.raises(HplbError, match=r"budget\.fill.*form 'budgets'"):
         plan_of(budgets_profile(), budget={"fill": True})
+
+
+def test_a_bound_does_not_outlive_costs_that_fell() -> None:
+    """A head filled until it attends to all samples no rows: it may cost less than before."""
+    profile = resolve_profile(DEFAULT_PROFILE).model_copy(update={"selection": Sampled(rows=16)})
+    filled = plan_of(
+        profile,
+        context_tokens=4096,
+        block_tokens=16,
+        method="greedy",
+        budget={"policy": "max_min", "tokens": 3500, "fill": True},
+        time_limit_s=3,
+    )
+    assert (np.array(filled.budgets) == 4096).any()
+    assert faults(filled) == []
 
 
 def test_nodes_keep_the_limit_of_copies() -> None:

@@ -13,6 +13,7 @@ from executor.evaluate_cli import app
 from executor.evaluation import budgets
 from executor.evaluation.methods import METHODS
 from executor.evaluation.record import Journal, Row
+from profiles.selection import POOLED, Sampled, Selection, SinkLocal, VerticalSlash
 from tests.executor.evaluation.builders import HEADS, LAYERS, save_tiny, tiny_profile
 
 TASKS = "niah_single_1,niah_multikey_2"
@@ -116,6 +117,35 @@ def test_resumed_is_equal_to_uninterrupted(
 
 
 @pytest.mark.parametrize(
+    ("own", "asked", "chosen"),
+    [
+        (POOLED, None, POOLED),
+        (VerticalSlash(), None, VerticalSlash()),
+        (Sampled(rows=5), None, Sampled(rows=5)),
+        (Sampled(rows=5), "sampled", Sampled(rows=5)),
+        (Sampled(rows=5), "pooled", POOLED),
+        (SinkLocal(sink_tokens=16), None, Sampled()),
+        (POOLED, "sampled", Sampled()),
+    ],
+    ids=repr,
+)
+def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
+    saved: tuple[Path, Path, Path],
+    tmp_path: Path,
+    own: Selection,
+    asked: str | None,
+    chosen: Selection,
+) -> None:
+    model, _, text = saved
+    profile = tmp_path / "profile.json"
+    tiny_profile(selection=own.model_dump()).save(profile)
+    more = ["--policy", "dense"] + (["--selection", asked] if asked else [])
+    ran = run((model, profile, text), tmp_path / "r.json", *more)
+    assert ran.exit_code == 0, ran.output
+    assert results(tmp_path / "r.json")["options"]["selection"] == chosen.model_dump()
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--policy", "best"), "--policy: 'best' is unknown; known are dense, streaming_llm"),
@@ -131,7 +161,10 @@ def test_resumed_is_equal_to_uninterrupted(
         (("--samples", "0"), "--samples: 0 must be from 1"),
         (("--generate", "3"), "--generate: 3 must be from 0 to --samples"),
         (("--block-tokens", "48"), "--block-tokens: 48 must be one of 16, 32, 64, 128"),
-        (("--selection", "random"), "--selection: 'random' must be pooled or vertical_slash"),
+        (
+            ("--selection", "random"),
+            "--selection: 'random' must be one of sampled, pooled, vertical",
+        ),
         (("--curve", "mine"), "--curve: 'mine' must be selected or oracle"),
         (("--curve", "selected", "--policy", "max_min"), "has no selected_recovery"),
         (("--text", "/no/such/file"), "--text /no/such/file: cannot be read"),

@@ -12,7 +12,7 @@ from executor.evaluation.makespan import Devices, predicted_s
 from executor.evaluation.methods import METHODS, Maker, check_names, unusable
 from executor.evaluation.top_p import Watching
 from executor.inference.policy import LayerCall
-from profiles.selection import POOLED, SinkLocal
+from profiles.selection import POOLED, SAMPLED, SinkLocal
 from tests.executor.evaluation.builders import HEADS, KV_HEADS, LAYERS, tiny_profile
 
 SIZE = 16
@@ -78,6 +78,32 @@ def test_max_min_never_recovers_less_than_shifting_at_its_least(maker: Maker) ->
     made = {m.name: m for m in maker.at(0.4, ("uniform", "shifting", "max_min", "max_min_model"))}
     least = {name: method.least_recovery or 0.0 for name, method in made.items()}
     assert least["uniform"] <= least["shifting"] <= least["max_min"] <= least["max_min_model"]
+
+
+def test_curves_speak_for_the_selection_they_were_measured_with_alone(maker: Maker) -> None:
+    measured = replace(SETTING, profile=tiny_profile(selection=SAMPLED.model_dump()))
+    names = ("uniform", "streaming_llm")
+    for setting, selection, known in (
+        (SETTING, POOLED, True),
+        (SETTING, SAMPLED, False),
+        (measured, SAMPLED, True),
+        (measured, POOLED, False),
+    ):
+        made = replace(maker, setting=setting, selection=selection).at(0.4, names)
+        least = {method.name: method.least_recovery is not None for method in made}
+        assert least == {"uniform": known, "streaming_llm": False}
+
+
+def test_choosing_by_sampled_rows_is_priced(maker: Maker) -> None:
+    long = replace(SETTING, context_tokens=2**17)
+    [uniform] = maker.at(0.2, ("uniform",))
+    uniform = replace(uniform, tokens=uniform.tokens * 2**9)
+    pooled, sampled = (
+        predicted_s(long, replace(uniform, selection=s), Devices(2, "h200"))
+        for s in (POOLED, SAMPLED)
+    )
+    # 2 of 16 rows against every key, at half of a tile's FLOPs.
+    assert pooled < sampled < 1.6 * pooled
 
 
 def test_makespan_falls_with_the_budgets(maker: Maker) -> None:

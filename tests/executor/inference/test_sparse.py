@@ -5,7 +5,7 @@ import torch
 
 from executor.inference import BudgetPolicy, attached
 from executor.shares import causal_tiles
-from profiles.selection import POOLED, SinkLocal, Strided, VerticalSlash
+from profiles.selection import POOLED, Sampled, SinkLocal, Strided, VerticalSlash
 
 from .models import (
     HEADS,
@@ -21,6 +21,7 @@ from .models import (
 UNEQUAL = [[16, 48, 32, 1000], [64, 16, 16, 20]]
 SELECTIONS = [
     POOLED,
+    Sampled(),
     VerticalSlash(),
     SinkLocal(sink_tokens=16),
     Strided(block_tokens=16, local_blocks=2, vert_stride=3),

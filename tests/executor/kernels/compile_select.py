@@ -21,6 +21,7 @@ from tests.executor.kernels.cubin import resources
 
 CACHED = ("q_ptr", "keys_ptr", "bounds_ptr")
 FLOATS = ("queries_ptr", "means_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
+WIDE = {"part_ptr": "*fp64", "numbers_ptr": "*i64"}
 SIZES = (1024, 2048, 4096, 8192, 16384)
 
 
@@ -28,8 +29,8 @@ def parameter_type(kernel, name: str) -> str:
     if name in CACHED:
         # Pooled lists read means that are already fp32.
         return "*fp32" if kernel is top_blocks.pooled_lists_kernel else "*bf16"
-    if name == "part_ptr":
-        return "*fp64"
+    if name in WIDE:
+        return WIDE[name]
     if name.endswith("_ptr"):
         return "*fp32" if name in FLOATS else "*i32"
     return "fp32" if name.startswith("scale") else "i32"
@@ -71,6 +72,7 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
             found[f"pooled {blocks} {dim}"] = facts(
                 top_blocks.pooled_lists_kernel, tool, DIM=dim, **top_blocks.pooled_options(blocks)
             )
+        found[f"scores {blocks}"] = facts(top_blocks.score_lists_kernel, tool, **options)
         found[f"lines {blocks}"] = facts(top_blocks.line_lists_kernel, tool, **options)
         found[f"decode {blocks}"] = facts(
             select_decode_triton.choose_kernel, tool, WIDEST=8, enable_fp_fusion=False, **options

@@ -26,7 +26,7 @@ from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -40,7 +40,7 @@ KERNELS = {
     bounds_triton: ["page_bounds_kernel"],
     means_triton: ["key_means_kernel", "query_means_kernel"],
     scores_triton: ["block_lse_kernel"],
-    top_blocks: ["pooled_lists_kernel", "line_lists_kernel"],
+    top_blocks: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
     select_decode_triton: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
 }
@@ -123,6 +123,22 @@ def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, p
         "line_lists_kernel",
         "rule_lists_kernel",
     }
+    assert_one_of_each(compiled)
+
+
+def test_sampled_prefills_of_other_lengths_and_rows_compile_nothing_anew(compiled):
+    for chunks, rows in (
+        ((Chunk(0, 1040),), 1),
+        ((Chunk(0, 16 * SIZE), Chunk(1000, 56), Chunk(0, 77 * SIZE + 5)), 5),
+        ((Chunk(0, 1280),) * 16, 16),
+    ):
+        heads = [
+            HeadRows(0, 0, 2, c.cached_tokens // SIZE, -(-c.total_tokens // SIZE), s, Sampled(rows))
+            for s, c in enumerate(chunks)
+        ]
+        q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
+        select(q, cache, lay_out(heads, chunks, SIZE), use_triton=True)
+    assert set(compiled) == {"block_lse_kernel", "score_lists_kernel"}
     assert_one_of_each(compiled)
 
 

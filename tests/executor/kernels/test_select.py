@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from executor.kernels import vertical_slash
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash, lengths
+from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash, lengths
 from executor.kernels.select import select
 from profiles.cost import work
 
@@ -22,12 +22,13 @@ from .reference import (
     transposed_table,
     whole_prompts,
 )
+from .sample_reference import sample_reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")
 BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
 NO_WARNING = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 SIZE, DIM = 8, 16
-PATTERNS = [Pooled(), VerticalSlash(6, 5), SinkLocal(2), Strided(2, 3, 1)]
+PATTERNS = [Pooled(), VerticalSlash(6, 5), Sampled(3), SinkLocal(2), Strided(2, 3, 1)]
 
 
 def all_lists(layout, indices):
@@ -60,6 +61,9 @@ def defined(q, cache, layout, entry, row):
             begin, end = max(cached, row * size), min(total, (row + 1) * size)
             query = q[head, origin + begin : origin + end].double().mean(0)
             scores = [query @ part.mean(0) for part in keys.split(size)]
+            return best_of(scores, row, rows.budget_blocks)
+        case Sampled():
+            scores = sample_reference(q, cache, layout, entry, row)
             return best_of(scores, row, rows.budget_blocks)
         case VerticalSlash():
             column, diagonal = line_reference(q, cache, layout, entry, -(-total // size))
@@ -155,7 +159,7 @@ def test_a_range_selects_what_the_whole_head_selects(use_triton):
 
 @NO_WARNING
 @BOTH
-@pytest.mark.parametrize("pattern", [Pooled(), VerticalSlash(40, 1)])
+@pytest.mark.parametrize("pattern", [Pooled(), VerticalSlash(40, 1), Sampled(8)])
 @pytest.mark.parametrize("value", [1e30, math.inf, math.nan])
 def test_scores_that_overflow_cannot_push_out_own_and_sink_or_reach_the_future(
     use_triton, pattern, value

@@ -18,7 +18,7 @@ from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Pooled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -26,13 +26,13 @@ from executor.kernels.select_decode import select_decode
 from .reference import random_cache, random_q
 
 SIZE, DIM = 8, 16
-PATTERNS = [Pooled(), VerticalSlash(9, 2), SinkLocal(), Strided(2, 3)]
+PATTERNS = [Pooled(), VerticalSlash(9, 2), Sampled(), SinkLocal(), Strided(2, 3)]
 CHUNKS = (Chunk(20, 41), Chunk(0, 61))
 KERNELS = {
     bounds_triton: ["page_bounds_kernel"],
     means_triton: ["key_means_kernel", "query_means_kernel"],
     scores_triton: ["block_lse_kernel"],
-    top_blocks: ["pooled_lists_kernel", "line_lists_kernel"],
+    top_blocks: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
     select_decode_triton: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
 }
@@ -71,7 +71,7 @@ def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged):
     with FakeTensorMode() as mode:
         with pytest.raises(DataDependentOutputException):
             torch.zeros(3).max().item()
-        q = mode.from_tensor(random_q(CHUNKS, 4, DIM))
+        q = mode.from_tensor(random_q(CHUNKS, len(PATTERNS), DIM))
     layout = lay_out(heads, CHUNKS, SIZE)
     cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged)
     layout, cache = without_values(mode, layout), without_values(mode, cache)
@@ -80,8 +80,9 @@ def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged):
         found = recovery(q, cache, layout, torch.zeros(q.shape[:2]), 4, use_triton=True)
     assert indices.shape == (layout.stored,)
     assert found.shape == (len(heads),)
-    wanted = ["key_means_kernel", "query_means_kernel", "pooled_lists_kernel"]
-    assert set(launched) == {*wanted, "block_lse_kernel", "line_lists_kernel", "rule_lists_kernel"}
+    wanted = ["key_means_kernel", "query_means_kernel", "block_lse_kernel"]
+    lists = ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel", "rule_lists_kernel"]
+    assert set(launched) == {*wanted, *lists}
 
 
 def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):

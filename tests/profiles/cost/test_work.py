@@ -14,6 +14,7 @@ from profiles.cost.work import (
     head_work,
     kv_group_bytes,
 )
+from profiles.selection import POOLED, Sampled, SinkLocal, VerticalSlash
 
 SHAPE = Architecture(layers=2, query_heads=8, kv_heads=2, head_dim=128, hidden_size=1024)
 
@@ -48,6 +49,31 @@ def test_a_sparse_head_pays_for_scoring() -> None:
     assert feature(prefill, "scored_blocks") == 16 * 17 / 2
     assert feature(decode, "scored_blocks") == 16
     assert feature(decode, "tile_flops") == 4 * 64 * 128 * 2
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_sampled_rows_are_multiplied_with_every_key_before_a_prefill_chooses(rows: int) -> None:
+    budgets, step = np.array([128.0, 1024.0]), Workload(1000, batch_size=3)
+    pooled, sampled = (
+        head_work(budgets, SHAPE, step, selection) for selection in (POOLED, Sampled(rows=rows))
+    )
+    more = sampled - pooled
+    pairs = 3 * 16 * 17 / 2
+    # A row and a key: a multiplication and an addition for each of 128 dimensions.
+    assert feature(more, "tile_flops").tolist() == [pairs * rows * 64 * 2 * 128, 0]
+    more[..., FEATURES.index("tile_flops")] = 0
+    assert not more.any()
+
+
+def test_other_ways_to_choose_and_decodes_multiply_nothing_more() -> None:
+    budgets, decode = np.array([128.0]), Workload(1000, "decode")
+    pooled = head_work(budgets, SHAPE, Workload(1000))
+    assert (head_work(budgets, SHAPE, Workload(1000), VerticalSlash()) == pooled).all()
+    by_rule = head_work(budgets, SHAPE, Workload(1000), SinkLocal(sink_tokens=64))
+    assert feature(by_rule, "scored_blocks") == 0
+    assert feature(by_rule, "tile_flops") == feature(pooled, "tile_flops")
+    sampled = head_work(budgets, SHAPE, decode, Sampled())
+    assert (sampled == head_work(budgets, SHAPE, decode)).all()
 
 
 def test_decode_reads_the_longest_list_of_the_group_once() -> None:

@@ -6,7 +6,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from executor.attention import HeadShare, attend, prepare
+from executor.choosing import pattern
 from executor.kernels.batch import Cache, Chunk
+from executor.kernels.patterns import Sampled
 from executor.selecting import choose
 from profiles.heads import CurvesForm
 from profiles.measuring import capture
@@ -82,7 +84,9 @@ def test_selected_curves_are_what_attention_itself_captures(
     choices: Choices, heads: CurvesForm
 ) -> None:
     """By log-sum-exp: exp(lse over the lists - lse over all), of the executor's own attention."""
-    model, place, context = load(choices).model, 1, CONTEXTS[1]
+    loaded, place, context = load(choices), 1, CONTEXTS[1]
+    model, by_samples = loaded.model, pattern(choices.selection, loaded.architecture, 0, SIZE)
+    assert by_samples == Sampled(2)
     curves = []
     for number, tokens in prompts_at(choices, context):
         calls: list = []
@@ -94,7 +98,7 @@ def test_selected_curves_are_what_attention_itself_captures(
             cache = Cache(call.k, call.v, starts=torch.zeros(1, dtype=torch.int32))
 
             def lse(budget: int, call=call, cache=cache, rows=rows) -> torch.Tensor:
-                shares = [HeadShare(h, h // 2, budget) for h in range(4)]
+                shares = [HeadShare(h, h // 2, budget, pattern=by_samples) for h in range(4)]
                 step = prepare(shares, (Chunk(0, context),), SIZE)
                 return attend(call.q, cache, step, "torch").lse[:, rows.position]
 

@@ -7,7 +7,7 @@ import pytest
 
 from profiles import measure_cli
 from profiles.model import ModelProfile
-from profiles.selection import SinkLocal
+from profiles.selection import SAMPLED, Sampled, SinkLocal
 from tests.profiles.test_cli import hplb, refused
 
 from . import tiny
@@ -32,6 +32,15 @@ def test_a_profile_is_written(options: list[object], tmp_path: Path) -> None:
     assert (profile.measurement.sink_tokens, profile.measurement.local_tokens) == (32, 32)
     assert profile.heads.selected_recovery is not None
     assert not (tmp_path / "p.json.parts").exists()
+
+
+@pytest.mark.parametrize(("more", "rows"), [([], SAMPLED.rows), (["--sample-rows", 5], 5)])
+def test_blocks_are_chosen_by_sampled_rows(
+    options: list[object], tmp_path: Path, more: list[object], rows: int
+) -> None:
+    result = hplb("measure", *options, "--contexts", "64", "--no-influence", *more)
+    assert result.exit_code == 0, result.stderr
+    assert ModelProfile.load(tmp_path / "p.json").selection == Sampled(rows=rows)
 
 
 def test_json_alone_on_stdout(options: list[object]) -> None:
@@ -61,6 +70,12 @@ def test_what_is_kept_after_an_interruption(
     [
         (["--contexts", "1k"], "--contexts: '1k' must be whole numbers"),
         (["--contexts", "64", "--selection", "best"], "--selection: 'best' is not one of"),
+        (["--contexts", "64", "--sample-rows", "0"], "--sample-rows: 0 must be from 1 to 16"),
+        (["--contexts", "64", "--sample-rows", "17"], "--sample-rows: 17 must be from 1 to 16"),
+        (
+            ["--contexts", "64", "--selection", "pooled", "--sample-rows", "2"],
+            "--sample-rows: --selection pooled samples none",
+        ),
         (["--contexts", "64", "--block-tokens", "20"], "block_tokens: 20"),
         (["--contexts", "64", "-o", "/no/such/p.json"], "there is no folder /no/such"),
         (["--contexts", "64", "--data", "/no/data"], "/no/data: cannot be read"),

@@ -1,0 +1,91 @@
+"""How much attention a few rows of every query block give to each key block, exactly.
+
+SampleAttention (arXiv 2406.15486, section 4) scores strided rows against all keys. A block's last
+row is always among them: it ends what the block asks for, and at a prompt's end it is the question.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from executor.kernels.batch import Cache
+from executor.kernels.layout import ALL_BLOCKS, Layout
+from executor.kernels.patterns import Sampled
+from executor.kernels.scores import SCORE_BYTES, QueryRows, block_lse, row_masses
+
+BYTES_PER_BLOCK = 16
+"""What stays alive for one row and key block: log-sum-exp, mass, and a copy of each in between."""
+BYTES_PER_KEY = 16
+"""The same for one row and key, through torch."""
+
+
+def lists_at_once(pattern: Sampled, blocks: int, block_tokens: int, *, use_triton: bool) -> int:
+    """How many query blocks' scores against `blocks` key blocks fit into SCORE_BYTES."""
+    held = BYTES_PER_BLOCK + (0 if use_triton else BYTES_PER_KEY * block_tokens)
+    return max(1, SCORE_BYTES // max(1, held * pattern.rows * blocks))
+
+
+def stored_lists(
+    layout: Layout, first: int, last: int, pattern: Sampled, *, use_triton: bool
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """Runs of the stored lists of entries [first, last) whose scores keep to SCORE_BYTES.
+
+    A run is the lists' numbers, int64 [entries, lists], -1 where there is none, and the number of
+    key blocks that they choose from.
+    """
+    heads = layout.heads[first:last]
+    most = max(rows.last - rows.first for rows in heads)
+    widest = max(rows.last for rows in heads)
+    at_once = lists_at_once(pattern, widest, layout.block_tokens, use_triton=use_triton)
+    step, window = max(1, at_once // max(1, most)), max(1, min(most, at_once))
+    device = layout.entry.device
+    for begin in range(first, last, step):
+        end = min(begin + step, last)
+        entry = torch.arange(begin, end, dtype=torch.int32, device=device)
+        start = torch.searchsorted(layout.entry, entry)[:, None]
+        stop = torch.searchsorted(layout.entry, entry, right=True)[:, None]
+        for low in range(0, most, window):
+            high = min(low + window, most)
+            blocks = max(min(rows.last, rows.first + high) for rows in layout.heads[begin:end])
+            number = start + torch.arange(low, high, device=device)
+            stored = layout.start[number.clamp(max=layout.lists - 1)] != ALL_BLOCKS
+            yield torch.where((number < stop) & stored, number, -1), blocks
+
+
+def sampled_scores(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    numbers: torch.Tensor,
+    blocks: int,
+    pattern: Sampled,
+    *,
+    use_triton: bool,
+) -> torch.Tensor:
+    """Attention mass of the first `blocks` key blocks, fp32 [entries, lists, blocks].
+
+    numbers int64 [entries, lists]: lists of `layout`, in each row those of one entry; -1 is none
+    and scores 0. Masses are summed over the list's sampled rows; a row whose scores overflow counts
+    for nothing.
+    """
+    rows = query_rows(layout, numbers, pattern.rows)
+    lse = block_lse(q, cache, rows, layout.block_tokens, blocks, use_triton=use_triton)
+    return row_masses(lse).view(*numbers.shape, pattern.rows, blocks).sum(2)
+
+
+def query_rows(layout: Layout, numbers: torch.Tensor, rows: int) -> QueryRows:
+    """The sampled rows of the lists `numbers` [entries, lists], `rows` places for each.
+
+    Of a query block's c new rows they are number (i + 1) c // rows - 1 for i < rows: the last one
+    and others evenly before it, position -1 in the places that c < rows leaves.
+    """
+    table = layout.entries[layout.entry[numbers.amax(1)]]
+    head, group, sequence, origin, cached, total = table.unbind(1)
+    row, size = layout.row[numbers.clamp(min=0)], layout.block_tokens
+    begin = torch.maximum(cached[:, None], row * size)
+    new = torch.minimum(total[:, None], (row + 1) * size) - begin
+    edge = new[..., None] * torch.arange(rows + 1, device=numbers.device) // rows
+    sampled = (edge.diff() > 0) & (numbers[..., None] >= 0)
+    position = torch.where(sampled, begin[..., None] + edge[..., 1:] - 1, -1).flatten(1).int()
+    token = (origin[:, None] + position).clamp(min=0)
+    return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)

@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+
+from executor.kernels import sampled
+from executor.kernels.batch import Cache, Chunk
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.patterns import Pooled, Sampled
+from executor.kernels.sampled import lists_at_once, query_rows, sampled_scores, stored_lists
+from executor.kernels.select import select
+
+from .reference import list_of, random_cache, random_q, relative_error, whole_prompts
+from .sample_reference import sample_reference, sampled_places
+
+pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")
+BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+SIZE, DIM = 8, 16
+# The prefix ends inside a block, and so do three of the prompts.
+CHUNKS = (Chunk(0, 45), Chunk(43, 17), Chunk(0, 1), Chunk(20, 3))
+
+
+def every_head(rows, budget=2, heads=3):
+    """Whole heads of every sequence, three to a group of two."""
+    return [
+        HeadRows(h, h // 2, budget, c.cached_tokens // SIZE, -(-c.total_tokens // SIZE), s, p)
+        for s, c in enumerate(CHUNKS)
+        for h, p in enumerate([Sampled(rows)] * heads)
+    ]
+
+
+def all_numbers(layout, entry):
+    """The lists of `entry`, [1, lists]."""
+    return (layout.entry == entry).nonzero().T
+
+
+@BOTH
+@pytest.mark.parametrize(("rows", "paged"), [(1, False), (2, True), (16, False)])
+def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, paged):
+    q = random_q(CHUNKS, 3, DIM, scale=2)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged, scale=2)
+    layout = lay_out(every_head(rows), CHUNKS, SIZE)
+    for entry in (0, 5, 7, 11):
+        numbers = all_numbers(layout, entry)
+        [found] = sampled_scores(q, cache, layout, numbers, 9, Sampled(rows), use_triton=use_triton)
+        for number, scores in zip(numbers[0].tolist(), found, strict=True):
+            row = int(layout.row[number])
+            wanted = sample_reference(q, cache, layout, entry, row)
+            assert relative_error(scores[: row + 1], wanted) < 1e-5
+            assert not scores[row + 1 :].any()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 16])
+@pytest.mark.parametrize("chunk", [Chunk(0, 16), Chunk(0, 13), Chunk(13, 1), Chunk(11, 12)])
+def test_rows_are_strided_up_to_the_last_and_none_comes_twice(rows, chunk):
+    head = HeadRows(0, 0, 1, chunk.cached_tokens // SIZE, -(-chunk.total_tokens // SIZE))
+    layout = lay_out([head], [chunk], SIZE)
+    found = query_rows(layout, torch.arange(layout.lists)[None], rows)
+    for row, position in zip(layout.row.tolist(), found.position.view(-1, rows), strict=True):
+        begin = max(chunk.cached_tokens, row * SIZE)
+        end = min(chunk.total_tokens, (row + 1) * SIZE)
+        wanted = [begin + place for place in sampled_places(end - begin, rows)]
+        assert position[position >= 0].tolist() == wanted
+        assert wanted[-1] == end - 1
+
+
+@BOTH
+def test_what_only_the_last_row_looks_for_is_taken_and_means_miss_it(use_triton):
+    """Blocks of 16: fifteen rows want block 1, the last one a single key of block 4."""
+    size, blocks = 16, 10
+    q, keys = torch.zeros(2, 1, size * blocks, DIM)
+    q[0, :, 0], keys[0, size : 2 * size, 0] = 4.0, 4.0
+    last = size * blocks - 1
+    q[0, last, 0], q[0, last, 1] = 0.0, 8.0
+    keys[0, 4 * size + 3, 1] = 8.0
+    cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
+    patterns = [Pooled(), Sampled(1), Sampled(2)]
+    found = []
+    for budget in (3, 4):
+        heads = [HeadRows(0, 0, budget, blocks - 1, blocks, 0, pattern) for pattern in patterns]
+        layout = lay_out(heads, whole_prompts(size * blocks), size)
+        indices = select(q, cache, layout, use_triton=use_triton)
+        found.append([list_of(layout, indices, number) for number in range(3)])
+    (pooled, one, _), (_, _, two) = found
+    assert pooled == [0, 1, 9]
+    assert one == [0, 4, 9]
+    assert two == [0, 1, 4, 9]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@BOTH
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e38])
+def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
+    chunks = whole_prompts(48)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    layout = lay_out([HeadRows(0, 0, 2, 0, 6, 0, Sampled(2))], chunks, SIZE)
+    numbers = torch.arange(6)[None]
+    wanted = sampled_scores(q, cache, layout, numbers, 6, Sampled(2), use_triton=use_triton)
+    q[0, 43] = value
+    q[0, [23, 19]] = value
+    found = sampled_scores(q, cache, layout, numbers, 6, Sampled(2), use_triton=use_triton)
+    assert found.sum(2)[0].tolist() == pytest.approx([2, 2, 0, 2, 2, 1], abs=1e-5)
+    torch.testing.assert_close(found[0, [0, 1, 3, 4]], wanted[0, [0, 1, 3, 4]])
+
+
+@BOTH
+@pytest.mark.parametrize("at_once", [1, 3, 7, 20])
+def test_few_lists_at_a_time_select_the_same(use_triton, at_once, monkeypatch):
+    q, cache = random_q(CHUNKS, 3, DIM), random_cache(CHUNKS, 2, DIM, SIZE)
+    layout = lay_out(every_head(2), CHUNKS, SIZE)
+    wanted = select(q, cache, layout, use_triton=use_triton)
+    monkeypatch.setattr(sampled, "lists_at_once", lambda *_, **__: at_once)
+    assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
+
+
+@pytest.mark.parametrize("use_triton", [False, True])
+def test_runs_keep_to_their_bytes_and_hold_every_stored_list_once(use_triton, monkeypatch):
+    monkeypatch.setattr(sampled, "SCORE_BYTES", 100_000)
+    pattern = Sampled(2)
+    heads = [HeadRows(0, 0, 3, 5, 30), HeadRows(1, 0, 40, 0, 30), HeadRows(2, 0, 9, 2, 2)]
+    heads += [HeadRows(h, 0, 4, 0, 30) for h in range(3, 6)]
+    layout = lay_out(heads, whole_prompts(30 * SIZE), SIZE)
+    held = sampled.BYTES_PER_BLOCK + (0 if use_triton else SIZE * sampled.BYTES_PER_KEY)
+    seen = []
+    runs = list(stored_lists(layout, 0, 6, pattern, use_triton=use_triton))
+    assert len(runs) > 1
+    for numbers, blocks in runs:
+        assert numbers.numel() * pattern.rows * blocks * held <= 100_000
+        real = numbers[numbers >= 0]
+        assert (layout.row[real] < blocks).all()
+        for entry in numbers:
+            assert len(set(layout.entry[entry[entry >= 0]].tolist())) <= 1
+        seen += real.tolist()
+    assert sorted(seen) == (layout.start >= 0).nonzero().flatten().tolist()
+
+
+def test_a_long_contexts_scores_fit_the_bound():
+    # 32,768 tokens in blocks of 16: one head's scores would need 1 GB through torch.
+    for use_triton, least, most in ((False, 64, 512), (True, 2048, 8192)):
+        assert least <= lists_at_once(Sampled(2), 2048, 16, use_triton=use_triton) <= most
+    assert lists_at_once(Sampled(16), 2**20, 128, use_triton=False) == 1
