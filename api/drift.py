@@ -1,19 +1,21 @@
 """Drift: whether heads recover less than the profile promised, judged without I/O.
 
 A head has drifted when the recovery observed over a window lies below the promise by more than
-`floor`, and by more than `z` standard errors where the profile knows its spread over prompts. A
-deployment's drift is raised when at least `share` of the observed heads have, and cleared with
-hysteresis: every threshold counts half while it is raised. More recovery than promised is no drift.
+`floor`, and by more than `z` standard errors where the profile knows its spread over prompts: each
+round counts as one prompt, which those that read the same prompts again are not. A deployment's
+drift is raised when at least `share` of the observed heads have, and cleared with hysteresis: every
+threshold counts half while it is raised. More recovery than promised is no drift.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 WORST = 5
 """Heads that a verdict names."""
 
@@ -33,11 +35,20 @@ class DriftPolicy:
 class Promise:
     """Recovery of every head at its budget, [layers, heads].
 
-    `spread` is its standard deviation over prompts, like it, where the profile has it.
+    `spread` is its standard deviation over prompts, like it, where the profile has it; `prompts`,
+    how many the promise is a mean over, where that is known.
     """
 
     recovery: Floats
     spread: Floats | None = None
+    prompts: int | None = None
+
+    def standard_error(self, rounds: NDArray[np.int64]) -> Floats | float:
+        """Of a mean over so many rounds less the promise, itself a mean over prompts."""
+        if self.spread is None:
+            return 0.0
+        own = 0.0 if self.prompts is None else 1 / self.prompts
+        return np.asarray(self.spread * np.sqrt(1 / np.maximum(rounds, 1) + own))
 
 
 @dataclass(frozen=True)
@@ -98,25 +109,43 @@ class Drift:
         return cls(**{**fields, "worst": tuple(HeadDrift(**head) for head in fields["worst"])})
 
 
-def gather(reports: Iterable[Report], layers: int, heads: int) -> Observed:
-    """Means over all rows seen; parts of a head on several devices count by their rows.
+def gather(
+    reports: Iterable[Report], holders: Mapping[str, Mask], layers: int, heads: int
+) -> Observed:
+    """Means over a round of all rows, where `holders` says which heads a node has any part of.
 
-    A node's round counts once, however many of its devices saw a part of the head.
+    `holders` [layers, heads] by node. A head counts the rounds that every node with a
+    part of it has reported, and their parts count by their rows a round: late rows recover less, so
+    that a part is no sample of the whole.
     """
-    mass, rows = np.zeros((layers, heads)), np.zeros((layers, heads))
-    seen: dict[str, set[tuple[int, int, int]]] = {}
+    by_node: dict[str, list[Report]] = {}
     for report in reports:
-        place = report.layer, report.head
-        mass[place] += report.rows * report.recovery
-        rows[place] += report.rows
-        seen.setdefault(report.node, set()).add((report.batch, *place))
-    rounds = np.zeros((layers, heads), dtype=np.int64)
-    for places in seen.values():
-        of_node = np.zeros_like(rounds)
-        for _, layer, head in places:
-            of_node[layer, head] += 1
-        rounds = np.maximum(rounds, of_node)
-    return Observed(np.where(rows > 0, mass / np.maximum(rows, 1), np.nan), rounds)
+        by_node.setdefault(report.node, []).append(report)
+    shape = layers, heads
+    mass, rows = np.zeros(shape), np.zeros(shape)
+    nobody = np.iinfo(np.int64).max
+    rounds = np.full(shape, nobody)
+    for node, held in holders.items():
+        part_mass, part_rows, part_rounds = _of_node(by_node.get(node, []), shape)
+        mass += part_mass / np.maximum(part_rounds, 1)
+        rows += part_rows / np.maximum(part_rounds, 1)
+        rounds = np.where(held, np.minimum(rounds, part_rounds), rounds)
+    rounds = np.where(rounds == nobody, 0, rounds)
+    mean = np.divide(mass, rows, out=np.full(shape, np.nan), where=(rounds > 0) & (rows > 0))
+    return Observed(mean, rounds)
+
+
+def _of_node(
+    reports: list[Report], shape: tuple[int, ...]
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Recovery times rows, rows, and rounds, [layers, heads], however many devices saw a head."""
+    mass, rows, rounds = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    for report in reports:
+        mass[report.layer, report.head] += report.rows * report.recovery
+        rows[report.layer, report.head] += report.rows
+    for _, layer, head in {(report.batch, report.layer, report.head) for report in reports}:
+        rounds[layer, head] += 1
+    return mass, rows, rounds
 
 
 def judge(
@@ -133,9 +162,7 @@ def judge(
         return Drift(raised=raised, since=since, rounds=rounds)
     missing = np.where(judged, promise.recovery - np.nan_to_num(observed.recovery), -np.inf)
     drifted = missing > scale * policy.floor
-    if promise.spread is not None:
-        error = promise.spread / np.sqrt(np.maximum(observed.rounds, 1))
-        drifted &= missing > scale * policy.z * error
+    drifted &= missing > scale * policy.z * promise.standard_error(observed.rounds)
     count = int(drifted.sum())
     now_raised = count > 0 and count / heads >= scale * policy.share
     since = before.since if raised and before is not None else now

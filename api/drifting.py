@@ -1,13 +1,14 @@
 """Drift of a live deployment: judged from what is stored, and a profile that takes it in."""
 
 import numpy as np
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.drift import Drift, DriftPolicy, Floats, gather, judge
+from api.drift import Drift, DriftPolicy, Floats, Mask, gather, judge
 from api.promise import promise
 from api.refine import Recoveries
 from api.store import plans, profiles, recoveries
-from api.store.tables import Deployment
+from api.store.tables import Deployment, Node
 from profiles.correction import corrected
 from profiles.model import ModelProfile
 from solver.plan import Plan
@@ -36,8 +37,25 @@ def _judged(
     promised = promise(profile, plan)
     if promised is None:
         return Drift(reason=f"profile {profile.name!r} ({profile.heads.form}) promises no recovery")
-    observed = gather(reports, *promised.recovery.shape)
+    observed = gather(reports, _holders(session, deployment, plan), *promised.recovery.shape)
     return judge(promised, observed, verdict(deployment), policy, now)
+
+
+def _holders(session: Session, deployment: Deployment, plan: Plan) -> dict[str, Mask]:
+    """Which heads, [layers, heads], each of the deployment's nodes computes any part of.
+
+    A head with a part that no node serves, for one has left, is nobody's: the rest is no sample.
+    """
+    serving = session.scalars(select(Node).where(Node.deployment == deployment.name))
+    parts = {node.node_id: set(node.part) for node in serving}
+    served = set().union(*parts.values())
+    devices = [
+        [{entry.device for entry in entries} for entries in layer.heads] for layer in plan.layers
+    ]
+    return {
+        name: np.array([[here <= served and not here.isdisjoint(p) for here in d] for d in devices])
+        for name, p in parts.items()
+    }
 
 
 def corrected_profile(session: Session, deployment: Deployment, plan: Plan) -> ModelProfile:
@@ -46,7 +64,7 @@ def corrected_profile(session: Session, deployment: Deployment, plan: Plan) -> M
     promised = promise(profile, plan)
     assert promised is not None  # else nothing drifted
     reports = recoveries.of_generation(session, deployment.name, deployment.generation)
-    observed = gather(reports, *promised.recovery.shape)
+    observed = gather(reports, _holders(session, deployment, plan), *promised.recovery.shape)
     rounds = int(observed.rounds.max(initial=0))
     seen_by = (
         f"generation {deployment.generation} of deployment {deployment.name} observed in "

@@ -12,7 +12,7 @@ from api import deploying
 from api.errors import Problem, bad_field, not_found
 from api.head_reports import COUNTS_MAY_DIFFER, check_heads, heads_believable
 from api.schemas import MeasurementBatch, SampleBody
-from api.store import plans, recoveries
+from api.store import plans, recoveries, samples
 from api.store.database import Database
 from api.store.tables import Batch, Node, StoredSample
 from profiles.cost.roofline import fastest_possible_s
@@ -102,6 +102,7 @@ def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -
         for sample, row, ok in zip(batch.samples, work, believed, strict=True)
         if ok
     )
+    samples.forget(session, stored)
     figures = [
         (sample.layer, head.head, head.rows, head.tiles, head.recovery)
         for sample, ok in zip(batch.samples, believed, strict=True)

@@ -25,10 +25,11 @@ def promise(profile: ModelProfile, plan: Plan) -> Promise | None:
     curves = RecoveryCurves.of(Basis.of(heads, BudgetOptions(), profile.name).expected, workload)
     selected = heads.selected_recovery is not None
     spread = heads.selected_spread if selected else heads.spread
-    shares = curves.share(blocks)
+    shares, measured = curves.share(blocks), profile.measurement
     return Promise(
         curves.at(blocks),
         None if spread is None else _spread_at(heads, spread, shares, workload.context_tokens),
+        None if measured is None else max(sum(measured.prompts.values()), 1),
     )
 
 

@@ -14,11 +14,15 @@ Drift is judged by quality first. Heads that recover less than the profile promi
 plan with curves corrected by what they recover, and both plans are held against these curves: the
 new one goes live if its least recovery is `min_recovery_gain` higher and it takes at most
 `max_slowdown` longer. It is meant to be slower, so no window of seconds rolls it back. Looks for
-drift and for seconds share the cooldown and take turns, so that neither starves the other.
+drift and for seconds share the cooldown and take turns, so that neither starves the other. Each
+look for drift keeps a profile and a plan: one that moved nothing doubles the wait for the next.
 """
 
 import json
 from dataclasses import asdict, dataclass, replace
+
+DOUBLINGS = 10
+"""Of the cooldown, between looks for drift: with 60 s the longest wait is 17 hours."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Policy:
 class State:
     """What the loop remembers of a deployment; kept with it, so that a restart forgets nothing.
 
-    `correcting`: the newest look was for drift.
+    `correcting`: the newest look was for drift. `drift_looks`: how many this generation had.
     """
 
     generation: int = 0
@@ -45,6 +49,8 @@ class State:
     replanning: bool = False
     correcting: bool = False
     looked_at: float | None = None
+    drift_looked_at: float | None = None
+    drift_looks: int = 0
     measured_s: float | None = None
     moved_from: str | None = None
     moved_from_s: float | None = None
@@ -156,6 +162,8 @@ def _moved(state: State, event: Moved) -> State:
         plan_id=event.plan_id,
         replanning=False,
         correcting=False,
+        drift_looked_at=None,
+        drift_looks=0,
         measured_s=None,
     )
     if event.by_refine:
@@ -189,9 +197,14 @@ def _measured(
 def _drifted(state: State, policy: Policy, now: float) -> tuple[State, list[Effect]]:
     # A move for seconds is judged by its first window before anything else is tried.
     unjudged = state.moved_from is not None
-    if unjudged or state.replanning or state.correcting or not _cooled_down(state, policy, now):
+    others_turn = state.correcting and state.measured_s is not None
+    if unjudged or state.replanning or others_turn or not _cooled_down(state, policy, now):
         return state, []
-    return replace(state, replanning=True, correcting=True, looked_at=now), [Replan()]
+    wait_s = policy.cooldown_s * 2 ** min(state.drift_looks, DOUBLINGS)
+    if state.drift_looked_at is not None and now - state.drift_looked_at < wait_s:
+        return state, []
+    looked = replace(state, drift_looked_at=now, drift_looks=state.drift_looks + 1)
+    return replace(looked, replanning=True, correcting=True, looked_at=now), [Replan()]
 
 
 def _cooled_down(state: State, policy: Policy, now: float) -> bool:

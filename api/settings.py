@@ -1,8 +1,8 @@
 """What the service can be told: every field is also the environment variable HPLB_<FIELD>."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.drift import DriftPolicy
@@ -40,6 +40,15 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         # Compose files pass on an unset variable as an empty one.
         return None if isinstance(value, str) and not value.strip() else value
+
+    @model_validator(mode="after")
+    def _drift_can_be_judged(self) -> Self:
+        if self.drift_min_rounds > self.drift_window:
+            raise ValueError(
+                f"drift_min_rounds: {self.drift_min_rounds} rounds never fit into drift_window "
+                f"({self.drift_window})"
+            )
+        return self
 
     @property
     def policy(self) -> Policy:

@@ -227,7 +227,7 @@ class Daemon:
             self._measure_round(assignment, number)
 
     def _measure_round(self, assignment: Assignment, number: int) -> None:
-        name = f"round {number}/{assignment.rounds}"
+        name = f"round {number}" + f"/{assignment.rounds}" * (number <= assignment.rounds)
         log.info(f"measuring {name}", generation=assignment.generation)
         samples = measure_round(assignment, self.bench, lambda: self._dropped(assignment))
         if samples is None:

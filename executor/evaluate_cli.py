@@ -45,7 +45,7 @@ ALL = "all"
 @app.command("evaluate")
 @clear_errors()
 def evaluate_command(
-    model: Annotated[str, typer.Option(help="A model's directory, or its name on the hub.")],
+    model: Annotated[str, typer.Option(help="A directory, a name on the hub, or reference.")],
     profile: Annotated[str, typer.Option("--profile", "-p", help="Its profile, by name or path.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The results to write, JSON.")],
     policy: Annotated[
@@ -93,6 +93,9 @@ def evaluate_command(
     Rows are kept in OUT.rows.jsonl while it runs; started again, it goes on from there.
     """
     check_folders(out, plot)
+    for flag, path in (("--out", out), ("--plot", plot)):
+        if path is not None and path.is_dir():
+            raise RequestError(f"{flag} {path}: is a folder; name a file in it")
     loaded_profile = resolve_profile(profile)
     curved = CURVES.get(curve or "")
     if curved != curve:
@@ -143,10 +146,14 @@ def _run(
     from executor.evaluation.results import belongs_to, report
     from executor.evaluation.runner import check, evaluate
     from executor.evaluation.summary import summarise
+    from executor.evaluation.unlike import unlike
 
     loaded = load(model)
     check_profile(loaded, profile)
     check(options, loaded)
+    notes = [*notes, *unlike(loaded, profile, options)]
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
     rows = out.with_name(f"{out.name}.rows.jsonl")
     journal = Journal.open(rows, belongs_to(loaded, options))
     with _bar() as bar:

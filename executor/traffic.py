@@ -5,6 +5,7 @@ from itertools import cycle
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from executor.activations import Activations
@@ -29,7 +30,7 @@ class Traffic:
     def __init__(self, model: str, prompts: Sequence[Prompt], accelerator: str) -> None:
         """`model` is a folder or a name on the hub.
 
-        Raises HplbError where it is neither, or makes no tokens of the prompts.
+        Raises HplbError where it is neither, is not whole, or makes no tokens of the prompts.
         """
         folder = folder_of(model)
         self.architecture = architecture_from_config(folder / "config.json")
@@ -38,14 +39,20 @@ class Traffic:
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            loaded = AutoModel.from_pretrained(
+            loaded, report = AutoModel.from_pretrained(
                 folder,
                 attn_implementation=capture.NAME,
                 dtype=torch.float32 if accelerator == "cpu" else "auto",
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise CannotMeasureError(f"--model {model}: cannot be loaded: {reason}") from None
+        if missing := sorted(report["missing_keys"]):
+            # transformers would make them up, and what heads then do is no model's.
+            raise CannotMeasureError(
+                f"--model {model}: {len(missing)} weights are missing, {missing[0]} the first"
+            )
         self._name, self._accelerator = model, accelerator
         self._model = loaded.to(accelerator).eval()
         ids = [self._tokenizer(prompt.whole, verbose=False)["input_ids"] for prompt in prompts]

@@ -1,5 +1,6 @@
 """`hplb profiles measure`: what the heads of a real model need."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from profiles.console import clear_errors, fail
-from profiles.model import ModelProfile
+from profiles.model import NAME_PATTERN, ModelProfile
 from profiles.selection import (
     MOST_ROWS,
     POOLED,
@@ -23,7 +24,7 @@ from profiles.selection import (
 
 @clear_errors()
 def measure(
-    model: Annotated[str, typer.Option(help="A folder of transformers, or a hub id.")],
+    model: Annotated[str, typer.Option(help="A folder of transformers, a hub id, or reference.")],
     data: Annotated[Path, typer.Option(help="Prompts, one JSON object a line.")],
     contexts: Annotated[str, typer.Option(help="Tokens, as in 1024,4096.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The profile file to write.")],
@@ -64,6 +65,10 @@ def measure(
         fail("hplb profiles measure needs torch and transformers: pip install hplb[executor]")
     if not out.parent.is_dir():
         fail(f"-o {out}: there is no folder {out.parent}")
+    if out.is_dir():
+        fail(f"-o {out}: is a folder; name a file in it")
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
+        fail(f"--name: {name!r} must be letters, digits, '.', '_' or '-', at most 128")
 
     # torch takes seconds to load: `hplb --help` does without.
     from profiles.measuring.choices import Choices

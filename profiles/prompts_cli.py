@@ -14,7 +14,7 @@ from profiles.tasks.ruler import TASKS
 
 @clear_errors()
 def prompts(
-    model: Annotated[str, typer.Option(help="A folder of transformers, or a hub id.")],
+    model: Annotated[str, typer.Option(help="A folder of transformers, a hub id, or reference.")],
     contexts: Annotated[str, typer.Option(help="Tokens of the prompts, as in 1024,4096.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, JSON lines.")],
     tasks: Annotated[str, typer.Option(help="RULER's tasks, comma-separated, or all.")] = "all",
@@ -28,7 +28,7 @@ def prompts(
     if find_spec("transformers") is None:
         fail("hplb profiles prompts needs transformers: pip install hplb[executor]")
     sizes = [size.strip() for size in contexts.split(",")]
-    if not all(size.isdigit() for size in sizes):
+    if not all(size.isdecimal() for size in sizes):
         fail(f"--contexts {contexts!r}: must be whole numbers, as in 1024,4096")
     if split not in get_args(Split):
         fail(f"--split {split!r}: must be one of {', '.join(get_args(Split))}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from api.store.tables import Batch, StoredSample
@@ -12,6 +12,8 @@ from profiles.cost.work import Phase
 
 NEWEST_ROUNDS = 100
 """As many as a deployment may ask for at once; measuring that goes on must not add up for ever."""
+FORGOTTEN_AT_ONCE = 10
+"""Rounds: one comes and one goes, and what an older service left goes little by little."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,27 @@ def of_generation(session: Session, deployment: str, generation: int) -> Round |
         .where(numbered.c.age <= NEWEST_ROUNDS)
     )
     return Round(timing, [(layer, device, seconds) for layer, device, seconds in rows])
+
+
+def forget(session: Session, batch: Batch) -> None:
+    """Drop samples of the rounds that were a node's newest NEWEST_ROUNDS before this one.
+
+    No view shows them, and a refit weighs them at next to nothing (`forgetting` ** age).
+    """
+    old = session.scalars(
+        select(Batch.id)
+        .where(
+            Batch.deployment == batch.deployment,
+            Batch.generation == batch.generation,
+            Batch.node_id == batch.node_id,
+            Batch.timing == batch.timing,
+        )
+        .order_by(Batch.id.desc())
+        .offset(NEWEST_ROUNDS)
+        .limit(FORGOTTEN_AT_ONCE)
+    ).all()
+    if old:
+        session.execute(delete(StoredSample).where(StoredSample.batch.in_(old)))
 
 
 def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sample]:

@@ -24,42 +24,34 @@ FOLLOWED = "vt"
 OF_TEXT = {"niah_multiquery", "niah_single_2", "niah_single_3", "niah_multivalue"}
 
 
-def _many(tokens: int) -> int:
-    """Questions asked of one context: enough to learn from, without filling it."""
-    return max(6, min(128, tokens // 12))
+def _many(room: Room) -> int:
+    """Questions asked of one context: many to learn from, or few, that the context be full."""
+    return max(6, min(128, room.tokens // room.random.choice((12, 48, 200))))
 
 
 def _few(tokens: int) -> int:
     return max(1, min(8, tokens // 100))
 
 
+def _in_text(kind: str, room: Room, keys: int) -> Sample:
+    return needles.hidden(kind, room, Text(room.random, room.split), keys=keys, asked=keys)
+
+
 MAKERS: dict[str, Callable[[Room], Sample]] = {
-    "niah_multikey_2": lambda r: needles.every_line(r, asked=_many(r.tokens)),
-    "niah_multikey_3": lambda r: needles.every_line_codes(r, asked=_many(r.tokens)),
-    "niah_multiquery": lambda r: needles.hidden(
-        "niah_multiquery",
-        r,
-        Text(r.random, r.split),
-        keys=_many(r.tokens) // 2,
-        asked=_many(r.tokens) // 2,
-    ),
+    "niah_multikey_2": lambda r: needles.every_line(r, asked=_many(r)),
+    "niah_multikey_3": lambda r: needles.every_line_codes(r, asked=_many(r)),
+    "niah_multiquery": lambda r: _in_text("niah_multiquery", r, _many(r) // 2),
     "niah_single_1": lambda r: needles.hidden(
         "niah_single_1", r, Noise(), keys=_few(r.tokens), asked=_few(r.tokens)
     ),
-    "niah_single_2": lambda r: needles.hidden(
-        "niah_single_2",
-        r,
-        Text(r.random, r.split),
-        keys=max(2, _few(r.tokens) // 2),
-        asked=max(2, _few(r.tokens) // 2),
-    ),
+    "niah_single_2": lambda r: _in_text("niah_single_2", r, r.random.randint(1, 4)),
     "niah_single_3": lambda r: needles.single_long_value(r, keys=_few(r.tokens)),
     "niah_multivalue": lambda r: needles.multi_value(r, keys=2 * _few(r.tokens)),
     "vt": lambda r: tracking.variable_tracking(r, chains=_few(r.tokens)),
     "cwe": lambda r: counting.common_words(r),
     "fwe": lambda r: counting.frequent_words(r),
-    "qa_1": lambda r: answering.one_fact(r, asked=_many(r.tokens) // 2),
-    "qa_2": lambda r: answering.two_facts(r, asked=_many(r.tokens) // 2),
+    "qa_1": lambda r: answering.one_fact(r, asked=_many(r) // 2),
+    "qa_2": lambda r: answering.two_facts(r, asked=_many(r) // 2),
 }
 
 

@@ -8,6 +8,7 @@ FIRST_WORDS = 64
 LENGTHS = (64, 128, 256, 512, 1024, 2048)
 LEAVE_BY = (0.20, 0.32, 0.42, 0.53, 0.72, 1.0)
 """Share of the time by whose end each length is left, solved or not."""
+AT_LAST = (2048, 1024, 2048, 512, 2048, 256)
 SOLVED = 0.95
 REPEATED = 0.85
 KEPT_SHARE = 0.2
@@ -20,10 +21,10 @@ WORDS_ONLY = {COPY: 1.0, PAIRS: 1.0}
 TASK_SHARES = {
     COPY: 1.0,
     "niah_multikey_2": 3.0,
-    "niah_multikey_3": 4.0,
+    "niah_multikey_3": 6.0,
     "niah_multiquery": 2.0,
     "niah_single_1": 2.0,
-    "niah_single_2": 2.0,
+    "niah_single_2": 3.0,
     "niah_single_3": 2.0,
     "niah_multivalue": 2.0,
     "vt": 1.5,
@@ -50,6 +51,11 @@ class Curriculum:
     def length(self) -> int:
         return LENGTHS[self.stage]
 
+    def length_at(self, step: int) -> int:
+        """The length of a step's rows: at last shorter ones too, so that they are not forgotten."""
+        last = self.stage == len(LENGTHS) - 1
+        return AT_LAST[step % len(AT_LAST)] if last else self.length
+
     @property
     def shares(self) -> dict[str, float]:
         """How often each kind is drawn: the more, the less of it is right so far."""
@@ -63,7 +69,7 @@ class Curriculum:
 
     @property
     def period(self) -> int:
-        return SHORT_PERIOD if self.stage == 0 else (self.length - 1) // 2
+        return SHORT_PERIOD if self.stage == 0 else (LENGTHS[1] - 1) // 2
 
     def saw(self, answers: dict[str, tuple[int, int]], done: float, all_words: int) -> None:
         """Take in a step's (right, asked) by kind; move on if that is due at `done` of the time."""

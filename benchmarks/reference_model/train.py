@@ -146,7 +146,7 @@ def train(out: Path, minutes: float, seed: int) -> Progress:
     saved = began
     while progress.seconds < minutes * 60:
         done, at = progress.seconds / (minutes * 60), progress.curriculum
-        batch = batches.draw(at.length, at.shares, at.words, at.period)
+        batch = batches.draw(at.length_at(progress.step), at.shares, at.words, at.period)
         loss, seen = losses(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

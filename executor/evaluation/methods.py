@@ -4,6 +4,12 @@ The share of `uniform`, whole blocks the same for every head, sets the target of
 they compute at most as many blocks. `top_p` and its oracle choose while they run; their p is
 calibrated on other prompts, so that they come close. `bubble_filled` computes more, by design:
 `max_min_as_filled` is `max_min` with as many.
+
+What is counted is the prefill's attention. Choosing is not: exact rows cost more than block means,
+rules nothing, and the oracle's masses as much as dense attention. Nor is decoding, where a KV
+group's list is as long as its largest budget, so that uneven budgets read more. `top_p` estimates
+by block means whatever the selection of the others is; `moa` chooses its rules by the profile's
+curves, which are not those of sink and nearest blocks.
 """
 
 import json

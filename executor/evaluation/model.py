@@ -1,16 +1,16 @@
 """The model that is evaluated: loaded, held against its profile, and named by its weights."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 from executor.evaluation.errors import EvaluationError
+from profiles.errors import MeasuringError
 from profiles.model import ModelProfile
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A causal language model of transformers, its tokenizer and a digest of its weights."""
+    """A causal language model of transformers, its tokenizer and a digest of its weights' files."""
 
     model: Any
     tokenizer: Any
@@ -28,31 +28,22 @@ class Loaded:
 
 
 def load(name: str) -> Loaded:
-    """A directory in transformers' format, or a name of the hub. Raises EvaluationError."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    """A directory in transformers' format, a name of the hub, or the shipped "reference".
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    Raises EvaluationError where it cannot be loaded whole.
+    """
+    import torch
+
+    from profiles.measuring.loading import folder_of, from_folder, sha256_of, weights_of
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
-        model = model.to(device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise EvaluationError(f"--model {name}: cannot be loaded: {error}") from None
-    return Loaded(model, tokenizer, weights_digest(model))
-
-
-def weights_digest(model: Any) -> str:
-    """SHA-256 of every parameter's name, type, shape and bytes."""
-    import torch
-
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        folder = folder_of(name)
+        digest = sha256_of(weights_of(folder))
+        model, tokenizer = from_folder(name, folder, dtype="auto")
+    except MeasuringError as error:
+        raise EvaluationError(f"--model {error}") from None
+    return Loaded(model.to(device).eval(), tokenizer, digest)
 
 
 def check_profile(loaded: Loaded, profile: ModelProfile) -> None:

@@ -72,7 +72,10 @@ class Journal:
             raise EvaluationError(f"{path}: a line is no row of an evaluation: {error}") from None
 
     def add(self, row: Row) -> None:
-        """Keep a row."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+        """Keep a row. Raises EvaluationError where it cannot be written."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+        except OSError as error:
+            raise EvaluationError(f"{self.path}: cannot be written: {error.strerror}") from None
         self.rows[row.key] = row

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from executor.evaluation.asked import Asked, Word
+from executor.evaluation.errors import EvaluationError
 from executor.inference.attach import attached
 from executor.inference.policy import Policy
 from executor.inference.trace import Trace
@@ -57,6 +58,7 @@ def answer(
     """The score under `policy` (None: the model as it is), and what the prefill computed."""
     places = asked.places
     logits, computed = logits_step_by_step(model, asked.ids, places, policy, block_tokens)
+    _refuse_nan(logits)
     likeliest = logits.argmax(dim=-1).tolist()
     return score(asked, dict(zip(places, likeliest, strict=True))), computed
 
@@ -67,8 +69,17 @@ def surprise(
     """Mean negative log-likelihood, in nats, of the last `scored` tokens of a text."""
     places = tuple(range(len(ids) - scored, len(ids)))
     logits, computed = logits_at_once(model, ids, places, policy, block_tokens)
+    _refuse_nan(logits)
     targets = torch.tensor(ids[-scored:], device=logits.device)
     return float(torch.nn.functional.cross_entropy(logits.float(), targets)), computed
+
+
+def _refuse_nan(logits: torch.Tensor) -> None:
+    """Raise EvaluationError for logits of which none is the largest."""
+    if logits.isnan().any():
+        raise EvaluationError(
+            "--model: its logits are NaN: NaN or infinite weights, or an overflow of its dtype"
+        )
 
 
 @torch.inference_mode()

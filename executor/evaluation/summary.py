@@ -19,8 +19,9 @@ class Line:
 
     `tasks` has means by task; `average` is over tasks. `to_dense` and `to_reference` are paired
     differences of averages, this less the other: the reference is `max_min` at this density, for
-    `bubble_filled` what computes as much. `computed` is the share of dense attention's blocks,
-    `makespan` that of its predicted seconds. `least_recovery` is the profile's for the budgets.
+    `bubble_filled` what computes as much. `computed` is the share of dense attention's blocks in
+    the prompts' prefill, `makespan` that of its predicted seconds, choosing included (the oracle's
+    as if by pooled scores). `least_recovery` is the profile's for the budgets.
     """
 
     context: int

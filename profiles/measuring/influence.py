@@ -1,8 +1,10 @@
 """How much the loss moves with each head's attention, to first order.
 
 MoA (arXiv 2406.14909, section 4.1): with A a head's attention and G the loss' gradient to it,
-hiding key j from row i changes the loss by about A_ij (G_ij - sum_k A_ik G_ik), the softmax'
-renormalisation included. A head's influence is the sum of what all its values would change.
+hiding key j from row i changes the loss by about -A_ij (G_ij - sum_k A_ik G_ik) / (1 - A_ij), the
+softmax' renormalisation included. The quotient, boundless for a key that has a whole row, is left
+out here: to first order in A_ij it is 1. A head's influence is the sum of what all its values would
+change.
 """
 
 from dataclasses import dataclass

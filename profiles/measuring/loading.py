@@ -82,6 +82,22 @@ def load(choices: Choices) -> Loaded:
     weights = weights_of(folder)
     if choices.device.startswith("cuda") and not torch.cuda.is_available():
         raise MeasuringError(f"device: {choices.device}, but torch finds no CUDA device here")
+    model, tokenizer = from_folder(
+        choices.model,
+        folder,
+        dtype=getattr(torch, choices.dtype),
+        attn_implementation=capture.NAME,
+    )
+    _check(choices, model)
+    model.eval().requires_grad_(False).to(choices.device)
+    return Loaded(model, tokenizer, architecture, sha256_of(weights))
+
+
+def from_folder(name: str, folder: Path, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer from a folder; `options` are `from_pretrained`'s, `name` is for errors.
+
+    Raises MeasuringError where they cannot be read, or any of the model's weights is missing.
+    """
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -90,25 +106,22 @@ def load(choices: Choices) -> Loaded:
             folder,
             local_files_only=True,
             use_safetensors=True,
-            dtype=getattr(torch, choices.dtype),
-            attn_implementation=capture.NAME,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         first = str(error).strip().partition("\n")[0]
-        raise MeasuringError(f"{choices.model}: cannot be loaded: {first}") from None
-    _check(choices, model, report)
-    model.eval().requires_grad_(False).to(choices.device)
-    return Loaded(model, tokenizer, architecture, sha256_of(weights))
-
-
-def _check(choices: Choices, model: Any, report: dict[str, Any]) -> None:
+        raise MeasuringError(f"{name}: cannot be loaded: {first}") from None
     missing = sorted(report["missing_keys"])
     if missing:
         raise MeasuringError(
-            f"{choices.model}: {len(missing)} weights are missing from its files, {missing[0]} the "
-            "first of them"
+            f"{name}: {len(missing)} weights are missing from its files, {missing[0]} the first of "
+            "them"
         )
+    return model, tokenizer
+
+
+def _check(choices: Choices, model: Any) -> None:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION_KINDS
     if kinds:

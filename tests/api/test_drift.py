@@ -98,6 +98,13 @@ def test_heads_nobody_watched_are_left_out() -> None:
     assert found.expected_mean == pytest.approx(0.9)
 
 
+def held(*heads: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros((2, 3), dtype=bool)
+    for head in heads:
+        mask[head] = True
+    return mask
+
+
 def test_parts_of_a_head_count_by_their_rows_and_once_a_round() -> None:
     reports = [
         Report(1, "a", 0, 0, rows=300, recovery=1.0),
@@ -107,11 +114,33 @@ def test_parts_of_a_head_count_by_their_rows_and_once_a_round() -> None:
         Report(4, "b", 0, 0, rows=50, recovery=0.4),
         Report(4, "b", 1, 2, rows=10, recovery=0.5),
     ]
-    found = gather(reports, 2, 3)
+    found = gather(reports, {"a": held((0, 0)), "b": held((0, 0), (1, 2))}, 2, 3)
     assert found.rounds.tolist() == [[2, 0, 0], [0, 0, 1]]
     assert found.recovery[0, 0] == pytest.approx((300 + 60 + 240 + 30 + 20) / 800)
     assert found.recovery[1, 2] == 0.5
     assert np.isnan(found.recovery[1, 1])
+
+
+def test_a_part_of_a_head_is_no_sample_of_it() -> None:
+    """Node b has the late rows, which recover less: neither alone nor more often do they count."""
+    late = [Report(n, "b", 0, 0, rows=100, recovery=0.5) for n in range(9)]
+    both = {"a": held((0, 0)), "b": held((0, 0))}
+    alone = gather(late, both, 2, 3)
+    assert alone.rounds[0, 0] == 0
+    assert np.isnan(alone.recovery[0, 0])
+    found = gather([*late, Report(9, "a", 0, 0, rows=100, recovery=0.9)], both, 2, 3)
+    assert found.rounds[0, 0] == 1
+    assert found.recovery[0, 0] == pytest.approx(0.7)
+    assert gather(late, {}, 2, 3).rounds.sum() == 0
+
+
+def test_a_promise_over_few_prompts_is_itself_uncertain() -> None:
+    low, spread = fallen((0, 0), (1, 1), by=0.2), np.full((2, 4), 0.1)
+    seen = observed(low, rounds=4)  # 0.2 > 3 * 0.1 / sqrt(4)
+    assert judge(Promise(PROMISED, spread), seen, None, POLICY, 1.0).heads_drifted == 2
+    # 0.2 < 3 * 0.1 * sqrt(1/4 + 1/4) = 0.212, and > 3 * 0.1 * sqrt(1/4 + 1/100)
+    assert judge(Promise(PROMISED, spread, 4), seen, None, POLICY, 1.0).heads_drifted == 0
+    assert judge(Promise(PROMISED, spread, 100), seen, None, POLICY, 1.0).heads_drifted == 2
 
 
 @given(st.lists(st.floats(0, 1), min_size=8, max_size=8), st.booleans())

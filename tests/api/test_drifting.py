@@ -65,6 +65,17 @@ def reported(plan: Plan, batch: Json, lose: float) -> Json:
     return batch
 
 
+def part_of(plan: Plan, batch: Json) -> Json:
+    """The batch as promised, every head's counts by the device's share of it."""
+    for sample in reported(plan, batch, lose=1.0)["samples"]:
+        entries = plan.layers[sample["layer"]].heads
+        for report in sample["heads"]:
+            [share] = [e.share for e in entries[report["head"]] if e.device == sample["device"]]
+            for count in ("rows", "tiles"):
+                report[count] = max(1, round(share * report[count]))
+    return batch
+
+
 def post_round(world: World, plan: Plan, view: Json, lose: float = 1.0) -> None:
     for index, node in enumerate("ab"):
         batch = world.batch(plan, view, node, [index], slow=1.0)
@@ -226,6 +237,22 @@ def test_a_profile_without_curves_promises_nothing(world: World) -> None:
     assert drift["raised"] is False
     assert drift["reason"] == "profile 'small' (budgets) promises no recovery"
     assert gauges(world) == {}
+
+
+def test_a_divided_head_waits_for_every_node_with_a_part_of_it(world: World) -> None:
+    how = {"divisible": True, "copies": "free"}
+    plan = world.plan(profile=curves(), gpus=3, method="auto", placement=how)
+    for node in "abc":
+        world.register(node)
+    view = world.deploy(plan, ["a", "b", "c"], refine=False)
+    heads = [{entry.device for entry in head} for layer in plan.layers for head in layer.heads]
+    assert any(0 in devices and len(devices) > 1 for devices in heads)  # else this shows nothing
+    for expected, devices in ((sum(0 not in devices for devices in heads), (1, 2)), (16, (0,))):
+        for device in devices * 2:
+            batch = world.batch(plan, view, "abc"[device], [device], slow=1.0)
+            assert world.post(part_of(plan, batch)).json()["rejected"] == 0
+        world.settle()
+        assert world.view()["recovery_drift"]["heads"] == expected
 
 
 @pytest.mark.parametrize(

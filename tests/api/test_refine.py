@@ -155,14 +155,33 @@ def test_a_promise_that_costs_too_much_is_held() -> None:
 
 def test_looks_for_drift_and_for_seconds_take_turns() -> None:
     state, _ = step(drifted(now=10), corrected(1.0, 0.6, 0.6), POLICY, now=11)
+    state, effects = step(state, Measured(1, 2, 1.0), POLICY, now=69)
+    assert effects == []
     assert step(state, Drifted(1), POLICY, now=500)[1] == []
-    assert step(state, Measured(1, 2, 1.0), POLICY, now=69)[1] == []
     state, effects = step(state, Measured(1, 2, 1.0), POLICY, now=70)
     assert effects == [Replan()]
     assert not state.correcting
     state, _ = step(state, Replanned("b", 1.0, 1.0), POLICY, now=71)
     assert step(state, Drifted(1), POLICY, now=129)[1] == []
     assert step(state, Drifted(1), POLICY, now=130)[1] == [Replan()]
+
+
+def test_without_complete_rounds_drift_waits_for_no_turn() -> None:
+    state, _ = step(drifted(now=10), corrected(1.0, 0.6, 0.6), POLICY, now=11)
+    assert step(state, Drifted(1), POLICY, now=129)[1] == []
+    assert step(state, Drifted(1), POLICY, now=130)[1] == [Replan()]
+
+
+def test_looks_for_drift_that_move_nothing_become_rare() -> None:
+    """Each keeps a profile and a plan: a day of lasting drift must not fill a disk."""
+    state, looks = live(), 0
+    for now in range(0, 86_400, 10):
+        state, effects = step(state, Drifted(1), POLICY, now)
+        looks += effects == [Replan()]
+        state, _ = step(state, corrected(1.0, 0.6, 0.6), POLICY, now)
+    assert looks == 10
+    state, _ = step(state, Moved(2, "b", by_refine=True), POLICY, now)
+    assert step(state, Drifted(2), POLICY, now + 60)[1] == [Replan()]
 
 
 def test_the_window_after_a_move_is_judged_before_drift() -> None:

@@ -1,10 +1,12 @@
 """Real activations: the model's own q, K and V, at the right heads, and what blocks hold."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save_file
 from transformers import AutoModel
 
 from executor.duty import measure_round
@@ -66,6 +68,21 @@ def tiny(deployment: Deployment = "disaggregated", batch_size: int = 1) -> Plan:
         deployment=deployment,
         batch_size=batch_size,
     )
+
+
+def test_a_model_that_is_not_whole(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    torn = shutil.copytree(folder, tmp_path / "torn", ignore=shutil.ignore_patterns("*.safe*"))
+    (torn / "model.safetensors").write_bytes(whole[:1000])
+    with pytest.raises(CannotMeasureError, match=r"torn: cannot be loaded: .*header"):
+        traffic(torn, mixes.easy(1))
+    lost = shutil.copytree(folder, tmp_path / "lost", ignore=shutil.ignore_patterns("*.safe*"))
+    kept = {
+        name: w for name, w in load(whole).items() if not name.endswith("0.self_attn.q_proj.weight")
+    }
+    save_file(kept, lost / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CannotMeasureError, match=r"1 weights are missing, .*q_proj"):
+        traffic(lost, mixes.easy(1))
 
 
 def test_activations_are_the_models(folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from api.store import samples
 from api.store.tables import Batch, StoredSample
 from solver.plan import Plan
 from tests.api.world import Json, World, fields
@@ -213,3 +214,20 @@ def test_counts_that_are_not_the_plans_are_rejected_and_teach_nothing(
     world.settle()
     again = world.plan(fresh=True)
     assert again.cost_model == plan.cost_model
+
+
+def test_rounds_that_go_on_do_not_fill_the_database(
+    world: World, live: tuple[Plan, Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "NEWEST_ROUNDS", 2)
+    plan, view = live
+    for slow in (2.0, 3.0, 4.0, 5.0):
+        for index, node in enumerate("ab"):
+            batch = world.batch(plan, view, node, [index], slow)
+            assert world.post(batch).json()["accepted"] == len(view["layers"])
+    assert world.view()["measured"]["rounds"] == 2
+    with world.service.database.read() as session:
+        kept = session.query(StoredSample).all()
+    assert len(kept) == 2 * 2 * len(view["layers"])
+    again = world.post(batch).json()  # the batch itself is remembered
+    assert again["duplicate"]

@@ -61,6 +61,26 @@ def test_answers_and_origins_come_out_of_what_0001_kept_as_one(tmp_path: Path) -
         assert origins.all() == [("a", '"2"'), ("b", '"4"')]
 
 
+def test_a_deployment_from_before_drift_is_kept(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    with create_engine(url).begin() as connection:
+        upgrade(connection, "0002")
+        connection.execute(text("INSERT INTO plans VALUES ('a', '{}', '{}', 1)"))
+        columns = {c["name"]: c for c in inspect(connection).get_columns("deployments")}
+        values = {"name": "d", "plan_id": "a", "generation": 3, "refine_state": "{}"}
+        row = {
+            name: values.get(name, 1 if not c["nullable"] else None) for name, c in columns.items()
+        }
+        named = ", ".join(f":{name}" for name in row)
+        connection.execute(
+            text(f"INSERT INTO deployments ({', '.join(row)}) VALUES ({named})"), row
+        )
+    with Database.open(url).read() as session:
+        kept = session.execute(text("SELECT name, generation, every_s, drift FROM deployments"))
+        assert kept.all() == [("d", 3, None, None)]
+        assert session.execute(text("SELECT count(*) FROM recoveries")).scalar() == 0
+
+
 def test_sqlite_is_durable_and_keeps_its_references(tmp_path: Path) -> None:
     database = Database.open(f"sqlite:///{tmp_path / 'hplb.db'}")
     with database.read() as session:

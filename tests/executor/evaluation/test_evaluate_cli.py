@@ -168,10 +168,12 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
         (("--curve", "mine"), "--curve: 'mine' must be selected or oracle"),
         (("--curve", "selected", "--policy", "max_min"), "has no selected_recovery"),
         (("--text", "/no/such/file"), "--text /no/such/file: cannot be read"),
-        (("--model", "/no/such/model"), "--model /no/such/model: cannot be loaded"),
+        (("--model", "/no/such/model"), "--model /no/such/model: no such folder"),
         (("--profile", "llama-3.1-8b-synthetic"), "layers is 32, but the model has 2"),
         (("--device-type", "abacus", "--policy", "uniform"), "abacus"),
         (("--out", "/no/such/folder/r.json"), "its folder does not exist"),
+        (("--out", "/"), "--out /: is a folder; name a file in it"),
+        (("--plot", "/"), "--plot /: is a folder; name a file in it"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -180,7 +182,7 @@ def test_what_is_wrong_is_said(
     ran = run(saved, tmp_path / "r.json", *more)
     assert ran.exit_code == 2, ran.output
     assert message in ran.stderr
-    assert ran.stderr.lstrip().startswith("error: ")
+    assert ran.stderr.strip().splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "r.json").exists()
 
 

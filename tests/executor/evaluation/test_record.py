@@ -47,3 +47,14 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
         Journal.open(written_again, BELONGS)
     with pytest.raises(EvaluationError, match="cannot be used"):
         Journal.open(tmp_path, BELONGS)
+
+
+def test_a_row_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    journal = Journal.open(folder / "rows", BELONGS)
+    (folder / "rows").unlink()
+    folder.rmdir()
+    with pytest.raises(EvaluationError, match="rows: cannot be written"):
+        journal.add(ROWS[0])
+    assert not journal.rows

@@ -78,6 +78,8 @@ def test_what_is_kept_after_an_interruption(
         ),
         (["--contexts", "64", "--block-tokens", "20"], "block_tokens: 20"),
         (["--contexts", "64", "-o", "/no/such/p.json"], "there is no folder /no/such"),
+        (["--contexts", "64", "-o", "/"], "-o /: is a folder"),
+        (["--contexts", "64", "--name", "my model"], "--name: 'my model' must be letters, digits"),
         (["--contexts", "64", "--data", "/no/data"], "/no/data: cannot be read"),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 from profiles.errors import ProfileError
 from profiles.tasks.prompts import Prompt, generated, read, write
 from profiles.tasks.sample import Question
+from tests.profiles.test_cli import hplb, refused
 
 
 def words(text: str) -> int:
@@ -48,3 +49,10 @@ def test_bad_files_are_named(tmp_path: Path, content: str, says: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"none\.jsonl: cannot be read"):
         read(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("contexts", ["1k", "512,", "²"])
+def test_contexts_that_are_no_numbers_are_refused(tmp_path: Path, contexts: str) -> None:
+    out = tmp_path / "prompts.jsonl"
+    result = hplb("prompts", "--model", tmp_path, "--contexts", contexts, "-o", out)
+    assert "must be whole numbers" in refused(result)
