@@ -32,7 +32,7 @@ class Variant:
     name: str
     policy: Policy
     scope: str = "layer"
-    floor_blocks: int = 2
+    floor_blocks: int = 8
     curve: Curve | None = None
     margin: float = 0.0
 
@@ -42,9 +42,9 @@ VARIANTS = (
     Variant("shifting (the paper)", "max_min_shifting"),
     Variant("max_min", "max_min"),
     Variant("max_min, whole model", "max_min", scope="model"),
-    Variant("max_min, floor of 1 block", "max_min", floor_blocks=1),
+    Variant("max_min, floor of 2 blocks", "max_min", floor_blocks=2),
     Variant("max_min, floor of 4 blocks", "max_min", floor_blocks=4),
-    Variant("max_min, floor of 8 blocks", "max_min", floor_blocks=8),
+    Variant("max_min, floor of 12 blocks", "max_min", floor_blocks=12),
     Variant("max_min, oracle's curves", "max_min", curve="oracle"),
     Variant("max_min, 1 deviation less", "max_min", margin=1.0),
     Variant("influence", "influence"),
@@ -58,9 +58,11 @@ class Marginal(Setting):
 
     margin: float = 0.0
 
-    def options(self, policy: Policy, scope: str, blocks: int) -> BudgetOptions:
+    def options(
+        self, policy: Policy, scope: str, blocks: int, total: str = "tiles"
+    ) -> BudgetOptions:
         """As in a setting, with the margin."""
-        found = super().options(policy, scope, blocks)
+        found = super().options(policy, scope, blocks, total)
         return found.model_copy(update={"margin": self.margin}) if self.margin else found
 
 

@@ -20,7 +20,7 @@ from profiles.console import clear_errors, console
 from profiles.library import resolve_profile
 from profiles.model import ModelProfile, write_atomically
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
-from solver.budgets.options import Curve
+from solver.budgets.options import FLOOR_TOKENS, Curve
 from solver.options import RequestError, check_folders, whole_numbers
 from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens
 
@@ -36,9 +36,6 @@ SELECTIONS: dict[str, Selection] = {
     chosen.kind: chosen for chosen in (SAMPLED, POOLED, VerticalSlash())
 }
 CURVES: dict[str, Curve] = {"selected": "selected", "oracle": "oracle"}
-FLOOR_BLOCKS = 2
-"""The first block and a row's own, which every selection takes: with 64 tokens a block the 128 of
-S-HPLB (arXiv 2603.10353, section 3.2)."""
 ALL = "all"
 
 
@@ -68,7 +65,7 @@ def evaluate_command(
         ),
     ] = None,
     floor_tokens: Annotated[
-        int | None, typer.Option(min=1, help="What max-min leaves every head; two blocks.")
+        int | None, typer.Option(min=1, help="What max-min leaves every head; the paper's 128.")
     ] = None,
     curve: Annotated[
         str | None, typer.Option(help="Curves budgets are chosen by: selected or oracle.")
@@ -121,7 +118,7 @@ def evaluate_command(
         seed=seed,
         block_tokens=size,
         selection=_selection(loaded_profile, selection),
-        floor_tokens=floor_tokens or FLOOR_BLOCKS * size,
+        floor_tokens=floor_tokens or FLOOR_TOKENS,
         devices=Devices(devices, device_type),
         curve=curved,
         text=text,

@@ -42,7 +42,11 @@ Share of answer words right, teacher-forced, {samples} samples a task and contex
 {table}
 
 Solved (at least {solved:.0%} at every context above): {solved_tasks}.
-Not solved: {open_tasks}.
+Not solved, with the worst context's accuracy: {open_tasks}.
+
+## How this run went
+
+{note}
 """
 
 
@@ -50,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--dense", type=Path, required=True)
+    parser.add_argument("--note", type=Path, help="How the run went, for the card.")
     chosen = parser.parse_args()
     dense = json.loads(chosen.dense.read_text())
     training = json.loads((chosen.run / "training.json").read_text())
@@ -57,14 +62,15 @@ def main() -> None:
     for file in sorted((chosen.run / "model").iterdir()):
         shutil.copyfile(file, REFERENCE_FOLDER / file.name)
     shutil.copyfile(chosen.run / "training.json", REFERENCE_FOLDER / "training.json")
-    (REFERENCE_FOLDER / "README.md").write_text(card(chosen.run / "model", training, dense))
+    note = chosen.note.read_text().strip() if chosen.note else "Nothing was changed on the way."
+    (REFERENCE_FOLDER / "README.md").write_text(card(chosen.run / "model", training, dense, note))
     size = sum(file.stat().st_size for file in REFERENCE_FOLDER.iterdir())
     print(f"{REFERENCE_FOLDER}: {size / 1e6:.1f} MB")
     if size > MOST_BYTES:
         raise SystemExit(f"more than {MOST_BYTES / 1e6:g} MB")
 
 
-def card(model: Path, training: dict[str, Any], dense: dict[str, Any]) -> str:
+def card(model: Path, training: dict[str, Any], dense: dict[str, Any], note: str) -> str:
     """The model card: nothing in it that was not recorded by training or evaluation."""
     from safetensors import safe_open
 
@@ -95,6 +101,7 @@ def card(model: Path, training: dict[str, Any], dense: dict[str, Any]) -> str:
         samples=dense["options"]["samples"],
         command=dense["command"],
         table="\n".join(rows),
+        note=note,
         solved=SOLVED,
         solved_tasks=", ".join(t for t in tasks if worst[t] >= SOLVED) or "none",
         open_tasks=", ".join(f"{t} ({worst[t]:.2f})" for t in tasks if worst[t] < SOLVED) or "none",

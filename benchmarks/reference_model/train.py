@@ -203,7 +203,7 @@ def main() -> None:
     record = {
         "minutes": round(progress.seconds / 60, 1),
         "steps": progress.step,
-        "threads": chosen.threads,
+        "threads": f"{chosen.threads} threads",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "torch": torch.__version__,

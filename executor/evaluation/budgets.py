@@ -55,9 +55,11 @@ class Setting:
         layers, heads = self.profile.heads.shape()
         return self.tiles(np.full((layers, heads), self.context_tokens, dtype=np.int64))
 
-    def options(self, policy: Policy, scope: str, blocks: int) -> BudgetOptions:
-        """What to ask of a policy for a mean of so many blocks a head."""
-        fields: dict[str, object] = {"policy": policy, "scope": scope}
+    def options(
+        self, policy: Policy, scope: str, blocks: int, total: str = "tiles"
+    ) -> BudgetOptions:
+        """What to ask of a policy for a mean of so many blocks a head, `total` kept fixed."""
+        fields: dict[str, object] = {"policy": policy, "scope": scope, "total": total}
         fields["tokens"] = min(blocks * self.block_tokens, self.context_tokens)
         if policy in FLOORED:
             fields["floor_tokens"] = self.floor_tokens
@@ -65,11 +67,11 @@ class Setting:
             fields["curve"] = self.curve
         return BudgetOptions.model_validate(fields)
 
-    def allocate(self, policy: Policy, scope: str, blocks: int) -> Ints:
+    def allocate(self, policy: Policy, scope: str, blocks: int, total: str = "tiles") -> Ints:
         """Tokens [layers, heads]. Raises BudgetError for a profile that the policy cannot use."""
         soon = Deadline(time.monotonic() + SEARCH_S, Event())
         return allocate(
-            self.profile, self.options(policy, scope, blocks), self.workload, soon
+            self.profile, self.options(policy, scope, blocks, total), self.workload, soon
         ).tokens
 
     def least_recovery(self, tokens: Ints) -> float | None:

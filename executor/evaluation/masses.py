@@ -1,4 +1,4 @@
-"""How much attention every query block pays to every key block: pooled estimate, or the truth."""
+"""How much attention every query block pays to every key block: estimated, or the truth."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from executor.inference.policy import LayerCall
+from profiles.selection import SAMPLED
 
 Masses = Callable[[LayerCall, int], Tensor]
 """fp32 [query_heads, query blocks, key blocks] of a call in blocks of so many tokens: each query
@@ -50,22 +51,44 @@ def pooled_masses(call: LayerCall, block_tokens: int) -> Tensor:
     return torch.softmax((logits * call.scaling).masked_fill(unseen, -torch.inf), dim=-1)
 
 
+def sampled_masses(call: LayerCall, block_tokens: int) -> Tensor:
+    """The attention of the rows that `Sampled` takes of a block: what our own budgets choose by."""
+    block = row_blocks(call, block_tokens)
+    place = block - block[0]
+    counts = place.bincount()
+    ends = counts.cumsum(0)
+    part = torch.arange(1, SAMPLED.rows + 1, device=call.q.device)
+    picked = (ends - counts)[:, None] + counts[:, None] * part // SAMPLED.rows - 1
+    rows = picked[picked >= (ends - counts)[:, None]].unique()
+    sums = _by_block(call, rows, block_tokens, place[rows], len(counts))
+    return sums / place[rows].bincount()[:, None]
+
+
 def exact_masses(call: LayerCall, block_tokens: int) -> Tensor:
     """The attention itself, summed over each key block and averaged over the query block's rows."""
     block = row_blocks(call, block_tokens)
     place = block - block[0]
+    rows = torch.arange(call.q.shape[1], device=call.q.device)
+    counts = place.bincount()
+    return _by_block(call, rows, block_tokens, place, len(counts)) / counts[:, None]
+
+
+def _by_block(
+    call: LayerCall, rows: Tensor, block_tokens: int, place: Tensor, query_blocks: int
+) -> Tensor:
+    """Attention of new `rows` by key block, summed by their `place`: fp32 [heads, query_blocks,
+    key blocks]."""
     keys = per_query_head(call, call.keys.float())
     total = -(-call.keys.shape[1] // block_tokens)
-    sums = keys.new_zeros(call.q.shape[0], int(place[-1]) + 1, total)
-    for first in range(0, call.q.shape[1], ROWS_AT_ONCE):
-        last = min(first + ROWS_AT_ONCE, call.q.shape[1])
-        logits = call.q[:, first:last].float() @ keys[:, : call.cached + last].mT * call.scaling
-        seen = visible_keys(call, first, last)
-        weights = torch.softmax(logits.masked_fill(~seen, -torch.inf), dim=-1)
+    sums = keys.new_zeros(call.q.shape[0], query_blocks, total)
+    for some, where in zip(rows.split(ROWS_AT_ONCE), place.split(ROWS_AT_ONCE), strict=True):
+        logits = call.q[:, some].float() @ keys.mT * call.scaling
+        future = torch.arange(keys.shape[1], device=rows.device) > (call.cached + some)[:, None]
+        weights = torch.softmax(logits.masked_fill(future, -torch.inf), dim=-1)
         padded = pad(weights, (0, total * block_tokens - weights.shape[-1]))
         by_block = padded.view(*padded.shape[:2], total, block_tokens).sum(dim=-1)
-        sums.index_add_(1, place[first:last], by_block)
-    return sums / place.bincount()[:, None]
+        sums.index_add_(1, where, by_block)
+    return sums
 
 
 def _means(x: Tensor, place: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from executor.evaluation.asked import Asked
 from executor.evaluation.budgets import Fitted, Ints, Setting, fit, uniform_within
 from executor.evaluation.errors import EvaluationError
 from executor.evaluation.makespan import Devices, filled_budgets
-from executor.evaluation.masses import Masses, exact_masses, pooled_masses
+from executor.evaluation.masses import Masses, exact_masses, pooled_masses, sampled_masses
 from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
@@ -53,7 +53,11 @@ BUDGETED = {
     "max_min_model": Rule("max_min", scope="model"),
     "influence": Rule("influence"),
 }
-ONLINE: dict[str, Masses] = {"top_p": pooled_masses, "top_p_oracle": exact_masses}
+ONLINE: dict[str, Masses] = {
+    "top_p": sampled_masses,
+    "top_p_pooled": pooled_masses,
+    "top_p_oracle": exact_masses,
+}
 FILLED, AS_FILLED, DENSE = "bubble_filled", "max_min_as_filled", "dense"
 METHODS = (
     DENSE,
@@ -160,10 +164,19 @@ class Maker:
     def _fitted(self, rule: Rule, like: Fitted) -> Fitted:
         """Budgets by `rule` that compute at most as many blocks as `like`."""
 
-        def budgets(blocks: int) -> Ints:
-            return self.setting.allocate(rule.policy, rule.scope, blocks)
+        def fitted(total: str) -> Fitted:
+            def budgets(blocks: int) -> Ints:
+                return self.setting.allocate(rule.policy, rule.scope, blocks, total)
 
-        return fit(self.setting, budgets, like.tiles, like.blocks)
+            return fit(self.setting, budgets, like.tiles, like.blocks)
+
+        if rule.policy != "max_min":
+            return fitted("tiles")
+        # Held to tokens as shifting is, or to tiles: which leaves more depends on the curves.
+        return max(map(fitted, ("tiles", "tokens")), key=self._least)
+
+    def _least(self, fitted: Fitted) -> float:
+        return self.setting.least_recovery(fitted.tokens) or 0.0
 
     def _budgeted(self, name: str, density: float, fitted: Fitted, selection: Selection) -> Method:
         size = self.setting.block_tokens

@@ -11,6 +11,8 @@ from executor.kernels.decode_layout import PADDING, DecodeLayout
 from executor.kernels.layout import Layout
 from executor.kernels.scores import QueryRows, block_lse
 
+GOLDEN_RATIO = 0.5 * (1 + 5**0.5)
+
 
 def recovery(
     q: torch.Tensor,
@@ -24,9 +26,11 @@ def recovery(
     """Mean share of attention mass that every entry's lists captured, fp32 [entries].
 
     q [heads, new tokens, head_dim]; lse [heads, new tokens], what attention over the lists wrote
-    (natural log). Of the n rows an entry computes, those in the middle of `samples` equal parts are
-    looked at: row (2 i + 1) n // (2 samples), i < samples. An entry without rows has lost nothing:
-    1. Costs samples x context for every entry.
+    (natural log). Of the n rows an entry computes, one in each of `samples` equal parts is looked
+    at: row floor((i + frac((i + 1/2) phi)) n / samples), i < samples, phi the golden ratio. Rows in
+    the middle of every part would lie at the same place of their blocks, where a look at the token
+    before is always or never within the own block. An entry without rows has lost nothing: 1. Costs
+    samples x context for every entry.
     """
     rows = sampled_rows(layout, samples)
     blocks = max((-(-c.total_tokens // layout.block_tokens) for c in layout.chunks), default=0)
@@ -70,8 +74,9 @@ def sampled_rows(layout: Layout, samples: int) -> QueryRows:
     last = torch.zeros_like(head).scatter_reduce(0, entry, layout.row + 1, "amax")
     begin = torch.maximum(cached, first * size)
     rows = (torch.minimum(total, last * size) - begin)[:, None]
-    part = torch.arange(samples, device=head.device)
-    position = begin[:, None] + ((2 * part + 1) * rows).div(2 * samples, rounding_mode="floor")
+    part = torch.arange(samples, device=head.device, dtype=torch.float64)
+    place = (part + (part + 0.5) * GOLDEN_RATIO % 1) / samples
+    position = begin[:, None] + (place * rows).floor().int()
     position = torch.where(rows > 0, position, -1).int()
     token = (origin[:, None] + position).clamp(min=0)
     return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)

@@ -124,7 +124,7 @@ def brute_force(
             for prompt in prompts:
                 logits, _ = of_model(folder, ids_of(prompt)[-TOKENS:])
                 for part in range(32):
-                    row = (2 * part + 1) * TOKENS // 64
+                    row = int((part + (part + 0.5) * (1 + 5**0.5) / 2 % 1) / 32 * TOKENS)
                     shares = logits[head, row, : row + 1].softmax(0)
                     own = row // plan.workload.block_tokens * plan.workload.block_tokens
                     held.append(float(shares[own:].sum()))

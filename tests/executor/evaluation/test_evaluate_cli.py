@@ -203,5 +203,6 @@ def test_a_profile_without_curves_or_influence_leaves_methods_out(
         "streaming_llm",
         "uniform",
         "top_p",
+        "top_p_pooled",
         "top_p_oracle",
     ]

@@ -9,7 +9,7 @@ from executor.evaluation import budgets
 from executor.evaluation.budgets import Setting, uniform_within
 from executor.evaluation.errors import EvaluationError
 from executor.evaluation.makespan import Devices, predicted_s
-from executor.evaluation.methods import METHODS, Maker, check_names, unusable
+from executor.evaluation.methods import METHODS, ONLINE, Maker, check_names, unusable
 from executor.evaluation.top_p import Watching
 from executor.inference.policy import LayerCall
 from profiles.selection import POOLED, SAMPLED, SinkLocal
@@ -48,7 +48,7 @@ def _no_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def maker() -> Maker:
-    watched = {"top_p": watching(), "top_p_oracle": watching()}
+    watched = {name: watching() for name in ONLINE}
     return Maker(SETTING, POOLED, Devices(2, "h200"), watched)
 
 

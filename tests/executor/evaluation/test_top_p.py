@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from executor.evaluation.masses import exact_masses, pooled_masses
+from executor.evaluation.masses import Masses, exact_masses, pooled_masses, sampled_masses
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.policy import LayerCall
 
@@ -25,7 +25,7 @@ def weights_of(call: LayerCall) -> torch.Tensor:
     return logits.masked_fill(torch.arange(call.keys.shape[1]) > row, -torch.inf).softmax(-1)
 
 
-def slow_masses(call: LayerCall, pooled: bool) -> list[list[dict[int, float]]]:
+def slow_masses(call: LayerCall, of: Masses) -> list[list[dict[int, float]]]:
     """Of every head and query block, the mass of every key block up to its own."""
     weights, tokens = weights_of(call), call.keys.shape[1]
     found = []
@@ -34,12 +34,16 @@ def slow_masses(call: LayerCall, pooled: bool) -> list[list[dict[int, float]]]:
         for own in range(call.cached // SIZE, -(-tokens // SIZE)):
             rows = [r for r in range(call.cached, tokens) if r // SIZE == own]
             places = [r - call.cached for r in rows]
-            if pooled:
+            if of is pooled_masses:
                 query = call.q[head, places].double().mean(0)
                 key = call.keys[head // 2].double()
                 means = [key[b * SIZE : (b + 1) * SIZE].mean(0) for b in range(own + 1)]
                 shares = torch.stack([query @ m for m in means]).mul(call.scaling).softmax(0)
             else:
+                if of is sampled_masses:
+                    # The middle and the last one; a single row is both.
+                    places = sorted({places[len(places) // 2 - 1], places[-1]})
+                    places = places[-1:] if len(rows) == 1 else places
                 of_block = [
                     weights[head, places, b * SIZE : (b + 1) * SIZE] for b in range(own + 1)
                 ]
@@ -58,13 +62,12 @@ def slow_kept(masses: dict[int, float], p: float) -> set[int]:
 
 
 @pytest.mark.parametrize(("new", "cached"), [(21, 0), (9, 14), (1, 30), (300, 0)])
-@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("of", [pooled_masses, sampled_masses, exact_masses])
 def test_masses_and_kept_blocks_are_those_counted_by_hand(
-    new: int, cached: int, pooled: bool
+    new: int, cached: int, of: Masses
 ) -> None:
     call, p = call_of(new, cached, seed=new), 0.8
-    of = pooled_masses if pooled else exact_masses
-    masses, slow = of(call, SIZE), slow_masses(call, pooled)
+    masses, slow = of(call, SIZE), slow_masses(call, of)
     attended = TopP(1 - p, SIZE, of).attend(call)
     weights, tiles = weights_of(call), 0
     for head, blocks in enumerate(slow):
@@ -105,7 +108,7 @@ def test_a_window_that_hides_keys_is_dense_within_it() -> None:
 
 
 @pytest.mark.parametrize("density", [0.2, 0.35, 0.6, 0.9])
-@pytest.mark.parametrize("of", [pooled_masses, exact_masses])
+@pytest.mark.parametrize("of", [pooled_masses, sampled_masses, exact_masses])
 def test_calibration_meets_the_density_on_what_it_watched(density: float, of: object) -> None:
     calls = [call_of(200, seed=seed) for seed in range(3)]
     watching = Watching(1, 4, SIZE, of)  # type: ignore[arg-type]

@@ -62,7 +62,8 @@ def test_recovery_is_the_mass_of_the_chosen_blocks_in_the_sampled_rows(use_trito
         begin, end = max(cached, rows.first * SIZE), min(total, rows.last * SIZE)
         shares = [1.0] if begin >= end else []
         for i in range(samples if begin < end else 0):
-            token = begin + (2 * i + 1) * (end - begin) // (2 * samples)
+            place = (i + (i + 0.5) * (1 + 5**0.5) / 2 % 1) / samples
+            token = begin + math.floor(place * (end - begin))
             chosen = list_of(layout, indices, numbers[entry, token // SIZE])
             shares.append(captured(q[head, origin + token], keys, chosen, token))
         assert float(found[entry]) == pytest.approx(sum(shares) / len(shares), rel=1e-5)
@@ -73,13 +74,22 @@ def test_recovery_is_the_mass_of_the_chosen_blocks_in_the_sampled_rows(use_trito
 def test_sampled_rows_are_spread_evenly_over_the_computed_ones():
     layout = lay_out(HEADS, CHUNKS, SIZE)
     assert sampled_rows(layout, 4).position.tolist() == [
-        [7, 22, 38, 53],
-        [28, 36, 44, 52],
-        [23, 28, 33, 38],
-        [7, 22, 38, 53],
+        [12, 21, 31, 55],
+        [30, 35, 40, 53],
+        [25, 28, 31, 39],
+        [12, 21, 31, 55],
         [0, 0, 0, 0],
         [-1, -1, -1, -1],
     ]
+
+
+def test_sampled_rows_lie_at_many_places_of_their_blocks():
+    """Rows at one place would all, or none, see the token before them in their own block."""
+    chunks = (Chunk(0, 2048),)
+    layout = lay_out((HeadRows(0, 0, 1, 0, 128),), chunks, 16)
+    places = (sampled_rows(layout, 32).position[0] % 16).tolist()
+    assert max(places.count(place) for place in range(16)) <= 4
+    assert len(set(places)) >= 12
 
 
 @BOTH
