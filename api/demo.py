@@ -164,7 +164,8 @@ def _layers_to_run(options: DemoOptions, plan: Json) -> list[int]:
     """Layers spread over the model: as many as asked for, or as the time allows."""
     shape = options.profile.architecture
     step = Workload(options.context_tokens, block_tokens=plan["workload"]["block_tokens"])
-    flops = head_work(np.array(plan["budgets"]), shape, step)[..., INDEX["tile_flops"]].sum()
+    work = head_work(np.array(plan["budgets"]), shape, step, options.profile.selection)
+    flops = work[..., INDEX["tile_flops"]].sum()
     generations = len(METHODS) + 1
     layer_s = float(flops) / shape.layers / CORE_FLOPS * options.rounds * generations
     fitting = max(1, min(MOST_LAYERS, int(MEASURING_S / layer_s)))
