@@ -59,7 +59,9 @@ def sampled_masses(call: LayerCall, block_tokens: int) -> Tensor:
     ends = counts.cumsum(0)
     part = torch.arange(1, SAMPLED.rows + 1, device=call.q.device)
     picked = (ends - counts)[:, None] + counts[:, None] * part // SAMPLED.rows - 1
-    rows = picked[picked >= (ends - counts)[:, None]].unique()
+    # A block of one row has that row twice.
+    there = set(picked[picked >= (ends - counts)[:, None]].tolist())
+    rows = torch.tensor(sorted(there), device=call.q.device)
     sums = _by_block(call, rows, block_tokens, place[rows], len(counts))
     return sums / place[rows].bincount()[:, None]
 
@@ -81,7 +83,8 @@ def _by_block(
     keys = per_query_head(call, call.keys.float())
     total = -(-call.keys.shape[1] // block_tokens)
     sums = keys.new_zeros(call.q.shape[0], query_blocks, total)
-    for some, where in zip(rows.split(ROWS_AT_ONCE), place.split(ROWS_AT_ONCE), strict=True):
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        some, where = (x[first : first + ROWS_AT_ONCE] for x in (rows, place))
         logits = call.q[:, some].float() @ keys.mT * call.scaling
         future = torch.arange(keys.shape[1], device=rows.device) > (call.cached + some)[:, None]
         weights = torch.softmax(logits.masked_fill(future, -torch.inf), dim=-1)
