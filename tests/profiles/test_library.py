@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 from profiles.errors import ProfileError, UnknownNameError
-from profiles.library import DEFAULT_PROFILE, catalogue_names, catalogue_profile, resolve_profile
+from profiles.library import (
+    DEFAULT_PROFILE,
+    REFERENCE_PROFILE,
+    catalogue_names,
+    catalogue_profile,
+    resolve_profile,
+)
 
 
 @pytest.mark.parametrize("name", catalogue_names())
@@ -25,7 +31,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nobody", "absent/file.json", "", "x" * 5000, "a\0b"])
 def test_unknown_names_get_the_known_ones_and_a_hint(name: str) -> None:
-    with pytest.raises(UnknownNameError, match=rf"{DEFAULT_PROFILE}; nor is there such a file"):
+    with pytest.raises(UnknownNameError, match=rf"{REFERENCE_PROFILE}; nor is there such a file"):
         resolve_profile(name)
 
 
