@@ -56,12 +56,11 @@ def sampled_masses(call: LayerCall, block_tokens: int) -> Tensor:
     block = row_blocks(call, block_tokens)
     place = block - block[0]
     counts = place.bincount()
-    ends = counts.cumsum(0)
+    first = (counts.cumsum(0) - counts)[:, None]
     part = torch.arange(1, SAMPLED.rows + 1, device=call.q.device)
-    picked = (ends - counts)[:, None] + counts[:, None] * part // SAMPLED.rows - 1
-    # A block of one row has that row twice.
-    there = set(picked[picked >= (ends - counts)[:, None]].tolist())
-    rows = torch.tensor(sorted(there), device=call.q.device)
+    picked = first + counts[:, None] * part // SAMPLED.rows - 1
+    # A block of a single row has no middle one.
+    rows = picked[picked >= first]
     sums = _by_block(call, rows, block_tokens, place[rows], len(counts))
     return sums / place[rows].bincount()[:, None]
 
