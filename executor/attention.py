@@ -4,6 +4,7 @@ step = prepare(shares, chunks, block_tokens, device)   # once for a plan and its
 result = attend(q, cache, step)                        # as often as one likes
 """
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -108,7 +109,12 @@ def _prefill(
     # A machine without Triton still has the torch back end.
     from executor.kernels import prefill
 
-    prefill.prefill(q, cache, layout, indices, out, lse, sms)
+    prefill.prefill(q, cache, layout, indices, out, lse, sms, tma=allowed_tma())
+
+
+def allowed_tma() -> bool | None:
+    """False where HPLB_TMA=0 keeps prefill from tensor descriptors; None leaves it to the chip."""
+    return False if os.environ.get("HPLB_TMA") == "0" else None
 
 
 def _decode(

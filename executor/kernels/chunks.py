@@ -14,6 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
+from executor.kernels.chip import chip_of
+
 PROGRAMS_PER_SM = 2
 """Programs that fit a multiprocessor together: all run at once, and one fills the other's waits."""
 
@@ -26,9 +28,7 @@ def programs(device: torch.device, sms: int | None) -> int:
     """
     if sms is not None:
         return sms
-    cuda = device.type == "cuda"
-    count = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 1
-    return count * PROGRAMS_PER_SM
+    return chip_of(device).multiprocessors * PROGRAMS_PER_SM
 
 
 @triton.jit

@@ -172,7 +172,7 @@ def decode_kernel(
             block, page = _locate(
                 tile + 1, end, start, first, indices_ptr, pages_at, pages_block, BLOCK // TILE
             )
-            scores = tl.dot(q, k, input_precision="ieee")
+            scores = tl.dot(q, k, input_precision="tf32x3")
             scores = tl.where(seen[None, :], scores, float("-inf"))
             result, total, largest = absorb(scores, v, scale_log2, result, total, largest, True)
 

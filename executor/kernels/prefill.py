@@ -9,13 +9,11 @@ import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from executor.kernels.batch import Cache
+from executor.kernels.chip import H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.layout import Layout
 from executor.kernels.merge import merge
 from executor.kernels.prefill_kernel import prefill_kernel
 from executor.kernels.softmax import LOG2_E
-
-SHARED_BYTES = 232448
-"""Shared memory one program can have on an H100 or H200."""
 
 
 def prefill(
@@ -33,14 +31,16 @@ def prefill(
     Writes out (like q) and lse fp32 [heads, new tokens], the natural log-sum-exp of the scaled
     scores, in the rows that `layout` lists, and leaves the others as they are. head_dim and block
     are powers of two, at least 16. `sms`: run as that many programs. `tma`: load K and V by tensor
-    descriptors, which takes fewer registers than pointers do; by default wherever strides allow.
+    descriptors, which takes fewer registers than pointers do; by default wherever the chip has them
+    and strides allow.
     """
     if not layout.lists:
         return
+    chip = chip_of(q.device)
     if tma is None:
-        tma = describable(cache.keys) and describable(cache.values)
+        tma = chip.tma and describable(cache.keys) and describable(cache.values)
     paged = cache.pages is not None
-    options = launch_options(layout.block_tokens, q.shape[2], q.element_size(), tma, paged)
+    options = launch_options(layout.block_tokens, q.shape[2], q.element_size(), tma, paged, chip)
     slots, pieces = layout.splits, layout.pieces
     partial_out = q.new_empty(slots, layout.block_tokens, q.shape[2], dtype=torch.float32)
     partial_lse = q.new_empty(slots, layout.block_tokens, dtype=torch.float32)
@@ -100,15 +100,20 @@ def _strides(x: torch.Tensor) -> tuple[int, ...]:
 
 
 def launch_options(
-    block_tokens: int, head_dim: int, item_bytes: int, tma: bool = True, paged: bool = True
+    block_tokens: int,
+    head_dim: int,
+    item_bytes: int,
+    tma: bool = True,
+    paged: bool = True,
+    chip: Chip = H100,
 ) -> dict[str, int]:
     """Tile shape, order, warps and pipeline depth that neither spill nor exceed shared memory."""
     wide = head_dim > 128
     # Two programs on a multiprocessor at head_dim 64; few rows where their pointers take registers.
     most = 64 if head_dim <= 64 else 2048 // block_tokens if wide and not tma else block_tokens
     keys = min(block_tokens, most)
-    # Three tiles of K and of V under way; where registers are short two, and the own block's.
-    while keys > 16 and (block_tokens + 6 * keys) * head_dim * item_bytes > SHARED_BYTES - 1024:
+    room = chip.program_bytes - RESERVED_BYTES
+    while keys > 16 and held_bytes(block_tokens, keys, head_dim, item_bytes) > room:
         keys //= 2
     return {
         "BLOCK": block_tokens,
@@ -119,3 +124,19 @@ def launch_options(
         # Index and page are each loaded a step before the next needs them, K and V two.
         "num_stages": 4 if wide else 7 if paged else 5,
     }
+
+
+def held_bytes(block_tokens: int, keys: int, head_dim: int, item_bytes: int) -> int:
+    """Shared memory of a program: the queries and three tiles of K and of V under way; where
+    registers are short two, and the own block's."""
+    return (block_tokens + 6 * keys) * head_dim * item_bytes
+
+
+def programs_at_once(
+    device: torch.device, block_tokens: int, head_dim: int, item_bytes: int
+) -> int:
+    """Lists that a device computes at once: what its multiprocessors hold together."""
+    chip = chip_of(device)
+    options = launch_options(block_tokens, head_dim, item_bytes, tma=chip.tma, chip=chip)
+    held = held_bytes(block_tokens, options["KEYS"], head_dim, item_bytes)
+    return chip.multiprocessors * chip.programs(held, options["num_warps"])

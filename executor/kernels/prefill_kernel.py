@@ -151,7 +151,7 @@ def prefill_kernel(
                 place = place_of(place_at, place_block, base, block, BLOCK, PAGED)
                 k = tile_of(k_at, group, place, part, None, PAGED, TMA)
                 v = tile_of(v_at, group, place, part, None, PAGED, TMA)
-                scores = tl.dot(q, k.T, input_precision="ieee")
+                scores = tl.dot(q, k.T, input_precision="tf32x3")
                 result, total, largest = absorb(
                     scores, v, scale_log2, result, total, largest, False
                 )

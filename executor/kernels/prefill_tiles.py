@@ -88,7 +88,7 @@ def place_of(place_at, place_block, base, block, BLOCK: tl.constexpr, PAGED: tl.
 @triton.jit
 def masked_scores(q, k, seen, token, some):
     """Scores [queries, keys]; -inf where key `seen` comes after the query's `token`."""
-    scores = tl.dot(q, k.T, input_precision="ieee")
+    scores = tl.dot(q, k.T, input_precision="tf32x3")
     return tl.where((seen[None, :] <= token[:, None]) & some, scores, float("-inf"))
 
 

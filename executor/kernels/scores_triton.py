@@ -121,7 +121,7 @@ def block_lse_kernel(
         key = block * BLOCK + within
         k_at += within[None, :].to(tl.int64) * key_token + dims[:, None] * key_dim
         k = tl.load(k_at, mask=key[None, :] <= last, other=0.0)
-        scores = tl.dot(q, k, input_precision="ieee") * scale_log2
+        scores = tl.dot(q, k, input_precision="tf32x3") * scale_log2
         scores = tl.where(key[None, :] <= position[:, None], scores, float("-inf"))
         largest = tl.max(scores, 1)
         base = tl.where(largest == float("-inf"), 0.0, largest)

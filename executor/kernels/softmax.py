@@ -23,7 +23,7 @@ def begin(scores, values, scale_log2):
     largest = tl.max(scores, 1) * scale_log2
     anchor = tl.where(largest == float("-inf"), 0.0, largest)
     weights = tl.math.exp2(tl.fma(scores, scale_log2, -anchor[:, None]))
-    result = tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+    result = tl.dot(weights.to(values.dtype), values, input_precision="tf32x3")
     return result, tl.sum(weights, 1), largest
 
 
@@ -40,7 +40,7 @@ def absorb(scores, values, scale_log2, result, total, largest, MASKED: tl.conste
     weights = tl.math.exp2(tl.fma(scores, scale_log2, -anchor[:, None]))
     shrink = tl.math.exp2(largest - anchor)
     weighted = weights.to(values.dtype)
-    result = tl.dot(weighted, values, result * shrink[:, None], input_precision="ieee")
+    result = tl.dot(weighted, values, result * shrink[:, None], input_precision="tf32x3")
     return result, total * shrink + tl.sum(weights, 1), raised
 
 
