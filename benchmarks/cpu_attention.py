@@ -24,8 +24,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import report
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.cpu_prefill import prefill
 from executor.kernels.layout import ALL_BLOCKS, HeadRows, Layout, lay_out
+from executor.kernels.torch.prefill import prefill_attention
 
 Row = dict[str, Any]
 Work = Callable[[], object]
@@ -60,7 +60,7 @@ def lists_by_chance(layout: Layout) -> torch.Tensor:
     random = torch.Generator().manual_seed(0)
     lists = [torch.empty(0, dtype=torch.int64)]
     for row, length, start in zip(
-        layout.row.tolist(), layout.length.tolist(), layout.start.tolist(), strict=True
+        layout.query_block.tolist(), layout.length.tolist(), layout.start.tolist(), strict=True
     ):
         if start != ALL_BLOCKS:
             score = torch.rand(row + 1, generator=random)
@@ -116,7 +116,7 @@ def contenders(case: Case, compiled: bool) -> tuple[dict[str, Work], list[Row]]:
             layout = lay_out(heads, [Chunk(0, case.tokens)], block)
             indices = lists_by_chance(layout)
             name = f"blocks of {block}, budget {budget:4.0%}"
-            works[name] = lambda a=layout, b=indices: prefill(q, cache, a, b, out, lse)
+            works[name] = lambda a=layout, b=indices: prefill_attention(q, cache, a, b, out, lse)
             row = {"case": name, "block_tokens": block, "budget": budget, "tiles": layout.tiles}
             row["density"] = layout.tiles / (HEADS * blocks * (blocks + 1) / 2)
             if case.flex and budget in FLEX_BUDGETS:

@@ -55,7 +55,7 @@ def prefill(uncut: Layout, cut: Layout, programs: int) -> dict[str, float]:
     costs = uncut.length.numpy().astype(np.int64) + OVERHEAD_BLOCKS
     mean = int(costs.sum()) / programs
     bound = max(mean, int(costs.max()))
-    backwards = np.lexsort((-uncut.row.numpy(), uncut.entry.numpy()))
+    backwards = np.lexsort((-uncut.query_block.numpy(), uncut.entry.numpy()))
     longest = dispatched(costs[uncut.order.numpy()].tolist(), programs)
     pieces = longest
     if cut.pieces is not None:

@@ -23,7 +23,8 @@ from benchmarks import report
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.layout import ALL_BLOCKS, HeadRows, lay_out
 from executor.kernels.patterns import Pattern, Pooled, Sampled, SinkLocal, VerticalSlash
-from executor.kernels.select import best_blocks, select
+from executor.kernels.select import select
+from executor.kernels.torch.select import best_blocks
 
 Row = dict[str, Any]
 BLOCK, DIM = 64, 64
@@ -123,8 +124,8 @@ def ours(
     layout = lay_out(heads, [Chunk(0, len(k))], BLOCK)
     indices = select(q[None], cache, layout).long()
     stored = layout.start != ALL_BLOCKS
-    row = layout.row[stored].repeat_interleave(layout.length[stored])
-    dense = masses[layout.row[~stored].long()].sum()
+    row = layout.query_block[stored].repeat_interleave(layout.length[stored])
+    dense = masses[layout.query_block[~stored].long()].sum()
     return float(dense + masses[row.long(), indices].sum()), layout.tiles
 
 

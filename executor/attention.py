@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from executor.backends import Backend, resolve_backend
+from executor.backends import resolve_backend
 from executor.checks import check_backend, check_options, check_tensors
 from executor.counting import Counts, Schedule
-from executor.kernels import cpu_decode, cpu_prefill
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds
-from executor.kernels.decode_layout import DecodeLayout, DecodeLists
-from executor.kernels.layout import Layout
+from executor.kernels.decode_layout import DecodeLists
+from executor.kernels.implementation import implementation
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -70,6 +69,10 @@ def attend(
     check_tensors(q, cache, step, bounds)
     check_backend(q, step, chosen)
     check_options(sms, watched_rows)
+    kernels = implementation(chosen == "triton")
+    # What a CPU has no use for.
+    options = {"sms": sms} if chosen == "triton" else {}
+    loads = {"tma": allowed_tma()} if chosen == "triton" else {}
     every_row = step.covers and q.shape[0] == step.heads
     out = torch.empty_like(q) if every_row else torch.zeros_like(q)
     lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
@@ -77,14 +80,16 @@ def attend(
     watched = []
     if step.prefill is not None:
         indices = select(q, cache, step.prefill)
-        _prefill(chosen, q, cache, step.prefill, indices, out, lse, sms)
+        kernels.prefill_attention(q, cache, step.prefill, indices, out, lse, **options, **loads)
         if watched_rows:
             watched.append(recovery(q, cache, step.prefill, lse, watched_rows))
     if step.decode is not None:
         if bounds is None:
             bounds = page_bounds(cache, step.context_tokens)
         lists = select_decode(q, bounds, cache, step.decode, step.context_tokens)
-        _decode(chosen, q, cache, step.decode, lists, step.context_tokens, out, lse, sms)
+        kernels.decode_attention(
+            q, cache, step.decode, lists, step.context_tokens, out, lse, **options
+        )
         if watched_rows:
             watched.append(decode_recovery(q, cache, step.decode, step.context_tokens, lse))
     captured = torch.cat(watched) if watched else None
@@ -93,44 +98,6 @@ def attend(
     return AttentionResult(out, lse, step.counts, step.schedule, kv_bytes, indices, lists, captured)
 
 
-def _prefill(
-    backend: Backend,
-    q: torch.Tensor,
-    cache: Cache,
-    layout: Layout,
-    indices: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    sms: int | None,
-) -> None:
-    if backend == "torch":
-        cpu_prefill.prefill(q, cache, layout, indices, out, lse)
-        return
-    # A machine without Triton still has the torch back end.
-    from executor.kernels import prefill
-
-    prefill.prefill(q, cache, layout, indices, out, lse, sms, tma=allowed_tma())
-
-
 def allowed_tma() -> bool | None:
     """False where HPLB_TMA=0 keeps prefill from tensor descriptors; None leaves it to the chip."""
     return False if os.environ.get("HPLB_TMA") == "0" else None
-
-
-def _decode(
-    backend: Backend,
-    q: torch.Tensor,
-    cache: Cache,
-    layout: DecodeLayout,
-    lists: DecodeLists,
-    context_tokens: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    sms: int | None,
-) -> None:
-    if backend == "torch":
-        cpu_decode.decode(q, cache, layout, lists, context_tokens, out, lse)
-        return
-    from executor.kernels import decode
-
-    decode.decode(q, cache, layout, lists, context_tokens, out, lse, sms)

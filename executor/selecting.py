@@ -9,11 +9,13 @@ import torch
 
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache, Chunk
+from executor.kernels.implementation import implementation
 from executor.kernels.layout import HeadRows, Layout, lay_out
-from executor.kernels.means import key_blocks, key_means, query_means
+from executor.kernels.means import key_blocks
 from executor.kernels.patterns import Sampled, SinkLocal, VerticalSlash, rule, rule_blocks
 from executor.kernels.sampled import lists_at_once, sampled_scores
-from executor.kernels.select import best_blocks, line_scores
+from executor.kernels.torch.means import query_means
+from executor.kernels.torch.select import best_blocks, line_scores
 from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
 from profiles import selection
 from profiles.selection import Selection
@@ -90,9 +92,9 @@ def _pooled_scores(
     q: torch.Tensor, k: torch.Tensor, query_blocks: torch.Tensor, block_tokens: int
 ) -> torch.Tensor:
     cache, layout = _layout(q, k, block_tokens)
-    keys = key_means(cache, key_blocks(layout), block_tokens, use_triton=q.is_cuda)
+    keys = implementation(q.is_cuda).key_means(cache, key_blocks(layout), block_tokens)
     # The torch path: Triton leaves out the means of lists that hold every block.
-    queries = query_means(q, layout, 0, len(layout.heads), use_triton=False)
+    queries = query_means(q, layout, 0, len(layout.heads))
     queries = queries.view(len(q), -1, q.shape[2])[:, query_blocks.to(q.device)]
     scores: torch.Tensor = queries.reshape(len(k), -1, q.shape[2]) @ keys.transpose(1, 2)
     return scores.flatten(0, 1)

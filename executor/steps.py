@@ -84,7 +84,7 @@ class _Attention:
 
     def prepare(self, shard: LayerShard) -> Prepared:
         chunks, size = sequence_chunks(shard.workload), shard.workload.block_tokens
-        at_once = programs_at_once(self.q, size)
+        at_once = lists_at_once(self.q, size)
         return prepare(shard_shares(shard), chunks, size, self.q.device, programs=at_once)
 
     def attend(
@@ -196,14 +196,14 @@ class TensorParallel(_Attention):
         return Done(work, result.lse)
 
 
-def programs_at_once(q: torch.Tensor, block_tokens: int) -> int | None:
+def lists_at_once(q: torch.Tensor, block_tokens: int) -> int | None:
     """Lists that a GPU computes at once; None where none are cut."""
     if q.device.type != "cuda":
         return None
     # A machine without Triton still has the torch back end.
-    from executor.kernels import prefill
+    from executor.kernels.triton.prefill import programs_at_once
 
-    return prefill.programs_at_once(q.device, block_tokens, q.shape[2], q.element_size())
+    return programs_at_once(q.device, block_tokens, q.shape[2], q.element_size())
 
 
 def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:

@@ -1,6 +1,9 @@
 """Imports run one way, and torch stays where it belongs."""
 
 import ast
+import subprocess
+import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -60,8 +63,6 @@ def _loads_measuring(path: Path) -> bool:
 
 
 def test_kernels_need_torch_and_triton_alone() -> None:
-    import sys
-
     for path in (ROOT / "executor" / "kernels").rglob("*.py"):
         foreign = imports(path) - set(sys.stdlib_module_names) - {"torch", "triton", "executor"}
         assert not foreign, f"{path} imports {foreign}"
@@ -71,6 +72,22 @@ def test_kernels_need_torch_and_triton_alone() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor")
         }
         assert all(m and m.startswith("executor.kernels") for m in modules), path
+
+
+def test_both_implementations_of_the_kernels_have_the_same_names() -> None:
+    from executor.kernels.implementation import implementation
+
+    by_triton, by_torch = implementation(True), implementation(False)
+    assert by_triton.__all__ == by_torch.__all__
+    for name in by_torch.__all__:
+        ours, theirs = (list(signature(getattr(x, name)).parameters) for x in (by_torch, by_triton))
+        assert theirs[: len(ours)] == ours, name
+
+
+def test_the_torch_back_end_needs_no_triton() -> None:
+    script = "import sys; sys.modules['triton'] = None; import executor.attention as a; "
+    script += "from executor.kernels.implementation import implementation; implementation(False)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def test_highspy_is_nowhere() -> None:

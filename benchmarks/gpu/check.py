@@ -20,13 +20,13 @@ from benchmarks.gpu.scene import PROGRAMS, Shape, Tensors, drawn
 from benchmarks.gpu.section import Row, Section
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
-from executor.kernels.decode import decode
 from executor.kernels.decode_layout import lay_out_decode
 from executor.kernels.layout import Layout, lay_out
-from executor.kernels.prefill import prefill
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
+from executor.kernels.triton.decode import decode_attention
+from executor.kernels.triton.prefill import prefill_attention
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 LSE_LIMIT = 1e-3
@@ -124,7 +124,7 @@ def _prefill(
 ) -> Row:
     tensors, layout = _drawn(setting, device, paged, scale, programs)
     indices = select(tensors.q, tensors.cache, layout)
-    prefill(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse, sms=sms)
+    prefill_attention(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse, sms=sms)
     wanted = prefill_oracle(tensors.q, tensors.cache, layout, indices)
     row = _judged(setting, tensors, wanted) | {"tiles": layout.tiles, "splits": layout.splits}
     return row | {"ok": row["ok"] and (programs is None or layout.splits > 0)}
@@ -147,7 +147,7 @@ def _selection(setting: Setting, device: torch.device) -> Row:
     ours, theirs = (
         allowed_blocks(layout, indices, 0, layout.lists, blocks) for indices in (found, wanted)
     )
-    length, row = layout.length.long(), layout.row.long()
+    length, row = layout.length.long(), layout.query_block.long()
     kept = bool((ours.sum(1) == length).all())
     own = bool(ours.gather(1, row[:, None]).all())
     agreement = float((ours & theirs).sum() / theirs.sum())
@@ -173,7 +173,7 @@ def _recovery(setting: Setting, device: torch.device) -> Row:
     """By Triton beside torch."""
     tensors, layout = _drawn(setting, device, True, 1.0, None)
     indices = select(tensors.q, tensors.cache, layout)
-    prefill(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse)
+    prefill_attention(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse)
     found, torched = (
         recovery(tensors.q, tensors.cache, layout, tensors.lse, 4, use_triton=triton)
         for triton in (True, False)
@@ -198,7 +198,9 @@ def _decode(setting: Setting, device: torch.device, scale: float, sms: int | Non
         for triton in (True, False)
     )
     counts_agree = torch.equal(lists.count, torched.count)
-    decode(tensors.q, tensors.cache, layout, lists, context, tensors.out, tensors.lse, sms)
+    decode_attention(
+        tensors.q, tensors.cache, layout, lists, context, tensors.out, tensors.lse, sms
+    )
     wanted = decode_oracle(tensors.q, tensors.cache, layout, lists, context)
     captured = [
         decode_recovery(tensors.q, tensors.cache, layout, context, tensors.lse, use_triton=triton)
@@ -225,7 +227,7 @@ def _replayed(setting: Setting, device: torch.device) -> Row:
     def step() -> None:
         update_page_bounds(grown.cache, bounds, context)
         lists = select_decode(grown.q, bounds, grown.cache, layout, context)
-        decode(grown.q, grown.cache, layout, lists, context, grown.out, grown.lse)
+        decode_attention(grown.q, grown.cache, layout, lists, context, grown.out, grown.lse)
 
     step()
     torch.cuda.synchronize()

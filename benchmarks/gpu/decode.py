@@ -18,9 +18,9 @@ from benchmarks.gpu.section import Row, Section
 from benchmarks.gpu.timing import rotation, timed
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds
-from executor.kernels.decode import decode
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists, lay_out_decode
 from executor.kernels.select_decode import select_decode
+from executor.kernels.triton.decode import decode_attention
 
 BATCHES = (1, 16, 4, 64)
 CONTEXTS = (8_192, 32_768, 131_072)
@@ -50,7 +50,7 @@ class Step:
 
     def _attend(self, lists: DecodeLists, sms: int | None) -> None:
         x, context = self.tensors, self.context_tokens
-        decode(x.q, x.cache, self.layout, lists, context, x.out, x.lse, sms)
+        decode_attention(x.q, x.cache, self.layout, lists, context, x.out, x.lse, sms)
 
 
 def chosen(

@@ -79,7 +79,7 @@ def _beside_equal(section: Section, layer: Layer, heads: list[HeadRows], tiles: 
 
 
 def _sets(layer: Layer, layout: Layout) -> list[Problem]:
-    device = layout.row.device
+    device = layout.query_block.device
     count = rotation(prompt_bytes(layer.shape, layer.context_tokens) // 8)
     return [
         Problem.of(

@@ -67,7 +67,7 @@ def flex_plan(problem: Problem, width: int | None = None) -> BlockMask:
     width = width or layout.longest
     assert [rows.head for rows in layout.heads] == list(range(heads))
     chosen = padded_lists(layout, problem.indices, width).view(heads, -1, width)
-    own = layout.row.view(heads, -1)
+    own = layout.query_block.view(heads, -1)
     mask_mod = _causal
     if chosen.device.type == "cpu":
         mask_mod = partial(_listed, _dense(chosen, layout.length.view(heads, -1)), size)

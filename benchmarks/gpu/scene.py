@@ -11,8 +11,8 @@ import torch
 from executor.kernels.batch import Cache, Chunk, query_starts
 from executor.kernels.layout import HeadRows, Layout, lay_out
 from executor.kernels.patterns import POOLED, Pattern
-from executor.kernels.prefill import prefill
 from executor.kernels.select import select
+from executor.kernels.triton.prefill import prefill_attention
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ class Problem:
 
     def attend(self, sms: int | None = None) -> None:
         """Attention over the blocks chosen when the problem was made."""
-        prefill(*self._arguments(self.indices), sms=sms)
+        prefill_attention(*self._arguments(self.indices), sms=sms)
 
     def choose_and_attend(self) -> None:
-        prefill(*self._arguments(self.choose()))
+        prefill_attention(*self._arguments(self.choose()))
 
     def _arguments(
         self, indices: torch.Tensor

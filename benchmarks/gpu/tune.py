@@ -24,9 +24,9 @@ from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, problems
 from benchmarks.gpu.section import Row, Section
 from benchmarks.gpu.timing import timed
 from benchmarks.gpu.uniform_sparse import budget_for
-from executor.kernels import chunks as chunks_module
-from executor.kernels import decode as decode_module
-from executor.kernels import prefill as prefill_module
+from executor.kernels.triton import chunks as chunks_module
+from executor.kernels.triton import decode as decode_module
+from executor.kernels.triton import prefill as prefill_module
 
 Choice = dict[str, Any]
 TOKENS = 32_768
@@ -78,7 +78,7 @@ def _prefill(sets: list[Problem], choice: Choice, tma: bool, usual: torch.Tensor
 
         def call(problem: Problem) -> None:
             x = problem.tensors
-            prefill_module.prefill(
+            prefill_module.prefill_attention(
                 x.q, x.cache, problem.layout, problem.indices, x.out, x.lse, tma=tma
             )
 

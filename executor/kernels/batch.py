@@ -59,3 +59,15 @@ def as_pages(cache: Cache, chunks: tuple[Chunk, ...], block_tokens: int) -> Cach
     blocks = torch.arange(most, dtype=torch.int32, device=cache.keys.device)
     pages = (cache.starts // block_tokens)[:, None] + blocks
     return Cache(paged(cache.keys), paged(cache.values), pages=pages.int())
+
+
+def sequence_keys(
+    cache: Cache, sequence: int, group: int, tokens: int, block_tokens: int
+) -> torch.Tensor:
+    """The first `tokens` keys of a sequence in `group`, [tokens, head_dim]; reads the tables."""
+    if cache.starts is not None:
+        first = int(cache.starts[sequence])
+        return cache.keys[group, first : first + tokens]
+    assert cache.pages is not None
+    pages = cache.pages[sequence, : -(-tokens // block_tokens)].long()
+    return cache.keys[pages, group].flatten(0, 1)[:tokens]

@@ -2,6 +2,11 @@
 
 Nothing here depends on a tensor's values, so that neither choosing the blocks nor computing them
 waits for the device, and both can be captured in a CUDA graph.
+
+Lists start longest first (Graham's LPT rule, 1969): a GPU hands the blocks of a plain
+one-dimensional grid to whichever multiprocessor is free, so that the order of the grid is the whole
+schedule: no queue, no persistent loop. Where a single list takes longer than a program's fair part
+of everything, it is cut first (split KV: Flash-Decoding, 2023).
 """
 
 from collections.abc import Sequence
@@ -10,11 +15,14 @@ from dataclasses import dataclass
 import torch
 
 from executor.kernels.batch import Chunk, query_starts
-from executor.kernels.order import WHOLE, cut, longest_first
 from executor.kernels.patterns import POOLED, Pattern, lengths
 
 ALL_BLOCKS = -1
 """`Layout.start` of a list that holds every block up to its own and needs no indices."""
+LEAST_BLOCKS = 8
+"""A list this long is not cut: reading the queries and merging would cost more than it saves."""
+WHOLE = -1
+"""Slot of a list that is not cut."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,13 @@ class Layout:
 
     List l has `length[l]` key blocks in ascending order, the last one the query block's own. They
     are `indices[start[l] : start[l] + length[l]]` of the tensor that selection fills (int32
-    [stored]), or all of 0..row where `start[l]` is ALL_BLOCKS.
+    [stored]), or all of 0..query_block where `start[l]` is ALL_BLOCKS.
 
     entries int32 [entries, 6]: head, group, sequence, the index in q of the sequence's token 0
     (negative where cached tokens are more than what stands before), cached and total tokens.
-    entry, row, length, start int32 [lists]; order int32 [lists]: numbers of the lists, longest
-    first. tiles: blocks in all lists. longest: those of the longest list, or of the longest piece
-    where lists are cut (`pieces`) into `splits` pieces.
+    entry, query_block, length, start int32 [lists]; order int32 [lists]: numbers of the lists,
+    longest first. tiles: blocks in all lists. longest: those of the longest list, or of the longest
+    piece where lists are cut (`pieces`) into `splits` pieces.
     """
 
     heads: tuple[HeadRows, ...]
@@ -70,7 +78,7 @@ class Layout:
     block_tokens: int
     entries: torch.Tensor
     entry: torch.Tensor
-    row: torch.Tensor
+    query_block: torch.Tensor
     length: torch.Tensor
     start: torch.Tensor
     order: torch.Tensor
@@ -83,7 +91,7 @@ class Layout:
     @property
     def lists(self) -> int:
         """How many query blocks are computed."""
-        return self.row.shape[0]
+        return self.query_block.shape[0]
 
 
 def lay_out(
@@ -113,7 +121,7 @@ def lay_out(
     tensors = {
         "entries": entries,
         "entry": entry.int(),
-        "row": row.int(),
+        "query_block": row.int(),
         "length": length.int(),
         "start": start.int(),
         "order": longest_first(length),
@@ -163,6 +171,40 @@ def _pieces(
 def _entry(rows: HeadRows, chunk: Chunk, start: int) -> tuple[int, ...]:
     origin = start - chunk.cached_tokens
     return rows.head, rows.group, rows.sequence, origin, chunk.cached_tokens, chunk.total_tokens
+
+
+def list_range(layout: Layout, first: int, last: int) -> tuple[int, int]:
+    """The lists of entries [first, last): from which number to before which."""
+    begin = sum(rows.last - rows.first for rows in layout.heads[:first])
+    return begin, begin + sum(rows.last - rows.first for rows in layout.heads[first:last])
+
+
+def longest_first(length: torch.Tensor) -> torch.Tensor:
+    """Numbers of the lists by their `length` [lists], longest first, int32 [lists].
+
+    Lists of equal length stay in head order, so that neighbours share their K/V in cache.
+    """
+    return length.argsort(descending=True, stable=True).int()
+
+
+def cut(length: torch.Tensor, programs: int) -> torch.Tensor:
+    """Pieces of lists of `length` [lists], int32 [pieces, 4]: list, first block, blocks, slot.
+
+    A list longer than its fair part of `programs` becomes near-equal pieces with consecutive slots,
+    every other one WHOLE. List after list, a list's pieces in their order.
+
+    >>> cut(torch.tensor([3, 20]), programs=3).tolist()
+    [[0, 0, 3, -1], [1, 0, 6, 0], [1, 6, 7, 1], [1, 13, 7, 2]]
+    """
+    most = max(-(-int(length.sum()) // programs), LEAST_BLOCKS)
+    pieces = (-(-length // most)).clamp(min=1)
+    number = torch.arange(len(length)).repeat_interleave(pieces)
+    nth = torch.arange(len(number)) - (pieces.cumsum(0) - pieces)[number]
+    first = nth * length[number] // pieces[number]
+    count = (nth + 1) * length[number] // pieces[number] - first
+    divided = pieces[number] > 1
+    slot = torch.where(divided, divided.cumsum(0) - 1, WHOLE)
+    return torch.stack([number, first, count, slot], 1).int()
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

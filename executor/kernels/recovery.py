@@ -8,8 +8,9 @@ import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import PADDING, DecodeLayout
+from executor.kernels.implementation import implementation
 from executor.kernels.layout import Layout
-from executor.kernels.scores import QueryRows, block_lse
+from executor.kernels.scores import QueryRows
 
 GOLDEN_RATIO = 0.5 * (1 + 5**0.5)
 
@@ -70,8 +71,8 @@ def sampled_rows(layout: Layout, samples: int) -> QueryRows:
     head, group, sequence, origin, cached, total = layout.entries.unbind(1)
     entry, size = layout.entry.long(), layout.block_tokens
     none = torch.full_like(head, torch.iinfo(torch.int32).max // size)
-    first = none.scatter_reduce(0, entry, layout.row, "amin")
-    last = torch.zeros_like(head).scatter_reduce(0, entry, layout.row + 1, "amax")
+    first = none.scatter_reduce(0, entry, layout.query_block, "amin")
+    last = torch.zeros_like(head).scatter_reduce(0, entry, layout.query_block + 1, "amax")
     begin = torch.maximum(cached, first * size)
     rows = (torch.minimum(total, last * size) - begin)[:, None]
     part = torch.arange(samples, device=head.device, dtype=torch.float64)
@@ -92,7 +93,7 @@ def _captured(
     use_triton: bool | None,
 ) -> torch.Tensor:
     kernel = q.is_cuda if use_triton is None else use_triton
-    every = block_lse(q, cache, rows, block_tokens, blocks, use_triton=kernel).logsumexp(-1)
+    every = implementation(kernel).block_lse(q, cache, rows, block_tokens, blocks).logsumexp(-1)
     real = rows.position >= 0
     share = (lse[rows.head, rows.token] - every).exp().clamp(max=1.0).masked_fill(~real, 0.0)
     count = real.sum(1)

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import torch
 
 from executor.kernels.batch import Cache
+from executor.kernels.implementation import implementation
 from executor.kernels.layout import ALL_BLOCKS, Layout
 from executor.kernels.patterns import Sampled
-from executor.kernels.scores import SCORE_BYTES, QueryRows, block_lse, row_masses
+from executor.kernels.scores import SCORE_BYTES, QueryRows, row_masses
 
 BYTES_PER_BLOCK = 16
 """What stays alive for one row and key block: log-sum-exp, mass, and a copy of each in between."""
@@ -69,7 +70,7 @@ def sampled_scores(
     for nothing.
     """
     rows = query_rows(layout, numbers, pattern.rows)
-    lse = block_lse(q, cache, rows, layout.block_tokens, blocks, use_triton=use_triton)
+    lse = implementation(use_triton).block_lse(q, cache, rows, layout.block_tokens, blocks)
     return row_masses(lse).view(*numbers.shape, pattern.rows, blocks).sum(2)
 
 
@@ -81,7 +82,7 @@ def query_rows(layout: Layout, numbers: torch.Tensor, rows: int) -> QueryRows:
     """
     table = layout.entries[layout.entry[numbers.amax(1)]]
     head, group, sequence, origin, cached, total = table.unbind(1)
-    row, size = layout.row[numbers.clamp(min=0)], layout.block_tokens
+    row, size = layout.query_block[numbers.clamp(min=0)], layout.block_tokens
     begin = torch.maximum(cached[:, None], row * size)
     new = torch.minimum(total[:, None], (row + 1) * size) - begin
     edge = new[..., None] * torch.arange(rows + 1, device=numbers.device) // rows

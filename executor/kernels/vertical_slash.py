@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from executor.kernels.batch import Cache
+from executor.kernels.implementation import implementation
 from executor.kernels.layout import Layout
 from executor.kernels.patterns import VerticalSlash
-from executor.kernels.scores import SCORE_BYTES, QueryRows, block_lse, row_masses
+from executor.kernels.scores import SCORE_BYTES, QueryRows, row_masses
 
 BYTES_PER_SCORE = 24
 """What stays alive for one row and block: log-sum-exp, mass, and a copy of each in between."""
@@ -76,7 +77,7 @@ def line_masses(
     """
     count, blocks = scored_size(layout, first, last, pattern)
     rows = _last_rows(layout.entries[first:last], count, pattern.row_step)
-    lse = block_lse(q, cache, rows, layout.block_tokens, blocks, use_triton=use_triton)
+    lse = implementation(use_triton).block_lse(q, cache, rows, layout.block_tokens, blocks)
     newest = (layout.entries[first:last, 5] - 1) // layout.block_tokens
     query_blocks = (count - 1) * pattern.row_step // layout.block_tokens + 2
     return _divided(

@@ -12,8 +12,8 @@ from executor.attention import HeadShare, attend, prepare
 from executor.backends import resolve_backend
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
+from executor.kernels.device_parts import join_device_parts
 from executor.kernels.patterns import SinkLocal, Strided, VerticalSlash
-from executor.kernels.states import merge_states
 
 from .kernels.reference import (
     contexts,
@@ -104,7 +104,7 @@ def test_shares_of_a_head_meet_without_gap_and_add_up(cached, new, budget_blocks
     ]
     for name in ("tiles",) if chunks[0].decodes else ("tiles", "query_blocks"):
         assert sum(getattr(p.counts, name) for p in parts) == getattr(whole.counts, name)
-    out, lse = merge_states(
+    out, lse = join_device_parts(
         torch.stack([p.out for p in parts]), torch.stack([p.lse for p in parts])
     )
     assert torch.allclose(out, whole.out, atol=1e-5)

@@ -70,7 +70,7 @@ def test_a_mixed_step_lays_out_both_phases_at_their_tokens():
     step = prepare([HeadShare(0, 0, 32, sequence=s) for s in range(3)], chunks, 16)
     assert step.prefill is not None
     assert step.decode is not None
-    assert step.prefill.row.tolist() == [2, 3, 0]
+    assert step.prefill.query_block.tolist() == [2, 3, 0]
     assert [(entry.sequence, entry.token) for entry in step.decode.lists] == [(1, 20)]
     assert step.context_tokens.tolist() == [60, 71, 1]
     assert step.covers

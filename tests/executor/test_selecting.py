@@ -41,7 +41,7 @@ def attended(q, k, budget, chosen):
     assert layout is not None
     found = {}
     for number in range(layout.lists):
-        entry, row = int(layout.entry[number]), int(layout.row[number])
+        entry, row = int(layout.entry[number]), int(layout.query_block[number])
         start, length = int(layout.start[number]), int(layout.length[number])
         blocks = range(row + 1) if start < 0 else result.indices[start : start + length].tolist()
         found[layout.heads[entry].head, row] = sorted(blocks)

@@ -116,7 +116,7 @@ def visible(step, result, new, total):
     token = torch.arange(total - new, total)
     if step.prefill is not None:
         layout = step.prefill
-        for number, (entry, row) in enumerate(zip(layout.entry, layout.row, strict=True)):
+        for number, (entry, row) in enumerate(zip(layout.entry, layout.query_block, strict=True)):
             chosen = torch.isin(blocks, torch.tensor(list_of(layout, result.indices, number)))
             seen[layout.heads[entry].head, token // size == row] = chosen
     if step.decode is not None:

@@ -9,8 +9,8 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from executor.kernels.decode import decode_kernel, launch_options
-from executor.kernels.merge import SLOTS_PER_STEP, merge_kernel
+from executor.kernels.triton.decode import decode_kernel, launch_options
+from executor.kernels.triton.merge import SLOTS_PER_STEP, merge_kernel
 from tests.executor.kernels.cubin import resources
 
 HALVES = ("bf16", "fp16")

@@ -15,8 +15,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from executor.kernels.prefill import launch_options
-from executor.kernels.prefill_kernel import prefill_kernel
+from executor.kernels.triton.prefill import launch_options, prefill_kernel
 from tests.executor.kernels.cubin import resources
 
 ITEM_BYTES = 2

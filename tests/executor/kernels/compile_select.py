@@ -9,14 +9,8 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from executor.kernels import (
-    bounds_triton,
-    means_triton,
-    scores_triton,
-    select_decode_triton,
-    top_blocks,
-)
-from executor.kernels.rule_lists import rule_lists_kernel
+from executor.kernels.triton import bounds, means, scores, select_decode, top_blocks
+from executor.kernels.triton.rule_lists import rule_lists_kernel
 from tests.executor.kernels.cubin import resources
 
 CACHED = ("q_ptr", "keys_ptr", "bounds_ptr")
@@ -75,38 +69,36 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
         found[f"scores {blocks}"] = facts(top_blocks.score_lists_kernel, tool, **options)
         found[f"lines {blocks}"] = facts(top_blocks.line_lists_kernel, tool, **options)
         found[f"decode {blocks}"] = facts(
-            select_decode_triton.choose_kernel, tool, WIDEST=8, enable_fp_fusion=False, **options
+            select_decode.choose_kernel, tool, WIDEST=8, enable_fp_fusion=False, **options
         )
     for dim in (64, 128, 256):
         found[f"pages {dim}"] = facts(
-            select_decode_triton.page_scores_kernel,
+            select_decode.page_scores_kernel,
             tool,
             WIDEST=8,
             DIM=dim,
-            TILE=select_decode_triton.TILE,
+            TILE=select_decode.TILE,
         )
         for block in (64, 128):
             for rows in (16, 64):
                 found[f"lse {dim} {block} {rows}"] = facts(
-                    scores_triton.block_lse_kernel,
+                    scores.block_lse_kernel,
                     tool,
                     PAGED=True,
                     BLOCK=block,
                     DIM=dim,
                     ROWS=rows,
-                    **scores_triton.launch_options(rows, block),
+                    **scores.launch_options(rows, block),
                 )
-        sizes = means_triton.tile(128, dim)
-        found[f"queries {dim}"] = facts(means_triton.query_means_kernel, tool, **sizes)
-        found[f"keys {dim}"] = facts(means_triton.key_means_kernel, tool, PAGED=True, **sizes)
+        sizes = means.tile(128, dim)
+        found[f"queries {dim}"] = facts(means.query_means_kernel, tool, **sizes)
+        found[f"keys {dim}"] = facts(means.key_means_kernel, tool, PAGED=True, **sizes)
         for newest in (False, True):
             found[f"bounds {dim} {newest}"] = facts(
-                bounds_triton.page_bounds_kernel, tool, NEWEST=newest, **sizes
+                bounds.page_bounds_kernel, tool, NEWEST=newest, **sizes
             )
     found["rule"] = facts(rule_lists_kernel, tool, STEP=128)
-    found["rule decode"] = facts(
-        select_decode_triton.rule_kernel, tool, STEP=128, enable_fp_fusion=False
-    )
+    found["rule decode"] = facts(select_decode.rule_kernel, tool, STEP=128, enable_fp_fusion=False)
     return found
 
 

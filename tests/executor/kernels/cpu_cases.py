@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 import torch
 
-from executor.kernels import cpu_decode, cpu_spans
 from executor.kernels.batch import Cache
+from executor.kernels.torch import decode, spans
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 DTYPES = list(TOLERANCE)
@@ -26,9 +26,9 @@ def threads(count):
 
 def shorten_steps(monkeypatch):
     """Strips and batches so short that small inputs make many."""
-    monkeypatch.setattr(cpu_spans, "STRIP_TOKENS", 40)
-    monkeypatch.setattr(cpu_spans, "GATHERED_BYTES", 2**13)
-    monkeypatch.setattr(cpu_decode, "GATHERED_BYTES", 2**13)
+    monkeypatch.setattr(spans, "STRIP_TOKENS", 40)
+    monkeypatch.setattr(spans, "GATHERED_BYTES", 2**13)
+    monkeypatch.setattr(decode, "GATHERED_BYTES", 2**13)
 
 
 def without_strays(cache, chunks, block):

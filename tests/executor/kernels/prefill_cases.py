@@ -5,7 +5,7 @@ import torch
 
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows
-from executor.kernels.prefill import prefill
+from executor.kernels.triton.prefill import prefill_attention
 from tests.executor.kernels.reference import (
     prefill_reference,
     relative_error,
@@ -23,7 +23,7 @@ def computed(q, cache, layout, indices, **options):
     """What prefill writes into outputs full of NaN."""
     out = torch.full_like(q, torch.nan)
     lse = torch.full(q.shape[:2], torch.nan)
-    prefill(q, cache, layout, indices, out, lse, **options)
+    prefill_attention(q, cache, layout, indices, out, lse, **options)
     return out, lse
 
 

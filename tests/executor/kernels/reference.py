@@ -58,7 +58,7 @@ def random_indices(layout: Layout, seed=0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     indices = torch.zeros(layout.stored, dtype=torch.int32)
     for row, length, start in zip(
-        layout.row.tolist(), layout.length.tolist(), layout.start.tolist(), strict=True
+        layout.query_block.tolist(), layout.length.tolist(), layout.start.tolist(), strict=True
     ):
         if start != ALL_BLOCKS:
             others = torch.randperm(row, generator=generator)[: length - 1].sort().values
@@ -81,7 +81,7 @@ def prefill_reference(q, cache: Cache, layout: Layout, indices):
     lse = torch.full(q.shape[:2], -math.inf, dtype=torch.float64)
     for number in range(layout.lists):
         head, group, sequence, origin, cached, total = layout.entries[layout.entry[number]].tolist()
-        row = int(layout.row[number])
+        row = int(layout.query_block[number])
         keys, values = sequence_kv(cache, sequence, group, total, size)
         for token in range(max(cached, row * size), min(total, (row + 1) * size)):
             chosen = list_of(layout, indices, number)

@@ -6,7 +6,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.chunks import PROGRAMS_PER_SM, first_piece, programs
+from executor.kernels.triton.chunks import PROGRAMS_PER_SM, first_piece, programs
 
 
 def test_an_sm_share_has_one_program_a_multiprocessor():

@@ -5,10 +5,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executor.kernels import cpu_decode
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.decode_layout import DecodeHeads, DecodeLists, lay_out_decode
 from executor.kernels.layout import ALL_BLOCKS
+from executor.kernels.torch.decode import decode_attention
 from tests.executor.kernels.cpu_cases import (
     DTYPES,
     TOLERANCE,
@@ -57,7 +57,7 @@ def check_decode(q, cache, layout, lists, contexts, count=1):
     out = torch.full_like(q, torch.nan)
     lse = torch.full(q.shape[:2], torch.nan)
     with threads(count):
-        cpu_decode.decode(q, cache, layout, lists, context_tokens, out, lse)
+        decode_attention(q, cache, layout, lists, context_tokens, out, lse)
     wanted, wanted_lse = decode_reference(q, cache, layout, lists, context_tokens)
     computed = torch.zeros(q.shape[:2], dtype=torch.bool)
     for entry in layout.lists:

@@ -5,11 +5,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executor.kernels import cpu_prefill
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.kernels.cpu_threads import in_threads
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import POOLED, Strided
+from executor.kernels.torch import prefill
+from executor.kernels.torch.prefill import prefill_attention
+from executor.kernels.torch.threads import in_threads
 from tests.executor.kernels.cpu_cases import (
     DTYPES,
     TOLERANCE,
@@ -57,12 +58,12 @@ def check_prefill(q, cache, layout, indices, count=1):
     out = torch.full_like(q, torch.nan)
     lse = torch.full(q.shape[:2], torch.nan)
     with threads(count):
-        cpu_prefill.prefill(q, cache, layout, indices, out, lse)
+        prefill_attention(q, cache, layout, indices, out, lse)
     wanted, wanted_lse = prefill_reference(q, cache, layout, indices)
     computed = torch.zeros(q.shape[:2], dtype=torch.bool)
     for number in range(layout.lists):
         head, _, _, origin, cached, total = layout.entries[layout.entry[number]].tolist()
-        first = int(layout.row[number]) * layout.block_tokens
+        first = int(layout.query_block[number]) * layout.block_tokens
         last = min(first + layout.block_tokens, total)
         computed[head, origin + max(first, cached) : max(origin + last, 0)] = True
     assert out[~computed].isnan().all()
@@ -177,7 +178,7 @@ def test_prefill_of_any_strides(paged):
     q, indices = strided(random_q(MIXED, 3, 8)), random_indices(layout)
     wanted, wanted_lse = check_prefill(q, cache, layout, indices)
     out, lse = strided(torch.full_like(wanted, 7)), strided(torch.full_like(wanted_lse, 7))
-    cpu_prefill.prefill(q, cache, layout, indices, out, lse)
+    prefill_attention(q, cache, layout, indices, out, lse)
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(lse, wanted_lse)
 
@@ -193,14 +194,14 @@ def test_nothing_to_prefill():
 def test_work_is_the_tiles_of_the_lists(monkeypatch):
     """Products over lists with indices are as many as their tiles."""
     area = 0
-    flash = cpu_prefill.flash
+    flash = prefill.flash
 
     def counted(q, keys, values, is_causal=False):
         nonlocal area
         area += q.shape[0] * q.shape[1] * keys.shape[1]
         return flash(q, keys, values, is_causal)
 
-    monkeypatch.setattr(cpu_prefill, "flash", counted)
+    monkeypatch.setattr(prefill, "flash", counted)
     chunks = (Chunk(320, 200),)
     layout = lay_out(every_row(chunks, 16, [1, 3, 8]), chunks, 16)
     check_prefill(

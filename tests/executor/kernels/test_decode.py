@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.kernels.decode import decode
 from executor.kernels.decode_layout import PADDING, DecodeHeads, DecodeLists, lay_out_decode
+from executor.kernels.device_parts import join_device_parts
 from executor.kernels.layout import ALL_BLOCKS
-from executor.kernels.states import merge_states
+from executor.kernels.triton.decode import decode_attention
 from tests.executor.kernels.reference import (
     decode_reference,
     random_cache,
@@ -60,7 +60,7 @@ def run(q, cache, layout, lists, contexts, sms=2):
     """out and lse, NaN wherever decode writes nothing."""
     out = torch.full_like(q, torch.nan)
     lse = torch.full(q.shape[:2], torch.nan)
-    decode(q, cache, layout, lists, contexts, out, lse, sms=sms)
+    decode_attention(q, cache, layout, lists, contexts, out, lse, sms=sms)
     return out, lse
 
 
@@ -209,7 +209,7 @@ def test_parts_of_a_list_merge_to_the_whole(budget):
         shares = lay_out_decode([replace(e, part=part) for e in layout.lists], MOST_BLOCKS, BLOCK)
         parts.append(check(q, cache, shares, random_lists(shares, chunks), contexts))
     assert (parts[0][1][:, 1] == -math.inf).all()
-    out, lse = merge_states(*(torch.stack(x) for x in zip(*parts, strict=True)))
+    out, lse = join_device_parts(*(torch.stack(x) for x in zip(*parts, strict=True)))
     assert torch.allclose(out, whole, rtol=0, atol=1e-6)
     assert torch.allclose(lse, whole_lse, rtol=0, atol=1e-6)
 

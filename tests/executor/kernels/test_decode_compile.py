@@ -2,7 +2,7 @@
 
 import pytest
 
-from executor.kernels.chunks import PROGRAMS_PER_SM
+from executor.kernels.triton.chunks import PROGRAMS_PER_SM
 from tests.executor.kernels.compiled import compiled_by
 
 SM_REGISTERS = 65536

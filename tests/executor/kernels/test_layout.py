@@ -5,8 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import ALL_BLOCKS, HeadRows, lay_out
-from executor.kernels.order import LEAST_BLOCKS, WHOLE, cut, longest_first
+from executor.kernels.layout import (
+    ALL_BLOCKS,
+    LEAST_BLOCKS,
+    WHOLE,
+    HeadRows,
+    cut,
+    lay_out,
+    longest_first,
+)
 from executor.kernels.patterns import Strided
 
 BLOCK = 16

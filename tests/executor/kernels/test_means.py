@@ -4,14 +4,11 @@ import pytest
 import torch
 
 from executor.kernels.batch import Chunk, query_starts
+from executor.kernels.implementation import implementation
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.means import (
-    block_means,
-    key_blocks,
-    key_means,
-    query_means,
-)
+from executor.kernels.means import key_blocks
 from executor.kernels.patterns import SinkLocal
+from executor.kernels.torch.means import block_means
 
 from .reference import (
     random_cache,
@@ -56,7 +53,7 @@ def test_key_means_hold_every_block_of_the_computed_sequences_and_nothing_else(u
     assert blocks.tokens.tolist() == [37, 33, 0, 32]
     assert blocks.start.tolist()[:2] == [0, 5]
     assert blocks.sequence.tolist() == [0] * 5 + [1] * 5 + [3] * 4
-    found = key_means(cache, blocks, SIZE, use_triton=use_triton)
+    found = implementation(use_triton).key_means(cache, blocks, SIZE)
     assert found.dtype == torch.float32
     for group in range(GROUPS):
         wanted = [
@@ -71,8 +68,8 @@ def test_a_token_major_cache_has_the_same_means(use_triton):
     cache = random_cache(CHUNKS, GROUPS, DIM, SIZE)
     turned = replace(cache, keys=cache.keys.transpose(0, 1).contiguous().transpose(0, 1))
     blocks = key_blocks(layout_of([0, 3]))
-    wanted = key_means(cache, blocks, SIZE, use_triton=use_triton)
-    assert torch.equal(key_means(turned, blocks, SIZE, use_triton=use_triton), wanted)
+    wanted = implementation(use_triton).key_means(cache, blocks, SIZE)
+    assert torch.equal(implementation(use_triton).key_means(turned, blocks, SIZE), wanted)
 
 
 @BOTH
@@ -80,7 +77,7 @@ def test_a_token_major_cache_has_the_same_means(use_triton):
 def test_query_means_leave_out_cached_rows(use_triton, dtype):
     q = random_q(CHUNKS, 2, DIM, dtype=dtype)
     layout = layout_of([3, 1, 0, 2])
-    found = query_means(q, layout, 1, 4, use_triton=use_triton)
+    found = implementation(use_triton).query_means(q, layout, 1, 4)
     starts = query_starts(CHUNKS)
     wanted, stored = [], layout.start[4:] >= 0
     for s in (1, 0, 2):
@@ -101,5 +98,5 @@ def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
     turned = transposed_table(cache)
     assert turned.pages.stride(1) == len(CHUNKS)
     blocks = key_blocks(layout_of([0, 1, 2, 3]))
-    wanted = key_means(cache, blocks, SIZE, use_triton=False)
-    assert relative_error(key_means(turned, blocks, SIZE, use_triton=use_triton), wanted) < 1e-6
+    wanted = implementation(False).key_means(cache, blocks, SIZE)
+    assert relative_error(implementation(use_triton).key_means(turned, blocks, SIZE), wanted) < 1e-6

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from executor.kernels.decode_layout import PADDING
-from executor.kernels.merge import merge
+from executor.kernels.triton.merge import merge
 from tests.executor.kernels.reference import relative_error
 
 # A row without keys has the logarithm of 0 for its log-sum-exp.

@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from executor.kernels import prefill as module
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import Strided
-from executor.kernels.prefill import describable, launch_options
+from executor.kernels.triton import prefill as module
+from executor.kernels.triton.prefill import describable, launch_options
 from tests.executor.kernels.prefill_cases import (
     assert_right,
     caches,

@@ -12,16 +12,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from executor.kernels import (
-    bounds_triton,
-    decode,
-    means_triton,
-    merge,
-    rule_lists,
-    scores_triton,
-    select_decode_triton,
-    top_blocks,
-)
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
@@ -30,6 +20,16 @@ from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, Verti
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
+from executor.kernels.triton import (
+    bounds,
+    decode,
+    means,
+    merge,
+    rule_lists,
+    scores,
+    top_blocks,
+)
+from executor.kernels.triton import select_decode as decode_selection
 
 from .reference import contexts, random_cache, random_q, transposed_table
 
@@ -37,12 +37,12 @@ SIZE, DIM = 16, 16
 KERNELS = {
     decode: ["decode_kernel"],
     merge: ["merge_kernel"],
-    bounds_triton: ["page_bounds_kernel"],
-    means_triton: ["key_means_kernel", "query_means_kernel"],
-    scores_triton: ["block_lse_kernel"],
+    bounds: ["page_bounds_kernel"],
+    means: ["key_means_kernel", "query_means_kernel"],
+    scores: ["block_lse_kernel"],
     top_blocks: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
-    select_decode_triton: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
+    decode_selection: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
 }
 
 
@@ -165,7 +165,7 @@ def test_decodes_of_other_batches_lengths_and_shares_compile_nothing_anew(compil
         select_decode(q, bounds, transposed_table(cache), layout, context, use_triton=True)
         page_bounds(transposed_table(cache), context, use_triton=True)
         out, lse = torch.empty_like(q), torch.zeros(q.shape[:2])
-        decode.decode(q, cache, layout, chosen, context, out, lse)
+        decode.decode_attention(q, cache, layout, chosen, context, out, lse)
         # As prefill does where it cuts lists.
         rows = torch.zeros(batch, SIZE, dtype=torch.int32)
         merge.merge(out, lse, rows, rows, rows, out, lse)

@@ -54,7 +54,8 @@ def test_recovery_is_the_mass_of_the_chosen_blocks_in_the_sampled_rows(use_trito
     found = recovery(q, cache, layout, lse, samples, use_triton=use_triton)
     assert found.dtype == torch.float32
     numbers = {
-        (int(e), int(r)): n for n, (e, r) in enumerate(zip(layout.entry, layout.row, strict=True))
+        (int(e), int(r)): n
+        for n, (e, r) in enumerate(zip(layout.entry, layout.query_block, strict=True))
     }
     for entry, rows in enumerate(HEADS):
         head, group, sequence, origin, cached, total = layout.entries[entry].tolist()

@@ -44,7 +44,7 @@ def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, paged):
         numbers = all_numbers(layout, entry)
         [found] = sampled_scores(q, cache, layout, numbers, 9, Sampled(rows), use_triton=use_triton)
         for number, scores in zip(numbers[0].tolist(), found, strict=True):
-            row = int(layout.row[number])
+            row = int(layout.query_block[number])
             wanted = sample_reference(q, cache, layout, entry, row)
             assert relative_error(scores[: row + 1], wanted) < 1e-5
             assert not scores[row + 1 :].any()
@@ -56,7 +56,9 @@ def test_rows_are_strided_up_to_the_last_and_none_comes_twice(rows, chunk):
     head = HeadRows(0, 0, 1, chunk.cached_tokens // SIZE, -(-chunk.total_tokens // SIZE))
     layout = lay_out([head], [chunk], SIZE)
     found = query_rows(layout, torch.arange(layout.lists)[None], rows)
-    for row, position in zip(layout.row.tolist(), found.position.view(-1, rows), strict=True):
+    for row, position in zip(
+        layout.query_block.tolist(), found.position.view(-1, rows), strict=True
+    ):
         begin = max(chunk.cached_tokens, row * SIZE)
         end = min(chunk.total_tokens, (row + 1) * SIZE)
         wanted = [begin + place for place in sampled_places(end - begin, rows)]
@@ -127,7 +129,7 @@ def test_runs_keep_to_their_bytes_and_hold_every_stored_list_once(use_triton, mo
     for numbers, blocks in runs:
         assert numbers.numel() * pattern.rows * blocks * held <= 100_000
         real = numbers[numbers >= 0]
-        assert (layout.row[real] < blocks).all()
+        assert (layout.query_block[real] < blocks).all()
         for entry in numbers:
             assert len(set(layout.entry[entry[entry >= 0]].tolist())) <= 1
         seen += real.tolist()

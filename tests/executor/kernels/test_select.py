@@ -34,7 +34,7 @@ PATTERNS = [Pooled(), VerticalSlash(6, 5), Sampled(3), SinkLocal(2), Strided(2, 
 def all_lists(layout, indices):
     """{(entry, row): blocks}."""
     return {
-        (int(layout.entry[n]), int(layout.row[n])): list_of(layout, indices, n)
+        (int(layout.entry[n]), int(layout.query_block[n])): list_of(layout, indices, n)
         for n in range(layout.lists)
     }
 

@@ -6,14 +6,6 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from executor.kernels import (
-    bounds_triton,
-    means_triton,
-    rule_lists,
-    scores_triton,
-    select_decode_triton,
-    top_blocks,
-)
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
@@ -22,6 +14,8 @@ from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, Verti
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
+from executor.kernels.triton import bounds, means, rule_lists, scores, top_blocks
+from executor.kernels.triton import select_decode as decode_selection
 
 from .reference import random_cache, random_q
 
@@ -29,12 +23,12 @@ SIZE, DIM = 8, 16
 PATTERNS = [Pooled(), VerticalSlash(9, 2), Sampled(), SinkLocal(), Strided(2, 3)]
 CHUNKS = (Chunk(20, 41), Chunk(0, 61))
 KERNELS = {
-    bounds_triton: ["page_bounds_kernel"],
-    means_triton: ["key_means_kernel", "query_means_kernel"],
-    scores_triton: ["block_lse_kernel"],
+    bounds: ["page_bounds_kernel"],
+    means: ["key_means_kernel", "query_means_kernel"],
+    scores: ["block_lse_kernel"],
     top_blocks: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
-    select_decode_triton: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
+    decode_selection: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
 }
 
 

@@ -7,8 +7,13 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.select import best_blocks
-from executor.kernels.top_blocks import MOST_BLOCKS, keep_best, launch_options, pooled_options
+from executor.kernels.torch.select import best_blocks
+from executor.kernels.triton.top_blocks import (
+    MOST_BLOCKS,
+    keep_best,
+    launch_options,
+    pooled_options,
+)
 
 NOT_WRITTEN = -7
 

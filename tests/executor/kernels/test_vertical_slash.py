@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from executor.kernels.batch import Cache, Chunk
+from executor.kernels.implementation import implementation
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import VerticalSlash
-from executor.kernels.scores import QueryRows, block_lse
+from executor.kernels.scores import QueryRows
 from executor.kernels.vertical_slash import line_masses
 
 from .line_reference import line_reference
@@ -79,7 +80,7 @@ def test_block_lse_of_rows_of_several_heads_and_positions(use_triton, dtype, mos
     head = torch.tensor([[0, 2, 1], [1, 1, 0]], dtype=torch.int32)
     token = torch.tensor([[4, 69, 0], [70, 71, 103]], dtype=torch.int32)
     rows = QueryRows(torch.tensor([1, 0]).int(), torch.tensor([0, 1]).int(), head, token, position)
-    found = block_lse(q, cache, rows, SIZE, 6, use_triton=use_triton)
+    found = implementation(use_triton).block_lse(q, cache, rows, SIZE, 6)
     wanted = torch.full((2, 3, 6), -math.inf, dtype=torch.float64)
     for entry, total in ((0, 70), (1, 63)):
         keys, _ = sequence_kv(cache, entry, 1 - entry, total, SIZE)

@@ -12,8 +12,8 @@ import triton.language as tl
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.patterns import SinkLocal, Strided, rule, runs
-from executor.kernels.rule_lists import write_rule
-from executor.kernels.top_blocks import keep_best, launch_options
+from executor.kernels.triton.rule_lists import write_rule
+from executor.kernels.triton.top_blocks import keep_best, launch_options
 
 TILE = 32
 """Pages scored by one program."""
@@ -23,14 +23,14 @@ SLICED = ["entries_ptr", "start_ptr", "budget_ptr", "first_ptr", "count_ptr", "h
 """Arguments that begin anywhere: to compile for their alignment would stall later steps."""
 
 
-def select_decode(
+def decode_lists(
     q: torch.Tensor,
     bounds: torch.Tensor,
     cache: Cache,
     layout: DecodeLayout,
     context_tokens: torch.Tensor,
 ) -> DecodeLists:
-    """As `select_decode.select_decode`."""
+    """As `kernels.select_decode.select_decode`."""
     entries = len(layout.lists)
     indices = torch.empty(layout.stored, dtype=torch.int32, device=q.device)
     # Each aligned for itself: rows of one tensor are not.

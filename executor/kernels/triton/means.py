@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
-from executor.kernels.layout import Layout
+from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyBlocks
 
 
@@ -55,15 +55,16 @@ def tile(block_tokens: int, head_dim: int) -> dict[str, int]:
 
 
 def query_means(q: torch.Tensor, layout: Layout, first: int, last: int) -> torch.Tensor:
-    """Mean queries of the stored ones of lists [first, last), fp32 [last - first, head_dim]."""
-    means = torch.empty(last - first, q.shape[2], dtype=torch.float32, device=q.device)
-    if first < last:
-        query_means_kernel[(last - first,)](
+    """As torch's, but for lists that hold every block: their means stay as the memory was found."""
+    begin, end = list_range(layout, first, last)
+    means = torch.empty(end - begin, q.shape[2], dtype=torch.float32, device=q.device)
+    if begin < end:
+        query_means_kernel[(end - begin,)](
             q,
             layout.entries,
-            layout.entry[first:],
-            layout.row[first:],
-            layout.start[first:],
+            layout.entry[begin:],
+            layout.query_block[begin:],
+            layout.start[begin:],
             means,
             *q.stride(),
             **tile(layout.block_tokens, q.shape[2]),

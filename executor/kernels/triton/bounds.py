@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
-from executor.kernels.means_triton import tile
+from executor.kernels.triton.means import tile
 
 
 def fill_page_bounds(

@@ -17,7 +17,7 @@ def rule_lists(rule: Rule, layout: Layout, first: int, last: int, indices: torch
     """Fill the stored ones of lists [first, last) by `rule`."""
     if first < last:
         rule_lists_kernel[(last - first,)](
-            layout.row[first:],
+            layout.query_block[first:],
             layout.length[first:],
             layout.start[first:],
             indices,

@@ -11,16 +11,16 @@ from itertools import groupby
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.cpu_prefill import Pair, flash
-from executor.kernels.cpu_threads import in_threads
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_BLOCKS
+from executor.kernels.torch.prefill import Pair, flash
+from executor.kernels.torch.threads import in_threads
 
 GATHERED_BYTES = 2**21
 """K and V of one run of pages: what was gathered is still in cache when it is used."""
 
 
-def decode(
+def decode_attention(
     q: torch.Tensor,
     cache: Cache,
     layout: DecodeLayout,

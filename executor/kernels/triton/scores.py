@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
-from executor.kernels.means_triton import key_block, key_strides, key_table
 from executor.kernels.scores import QueryRows
+from executor.kernels.triton.means import key_block, key_strides, key_table
 
 LOG2_E = 1.4426950408889634
 MOST_ROWS = 64
@@ -19,7 +19,7 @@ MOST_ROWS = 64
 def block_lse(
     q: torch.Tensor, cache: Cache, rows: QueryRows, block_tokens: int, blocks: int
 ) -> torch.Tensor:
-    """As `scores.block_lse`; neighbouring rows are next to each other in memory."""
+    """As torch's; neighbouring rows are next to each other in memory."""
     entries, count = rows.position.shape
     lse = torch.empty(entries, blocks, count, dtype=torch.float32, device=q.device)
     if lse.numel():

@@ -12,16 +12,16 @@ import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
-from executor.kernels.chunks import first_piece, programs
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
-from executor.kernels.merge import merge
-from executor.kernels.softmax import LOG2_E, absorb, finish
+from executor.kernels.triton.chunks import first_piece, programs
+from executor.kernels.triton.merge import merge
+from executor.kernels.triton.softmax import LOG2_E, absorb, finish
 
 TILE_BYTES = 16384
 """Keys of one step: three buffers of K and of V fit a multiprocessor's shared memory twice."""
 
 
-def decode(
+def decode_attention(
     q: torch.Tensor,
     cache: Cache,
     layout: DecodeLayout,

@@ -6,7 +6,7 @@ import threading
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.cpu_spans import Span
+from executor.kernels.torch.spans import Span
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 

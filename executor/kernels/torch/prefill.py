@@ -9,15 +9,15 @@ log-sum-exps (FlashInfer, arXiv 2501.01005, section 2.2), so that no tile pays f
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.cpu_reader import Reader
-from executor.kernels.cpu_spans import Span, spans
-from executor.kernels.cpu_threads import in_threads
 from executor.kernels.layout import ALL_BLOCKS, Layout
+from executor.kernels.torch.reader import Reader
+from executor.kernels.torch.spans import Span, spans
+from executor.kernels.torch.threads import in_threads
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-def prefill(
+def prefill_attention(
     q: torch.Tensor,
     cache: Cache,
     layout: Layout,

@@ -1,0 +1,66 @@
+"""The lists of a layout filled by Triton: a run of entries of one pattern takes a few launches."""
+
+import torch
+
+from executor.kernels.batch import Cache
+from executor.kernels.layout import HeadRows, Layout, list_range
+from executor.kernels.means import KeyBlocks, key_blocks
+from executor.kernels.patterns import Pooled, Sampled, Strided, VerticalSlash, rule, runs
+from executor.kernels.sampled import sampled_scores, stored_lists
+from executor.kernels.triton.means import key_means, query_means
+from executor.kernels.triton.rule_lists import rule_lists
+from executor.kernels.triton.top_blocks import line_lists, pooled_lists, score_lists
+from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
+
+
+def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Tensor) -> None:
+    blocks: KeyBlocks | None = None
+    keys: torch.Tensor | None = None
+    for pattern, first, last in runs([rows.pattern for rows in layout.heads]):
+        run = layout.heads[first:last]
+        if not any(is_stored(rows) for rows in run):
+            continue
+        if isinstance(pattern, Pooled):
+            if blocks is None or keys is None:
+                blocks = key_blocks(layout)
+                keys = key_means(cache, blocks, layout.block_tokens)
+            pooled_lists(
+                query_means(q, layout, first, last),
+                keys,
+                blocks.start,
+                layout,
+                list_range(layout, first, last)[0],
+                max(rows.last for rows in run if is_stored(rows)),
+                indices,
+            )
+        elif isinstance(pattern, VerticalSlash):
+            _fill_lines(q, cache, layout, pattern, first, last, indices)
+        elif isinstance(pattern, Sampled):
+            for numbers, count in stored_lists(layout, first, last, pattern, use_triton=True):
+                scores = sampled_scores(q, cache, layout, numbers, count, pattern, use_triton=True)
+                score_lists(scores, numbers, layout, indices)
+        else:
+            lists = list_range(layout, first, last)
+            rule_lists(rule(pattern), layout, *lists, indices)
+
+
+def _fill_lines(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    pattern: VerticalSlash,
+    first: int,
+    last: int,
+    indices: torch.Tensor,
+) -> None:
+    step = entries_at_once(*scored_size(layout, first, last, pattern))
+    for begin in range(first, last, step):
+        end = min(last, begin + step)
+        lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=True)
+        lists = list_range(layout, begin, end)
+        line_lists(*lines, begin, layout, *lists, indices)
+
+
+def is_stored(rows: HeadRows) -> bool:
+    """Whether any of these rows may have a list that does not hold every block."""
+    return isinstance(rows.pattern, Strided) or rows.budget_blocks < rows.last
