@@ -17,51 +17,69 @@ def rule_lists(rule: Rule, layout: Layout, first: int, last: int, indices: torch
     """Fill the stored ones of lists [first, last) by `rule`."""
     if first < last:
         rule_lists_kernel[(last - first,)](
+            layout.entries,
+            layout.entry[first:],
             layout.query_block[first:],
             layout.length[first:],
             layout.start[first:],
             indices,
             *astuple(rule),
+            PER_BLOCK=layout.per_block,
+            PIECE=layout.piece_tokens,
             STEP=128,
         )
 
 
 @triton.jit
-def write_rule(row, length, out_ptr, sink_blocks, local_blocks, stride, offset, STEP: tl.constexpr):
-    """Write the `length` blocks of row `row`: as `patterns.rule_blocks` says."""
-    near = tl.minimum(tl.maximum(length - sink_blocks, local_blocks), row + 1)
+def last_piece(entries_ptr, entry, query_block, PER_BLOCK: tl.constexpr, PIECE: tl.constexpr):
+    """The last own piece of query block `query_block` of `entry`, as `Layout.own_pieces` says."""
+    pieces = tl.cdiv(tl.load(entries_ptr + 6 * entry + 5), PIECE)
+    return tl.minimum((query_block + 1) * PER_BLOCK, pieces) - 1
+
+
+@triton.jit
+def write_rule(
+    last, length, out_ptr, sink_pieces, local_pieces, stride, offset, STEP: tl.constexpr
+):
+    """Write the `length` pieces of a list that ends with `last`, as `patterns.rule_pieces` says."""
+    near = tl.minimum(tl.maximum(length - sink_pieces, local_pieces), last + 1)
     for begin in range(0, length, STEP):
         place = begin + tl.arange(0, STEP)
         distant = place < length - near
-        block = tl.where(distant, offset + place * stride, row - (length - 1 - place))
-        tl.store(out_ptr + place, block, mask=place < length)
+        piece = tl.where(distant, offset + place * stride, last - (length - 1 - place))
+        tl.store(out_ptr + place, piece, mask=place < length)
 
 
 @triton.jit(
-    do_not_specialize=["sink_blocks", "local_blocks", "stride", "offset"],
-    do_not_specialize_on_alignment=["row_ptr", "length_ptr", "start_ptr"],
+    do_not_specialize=["sink_pieces", "local_pieces", "stride", "offset"],
+    do_not_specialize_on_alignment=["entry_ptr", "query_block_ptr", "length_ptr", "start_ptr"],
 )
 def rule_lists_kernel(
-    row_ptr,
+    entries_ptr,
+    entry_ptr,
+    query_block_ptr,
     length_ptr,
     start_ptr,
     indices_ptr,
-    sink_blocks,
-    local_blocks,
+    sink_pieces,
+    local_pieces,
     stride,
     offset,
+    PER_BLOCK: tl.constexpr,
+    PIECE: tl.constexpr,
     STEP: tl.constexpr,
 ):
     """One list."""
     number = tl.program_id(0)
     start = tl.load(start_ptr + number)
     if start >= 0:
+        entry, query_block = tl.load(entry_ptr + number), tl.load(query_block_ptr + number)
         write_rule(
-            tl.load(row_ptr + number),
+            last_piece(entries_ptr, entry, query_block, PER_BLOCK, PIECE),
             tl.load(length_ptr + number),
             indices_ptr + start,
-            sink_blocks,
-            local_blocks,
+            sink_pieces,
+            local_pieces,
             stride,
             offset,
             STEP,

@@ -3,34 +3,38 @@
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.layout import HeadRows, Layout, list_range
-from executor.kernels.means import KeyBlocks, key_blocks
-from executor.kernels.patterns import Pooled, Sampled, Strided, VerticalSlash, rule, runs
+from executor.kernels.layout import Layout, list_range
+from executor.kernels.means import KeyPieces, key_pieces
+from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule, runs
 from executor.kernels.sampled import sampled_scores, stored_lists
 from executor.kernels.triton.means import key_means, query_means
 from executor.kernels.triton.rule_lists import rule_lists
-from executor.kernels.triton.top_blocks import line_lists, pooled_lists, score_lists
+from executor.kernels.triton.top_pieces import line_lists, pooled_lists, score_lists
 from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
 
 
 def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Tensor) -> None:
-    blocks: KeyBlocks | None = None
-    keys: torch.Tensor | None = None
+    """Fill indices int32 [stored] with the lists of `layout`, q [heads, new tokens, head_dim]."""
+    pieces: KeyPieces | None = None
+    keys = torch.empty(0)
     for pattern, first, last in runs([rows.pattern for rows in layout.heads]):
-        run = layout.heads[first:last]
-        if not any(is_stored(rows) for rows in run):
+        stored = [rows for rows in layout.heads[first:last] if layout.stores(rows)]
+        if not stored:
             continue
         if isinstance(pattern, Pooled):
-            if blocks is None or keys is None:
-                blocks = key_blocks(layout)
-                keys = key_means(cache, blocks, layout.block_tokens)
+            if pieces is None:
+                pieces = key_pieces(layout)
+                keys = key_means(cache, pieces, layout.piece_tokens)
             pooled_lists(
                 query_means(q, layout, first, last),
                 keys,
-                blocks.start,
+                pieces.start,
                 layout,
                 list_range(layout, first, last)[0],
-                max(rows.last for rows in run if is_stored(rows)),
+                max(
+                    min(rows.last * layout.per_block, layout.grid(rows.sequence).pieces)
+                    for rows in stored
+                ),
                 indices,
             )
         elif isinstance(pattern, VerticalSlash):
@@ -41,7 +45,7 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
                 score_lists(scores, numbers, layout, indices)
         else:
             lists = list_range(layout, first, last)
-            rule_lists(rule(pattern), layout, *lists, indices)
+            rule_lists(rule(pattern, layout.per_block), layout, *lists, indices)
 
 
 def _fill_lines(
@@ -59,8 +63,3 @@ def _fill_lines(
         lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=True)
         lists = list_range(layout, begin, end)
         line_lists(*lines, begin, layout, *lists, indices)
-
-
-def is_stored(rows: HeadRows) -> bool:
-    """Whether any of these rows may have a list that does not hold every block."""
-    return isinstance(rows.pattern, Strided) or rows.budget_blocks < rows.last

@@ -9,7 +9,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from executor.kernels.triton import bounds, means, scores, select_decode, top_blocks
+from executor.kernels.triton import bounds, means, scores, select_decode, top_pieces
 from executor.kernels.triton.rule_lists import rule_lists_kernel
 from tests.executor.kernels.cubin import resources
 
@@ -17,12 +17,16 @@ CACHED = ("q_ptr", "keys_ptr", "bounds_ptr")
 FLOATS = ("queries_ptr", "means_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
 WIDE = {"part_ptr": "*fp64", "numbers_ptr": "*i64"}
 SIZES = (1024, 2048, 4096, 8192, 16384)
+GRIDS = ((1, 64), (4, 16))
+"""Pieces of a block, and their tokens."""
+PAGES = ((0, 16), (16, 16), (64, 16), (64, 64))
+"""Tokens of a page (0 without) and of a piece."""
 
 
 def parameter_type(kernel, name: str) -> str:
     if name in CACHED:
         # Pooled lists read means that are already fp32.
-        return "*fp32" if kernel is top_blocks.pooled_lists_kernel else "*bf16"
+        return "*fp32" if kernel is top_pieces.pooled_lists_kernel else "*bf16"
     if name in WIDE:
         return WIDE[name]
     if name.endswith("_ptr"):
@@ -36,7 +40,7 @@ def facts(kernel, tool: Path, **options) -> dict[str, int]:
     constants = {name: value for name, value in options.items() if name.isupper()}
     # As the launcher specialises contiguous, aligned tensors.
     loose = {p.name for p in kernel.params if p.do_not_specialize}
-    ones = ("_dim",) if kernel is not top_blocks.pooled_lists_kernel else ("key_block",)
+    ones = ("_dim",) if kernel is not top_pieces.pooled_lists_kernel else ("key_piece",)
     constants |= {n: 1 for n in names if n.endswith(ones) and n not in loose}
     loose |= {p.name for p in kernel.params if p.do_not_specialize_on_alignment}
     types = {n: "constexpr" if n in constants else parameter_type(kernel, n) for n in names}
@@ -60,44 +64,58 @@ def facts(kernel, tool: Path, **options) -> dict[str, int]:
 
 def every(tool: Path) -> dict[str, dict[str, int]]:
     found = {}
-    for blocks in SIZES:
-        options = top_blocks.launch_options(blocks)
-        for dim in (64, 256):
-            found[f"pooled {blocks} {dim}"] = facts(
-                top_blocks.pooled_lists_kernel, tool, DIM=dim, **top_blocks.pooled_options(blocks)
-            )
-        found[f"scores {blocks}"] = facts(top_blocks.score_lists_kernel, tool, **options)
-        found[f"lines {blocks}"] = facts(top_blocks.line_lists_kernel, tool, **options)
-        found[f"decode {blocks}"] = facts(
+    for pieces in SIZES:
+        options = top_pieces.launch_options(pieces)
+        for per_block, piece in GRIDS:
+            grid = {"PER_BLOCK": per_block, "PIECE": piece}
+            name = f"{pieces} x {piece}"
+            for dim in (64, 256):
+                found[f"pooled {name} {dim}"] = facts(
+                    top_pieces.pooled_lists_kernel,
+                    tool,
+                    DIM=dim,
+                    **grid,
+                    **top_pieces.pooled_options(pieces),
+                )
+            for kind, kernel in (
+                ("scores", top_pieces.score_lists_kernel),
+                ("lines", top_pieces.line_lists_kernel),
+            ):
+                found[f"{kind} {name}"] = facts(kernel, tool, **grid, **options)
+        found[f"decode {pieces}"] = facts(
             select_decode.choose_kernel, tool, WIDEST=8, enable_fp_fusion=False, **options
         )
     for dim in (64, 128, 256):
-        found[f"pages {dim}"] = facts(
-            select_decode.page_scores_kernel,
-            tool,
-            WIDEST=8,
-            DIM=dim,
-            TILE=select_decode.TILE,
-        )
-        for block in (64, 128):
-            for rows in (16, 64):
-                found[f"lse {dim} {block} {rows}"] = facts(
-                    scores.block_lse_kernel,
+        for rows in (16, 64, 128):
+            for page, piece in PAGES:
+                found[f"lse {dim} {page} {piece} {rows}"] = facts(
+                    scores.piece_lse_kernel,
                     tool,
-                    PAGED=True,
-                    BLOCK=block,
+                    PAGE=page,
+                    PIECE=piece,
                     DIM=dim,
-                    ROWS=rows,
-                    **scores.launch_options(rows, block),
+                    **scores.launch_options(rows, dim, 2),
                 )
-        sizes = means.tile(128, dim)
-        found[f"queries {dim}"] = facts(means.query_means_kernel, tool, **sizes)
-        found[f"keys {dim}"] = facts(means.key_means_kernel, tool, PAGED=True, **sizes)
-        for newest in (False, True):
-            found[f"bounds {dim} {newest}"] = facts(
-                bounds.page_bounds_kernel, tool, NEWEST=newest, **sizes
+        for per_page, piece in ((1, 16), (4, 16), (1, 64)):
+            sizes = means.tile(piece, dim)
+            page = per_page * piece
+            found[f"keys {dim} {page} {piece}"] = facts(
+                means.key_means_kernel, tool, PAGE=page, **sizes
             )
-    found["rule"] = facts(rule_lists_kernel, tool, STEP=128)
+            found[f"pieces {dim} {page} {piece}"] = facts(
+                select_decode.piece_scores_kernel,
+                tool,
+                WIDEST=8,
+                DIM=dim,
+                PER_PAGE=per_page,
+                TILE=select_decode.TILE,
+            )
+            for newest in (False, True):
+                found[f"bounds {dim} {page} {piece} {newest}"] = facts(
+                    bounds.page_bounds_kernel, tool, NEWEST=newest, PER_PAGE=per_page, **sizes
+                )
+        found[f"queries {dim}"] = facts(means.query_means_kernel, tool, **means.tile(128, dim))
+    found["rule"] = facts(rule_lists_kernel, tool, PER_BLOCK=4, PIECE=16, STEP=128)
     found["rule decode"] = facts(select_decode.rule_kernel, tool, STEP=128, enable_fp_fusion=False)
     return found
 

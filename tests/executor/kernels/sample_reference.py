@@ -1,4 +1,4 @@
-"""What a query block's sampled rows give to key blocks, in float64 and with plain loops."""
+"""What a query block's sampled rows give to pieces of keys, in float64 and with plain loops."""
 
 import math
 
@@ -13,14 +13,15 @@ def sampled_places(count, rows):
 
 
 def sample_reference(q, cache, layout, entry, row):
-    """Mass [row + 1] of the key blocks of query block `row` of an entry, float64."""
+    """Mass of all pieces up to the last own one of query block `row` of an entry, float64."""
     head, group, sequence, origin, cached, total = layout.entries[entry].tolist()
-    size = layout.block_tokens
-    keys, _ = sequence_kv(cache, sequence, group, total, size)
-    begin, end = max(cached, row * size), min(total, (row + 1) * size)
-    mass = torch.zeros(row + 1, dtype=torch.float64)
+    block, piece = layout.block_tokens, layout.piece_tokens
+    keys, _ = sequence_kv(cache, sequence, group, total)
+    begin, end = max(cached, row * block), min(total, (row + 1) * block)
+    mass = torch.zeros(-(-end // piece), dtype=torch.float64)
     for place in sampled_places(end - begin, layout.heads[entry].pattern.rows):
         token = begin + place
         scores = keys[: token + 1] @ q[head, origin + token].double() / math.sqrt(q.shape[2])
-        mass += torch.stack([part.sum() for part in scores.softmax(0).split(size)])
+        found = torch.stack([part.sum() for part in scores.softmax(0).split(piece)])
+        mass[: len(found)] += found
     return mass

@@ -16,40 +16,53 @@ CHUNKS = (Chunk(0, 37), Chunk(19, 14), Chunk(5, 1), Chunk(0, 32))
 SIZE, DIM, GROUPS = 8, 16, 2
 
 
-def defined(cache, pages, context):
-    """Every page's bounds, token by token; 0 for pages of nobody."""
-    groups, size, dim = cache.keys.shape[1:]
-    found = torch.zeros(len(cache.keys), groups, 2, dim, dtype=torch.float64)
+def defined(cache, pages, context, size=SIZE):
+    """Every piece's bounds, token by token; 0 for pieces of nobody."""
+    count, groups, page_tokens, dim = cache.keys.shape
+    per_page = page_tokens // size
+    found = torch.zeros(count * per_page, groups, 2, dim, dtype=torch.float64)
     for s, tokens in enumerate(context.tolist()):
-        for block in range(-(-tokens // size)):
-            page = int(pages[s, block])
-            found[page, :, 0], found[page, :, 1] = math.inf, -math.inf
-            for token in range(min(size, tokens - block * size)):
-                key = cache.keys[page, :, token].double()
-                found[page, :, 0] = torch.where(key < found[page, :, 0], key, found[page, :, 0])
-                found[page, :, 1] = torch.where(key > found[page, :, 1], key, found[page, :, 1])
+        for piece in range(-(-tokens // size)):
+            page, within = int(pages[s, piece // per_page]), piece % per_page
+            row = found[page * per_page + within]
+            row[:, 0], row[:, 1] = math.inf, -math.inf
+            for token in range(min(size, tokens - piece * size)):
+                key = cache.keys[page, :, within * size + token].double()
+                row[:, 0] = torch.where(key < row[:, 0], key, row[:, 0])
+                row[:, 1] = torch.where(key > row[:, 1], key, row[:, 1])
     return found
 
 
 @BOTH
 @pytest.mark.parametrize("behind", [math.nan, math.inf, -1e4])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_page_bounds_are_those_of_the_tokens_a_page_has(use_triton, dtype, behind):
-    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=True, dtype=dtype)
+@pytest.mark.parametrize(
+    ("dtype", "per_page"), [(torch.float32, 1), (torch.float16, 2), (torch.bfloat16, 4)]
+)
+def test_bounds_are_those_of_the_tokens_a_piece_has(use_triton, dtype, per_page, behind):
+    page_tokens = SIZE * per_page
+    cache = random_cache(CHUNKS, GROUPS, DIM, page_tokens, paged=True, dtype=dtype)
     # Behind a context the table may hold anything, and whole pages of it.
     pages = torch.full((len(CHUNKS), 7), 2**30, dtype=torch.int32)
     context = contexts(CHUNKS)
     context[3] = 0
     for s, tokens in enumerate(context.tolist()):
-        blocks = -(-tokens // SIZE)
-        pages[s, :blocks] = cache.pages[s, :blocks]
-        last = max(0, blocks - 1)
-        cache.keys[cache.pages[s, last], :, tokens - last * SIZE :] = behind
-    found = page_bounds(replace(cache, pages=pages), context, use_triton=use_triton)
+        count = -(-tokens // page_tokens)
+        pages[s, :count] = cache.pages[s, :count]
+        last = max(0, count - 1)
+        cache.keys[cache.pages[s, last], :, tokens - last * page_tokens :] = behind
+    found = page_bounds(replace(cache, pages=pages), context, SIZE, use_triton=use_triton)
     wanted = defined(cache, pages, context)
     assert found.dtype == dtype
     assert torch.equal(found.double(), wanted)
     assert (wanted.flatten(1) == 0).all(1).sum() >= 4
+
+
+@BOTH
+def test_a_page_is_one_piece_by_default(use_triton):
+    cache = random_cache(CHUNKS, GROUPS, DIM, 2 * SIZE, paged=True)
+    found = page_bounds(cache, contexts(CHUNKS), use_triton=use_triton)
+    wanted = defined(cache, cache.pages, contexts(CHUNKS), 2 * SIZE)
+    assert torch.equal(found.double(), wanted)
 
 
 @settings(max_examples=30, deadline=None)
@@ -69,30 +82,36 @@ def test_no_token_scores_above_its_page_and_one_alone_scores_as_much(tokens, see
 
 
 @BOTH
-def test_a_new_token_changes_the_bounds_of_its_page_alone(use_triton):
-    cache = random_cache(whole_prompts(17, 24, 8, 3), GROUPS, DIM, SIZE, paged=True)
-    bounds = torch.full((len(cache.keys), GROUPS, 2, DIM), math.nan)
+@pytest.mark.parametrize("per_page", [1, 2])
+def test_a_new_token_changes_the_bounds_of_its_piece_alone(use_triton, per_page):
+    cache = random_cache(whole_prompts(17, 24, 8, 3), GROUPS, DIM, SIZE * per_page, paged=True)
+    bounds = torch.full((len(cache.keys) * per_page, GROUPS, 2, DIM), math.nan)
     context = torch.tensor([17, 24, 0, 3], dtype=torch.int32)
     update_page_bounds(cache, bounds, context, use_triton=use_triton)
-    newest = [int(cache.pages[0, 2]), int(cache.pages[1, 2]), int(cache.pages[3, 0])]
+    newest = [
+        int(cache.pages[s, piece // per_page]) * per_page + piece % per_page
+        for s, piece in ((0, 2), (1, 2), (3, 0))
+    ]
     wanted = defined(cache, cache.pages, context)
-    for page in range(len(bounds)):
-        if page in newest:
-            assert torch.equal(bounds[page].double(), wanted[page])
+    for row in range(len(bounds)):
+        if row in newest:
+            assert torch.equal(bounds[row].double(), wanted[row])
         else:
-            assert bounds[page].isnan().all()
+            assert bounds[row].isnan().all()
 
 
 @BOTH
-def test_a_growing_sequence_leaves_nothing_of_the_one_that_had_its_pages(use_triton):
-    cache = random_cache(whole_prompts(20), 1, DIM, SIZE, paged=True)
-    bounds = torch.empty(len(cache.keys), 1, 2, DIM)
+@pytest.mark.parametrize("per_page", [1, 4])
+def test_a_growing_sequence_leaves_nothing_of_the_one_that_had_its_pages(use_triton, per_page):
+    cache = random_cache(whole_prompts(20), 1, DIM, SIZE * per_page, paged=True)
+    bounds = torch.empty(len(cache.keys) * per_page, 1, 2, DIM)
     bounds[:, :, 0], bounds[:, :, 1] = -math.inf, math.inf
     used = []
     for tokens in range(1, 21):
         context = torch.tensor([tokens], dtype=torch.int32)
         update_page_bounds(cache, bounds, context, use_triton=use_triton)
-        used = cache.pages[0, : -(-tokens // SIZE)].long()
+        pieces = torch.arange(-(-tokens // SIZE))
+        used = cache.pages[0, pieces // per_page].long() * per_page + pieces % per_page
         wanted = defined(cache, cache.pages, context)
         assert torch.equal(bounds[used].double(), wanted[used])
     assert len(used) == 3

@@ -6,7 +6,7 @@ import torch
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.implementation import implementation
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.means import key_blocks
+from executor.kernels.means import key_pieces
 from executor.kernels.patterns import SinkLocal
 from executor.kernels.torch.means import block_means
 
@@ -27,12 +27,12 @@ def split_means(keys, size):
     return torch.stack([part.mean(0) for part in keys.split(size)])
 
 
-def layout_of(sequences, chunks=CHUNKS, pattern=None, size=SIZE):
+def layout_of(sequences, block=SIZE):
     heads = []
     for s in sequences:
-        first, last = chunks[s].cached_tokens // size, -(-chunks[s].total_tokens // size)
-        heads.append(HeadRows(s % 2, s % 2, 1, first, last, s, pattern or SinkLocal()))
-    return lay_out(heads, chunks, size)
+        first, last = CHUNKS[s].cached_tokens // block, -(-CHUNKS[s].total_tokens // block)
+        heads.append(HeadRows(s % 2, s % 2, 1, first, last, s, SinkLocal()))
+    return lay_out(heads, CHUNKS, block, piece_tokens=SIZE)
 
 
 def test_a_short_last_block_and_a_first_one_in_part_are_averaged_over_the_tokens_they_have():
@@ -45,19 +45,22 @@ def test_a_short_last_block_and_a_first_one_in_part_are_averaged_over_the_tokens
 
 
 @BOTH
-@pytest.mark.parametrize("paged", [False, True])
-def test_key_means_hold_every_block_of_the_computed_sequences_and_nothing_else(use_triton, paged):
-    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=paged)
-    layout = layout_of([0, 1, 3])
-    blocks = key_blocks(layout)
-    assert blocks.tokens.tolist() == [37, 33, 0, 32]
-    assert blocks.start.tolist()[:2] == [0, 5]
-    assert blocks.sequence.tolist() == [0] * 5 + [1] * 5 + [3] * 4
-    found = implementation(use_triton).key_means(cache, blocks, SIZE)
+@pytest.mark.parametrize("per_block", [1, 4])
+@pytest.mark.parametrize("per_page", [0, 1, 4])
+def test_key_means_hold_every_piece_of_the_computed_sequences_and_nothing_else(
+    use_triton, per_page, per_block
+):
+    cache = random_cache(CHUNKS, GROUPS, DIM, SIZE * per_page, paged=per_page > 0)
+    layout = layout_of([0, 1, 3], SIZE * per_block)
+    pieces = key_pieces(layout)
+    assert pieces.tokens.tolist() == [37, 33, 0, 32]
+    assert pieces.start.tolist()[:2] == [0, 5]
+    assert pieces.sequence.tolist() == [0] * 5 + [1] * 5 + [3] * 4
+    found = implementation(use_triton).key_means(cache, pieces, SIZE)
     assert found.dtype == torch.float32
     for group in range(GROUPS):
         wanted = [
-            split_means(sequence_kv(cache, s, group, CHUNKS[s].total_tokens, SIZE)[0], SIZE)
+            split_means(sequence_kv(cache, s, group, CHUNKS[s].total_tokens)[0], SIZE)
             for s in (0, 1, 3)
         ]
         assert relative_error(found[group], torch.cat(wanted)) < 1e-6
@@ -67,36 +70,36 @@ def test_key_means_hold_every_block_of_the_computed_sequences_and_nothing_else(u
 def test_a_token_major_cache_has_the_same_means(use_triton):
     cache = random_cache(CHUNKS, GROUPS, DIM, SIZE)
     turned = replace(cache, keys=cache.keys.transpose(0, 1).contiguous().transpose(0, 1))
-    blocks = key_blocks(layout_of([0, 3]))
-    wanted = implementation(use_triton).key_means(cache, blocks, SIZE)
-    assert torch.equal(implementation(use_triton).key_means(turned, blocks, SIZE), wanted)
+    pieces = key_pieces(layout_of([0, 3]))
+    wanted = implementation(use_triton).key_means(cache, pieces, SIZE)
+    assert torch.equal(implementation(use_triton).key_means(turned, pieces, SIZE), wanted)
 
 
 @BOTH
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_query_means_leave_out_cached_rows(use_triton, dtype):
+@pytest.mark.parametrize(("dtype", "block"), [(torch.float32, 8), (torch.float16, 16)])
+def test_query_means_leave_out_cached_rows(use_triton, dtype, block):
     q = random_q(CHUNKS, 2, DIM, dtype=dtype)
-    layout = layout_of([3, 1, 0, 2])
+    layout = layout_of([3, 1, 0, 2], block)
     found = implementation(use_triton).query_means(q, layout, 1, 4)
     starts = query_starts(CHUNKS)
-    wanted, stored = [], layout.start[4:] >= 0
+    wanted, stored = [], layout.start[32 // block :] >= 0
     for s in (1, 0, 2):
         chunk = CHUNKS[s]
         by_block: dict[int, list[torch.Tensor]] = {}
         for i in range(chunk.new_tokens):
-            row = by_block.setdefault((chunk.cached_tokens + i) // SIZE, [])
+            row = by_block.setdefault((chunk.cached_tokens + i) // block, [])
             row.append(q[s % 2, starts[s] + i].double())
         wanted += [torch.stack(rows).mean(0) for rows in by_block.values()]
     assert found.dtype == torch.float32
-    assert stored.sum() >= 6
+    assert stored.sum() >= 3
     assert relative_error(found[stored], torch.stack(wanted)[stored]) < 1e-6
 
 
 @BOTH
-def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
+def test_the_pages_of_a_table_may_have_any_stride(use_triton):
     cache = random_cache(CHUNKS, GROUPS, DIM, SIZE, paged=True)
     turned = transposed_table(cache)
     assert turned.pages.stride(1) == len(CHUNKS)
-    blocks = key_blocks(layout_of([0, 1, 2, 3]))
-    wanted = implementation(False).key_means(cache, blocks, SIZE)
-    assert relative_error(implementation(use_triton).key_means(turned, blocks, SIZE), wanted) < 1e-6
+    pieces = key_pieces(layout_of([0, 1, 2, 3]))
+    wanted = implementation(False).key_means(cache, pieces, SIZE)
+    assert relative_error(implementation(use_triton).key_means(turned, pieces, SIZE), wanted) < 1e-6

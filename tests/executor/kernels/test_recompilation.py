@@ -27,7 +27,7 @@ from executor.kernels.triton import (
     merge,
     rule_lists,
     scores,
-    top_blocks,
+    top_pieces,
 )
 from executor.kernels.triton import select_decode as decode_selection
 
@@ -39,10 +39,10 @@ KERNELS = {
     merge: ["merge_kernel"],
     bounds: ["page_bounds_kernel"],
     means: ["key_means_kernel", "query_means_kernel"],
-    scores: ["block_lse_kernel"],
-    top_blocks: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
+    scores: ["piece_lse_kernel"],
+    top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
-    decode_selection: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
+    decode_selection: ["piece_scores_kernel", "choose_kernel", "rule_kernel"],
 }
 
 
@@ -97,11 +97,13 @@ PREFILLS = [
 
 
 @pytest.mark.parametrize("paged", [False, True])
-def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, paged):
+@pytest.mark.parametrize("per_block", [1, 2])
+def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, paged, per_block):
+    block = SIZE * per_block
     for chunks, lines, strided, sink in PREFILLS:
-        patterns = [Pooled(), lines, sink or Pooled(), strided]
+        patterns = [Pooled(), lines, sink or Pooled(), strided if per_block == 1 else SinkLocal(3)]
         heads = [
-            HeadRows(h, 0, 2, c.cached_tokens // SIZE, -(-c.total_tokens // SIZE), s, p)
+            HeadRows(h, 0, 2, c.cached_tokens // block, -(-c.total_tokens // block), s, p)
             for h, p in enumerate(patterns)
             for s, c in enumerate(chunks)
         ]
@@ -111,7 +113,7 @@ def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, p
             cache = replace(cache, starts=off_by(len(chunks), cache.starts))
         elif len(chunks) == 3:
             cache = transposed_table(cache)
-        layout = lay_out(heads, chunks, SIZE)
+        layout = lay_out(heads, chunks, block, piece_tokens=SIZE)
         select(q, cache, layout, use_triton=True)
         for samples in (1, 5, 16):
             recovery(q, cache, layout, torch.zeros(q.shape[:2]), samples, use_triton=True)
@@ -119,7 +121,7 @@ def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, p
         "key_means_kernel",
         "query_means_kernel",
         "pooled_lists_kernel",
-        "block_lse_kernel",
+        "piece_lse_kernel",
         "line_lists_kernel",
         "rule_lists_kernel",
     }
@@ -138,7 +140,7 @@ def test_sampled_prefills_of_other_lengths_and_rows_compile_nothing_anew(compile
         ]
         q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
         select(q, cache, lay_out(heads, chunks, SIZE), use_triton=True)
-    assert set(compiled) == {"block_lse_kernel", "score_lists_kernel"}
+    assert set(compiled) == {"piece_lse_kernel", "score_lists_kernel"}
     assert_one_of_each(compiled)
 
 

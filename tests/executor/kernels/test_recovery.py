@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,18 +38,25 @@ HEADS = [
 
 
 def captured(q, keys, chosen, token):
-    """The share of the dense softmax of row `token` that the chosen blocks hold."""
+    """The share of the dense softmax of row `token` that the chosen pieces hold."""
     weights = (keys[: token + 1] @ q.double() / math.sqrt(DIM)).softmax(0)
-    return sum(float(weights[b * SIZE : (b + 1) * SIZE].sum()) for b in chosen)
+    return sum(float(weights[p * SIZE : (p + 1) * SIZE].sum()) for p in chosen)
 
 
 @BOTH
-@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize(("per_block", "per_page"), [(1, 0), (1, 1), (2, 0), (2, 4)])
 @pytest.mark.parametrize("samples", [1, 5, 20])
-def test_recovery_is_the_mass_of_the_chosen_blocks_in_the_sampled_rows(use_triton, paged, samples):
+def test_recovery_is_the_mass_of_the_chosen_pieces_in_the_sampled_rows(
+    use_triton, per_block, per_page, samples
+):
     q = random_q(CHUNKS, 4, DIM, scale=2)
-    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged)
-    layout = lay_out(HEADS, CHUNKS, SIZE)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE * per_page, paged=per_page > 0)
+    block = SIZE * per_block
+    heads = [
+        replace(rows, first=rows.first // per_block, last=-(-rows.last // per_block))
+        for rows in HEADS[:-1]
+    ] + HEADS[-1:]
+    layout = lay_out(heads, CHUNKS, block, piece_tokens=SIZE)
     indices = random_indices(layout)
     lse = prefill_reference(q, cache, layout, indices)[1].float()
     found = recovery(q, cache, layout, lse, samples, use_triton=use_triton)
@@ -57,15 +65,15 @@ def test_recovery_is_the_mass_of_the_chosen_blocks_in_the_sampled_rows(use_trito
         (int(e), int(r)): n
         for n, (e, r) in enumerate(zip(layout.entry, layout.query_block, strict=True))
     }
-    for entry, rows in enumerate(HEADS):
+    for entry, rows in enumerate(heads):
         head, group, sequence, origin, cached, total = layout.entries[entry].tolist()
-        keys, _ = sequence_kv(cache, sequence, group, total, SIZE)
-        begin, end = max(cached, rows.first * SIZE), min(total, rows.last * SIZE)
+        keys, _ = sequence_kv(cache, sequence, group, total)
+        begin, end = max(cached, rows.first * block), min(total, rows.last * block)
         shares = [1.0] if begin >= end else []
         for i in range(samples if begin < end else 0):
             place = (i + (i + 0.5) * (1 + 5**0.5) / 2 % 1) / samples
             token = begin + math.floor(place * (end - begin))
-            chosen = list_of(layout, indices, numbers[entry, token // SIZE])
+            chosen = list_of(layout, indices, numbers[entry, token // block])
             shares.append(captured(q[head, origin + token], keys, chosen, token))
         assert float(found[entry]) == pytest.approx(sum(shares) / len(shares), rel=1e-5)
     assert found[3:].tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
@@ -94,10 +102,11 @@ def test_sampled_rows_lie_at_many_places_of_their_blocks():
 
 
 @BOTH
-def test_decode_recovery_is_the_mass_of_the_part_and_parts_add_up(use_triton):
+@pytest.mark.parametrize("per_page", [1, 2])
+def test_decode_recovery_is_the_mass_of_the_part_and_parts_add_up(use_triton, per_page):
     chunks = (Chunk(60, 1), Chunk(30, 1), Chunk(0, 1))
     q = random_q(chunks, 5, DIM, scale=2)
-    cache = random_cache(chunks, 2, DIM, SIZE, paged=True)
+    cache = random_cache(chunks, 2, DIM, SIZE * per_page, paged=True)
     context = torch.tensor([61, 31, 1], dtype=torch.int32)
     lists = [
         DecodeHeads(0, 0, 0, (0, 1, 2), 3),
@@ -108,24 +117,24 @@ def test_decode_recovery_is_the_mass_of_the_part_and_parts_add_up(use_triton):
         DecodeHeads(1, 1, 1, (0,), 2, (0.4, 0.4)),
     ]
     layout = lay_out_decode(lists, 8, SIZE)
-    chosen = select_decode(q, page_bounds(cache, context), cache, layout, context)
+    chosen = select_decode(q, page_bounds(cache, context, SIZE), cache, layout, context)
     lse = decode_reference(q, cache, layout, chosen, context)[1].float()
     found = decode_recovery(q, cache, layout, context, lse, use_triton=use_triton)
     for number, entry in enumerate(lists):
         total = int(context[entry.sequence])
-        keys, _ = sequence_kv(cache, entry.sequence, entry.group, total, SIZE)
+        keys, _ = sequence_kv(cache, entry.sequence, entry.group, total)
         first, count = int(chosen.first[number]), int(chosen.count[number])
         start = int(layout.start[number])
         listed = range(8) if start < 0 else chosen.indices[start:].tolist()
-        blocks = listed[first : first + count]
-        shares = [captured(q[h, entry.token], keys, blocks, total - 1) for h in entry.heads]
+        pieces = listed[first : first + count]
+        shares = [captured(q[h, entry.token], keys, pieces, total - 1) for h in entry.heads]
         assert float(found[number]) == pytest.approx(sum(shares) / len(shares), rel=1e-5, abs=1e-7)
     assert found[2] == pytest.approx(1.0, abs=1e-6)
     assert found[5] == 0.0
 
 
 @BOTH
-def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
+def test_the_pages_of_a_table_may_have_any_stride(use_triton):
     q = random_q(CHUNKS, 4, DIM)
     cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=True)
     layout = lay_out(HEADS, CHUNKS, SIZE)

@@ -20,10 +20,10 @@ SIZE, DIM = 8, 16
 CHUNKS = (Chunk(0, 45), Chunk(43, 17), Chunk(0, 1), Chunk(20, 3))
 
 
-def every_head(rows, budget=2, heads=3):
+def every_head(rows, budget=2, heads=3, block=SIZE):
     """Whole heads of every sequence, three to a group of two."""
     return [
-        HeadRows(h, h // 2, budget, c.cached_tokens // SIZE, -(-c.total_tokens // SIZE), s, p)
+        HeadRows(h, h // 2, budget, c.cached_tokens // block, -(-c.total_tokens // block), s, p)
         for s, c in enumerate(CHUNKS)
         for h, p in enumerate([Sampled(rows)] * heads)
     ]
@@ -35,19 +35,21 @@ def all_numbers(layout, entry):
 
 
 @BOTH
-@pytest.mark.parametrize(("rows", "paged"), [(1, False), (2, True), (16, False)])
-def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, paged):
+@pytest.mark.parametrize(("rows", "per_page"), [(1, 0), (2, 1), (2, 2), (16, 0)])
+@pytest.mark.parametrize("per_block", [1, 4])
+def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, per_page, per_block):
     q = random_q(CHUNKS, 3, DIM, scale=2)
-    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged, scale=2)
-    layout = lay_out(every_head(rows), CHUNKS, SIZE)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE * per_page, paged=per_page > 0, scale=2)
+    block, pattern = SIZE * per_block, Sampled(rows)
+    layout = lay_out(every_head(rows, block=block), CHUNKS, block, piece_tokens=SIZE)
     for entry in (0, 5, 7, 11):
         numbers = all_numbers(layout, entry)
-        [found] = sampled_scores(q, cache, layout, numbers, 9, Sampled(rows), use_triton=use_triton)
+        [found] = sampled_scores(q, cache, layout, numbers, 9, pattern, use_triton=use_triton)
         for number, scores in zip(numbers[0].tolist(), found, strict=True):
             row = int(layout.query_block[number])
             wanted = sample_reference(q, cache, layout, entry, row)
-            assert relative_error(scores[: row + 1], wanted) < 1e-5
-            assert not scores[row + 1 :].any()
+            assert relative_error(scores[: len(wanted)], wanted) < 1e-5
+            assert not scores[len(wanted) :].any()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 16])
@@ -107,9 +109,11 @@ def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
 
 @BOTH
 @pytest.mark.parametrize("at_once", [1, 3, 7, 20])
-def test_few_lists_at_a_time_select_the_same(use_triton, at_once, monkeypatch):
+@pytest.mark.parametrize("block", [SIZE, 2 * SIZE])
+def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeypatch):
     q, cache = random_q(CHUNKS, 3, DIM), random_cache(CHUNKS, 2, DIM, SIZE)
-    layout = lay_out(every_head(2), CHUNKS, SIZE)
+    layout = lay_out(every_head(2, block=block), CHUNKS, block, piece_tokens=SIZE)
+    assert layout.stored
     wanted = select(q, cache, layout, use_triton=use_triton)
     monkeypatch.setattr(sampled, "lists_at_once", lambda *_, **__: at_once)
     assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
@@ -122,7 +126,7 @@ def test_runs_keep_to_their_bytes_and_hold_every_stored_list_once(use_triton, mo
     heads = [HeadRows(0, 0, 3, 5, 30), HeadRows(1, 0, 40, 0, 30), HeadRows(2, 0, 9, 2, 2)]
     heads += [HeadRows(h, 0, 4, 0, 30) for h in range(3, 6)]
     layout = lay_out(heads, whole_prompts(30 * SIZE), SIZE)
-    held = sampled.BYTES_PER_BLOCK + (0 if use_triton else SIZE * sampled.BYTES_PER_KEY)
+    held = sampled.BYTES_PER_PIECE + (0 if use_triton else SIZE * sampled.BYTES_PER_KEY)
     seen = []
     runs = list(stored_lists(layout, 0, 6, pattern, use_triton=use_triton))
     assert len(runs) > 1

@@ -29,54 +29,62 @@ BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "trito
 NO_WARNING = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 SIZE, DIM = 8, 16
 PATTERNS = [Pooled(), VerticalSlash(6, 5), Sampled(3), SinkLocal(2), Strided(2, 3, 1)]
+# Block, piece and page. A stride's blocks have one piece alone.
+GRIDS = [(8, 8, 8), (8, 8, 32), (32, 16, 16), (32, 16, 64), (64, 16, 16), (64, 16, 32)]
+
+
+def patterns_of(block, piece):
+    return [p for p in PATTERNS if block == piece or not isinstance(p, Strided)]
 
 
 def all_lists(layout, indices):
-    """{(entry, row): blocks}."""
+    """{(entry, row): pieces}."""
     return {
         (int(layout.entry[n]), int(layout.query_block[n])): list_of(layout, indices, n)
         for n in range(layout.lists)
     }
 
 
-def best_of(scores, row, budget):
-    """Row's blocks by definition: own, first, then the best."""
-    others = sorted(range(1, row), key=lambda b: -float(scores[b]))
-    return sorted([row, *[0][: row > 0], *others][:budget])
+def best_of(scores, first, last, kept):
+    """A query block's pieces by definition: own, first, then the best."""
+    others = sorted(range(1, first), key=lambda p: -float(scores[p]))
+    return sorted([*range(first, last + 1), *[0][: first > 0], *others][:kept])
 
 
 def defined(q, cache, layout, entry, row):
     """The list of a query block as its pattern defines it, in float64."""
     head, group, sequence, origin, cached, total = layout.entries[entry].tolist()
-    rows, size = layout.heads[entry], layout.block_tokens
-    keys, _ = sequence_kv(cache, sequence, group, total, size)
+    rows, block, size = layout.heads[entry], layout.block_tokens, layout.piece_tokens
+    keys, _ = sequence_kv(cache, sequence, group, total)
+    begin, end = max(cached, row * block), min(total, (row + 1) * block)
+    first, last = row * block // size, (end - 1) // size
+    kept = min(max(rows.budget_pieces, block // size), last + 1)
     match rows.pattern:
         case SinkLocal(sinks):
-            length = min(rows.budget_blocks, row + 1)
-            sink = list(range(min(sinks, length - 1)))
-            return sorted({*sink, *range(row - length + len(sink) + 1, row + 1)})
+            sink = list(range(min(sinks, max(0, kept - block // size))))
+            return sorted({*sink, *range(last + 1 - kept + len(sink), last + 1)})
         case Strided(local, stride, offset):
             return [b for b in range(row + 1) if b > row - local or b % stride == offset]
         case Pooled():
-            begin, end = max(cached, row * size), min(total, (row + 1) * size)
             query = q[head, origin + begin : origin + end].double().mean(0)
             scores = [query @ part.mean(0) for part in keys.split(size)]
-            return best_of(scores, row, rows.budget_blocks)
         case Sampled():
             scores = sample_reference(q, cache, layout, entry, row)
-            return best_of(scores, row, rows.budget_blocks)
         case VerticalSlash():
             column, diagonal = line_reference(q, cache, layout, entry, -(-total // size))
-            scores = [column[b] + diagonal[row - b] for b in range(row + 1)]
-            return best_of(scores, row, rows.budget_blocks)
+            own = range(first, last + 1)
+            scores = [
+                column[p] + sum(diagonal[o - p] for o in own) / len(own) for p in range(first)
+            ]
+    return best_of(scores, first, last, kept)
 
 
-def entries(chunks, patterns, budget, heads=3, groups=2):
+def entries(chunks, patterns, budget, heads=3, groups=2, block=SIZE):
     """Every pattern in every sequence, whole and in two ranges."""
     found = []
     for number, pattern in enumerate(patterns):
         for s, chunk in enumerate(chunks):
-            first, last = chunk.cached_tokens // SIZE, -(-chunk.total_tokens // SIZE)
+            first, last = chunk.cached_tokens // block, -(-chunk.total_tokens // block)
             middle = (first + last) // 2
             for begin, end in ((first, middle), (middle, last)):
                 place = (number + s) % heads, (number * s) % groups
@@ -91,7 +99,26 @@ def test_lists_are_what_their_patterns_define(use_triton, paged, budget):
     q = random_q(chunks, 3, DIM, scale=2)
     cache = random_cache(chunks, 2, DIM, SIZE, paged=paged)
     layout = lay_out(entries(chunks, PATTERNS, budget), chunks, SIZE)
-    indices = select(q, cache, layout, use_triton=use_triton)
+    check(q, cache, layout, select(q, cache, layout, use_triton=use_triton))
+
+
+@BOTH
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize(("paged", "budget"), [(False, 6), (True, 3), (True, 5)])
+def test_lists_of_pieces_are_what_their_patterns_define(use_triton, grid, paged, budget):
+    """Ragged ends within a piece and a block, and chunks that begin within both."""
+    block, piece, page = grid
+    chunks = (Chunk(0, 11 * piece + 5), Chunk(5 * piece + 3, 4 * piece), Chunk(0, 1))
+    chunks = (*chunks, Chunk(3 * block + 1, 2), Chunk(2 * block, 2 * block))
+    q = random_q(chunks, 3, DIM, scale=2)
+    cache = random_cache(chunks, 2, DIM, page, paged=paged)
+    heads = entries(chunks, patterns_of(block, piece), budget, block=block)
+    layout = lay_out(heads, chunks, block, piece_tokens=piece)
+    check(q, cache, layout, select(q, cache, layout, use_triton=use_triton))
+
+
+def check(q, cache, layout, indices):
+    """That every list is as defined."""
     assert indices.dtype == torch.int32
     assert len(indices) == layout.stored
     for (entry, row), found in all_lists(layout, indices).items():
@@ -100,50 +127,59 @@ def test_lists_are_what_their_patterns_define(use_triton, paged, budget):
 
 @st.composite
 def problems(draw):
-    size = draw(st.sampled_from([1, 4, 16]))
+    """Chunks, entries, block, piece, page (0 without) and a seed."""
+    piece = draw(st.sampled_from([1, 4, 16]))
+    block = piece * draw(st.sampled_from([1, 1, 2, 4]))
     sizes = st.tuples(st.integers(0, 60), st.integers(1, 60))
     chunks = tuple(Chunk(*pair) for pair in draw(st.lists(sizes, min_size=1, max_size=3)))
-    strided = st.builds(Strided, st.integers(1, 4), st.integers(1, 4), st.just(0))
-    pattern = st.one_of(st.sampled_from(PATTERNS), strided)
+    pattern = st.sampled_from(patterns_of(block, piece))
+    if block == piece:
+        strided = st.builds(Strided, st.integers(1, 4), st.integers(1, 4), st.just(0))
+        pattern = st.one_of(pattern, strided)
     heads = []
     for _ in range(draw(st.integers(0, 4))):
         s = draw(st.integers(0, len(chunks) - 1))
-        first = draw(
-            st.integers(chunks[s].cached_tokens // size, -(-chunks[s].total_tokens // size))
-        )
-        last = draw(st.integers(first, -(-chunks[s].total_tokens // size)))
+        blocks = chunks[s].cached_tokens // block, -(-chunks[s].total_tokens // block)
+        first = draw(st.integers(*blocks))
+        last = draw(st.integers(first, blocks[1]))
         group, budget = draw(st.integers(0, 1)), draw(st.integers(1, 9))
         head = draw(st.integers(0, 2))
         heads.append(HeadRows(head, group, budget, first, last, s, draw(pattern)))
-    return chunks, heads, size, draw(st.booleans()), draw(st.integers(0, 99))
+    page = piece * draw(st.sampled_from([0, 1, 2, 4]))
+    return chunks, heads, block, piece, page, draw(st.integers(0, 99))
+
+
+def solved(problem, head_dim, **options):
+    """The layout of a problem and the lists selected for it."""
+    chunks, heads, block, piece, page, seed = problem
+    q = random_q(chunks, 3, head_dim, seed=seed)
+    cache = random_cache(chunks, 2, head_dim, page, paged=page > 0, seed=seed)
+    layout = lay_out(heads, chunks, block, piece_tokens=piece)
+    return layout, select(q, cache, layout, **options)
 
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
 def test_lists_are_exactly_as_long_as_budgets_say_sorted_causal_and_hold_sink_and_own(problem):
-    chunks, heads, size, paged, seed = problem
-    q = random_q(chunks, 3, 8, seed=seed)
-    cache = random_cache(chunks, 2, 8, size, paged=paged, seed=seed)
-    layout = lay_out(heads, chunks, size)
-    for (entry, row), chosen in all_lists(layout, select(q, cache, layout)).items():
+    layout, indices = solved(problem, 8)
+    first, last = layout.own_pieces(slice(None))
+    for number, ((entry, row), chosen) in enumerate(all_lists(layout, indices).items()):
         rows = layout.heads[entry]
-        assert len(chosen) == int(lengths(rows.pattern, rows.budget_blocks, row, row + 1))
+        grid = layout.grid(rows.sequence)
+        assert len(chosen) == int(lengths(rows.pattern, rows.budget_pieces, row, row + 1, grid))
         assert chosen == sorted(set(chosen))
-        assert chosen[-1] == row
+        own = list(range(int(first[number]), int(last[number]) + 1))
+        assert chosen[-len(own) :] == own
         if not isinstance(rows.pattern, Strided):
-            assert len(chosen) == 1 or chosen[0] == 0
+            assert len(chosen) == len(own) or chosen[0] == 0 or len(chosen) <= grid.per_block
 
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(problems())
 def test_triton_selects_what_torch_selects(problem):
-    chunks, heads, size, paged, seed = problem
-    q = random_q(chunks, 3, 16, seed=seed)
-    cache = random_cache(chunks, 2, 16, size, paged=paged, seed=seed)
-    layout = lay_out(heads, chunks, size)
-    wanted = select(q, cache, layout)
-    assert torch.equal(select(q, cache, layout, use_triton=True), wanted)
+    _, wanted = solved(problem, 16)
+    assert torch.equal(solved(problem, 16, use_triton=True)[1], wanted)
 
 
 @BOTH
@@ -161,20 +197,23 @@ def test_a_range_selects_what_the_whole_head_selects(use_triton):
 @BOTH
 @pytest.mark.parametrize("pattern", [Pooled(), VerticalSlash(40, 1), Sampled(8)])
 @pytest.mark.parametrize("value", [1e30, math.inf, math.nan])
+@pytest.mark.parametrize("per_block", [1, 2])
 def test_scores_that_overflow_cannot_push_out_own_and_sink_or_reach_the_future(
-    use_triton, pattern, value
+    use_triton, pattern, value, per_block
 ):
     chunks = whole_prompts(64)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
     q[0, 20], cache.keys[0, 5], cache.keys[0, 33] = value, -value, value
-    layout = lay_out([HeadRows(0, 0, 3, 0, 8, 0, pattern)], chunks, SIZE)
+    rows = HeadRows(0, 0, 3, 0, 8 // per_block, 0, pattern)
+    layout = lay_out([rows], chunks, SIZE * per_block, piece_tokens=SIZE)
     for (_, row), chosen in all_lists(
         layout, select(q, cache, layout, use_triton=use_triton)
     ).items():
-        assert len(set(chosen)) == min(3, row + 1)
+        own = list(range(row * per_block, (row + 1) * per_block))
+        assert len(set(chosen)) == min(3, own[-1] + 1)
         assert chosen == sorted(chosen)
         assert chosen[0] == 0
-        assert chosen[-1] == row
+        assert chosen[-per_block:] == own
 
 
 @BOTH
@@ -236,3 +275,19 @@ def test_a_layout_has_as_many_tiles_as_the_cost_model_counts(budget, rows):
     assert layout.tiles == sum(min(budget, row + 1) for row in range(rows))
     if budget <= rows:
         assert layout.tiles == work.causal_tiles(budget, rows)
+
+
+@given(st.integers(1, 99), st.integers(1, 900), st.sampled_from([2, 4]))
+def test_the_pieces_of_a_heads_lists_follow_from_its_budget(budget, tokens, per_block):
+    block = per_block * SIZE
+    blocks, pieces = -(-tokens // block), -(-tokens // SIZE)
+    head = HeadRows(0, 0, budget, 0, blocks)
+    layout = lay_out([head], whole_prompts(tokens), block, piece_tokens=SIZE)
+    kept = max(budget, per_block)
+    assert layout.length.tolist() == [
+        min(kept, (row + 1) * per_block, pieces) for row in range(blocks)
+    ]
+    if pieces == blocks * per_block:
+        kept = min(kept, pieces)
+        full = kept // per_block
+        assert layout.tiles == per_block * full * (full + 1) // 2 + (blocks - full) * kept

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import ALL_BLOCKS
+from executor.kernels.layout import ALL_PIECES
 from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash
 from executor.kernels.select_decode import select_decode
 
@@ -28,39 +28,39 @@ SIZE, DIM, MOST = 8, 16, 10
 PATTERNS = [Pooled(), VerticalSlash(), Sampled(), SinkLocal(2), Strided(2, 3)]
 
 
-def defined(q, cache, entry, context, budget, stored):
-    """An entry's whole list as defined, from its keys, in float64."""
-    blocks = -(-context // SIZE)
-    if not blocks or not stored:
-        return list(range(blocks))
-    row, length = blocks - 1, min(budget, blocks)
+def defined(q, cache, entry, context, budget, stored, size=SIZE):
+    """An entry's whole list of pieces of `size` as defined, from its keys, in float64."""
+    pieces = -(-context // size)
+    if not pieces or not stored:
+        return list(range(pieces))
+    newest, length = pieces - 1, min(budget, pieces)
     match entry.pattern:
         case SinkLocal(sinks):
             sink = list(range(min(sinks, length - 1)))
-            return sorted({*sink, *range(row - length + len(sink) + 1, row + 1)})
+            return sorted({*sink, *range(newest - length + len(sink) + 1, newest + 1)})
         case Strided(local, stride, offset):
-            near = [b for b in range(blocks) if b > row - local][-budget:]
-            far = [b for b in range(max(0, blocks - local)) if b % stride == offset]
+            near = [p for p in range(pieces) if p > newest - local][-budget:]
+            far = [p for p in range(max(0, pieces - local)) if p % stride == offset]
             return far[: max(0, budget - len(near))] + near
-    keys, _ = sequence_kv(cache, entry.sequence, entry.group, context, SIZE)
-    joint = torch.zeros(blocks, dtype=torch.float64)
+    keys, _ = sequence_kv(cache, entry.sequence, entry.group, context)
+    joint = torch.zeros(pieces, dtype=torch.float64)
     for head in entry.heads:
         products = keys * q[head, entry.token].double()
-        scores = torch.stack([page.amax(0).sum() for page in products.split(SIZE)])
+        scores = torch.stack([piece.amax(0).sum() for piece in products.split(size)])
         joint += (scores / math.sqrt(DIM)).nan_to_num(0.0).softmax(0)
-    others = sorted(range(1, row), key=lambda b: -float(joint[b]))
-    return sorted([row, *[0][: row > 0], *others][:length])
+    others = sorted(range(1, newest), key=lambda p: -float(joint[p]))
+    return sorted([newest, *[0][: newest > 0], *others][:length])
 
 
 def check(q, cache, layout, context, lists):
     for number, entry in enumerate(layout.lists):
         start, budget = int(layout.start[number]), int(layout.budget[number])
         here = int(context[entry.sequence])
-        wanted = defined(q, cache, entry, here, budget, start != ALL_BLOCKS)
+        wanted = defined(q, cache, entry, here, budget, start != ALL_PIECES, layout.piece_tokens)
         first, end = (math.floor(part * len(wanted) + 0.5) for part in entry.part)
         assert int(lists.first[number]) == first
         assert int(lists.count[number]) == end - first
-        if start != ALL_BLOCKS:
+        if start != ALL_PIECES:
             assert lists.indices[start : start + len(wanted)].tolist() == wanted, entry
 
 
@@ -76,19 +76,20 @@ def problems(draw):
         part = tuple(sorted((draw(cuts), draw(cuts))))
         group, budget = draw(st.integers(0, 1)), draw(st.integers(1, MOST + 2))
         lists.append(DecodeHeads(s, s, group, heads, budget, part, draw(st.sampled_from(PATTERNS))))
-    return chunks, lists, draw(st.integers(0, 99))
+    return chunks, lists, draw(st.sampled_from([1, 2, 4])), draw(st.integers(0, 99))
 
 
 def run(problem, use_triton):
-    chunks, lists, seed = problem
+    chunks, lists, per_page, seed = problem
     q = random_q(chunks, 8, DIM, seed=seed)
-    cache = random_cache(chunks, 2, DIM, SIZE, paged=True, seed=seed)
-    bounds = page_bounds(cache, contexts(chunks))
+    page = SIZE * per_page
+    cache = random_cache(chunks, 2, DIM, page, paged=True, seed=seed)
+    bounds = page_bounds(cache, contexts(chunks), SIZE)
     layout = lay_out_decode(lists, MOST, SIZE)
-    # Behind a sequence's last block the table has room, and nothing that is a page.
-    blocks = torch.tensor([-(-c.total_tokens // SIZE) for c in chunks])
+    # Behind a sequence's last page the table has room, and nothing that is a page.
+    count = torch.tensor([-(-c.total_tokens // page) for c in chunks])
     pages = torch.full((len(chunks), MOST), 2**30, dtype=torch.int32)
-    real = torch.arange(cache.pages.shape[1]) < blocks[:, None]
+    real = torch.arange(cache.pages.shape[1]) < count[:, None]
     pages[:, : real.shape[1]][real] = cache.pages[real]
     cache = replace(cache, pages=pages)
     context = contexts(chunks)
@@ -109,16 +110,17 @@ def test_lists_and_parts_are_what_is_defined_in_triton(problem):
 
 
 @BOTH
-def test_one_layout_serves_a_growing_sequence_and_one_that_left(use_triton):
+@pytest.mark.parametrize("per_page", [1, 2])
+def test_one_layout_serves_a_growing_sequence_and_one_that_left(use_triton, per_page):
     chunks = (Chunk(39, 1), Chunk(69, 1))
-    q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
+    q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE * per_page, paged=True)
     kinds = [Pooled(), SinkLocal(), Strided(1, 2)]
     lists = [DecodeHeads(s, s, 0, (0, 1), 3, (0.0, 0.5), p) for p in kinds for s in (0, 1)]
     lists += [DecodeHeads(s, s, 0, (1,), MOST) for s in (0, 1)]
     layout = lay_out_decode(lists, MOST, SIZE)
     for tokens in ([1, 8], [9, 17], [40, 70], [0, 33]):
         context = torch.tensor(tokens, dtype=torch.int32)
-        bounds = page_bounds(cache, context)
+        bounds = page_bounds(cache, context, SIZE)
         found = select_decode(q, bounds, cache, layout, context, use_triton=use_triton)
         check(q, cache, layout, context, found)
         if tokens[0] == 0:
@@ -126,7 +128,7 @@ def test_one_layout_serves_a_growing_sequence_and_one_that_left(use_triton):
 
 
 @BOTH
-def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
+def test_the_pages_of_a_table_may_have_any_stride(use_triton):
     chunks = (Chunk(39, 1), Chunk(69, 1), Chunk(20, 1))
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
     bounds, context = page_bounds(cache, contexts(chunks)), contexts(chunks)
@@ -175,7 +177,7 @@ def test_scores_that_overflow_cannot_push_out_the_first_and_the_newest(use_trito
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @BOTH
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_a_page_with_a_key_that_is_no_number_harms_no_other(use_triton, value):
+def test_a_piece_with_a_key_that_is_no_number_harms_no_other(use_triton, value):
     chunks = (Chunk(76, 1),)
     cache, context = random_cache(chunks, 1, DIM, SIZE, paged=True), contexts(chunks)
     for sign in (1.0, -1.0):

@@ -14,7 +14,7 @@ from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, Verti
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
-from executor.kernels.triton import bounds, means, rule_lists, scores, top_blocks
+from executor.kernels.triton import bounds, means, rule_lists, scores, top_pieces
 from executor.kernels.triton import select_decode as decode_selection
 
 from .reference import random_cache, random_q
@@ -25,10 +25,10 @@ CHUNKS = (Chunk(20, 41), Chunk(0, 61))
 KERNELS = {
     bounds: ["page_bounds_kernel"],
     means: ["key_means_kernel", "query_means_kernel"],
-    scores: ["block_lse_kernel"],
-    top_blocks: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
+    scores: ["piece_lse_kernel"],
+    top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
-    decode_selection: ["page_scores_kernel", "choose_kernel", "rule_kernel"],
+    decode_selection: ["piece_scores_kernel", "choose_kernel", "rule_kernel"],
 }
 
 
@@ -60,13 +60,16 @@ def without_values(mode, thing):
 
 
 @pytest.mark.parametrize("paged", [False, True])
-def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged):
-    heads = [HeadRows(h, 0, 3, 3, 8, s, p) for s in (0, 1) for h, p in enumerate(PATTERNS)]
+@pytest.mark.parametrize("per_block", [1, 2])
+def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged, per_block):
+    patterns = PATTERNS if per_block == 1 else PATTERNS[:-1]
+    first, last = 3 // per_block, 8 // per_block
+    heads = [HeadRows(h, 0, 3, first, last, s, p) for s in (0, 1) for h, p in enumerate(patterns)]
     with FakeTensorMode() as mode:
         with pytest.raises(DataDependentOutputException):
             torch.zeros(3).max().item()
         q = mode.from_tensor(random_q(CHUNKS, len(PATTERNS), DIM))
-    layout = lay_out(heads, CHUNKS, SIZE)
+    layout = lay_out(heads, CHUNKS, SIZE * per_block, piece_tokens=SIZE)
     cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged)
     layout, cache = without_values(mode, layout), without_values(mode, cache)
     with mode:
@@ -74,7 +77,7 @@ def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged):
         found = recovery(q, cache, layout, torch.zeros(q.shape[:2]), 4, use_triton=True)
     assert indices.shape == (layout.stored,)
     assert found.shape == (len(heads),)
-    wanted = ["key_means_kernel", "query_means_kernel", "block_lse_kernel"]
+    wanted = ["key_means_kernel", "query_means_kernel", "piece_lse_kernel"]
     lists = ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel", "rule_lists_kernel"]
     assert set(launched) == {*wanted, *lists}
 
@@ -96,6 +99,6 @@ def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):
     assert found.indices.shape == (layout.stored,)
     assert shares.shape == (len(lists),)
     # Pooled and vertical-slash entries choose in one launch.
-    chosen = ["page_scores_kernel", "choose_kernel", "rule_kernel", "rule_kernel"]
+    chosen = ["piece_scores_kernel", "choose_kernel", "rule_kernel", "rule_kernel"]
     bounded = ["page_bounds_kernel", "page_bounds_kernel"]
-    assert launched == [*bounded, *chosen, "block_lse_kernel"]
+    assert launched == [*bounded, *chosen, "piece_lse_kernel"]

@@ -9,6 +9,7 @@ from executor.kernels.implementation import implementation
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import VerticalSlash
 from executor.kernels.scores import QueryRows
+from executor.kernels.triton import scores
 from executor.kernels.vertical_slash import line_masses
 
 from .line_reference import line_reference
@@ -27,14 +28,21 @@ HEADS = [
 
 
 @BOTH
-@pytest.mark.parametrize(("paged", "scored", "step"), [(False, 64, 1), (True, 5, 9), (False, 1, 8)])
+@pytest.mark.parametrize("per_block", [1, 2])
+@pytest.mark.parametrize(
+    ("per_page", "scored", "step"), [(0, 64, 1), (1, 5, 9), (4, 5, 9), (0, 1, 8)]
+)
 def test_masses_of_columns_and_diagonals_are_those_of_the_definition(
-    use_triton, paged, scored, step
+    use_triton, per_page, scored, step, per_block
 ):
     pattern = VerticalSlash(scored, step)
     q = random_q(CHUNKS, 3, DIM, scale=2)
-    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=paged, scale=2)
-    layout = lay_out([replace(rows, pattern=pattern) for rows in HEADS], CHUNKS, SIZE)
+    cache = random_cache(CHUNKS, 2, DIM, SIZE * per_page, paged=per_page > 0, scale=2)
+    heads = [
+        replace(h, pattern=pattern, first=h.first // per_block, last=-(-h.last // per_block))
+        for h in HEADS
+    ]
+    layout = lay_out(heads, CHUNKS, SIZE * per_block, piece_tokens=SIZE)
     found = line_masses(q, cache, layout, 0, 4, pattern, use_triton=use_triton)
     for entry in range(4):
         for lines, wanted in zip(found, line_reference(q, cache, layout, entry, 5), strict=True):
@@ -71,24 +79,39 @@ def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
     assert float(column.sum() + diagonal.sum()) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.fixture(params=["one tile", "stretches"])
+def tiles(request, monkeypatch):
+    """Keys in one tile, or in stretches of two tiles of 32 each with 16 rows at a time."""
+    if request.param == "stretches":
+        small = {"ROWS": 16, "KEYS": 32, "TILES": 2}
+        options = scores.launch_options
+        monkeypatch.setattr(scores, "launch_options", lambda *rows: options(*rows) | small)
+
+
 @BOTH
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])
-def test_block_lse_of_rows_of_several_heads_and_positions(use_triton, dtype, most):
-    cache = random_cache(CHUNKS, 2, DIM, SIZE, paged=True, scale=3, dtype=dtype)
-    q = random_q(CHUNKS, 3, DIM, scale=3, dtype=dtype)
-    position = torch.tensor([[69, 0, -1], [15, 16, 62]], dtype=torch.int32)
-    head = torch.tensor([[0, 2, 1], [1, 1, 0]], dtype=torch.int32)
-    token = torch.tensor([[4, 69, 0], [70, 71, 103]], dtype=torch.int32)
+@pytest.mark.parametrize(("size", "page"), [(16, 16), (16, 64), (8, 16), (32, 0)])
+def test_piece_lse_of_rows_of_several_heads_and_positions(use_triton, dtype, most, size, page):
+    chunks, tokens = (Chunk(0, 150), Chunk(33, 90)), 240
+    cache = random_cache(chunks, 2, DIM, page, paged=page > 0, scale=3, dtype=dtype)
+    q = random_q(chunks, 3, DIM, scale=3, dtype=dtype)
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda most: torch.randint(most, (2, 20), generator=generator).int()  # noqa: E731
+    position = torch.stack([draw(150)[0], draw(123)[1]]).sort(1).values
+    position[0, -2:], position[1, 0] = torch.tensor([149, 0]), -1
+    head, token = draw(3), draw(tokens)
     rows = QueryRows(torch.tensor([1, 0]).int(), torch.tensor([0, 1]).int(), head, token, position)
-    found = implementation(use_triton).block_lse(q, cache, rows, SIZE, 6)
-    wanted = torch.full((2, 3, 6), -math.inf, dtype=torch.float64)
-    for entry, total in ((0, 70), (1, 63)):
-        keys, _ = sequence_kv(cache, entry, 1 - entry, total, SIZE)
-        for row in range(3):
+    count = -(-150 // size) + 1
+    found = implementation(use_triton).piece_lse(q, cache, rows, size, count)
+    wanted = torch.full((2, 20, count), -math.inf, dtype=torch.float64)
+    for entry, total in ((0, 150), (1, 123)):
+        keys, _ = sequence_kv(cache, entry, 1 - entry, total)
+        for row in range(20):
             seen = keys[: int(position[entry, row]) + 1]
-            scores = seen @ q[head[entry, row], token[entry, row]].double() / math.sqrt(DIM)
-            for block, part in enumerate(scores.split(SIZE) if len(seen) else []):
-                wanted[entry, row, block] = part.logsumexp(0)
+            of_keys = seen @ q[head[entry, row], token[entry, row]].double() / math.sqrt(DIM)
+            for piece, part in enumerate(of_keys.split(size) if len(seen) else []):
+                wanted[entry, row, piece] = part.logsumexp(0)
     real = wanted.isfinite()
     assert torch.equal(found.isfinite(), real)
     assert relative_error(found[real], wanted[real]) < most

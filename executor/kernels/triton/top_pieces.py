@@ -1,4 +1,4 @@
-"""The best blocks of every list in Triton: no sort and no scratch memory.
+"""The best pieces of every list in Triton: no sort and no scratch memory.
 
 A list's k-th largest score is found by bisection on the bits of the floats, as radix selection does
 (Alabi et al., Fast k-Selection Algorithms for Graphics Processing Units, JEA 2012); a prefix sum
@@ -14,27 +14,28 @@ import triton
 import triton.language as tl
 
 from executor.kernels.layout import Layout
+from executor.kernels.triton.rule_lists import last_piece
 
-MOST_BLOCKS = 16384
-"""Key blocks that a list may be chosen from: wider rows of scores do not fit into registers."""
+MOST_PIECES = 16384
+"""Pieces that a list may be chosen from: wider rows of scores do not fit into registers."""
 MOST_TOGETHER = 4
-"""Lists of one program that read the mean keys together, where MOST_BLOCKS has room for them."""
-SLICED = ["entry_ptr", "row_ptr", "length_ptr", "start_ptr"]
+"""Lists of one program that read the mean keys together, where MOST_PIECES has room for them."""
+SLICED = ["entry_ptr", "query_block_ptr", "length_ptr", "start_ptr"]
 """Arguments that begin at some list: to compile for their alignment would stall later steps."""
 
 
-def launch_options(blocks: int) -> dict[str, int]:
+def launch_options(pieces: int) -> dict[str, int]:
     """Width of a row of scores, and warps so that a thread holds 16 of them, 32 in the widest."""
-    assert blocks <= MOST_BLOCKS, f"{blocks} key blocks, but MOST_BLOCKS is {MOST_BLOCKS}"
-    width = max(16, triton.next_power_of_2(blocks))
-    return {"BLOCKS": width, "num_warps": max(1, min(16, width // 512))}
+    assert pieces <= MOST_PIECES, f"{pieces} pieces of keys, but MOST_PIECES is {MOST_PIECES}"
+    width = max(16, triton.next_power_of_2(pieces))
+    return {"PIECES": width, "num_warps": max(1, min(16, width // 512))}
 
 
-def pooled_options(blocks: int) -> dict[str, int]:
+def pooled_options(pieces: int) -> dict[str, int]:
     """As `launch_options`, with as many lists to a program as fit; a thread holds 32 scores."""
-    options = launch_options(blocks)
-    lists = min(MOST_TOGETHER, MOST_BLOCKS // options["BLOCKS"])
-    return options | {"LISTS": lists, "num_warps": max(1, lists * options["BLOCKS"] // 1024)}
+    options = launch_options(pieces)
+    lists = min(MOST_TOGETHER, MOST_PIECES // options["PIECES"])
+    return options | {"LISTS": lists, "num_warps": max(1, lists * options["PIECES"] // 1024)}
 
 
 def pooled_lists(
@@ -43,29 +44,26 @@ def pooled_lists(
     key_start: torch.Tensor,
     layout: Layout,
     first: int,
-    blocks: int,
+    pieces: int,
     indices: torch.Tensor,
 ) -> None:
     """Fill the stored lists from number `first` on, one for each of `queries`.
 
-    queries fp32 [lists, head_dim] and keys fp32 [groups, key blocks, head_dim] are means; those of
-    sequence s begin at `key_start[s]` (int32). `blocks` is more than any list's row.
+    queries fp32 [lists, head_dim] and keys fp32 [groups, pieces, head_dim] are means; those of
+    sequence s begin at `key_start[s]` (int32). `pieces` is more than any list's last one.
     """
     if len(queries):
-        options = pooled_options(blocks)
+        options = pooled_options(pieces)
         pooled_lists_kernel[(triton.cdiv(len(queries), options["LISTS"]),)](
             queries,
             keys,
             key_start,
-            layout.entries,
-            layout.entry[first:],
-            layout.query_block[first:],
-            layout.length[first:],
-            layout.start[first:],
+            *_lists(layout, first),
             indices,
             *keys.stride(),
             len(queries),
             DIM=queries.shape[1],
+            **_grid(layout),
             **options,
         )
 
@@ -81,20 +79,18 @@ def line_lists(
 ) -> None:
     """Fill the stored ones of lists [first, last), which belong to entries from `entry` on.
 
-    columns, diagonals fp32 [entries, blocks]: block b of row r scores columns[b] + diagonals[r - b]
-    in its entry.
+    columns, diagonals fp32 [entries, pieces]: piece p of a list scores columns[p] plus the mean of
+    diagonals[own - p] over its query block's own pieces.
     """
     if first < last:
         line_lists_kernel[(last - first,)](
             columns.contiguous(),
             diagonals.contiguous(),
             entry,
-            layout.entry[first:],
-            layout.query_block[first:],
-            layout.length[first:],
-            layout.start[first:],
+            *_lists(layout, first),
             indices,
             columns.shape[1],
+            **_grid(layout),
             **launch_options(columns.shape[1]),
         )
 
@@ -104,36 +100,46 @@ def score_lists(
 ) -> None:
     """Fill the lists `numbers` int64 [...], stored ones or -1 for none, each by its own scores.
 
-    scores fp32 [..., blocks], more than any list's row.
+    scores fp32 [..., pieces], more than any list's last one.
     """
     if numbers.numel():
         score_lists_kernel[(numbers.numel(),)](
             scores.contiguous(),
             numbers.contiguous(),
-            layout.query_block,
-            layout.length,
-            layout.start,
+            *_lists(layout, 0),
             indices,
             scores.shape[-1],
+            **_grid(layout),
             **launch_options(scores.shape[-1]),
         )
 
 
-@triton.jit
-def keep_best(scores, row, length, out_ptr, BLOCKS: tl.constexpr):
-    """Write the `length` best of blocks 0..row, ascending; ties go to the lower block.
+def _lists(layout: Layout, first: int) -> tuple[torch.Tensor, ...]:
+    """The tables of the lists from number `first` on."""
+    lists = (layout.entry, layout.query_block, layout.length, layout.start)
+    return layout.entries, *(table[first:] for table in lists)
 
-    scores fp32 [BLOCKS]. Blocks `row` and 0 go before all others, `row` first; NaN counts as 0.
+
+def _grid(layout: Layout) -> dict[str, int]:
+    return {"PER_BLOCK": layout.per_block, "PIECE": layout.piece_tokens}
+
+
+@triton.jit
+def keep_best(scores, first, last, length, out_ptr, PIECES: tl.constexpr):
+    """Write the `length` best of pieces 0..last, ascending; ties go to the lower piece.
+
+    scores fp32 [PIECES]. Pieces first..last, no more than `length`, go before all others, then
+    piece 0; NaN counts as 0.
     """
-    block = tl.arange(0, BLOCKS)
+    piece = tl.arange(0, PIECES)
     # NaN is no score, and -0.0 and 0.0 must tie.
     scores = tl.where((scores == 0.0) | (scores != scores), 0.0, scores)
     bits = scores.to(tl.int32, bitcast=True)
     # Negative floats grow downwards as integers: turned round, integers order as floats do.
     key = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    key = tl.where(block == 0, 0x7FFFFFFE, key)
-    key = tl.where(block == row, 0x7FFFFFFF, key)
-    key = tl.where(block > row, -0x80000000, key)
+    key = tl.where(piece == 0, 0x7FFFFFFE, key)
+    key = tl.where(piece >= first, 0x7FFFFFFF, key)
+    key = tl.where(piece > last, -0x80000000, key)
     # The largest threshold that `length` keys reach, from its highest bit down.
     positive = tl.sum((key >= 0).to(tl.int32), 0) >= length
     threshold = tl.where(positive, 0, -0x80000000).to(tl.int32)
@@ -147,7 +153,7 @@ def keep_best(scores, row, length, out_ptr, BLOCKS: tl.constexpr):
     room = length - tl.sum(above.to(tl.int32), 0)
     kept = above | ((tie > 0) & (tl.cumsum(tie, 0) <= room))
     place = tl.cumsum(kept.to(tl.int32), 0) - 1
-    tl.store(out_ptr + place, block, mask=kept)
+    tl.store(out_ptr + place, piece, mask=kept)
 
 
 @triton.jit(do_not_specialize=["key_dim", "lists"], do_not_specialize_on_alignment=SLICED)
@@ -157,17 +163,19 @@ def pooled_lists_kernel(
     key_start_ptr,
     entries_ptr,
     entry_ptr,
-    row_ptr,
+    query_block_ptr,
     length_ptr,
     start_ptr,
     indices_ptr,
     key_group,
-    key_block,
+    key_piece,
     key_dim,
     lists,
     DIM: tl.constexpr,
+    PER_BLOCK: tl.constexpr,
+    PIECE: tl.constexpr,
     LISTS: tl.constexpr,
-    BLOCKS: tl.constexpr,
+    PIECES: tl.constexpr,
 ):
     """Neighbouring lists by the products of their mean queries with the mean keys.
 
@@ -177,79 +185,97 @@ def pooled_lists_kernel(
     place = tl.arange(0, LISTS)
     stored = tl.load(start_ptr + begin + place, mask=begin + place < lists, other=-1) >= 0
     entry = tl.load(entry_ptr + begin + place, mask=stored, other=-1)
-    row = tl.load(row_ptr + begin + place, mask=stored, other=-1)
-    last = tl.max(entry, 0)
-    block = tl.arange(0, BLOCKS)
-    for this in range(tl.min(tl.where(stored, entry, last + 1), 0), last + 1):
+    query_block = tl.load(query_block_ptr + begin + place, mask=stored, other=-1)
+    last_entry = tl.max(entry, 0)
+    piece = tl.arange(0, PIECES)
+    for this in range(tl.min(tl.where(stored, entry, last_entry + 1), 0), last_entry + 1):
         own = entry == this
         table = entries_ptr + 6 * this
         group = tl.load(table + 1).to(tl.int64)
-        first = tl.load(key_start_ptr + tl.load(table + 2)).to(tl.int64)
-        causal = block <= tl.max(tl.where(own, row, -1), 0)
+        key_start = tl.load(key_start_ptr + tl.load(table + 2)).to(tl.int64)
+        latest = tl.max(tl.where(own, query_block, -1), 0)
+        causal = piece <= last_piece(entries_ptr, this, latest, PER_BLOCK, PIECE)
         query_at = queries_ptr + (begin + place).to(tl.int64) * DIM
-        key_at = keys_ptr + group * key_group + first * key_block
-        scores = tl.zeros([LISTS, BLOCKS], tl.float32)
+        key_at = keys_ptr + group * key_group + key_start * key_piece
+        scores = tl.zeros([LISTS, PIECES], tl.float32)
         for _ in range(DIM):
-            keys = tl.load(key_at + block * key_block, mask=causal, other=0.0)
+            keys = tl.load(key_at + piece * key_piece, mask=causal, other=0.0)
             scores += tl.load(query_at, mask=own, other=0.0)[:, None] * keys[None, :]
             query_at += 1
             key_at += key_dim
         for one in range(LISTS):
             if tl.max((own & (place == one)).to(tl.int32), 0) > 0:
                 number = begin + one
+                block = tl.load(query_block_ptr + number)
                 keep_best(
                     tl.sum(tl.where(place[:, None] == one, scores, 0.0), 0),
-                    tl.load(row_ptr + number),
+                    block * PER_BLOCK,
+                    last_piece(entries_ptr, this, block, PER_BLOCK, PIECE),
                     tl.load(length_ptr + number),
                     indices_ptr + tl.load(start_ptr + number),
-                    BLOCKS,
+                    PIECES,
                 )
 
 
-@triton.jit(do_not_specialize=["first_entry", "blocks"], do_not_specialize_on_alignment=SLICED)
+@triton.jit(do_not_specialize=["first_entry", "pieces"], do_not_specialize_on_alignment=SLICED)
 def line_lists_kernel(
     columns_ptr,
     diagonals_ptr,
     first_entry,
+    entries_ptr,
     entry_ptr,
-    row_ptr,
+    query_block_ptr,
     length_ptr,
     start_ptr,
     indices_ptr,
-    blocks,
-    BLOCKS: tl.constexpr,
+    pieces,
+    PER_BLOCK: tl.constexpr,
+    PIECE: tl.constexpr,
+    PIECES: tl.constexpr,
 ):
-    """One list by its entry's block columns and block diagonals."""
+    """One list by its entry's columns and diagonals of pieces."""
     number = tl.program_id(0)
     start = tl.load(start_ptr + number)
     if start >= 0:
-        row = tl.load(row_ptr + number)
-        lines = (tl.load(entry_ptr + number) - first_entry).to(tl.int64) * blocks
-        block = tl.arange(0, BLOCKS)
-        causal = block <= row
-        scores = tl.load(columns_ptr + lines + block, mask=causal, other=0.0)
-        scores += tl.load(diagonals_ptr + lines + row - block, mask=causal, other=0.0)
-        keep_best(scores, row, tl.load(length_ptr + number), indices_ptr + start, BLOCKS)
+        entry, query_block = tl.load(entry_ptr + number), tl.load(query_block_ptr + number)
+        first = query_block * PER_BLOCK
+        last = last_piece(entries_ptr, entry, query_block, PER_BLOCK, PIECE)
+        lines = (entry - first_entry).to(tl.int64) * pieces
+        piece = tl.arange(0, PIECES)
+        scores = tl.zeros([PIECES], tl.float32)
+        for own in range(first, last + 1):
+            scores += tl.load(diagonals_ptr + lines + own - piece, mask=piece <= own, other=0.0)
+        scores /= last + 1 - first
+        scores += tl.load(columns_ptr + lines + piece, mask=piece <= last, other=0.0)
+        length = tl.load(length_ptr + number)
+        keep_best(scores, first, last, length, indices_ptr + start, PIECES)
 
 
-@triton.jit(do_not_specialize=["blocks"])
+@triton.jit(do_not_specialize=["pieces"])
 def score_lists_kernel(
     scores_ptr,
     numbers_ptr,
-    row_ptr,
+    entries_ptr,
+    entry_ptr,
+    query_block_ptr,
     length_ptr,
     start_ptr,
     indices_ptr,
-    blocks,
-    BLOCKS: tl.constexpr,
+    pieces,
+    PER_BLOCK: tl.constexpr,
+    PIECE: tl.constexpr,
+    PIECES: tl.constexpr,
 ):
     """One list by scores in memory."""
     place = tl.program_id(0)
     number = tl.load(numbers_ptr + place)
     if number >= 0:
-        row = tl.load(row_ptr + number)
-        block = tl.arange(0, BLOCKS)
-        at = scores_ptr + place.to(tl.int64) * blocks + block
-        scores = tl.load(at, mask=block <= row, other=0.0)
+        query_block = tl.load(query_block_ptr + number)
+        entry = tl.load(entry_ptr + number)
+        last = last_piece(entries_ptr, entry, query_block, PER_BLOCK, PIECE)
+        piece = tl.arange(0, PIECES)
+        at = scores_ptr + place.to(tl.int64) * pieces + piece
+        scores = tl.load(at, mask=piece <= last, other=0.0)
+        length = tl.load(length_ptr + number)
         out_ptr = indices_ptr + tl.load(start_ptr + number)
-        keep_best(scores, row, tl.load(length_ptr + number), out_ptr, BLOCKS)
+        keep_best(scores, query_block * PER_BLOCK, last, length, out_ptr, PIECES)
