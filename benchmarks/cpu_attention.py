@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import report
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_BLOCKS, HeadRows, Layout, lay_out
+from executor.kernels.layout import ALL_PIECES, HeadRows, Layout, lay_out
 from executor.kernels.torch.prefill import prefill_attention
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def lists_by_chance(layout: Layout) -> torch.Tensor:
     for row, length, start in zip(
         layout.query_block.tolist(), layout.length.tolist(), layout.start.tolist(), strict=True
     ):
-        if start != ALL_BLOCKS:
+        if start != ALL_PIECES:
             score = torch.rand(row + 1, generator=random)
             score[0] = score[row] = 2.0
             lists.append(score.topk(length).indices.sort().values)

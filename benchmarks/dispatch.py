@@ -58,8 +58,8 @@ def prefill(uncut: Layout, cut: Layout, programs: int) -> dict[str, float]:
     backwards = np.lexsort((-uncut.query_block.numpy(), uncut.entry.numpy()))
     longest = dispatched(costs[uncut.order.numpy()].tolist(), programs)
     pieces = longest
-    if cut.pieces is not None:
-        blocks = cut.pieces.table[:, 2].numpy().astype(np.int64)
+    if cut.parts is not None:
+        blocks = cut.parts.table[:, 2].numpy().astype(np.int64)
         pieces = dispatched((blocks + OVERHEAD_BLOCKS).tolist(), programs)
     return {
         "grid": dispatched(costs.tolist(), programs) / bound,

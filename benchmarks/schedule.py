@@ -102,7 +102,7 @@ def group_budgets(heads: list[HeadRows]) -> list[int]:
     """Blocks of the one list that a KV group's heads on a device read in decode: the largest."""
     largest: dict[int, int] = {}
     for head in heads:
-        largest[head.group] = max(largest.get(head.group, 0), head.budget_blocks)
+        largest[head.group] = max(largest.get(head.group, 0), head.budget_pieces)
     return list(largest.values())
 
 

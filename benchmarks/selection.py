@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import report
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_BLOCKS, HeadRows, lay_out
+from executor.kernels.layout import ALL_PIECES, HeadRows, lay_out
 from executor.kernels.patterns import Pattern, Pooled, Sampled, SinkLocal, VerticalSlash
 from executor.kernels.select import select
 from executor.kernels.torch.select import best_blocks
@@ -123,7 +123,7 @@ def ours(
     heads = [HeadRows(0, 0, budget, 0, len(masses), 0, pattern)]
     layout = lay_out(heads, [Chunk(0, len(k))], BLOCK)
     indices = select(q[None], cache, layout).long()
-    stored = layout.start != ALL_BLOCKS
+    stored = layout.start != ALL_PIECES
     row = layout.query_block[stored].repeat_interleave(layout.length[stored])
     dense = masses[layout.query_block[~stored].long()].sum()
     return float(dense + masses[row.long(), indices].sum()), layout.tiles

@@ -95,7 +95,7 @@ def _check_room(cache: Cache, step: Prepared) -> None:
         return
     blocks = -(-longest // step.block_tokens)
     if step.decode is not None:
-        blocks = max(blocks, step.decode.most_blocks)
+        blocks = max(blocks, step.decode.most_pieces)
     if cache.pages.shape[-1] < blocks:
         raise AttentionError(
             f"cache.pages: {cache.pages.shape[-1]} blocks a sequence, but the step has room for "
@@ -128,9 +128,9 @@ def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
     entries += step.prefill.heads if step.prefill else ()
     entries += step.decode.lists if step.decode else ()
     choosing = [entry for entry in entries if isinstance(entry.pattern, SCORED)]
-    many = step.most_blocks > MOST_BLOCKS
-    if many and any(entry.budget_blocks < step.most_blocks for entry in choosing):
+    many = step.most_pieces > MOST_BLOCKS
+    if many and any(entry.budget_pieces < step.most_pieces for entry in choosing):
         raise AttentionError(
-            f"block_tokens: {step.block_tokens} makes {step.most_blocks} blocks of the longest "
+            f"block_tokens: {step.block_tokens} makes {step.most_pieces} blocks of the longest "
             f"sequence; triton chooses among {MOST_BLOCKS} at most: use larger blocks"
         )

@@ -53,7 +53,7 @@ def count_work(
 ) -> Counts:
     tiles = decoded = scored = sampled = 0
     for r in rows:
-        if isinstance(r.pattern, SCORED) and r.budget_blocks < _blocks(r, chunks, block_tokens):
+        if isinstance(r.pattern, SCORED) and r.budget_pieces < _blocks(r, chunks, block_tokens):
             pairs = r.last * (r.last + 1) // 2 - r.first * (r.first + 1) // 2
             scored += pairs
             sampled += pairs * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
@@ -62,7 +62,7 @@ def count_work(
         first, last = list_part(entry, blocks)
         tiles += len(entry.heads) * (last - first)
         decoded += last - first
-        if isinstance(entry.pattern, SCORED) and entry.budget_blocks < blocks:
+        if isinstance(entry.pattern, SCORED) and entry.budget_pieces < blocks:
             scored += len(entry.heads) * blocks
     return Counts(
         query_blocks=sum(r.last - r.first for r in rows) + sum(len(e.heads) for e in lists),
@@ -75,7 +75,7 @@ def count_work(
 
 def list_part(entry: DecodeHeads, blocks: int) -> tuple[int, int]:
     """Places [first, last) of its list that a decoding entry computes at `blocks` key blocks."""
-    length = int(lengths(entry.pattern, entry.budget_blocks, blocks - 1, blocks))
+    length = int(lengths(entry.pattern, entry.budget_pieces, blocks - 1, blocks))
     first, last = (int(edge * length + 0.5) for edge in entry.part)
     return first, last
 

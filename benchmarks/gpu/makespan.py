@@ -54,7 +54,7 @@ def _measured(section: Section, layer: Layer, scheme: str) -> Row:
 
 
 def _spread(heads: list[HeadRows]) -> float:
-    budgets = [rows.budget_blocks for rows in heads]
+    budgets = [rows.budget_pieces for rows in heads]
     return max(budgets, default=0) / max(min(budgets, default=1), 1)
 
 

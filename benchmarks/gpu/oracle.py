@@ -6,7 +6,7 @@ import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
-from executor.kernels.layout import ALL_BLOCKS, Layout
+from executor.kernels.layout import ALL_PIECES, Layout
 
 ROWS_AT_ONCE = 2048
 
@@ -22,7 +22,7 @@ def prefill_oracle(
         head, group, sequence, origin, cached, total = entry
         end = begin + rows.last - rows.first
         seen = allowed_blocks(layout, indices, begin, end, -(-total // size))
-        keys, values = sequence_kv(cache, sequence, group, total, size)
+        keys, values = sequence_kv(cache, sequence, group, total)
         first, last = max(cached, rows.first * size), min(total, rows.last * size)
         for at in range(first, last, ROWS_AT_ONCE):
             token = torch.arange(at, min(at + ROWS_AT_ONCE, last), device=q.device)
@@ -45,7 +45,7 @@ def allowed_blocks(
     place = torch.minimum(place, length - 1)
     stored = indices if len(indices) else indices.new_zeros(1)
     chosen = torch.where(
-        start == ALL_BLOCKS, place, stored[(start + place).clamp(0, len(stored) - 1)].long()
+        start == ALL_PIECES, place, stored[(start + place).clamp(0, len(stored) - 1)].long()
     )
     allowed = torch.zeros(end - begin, key_blocks, dtype=torch.bool, device=indices.device)
     return allowed.scatter_(1, chosen, True)
@@ -67,9 +67,9 @@ def decode_oracle(
     )
     for entry, first, count, start in places:
         total = context[entry.sequence]
-        keys, values = sequence_kv(cache, entry.sequence, entry.group, total, size)
+        keys, values = sequence_kv(cache, entry.sequence, entry.group, total)
         blocks = torch.arange(first, first + count, device=q.device)
-        if start != ALL_BLOCKS:
+        if start != ALL_PIECES:
             blocks = lists.indices[start + first : start + first + count].long()
         seen = torch.zeros(-(-total // size), dtype=torch.bool, device=q.device)
         seen[blocks] = True

@@ -16,7 +16,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu.scene import Problem
-from executor.kernels.layout import ALL_BLOCKS, Layout
+from executor.kernels.layout import ALL_PIECES, Layout
 
 Call = Callable[[], torch.Tensor]
 SDPA = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
@@ -94,7 +94,7 @@ def padded_lists(layout: Layout, indices: torch.Tensor, width: int) -> torch.Ten
     start = layout.start[:, None]
     stored = indices if len(indices) else indices.new_zeros(1)
     at = (start + place).clamp(0, len(stored) - 1)
-    return torch.where(start == ALL_BLOCKS, place, stored[at])
+    return torch.where(start == ALL_PIECES, place, stored[at])
 
 
 def _block_mask(

@@ -130,7 +130,7 @@ def coarser(heads: list[HeadRows]) -> list[HeadRows]:
         HeadRows(
             rows.head,
             rows.group,
-            -(-rows.budget_blocks // 2),
+            -(-rows.budget_pieces // 2),
             -(-rows.first // 2),
             -(-rows.last // 2),
             pattern=rows.pattern,

@@ -29,9 +29,10 @@ class Cache:
     """Keys and values of every sequence, those of the new tokens included; strides are free.
 
     Contiguous: keys and values [groups, tokens, head_dim], sequence s from token `starts[s]` on
-    (int32 [sequences]). Paged: [pages, groups, block_tokens, head_dim], block b of sequence s in
-    page `pages[s, b]` (int32 [sequences, blocks]). Exactly one of `starts` and `pages` is given.
-    What lies behind a sequence's last token may hold anything, NaN included.
+    (int32 [sequences]). Paged: [pages, groups, page_tokens, head_dim], tokens [i page_tokens,
+    (i + 1) page_tokens) of sequence s in page `pages[s, i]` (int32 [sequences, pages]); a page
+    holds whole pieces. Exactly one of `starts` and `pages` is given. What lies behind a sequence's
+    last token may hold anything, NaN included.
     """
 
     keys: torch.Tensor
@@ -39,35 +40,38 @@ class Cache:
     starts: torch.Tensor | None = None
     pages: torch.Tensor | None = None
 
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of a page; a contiguous cache has none."""
+        return self.keys.shape[2] if self.pages is not None else 0
+
 
 def query_starts(chunks: tuple[Chunk, ...]) -> list[int]:
     """The token of q [heads, new tokens, head_dim] at which each chunk begins, and the end."""
     return [0, *accumulate(chunk.new_tokens for chunk in chunks)]
 
 
-def as_pages(cache: Cache, chunks: tuple[Chunk, ...], block_tokens: int) -> Cache:
-    """A contiguous cache seen as pages, without copying; every start is a multiple of a block.
+def as_pages(cache: Cache, chunks: tuple[Chunk, ...], page_tokens: int) -> Cache:
+    """A contiguous cache seen as pages, without copying; every start is a multiple of a page.
 
-    The cache's tokens must be whole blocks: room behind the last sequence, as a growing one needs.
+    The cache's tokens must be whole pages: room behind the last sequence, as a growing one needs.
     """
     assert cache.starts is not None
 
     def paged(x: torch.Tensor) -> torch.Tensor:
-        return x.view(x.shape[0], -1, block_tokens, x.shape[2]).transpose(0, 1)
+        return x.view(x.shape[0], -1, page_tokens, x.shape[2]).transpose(0, 1)
 
-    most = max(-(-chunk.total_tokens // block_tokens) for chunk in chunks)
+    most = max(-(-chunk.total_tokens // page_tokens) for chunk in chunks)
     blocks = torch.arange(most, dtype=torch.int32, device=cache.keys.device)
-    pages = (cache.starts // block_tokens)[:, None] + blocks
+    pages = (cache.starts // page_tokens)[:, None] + blocks
     return Cache(paged(cache.keys), paged(cache.values), pages=pages.int())
 
 
-def sequence_keys(
-    cache: Cache, sequence: int, group: int, tokens: int, block_tokens: int
-) -> torch.Tensor:
+def sequence_keys(cache: Cache, sequence: int, group: int, tokens: int) -> torch.Tensor:
     """The first `tokens` keys of a sequence in `group`, [tokens, head_dim]; reads the tables."""
     if cache.starts is not None:
         first = int(cache.starts[sequence])
         return cache.keys[group, first : first + tokens]
     assert cache.pages is not None
-    pages = cache.pages[sequence, : -(-tokens // block_tokens)].long()
+    pages = cache.pages[sequence, : -(-tokens // cache.page_tokens)].long()
     return cache.keys[pages, group].flatten(0, 1)[:tokens]

@@ -1,7 +1,8 @@
-"""What stands for a page when a decode chooses: the least and the greatest key, in every dimension.
+"""What stands for a piece when a decode chooses: the least and greatest key, in every dimension.
 
-Quest (arXiv 2406.10774, section 3.2). They bound the score of each of the page's tokens from above,
-so that a single key counts for what it is; in a mean the others of its page dilute it.
+Quest (arXiv 2406.10774, section 3.2), where a piece is a page. They bound the score of each of the
+piece's tokens from above, so that a single key counts for what it is; in a mean the others of its
+piece dilute it.
 """
 
 import torch
@@ -11,18 +12,24 @@ from executor.kernels.implementation import implementation
 
 
 def page_bounds(
-    cache: Cache, context_tokens: torch.Tensor, *, use_triton: bool | None = None
+    cache: Cache,
+    context_tokens: torch.Tensor,
+    piece_tokens: int | None = None,
+    *,
+    use_triton: bool | None = None,
 ) -> torch.Tensor:
-    """Least and greatest keys of every page that a sequence fills, [pages, groups, 2, head_dim].
+    """Least and greatest keys of every piece that a sequence fills, [rows, groups, 2, head_dim].
 
-    They are like the cache, hence exact; a dimension with a NaN has NaN for both. context_tokens
-    int32 [sequences], on the paged cache's device: 0 for a sequence that is not there. What lies
-    behind a context may be anything and is left out; pages of nobody have 0. By itself Triton is
-    used where the cache is on a GPU: shapes are static there and nothing is copied.
+    A page has n = page_tokens / piece_tokens pieces (one by default): piece i of page p is row
+    p n + i. Bounds are like the cache, hence exact; a dimension with a NaN has NaN for both.
+    context_tokens int32 [sequences], on the paged cache's device: 0 for a sequence that is not
+    there. What lies behind a context may be anything and is left out; pieces of nobody have 0. By
+    itself Triton is used where the cache is on a GPU: shapes are static and nothing is copied.
     """
     assert cache.pages is not None
-    pages, groups, _, head_dim = cache.keys.shape
-    bounds = cache.keys.new_zeros(pages, groups, 2, head_dim)
+    pages, groups, size, head_dim = cache.keys.shape
+    rows = pages * (size // (piece_tokens or size))
+    bounds = cache.keys.new_zeros(rows, groups, 2, head_dim)
     by_triton = cache.keys.is_cuda if use_triton is None else use_triton
     implementation(by_triton).fill_page_bounds(cache, context_tokens, bounds, newest=False)
     return bounds
@@ -35,10 +42,10 @@ def update_page_bounds(
     *,
     use_triton: bool | None = None,
 ) -> None:
-    """Recompute in place the bounds of the page that holds each sequence's newest token.
+    """Recompute in place the bounds of the piece that holds each sequence's newest token.
 
-    From all its tokens, since the page may have been another sequence's. bounds [pages, groups, 2,
-    head_dim]; context_tokens int32 [sequences], the new token included: 0 for a sequence that is
+    From all its tokens, since the page may have been another sequence's. bounds as `page_bounds`
+    made them; context_tokens int32 [sequences], the new token included: 0 for a sequence that is
     not there.
     """
     by_triton = cache.keys.is_cuda if use_triton is None else use_triton

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from executor.kernels.layout import ALL_BLOCKS, sent
+from executor.kernels.layout import ALL_PIECES, sent
 from executor.kernels.patterns import POOLED, Pattern
 
 PADDING = -1
@@ -18,7 +18,7 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class DecodeHeads:
-    """One list of key blocks of one sequence and KV group, and the query heads that read it.
+    """One list of pieces of keys of one sequence and KV group, and the query heads that read it.
 
     `heads` are scored jointly and packed into one tile (GQA). `part` is the range of the list that
     this device computes, as fractions: (0, 1) all of it. `token` is the new token's index in q.
@@ -28,26 +28,26 @@ class DecodeHeads:
     token: int
     group: int
     heads: tuple[int, ...]
-    budget_blocks: int
+    budget_pieces: int
     part: tuple[float, float] = (0.0, 1.0)
     pattern: Pattern = POOLED
 
 
 @dataclass(frozen=True, eq=False)
 class DecodeLayout:
-    """The lists of all entries, with room for sequences of up to `most_blocks` key blocks.
+    """The lists of all entries, with room for sequences of up to `most_pieces` pieces of keys.
 
     Entry e's list is written to `indices[start[e]:]` (int32 [stored]), ascending and at most
-    `budget_blocks` long, except where the budget covers `most_blocks`: there it is every block,
-    needs no indices and `start[e]` is ALL_BLOCKS.
+    `budget_pieces` long, except where the budget covers `most_pieces`: there it is every piece,
+    needs no indices and `start[e]` is ALL_PIECES.
 
     entries int32 [entries, 3]: sequence, token, group; heads int32 [entries, widest], padded with
     PADDING; start, budget int32 [entries]; part float64 [entries, 2].
     """
 
     lists: tuple[DecodeHeads, ...]
-    most_blocks: int
-    block_tokens: int
+    most_pieces: int
+    piece_tokens: int
     entries: torch.Tensor
     heads: torch.Tensor
     start: torch.Tensor
@@ -58,10 +58,10 @@ class DecodeLayout:
 
 @dataclass(frozen=True, eq=False)
 class DecodeLists:
-    """What selection decides at every step: which blocks this device computes for every entry.
+    """What selection decides at every step: which pieces this device computes for every entry.
 
-    Entry e's blocks are `first[e] .. first[e] + count[e]` of its list: block numbers themselves
-    where the layout's start is ALL_BLOCKS, else places from `start[e]` on in `indices`. first and
+    Entry e's pieces are `first[e] .. first[e] + count[e]` of its list: piece numbers themselves
+    where the layout's start is ALL_PIECES, else places from `start[e]` on in `indices`. first and
     count int32 [entries], contiguous; a count may be 0.
     """
 
@@ -72,23 +72,23 @@ class DecodeLists:
 
 def lay_out_decode(
     lists: Sequence[DecodeHeads],
-    most_blocks: int,
-    block_tokens: int,
+    most_pieces: int,
+    piece_tokens: int,
     device: torch.device | str = "cpu",
 ) -> DecodeLayout:
     """The layout of `lists`; queues its copies to the device and does not wait."""
     lists, device = tuple(lists), torch.device(device)
     widest = max((len(entry.heads) for entry in lists), default=1)
-    budget = torch.tensor([min(e.budget_blocks, most_blocks) for e in lists], dtype=torch.int32)
-    kept = torch.where(budget == most_blocks, 0, budget)
-    start = torch.where(kept == 0, ALL_BLOCKS, kept.cumsum(0) - kept).int()
+    budget = torch.tensor([min(e.budget_pieces, most_pieces) for e in lists], dtype=torch.int32)
+    kept = torch.where(budget == most_pieces, 0, budget)
+    start = torch.where(kept == 0, ALL_PIECES, kept.cumsum(0) - kept).int()
     entries = [(entry.sequence, entry.token, entry.group) for entry in lists]
     heads = [(*entry.heads, *[PADDING] * (widest - len(entry.heads))) for entry in lists]
     part = torch.tensor([entry.part for entry in lists], dtype=torch.float64)
     return DecodeLayout(
         lists,
-        most_blocks,
-        block_tokens,
+        most_pieces,
+        piece_tokens,
         entries=sent(torch.tensor(entries, dtype=torch.int32).view(-1, 3), device),
         heads=sent(torch.tensor(heads, dtype=torch.int32).view(-1, widest), device),
         start=sent(start, device),

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import torch
 
 from executor.kernels.batch import Chunk, query_starts
-from executor.kernels.patterns import POOLED, Pattern, lengths
+from executor.kernels.patterns import POOLED, Grid, Pattern, SinkLocal, Strided, lengths
 
-ALL_BLOCKS = -1
-"""`Layout.start` of a list that holds every block up to its own and needs no indices."""
+ALL_PIECES = -1
+"""`Layout.start` of a list that holds every piece up to its own and needs no indices."""
 LEAST_BLOCKS = 8
-"""A list this long is not cut: reading the queries and merging would cost more than it saves."""
+"""A list that reads so many times a query block's keys is not cut: reading the queries and merging
+would cost more than it saves."""
+PACKED_ROWS = 128
+"""Query rows of two heads in one program: two warpgroups' worth for each tile of K and V."""
 WHOLE = -1
 """Slot of a list that is not cut."""
 
@@ -35,7 +38,7 @@ class HeadRows:
 
     head: int
     group: int
-    budget_blocks: int
+    budget_pieces: int
     first: int
     last: int
     sequence: int = 0
@@ -43,11 +46,11 @@ class HeadRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
+class Parts:
     """What programs compute where lists are cut, and what becomes one result afterwards.
 
-    table int32 [pieces, 4]: list, first block in it, blocks, slot of the partial result or WHOLE;
-    the longest piece first. slots int32 [cut lists, 2]: first slot and number of pieces of a cut
+    table int32 [parts, 4]: list, first piece in it, pieces, slot of the partial result or WHOLE;
+    the longest part first. slots int32 [cut lists, 2]: first slot and number of parts of a cut
     list. heads, tokens int32 [cut lists, block_tokens]: where its rows belong in q; a row that is
     not stored has a negative head.
     """
@@ -62,36 +65,64 @@ class Pieces:
 class Layout:
     """The lists of all computed (entry, query block) pairs, entry after entry, row after row.
 
-    List l has `length[l]` key blocks in ascending order, the last one the query block's own. They
-    are `indices[start[l] : start[l] + length[l]]` of the tensor that selection fills (int32
-    [stored]), or all of 0..query_block where `start[l]` is ALL_BLOCKS.
+    A query block is `block_tokens` rows that share a list, a piece the `piece_tokens` keys that a
+    list names. List l has `length[l]` pieces in ascending order, the last ones the query block's
+    own. They are `indices[start[l] : start[l] + length[l]]` of the tensor that selection fills
+    (int32 [stored]), or all up to the last own one where `start[l]` is ALL_PIECES.
 
     entries int32 [entries, 6]: head, group, sequence, the index in q of the sequence's token 0
     (negative where cached tokens are more than what stands before), cached and total tokens.
     entry, query_block, length, start int32 [lists]; order int32 [lists]: numbers of the lists,
-    longest first. tiles: blocks in all lists. longest: those of the longest list, or of the longest
-    piece where lists are cut (`pieces`) into `splits` pieces.
+    longest first. tiles: pieces in all lists, each block_tokens x piece_tokens pairs. longest:
+    those of the longest list, or of the longest part where lists are cut (`parts`) into `splits`
+    parts. pairs int32 [pairs, 2], longest first: lists of two heads of a group that are the same,
+    computed together and not in `order`; none where lists are cut.
     """
 
     heads: tuple[HeadRows, ...]
     chunks: tuple[Chunk, ...]
     block_tokens: int
+    piece_tokens: int
     entries: torch.Tensor
     entry: torch.Tensor
     query_block: torch.Tensor
     length: torch.Tensor
     start: torch.Tensor
     order: torch.Tensor
+    pairs: torch.Tensor
     tiles: int
     stored: int
     longest: int
-    pieces: Pieces | None = None
+    parts: Parts | None = None
     splits: int = 0
 
     @property
     def lists(self) -> int:
         """How many query blocks are computed."""
         return self.query_block.shape[0]
+
+    @property
+    def per_block(self) -> int:
+        """Pieces of a query block's own tokens."""
+        return self.block_tokens // self.piece_tokens
+
+    def grid(self, sequence: int) -> Grid:
+        """How the keys of a sequence fall into pieces."""
+        tokens = self.chunks[sequence].total_tokens
+        return Grid.of(tokens, self.block_tokens, self.piece_tokens)
+
+    def stores(self, rows: HeadRows) -> bool:
+        """Whether any list of `rows` needs indices: does not hold every piece there is for it."""
+        grid = self.grid(rows.sequence)
+        causal = min(rows.last * grid.per_block, grid.pieces)
+        return isinstance(rows.pattern, Strided) or max(rows.budget_pieces, grid.per_block) < causal
+
+    def own_pieces(self, lists: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first and the last own piece of each query block of `lists`, int32 [lists] each."""
+        total = self.entries[self.entry[lists].long(), 5]
+        first = self.query_block[lists] * self.per_block
+        pieces = (total + self.piece_tokens - 1) // self.piece_tokens
+        return first, torch.minimum(first + self.per_block, pieces) - 1
 
 
 def lay_out(
@@ -100,67 +131,119 @@ def lay_out(
     block_tokens: int,
     device: torch.device | str = "cpu",
     programs: int | None = None,
+    piece_tokens: int | None = None,
+    pack: bool | None = None,
 ) -> Layout:
     """The layout of `heads` over `chunks`; queues its copies to the device and does not wait.
 
-    `programs`: how many run at once; lists longer than one's fair part are cut.
+    `piece_tokens` divides block_tokens and is as large by default. `programs`: how many run at
+    once; lists longer than one's fair part are cut. `pack`: pair heads that share a list, by
+    default on a GPU while two query blocks are no more than PACKED_ROWS.
     """
     heads, chunks = tuple(heads), tuple(chunks)
+    piece_tokens = piece_tokens or block_tokens
     starts = query_starts(chunks)
     table = [_entry(rows, chunks[rows.sequence], starts[rows.sequence]) for rows in heads]
     size = [rows.last - rows.first for rows in heads]
+    grids = [
+        Grid.of(chunks[rows.sequence].total_tokens, block_tokens, piece_tokens) for rows in heads
+    ]
     entry = torch.arange(len(heads)).repeat_interleave(torch.tensor(size, dtype=torch.int64))
     none = [torch.empty(0, dtype=torch.int64)]
     row = torch.cat(none + [torch.arange(rows.first, rows.last) for rows in heads])
+    pairs = list(zip(heads, grids, strict=True))
     length = torch.cat(
-        none + [lengths(rows.pattern, rows.budget_blocks, rows.first, rows.last) for rows in heads]
+        none + [lengths(r.pattern, r.budget_pieces, r.first, r.last, grid) for r, grid in pairs]
     )
-    kept = torch.where(length == row + 1, 0, length)
-    start = torch.where(kept == 0, ALL_BLOCKS, kept.cumsum(0) - kept)
+    causal = torch.cat(none + [grid.causal(r.first, r.last) for r, grid in pairs])
+    kept = torch.where(length == causal, 0, length)
+    start = torch.where(kept == 0, ALL_PIECES, kept.cumsum(0) - kept)
     entries = torch.tensor(table, dtype=torch.int32).view(-1, 6)
+    device, longest = torch.device(device), int(length.max()) if len(length) else 0
+    parts, splits = None, 0
+    if programs is not None and len(length):
+        cuts = cut(length, programs, LEAST_BLOCKS * block_tokens // piece_tokens)
+        longest, splits = int(cuts[:, 2].max()), int(cuts[:, 3].max()) + 1
+        if splits:
+            parts = _parts(cuts, entries[entry], row * block_tokens, block_tokens, device)
+    if pack is None:
+        pack = device.type == "cuda" and 2 * block_tokens <= PACKED_ROWS
+    pairs = torch.empty(0, 2, dtype=torch.int64)
+    if pack and parts is None:
+        pairs = _pairs(heads, entry, row, length, start)
+    alone = torch.ones(len(length), dtype=torch.bool).index_fill_(0, pairs.flatten(), False)
+    alone = alone.nonzero().flatten()
     tensors = {
         "entries": entries,
         "entry": entry.int(),
         "query_block": row.int(),
         "length": length.int(),
         "start": start.int(),
-        "order": longest_first(length),
+        "order": alone[longest_first(length[alone]).long()].int(),
+        "pairs": pairs[longest_first(length[pairs[:, 0]]).long()].int(),
     }
-    device, longest = torch.device(device), int(length.max()) if len(length) else 0
-    pieces, splits = None, 0
-    if programs is not None and len(length):
-        cuts = cut(length, programs)
-        longest, splits = int(cuts[:, 2].max()), int(cuts[:, 3].max()) + 1
-        if splits:
-            pieces = _pieces(cuts, entries[entry], row * block_tokens, block_tokens, device)
     return Layout(
         heads,
         chunks,
         block_tokens,
+        piece_tokens,
         **{name: sent(tensor, device) for name, tensor in tensors.items()},
         tiles=int(length.sum()),
         stored=int(kept.sum()),
         longest=longest,
-        pieces=pieces,
+        parts=parts,
         splits=splits,
     )
 
 
-def _pieces(
+def _pairs(
+    heads: tuple[HeadRows, ...],
+    entry: torch.Tensor,
+    row: torch.Tensor,
+    length: torch.Tensor,
+    start: torch.Tensor,
+) -> torch.Tensor:
+    """Pairs of lists that are the same by rule, of one group and query block, int64 [pairs, 2].
+
+    Those of all pieces, and those of equal length of patterns that choose without scores.
+    """
+    kinds: dict[object, int] = {}
+    alike = [
+        kinds.setdefault((x.sequence, x.group, x.pattern), len(kinds))
+        if isinstance(x.pattern, SinkLocal | Strided)
+        else -1
+        for x in heads
+    ]
+    same_keys = [kinds.setdefault((x.sequence, x.group), len(kinds)) for x in heads]
+    every = start == ALL_PIECES
+    kind = torch.where(every, torch.tensor(same_keys)[entry], torch.tensor(alike)[entry])
+    candidates = (every | (kind >= 0)).nonzero().flatten()
+    key = torch.stack([kind, row, length], 1)[candidates]
+    _, run = torch.unique(key, dim=0, return_inverse=True)
+    order = run.argsort(stable=True)
+    run, candidates = run[order], candidates[order]
+    first = torch.searchsorted(run, run)
+    even = (torch.arange(len(run)) - first) % 2 == 0
+    paired = even[:-1] & (run[:-1] == run[1:])
+    at = paired.nonzero().flatten()
+    return torch.stack([candidates[at], candidates[at + 1]], 1)
+
+
+def _parts(
     cuts: torch.Tensor,
     entries: torch.Tensor,
     token: torch.Tensor,
     block_tokens: int,
     device: torch.device,
-) -> Pieces:
-    """From cuts [pieces, 4] and, per list, its entry [lists, 6] and first token [lists]."""
-    parts = cuts[cuts[:, 3] != WHOLE]
-    number, _, _, slot = parts[parts[:, 1] == 0].T
-    slots = torch.stack([slot, torch.cat([slot, slot.new_tensor([len(parts)])]).diff()], 1)
+) -> Parts:
+    """From cuts [parts, 4] and, per list, its entry [lists, 6] and first token [lists]."""
+    cut_off = cuts[cuts[:, 3] != WHOLE]
+    number, _, _, slot = cut_off[cut_off[:, 1] == 0].T
+    slots = torch.stack([slot, torch.cat([slot, slot.new_tensor([len(cut_off)])]).diff()], 1)
     head, _, _, origin, cached, total = entries[number].T[..., None]
     tokens = token[number][:, None] + torch.arange(block_tokens)
     stored = (tokens >= cached) & (tokens < total)
-    return Pieces(
+    return Parts(
         table=sent(cuts[longest_first(cuts[:, 2])], device),
         slots=sent(slots, device),
         heads=sent(torch.where(stored, head, -1).int(), device),
@@ -187,22 +270,22 @@ def longest_first(length: torch.Tensor) -> torch.Tensor:
     return length.argsort(descending=True, stable=True).int()
 
 
-def cut(length: torch.Tensor, programs: int) -> torch.Tensor:
-    """Pieces of lists of `length` [lists], int32 [pieces, 4]: list, first block, blocks, slot.
+def cut(length: torch.Tensor, programs: int, least: int) -> torch.Tensor:
+    """Parts of lists of `length` [lists], int32 [parts, 4]: list, first piece, pieces, slot.
 
-    A list longer than its fair part of `programs` becomes near-equal pieces with consecutive slots,
-    every other one WHOLE. List after list, a list's pieces in their order.
+    A list longer than its fair part of `programs`, and than `least`, becomes near-equal parts with
+    consecutive slots, every other one WHOLE. List after list, a list's parts in their order.
 
-    >>> cut(torch.tensor([3, 20]), programs=3).tolist()
+    >>> cut(torch.tensor([3, 20]), programs=3, least=8).tolist()
     [[0, 0, 3, -1], [1, 0, 6, 0], [1, 6, 7, 1], [1, 13, 7, 2]]
     """
-    most = max(-(-int(length.sum()) // programs), LEAST_BLOCKS)
-    pieces = (-(-length // most)).clamp(min=1)
-    number = torch.arange(len(length)).repeat_interleave(pieces)
-    nth = torch.arange(len(number)) - (pieces.cumsum(0) - pieces)[number]
-    first = nth * length[number] // pieces[number]
-    count = (nth + 1) * length[number] // pieces[number] - first
-    divided = pieces[number] > 1
+    most = max(-(-int(length.sum()) // programs), least)
+    parts = (-(-length // most)).clamp(min=1)
+    number = torch.arange(len(length)).repeat_interleave(parts)
+    nth = torch.arange(len(number)) - (parts.cumsum(0) - parts)[number]
+    first = nth * length[number] // parts[number]
+    count = (nth + 1) * length[number] // parts[number] - first
+    divided = parts[number] > 1
     slot = torch.where(divided, divided.cumsum(0) - 1, WHOLE)
     return torch.stack([number, first, count, slot], 1).int()
 

@@ -34,8 +34,10 @@ def recovery(
     samples x context for every entry.
     """
     rows = sampled_rows(layout, samples)
-    blocks = max((-(-c.total_tokens // layout.block_tokens) for c in layout.chunks), default=0)
-    return _captured(q, cache, rows, lse, layout.block_tokens, blocks, use_triton)
+    pieces = max(
+        (layout.grid(sequence).pieces for sequence in range(len(layout.chunks))), default=0
+    )
+    return _captured(q, cache, rows, lse, layout.piece_tokens, pieces, use_triton)
 
 
 def decode_recovery(
@@ -63,7 +65,7 @@ def decode_recovery(
         token[:, None].expand_as(layout.heads),
         torch.where(there, newest, -1).int(),
     )
-    return _captured(q, cache, rows, lse, layout.block_tokens, layout.most_blocks, use_triton)
+    return _captured(q, cache, rows, lse, layout.piece_tokens, layout.most_pieces, use_triton)
 
 
 def sampled_rows(layout: Layout, samples: int) -> QueryRows:
@@ -88,12 +90,12 @@ def _captured(
     cache: Cache,
     rows: QueryRows,
     lse: torch.Tensor,
-    block_tokens: int,
-    blocks: int,
+    piece_tokens: int,
+    pieces: int,
     use_triton: bool | None,
 ) -> torch.Tensor:
     kernel = q.is_cuda if use_triton is None else use_triton
-    every = implementation(kernel).block_lse(q, cache, rows, block_tokens, blocks).logsumexp(-1)
+    every = implementation(kernel).piece_lse(q, cache, rows, piece_tokens, pieces).logsumexp(-1)
     real = rows.position >= 0
     share = (lse[rows.head, rows.token] - every).exp().clamp(max=1.0).masked_fill(~real, 0.0)
     count = real.sum(1)

@@ -1,4 +1,4 @@
-"""How much attention a few rows of every query block give to each key block, exactly.
+"""How much attention a few rows of every query block give to each piece of keys, exactly.
 
 SampleAttention (arXiv 2406.15486, section 4) scores strided rows against all keys. A block's last
 row is always among them: it ends what the block asks for, and at a prompt's end it is the question.
@@ -10,20 +10,20 @@ import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import ALL_BLOCKS, Layout
+from executor.kernels.layout import ALL_PIECES, Layout
 from executor.kernels.patterns import Sampled
 from executor.kernels.scores import SCORE_BYTES, QueryRows, row_masses
 
-BYTES_PER_BLOCK = 16
-"""What stays alive for one row and key block: log-sum-exp, mass, and a copy of each in between."""
+BYTES_PER_PIECE = 16
+"""What stays alive for one row and piece: log-sum-exp, mass, and a copy of each in between."""
 BYTES_PER_KEY = 16
 """The same for one row and key, through torch."""
 
 
-def lists_at_once(pattern: Sampled, blocks: int, block_tokens: int, *, use_triton: bool) -> int:
-    """How many query blocks' scores against `blocks` key blocks fit into SCORE_BYTES."""
-    held = BYTES_PER_BLOCK + (0 if use_triton else BYTES_PER_KEY * block_tokens)
-    return max(1, SCORE_BYTES // max(1, held * pattern.rows * blocks))
+def lists_at_once(pattern: Sampled, pieces: int, piece_tokens: int, *, use_triton: bool) -> int:
+    """How many query blocks' scores against `pieces` fit into SCORE_BYTES."""
+    held = BYTES_PER_PIECE + (0 if use_triton else BYTES_PER_KEY * piece_tokens)
+    return max(1, SCORE_BYTES // max(1, held * pattern.rows * pieces))
 
 
 def stored_lists(
@@ -32,12 +32,12 @@ def stored_lists(
     """Runs of the stored lists of entries [first, last) whose scores keep to SCORE_BYTES.
 
     A run is the lists' numbers, int64 [entries, lists], -1 where there is none, and the number of
-    key blocks that they choose from.
+    pieces that they choose from.
     """
     heads = layout.heads[first:last]
     most = max(rows.last - rows.first for rows in heads)
-    widest = max(rows.last for rows in heads)
-    at_once = lists_at_once(pattern, widest, layout.block_tokens, use_triton=use_triton)
+    widest = max(rows.last for rows in heads) * layout.per_block
+    at_once = lists_at_once(pattern, widest, layout.piece_tokens, use_triton=use_triton)
     step, window = max(1, at_once // max(1, most)), max(1, min(most, at_once))
     device = layout.entry.device
     for begin in range(first, last, step):
@@ -47,10 +47,14 @@ def stored_lists(
         stop = torch.searchsorted(layout.entry, entry, right=True)[:, None]
         for low in range(0, most, window):
             high = min(low + window, most)
-            blocks = max(min(rows.last, rows.first + high) for rows in layout.heads[begin:end])
+            most_rows = [(min(x.last, x.first + high), x.sequence) for x in layout.heads[begin:end]]
+            pieces = max(
+                min(last * layout.per_block, layout.grid(sequence).pieces)
+                for last, sequence in most_rows
+            )
             number = start + torch.arange(low, high, device=device)
-            stored = layout.start[number.clamp(max=layout.lists - 1)] != ALL_BLOCKS
-            yield torch.where((number < stop) & stored, number, -1), blocks
+            stored = layout.start[number.clamp(max=layout.lists - 1)] != ALL_PIECES
+            yield torch.where((number < stop) & stored, number, -1), pieces
 
 
 def sampled_scores(
@@ -58,20 +62,20 @@ def sampled_scores(
     cache: Cache,
     layout: Layout,
     numbers: torch.Tensor,
-    blocks: int,
+    pieces: int,
     pattern: Sampled,
     *,
     use_triton: bool,
 ) -> torch.Tensor:
-    """Attention mass of the first `blocks` key blocks, fp32 [entries, lists, blocks].
+    """Attention mass of the first `pieces`, fp32 [entries, lists, pieces].
 
     numbers int64 [entries, lists]: lists of `layout`, in each row those of one entry; -1 is none
     and scores 0. Masses are summed over the list's sampled rows; a row whose scores overflow counts
     for nothing.
     """
     rows = query_rows(layout, numbers, pattern.rows)
-    lse = implementation(use_triton).block_lse(q, cache, rows, layout.block_tokens, blocks)
-    return row_masses(lse).view(*numbers.shape, pattern.rows, blocks).sum(2)
+    lse = implementation(use_triton).piece_lse(q, cache, rows, layout.piece_tokens, pieces)
+    return row_masses(lse).view(*numbers.shape, pattern.rows, pieces).sum(2)
 
 
 def query_rows(layout: Layout, numbers: torch.Tensor, rows: int) -> QueryRows:

@@ -1,7 +1,7 @@
-"""What a few query rows give to every key block, exactly: the log-sum-exp of their scores there.
+"""What a few query rows give to every piece of keys, exactly: their scores' log-sum-exp there.
 
 A softmax over all keys follows from it (Online normalizer calculation, arXiv 1805.02867), with a
-number per block instead of one per key.
+number per piece instead of one per key.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class QueryRows:
 
 
 def row_masses(lse: torch.Tensor) -> torch.Tensor:
-    """Every row's softmax over all its keys, summed by block, like lse [..., blocks].
+    """Every row's softmax over all its keys, summed by piece, like lse [..., pieces].
 
     0 in a row that sees no key or whose scores overflow.
     """

@@ -1,9 +1,9 @@
-"""How much attention the last queries of a chunk give to block columns and block diagonals.
+"""How much attention the last queries of a chunk give to columns and diagonals of pieces.
 
 The vertical-slash estimate of MInference (arXiv 2407.02490, section 3.2 and algorithm 2), pooled
-from token lines to lines of blocks: the union of its token lines touches nearly every block. What
-a query block gives to a key block belongs to a column and to a diagonal; it is divided between
-them by the multiplicative updates of Lee and Seung (Algorithms for Non-negative Matrix
+from token lines to lines of pieces: the union of its token lines touches nearly every piece. What
+a piece of queries gives to a piece of keys belongs to a column and to a diagonal; it is divided
+between them by the multiplicative updates of Lee and Seung (Algorithms for Non-negative Matrix
 Factorization, NIPS 2000, theorem 2), which fit the sum of both.
 """
 
@@ -24,10 +24,10 @@ UPDATES = 4
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What scored rows give to key blocks, summed over the rows of a query block.
+    """What scored rows give to pieces of keys, summed over the rows of a piece of queries.
 
-    mass fp32 [entries, query blocks, blocks], newest query block first; rows fp32 [entries, query
-    blocks]: how many scored; distance int64 like mass: blocks from the key block to the query's,
+    mass fp32 [entries, query pieces, pieces], newest query piece first; rows fp32 [entries, query
+    pieces]: how many scored; distance int64 like mass: pieces from the key's to the query's,
     negative in the future.
     """
 
@@ -36,12 +36,12 @@ class Parts:
     distance: torch.Tensor
 
     def by_distance(self, x: torch.Tensor) -> torch.Tensor:
-        """x, shaped like mass, summed along block diagonals, [entries, blocks]."""
+        """x, shaped like mass, summed along diagonals, [entries, pieces]."""
         found = x.gather(2, self.distance.clamp(min=0))
         return found.masked_fill_(self.distance < 0, 0.0).sum(1)
 
     def along_diagonals(self, diagonal: torch.Tensor) -> torch.Tensor:
-        """Every block's value of `diagonal` [entries, blocks], shaped like mass, 0 ahead."""
+        """Every piece's value of `diagonal` [entries, pieces], shaped like mass, 0 ahead."""
         found = diagonal[:, None].expand_as(self.mass).gather(2, self.distance.clamp(min=0))
         return found.masked_fill_(self.distance < 0, 0.0)
 
@@ -52,11 +52,11 @@ def entries_at_once(rows: int, blocks: int) -> int:
 
 
 def scored_size(layout: Layout, first: int, last: int, pattern: VerticalSlash) -> tuple[int, int]:
-    """Scored rows and key blocks of the entries [first, last), the most that one of them has."""
+    """Scored rows and pieces of the entries [first, last), the most that one of them has."""
     chunks = [layout.chunks[rows.sequence] for rows in layout.heads[first:last]]
     most = max(chunk.total_tokens for chunk in chunks)
     new = max(chunk.new_tokens for chunk in chunks)
-    return min(pattern.scored_rows, -(-new // pattern.row_step)), -(-most // layout.block_tokens)
+    return min(pattern.scored_rows, -(-new // pattern.row_step)), -(-most // layout.piece_tokens)
 
 
 def line_masses(
@@ -69,19 +69,19 @@ def line_masses(
     *,
     use_triton: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mass of block columns and of block diagonals, both fp32 [entries, blocks].
+    """Mass of columns and of diagonals of pieces, both fp32 [entries, pieces].
 
-    For entries [first, last) of `layout`: a query block's row gives about column[b] + diagonal[d]
-    to block b, d before its own, as far as the scored rows tell. Those are new tokens, counted back
+    For entries [first, last) of `layout`: a row gives about column[p] + diagonal[d] to piece p, d
+    before its own, as far as the scored rows tell. Those are new tokens, counted back
     from an entry's last one in steps of `row_step`. A row whose scores overflow counts for nothing.
     """
     count, blocks = scored_size(layout, first, last, pattern)
     rows = _last_rows(layout.entries[first:last], count, pattern.row_step)
-    lse = implementation(use_triton).block_lse(q, cache, rows, layout.block_tokens, blocks)
-    newest = (layout.entries[first:last, 5] - 1) // layout.block_tokens
-    query_blocks = (count - 1) * pattern.row_step // layout.block_tokens + 2
+    lse = implementation(use_triton).piece_lse(q, cache, rows, layout.piece_tokens, blocks)
+    newest = (layout.entries[first:last, 5] - 1) // layout.piece_tokens
+    query_blocks = (count - 1) * pattern.row_step // layout.piece_tokens + 2
     return _divided(
-        _parts(row_masses(lse), rows.position // layout.block_tokens, newest, query_blocks)
+        _parts(row_masses(lse), rows.position // layout.piece_tokens, newest, query_blocks)
     )
 
 

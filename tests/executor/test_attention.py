@@ -135,7 +135,7 @@ def test_recovery_is_watched_where_asked_for(backend):
     dense, sparse = result.recovery[0::2], result.recovery[1::2]
     assert torch.allclose(dense, torch.ones(4), atol=1e-5)
     assert ((sparse > 0) & (sparse < 1)).all()
-    keys, _ = sequence_kv(cache, 1, 0, 51, 16)
+    keys, _ = sequence_kv(cache, 1, 0, 51)
     exact = result.lse[1, 70].double().exp() / (keys @ q[1, 70].double() / 32**0.5).exp().sum()
     assert torch.allclose(sparse[2].double(), exact, atol=1e-5)
     assert attend(q, cache, step, backend).recovery is None

@@ -50,7 +50,7 @@ def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
     ]
     step = prepare(shares, [Chunk(200, 1, True)], 16)
     assert step.decode is not None
-    entries = [(entry.heads, entry.budget_blocks, entry.part) for entry in step.decode.lists]
+    entries = [(entry.heads, entry.budget_pieces, entry.part) for entry in step.decode.lists]
     assert entries == [
         ((0, 1), 3, (0.0, 1.0)),
         ((2,), 1, (0.0, 1.0)),
@@ -89,7 +89,7 @@ def test_whether_every_row_is_computed(rows, covers):
 def test_room_to_grow_keeps_budgets_that_cover_the_present_context_only():
     step = prepare([HeadShare(0, 0, 64)], [Chunk(40, 1, True)], 16, room_tokens=160)
     assert step.decode is not None
-    assert (step.decode.most_blocks, step.decode.stored) == (10, 4)
+    assert (step.decode.most_pieces, step.decode.stored) == (10, 4)
 
 
 def test_nothing_to_do_is_prepared():

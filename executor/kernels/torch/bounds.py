@@ -1,4 +1,4 @@
-"""Page bounds through torch."""
+"""Bounds of pieces through torch."""
 
 import torch
 
@@ -8,18 +8,21 @@ from executor.kernels.batch import Cache
 def fill_page_bounds(
     cache: Cache, tokens: torch.Tensor, bounds: torch.Tensor, *, newest: bool
 ) -> None:
-    """Fill bounds [pages, groups, 2, head_dim] for each sequence's pages, or its newest alone."""
+    """Fill bounds [rows, groups, 2, head_dim] for each sequence's pieces, or its newest alone."""
     assert cache.pages is not None
-    size = cache.keys.shape[2]
+    per_page = max(1, len(bounds) // max(1, len(cache.keys)))
+    size = cache.page_tokens // per_page
     if newest:
         sequence = tokens.nonzero().flatten()
-        place = (tokens[sequence] - 1) // size
+        piece = (tokens[sequence] - 1) // size
     else:
-        first = torch.arange(cache.pages.shape[1], device=tokens.device) * size
-        sequence, place = (first < tokens[:, None]).nonzero(as_tuple=True)
-    page = cache.pages[sequence, place].long()
-    real = tokens[sequence] - place * size
+        first = torch.arange(cache.pages.shape[1] * per_page, device=tokens.device) * size
+        sequence, piece = (first < tokens[:, None]).nonzero(as_tuple=True)
+    page, within = cache.pages[sequence, piece // per_page].long(), piece % per_page
+    real = tokens[sequence] - piece * size
     behind = (torch.arange(size, device=page.device) >= real[:, None])[:, None, :, None]
-    keys = cache.keys[page]
+    # [pages, pieces, groups, tokens, head_dim]
+    keys = cache.keys.unflatten(2, (per_page, size)).transpose(1, 2)[page, within]
     # The first token is always real, and once more it changes neither bound.
-    bounds[page] = torch.stack(torch.where(behind, keys[:, :, :1], keys).aminmax(dim=2), dim=2)
+    least_greatest = torch.where(behind, keys[:, :, :1], keys).aminmax(dim=2)
+    bounds[page * per_page + within] = torch.stack(least_greatest, dim=2)

@@ -1,7 +1,7 @@
-"""Decode attention on the CPU: one new token a sequence over listed pages of its K/V.
+"""Decode attention on the CPU: one new token a sequence over listed pieces of its K/V.
 
 A group's query heads go through one product together (GQA packing); threads take runs of the listed
-pages, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch blog, 2023).
+pieces, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch blog, 2023).
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
-from executor.kernels.layout import ALL_BLOCKS
+from executor.kernels.layout import ALL_PIECES
 from executor.kernels.torch.prefill import Pair, flash
 from executor.kernels.torch.threads import in_threads
 
 GATHERED_BYTES = 2**21
-"""K and V of one run of pages: what was gathered is still in cache when it is used."""
+"""K and V of one run of pieces: what was gathered is still in cache when it is used."""
 
 
 def decode_attention(
@@ -39,10 +39,7 @@ def decode_attention(
 
     def compute(run: _Run) -> Pair:
         keys, values = (
-            x[:, run.entry.group]
-            .index_select(0, run.pages)
-            .float()
-            .flatten(0, 1)[None, : run.tokens]
+            _gathered(x[:, run.entry.group], run, layout.piece_tokens)
             for x in (cache.keys, cache.values)
         )
         return flash(q[_heads(run.entry), run.entry.token].float().unsqueeze(0), keys, values)
@@ -60,36 +57,47 @@ def decode_attention(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Part of the list of entry `number`: the first `tokens` of `pages`."""
+    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`."""
 
     number: int
     entry: DecodeHeads
     pages: torch.Tensor
+    within: torch.Tensor
     tokens: int
+
+
+def _gathered(x: torch.Tensor, run: _Run, piece_tokens: int) -> torch.Tensor:
+    """Keys or values of a run, fp32 [1, tokens, head_dim], of x [pages, page_tokens, head_dim]."""
+    if x.shape[1] == piece_tokens:
+        found = x.index_select(0, run.pages)
+    else:
+        found = x.unflatten(1, (-1, piece_tokens))[run.pages, run.within]
+    return found.float().flatten(0, 1)[None, : run.tokens]
 
 
 def _runs(
     cache: Cache, layout: DecodeLayout, lists: DecodeLists, contexts: list[int]
 ) -> Iterator[_Run]:
     assert cache.pages is not None
-    block = layout.block_tokens
-    step = max(1, GATHERED_BYTES // (2 * 4 * block * cache.keys.shape[-1]))
+    size, per_page = layout.piece_tokens, cache.page_tokens // layout.piece_tokens
+    step = max(1, GATHERED_BYTES // (2 * 4 * size * cache.keys.shape[-1]))
     ranges = zip(layout.start.tolist(), lists.first.tolist(), lists.count.tolist(), strict=True)
     for number, (start, first, count) in enumerate(ranges):
         if not count:
             continue
         entry = layout.lists[number]
-        if start == ALL_BLOCKS:
-            blocks = torch.arange(first, first + count)
+        if start == ALL_PIECES:
+            pieces = torch.arange(first, first + count)
         else:
-            blocks = lists.indices[start + first :][:count]
-        # Lists ascend: only their last block may be short.
-        end = (int(blocks[-1]) + 1) * block
-        tokens = count * block - max(0, end - contexts[entry.sequence])
-        pages = cache.pages[entry.sequence].index_select(0, blocks)
-        for begin in range(0, -(-tokens // block), step):
-            some = pages[begin : begin + step]
-            yield _Run(number, entry, some, min(len(some) * block, tokens - begin * block))
+            pieces = lists.indices[start + first :][:count].long()
+        # Lists ascend: only their last piece may be short.
+        end = (int(pieces[-1]) + 1) * size
+        tokens = count * size - max(0, end - contexts[entry.sequence])
+        pages = cache.pages[entry.sequence].index_select(0, pieces // per_page)
+        for begin in range(0, count, step):
+            some = slice(begin, begin + step)
+            held = min(len(pages[some]) * size, tokens - begin * size)
+            yield _Run(number, entry, pages[some], pieces[some] % per_page, held)
 
 
 def _heads(entry: DecodeHeads) -> torch.Tensor:

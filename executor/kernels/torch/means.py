@@ -4,16 +4,16 @@ import torch
 
 from executor.kernels.batch import Cache, sequence_keys
 from executor.kernels.layout import Layout
-from executor.kernels.means import KeyBlocks
+from executor.kernels.means import KeyPieces
 
 
-def key_means(cache: Cache, blocks: KeyBlocks, block_tokens: int) -> torch.Tensor:
-    """Mean keys of `blocks`, fp32 [groups, blocks, head_dim]; strides are free."""
+def key_means(cache: Cache, pieces: KeyPieces, piece_tokens: int) -> torch.Tensor:
+    """Mean keys of `pieces`, fp32 [groups, pieces, head_dim]; strides are free."""
     groups = cache.keys.shape[0 if cache.pages is None else 1]
     found = [cache.keys.new_empty(groups, 0, cache.keys.shape[-1], dtype=torch.float32)]
-    for sequence, tokens in enumerate(blocks.tokens.tolist()):
-        keys = [sequence_keys(cache, sequence, g, tokens, block_tokens) for g in range(groups)]
-        found.append(torch.stack([block_means(x, block_tokens) for x in keys]))
+    for sequence, tokens in enumerate(pieces.tokens.tolist()):
+        keys = [sequence_keys(cache, sequence, group, tokens) for group in range(groups)]
+        found.append(torch.stack([block_means(x, piece_tokens) for x in keys]))
     return torch.cat(found, dim=1)
 
 

@@ -9,7 +9,7 @@ log-sum-exps (FlashInfer, arXiv 2501.01005, section 2.2), so that no tile pays f
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.layout import ALL_BLOCKS, Layout
+from executor.kernels.layout import ALL_PIECES, Layout
 from executor.kernels.torch.reader import Reader
 from executor.kernels.torch.spans import Span, spans
 from executor.kernels.torch.threads import in_threads
@@ -31,19 +31,21 @@ def prefill_attention(
     scores) in the rows that `layout` computes, and leaves the others as they are. A row without
     keys gets 0 and -inf. Any strides, head_dim, block and dtype; computed in fp32.
     """
-    reader = Reader(cache, layout.block_tokens)
+    reader = Reader(cache, layout.block_tokens, layout.piece_tokens)
 
     def compute(span: Span) -> None:
         at = span.head, slice(span.stored, span.stored + span.new_tokens)
-        if span.kind == ALL_BLOCKS:
-            _every_block(q[at], reader, span, out[at], lse[at])
+        if span.kind == ALL_PIECES:
+            _every_piece(q[at], reader, span, out[at], lse[at])
         elif span.kind == 0:
             out[at], lse[at] = 0.0, -torch.inf
         else:
             chosen = indices[span.start :][: span.rows * span.kind].view(span.rows, span.kind)
-            _chosen_blocks(q[at], reader, span, chosen, out[at], lse[at])
+            _chosen_pieces(q[at], reader, span, chosen, out[at], lse[at])
 
-    in_threads(compute, sorted(spans(layout, q.shape[2]), key=lambda span: -span.tiles))
+    in_threads(
+        compute, sorted(spans(layout, q.shape[2]), key=lambda span: -span.tiles(layout.per_block))
+    )
 
 
 def attend(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> Pair:
@@ -70,7 +72,7 @@ def flash(
     return out.squeeze(1), lse.squeeze(1)
 
 
-def _every_block(
+def _every_piece(
     q: torch.Tensor, reader: Reader, span: Span, out: torch.Tensor, lse: torch.Tensor
 ) -> None:
     """A strip of the causal triangle."""
@@ -80,7 +82,7 @@ def _every_block(
     lse.copy_(row_lse[0])
 
 
-def _chosen_blocks(
+def _chosen_pieces(
     q: torch.Tensor,
     reader: Reader,
     span: Span,

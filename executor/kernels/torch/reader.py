@@ -18,8 +18,8 @@ class Reader:
     for every batch would fault its pages in.
     """
 
-    def __init__(self, cache: Cache, block_tokens: int) -> None:
-        self.block_tokens = block_tokens
+    def __init__(self, cache: Cache, block_tokens: int, piece_tokens: int) -> None:
+        self.block_tokens, self.piece_tokens = block_tokens, piece_tokens
         self._cache = cache
         self._thread = threading.local()
 
@@ -29,15 +29,19 @@ class Reader:
         return keys, self._tokens(self._cache.values, span, "values")
 
     def gathered(self, span: Span, chosen: torch.Tensor) -> Pair:
-        """The chosen [rows, length] blocks of the span's sequence, [rows, tokens, head_dim]."""
+        """The chosen [rows, length] pieces of the span's sequence, [rows, tokens, head_dim].
+
+        Zeros stand for own pieces behind its end.
+        """
         keys = self._gathered(self._cache.keys, span, chosen, "keys")
         return keys, self._gathered(self._cache.values, span, chosen, "values")
 
     def _tokens(self, x: torch.Tensor, span: Span, name: str) -> torch.Tensor:
         end = span.first_token + span.new_tokens
         if self._cache.pages is not None:
-            pages = self._cache.pages[span.sequence, : -(-end // self.block_tokens)]
-            return self._select(x[:, span.group], pages, name).flatten(0, 1)[:end]
+            pages = self._cache.pages[span.sequence, : -(-end // self._cache.page_tokens)]
+            gathered = self._room(name, (len(pages), *x.shape[2:]))
+            return self._select(x[:, span.group], pages, gathered).flatten(0, 1)[:end]
         tokens = self._range(x, span, 0, end)
         if tokens.dtype == torch.float32 and tokens.is_contiguous():
             return tokens
@@ -46,25 +50,35 @@ class Reader:
     def _gathered(
         self, x: torch.Tensor, span: Span, chosen: torch.Tensor, name: str
     ) -> torch.Tensor:
-        whole, rest = divmod(span.total_tokens, self.block_tokens)
-        # A list of fewer blocks than all has a whole one; a short one, always last, comes below.
+        size, count = self.piece_tokens, chosen.numel()
+        whole, rest = divmod(span.total_tokens, size)
+        gathered = self._room(name, (count + span.missing, size, x.shape[-1]))
+        # A list of fewer pieces than all has a whole one; a short one, always last, comes below.
         places = chosen.flatten().clamp(max=whole - 1)
         if self._cache.pages is not None:
-            pages = self._cache.pages[span.sequence]
-            blocks, places = x[:, span.group], pages.index_select(0, places)
-        else:
-            tokens = self._range(x, span, 0, whole * self.block_tokens)
-            blocks = tokens.view(whole, self.block_tokens, -1)
-        gathered = self._select(blocks, places, name)
-        if span.first + span.rows > whole:
-            gathered[-1, rest:] = 0.0
-            if self._cache.pages is not None:
-                gathered[-1, :rest] = x[int(pages[whole]), span.group, :rest]
+            per_page = self._cache.page_tokens // size
+            pages = self._cache.pages[span.sequence].index_select(0, places // per_page)
+            pieces = x[:, span.group]
+            if per_page == 1:
+                self._select(pieces, pages, gathered[:count])
             else:
-                gathered[-1, :rest] = self._range(
-                    x, span, whole * self.block_tokens, span.total_tokens
-                )
+                gathered[:count] = pieces.unflatten(1, (per_page, size))[pages, places % per_page]
+        else:
+            tokens = self._range(x, span, 0, whole * size)
+            self._select(tokens.view(whole, size, -1), places, gathered[:count])
+        if rest and (span.first + span.rows) * (self.block_tokens // size) > whole:
+            gathered[count - 1, :rest] = self._short(x, span, whole * size)
+            gathered[count - 1, rest:] = 0.0
+        gathered[count:] = 0.0
         return gathered.view(len(chosen), -1, x.shape[-1])
+
+    def _short(self, x: torch.Tensor, span: Span, begin: int) -> torch.Tensor:
+        """Tokens [begin, total) of the span's sequence, less than a piece."""
+        if self._cache.pages is None:
+            return self._range(x, span, begin, span.total_tokens)
+        page, within = divmod(begin, self._cache.page_tokens)
+        end = within + span.total_tokens - begin
+        return x[int(self._cache.pages[span.sequence, page]), span.group, within:end]
 
     def _range(self, x: torch.Tensor, span: Span, begin: int, end: int) -> torch.Tensor:
         """Tokens [begin, end) of the span's contiguous sequence."""
@@ -72,11 +86,12 @@ class Reader:
         start = int(self._cache.starts[span.sequence])
         return x[span.group, start + begin : start + end]
 
-    def _select(self, blocks: torch.Tensor, places: torch.Tensor, name: str) -> torch.Tensor:
-        gathered = self._room(name, (len(places), *blocks.shape[1:]))
-        if blocks.dtype == gathered.dtype:
-            return torch.index_select(blocks, 0, places, out=gathered)
-        return gathered.copy_(blocks.index_select(0, places))
+    def _select(
+        self, pieces: torch.Tensor, places: torch.Tensor, gathered: torch.Tensor
+    ) -> torch.Tensor:
+        if pieces.dtype == gathered.dtype:
+            return torch.index_select(pieces, 0, places, out=gathered)
+        return gathered.copy_(pieces.index_select(0, places))
 
     def _room(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         size = math.prod(shape)

@@ -1,4 +1,4 @@
-"""Log-sum-exp of a few query rows in every key block, entry after entry."""
+"""Log-sum-exp of a few query rows in every piece of keys, entry after entry."""
 
 import torch
 
@@ -6,25 +6,25 @@ from executor.kernels.batch import Cache, sequence_keys
 from executor.kernels.scores import QueryRows
 
 
-def block_lse(
-    q: torch.Tensor, cache: Cache, rows: QueryRows, block_tokens: int, blocks: int
+def piece_lse(
+    q: torch.Tensor, cache: Cache, rows: QueryRows, piece_tokens: int, pieces: int
 ) -> torch.Tensor:
-    """Natural log-sum-exp of the scaled scores of every row in every block, fp32.
+    """Natural log-sum-exp of the scaled scores of every row in every piece, fp32.
 
-    q [heads, tokens, head_dim]; result [entries, rows, blocks], -inf where a row sees no key.
+    q [heads, tokens, head_dim]; result [entries, rows, pieces], -inf where a row sees no key.
     """
-    found = q.new_full((*rows.position.shape, blocks), -torch.inf, dtype=torch.float32)
+    found = q.new_full((*rows.position.shape, pieces), -torch.inf, dtype=torch.float32)
     tokens = (rows.position.amax(1) + 1).tolist()
     places = zip(rows.sequence.tolist(), rows.group.tolist(), tokens, strict=True)
     for entry, (sequence, group, count) in enumerate(places):
         if not count:
             continue
-        keys = sequence_keys(cache, sequence, group, count, block_tokens).float()
+        keys = sequence_keys(cache, sequence, group, count).float()
         queries = q[rows.head[entry].long(), rows.token[entry].long()].float()
-        seen = -(-count // block_tokens)
-        scores = queries.new_full((len(queries), seen * block_tokens), -torch.inf)
+        seen = -(-count // piece_tokens)
+        scores = queries.new_full((len(queries), seen * piece_tokens), -torch.inf)
         torch.mm(queries, keys.T, out=scores[:, :count]).mul_(q.shape[2] ** -0.5)
         future = torch.arange(count, device=q.device) > rows.position[entry][:, None]
         scores[:, :count].masked_fill_(future, -torch.inf)
-        found[entry, :, :seen] = scores.view(-1, seen, block_tokens).logsumexp(-1)
+        found[entry, :, :seen] = scores.view(-1, seen, piece_tokens).logsumexp(-1)
     return found

@@ -4,9 +4,9 @@ import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
-from executor.kernels.layout import ALL_BLOCKS
-from executor.kernels.patterns import SinkLocal, Strided, lengths, rule, rule_blocks
-from executor.kernels.torch.select import best_blocks
+from executor.kernels.layout import ALL_PIECES
+from executor.kernels.patterns import Grid, SinkLocal, Strided, lengths, rule, rule_pieces
+from executor.kernels.torch.select import best_pieces
 
 
 def decode_lists(
@@ -21,11 +21,11 @@ def decode_lists(
     length = torch.zeros(len(layout.lists), dtype=torch.float64)
     for number, entry in enumerate(layout.lists):
         start = int(layout.start[number])
-        blocks = -(-int(context_tokens[entry.sequence]) // layout.block_tokens)
-        if not blocks or start == ALL_BLOCKS:
-            length[number] = blocks
+        pieces = -(-int(context_tokens[entry.sequence]) // layout.piece_tokens)
+        if not pieces or start == ALL_PIECES:
+            length[number] = pieces
             continue
-        found = _list(q, bounds, cache, entry, int(layout.budget[number]), blocks)
+        found = _list(q, bounds, cache, layout, entry, int(layout.budget[number]), pieces)
         length[number] = len(found)
         indices[start : start + len(found)] = found
     first, last = (layout.part.T.contiguous() * length.to(q.device) + 0.5).floor().int()
@@ -36,21 +36,31 @@ def _list(
     q: torch.Tensor,
     bounds: torch.Tensor,
     cache: Cache,
+    layout: DecodeLayout,
     entry: DecodeHeads,
     budget: int,
-    blocks: int,
+    pieces: int,
 ) -> torch.Tensor:
-    """The list of `entry`, int32, whose sequence has `blocks` key blocks."""
-    row = torch.tensor([blocks - 1], device=q.device)
+    """The list of `entry`, int32, whose sequence has so many `pieces`."""
+    newest = torch.tensor([pieces - 1], device=q.device)
     if isinstance(entry.pattern, SinkLocal | Strided):
-        length = lengths(entry.pattern, budget, blocks - 1, blocks).clamp(max=budget).to(q.device)
+        length = lengths(entry.pattern, budget, pieces - 1, pieces, Grid(1, pieces))
+        length = length.clamp(max=budget).to(q.device)
         place = torch.arange(int(length), device=q.device)
-        return rule_blocks(rule(entry.pattern), place, row, length).int()
-    assert cache.pages is not None
-    pages = cache.pages[entry.sequence, :blocks].long()
+        return rule_pieces(rule(entry.pattern, 1), place, newest, length).int()
+    rows = piece_rows(cache, entry.sequence, torch.arange(pieces, device=q.device), layout)
     queries = q[list(entry.heads), entry.token].float()
     # Against the bounds side by side, low and high.
     signed = torch.cat([queries.clamp(max=0), queries.clamp(min=0)], dim=1)
-    scores = signed @ bounds[pages, entry.group].flatten(1).float().T * q.shape[2] ** -0.5
+    scores = signed @ bounds[rows, entry.group].flatten(1).float().T * q.shape[2] ** -0.5
     joint = scores.nan_to_num_(0.0).softmax(1).sum(0, keepdim=True)
-    return best_blocks(joint, row, min(budget, blocks))[0]
+    return best_pieces(joint, newest, newest, min(budget, pieces))[0]
+
+
+def piece_rows(
+    cache: Cache, sequence: int, pieces: torch.Tensor, layout: DecodeLayout
+) -> torch.Tensor:
+    """Which rows of the bounds belong to `pieces` of a sequence, int64 like pieces."""
+    assert cache.pages is not None
+    per_page = cache.page_tokens // layout.piece_tokens
+    return cache.pages[sequence, pieces // per_page].long() * per_page + pieces % per_page

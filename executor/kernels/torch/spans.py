@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 
-from executor.kernels.layout import ALL_BLOCKS, Layout
+from executor.kernels.layout import ALL_PIECES, Layout
 
 GATHERED_BYTES = 2**21
 """K and V of one batch: they stay in cache, and calling costs little beside the work."""
@@ -16,8 +17,9 @@ STRIP_TOKENS = 768
 class Span:
     """Query blocks [first, first + rows) of a head, whose lists are of one kind.
 
-    `kind` is their length, or ALL_BLOCKS; `start` is where the first one's indices are. The tokens
-    from `first_token` of the sequence on are new: `new_tokens` of them, from `stored` on in q.
+    `kind` is their length, or ALL_PIECES; `start` is where the first one's indices are. `missing`
+    own pieces lie behind the sequence's end. The tokens from `first_token` of the sequence on are
+    new: `new_tokens` of them, from `stored` on in q.
     """
 
     head: int
@@ -28,27 +30,35 @@ class Span:
     start: int
     first: int
     rows: int
+    missing: int
     first_token: int
     new_tokens: int
     stored: int
 
-    @property
-    def tiles(self) -> int:
-        return self.rows * (self.first + self.rows if self.kind == ALL_BLOCKS else self.kind)
+    def tiles(self, per_block: int) -> int:
+        """Pieces of all its lists, at most."""
+        dense = (self.first + self.rows) * per_block
+        return self.rows * (dense if self.kind == ALL_PIECES else self.kind)
 
 
 def spans(layout: Layout, head_dim: int) -> Iterator[Span]:
     """The layout's query blocks in batches that one thread computes in one go."""
-    every_block = (layout.start == ALL_BLOCKS) & (layout.length > 0)
-    kinds = layout.length.masked_fill(every_block, ALL_BLOCKS).tolist()
+    every_piece = (layout.start == ALL_PIECES) & (layout.length > 0)
+    kinds = layout.length.masked_fill(every_piece, ALL_PIECES).tolist()
     starts = layout.start.tolist()
     block, begin = layout.block_tokens, 0
     for rows, entry in zip(layout.heads, layout.entries.tolist(), strict=True):
         head, group, sequence, origin, cached, total = entry
         end = begin + rows.last - rows.first
-        for kind, alike in groupby(range(begin, end), kinds.__getitem__):
-            lists = list(alike)
-            at_once = _rows_at_once(kind, block, head_dim)
+        behind = rows.last * layout.per_block - layout.grid(sequence).pieces
+        # A list whose own pieces are not all there is a batch of its own.
+        numbered = [
+            (number, kinds[number], max(behind, 0) if number == end - 1 else 0)
+            for number in range(begin, end)
+        ]
+        for (kind, missing), alike in groupby(numbered, itemgetter(1, 2)):
+            lists = [number for number, *_ in alike]
+            at_once = _rows_at_once(kind, layout.piece_tokens, head_dim, block)
             for part in range(lists[0], lists[-1] + 1, at_once):
                 count = min(at_once, lists[-1] + 1 - part)
                 first = rows.first + part - begin
@@ -57,12 +67,12 @@ def spans(layout: Layout, head_dim: int) -> Iterator[Span]:
                 if new > 0:
                     yield Span(
                         head, group, sequence, total, kind, starts[part],
-                        first, count, token, new, origin + token,
+                        first, count, missing, token, new, origin + token,
                     )  # fmt: skip
         begin = end
 
 
-def _rows_at_once(kind: int, block_tokens: int, head_dim: int) -> int:
+def _rows_at_once(kind: int, piece_tokens: int, head_dim: int, block_tokens: int) -> int:
     if kind <= 0:
         return -(-STRIP_TOKENS // block_tokens)
-    return max(1, GATHERED_BYTES // (2 * 4 * kind * block_tokens * head_dim))
+    return max(1, GATHERED_BYTES // (2 * 4 * kind * piece_tokens * head_dim))

@@ -2,8 +2,8 @@
 
 Stream-K for decode (LeanAttention, arXiv 2405.10480, section 4; FlashMLA's tile metadata), with
 each (sequence, KV group) entry's own number of tiles. Every program gets the same number of tiles,
-give or take one, and what a program does of one entry is a piece. Along the tiles either the
-program or the entry moves on between two pieces, so that `program + entry` numbers the pieces
+give or take one, and what a program does of one entry is a part. Along the tiles either the
+program or the entry moves on between two parts, so that `program + entry` numbers the parts
 uniquely and consecutively within an entry: no program needs to know what the others do.
 """
 
@@ -32,14 +32,18 @@ def programs(device: torch.device, sms: int | None) -> int:
 
 
 @triton.jit
-def first_piece(count_ptr, pieces_ptr, entries, ENTRIES: tl.constexpr, PER_BLOCK: tl.constexpr):
+def first_part(
+    count_ptr, parts_ptr, entries, ENTRIES: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr
+):
     """This program's first entry, how many of its tiles others do, and the tiles of its stretch.
 
-    Program 0 also writes pieces int32 [entries, 2]: every entry's first piece and their number.
+    An entry has `count` pieces of PIECE keys, hence so many tiles of TILE keys as that takes.
+    Program 0 also writes parts int32 [entries, 2]: every entry's first part and their number.
     """
     program = tl.program_id(0)
     number = tl.arange(0, ENTRIES)
-    tiles = tl.load(count_ptr + number, mask=number < entries, other=0) * PER_BLOCK
+    count = tl.load(count_ptr + number, mask=number < entries, other=0)
+    tiles = (count * PIECE + TILE - 1) // TILE
     ends = tl.cumsum(tiles, 0)
     total = tl.sum(tiles, 0)
     share = total // tl.num_programs(0)
@@ -47,9 +51,9 @@ def first_piece(count_ptr, pieces_ptr, entries, ENTRIES: tl.constexpr, PER_BLOCK
     if program == 0:
         first = _program_of(ends - tiles, share, longer)
         last = _program_of(ends - 1, share, longer)
-        pieces = tl.where(tiles > 0, last - first + 1, 0)
-        tl.store(pieces_ptr + 2 * number, first + number, mask=number < entries)
-        tl.store(pieces_ptr + 2 * number + 1, pieces, mask=number < entries)
+        parts = tl.where(tiles > 0, last - first + 1, 0)
+        tl.store(parts_ptr + 2 * number, first + number, mask=number < entries)
+        tl.store(parts_ptr + 2 * number + 1, parts, mask=number < entries)
     begin = program * share + tl.minimum(program, longer)
     entry = tl.sum((ends <= begin).to(tl.int32), 0)
     skipped = begin - tl.sum(tl.where(ends <= begin, tiles, 0), 0)

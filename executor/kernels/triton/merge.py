@@ -17,18 +17,18 @@ SLOTS_PER_STEP = 32
 def merge(
     partial_out: torch.Tensor,
     partial_lse: torch.Tensor,
-    pieces: torch.Tensor,
+    parts: torch.Tensor,
     heads: torch.Tensor,
     tokens: torch.Tensor,
     out: torch.Tensor,
     lse: torch.Tensor,
 ) -> None:
-    """Joins the pieces of every destination into out and lse, in one launch.
+    """Joins the parts of every destination into out and lse, in one launch.
 
-    partial_out fp32 [slots, rows, head_dim], each piece normalised on its own and finite;
-    partial_lse fp32 [slots, rows], log-sum-exp in base 2 (largest + log2(sum)), -inf where a piece
-    saw no key. Destination d is made of `pieces[d, 1]` slots (int32 [destinations, 2], may be 0)
-    from `pieces[d, 0]` on. Its row r goes to `out[heads[d, r], tokens[d, r]]` (int32
+    partial_out fp32 [slots, rows, head_dim], each part normalised on its own and finite;
+    partial_lse fp32 [slots, rows], log-sum-exp in base 2 (largest + log2(sum)), -inf where a part
+    saw no key. Destination d is made of `parts[d, 1]` slots (int32 [destinations, 2], may be 0)
+    from `parts[d, 0]` on. Its row r goes to `out[heads[d, r], tokens[d, r]]` (int32
     [destinations, rows], any strides, so that expanded views do) and nowhere if that head is
     negative. out [heads, tokens, head_dim], lse fp32 [heads, tokens] (natural logarithm); a row
     without keys gives 0 and -inf, other rows stay as they are.
@@ -37,7 +37,7 @@ def merge(
     merge_kernel[(destinations, rows)](
         partial_out,
         partial_lse,
-        pieces,
+        parts,
         heads,
         tokens,
         out,
@@ -59,7 +59,7 @@ def merge(
 def merge_kernel(
     partial_out_ptr,
     partial_lse_ptr,
-    pieces_ptr,
+    parts_ptr,
     heads_ptr,
     tokens_ptr,
     out_ptr,
@@ -81,12 +81,12 @@ def merge_kernel(
     row = tl.program_id(1)
     head = tl.load(heads_ptr + destination * heads_destination + row * heads_row).to(tl.int64)
     token = tl.load(tokens_ptr + destination * tokens_destination + row * tokens_row).to(tl.int64)
-    first = tl.load(pieces_ptr + 2 * destination)
-    number = tl.load(pieces_ptr + 2 * destination + 1)
+    first = tl.load(parts_ptr + 2 * destination)
+    number = tl.load(parts_ptr + 2 * destination + 1)
     number = tl.where(head < 0, 0, number)
 
     dims = tl.arange(0, DIM)
-    # Finite, so that pieces without keys (-inf) leave neither it nor the sums NaN.
+    # Finite, so that parts without keys (-inf) leave neither it nor the sums NaN.
     largest = tl.full([1], -1e38, tl.float32)
     total = tl.zeros([1], tl.float32)
     result = tl.zeros([DIM], tl.float32)

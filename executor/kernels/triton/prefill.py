@@ -1,12 +1,17 @@
-"""Block-sparse causal prefill attention: FlashAttention-2 (arXiv 2307.08691) over lists of blocks.
+"""Block-sparse causal prefill attention: FlashAttention-2 (arXiv 2307.08691) over lists of pieces.
 
-One program computes one query block of one head, and the programs start longest list first. With a
-share of the multiprocessors (Nexus, arXiv 2507.06608) so many programs take the lists off a queue,
+One program computes the query blocks of a task, one head's or two heads' of a group that share a
+list, and the tasks start longest first. A step reads KEYS keys: a part of one piece by a tensor
+descriptor (TMA), or as many pieces as that takes, gathered row by row. One loop runs over a list,
+the query block's own pieces included, so that their loads are under way before their turn. With a
+share of the multiprocessors (Nexus, arXiv 2507.06608) so many programs take the tasks off a queue,
 in the same order. Lists that the layout cuts are merged afterwards (Flash-Decoding, 2023).
 """
 
 # Triton compiles the functions below from their source; it has no types for mypy to check.
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
+
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -17,7 +22,48 @@ from executor.kernels.batch import Cache
 from executor.kernels.chip import H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.layout import Layout
 from executor.kernels.triton.merge import merge
-from executor.kernels.triton.softmax import LOG2_E, absorb, begin, finish
+from executor.kernels.triton.softmax import LOG2_E, absorb, finish
+
+LEAST_BOX = 64
+"""Keys that a descriptor reads at once, at least: a shorter piece is gathered with others."""
+
+
+class Rows(NamedTuple):
+    """q or out [heads, tokens, head_dim] and its strides."""
+
+    ptr: Any
+    head: Any
+    token: Any
+    dim: Any
+
+
+class Pool(NamedTuple):
+    """Keys or values and their strides: [pages, groups, page_tokens, head_dim], or without pages
+    [groups, tokens, head_dim] and a stride of page 0. `source` is a pointer or a descriptor."""
+
+    source: Any
+    page: Any
+    group: Any
+    token: Any
+    dim: Any
+
+
+class Lists(NamedTuple):
+    """The tensors of a Layout by their names there; `indices` int32 [stored]."""
+
+    entries: Any
+    entry: Any
+    query_block: Any
+    length: Any
+    start: Any
+    indices: Any
+
+
+class Partial(NamedTuple):
+    """Results of parts of lists: out fp32 [slots, block, head_dim], lse fp32 [slots, block]."""
+
+    out: Any
+    lse: Any
 
 
 def prefill_attention(
@@ -33,58 +79,75 @@ def prefill_attention(
     """Attention of q [heads, new tokens, head_dim] to `cache` over the lists of `layout`.
 
     Writes out (like q) and lse fp32 [heads, new tokens], the natural log-sum-exp of the scaled
-    scores, in the rows that `layout` lists, and leaves the others as they are. head_dim and block
-    are powers of two, at least 16. `sms`: run as that many programs. `tma`: load K and V by tensor
-    descriptors, which takes fewer registers than pointers do; by default wherever the chip has them
-    and strides allow.
+    scores, in the rows that `layout` lists, and leaves the others as they are. head_dim, block and
+    piece are powers of two, at least 16. `sms`: run as that many programs. `tma`: load K and V by
+    tensor descriptors, which takes fewer registers than pointers do; by default wherever the chip
+    has them, strides allow and pieces are long enough.
     """
     if not layout.lists:
         return
-    chip = chip_of(q.device)
+    paged, parts = cache.pages is not None, layout.parts
     if tma is None:
-        tma = chip.tma and describable(cache.keys) and describable(cache.values)
-    paged = cache.pages is not None
-    options = launch_options(layout.block_tokens, q.shape[2], q.element_size(), tma, paged, chip)
-    slots, pieces = layout.splits, layout.pieces
-    partial_out = q.new_empty(slots, layout.block_tokens, q.shape[2], dtype=torch.float32)
-    partial_lse = q.new_empty(slots, layout.block_tokens, dtype=torch.float32)
-    tasks = layout.lists if pieces is None else pieces.table.shape[0]
-    place = cache.starts if cache.pages is None else cache.pages
-    assert place is not None
-    prefill_kernel[(tasks if sms is None else min(sms, tasks),)](
-        q,
-        *(_described(x, options["KEYS"]) if tma else x for x in (cache.keys, cache.values)),
-        out,
-        lse,
-        partial_out,
-        partial_lse,
-        place,
-        layout.entries,
-        layout.entry,
-        layout.query_block,
-        layout.length,
-        layout.start,
-        indices,
-        layout.order if pieces is None else pieces.table,
-        torch.zeros(int(sms is not None), dtype=torch.int32, device=q.device),
-        *q.stride(),
-        *_strides(cache.keys),
-        *_strides(cache.values),
-        *out.stride(),
-        *lse.stride(),
-        place.stride(0),
-        place.stride(-1),
-        tasks,
-        1,
-        q.shape[2] ** -0.5 * LOG2_E,
-        PAGED=paged,
-        TMA=tma,
-        QUEUE=sms is not None,
-        SPLIT=pieces is not None,
-        **options,
+        tma = chip_of(q.device).tma and long_enough(layout.block_tokens, layout.piece_tokens)
+        tma = tma and describable(cache.keys) and describable(cache.values)
+    partial = Partial(
+        q.new_empty(layout.splits, layout.block_tokens, q.shape[2], dtype=torch.float32),
+        q.new_empty(layout.splits, layout.block_tokens, dtype=torch.float32),
     )
-    if pieces is not None:
-        merge(partial_out, partial_lse, pieces.slots, pieces.heads, pieces.tokens, out, lse)
+    table = cache.starts if cache.pages is None else cache.pages
+    assert table is not None
+    # One launch after the other: heads that share a list, two to a program, then the others.
+    for pack, tasks in ((2, layout.pairs), (1, layout.order if parts is None else parts.table)):
+        if not len(tasks):
+            continue
+        options = launch_options(
+            layout.block_tokens,
+            layout.piece_tokens,
+            q.shape[2],
+            q.element_size(),
+            tma,
+            paged,
+            pack,
+            chip_of(q.device),
+        )
+        prefill_kernel[(len(tasks) if sms is None else min(sms, len(tasks)),)](
+            Rows(q, *q.stride()),
+            _pool(cache.keys, tma, options["KEYS"]),
+            _pool(cache.values, tma, options["KEYS"]),
+            Rows(out, *out.stride()),
+            lse,
+            *lse.stride(),
+            Lists(
+                layout.entries,
+                layout.entry,
+                layout.query_block,
+                layout.length,
+                layout.start,
+                indices,
+            ),
+            table,
+            table.stride(0),
+            table.stride(-1),
+            partial,
+            tasks,
+            torch.zeros(int(sms is not None), dtype=torch.int32, device=q.device),
+            len(tasks),
+            1,
+            q.shape[2] ** -0.5 * LOG2_E,
+            PAGE=cache.page_tokens,
+            TMA=tma,
+            ALIKE=cache.keys.stride() == cache.values.stride(),
+            QUEUE=sms is not None,
+            SPLIT=parts is not None,
+            **options,
+        )
+    if parts is not None:
+        merge(*partial, parts.slots, parts.heads, parts.tokens, out, lse)
+
+
+def long_enough(block_tokens: int, piece_tokens: int) -> bool:
+    """Whether pieces are read by descriptors: a shorter one is gathered with others."""
+    return piece_tokens >= min(block_tokens, LEAST_BOX)
 
 
 def describable(x: torch.Tensor) -> bool:
@@ -94,117 +157,114 @@ def describable(x: torch.Tensor) -> bool:
     return steps and x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and x.numel() > 0
 
 
-def _described(x: torch.Tensor, keys: int) -> TensorDescriptor:
-    return TensorDescriptor.from_tensor(x, [1] * (x.dim() - 2) + [keys, x.shape[-1]])
-
-
-def _strides(x: torch.Tensor) -> tuple[int, ...]:
-    """Strides of page, group, token and dim; a contiguous cache has no pages."""
-    return x.stride() if x.dim() == 4 else (0, *x.stride())
+def _pool(x: torch.Tensor, tma: bool, keys: int) -> Pool:
+    source: Any = x
+    if tma:
+        source = TensorDescriptor.from_tensor(x, [1] * (x.dim() - 2) + [keys, x.shape[-1]])
+    return Pool(source, *((0,) * (4 - x.dim())), *x.stride())
 
 
 def launch_options(
     block_tokens: int,
+    piece_tokens: int,
     head_dim: int,
     item_bytes: int,
     tma: bool = True,
     paged: bool = True,
+    pack: int = 1,
     chip: Chip = H100,
 ) -> dict[str, int]:
-    """Tile shape, order, warps and pipeline depth that neither spill nor exceed shared memory."""
-    wide = head_dim > 128
-    # Two programs on a multiprocessor at head_dim 64; few rows where their pointers take registers.
-    most = 64 if head_dim <= 64 else 2048 // block_tokens if wide and not tma else block_tokens
-    keys = min(block_tokens, most)
+    """Tile shape, warps and pipeline depth that neither spill nor exceed shared memory.
+
+    `pack`: heads whose query blocks one program computes together.
+    """
+    wide, rows = head_dim > 128, pack * block_tokens
+    # Two programs on a multiprocessor at head_dim 64; few keys where their pointers take registers.
+    keys = min(block_tokens, 64 if head_dim <= 64 or not tma else block_tokens)
+    if tma:
+        keys = min(keys, piece_tokens)
+    elif wide and rows > 64:
+        keys = min(keys, 32)
     room = chip.program_bytes - RESERVED_BYTES
-    while keys > 16 and held_bytes(block_tokens, keys, head_dim, item_bytes) > room:
+    while keys > 16 and held_bytes(rows, keys, head_dim, item_bytes, tma) > room:
         keys //= 2
     return {
         "BLOCK": block_tokens,
+        "PIECE": piece_tokens,
         "KEYS": keys,
         "DIM": head_dim,
-        "OWN_FIRST": wide,
-        "num_warps": 8 if (wide and not tma) or block_tokens > 64 else 4,
-        # Index and page are each loaded a step before the next needs them, K and V two.
-        "num_stages": 4 if wide else 7 if paged else 5,
+        "PACK": pack,
+        "num_warps": 8 if (wide and not tma) or rows > 64 else 4,
+        # Pointers: index, page, K and V each a step before the next needs them. Descriptors: K and
+        # V three steps ahead, what leads to a page one more.
+        "num_stages": 4 if not tma else 5 if paged else 3,
     }
 
 
-def held_bytes(block_tokens: int, keys: int, head_dim: int, item_bytes: int) -> int:
-    """Shared memory of a program: the queries and three tiles of K and of V under way; where
-    registers are short two, and the own block's."""
-    return (block_tokens + 6 * keys) * head_dim * item_bytes
+def held_bytes(rows: int, keys: int, head_dim: int, item_bytes: int, tma: bool = True) -> int:
+    """Shared memory of a program: its rows of queries and the tiles of K and of V under way, three
+    of each by descriptors, two where their pointers take the registers."""
+    tiles = 6 if tma else 4
+    return (rows + tiles * keys) * head_dim * item_bytes
 
 
 def programs_at_once(
-    device: torch.device, block_tokens: int, head_dim: int, item_bytes: int
+    device: torch.device, block_tokens: int, piece_tokens: int, head_dim: int, item_bytes: int
 ) -> int:
     """Lists that a device computes at once: what its multiprocessors hold together."""
     chip = chip_of(device)
-    options = launch_options(block_tokens, head_dim, item_bytes, tma=chip.tma, chip=chip)
-    held = held_bytes(block_tokens, options["KEYS"], head_dim, item_bytes)
+    tma = chip.tma and long_enough(block_tokens, piece_tokens)
+    options = launch_options(block_tokens, piece_tokens, head_dim, item_bytes, tma, chip=chip)
+    held = held_bytes(block_tokens, options["KEYS"], head_dim, item_bytes, tma)
     return chip.multiprocessors * chip.programs(held, options["num_warps"])
 
 
-@triton.jit(do_not_specialize=["lse_head", "place_sequence", "tasks", "once"])
+# What changes with a prompt's length stands outside of the groups: within them Triton compiles anew
+# for every stride that is 1 or divisible by 16 or neither.
+@triton.jit(
+    do_not_specialize=["lse_head", "table_sequence", "table_page", "tasks", "once"],
+    do_not_specialize_on_alignment=["lse_ptr", "table_ptr"],
+)
 def prefill_kernel(
-    q_ptr,
+    q,
     keys,
     values,
-    out_ptr,
+    out,
     lse_ptr,
-    partial_out_ptr,
-    partial_lse_ptr,
-    place_ptr,
-    entries_ptr,
-    entry_ptr,
-    row_ptr,
-    length_ptr,
-    start_ptr,
-    indices_ptr,
-    tasks_ptr,
-    queue_ptr,
-    q_head,
-    q_token,
-    q_dim,
-    keys_page,
-    keys_group,
-    keys_token,
-    keys_dim,
-    values_page,
-    values_group,
-    values_token,
-    values_dim,
-    out_head,
-    out_token,
-    out_dim,
     lse_head,
     lse_token,
-    place_sequence,
-    place_block,
+    lists,
+    table_ptr,
+    table_sequence,
+    table_page,
+    partial,
+    tasks_ptr,
+    queue_ptr,
     tasks,
     once,
     scale_log2,
     BLOCK: tl.constexpr,
+    PIECE: tl.constexpr,
     KEYS: tl.constexpr,
+    PAGE: tl.constexpr,
     DIM: tl.constexpr,
-    PAGED: tl.constexpr,
+    PACK: tl.constexpr,
     TMA: tl.constexpr,
+    ALIKE: tl.constexpr,
     QUEUE: tl.constexpr,
     SPLIT: tl.constexpr,
-    OWN_FIRST: tl.constexpr,
 ):
-    """Output and log-sum-exp of task after task; a key block is read in parts of KEYS tokens.
+    """Output and log-sum-exp of task after task, KEYS keys a step.
 
-    OWN_FIRST: the masked block before the others, while its registers are free, at the price of
-    holding its keys and values in shared memory until the end.
+    q, out: `Rows`; keys, values: `Pool`; lists: `Lists`; partial: `Partial`. lse fp32 [heads,
+    tokens]. table int32: pages [sequences, pages], or starts [sequences]. tasks int32 [tasks]:
+    numbers of lists, with PACK = 2 [tasks, 2] those of two heads' equal ones, with SPLIT [tasks, 4]
+    as `layout.Parts.table`. queue int32 [1].
     """
     dims = tl.arange(0, DIM)
-    queries = tl.arange(0, BLOCK)
-    within = tl.arange(0, KEYS)
-    # Offsets, not pointers: half the registers.
-    keys_within = within[:, None] * keys_token + dims[None, :] * keys_dim
-    values_within = within[:, None] * values_token + dims[None, :] * values_dim
+    rows = tl.arange(0, PACK * BLOCK)
+    queries = rows % BLOCK
+    slots = tl.arange(0, KEYS)
     taken = tl.atomic_add(queue_ptr, 1) if QUEUE else tl.program_id(0)
     while taken < tasks:
         # One round, though the compiler must not know: what it would hoist into the queue's loop
@@ -216,178 +276,122 @@ def prefill_kernel(
                 count = tl.load(tasks_ptr + 4 * task + 2)
                 slot = tl.load(tasks_ptr + 4 * task + 3)
             else:
-                number = tl.load(tasks_ptr + task)
+                number = tl.load(tasks_ptr + PACK * task)
                 first = 0
-                count = tl.load(length_ptr + number)
+                count = tl.load(lists.length + number)
                 slot = -1
-            row = tl.load(row_ptr + number)
-            start = tl.load(start_ptr + number)
-            entry_at = entries_ptr + 6 * tl.load(entry_ptr + number)
-            group = tl.load(entry_at + 1)
-            sequence = tl.load(entry_at + 2)
+            query_block = tl.load(lists.query_block + number)
+            entry_at = lists.entries + 6 * tl.load(lists.entry + number)
+            group = tl.load(entry_at + 1).to(tl.int64)
             total_tokens = tl.load(entry_at + 5)
-            token = row * BLOCK + queries
+            token = query_block * BLOCK + queries
             head, at, stored = computed_rows(entry_at, token, False)
-            q_at = q_ptr + head * q_head + at[:, None] * q_token + dims[None, :] * q_dim
-            q = tl.load(q_at, mask=stored[:, None], other=0.0)
-            group_at = group.to(tl.int64)
-            k_at = (
-                keys if TMA else keys + group_at * keys_group,
-                keys_within,
-                keys_page,
-                keys_token,
-            )
-            v_at = (
-                values if TMA else values + group_at * values_group,
-                values_within,
-                values_page,
-                values_token,
-            )
-            place_at = place_ptr + sequence.to(tl.int64) * place_sequence
-            base = 0 if PAGED else tl.load(place_at)
+            if PACK > 1:
+                other_at = lists.entries + 6 * tl.load(
+                    lists.entry + tl.load(tasks_ptr + 2 * task + 1)
+                )
+                head = tl.where(rows < BLOCK, head, tl.load(other_at).to(tl.int64))
+            q_at = q.ptr + (head * q.head + at * q.token)[:, None] + dims[None, :] * q.dim
+            query = tl.load(q_at, mask=stored[:, None], other=0.0)
 
-            largest = tl.full([BLOCK], float("-inf"), tl.float32)
-            total = tl.zeros([BLOCK], tl.float32)
-            result = tl.zeros([BLOCK, DIM], tl.float32)
-            if OWN_FIRST:
-                result, total, largest = own_block(
-                    q,
-                    k_at,
-                    v_at,
-                    group,
-                    place_at,
-                    place_block,
-                    base,
-                    indices_ptr,
-                    start,
-                    first + count - 1,
-                    count > 0,
-                    row,
-                    token,
-                    total_tokens,
-                    scale_log2,
-                    result,
-                    total,
-                    largest,
-                    BLOCK,
-                    KEYS,
-                    PAGED,
-                    TMA,
-                    OWN_FIRST,
-                )
+            # Of a list's pieces the last ones are the query block's own, and need a mask; the last
+            # one of all may reach behind the sequence's end.
+            own_first = query_block * (BLOCK // PIECE)
+            own = tl.minimum(BLOCK // PIECE, tl.cdiv(total_tokens, PIECE) - own_first)
+            length = tl.load(lists.length + number)
+            before = (length - own - first) * PIECE
+            behind = tl.maximum((own_first + own) * PIECE - total_tokens, 0)
+            real = count * PIECE - tl.where(first + count == length, behind, 0)
+            real = tl.where(count > 0, real, 0)
+            # A list of all pieces has no indices: its places are the pieces.
+            start = tl.load(lists.start + number)
+            place = table_ptr + tl.load(entry_at + 2).to(tl.int64) * table_sequence
+            base = 0 if PAGE > 0 else tl.load(place)
 
-            # The others lie before the query block and need no mask.
-            for step in range(0, (count - 1) * (BLOCK // KEYS)):
-                position = first + step // (BLOCK // KEYS)
-                part = step % (BLOCK // KEYS) * KEYS
-                block = tl.load(indices_ptr + start + position, mask=start >= 0, other=position)
-                place = place_of(place_at, place_block, base, block, BLOCK, PAGED)
-                k = tile_of(k_at, group, place, part, None, PAGED, TMA)
-                v = tile_of(v_at, group, place, part, None, PAGED, TMA)
-                scores = tl.dot(q, k.T, input_precision="tf32x3")
-                result, total, largest = absorb(
-                    scores, v, scale_log2, result, total, largest, False
-                )
-            if not OWN_FIRST:
-                result, total, largest = own_block(
-                    q,
-                    k_at,
-                    v_at,
-                    group,
-                    place_at,
-                    place_block,
-                    base,
-                    indices_ptr,
-                    start,
-                    first + count - 1,
-                    count > 0,
-                    row,
-                    token,
-                    total_tokens,
-                    scale_log2,
-                    result,
-                    total,
-                    largest,
-                    BLOCK,
-                    KEYS,
-                    PAGED,
-                    TMA,
-                    OWN_FIRST,
-                )
-            result, lse = finish(result, total, largest)
+            largest = tl.full([PACK * BLOCK], float("-inf"), tl.float32)
+            sums = tl.zeros([PACK * BLOCK], tl.float32)
+            result = tl.zeros([PACK * BLOCK, DIM], tl.float32)
+            if TMA:
+                for step in range(0, real // KEYS):
+                    place_at = first + step // (PIECE // KEYS)
+                    piece = tl.load(
+                        lists.indices + start + place_at, mask=start >= 0, other=place_at
+                    )
+                    key = piece * PIECE + step % (PIECE // KEYS) * KEYS
+                    row = place_of(key, place, table_page, base, PAGE)
+                    k = described(keys.source, row, group, PAGE, KEYS, DIM)
+                    v = described(values.source, row, group, PAGE, KEYS, DIM)
+                    scores = tl.dot(query, k.T, input_precision="tf32x3")
+                    if (step + 1) * KEYS > before:
+                        seen = (key + slots)[None, :] <= token[:, None]
+                        scores = tl.where(seen, scores, float("-inf"))
+                    result, sums, largest = absorb(scores, v, scale_log2, result, sums, largest)
+                for step in tl.range(real // KEYS, tl.cdiv(real, KEYS), num_stages=1):
+                    place_at = first + step // (PIECE // KEYS)
+                    piece = tl.load(
+                        lists.indices + start + place_at, mask=start >= 0, other=place_at
+                    )
+                    key = piece * PIECE + step % (PIECE // KEYS) * KEYS
+                    row = place_of(key, place, table_page, base, PAGE)
+                    k = described(keys.source, row, group, PAGE, KEYS, DIM)
+                    v = described(values.source, row, group, PAGE, KEYS, DIM)
+                    # What lies behind the end may be NaN, and 0 * NaN would reach the result.
+                    v = tl.where((key + slots < total_tokens)[:, None], v, 0.0)
+                    scores = tl.dot(query, k.T, input_precision="tf32x3")
+                    seen = (key + slots)[None, :] <= token[:, None]
+                    scores = tl.where(seen, scores, float("-inf"))
+                    result, sums, largest = absorb(scores, v, scale_log2, result, sums, largest)
+            else:
+                keys_at = keys.source + group * keys.group
+                values_at = values.source + group * values.group
+                listed = tl.where(start >= 0, real, 0)
+                for step in range(0, tl.cdiv(real, KEYS)):
+                    slot_at = step * KEYS + slots
+                    inside = slot_at < real
+                    place_at = first + slot_at // PIECE
+                    piece = tl.load(
+                        lists.indices + start + place_at, mask=slot_at < listed, other=place_at
+                    )
+                    key = piece * PIECE + slot_at % PIECE
+                    if PAGE > 0:
+                        page = tl.load(place + key // PAGE * table_page, mask=inside, other=0)
+                        k_row = page.to(tl.int64) * keys.page + key % PAGE * keys.token
+                        v_row = k_row
+                        if not ALIKE:
+                            v_row = page.to(tl.int64) * values.page + key % PAGE * values.token
+                    else:
+                        k_row = (base + key).to(tl.int64) * keys.token
+                        v_row = k_row
+                        if not ALIKE:
+                            v_row = (base + key).to(tl.int64) * values.token
+                    k_at = keys_at + k_row[:, None] + dims[None, :] * keys.dim
+                    k = tl.load(k_at, mask=inside[:, None], other=0.0)
+                    v_at = values_at + v_row[:, None] + dims[None, :] * values.dim
+                    v = tl.load(v_at, mask=inside[:, None], other=0.0)
+                    scores = tl.dot(query, k.T, input_precision="tf32x3")
+                    if tl.minimum(real, (step + 1) * KEYS) > before:
+                        seen = inside[None, :] & (key[None, :] <= token[:, None])
+                        scores = tl.where(seen, scores, float("-inf"))
+                    result, sums, largest = absorb(scores, v, scale_log2, result, sums, largest)
+            result, natural = finish(result, sums, largest)
 
             # Read again, for in between all registers are needed.
-            first_token = tl.load(row_ptr + number, volatile=True) * BLOCK
+            first_token = tl.load(lists.query_block + number, volatile=True) * BLOCK
             token = first_token + queries
             head, at, stored = computed_rows(entry_at, token, True)
+            if PACK > 1:
+                head = tl.where(rows < BLOCK, head, tl.load(other_at, volatile=True).to(tl.int64))
             if SPLIT and slot >= 0:
                 at = slot.to(tl.int64) * BLOCK + token - first_token
-                tl.store(partial_out_ptr + at[:, None] * DIM + dims[None, :], result)
-                tl.store(partial_lse_ptr + at, lse)
+                tl.store(partial.out + at[:, None] * DIM + dims[None, :], result)
+                tl.store(partial.lse + at, natural)
             else:
-                out_at = (
-                    out_ptr + head * out_head + at[:, None] * out_token + dims[None, :] * out_dim
-                )
-                tl.store(out_at, result.to(out_ptr.dtype.element_ty), mask=stored[:, None])
+                out_at = out.ptr + (head * out.head + at * out.token)[:, None]
+                out_at += dims[None, :] * out.dim
+                tl.store(out_at, result.to(out.ptr.dtype.element_ty), mask=stored[:, None])
                 lse_at = lse_ptr + head * lse_head + at * lse_token
-                tl.store(lse_at, lse * 0.6931471805599453, mask=stored)
+                tl.store(lse_at, natural * 0.6931471805599453, mask=stored)
         taken = tl.atomic_add(queue_ptr, 1) if QUEUE else tasks
-
-
-@triton.jit
-def own_block(
-    q,
-    k_at,
-    v_at,
-    group,
-    place_at,
-    place_block,
-    base,
-    indices_ptr,
-    start,
-    position,
-    some,
-    row,
-    token,
-    total_tokens,
-    scale_log2,
-    result,
-    total,
-    largest,
-    BLOCK: tl.constexpr,
-    KEYS: tl.constexpr,
-    PAGED: tl.constexpr,
-    TMA: tl.constexpr,
-    FIRST: tl.constexpr,
-):
-    """The state after a list's last block, at `position`, which alone needs a mask.
-
-    Its last part goes first: it alone may reach behind the sequence's end.
-    """
-    within = tl.arange(0, KEYS)
-    block = tl.load(indices_ptr + start + position, mask=some & (start >= 0), other=position)
-    block = tl.where(some, block, row)
-    place = place_of(place_at, place_block, base, block, BLOCK, PAGED)
-    block_token = block * BLOCK
-    end = tl.minimum(total_tokens - block_token, BLOCK) - 1
-    part = end // KEYS * KEYS
-    seen = block_token + part + within
-    filled = (seen < total_tokens)[:, None]
-    k = tile_of(k_at, group, place, part, filled, PAGED, TMA)
-    scores = masked_scores(q, k, seen, token, some)
-    # What lies behind the end may be NaN, and 0 * NaN would reach the result.
-    v = tl.where(filled, tile_of(v_at, group, place, part, filled, PAGED, TMA), 0.0)
-    if FIRST:
-        result, total, largest = begin(scores, v, scale_log2)
-    else:
-        result, total, largest = absorb(scores, v, scale_log2, result, total, largest, True)
-    if KEYS < BLOCK:
-        for lower in tl.range(0, part, KEYS, num_stages=1):
-            k = tile_of(k_at, group, place, lower, None, PAGED, TMA)
-            v = tile_of(v_at, group, place, lower, None, PAGED, TMA)
-            scores = masked_scores(q, k, block_token + lower + within, token, some)
-            result, total, largest = absorb(scores, v, scale_log2, result, total, largest, True)
-    return result, total, largest
 
 
 @triton.jit
@@ -402,38 +406,19 @@ def computed_rows(entry_at, token, VOLATILE: tl.constexpr):
 
 
 @triton.jit
-def place_of(place_at, place_block, base, block, BLOCK: tl.constexpr, PAGED: tl.constexpr):
-    """A block's page, or the token of a contiguous cache at which it begins."""
-    if PAGED:
-        return tl.load(place_at + block * place_block)
+def place_of(key, place, page_stride, base, PAGE: tl.constexpr):
+    """Page and token in it of a sequence's `key`; a contiguous cache has no pages."""
+    if PAGE > 0:
+        return tl.load(place + key // PAGE * page_stride), key % PAGE
     else:
-        return base + block * BLOCK
+        return 0, base + key
 
 
 @triton.jit
-def masked_scores(q, k, seen, token, some):
-    """Scores [queries, keys]; -inf where key `seen` comes after the query's `token`."""
-    scores = tl.dot(q, k.T, input_precision="tf32x3")
-    return tl.where((seen[None, :] <= token[:, None]) & some, scores, float("-inf"))
-
-
-@triton.jit
-def tile_of(tensor, group, place, part, filled, PAGED: tl.constexpr, TMA: tl.constexpr):
-    """Keys or values [KEYS, head_dim] from token `part` of a block on.
-
-    tensor: where the group begins (or a descriptor), offsets within a tile, strides of page and
-    token. `filled` masks what pointers may not read; a descriptor reads it all.
-    """
-    source, within, page_step, token_step = tensor
-    if TMA:
-        if PAGED:
-            rows = source.load([place, group, part, 0])
-        else:
-            rows = source.load([group, place + part, 0])
-        return rows.reshape(within.shape[0], within.shape[1])
+def described(source, row, group, PAGE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr):
+    """Keys or values [KEYS, head_dim] from `row` (page, token) on, by their descriptor."""
+    if PAGE > 0:
+        tile = source.load([row[0], group.to(tl.int32), row[1], 0])
     else:
-        if PAGED:
-            source += place.to(tl.int64) * page_step + part * token_step
-        else:
-            source += (place + part).to(tl.int64) * token_step
-        return tl.load(source + within, mask=filled, other=None if filled is None else 0.0)
+        tile = source.load([group.to(tl.int32), row[1], 0])
+    return tile.reshape(KEYS, DIM)

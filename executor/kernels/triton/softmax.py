@@ -15,28 +15,10 @@ LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def begin(scores, values, scale_log2):
-    """The state after the first scores [queries, keys] of values [keys, head_dim].
-
-    Whole rows may be -inf.
-    """
-    largest = tl.max(scores, 1) * scale_log2
-    anchor = tl.where(largest == float("-inf"), 0.0, largest)
-    weights = tl.math.exp2(tl.fma(scores, scale_log2, -anchor[:, None]))
-    result = tl.dot(weights.to(values.dtype), values, input_precision="tf32x3")
-    return result, tl.sum(weights, 1), largest
-
-
-@triton.jit
-def absorb(scores, values, scale_log2, result, total, largest, MASKED: tl.constexpr):
-    """Adds scores [queries, keys] of values [keys, head_dim] to the state.
-
-    MASKED: whole rows may be -inf.
-    """
+def absorb(scores, values, scale_log2, result, total, largest):
+    """Adds scores [queries, keys] of values [keys, head_dim] to the state; rows may be -inf."""
     raised = tl.maximum(largest, tl.max(scores, 1) * scale_log2)
-    anchor = raised
-    if MASKED:
-        anchor = tl.where(raised == float("-inf"), 0.0, raised)
+    anchor = tl.where(raised == float("-inf"), 0.0, raised)
     weights = tl.math.exp2(tl.fma(scores, scale_log2, -anchor[:, None]))
     shrink = tl.math.exp2(largest - anchor)
     weighted = weights.to(values.dtype)

@@ -6,7 +6,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.triton.chunks import PROGRAMS_PER_SM, first_piece, programs
+from executor.kernels.triton.chunks import PROGRAMS_PER_SM, first_part, programs
 
 
 def test_an_sm_share_has_one_program_a_multiprocessor():
@@ -17,9 +17,15 @@ def test_an_sm_share_has_one_program_a_multiprocessor():
 
 @triton.jit
 def stretch_kernel(
-    found_ptr, count_ptr, pieces_ptr, entries, ENTRIES: tl.constexpr, PER_BLOCK: tl.constexpr
+    found_ptr,
+    count_ptr,
+    parts_ptr,
+    entries,
+    ENTRIES: tl.constexpr,
+    PIECE: tl.constexpr,
+    TILE: tl.constexpr,
 ):
-    entry, skipped, length = first_piece(count_ptr, pieces_ptr, entries, ENTRIES, PER_BLOCK)
+    entry, skipped, length = first_part(count_ptr, parts_ptr, entries, ENTRIES, PIECE, TILE)
     found_at = found_ptr + 3 * tl.program_id(0)
     tl.store(found_at, entry)
     tl.store(found_at + 1, skipped)
@@ -30,16 +36,17 @@ def stretch_kernel(
 @given(
     st.lists(st.one_of(st.just(0), st.integers(0, 40)), min_size=1, max_size=60),
     st.sampled_from([1, 2, 7, 21]),
-    st.sampled_from([1, 2]),
+    st.sampled_from([(16, 16), (32, 16), (16, 64)]),
 )
-def test_stretches_are_equal_and_pieces_follow_each_other(counts, grid, per_block):
+def test_stretches_are_equal_and_parts_follow_each_other(counts, grid, sizes):
     found = torch.full((grid, 3), -7, dtype=torch.int32)
-    pieces = torch.full((len(counts), 2), -7, dtype=torch.int32)
+    parts = torch.full((len(counts), 2), -7, dtype=torch.int32)
+    piece, tile = sizes
     count = torch.tensor(counts, dtype=torch.int32)
     size = triton.next_power_of_2(len(counts))
-    stretch_kernel[(grid,)](found, count, pieces, len(counts), ENTRIES=size, PER_BLOCK=per_block)
+    stretch_kernel[(grid,)](found, count, parts, len(counts), ENTRIES=size, PIECE=piece, TILE=tile)
 
-    tiles = [(e, t) for e, n in enumerate(counts) for t in range(n * per_block)]
+    tiles = [(e, t) for e, n in enumerate(counts) for t in range(-(-n * piece // tile))]
     slots: dict[int, set[int]] = {}
     done = 0
     for program, (entry, skipped, length) in enumerate(found.tolist()):
@@ -51,5 +58,5 @@ def test_stretches_are_equal_and_pieces_follow_each_other(counts, grid, per_bloc
         done += length
     assert done == len(tiles)
     assert sum(map(len, slots.values())) == len(set().union(*slots.values()))
-    for e, (first, number) in enumerate(pieces.tolist()):
+    for e, (first, number) in enumerate(parts.tolist()):
         assert set(range(first, first + number)) == slots.get(e, set())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.decode_layout import DecodeHeads, DecodeLists, lay_out_decode
-from executor.kernels.layout import ALL_BLOCKS
+from executor.kernels.layout import ALL_PIECES
 from executor.kernels.torch.decode import decode_attention
 from tests.executor.kernels.cpu_cases import (
     DTYPES,
@@ -39,9 +39,9 @@ def random_lists(layout, contexts, seed):
     for entry, start, budget in zip(
         layout.lists, layout.start.tolist(), layout.budget.tolist(), strict=True
     ):
-        blocks = -(-contexts[entry.sequence] // layout.block_tokens)
+        blocks = -(-contexts[entry.sequence] // layout.piece_tokens)
         length = min(budget, blocks)
-        if start != ALL_BLOCKS:
+        if start != ALL_PIECES:
             drawn = torch.randperm(blocks, generator=generator)[:length].sort().values
             indices[start : start + length] = drawn.int()
         begin, end = (round(part * length) for part in entry.part)

@@ -99,7 +99,8 @@ def test_prefill_of_a_mixed_step(dtype, paged, count):
     chunks=st.lists(
         st.builds(Chunk, st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=3
     ).map(tuple),
-    block=st.sampled_from([1, 4, 7, 16]),
+    sizes=st.sampled_from([(1, 1), (4, 4), (7, 7), (16, 16), (16, 4), (6, 2), (32, 16)]),
+    pieces_a_page=st.integers(1, 5),
     head_dim=st.sampled_from([1, 8, 20, 33]),
     per_group=st.integers(1, 8),
     budgets=st.lists(st.integers(0, 9), min_size=1, max_size=5),
@@ -109,21 +110,24 @@ def test_prefill_of_a_mixed_step(dtype, paged, count):
     data=st.data(),
 )
 def test_prefill_of_anything(
-    chunks, block, head_dim, per_group, budgets, pattern, paged, seed, data
+    chunks, sizes, pieces_a_page, head_dim, per_group, budgets, pattern, paged, seed, data
 ):
-    heads = []
+    heads, (block, piece) = [], sizes
+    if block != piece and isinstance(pattern, Strided):
+        pattern = POOLED
     for rows in every_row(chunks, block, budgets, per_group, pattern):
         cut = sorted(
             data.draw(st.lists(st.integers(rows.first, rows.last), min_size=2, max_size=2))
         )
         heads.append(
-            HeadRows(rows.head, rows.group, rows.budget_blocks, *cut, rows.sequence, pattern)
+            HeadRows(rows.head, rows.group, rows.budget_pieces, *cut, rows.sequence, pattern)
         )
-    layout = lay_out(heads, chunks, block)
+    layout = lay_out(heads, chunks, block, piece_tokens=piece)
     groups = -(-len(budgets) // per_group)
-    cache = random_cache(chunks, groups, head_dim, block, paged=paged, seed=seed)
+    page = piece * pieces_a_page
+    cache = random_cache(chunks, groups, head_dim, page, paged=paged, seed=seed)
     q = random_q(chunks, len(budgets), head_dim, seed=seed)
-    check_prefill(q, without_strays(cache, chunks, block), layout, random_indices(layout, seed))
+    check_prefill(q, without_strays(cache, chunks, page), layout, random_indices(layout, seed))
 
 
 @pytest.mark.parametrize("count", [1, 2])

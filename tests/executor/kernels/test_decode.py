@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.decode_layout import PADDING, DecodeHeads, DecodeLists, lay_out_decode
 from executor.kernels.device_parts import join_device_parts
-from executor.kernels.layout import ALL_BLOCKS
+from executor.kernels.layout import ALL_PIECES
 from executor.kernels.triton.decode import decode_attention
 from tests.executor.kernels.reference import (
     decode_reference,
@@ -42,9 +42,9 @@ def random_lists(layout, chunks, *, seed=0, with_last=True):
     indices = torch.full((layout.stored,), 10**6, dtype=torch.int32)
     first, count = [], []
     for entry, start in zip(layout.lists, layout.start.tolist(), strict=True):
-        blocks = -(-chunks[entry.sequence].total_tokens // layout.block_tokens)
-        length = min(entry.budget_blocks, blocks)
-        if start != ALL_BLOCKS:
+        blocks = -(-chunks[entry.sequence].total_tokens // layout.piece_tokens)
+        length = min(entry.budget_pieces, blocks)
+        if start != ALL_PIECES:
             drawn = torch.randperm(blocks - (not with_last), generator=generator)[:length]
             length = len(drawn)
             indices[start : start + length] = drawn.sort().values

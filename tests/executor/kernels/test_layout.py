@@ -1,4 +1,4 @@
-"""Prefill's layout: every list once, longest first, and the pieces that long ones are cut into."""
+"""Prefill's layout: every list once, longest first, and the parts that long ones are cut into."""
 
 import torch
 from hypothesis import given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import (
-    ALL_BLOCKS,
+    ALL_PIECES,
     LEAST_BLOCKS,
     WHOLE,
     HeadRows,
@@ -34,46 +34,51 @@ def layouts(draw):
         first = draw(st.integers(begin, end))
         last = draw(st.integers(first, end))
         heads.append(HeadRows(0, 0, draw(st.integers(1, 50)), first, last, sequence))
-    return lay_out(heads, chunks, BLOCK, programs=draw(st.none() | st.integers(1, 64)))
+    programs, piece = draw(st.none() | st.integers(1, 64)), draw(st.sampled_from([4, 8, 16]))
+    return lay_out(heads, chunks, BLOCK, programs=programs, piece_tokens=piece)
 
 
 @settings(deadline=None, max_examples=50)
 @given(layouts())
-def test_pieces_cover_every_list_once_and_none_exceeds_its_fair_part(layout):
+def test_parts_cover_every_list_once_and_none_exceeds_its_fair_part(layout):
     work = layout.length.tolist()
-    if layout.pieces is None:
+    if layout.parts is None:
         assert layout.splits == 0
         assert layout.longest == max(work, default=0)
         return
-    table = layout.pieces.table.tolist()
-    assert [piece[2] for piece in table] == sorted((piece[2] for piece in table), reverse=True)
+    table = layout.parts.table.tolist()
+    assert [part[2] for part in table] == sorted((part[2] for part in table), reverse=True)
     assert table[0][2] == layout.longest
     per_list = {number: [] for number in range(layout.lists)}
     for number, first, count, slot in sorted(table):
         per_list[number].append((first, count, slot))
     slots = []
-    for number, pieces in per_list.items():
-        ends = [first + count for first, count, _ in pieces]
-        assert [first for first, _, _ in pieces] == [0, *ends[:-1]]
+    for number, parts in per_list.items():
+        ends = [first + count for first, count, _ in parts]
+        assert [first for first, _, _ in parts] == [0, *ends[:-1]]
         assert ends[-1] == work[number]
-        counts = [count for _, count, _ in pieces]
+        counts = [count for _, count, _ in parts]
         assert max(counts) - min(counts) <= 1
-        if len(pieces) == 1:
-            assert pieces[0][2] == WHOLE
+        if len(parts) == 1:
+            assert parts[0][2] == WHOLE
         else:
-            slots += [[pieces[0][2], len(pieces)]]
-            assert [s for _, _, s in pieces] == list(range(slots[-1][0], sum(slots[-1])))
-    assert layout.pieces.slots.tolist() == slots
+            slots += [[parts[0][2], len(parts)]]
+            assert [s for _, _, s in parts] == list(range(slots[-1][0], sum(slots[-1])))
+    assert layout.parts.slots.tolist() == slots
     assert sum(number for _, number in slots) == layout.splits
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(0, 200), min_size=1, max_size=40), st.integers(1, 50))
-def test_no_piece_is_longer_than_a_fair_part_or_the_least(length, programs):
-    pieces = cut(torch.tensor(length), programs)
-    assert int(pieces[:, 2].max()) <= max(-(-sum(length) // programs), LEAST_BLOCKS)
-    assert int(pieces[:, 2].sum()) == sum(length)
-    assert pieces[:, 0].unique().tolist() == list(range(len(length)))
+@given(
+    st.lists(st.integers(0, 200), min_size=1, max_size=40),
+    st.integers(1, 50),
+    st.sampled_from([8, 32]),
+)
+def test_no_part_is_longer_than_a_fair_one_or_the_least(length, programs, least):
+    parts = cut(torch.tensor(length), programs, least)
+    assert int(parts[:, 2].max()) <= max(-(-sum(length) // programs), least)
+    assert int(parts[:, 2].sum()) == sum(length)
+    assert parts[:, 0].unique().tolist() == list(range(len(length)))
 
 
 def test_merged_rows_belong_to_their_tokens_and_cached_rows_to_none():
@@ -81,19 +86,19 @@ def test_merged_rows_belong_to_their_tokens_and_cached_rows_to_none():
     heads = [HeadRows(3, 0, 16, 12, 16, sequence=1)]
     layout = lay_out(heads, chunks, BLOCK, programs=64)
     rows = 4
-    assert layout.pieces.heads.shape == layout.pieces.tokens.shape == (rows, BLOCK)
+    assert layout.parts.heads.shape == layout.parts.tokens.shape == (rows, BLOCK)
     for at in range(rows):
         for within in range(BLOCK):
             token = (12 + at) * BLOCK + within
             stored = 200 <= token < 250
-            assert int(layout.pieces.heads[at, within]) == (3 if stored else -1)
+            assert int(layout.parts.heads[at, within]) == (3 if stored else -1)
             if stored:
-                assert int(layout.pieces.tokens[at, within]) == 7 + token - 200
+                assert int(layout.parts.tokens[at, within]) == 7 + token - 200
 
 
 def test_short_lists_are_not_cut():
     layout = lay_out([HeadRows(0, 0, LEAST_BLOCKS, 0, 30)], [Chunk(0, 480)], BLOCK, programs=999)
-    assert layout.pieces is None
+    assert layout.parts is None
     assert (layout.splits, layout.longest) == (0, LEAST_BLOCKS)
 
 
@@ -105,10 +110,22 @@ def test_lists_without_indices_and_where_the_others_begin():
     ]
     layout = lay_out(heads, [Chunk(0, 60)], BLOCK)
     assert layout.length.tolist() == [1, 2, 2, 2, 2, 3, 1, 2, 2, 3]
-    all_ = ALL_BLOCKS
+    all_ = ALL_PIECES
     assert layout.start.tolist() == [all_, all_, 0, 2, all_, all_, all_, all_, 4, 6]
     assert (layout.stored, layout.tiles, layout.longest) == (9, 20, 3)
     assert layout.order.tolist() == [5, 9, 1, 2, 3, 4, 7, 8, 0, 6]
+
+
+def test_lists_of_pieces_hold_their_own_block_and_round_up_to_it():
+    heads = [HeadRows(0, 0, 6, 0, 4), HeadRows(1, 0, 1, 0, 4), HeadRows(2, 0, 99, 1, 4)]
+    layout = lay_out(heads, [Chunk(0, 54)], BLOCK, piece_tokens=4)
+    assert layout.length.tolist() == [4, 6, 6, 6, 4, 4, 4, 4, 8, 12, 14]
+    all_ = ALL_PIECES
+    assert layout.start.tolist() == [all_, 0, 6, 12, all_, 18, 22, 26, all_, all_, all_]
+    first, last = layout.own_pieces(slice(None))
+    assert first.tolist() == [0, 4, 8, 12, 0, 4, 8, 12, 4, 8, 12]
+    assert last.tolist() == [3, 7, 11, 13, 3, 7, 11, 13, 7, 11, 13]
+    assert [layout.stores(rows) for rows in heads] == [True, True, False]
 
 
 def test_equal_lengths_keep_the_heads_order():
@@ -118,4 +135,4 @@ def test_equal_lengths_keep_the_heads_order():
 def test_nothing_to_lay_out():
     layout = lay_out([], [Chunk(0, 5)], BLOCK, programs=4)
     assert (layout.lists, layout.tiles, layout.longest, layout.splits) == (0, 0, 0, 0)
-    assert layout.pieces is None
+    assert layout.parts is None

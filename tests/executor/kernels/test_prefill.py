@@ -8,7 +8,8 @@ import torch
 
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Strided
+from executor.kernels.patterns import POOLED, SinkLocal, Strided
+from executor.kernels.select import select
 from executor.kernels.triton import prefill as module
 from executor.kernels.triton.prefill import describable, launch_options
 from tests.executor.kernels.prefill_cases import (
@@ -41,16 +42,6 @@ def in_parts(monkeypatch):
     monkeypatch.setattr(module, "launch_options", options)
 
 
-@pytest.fixture(params=[False, True], ids=["own-last", "own-first"])
-def own_first(request, monkeypatch):
-    """Either place of the masked block, whichever the sizes would have."""
-
-    def options(*arguments):
-        return launch_options(*arguments) | {"OWN_FIRST": request.param}
-
-    monkeypatch.setattr(module, "launch_options", options)
-
-
 @each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
 @pytest.mark.parametrize(
@@ -66,7 +57,6 @@ def test_every_length_block_and_type(tma, paged, dtype, tokens, block, head_dim)
 
 
 @each
-@pytest.mark.usefixtures("own_first")
 @pytest.mark.parametrize("sms", [None, 3], ids=["grid", "queue"])
 def test_ragged_batch_of_whole_prompts_and_chunks_after_a_prefix(tma, paged, sms):
     chunks = (Chunk(0, 37), Chunk(48, 16), Chunk(21, 30), Chunk(35, 1))
@@ -85,6 +75,62 @@ def test_key_blocks_in_parts_end_anywhere(tma, paged):
     cache = random_cache(chunks, 1, 16, 64, paged=paged)
     layout = lay_out(skewed_heads(chunks, 64, 2, 1), chunks, 64)
     assert_right(q, cache, layout, random_indices(layout), tma=tma)
+
+
+@pytest.mark.parametrize("page", [None, 16, 64], ids=["contiguous", "pages16", "pages64"])
+@pytest.mark.parametrize(("block", "piece"), [(64, 16), (32, 16), (128, 64)])
+def test_pieces_shorter_than_blocks(block, piece, page):
+    """Ragged ends, chunks that begin inside a block, lists no multiple of a step."""
+    if page is not None and page % piece:
+        pytest.skip("a page holds whole pieces")
+    chunks = (Chunk(0, 2 * block + 21), Chunk(block + 7, block + 2), Chunk(0, 1), Chunk(0, 64))
+    q = random_q(chunks, 3, 16)
+    cache = random_cache(chunks, 1, 16, page or 16, paged=page is not None)
+    heads = [
+        HeadRows(head, 0, budget, *rows_of(chunk, block), sequence=s)
+        for s, chunk in enumerate(chunks)
+        for head, budget in enumerate((1, block // piece + 1, 99))
+    ]
+    for programs in (None, 64):
+        layout = lay_out(heads, chunks, block, programs=programs, piece_tokens=piece)
+        assert_right(q, cache, layout, random_indices(layout))
+
+
+@each
+@pytest.mark.parametrize("sms", [None, 2], ids=["grid", "queue"])
+def test_two_heads_that_share_a_list_in_one_program(tma, paged, sms):
+    """Dense, equal rules and lists still shorter than their budgets; what is alone stays alone."""
+    chunks = (Chunk(0, 70), Chunk(33, 30))
+    q, cache = random_q(chunks, 7, 16), random_cache(chunks, 2, 16, 16, paged=paged)
+    kinds = [(99, POOLED), (99, SinkLocal()), (2, POOLED), (2, SinkLocal()), (2, SinkLocal())]
+    kinds += [(2, SinkLocal(2)), (2, SinkLocal())]
+    heads = [
+        HeadRows(head, int(head == 6), budget, *rows_of(chunk, 16), sequence, pattern)
+        for sequence, chunk in enumerate(chunks)
+        for head, (budget, pattern) in enumerate(kinds)
+    ]
+    layout = lay_out(heads, chunks, 16, pack=True)
+    indices = torch.empty(layout.stored, dtype=torch.int32)
+    chosen = lay_out(heads, chunks, 16)
+    indices.copy_(select(q, cache, chosen))
+    pairs = [(layout.entry[a], layout.entry[b]) for a, b in layout.pairs.tolist()]
+    found = {(int(a) % 7, int(b) % 7) for a, b in pairs}
+    assert {(0, 1), (3, 4)} <= found
+    assert not any(6 in pair for pair in found)
+    rows = torch.cat([layout.pairs.flatten(), layout.order]).sort().values
+    assert rows.tolist() == list(range(layout.lists))
+    assert_right(q, cache, layout, indices, tma=tma, sms=sms)
+
+
+def test_cut_lists_of_pieces_off_a_queue():
+    chunks = (Chunk(500, 30), Chunk(0, 40))
+    q, cache = random_q(chunks, 2, 16), random_cache(chunks, 1, 16, 16, paged=True)
+    heads = [
+        HeadRows(h, 0, 20 + h, *rows_of(c, 32), s) for h in (0, 1) for s, c in enumerate(chunks)
+    ]
+    layout = lay_out(heads, chunks, 32, programs=9, piece_tokens=16)
+    assert layout.splits
+    assert_right(q, cache, layout, random_indices(layout), sms=2)
 
 
 @pytest.mark.parametrize(("query_heads", "groups"), [(8, 1), (5, 2), (3, 3), (7, 4)])
