@@ -8,24 +8,24 @@ from hypothesis import strategies as st
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
 from executor.kernels.patterns import Sampled, SinkLocal, Strided, VerticalSlash
-from executor.shares import HeadShare, causal_tiles, check_shares, row_boundary
+from executor.shares import HeadShare, causal_pieces, check_shares, row_boundary
 from profiles.cost import work
 
 PROMPT, DECODE = Chunk(0, 64), Chunk(63, 1, decodes=True)
 
 
 @given(st.integers(1, 60), st.integers(0, 50))
-def test_causal_tiles_is_the_sum_over_rows_and_the_cost_models(budget, rows):
-    tiles = causal_tiles(budget, rows)
+def test_causal_pieces_is_the_sum_over_rows_and_the_cost_models(budget, rows):
+    tiles = causal_pieces(budget, rows)
     assert tiles == sum(min(budget, row + 1) for row in range(rows))
     if budget <= rows:
-        assert tiles == work.causal_tiles(budget, rows)
+        assert tiles == work.causal_pieces(budget, rows)
 
 
 @given(st.floats(0, 1), st.integers(1, 200), st.integers(1, 200), st.data())
 def test_boundary_is_the_nearest_in_tiles(share, budget, query_blocks, data):
     first = data.draw(st.integers(0, query_blocks))
-    tiles = [causal_tiles(budget, row) for row in range(query_blocks + 1)]
+    tiles = [causal_pieces(budget, row) for row in range(query_blocks + 1)]
     wanted = tiles[first] + share * (tiles[-1] - tiles[first])
     boundary = row_boundary(share, budget, query_blocks, first)
     assert first <= boundary <= query_blocks

@@ -8,8 +8,8 @@ from profiles.cost.work import (
     FEATURES,
     INDEX,
     Workload,
-    budget_blocks,
-    causal_tiles,
+    budget_pieces,
+    causal_pieces,
     group_work,
     head_work,
     kv_group_bytes,
@@ -24,15 +24,15 @@ def feature(work: np.ndarray, name: str) -> np.ndarray:
 
 
 @given(context_blocks=st.integers(1, 60), data=st.data())
-def test_causal_tiles_counts_every_row(context_blocks: int, data: st.DataObject) -> None:
+def test_causal_pieces_counts_every_row(context_blocks: int, data: st.DataObject) -> None:
     blocks = data.draw(st.integers(1, context_blocks))
     counted = sum(min(blocks, row + 1) for row in range(context_blocks))
-    assert causal_tiles(np.array(blocks), context_blocks) == counted
+    assert causal_pieces(np.array(blocks), context_blocks) == counted
 
 
 def test_budgets_become_whole_blocks_within_the_context() -> None:
     workload = Workload(1000)
-    assert budget_blocks(np.array([0.0, 1, 64, 65, 1e9]), workload).tolist() == [1, 1, 1, 2, 16]
+    assert budget_pieces(np.array([0.0, 1, 64, 65, 1e9]), workload).tolist() == [1, 1, 1, 2, 16]
 
 
 def test_a_full_prefill_head_does_the_triangle_and_scores_nothing() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hypothesis import strategies as st
 
-from profiles.cost.work import Phase, Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Phase, Workload, budget_pieces, causal_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.fill import Filled, fill_bubble
 from tests.solver.budgets.builders import BLOCK, by_block, random_curves, small_curves
@@ -25,12 +25,12 @@ class Case:
     group_size: int
 
     def head_seconds(self, tokens: Ints) -> Floats:
-        blocks, n = budget_blocks(tokens, self.workload), self.workload.context_blocks
-        work = causal_tiles(blocks, n) if self.workload.phase == "prefill" else blocks
+        blocks, n = budget_pieces(tokens, self.workload), self.workload.context_pieces
+        work = causal_pieces(blocks, n) if self.workload.phase == "prefill" else blocks
         return np.asarray((5 + work)[..., None] * self.speed)
 
     def group_seconds(self, tokens: Ints) -> Floats:
-        blocks = budget_blocks(tokens, self.workload)
+        blocks = budget_pieces(tokens, self.workload)
         largest = blocks.reshape(len(blocks), -1, self.group_size).max(axis=-1)
         charge = np.full_like(largest, 7) if self.workload.phase == "prefill" else 2 * largest
         return np.asarray(charge[..., None] * self.speed)
@@ -75,7 +75,7 @@ def case_of(curves: RecoveryCurves, seed: int, phase: Phase, divide: bool, slack
     layers, heads = curves.recovery.shape[:-1]
     group_size = int(rng.choice([size for size in (1, 2, 3) if heads % size == 0]))
     devices = int(rng.integers(1, 4))
-    blocks = rng.integers(1, curves.context_blocks + 1, (layers, heads))
+    blocks = rng.integers(1, curves.context_pieces + 1, (layers, heads))
     case = Case(
         tokens=np.minimum(blocks * BLOCK, curves.context_tokens),
         curves=curves,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.errors import BudgetError
@@ -64,10 +64,10 @@ def test_whole_small_blocks_within_the_total(policy: Policy, block: int, context
         return
     assert budgets.warnings == ()
     workload = Workload(context, block_tokens=block)
-    n = workload.context_blocks
-    spent = causal_tiles(budget_blocks(tokens.astype(np.float64), workload), n).sum(axis=1)
-    each = budget_blocks(np.array(float(context // 4)), workload)
-    assert (spent <= 8 * causal_tiles(each, n)).all()
+    n = workload.context_pieces
+    spent = causal_pieces(budget_pieces(tokens.astype(np.float64), workload), n).sum(axis=1)
+    each = budget_pieces(np.array(float(context // 4)), workload)
+    assert (spent <= 8 * causal_pieces(each, n)).all()
     if policy in FLOORED:
         assert (tokens >= 32).all()
         assert (tokens != tokens[0, 0]).any()

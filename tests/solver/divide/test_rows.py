@@ -50,7 +50,7 @@ def test_boundaries_are_the_executors(case: tuple[Shares, RowGrid]) -> None:
     shares, grid = case
     found = boundaries(shares, grid, 0)
     for head, row in enumerate(shares):
-        budget = int(grid.budget_blocks[0, head])
+        budget = int(grid.budget_pieces[0, head])
         if grid.phase == "decode":
             budget, rows = 1, budget * grid.batch_size
         else:
@@ -117,4 +117,4 @@ def test_polishing_hands_over_a_row_and_a_part() -> None:
 
 
 def grid_of_two(grid: RowGrid) -> RowGrid:
-    return RowGrid(np.repeat(grid.budget_blocks, 2, axis=1), grid.query_blocks, 1, "prefill")
+    return RowGrid(np.repeat(grid.budget_pieces, 2, axis=1), grid.query_blocks, 1, "prefill")

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from solver.verify.rows import Rows, rows_of
 from tests.solver.verify.placing import Served
 
-STEP = {"context_tokens": 1000, "block_tokens": 64, "batch_size": 3, "phase": "prefill"}
+STEP = {
+    "context_tokens": 1000,
+    "block_tokens": 64,
+    "piece_tokens": 64,
+    "batch_size": 3,
+    "phase": "prefill",
+}
 
 
 def test_rows_of_a_prefill_and_of_a_decode_step() -> None:
@@ -26,7 +32,7 @@ def test_causal_work_is_a_triangle() -> None:
 def test_rows_are_counted_as_one_by_one(budget: int, extra: int, data: st.DataObject) -> None:
     rows = Rows(budget, budget + extra)
     tiles = Served(context_tokens=64 * rows.count).row_tiles(64 * budget)
-    assert [rows.tiles(r) for r in range(rows.count + 1)] == [
+    assert [rows.pieces(r) for r in range(rows.count + 1)] == [
         sum(tiles[:r]) for r in range(rows.count + 1)
     ]
     weights = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=5))
