@@ -102,7 +102,7 @@ def test_whole_blocks_within_the_context_and_the_total(
     assert (budgets.tokens <= context).all()
     if policy not in FLOORED:
         return
-    n, blocks = workload.context_pieces, budget_pieces(budgets.tokens.astype(np.float64), workload)
+    n, blocks = workload.context_blocks, budget_pieces(budgets.tokens.astype(np.float64), workload)
     uniform = budget_pieces(np.full(blocks.shape, float(tokens)), workload)
     in_tiles = total == "tiles" and phase == "prefill"
     spent = causal_pieces(blocks, n) if in_tiles else blocks

@@ -21,7 +21,7 @@ def attended(rules: ElasticRules, context: int, phase: str = "prefill") -> np.nd
     """Mean attended share of every layer `[layers]`, at one context."""
     workload = Workload(context)
     blocks = budget_pieces(rules.alpha + rules.beta * context, workload)
-    n = workload.context_pieces
+    n = workload.context_blocks
     drawn = causal_pieces(blocks, n) / (n * (n + 1) // 2) if phase == "prefill" else blocks / n
     return np.asarray(drawn.mean(axis=1))
 

@@ -1,5 +1,6 @@
 """Elastic rules: against trying everything, the bound at every context, and honest proofs."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.optimize import linprog
 
 from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from solver.budgets.curves import Ints, RecoveryCurves
-from solver.budgets.elastic import ElasticRules, Menu, elastic
+from solver.budgets.elastic import Cost, ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
 from solver.placement.exact import Deadline
 from tests.solver.budgets.builders import random_curves
@@ -18,6 +19,7 @@ from tests.solver.problems import soon
 
 BLOCK = 64
 ANY = Workload(1)
+FINE = Workload(1, block_tokens=64, piece_tokens=16)
 
 
 def tiles(blocks: Ints, context_tokens: int) -> Ints:
@@ -30,11 +32,23 @@ def cancelled() -> Deadline:
     return deadline
 
 
+def tiles_of(workload: Workload) -> Cost:
+    def cost(pieces: Ints, context_tokens: int) -> Ints:
+        rows = replace(workload, context_tokens=context_tokens).context_blocks
+        return causal_pieces(pieces, rows, workload.block_pieces)
+
+    return cost
+
+
 def curves_at(
-    contexts: list[int], seed: int = 0, layers: int = 1, heads: int = 3
+    contexts: list[int],
+    seed: int = 0,
+    layers: int = 1,
+    heads: int = 3,
+    workload: Workload = ANY,
 ) -> list[RecoveryCurves]:
     form = random_curves(seed, layers, heads)
-    return [RecoveryCurves.of(form, Workload(context)) for context in contexts]
+    return [RecoveryCurves.of(form, replace(workload, context_tokens=n)) for n in contexts]
 
 
 def attended(curves: list[RecoveryCurves], rules: ElasticRules) -> np.ndarray:
@@ -47,8 +61,8 @@ def attended(curves: list[RecoveryCurves], rules: ElasticRules) -> np.ndarray:
     return np.stack(means, axis=1)
 
 
-def full(curves: RecoveryCurves) -> int:
-    return int(tiles(np.array(curves.context_pieces), curves.context_tokens))
+def full(curves: RecoveryCurves, cost: Cost = tiles) -> int:
+    return int(cost(np.array(curves.context_pieces), curves.context_tokens))
 
 
 def loss_of(curves: list[RecoveryCurves], menu: Menu, rules: tuple[int, ...]) -> float:
@@ -63,15 +77,16 @@ def loss_of(curves: list[RecoveryCurves], menu: Menu, rules: tuple[int, ...]) ->
 def drawn_by(curves: list[RecoveryCurves], menu: Menu, rules: tuple[int, ...]) -> list[float]:
     """Mean attended share at every context."""
     blocks = menu.pieces([at.context_tokens for at in curves])[list(rules)]
-    pairs = zip(blocks.T, curves, strict=True)
-    return [float(tiles(b, at.context_tokens).mean()) / full(at) for b, at in pairs]
+    cost, pairs = tiles_of(menu.workload), zip(blocks.T, curves, strict=True)
+    return [float(cost(b, at.context_tokens).mean()) / full(at, cost) for b, at in pairs]
 
 
 @st.composite
 def menus(draw: st.DrawFn, most: int = 4) -> Menu:
     alpha = draw(st.lists(st.integers(-16, 32), min_size=1, max_size=most))
     beta = draw(st.lists(st.integers(0, 8), min_size=len(alpha), max_size=len(alpha)))
-    return Menu(BLOCK * np.array([0, *alpha]), np.array([0, *beta]) / 8, ANY)
+    workload = draw(st.sampled_from([ANY, FINE]))
+    return Menu(BLOCK * np.array([0, *alpha]), np.array([0, *beta]) / 8, workload)
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +101,8 @@ def menus(draw: st.DrawFn, most: int = 4) -> Menu:
 def test_no_choice_within_the_density_loses_less_than_is_claimed(
     menu: Menu, seed: int, heads: int, density: float, contexts: list[int], tolerance: float
 ) -> None:
-    curves = curves_at(contexts, seed, heads=heads)
+    curves = curves_at(contexts, seed, heads=heads, workload=menu.workload)
+    cost = tiles_of(menu.workload)
     choices = [
         rules
         for rules in product(range(len(menu.alpha)), repeat=heads)
@@ -94,10 +110,10 @@ def test_no_choice_within_the_density_loses_less_than_is_claimed(
     ]
     if not choices:
         with pytest.raises(BudgetError, match="at least"):
-            elastic(curves, menu, tiles, density, 0.0, soon())
+            elastic(curves, menu, cost, density, 0.0, soon())
         return
     least = min(loss_of(curves, menu, rules) for rules in choices)
-    found = elastic(curves, menu, tiles, density, tolerance, soon())
+    found = elastic(curves, menu, cost, density, tolerance, soon())
     assert least - 1e-9 <= found.loss <= least / max(1 - tolerance, 0.1) + 1e-5
     assert found.lower_bound <= least + 1e-9
     assert found.gap <= tolerance + 1e-4

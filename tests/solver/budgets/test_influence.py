@@ -23,14 +23,19 @@ from tests.solver.budgets.builders import (
 )
 from tests.solver.problems import soon
 
-TOTALS = st.sampled_from(["tiles", "tokens"])
+TOTALS = st.sampled_from(["tiles", "tiles of pieces", "tokens"])
 
 
 def cost_of(curves: RecoveryCurves, total: str) -> Cost:
-    def tiles(blocks: Ints) -> Ints:
-        return causal_pieces(blocks, curves.context_pieces)
+    """In tokens, or in tiles: of blocks, or of pieces with two to a query block."""
+    if total == "tokens":
+        return np.asarray
+    own = 2 if total == "tiles of pieces" else 1
 
-    return tiles if total == "tiles" else np.asarray
+    def tiles(pieces: Ints) -> Ints:
+        return causal_pieces(pieces, -(-curves.context_pieces // own), own)
+
+    return tiles
 
 
 def chosen(

@@ -13,12 +13,19 @@ from solver.budgets.max_min import Cost, max_min
 from solver.budgets.shifting import shift
 from tests.solver.budgets.builders import by_block, random_curves, small_curves
 
+TOTALS = st.sampled_from(["tiles", "tiles of pieces", "tokens"])
+
 
 def cost_of(curves: RecoveryCurves, total: str) -> Cost:
-    def tiles(blocks: Ints) -> Ints:
-        return causal_pieces(blocks, curves.context_pieces)
+    """In tokens, or in tiles: of blocks, or of pieces with two to a query block."""
+    if total == "tokens":
+        return np.asarray
+    own = 2 if total == "tiles of pieces" else 1
 
-    return tiles if total == "tiles" else np.asarray
+    def tiles(pieces: Ints) -> Ints:
+        return causal_pieces(pieces, -(-curves.context_pieces // own), own)
+
+    return tiles
 
 
 def best_vector(curves: RecoveryCurves, each: int, floor: int, cost: Cost) -> list[float]:
@@ -34,7 +41,7 @@ def best_vector(curves: RecoveryCurves, each: int, floor: int, cost: Cost) -> li
 
 
 @settings(deadline=None)
-@given(small_curves(), st.data(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(), st.data(), TOTALS)
 def test_no_choice_has_a_better_minimum(
     curves: RecoveryCurves, data: st.DataObject, total: str
 ) -> None:
@@ -58,7 +65,7 @@ def test_no_choice_is_lexicographically_better_where_nothing_ties(
 
 
 @settings(deadline=None)
-@given(small_curves(layers=2), st.data(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(layers=2), st.data(), TOTALS)
 def test_total_floor_and_context_are_kept(
     curves: RecoveryCurves, data: st.DataObject, total: str
 ) -> None:
@@ -72,7 +79,7 @@ def test_total_floor_and_context_are_kept(
 
 
 @settings(deadline=None)
-@given(small_curves(layers=2), st.data(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(layers=2), st.data(), TOTALS)
 def test_what_is_left_raises_nobody(
     curves: RecoveryCurves, data: st.DataObject, total: str
 ) -> None:
@@ -89,7 +96,7 @@ def test_what_is_left_raises_nobody(
 
 
 @settings(max_examples=25, deadline=None)
-@given(small_curves(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(), TOTALS)
 def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: str) -> None:
     cost = cost_of(curves, total)
     minima = [
@@ -107,7 +114,7 @@ def test_never_below_the_papers_shifting(seed: int, each: int, pool: bool, conte
     curves = curves.pooled() if pool else curves
     each = min(each, curves.context_pieces)
     shifted = curves.at(shift(curves, each, floor=2)).min(axis=1)
-    for total in ("tiles", "tokens"):
+    for total in ("tiles", "tiles of pieces", "tokens"):
         exact = curves.at(max_min(curves, each, 2, cost_of(curves, total))).min(axis=1)
         assert (exact >= shifted).all()
 
@@ -120,7 +127,7 @@ def test_never_below_the_papers_shifting_on_ragged_curves(
     each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     shifted = curves.at(shift(curves, each, floor)).min(axis=1)
-    for total in ("tiles", "tokens"):
+    for total in ("tiles", "tiles of pieces", "tokens"):
         exact = curves.at(max_min(curves, each, floor, cost_of(curves, total))).min(axis=1)
         assert (exact >= shifted).all()
 
