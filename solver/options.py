@@ -44,7 +44,7 @@ Curve = Annotated[
     str | None,
     typer.Option(
         "--curve",
-        help="Choose by what the executor's selector captures, or the best blocks would: "
+        help="Choose by what the executor's selector captures, or the best pieces would: "
         "selected (where the profile has it) or oracle.",
     ),
 ]

@@ -139,7 +139,7 @@ class Moving(_Part):
 class Recovered(_Part):
     """What the first workload's budgets recover of the attention mass, over the heads, `[layers]`.
 
-    By the profile's `curve`: of the blocks that the executor's selector picks, or of the best ones.
+    By the profile's `curve`: of the pieces that the executor's selector picks, or of the best ones.
     A mean over prompts, whatever margin the budgets were chosen with.
     """
 
