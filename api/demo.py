@@ -163,7 +163,8 @@ def _go_round(
 def _layers_to_run(options: DemoOptions, plan: Json) -> list[int]:
     """Layers spread over the model: as many as asked for, or as the time allows."""
     shape = options.profile.architecture
-    step = Workload(options.context_tokens, block_tokens=plan["workload"]["block_tokens"])
+    sizes = {name: plan["workload"].get(name, 0) for name in ("block_tokens", "piece_tokens")}
+    step = Workload(options.context_tokens, **sizes)
     work = head_work(np.array(plan["budgets"]), shape, step, options.profile.selection)
     flops = work[..., INDEX["tile_flops"]].sum()
     generations = len(METHODS) + 1

@@ -4,7 +4,7 @@ import numpy as np
 
 from api.errors import bad_field
 from api.schemas import SampleBody
-from profiles.cost.work import budget_blocks, causal_tiles
+from profiles.cost.work import budget_pieces, causal_pieces
 from solver.plan import Plan
 
 COUNTS_MAY_DIFFER = 2.0
@@ -36,9 +36,10 @@ def heads_believable(sample: SampleBody, plan: Plan) -> bool:
     step, here = plan.workload.workload, _shares(sample, plan)
     for report in sample.heads or []:
         budget = plan.budgets[sample.layer][report.head]
-        blocks = budget_blocks(np.array(budget), step)
-        tiles = here[report.head] * int(causal_tiles(blocks, step.context_blocks))
-        low, high = tiles / COUNTS_MAY_DIFFER - blocks, COUNTS_MAY_DIFFER * tiles + blocks
+        pieces = budget_pieces(np.array(budget), step)
+        whole = int(causal_pieces(pieces, step.context_blocks, step.block_pieces))
+        tiles = here[report.head] * whole
+        low, high = tiles / COUNTS_MAY_DIFFER - pieces, COUNTS_MAY_DIFFER * tiles + pieces
         if not step.batch_size * low <= report.tiles <= step.batch_size * high:
             return False
         if report.rows > step.batch_size * step.context_tokens:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from api.drift import Floats, Promise
-from profiles.cost.work import budget_blocks
+from profiles.cost.work import budget_pieces
 from profiles.heads import Curves, CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.basis import Basis
@@ -21,13 +21,13 @@ def promise(profile: ModelProfile, plan: Plan) -> Promise | None:
     if not isinstance(heads, CurvesForm):
         return None
     workload = plan.workload.workload
-    blocks = budget_blocks(np.array(plan.budgets, dtype=np.float64), workload)
+    pieces = budget_pieces(np.array(plan.budgets, dtype=np.float64), workload)
     curves = RecoveryCurves.of(Basis.of(heads, BudgetOptions(), profile.name).expected, workload)
     selected = heads.selected_recovery is not None
     spread = heads.selected_spread if selected else heads.spread
-    shares, measured = curves.share(blocks), profile.measurement
+    shares, measured = curves.share(pieces), profile.measurement
     return Promise(
-        curves.at(blocks),
+        curves.at(pieces),
         None if spread is None else _spread_at(heads, spread, shares, workload.context_tokens),
         None if measured is None else max(sum(measured.prompts.values()), 1),
     )

@@ -214,7 +214,7 @@ class DeploymentList(BaseModel):
 
 
 class HeadReport(_Sent):
-    """What the blocks of a device held of a head's attention, a mean over some of its `rows`."""
+    """What the pieces of a device held of a head's attention, a mean over some of its `rows`."""
 
     head: Index
     rows: Annotated[int, Field(ge=1, le=2**40)]

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.report import arguments, deliver, table_to
 from executor.evaluation.budgets import Fitted, Setting, fit, uniform_within
-from profiles.cost.work import budget_blocks
+from profiles.cost.work import budget_pieces
 from profiles.heads import CurvesForm
 from profiles.library import REFERENCE_PROFILE, resolve_profile
 from profiles.model import ModelProfile
@@ -70,7 +70,7 @@ def selected(profile: ModelProfile, setting: Setting, tokens: Floats) -> Floats:
     """What the executor's selector recovers of budgets [layers, heads], by a profile's curves."""
     assert isinstance(profile.heads, CurvesForm)
     basis = Basis.of(profile.heads, BudgetOptions(curve="selected"), profile.name)
-    blocks = budget_blocks(np.asarray(tokens, dtype=np.float64), setting.workload)
+    blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), setting.workload)
     return RecoveryCurves.of(basis.expected, setting.workload).at(blocks)
 
 

@@ -17,7 +17,7 @@ from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
 from executor.kernels.layout import HeadRows, Layout, lay_out
 from executor.kernels.patterns import Strided, lengths
-from executor.shares import HeadShare, budget_blocks, check_shares, row_boundary, whole
+from executor.shares import HeadShare, budget_pieces, check_shares, row_boundary, whole
 
 MOST_TOKENS = 2**30
 """Tokens are counted in int32 on the device."""
@@ -107,7 +107,7 @@ def prepare(
 
 def _head_rows(share: HeadShare, chunks: tuple[Chunk, ...], block_tokens: int) -> HeadRows:
     chunk = chunks[share.sequence]
-    budget = budget_blocks(share, chunk, block_tokens)
+    budget = budget_pieces(share, chunk, block_tokens)
     begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
     first, last = (row_boundary(edge, budget, end, begin) for edge in share.rows)
     return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)

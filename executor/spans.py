@@ -1,6 +1,6 @@
-"""A shard's parts as rows: of prompts in prefill, of (sequence, key block) pairs in decode.
+"""A shard's parts as rows: of prompts in prefill, of (sequence, key piece) pairs in decode.
 
-A decoding head is cut between key blocks of its list, sequence after sequence (the solver's
+A decoding head is cut between key pieces of its list, sequence after sequence (the solver's
 `solver.divide.rows`): whole sequences on either side of a cut, and at most one sequence's list
 between two devices.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from executor.kernels.batch import Chunk
 from executor.shard import HeadPart, LayerShard
 from executor.shares import HeadShare, row_boundary
-from profiles.cost.work import Workload, budget_blocks
+from profiles.cost.work import Workload, budget_pieces
 
 
 def sequence_chunks(workload: Workload) -> tuple[Chunk, ...]:
@@ -46,19 +46,20 @@ def sequence_rows(
     """
     if workload.phase == "prefill":
         return (part.rows,)
-    blocks, first, last = _decoded(part, workload)
-    begin = sequence * blocks
-    low, high = max(first - begin, 0), min(last - begin, blocks)
-    return ((low / blocks, high / blocks),) if low < high else ()
+    pieces, first, last = _decoded(part, workload)
+    begin = sequence * pieces
+    low, high = max(first - begin, 0), min(last - begin, pieces)
+    return ((low / pieces, high / pieces),) if low < high else ()
 
 
 def token_spans(part: HeadPart, workload: Workload) -> list[slice]:
     """The new tokens that a part computes anything of, as ranges of q's tokens."""
     if workload.phase == "decode":
-        blocks, first, last = _decoded(part, workload)
-        return [slice(first // blocks, -(-last // blocks))] if first < last else []
-    budget = int(budget_blocks(np.array(part.budget_tokens), workload))
-    first, last = (row_boundary(edge, budget, workload.context_blocks) for edge in part.rows)
+        pieces, first, last = _decoded(part, workload)
+        return [slice(first // pieces, -(-last // pieces))] if first < last else []
+    budget = int(budget_pieces(np.array(part.budget_tokens), workload))
+    rows, own = workload.context_blocks, workload.block_pieces
+    first, last = (row_boundary(edge, budget, rows, block_pieces=own) for edge in part.rows)
     if first == last:
         return []
     size, tokens = workload.block_tokens, workload.context_tokens
@@ -67,8 +68,8 @@ def token_spans(part: HeadPart, workload: Workload) -> list[slice]:
 
 
 def _decoded(part: HeadPart, workload: Workload) -> tuple[int, int, int]:
-    """A list's key blocks, and the part's first and last of all sequences' one after another."""
-    blocks = int(budget_blocks(np.array(part.budget_tokens), workload))
-    units = blocks * workload.batch_size
+    """A list's key pieces, and the part's first and last of all sequences' one after another."""
+    pieces = int(budget_pieces(np.array(part.budget_tokens), workload))
+    units = pieces * workload.batch_size
     first, last = (row_boundary(edge, 1, units) for edge in part.rows)
-    return blocks, first, last
+    return pieces, first, last

@@ -28,7 +28,12 @@ def measure(
     data: Annotated[Path, typer.Option(help="Prompts, one JSON object a line.")],
     contexts: Annotated[str, typer.Option(help="Tokens, as in 1024,4096.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The profile file to write.")],
-    block_tokens: Annotated[int, typer.Option(help="16, 32, 64 or 128.")] = 64,
+    block_tokens: Annotated[
+        int, typer.Option(help="Query rows that share a list: 16, 32, 64 or 128.")
+    ] = 64,
+    piece_tokens: Annotated[
+        int | None, typer.Option(help="Keys of a list's piece, which divide a block; a block.")
+    ] = None,
     rows: Annotated[int, typer.Option(help="Query rows looked at in each prompt.")] = 64,
     prompts: Annotated[
         int | None, typer.Option(help="Most prompts of a task at a context; all.")
@@ -44,7 +49,7 @@ def measure(
         int | None, typer.Option(help="Rows of a query block that sampled scores by; 2.")
     ] = None,
     sink_tokens: Annotated[
-        int | None, typer.Option(help="First tokens that are always in; one block.")
+        int | None, typer.Option(help="First tokens that are always in; one piece.")
     ] = None,
     local_tokens: Annotated[
         int | None, typer.Option(help="Nearest tokens always in the oracle's lists; one block.")
@@ -85,12 +90,13 @@ def measure(
         rows,
         prompts,
         seed,
-        _selection(selection, sample_rows, sink_tokens, block_tokens),
+        _selection(selection, sample_rows, sink_tokens, piece_tokens or block_tokens),
         sink_tokens,
         local_tokens,
         influence,
         device,
         dtype or ("bfloat16" if device.startswith("cuda") else "float32"),
+        piece_tokens,
     )
     parts = Parts(state if state is not None else out.with_name(f"{out.name}.parts"))
     selector = installed_selector()
@@ -124,7 +130,7 @@ def _tokens(contexts: str) -> tuple[int, ...]:
 
 
 def _selection(
-    kind: str, sample_rows: int | None, sink_tokens: int | None, block_tokens: int
+    kind: str, sample_rows: int | None, sink_tokens: int | None, piece_tokens: int
 ) -> Selection:
     if sample_rows is not None and kind != "sampled":
         fail(f"--sample-rows: --selection {kind} samples none")
@@ -140,7 +146,7 @@ def _selection(
         case "vertical_slash":
             return VerticalSlash()
         case "sink_local":
-            return SinkLocal(sink_tokens=block_tokens if sink_tokens is None else sink_tokens)
+            return SinkLocal(sink_tokens=piece_tokens if sink_tokens is None else sink_tokens)
         case _:
             fail(f"--selection: {kind!r} is not one of sampled, pooled, vertical_slash, sink_local")
 

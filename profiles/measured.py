@@ -36,9 +36,11 @@ def facts(heads: CurvesForm, measurement: Measurement | None) -> dict[str, Any]:
 def in_words(measurement: Measurement) -> str:
     """One line: on what and with what it was measured."""
     prompts = ", ".join(f"{count} {task}" for task, count in measurement.prompts.items())
+    block, piece = measurement.block_tokens, measurement.piece_tokens
+    sizes = f"blocks of {block} tokens" + (f" over pieces of {piece}" if piece != block else "")
     return (
-        f"measured: {prompts}; {measurement.rows} rows a prompt, blocks of "
-        f"{measurement.block_tokens} tokens, {measurement.seconds:,.0f} s"
+        f"measured: {prompts}; {measurement.rows} rows a prompt, {sizes}, "
+        f"{measurement.seconds:,.0f} s"
     )
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from profiles.sizes import Sizes, block_of
+
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Correlation = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
@@ -27,8 +29,8 @@ class Stability(_Record):
     model: Correlation | None
 
 
-class Measurement(_Record):
-    """What `hplb profiles measure` was run on and with.
+class Measurement(_Record, Sizes):
+    """What `hplb profiles measure` was run on and with, `block_tokens` query rows to a list.
 
     `prompts` counts the prompts of every task; `rows` is how many query rows of a prompt were
     looked at, drawn by `seed`; `sink_tokens` and `local_tokens` belong to every oracle budget.
@@ -42,6 +44,7 @@ class Measurement(_Record):
     rows: Count
     seed: int
     block_tokens: Annotated[int, Field(ge=16, le=128)]
+    piece_tokens: Annotated[int, Field(ge=16, le=128, default_factory=block_of)]
     sink_tokens: Count
     local_tokens: Count
     versions: dict[str, str]

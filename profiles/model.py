@@ -21,7 +21,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 class ModelProfile(BaseModel):
     """What is known about a model's heads, where from, and whether it was made up.
 
-    `selection` says how an executor chooses the blocks of a head's budget. `measurement` is filled
+    `selection` says how an executor chooses the pieces of a head's budget. `measurement` is filled
     by `hplb profiles measure`: on what and how.
     """
 

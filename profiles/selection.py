@@ -1,4 +1,4 @@
-"""How the key blocks of a head are chosen within its budget: which ones, not how many."""
+"""How the key pieces of a head are chosen within its budget: which ones, not how many."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +12,7 @@ MOST_ROWS = 16
 
 
 class _Selection(BaseModel):
-    """`scores`: whether blocks are scored to be chosen, rather than follow from a rule."""
+    """`scores`: whether pieces are scored to be chosen, rather than follow from a rule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,7 +20,7 @@ class _Selection(BaseModel):
 
 
 class Pooled(_Selection):
-    """Blocks whose mean key scores best against the query block's mean query (MoBA, SpargeAttn)."""
+    """Pieces whose mean key scores best against the query block's mean query (MoBA, SpargeAttn)."""
 
     scores = True
     kind: Literal["pooled"] = "pooled"
@@ -34,7 +34,7 @@ class VerticalSlash(_Selection):
 
 
 class Sampled(_Selection):
-    """Blocks that hold the most attention of `rows` rows of a query block (SampleAttention).
+    """Pieces that hold the most attention of `rows` rows of a query block (SampleAttention).
 
     arXiv 2406.15486, section 4; the rows are scored against every key, exactly.
     """
@@ -58,8 +58,9 @@ class SinkLocal(_Selection):
 class Strided(_Selection):
     """S2-Attention's local and strided blocks of `block_tokens` (arXiv 2407.17678).
 
-    The last `local_blocks` key blocks and, beyond them, every `vert_stride`-th; the last
-    `dense_kv_heads` KV heads attend to all. A budget is only the pattern's causal work as tokens.
+    Square blocks, which have no smaller pieces: the last `local_blocks` of keys and, beyond them,
+    every `vert_stride`-th; the last `dense_kv_heads` KV heads attend to all. A budget is only the
+    pattern's causal work as tokens.
     """
 
     scores = False

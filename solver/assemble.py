@@ -200,6 +200,7 @@ def _step(workload: Workload) -> Step:
         batch_size=workload.batch_size,
         deployment=workload.deployment,
         block_tokens=workload.block_tokens,
+        piece_tokens=workload.piece_tokens,
     )
 
 

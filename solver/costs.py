@@ -26,7 +26,7 @@ class Demand:
     """One workload of a placement: what every head may attend to there, and at which rates.
 
     `budgets` [layers, heads] tokens; `rates` by device type, all of the workload's phase;
-    `selection`: how heads choose their blocks.
+    `selection`: how heads choose their pieces.
     """
 
     workload: Workload

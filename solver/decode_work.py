@@ -16,7 +16,7 @@ from solver.problem import Floats, Ints
 
 def decode_work(
     ends: Ints,
-    blocks: Ints,
+    pieces: Ints,
     present: NDArray[np.bool_],
     architecture: Architecture,
     workload: Workload,
@@ -24,29 +24,29 @@ def decode_work(
 ) -> Floats:
     """Work of every device's shard of a layer without its launch, `[devices, FEATURES]`.
 
-    ends [heads, devices]: the (sequence, key block) unit at which a device's part of a head ends,
-    `solver.divide.rows.boundaries`; blocks [heads]: key blocks of a head's budget; present
-    [kv_heads, devices]: whether a device holds a group; `scored`: whether heads score blocks.
+    ends [heads, devices]: the (sequence, key piece) unit at which a device's part of a head ends,
+    `solver.divide.rows.boundaries`; pieces [heads]: key pieces of a head's budget; present
+    [kv_heads, devices]: whether a device holds a group; `scored`: whether heads score pieces.
     """
-    read = _blocks_read(ends, blocks, workload.batch_size)
+    read = _pieces_read(ends, pieces, workload.batch_size)
     grouped = (architecture.kv_heads, -1, *read.shape[1:])
-    own = blocks.reshape(architecture.kv_heads, -1, 1, 1)
+    own = pieces.reshape(architecture.kv_heads, -1, 1, 1)
     parts = read.reshape(grouped)
     whole = parts == own
     packed = np.where(whole, own, 0).max(axis=1)
     cut = np.where(whole, 0, parts)
     tiles = whole.sum(axis=1) * packed + cut.sum(axis=1)
     decoded = packed + cut.sum(axis=1)
-    sparse = workload.context_blocks
-    choosing = whole.sum(axis=1) * (packed < sparse) + ((cut > 0) & (own < sparse)).sum(axis=1)
+    every = workload.context_pieces
+    choosing = whole.sum(axis=1) * (packed < every) + ((cut > 0) & (own < every)).sum(axis=1)
 
     work = np.zeros((ends.shape[1], len(FEATURES)))
     rows, lists = (parts > 0).sum(axis=(0, 1, 3)), present.sum(axis=0) * workload.batch_size
     dim, width, item = architecture.head_dim, architecture.hidden_size, architecture.item_bytes
-    held = decoded.sum(axis=(0, 2)) * workload.block_tokens
+    held = decoded.sum(axis=(0, 2)) * workload.piece_tokens
     work[:, INDEX["query_blocks"]] = rows
-    work[:, INDEX["tile_flops"]] = 4 * workload.block_tokens * dim * tiles.sum(axis=(0, 2))
-    work[:, INDEX["scored_blocks"]] = scored * sparse * choosing.sum(axis=(0, 2))
+    work[:, INDEX["tile_flops"]] = 4 * workload.piece_tokens * dim * tiles.sum(axis=(0, 2))
+    work[:, INDEX["scored_blocks"]] = scored * every * choosing.sum(axis=(0, 2))
     work[:, INDEX["kv_bytes"]] = 2 * (rows + held) * dim * item
     work[:, INDEX["kv_lists"]] = lists
     if workload.deployment == "tensor_parallel":
@@ -56,13 +56,13 @@ def decode_work(
     return work
 
 
-def _blocks_read(ends: Ints, blocks: Ints, sequences: int) -> Ints:
-    """Key blocks of a head's list that a device reads for a sequence, [heads, devices, sequences].
+def _pieces_read(ends: Ints, pieces: Ints, sequences: int) -> Ints:
+    """Key pieces of a head's list that a device reads for a sequence, [heads, devices, sequences].
 
-    A head's units are its list's blocks, sequence after sequence.
+    A head's units are its list's pieces, sequence after sequence.
     """
     begins = np.concatenate([np.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
-    length = blocks[:, None, None]
+    length = pieces[:, None, None]
     before = np.arange(sequences) * length
     last = np.clip(ends[..., None] - before, 0, length)
     return np.asarray(last - np.clip(begins[..., None] - before, 0, length))

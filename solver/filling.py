@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from profiles.cost.work import budget_blocks
+from profiles.cost.work import budget_pieces
 from profiles.heads import CurvesForm
 from solver.budgets.basis import Basis
 from solver.budgets.curves import RecoveryCurves
@@ -69,7 +69,7 @@ def fill(
         lambda tokens: costed(tokens).group_s[0][..., problem.type_of],
     )
     before, after = (
-        expected.at(budget_blocks(np.asarray(tokens, dtype=np.float64), step.workload))
+        expected.at(budget_pieces(np.asarray(tokens, dtype=np.float64), step.workload))
         for tokens in (step.budgets.tokens, found.tokens)
     )
     report = Filled(

@@ -36,11 +36,15 @@ BlockTokens = Annotated[
     int | None,
     typer.Option(help="Tokens a block: 16, 32, 64 or 128; the profile's own, or 64, unless given."),
 ]
+PieceTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens a key piece, which divide a block's; the same unless given."),
+]
 Curve = Annotated[
     str | None,
     typer.Option(
         "--curve",
-        help="Choose by what the executor's selector captures, or the best blocks would: "
+        help="Choose by what the executor's selector captures, or the best pieces would: "
         "selected (where the profile has it) or oracle.",
     ),
 ]

@@ -11,6 +11,7 @@ from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import describe
 from profiles.selection import POOLED, Selection
+from profiles.sizes import Sizes
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Recovery = Annotated[float, Field(ge=0, le=1)]
@@ -69,14 +70,13 @@ class ProfileRef(_Part):
     synthetic: bool
 
 
-class Step(_Part):
-    """The workload the plan is for."""
+class Step(_Part, Sizes):
+    """The workload the plan is for, `piece_tokens` in the JSON where it is not `block_tokens`."""
 
     context_tokens: int
     phase: Phase
     batch_size: int
     deployment: Deployment
-    block_tokens: int
 
     @property
     def workload(self) -> Workload:
@@ -139,7 +139,7 @@ class Moving(_Part):
 class Recovered(_Part):
     """What the first workload's budgets recover of the attention mass, over the heads, `[layers]`.
 
-    By the profile's `curve`: of the blocks that the executor's selector picks, or of the best ones.
+    By the profile's `curve`: of the pieces that the executor's selector picks, or of the best ones.
     A mean over prompts, whatever margin the budgets were chosen with.
     """
 
@@ -197,7 +197,7 @@ class Nodes(_Part):
 class Plan(_Part):
     """A placement, its budgets, its predicted seconds and its certificate.
 
-    `budgets` [layers][heads] tokens, whose blocks an executor chooses by `selection`; `kv_copies`
+    `budgets` [layers][heads] tokens, whose pieces an executor chooses by `selection`; `kv_copies`
     and `divisions` [layers], `kv_bytes` [devices]; `devices` names the type of every device by
     index, `device_types` the axis of `costs`. With several workloads, `workload`, `budgets`,
     `selection` and `costs` are the first's, which counts `weight`; `makespan_s` is their weighted

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from profiles.cost.rates import Rates
-from profiles.cost.work import FEATURES, INDEX, budget_blocks, group_work, head_work, pair_flops
+from profiles.cost.work import FEATURES, INDEX, Workload, group_work, head_work, pair_flops
 from solver.costs import Demand, placement_problem
 from solver.decode_work import decode_work
-from solver.divide.rows import RowGrid, boundaries
+from solver.divide.rows import RowGrid, boundaries, weight_before
 from solver.plan import Costs, Plan
 from solver.problem import Floats, Ints, PlacementProblem, Shares
 from solver.request import PlacementOptions
@@ -71,21 +71,21 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     0 with nothing to do.
     """
     budgets, step = np.array(plan.budgets, dtype=np.float64), plan.workload.workload
-    blocks = budget_blocks(budgets, step)
-    grid = RowGrid(blocks, step.context_blocks, step.batch_size, step.phase)
+    grid = RowGrid.of(budgets, step)
     shares = planned_shares(plan, layer)
     ends = boundaries(shares, grid, layer)
     grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
     present = np.asarray(grouped.any(axis=1))
     if step.phase == "decode":
         scores = plan.selection.scores
-        work = decode_work(ends, blocks[layer], present, plan.architecture, step, scores)
+        pieces = grid.budget_pieces[layer]
+        work = decode_work(ends, pieces, present, plan.architecture, step, scores)
     else:
         by_head = head_work(budgets[layer], plan.architecture, step, plan.selection)
         by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
-        parts = _parts_of_work(ends, shares, step.context_blocks)
+        parts = _parts_of_work(ends, shares, step)
         flops, scored = INDEX["tile_flops"], INDEX["scored_blocks"]
-        # A share is one of attended tiles; what rows take to choose goes by the pairs they score.
+        # A share is one of attended pairs; what rows take to choose goes by the pairs they score.
         by_pair = pair_flops(plan.selection, plan.architecture, step)
         by_head[:, flops] -= by_pair * by_head[:, scored]
         work = np.einsum("hdf,hf->df", parts, by_head) + present.T @ by_group
@@ -94,17 +94,19 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     return np.asarray(work)
 
 
-def _parts_of_work(ends: Ints, shares: Shares, rows: int) -> Floats:
+def _parts_of_work(ends: Ints, shares: Shares, step: Workload) -> Floats:
     """The fraction of each kind of a head's work in a device's rows, [heads, devices, FEATURES].
 
-    A share is a fraction of tiles. Late rows of a prompt are longer: their part of the scored pairs
-    is larger than that, and their part of what goes by the row smaller.
+    A share is a fraction of attended pairs. Late rows of a prompt are longer: their part of the
+    scored pairs is larger than that, and their part of what goes by the row smaller.
     """
+    rows, every = step.context_blocks, np.array(step.context_pieces)
     last = ends / rows
     parts = np.repeat(np.diff(last, axis=1, prepend=0)[..., None], len(FEATURES), axis=2)
     parts[..., INDEX["tile_flops"]] = shares
-    pairs = last * (last * rows + 1) / (rows + 1)
-    parts[..., INDEX["scored_blocks"]] = np.diff(pairs, axis=1, prepend=0)
+    scored = weight_before(every, ends, step.block_pieces)
+    of_all = scored / weight_before(every, np.array(rows), step.block_pieces)
+    parts[..., INDEX["scored_blocks"]] = np.diff(of_all, axis=1, prepend=0)
     return parts
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.model import ModelProfile
+from profiles.sizes import sizes_fault
 from solver.budgets.options import MAX_CONTEXT, BudgetOptions
 from solver.plan import Plan
 from solver.problem import Unit
@@ -102,9 +103,10 @@ class PlanRequest(_Options):
     """A model profile, devices, one workload or several, and how to decide.
 
     One workload is `context_tokens`, `phase` and `batch_size`; several are `workloads`, placed for
-    the least weighted `mean` of their makespans or the least `worst`. All are in blocks of
-    `block_tokens`: unless given, those that the profile was measured in. With a `seed` the search
-    is repeatable: one worker, and effort counted in steps instead of seconds.
+    the least weighted `mean` of their makespans or the least `worst`. All are in query blocks of
+    `block_tokens`, with lists and budgets in key pieces of `piece_tokens`: unless either is given,
+    as the profile was measured; pieces are blocks where only the latter are given. With a `seed`
+    the search is repeatable: one worker, and effort counted in steps instead of seconds.
     """
 
     profile: Annotated[str, Field(pattern=PATH_PATTERN)] | ModelProfile
@@ -117,6 +119,7 @@ class PlanRequest(_Options):
     workloads: Annotated[list[WorkloadOptions], Field(min_length=1, max_length=64)] | None = None
     objective: Objective = "mean"
     block_tokens: Annotated[BlockTokens | None, Field(exclude_if=lambda size: size is None)] = None
+    piece_tokens: Annotated[BlockTokens | None, Field(exclude_if=lambda size: size is None)] = None
     deployment: Deployment = "disaggregated"
     budget: BudgetOptions = BudgetOptions()
     placement: PlacementOptions = PlacementOptions()
@@ -139,6 +142,10 @@ class PlanRequest(_Options):
             raise ValueError(
                 f"budget.tokens: {self.budget.tokens} is above context_tokens ({longest})"
             )
+        if self.block_tokens is not None and self.piece_tokens is not None:
+            fault = sizes_fault(self.block_tokens, self.piece_tokens)
+            if fault is not None:
+                raise ValueError(fault)
         if self.budget.fill and len(self.steps) > 1:
             raise ValueError("budget.fill: spends the idle time of one workload, not of several")
         if self.budget.fill and self.placement.divisible:
@@ -179,14 +186,16 @@ class PlanRequest(_Options):
             return [self.device_type] * (self.gpus or 0)
         return [group.type for group in self.devices for _ in range(group.count)]
 
-    def block_size(self, profile: ModelProfile) -> int:
-        """Tokens a block of every workload, where `profile` is the first one's."""
-        if self.block_tokens is not None:
-            return self.block_tokens
+    def sizes(self, profile: ModelProfile) -> tuple[int, int]:
+        """Tokens a block and a piece of every workload, where `profile` is the first one's."""
         measured = profile.measurement
-        return DEFAULT_BLOCK_TOKENS if measured is None else measured.block_tokens
+        if self.block_tokens is not None:
+            return self.block_tokens, self.piece_tokens or self.block_tokens
+        if measured is None:
+            return DEFAULT_BLOCK_TOKENS, self.piece_tokens or DEFAULT_BLOCK_TOKENS
+        return measured.block_tokens, self.piece_tokens or measured.piece_tokens
 
-    def workload_of(self, step: WorkloadOptions, block_tokens: int) -> Workload:
+    def workload_of(self, step: WorkloadOptions, block_tokens: int, piece_tokens: int) -> Workload:
         """A step as the cost model counts it."""
         return Workload(
             context_tokens=step.context_tokens,
@@ -194,6 +203,7 @@ class PlanRequest(_Options):
             batch_size=step.batch_size,
             deployment=self.deployment,
             block_tokens=block_tokens,
+            piece_tokens=piece_tokens,
         )
 
     def digest(self, profile_digests: list[str], rates_versions: list[str]) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from profiles.cost.work import budget_blocks
 from solver.divide.rows import RowGrid, polish_rows, realise_each
 from solver.placement.exact import Deadline
 from solver.problem import Assignment, Floats, PlacementProblem
@@ -32,7 +31,7 @@ def rounded(
     they are what the plan states and the others round. With `may_undo` a layer that rounding makes
     worse than its whole placement is left undivided.
     """
-    grids = [_grid(step) for step in steps]
+    grids = [RowGrid.of(step.budgets.tokens, step.workload) for step in steps]
     realised = []
     for index, solution in enumerate(solutions):
         layer, wanted = problem.layer(index), solution.shares
@@ -66,13 +65,3 @@ def undivided(problem: PlacementProblem, shares: Floats, wholes: Sequence[Assign
         return float(np.sum([load.max(axis=1) for load in loads], axis=0).max())
 
     return min(candidates, key=worst_s)
-
-
-def _grid(step: Scenario) -> RowGrid:
-    workload = step.workload
-    return RowGrid(
-        budget_blocks=budget_blocks(step.budgets.tokens.astype(np.float64), workload),
-        query_blocks=workload.context_blocks,
-        batch_size=workload.batch_size,
-        phase=workload.phase,
-    )

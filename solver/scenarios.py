@@ -11,6 +11,7 @@ from profiles.errors import HplbError
 from profiles.heads import BudgetsForm, SamplesForm
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection, Strided
+from profiles.sizes import sizes_fault
 from solver.budgets.allocate import Budgets, allocate
 from solver.costs import Demand
 from solver.placement.exact import Deadline
@@ -53,7 +54,7 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
     Policies that search have until the deadline.
     """
     shape = known[0].profile.architecture
-    block_tokens = request.block_size(known[0].profile)
+    sizes = _sizes(request, known[0].profile)
     total = sum(step.weight for step in request.steps)
     found = []
     for index, (step, looked_up) in enumerate(zip(request.steps, known, strict=True)):
@@ -63,11 +64,26 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
                 f"architecture than {known[0].profile.name!r}; one placement serves one model"
             )
         profile = _sampled(looked_up.profile, step, index)
-        workload = request.workload_of(step, block_tokens)
-        budgets = allocate(profile, request.budget, workload, deadline)
+        workload = request.workload_of(step, *sizes)
         selection = _selection(request, looked_up.profile)
+        if isinstance(selection, Strided) and workload.block_pieces > 1:
+            raise WorkloadError(
+                f"piece_tokens: {workload.piece_tokens} in blocks of {workload.block_tokens}, but "
+                f"the strided blocks of profile {looked_up.profile.name!r} are as wide as they are "
+                "high; give block_tokens alone"
+            )
+        budgets = allocate(profile, request.budget, workload, deadline)
         found.append(Scenario(workload, step.weight / total, looked_up, budgets, selection))
     return found
+
+
+def _sizes(request: PlanRequest, profile: ModelProfile) -> tuple[int, int]:
+    """Block and piece, of which the request may give one and the profile the other."""
+    sizes = request.sizes(profile)
+    fault = sizes_fault(*sizes)
+    if fault is not None:
+        raise WorkloadError(f"{fault} of profile {profile.name!r}; give block_tokens too")
+    return sizes
 
 
 def _selection(request: PlanRequest, profile: ModelProfile) -> Selection:

@@ -108,7 +108,7 @@ def _footprint(
         context_tokens=options.context_tokens or largest.context_tokens,
         batch_size=options.batch_size or largest.batch_size,
         retention=options.kv_retention,
-        block_tokens=largest.block_tokens,
+        piece_tokens=largest.piece_tokens,
     )
 
 

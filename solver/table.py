@@ -22,8 +22,17 @@ def heading(plan: Plan) -> str:
     step = plan.workload
     return (
         f"{plan.profile.name}{label}, {step.phase} of {step.batch_size} x "
-        f"{step.context_tokens:,} tokens on {', '.join(plan.device_types)}: predicted"
+        f"{step.context_tokens:,} tokens{_pieces(plan)} on {', '.join(plan.device_types)}: "
+        "predicted"
     )
+
+
+def _pieces(plan: Plan) -> str:
+    """Both sizes where they differ."""
+    step = plan.workload
+    if step.piece_tokens == step.block_tokens:
+        return ""
+    return f", blocks of {step.block_tokens} over pieces of {step.piece_tokens}"
 
 
 def comparison_table(rows: list[Row]) -> Table:
@@ -68,7 +77,7 @@ def plan_table(plan: Plan) -> Table:
         "profile": f"{plan.profile.name}{synthetic}",
         "devices": devices,
         "workload": f"{step.phase}, {step.batch_size} x {step.context_tokens:,} tokens, "
-        f"{step.deployment}",
+        f"{step.deployment}{_pieces(plan)}",
         "solver": f"{plan.solver}, {plan.solve_s:.2f} s, {plan.status}",
         _objective(plan): f"{milliseconds(plan.makespan_s)} ms, at least "
         f"{milliseconds(plan.lower_bound_s)} ms (gap {percent(plan.gap)})",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executor.evaluation.errors import EvaluationError
-from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.allocate import allocate
@@ -46,8 +46,8 @@ class Setting:
         total = 0
         for length in self.lengths:
             workload = Workload(length, block_tokens=self.block_tokens)
-            blocks = budget_blocks(np.asarray(tokens, dtype=np.float64), workload)
-            total += int(causal_tiles(blocks, workload.context_blocks).sum())
+            blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), workload)
+            total += int(causal_pieces(blocks, workload.context_blocks).sum())
         return total
 
     @property
@@ -79,7 +79,7 @@ class Setting:
         if not isinstance(self.profile.heads, CurvesForm):
             return None
         basis = Basis.of(self.profile.heads, BudgetOptions(curve=self.curve), self.profile.name)
-        blocks = budget_blocks(np.asarray(tokens, dtype=np.float64), self.workload)
+        blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), self.workload)
         return float(RecoveryCurves.of(basis.expected, self.workload).at(blocks).min())
 
 
@@ -130,6 +130,6 @@ def uniform_within(setting: Setting, density: float) -> Fitted:
         return np.full((layers, heads), tokens, dtype=np.int64)
 
     blocks = np.arange(1, setting.workload.context_blocks + 1)
-    shares = causal_tiles(blocks, len(blocks)) / causal_tiles(blocks[-1:], len(blocks))
+    shares = causal_pieces(blocks, len(blocks)) / causal_pieces(blocks[-1:], len(blocks))
     start = max(1, int(np.searchsorted(shares, density, side="right")))
     return fit(setting, budgets, int(density * setting.dense_tiles * (1 + 1e-12)), start)

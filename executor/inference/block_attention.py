@@ -15,7 +15,7 @@ from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.prepared import Prepared
-from executor.shares import causal_tiles, whole
+from executor.shares import causal_pieces, whole
 from profiles.architecture import Architecture
 from profiles.selection import Selection
 
@@ -122,7 +122,7 @@ class BlockAttention:
         """Of one head, with every causal block."""
         last = -(-chunk.total_tokens // self.block_tokens)
         first = chunk.cached_tokens // self.block_tokens
-        return causal_tiles(last, last) - causal_tiles(last, first)
+        return causal_pieces(last, last) - causal_pieces(last, first)
 
 
 def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:

@@ -1,9 +1,12 @@
 """Work: what a head makes a device do, as counts the cost model multiplies with rates.
 
 A device's load in a layer is `launches` + the work of its heads + the work of the KV groups
-present there (DESIGN section 8). A head is charged for the tiles its budget leaves; what belongs
-to a (KV group, device) pair (the K/V projection or transfer, the K/V bytes) is charged once per
-pair, so that a placement that scatters groups is seen to pay for it.
+present there (DESIGN section 8). A head is charged for the (query, key) pairs its budget leaves;
+what belongs to a (KV group, device) pair (the K/V projection or transfer, the K/V bytes) is charged
+once per pair, so that a placement that scatters groups is seen to pay for it.
+
+A block is the query rows that share one list of keys, a piece the unit of that list and of budgets.
+Pairs are counted in tiles of block x piece; those on the diagonal count whole.
 """
 
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.selection import POOLED, Sampled, Selection
+from profiles.sizes import sizes_fault
 
 Phase = Literal["prefill", "decode"]
 Deployment = Literal["disaggregated", "tensor_parallel"]
@@ -40,18 +44,45 @@ INDEX = {name: position for position, name in enumerate(FEATURES)}
 
 @dataclass(frozen=True)
 class Workload:
-    """One step: `batch_size` sequences of `context_tokens`, prefilled whole or decoding a token."""
+    """One step: `batch_size` sequences of `context_tokens`, prefilled whole or decoding a token.
+
+    `piece_tokens` divides `block_tokens` and is the same unless given (0). Raises ValueError where
+    it does not divide.
+    """
 
     context_tokens: int
     phase: Phase = "prefill"
     batch_size: int = 1
     deployment: Deployment = "disaggregated"
     block_tokens: int = 64
+    piece_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.piece_tokens:
+            object.__setattr__(self, "piece_tokens", self.block_tokens)
+        fault = sizes_fault(self.block_tokens, self.piece_tokens)
+        if fault is not None:
+            raise ValueError(fault)
 
     @property
     def context_blocks(self) -> int:
-        """Key blocks of the whole context, the last one perhaps partly filled."""
+        """Query blocks of the whole context, the last one perhaps partly filled."""
         return -(-self.context_tokens // self.block_tokens)
+
+    @property
+    def context_pieces(self) -> int:
+        """Key pieces of the whole context, the last one perhaps partly filled."""
+        return -(-self.context_tokens // self.piece_tokens)
+
+    @property
+    def block_pieces(self) -> int:
+        """Key pieces of a query block."""
+        return self.block_tokens // self.piece_tokens
+
+    @property
+    def least_pieces(self) -> int:
+        """The shortest list: a query block's own pieces, in decode the newest token's."""
+        return min(self.block_pieces, self.context_pieces) if self.phase == "prefill" else 1
 
     @property
     def new_tokens(self) -> int:
@@ -59,25 +90,38 @@ class Workload:
         return self.context_tokens if self.phase == "prefill" else 1
 
 
-def budget_blocks(budgets: Floats, workload: Workload) -> NDArray[np.int64]:
-    """Whole key blocks of each budget (rounded up), at least one, at most the context."""
-    blocks = np.ceil(np.asarray(budgets, dtype=np.float64) / workload.block_tokens)
-    return np.clip(blocks, 1, workload.context_blocks).astype(np.int64)
+def budget_pieces(budgets: Floats, workload: Workload) -> NDArray[np.int64]:
+    """Whole key pieces of each budget (rounded up), at least `least_pieces`, at most the context's.
+
+    >>> budget_pieces(np.array([1, 65, 1000]), Workload(200, block_tokens=64, piece_tokens=16))
+    array([ 4,  5, 13])
+    """
+    pieces = np.ceil(np.asarray(budgets, dtype=np.float64) / workload.piece_tokens)
+    return np.clip(pieces, workload.least_pieces, workload.context_pieces).astype(np.int64)
 
 
-def causal_tiles(blocks: NDArray[np.int64], context_blocks: int) -> NDArray[np.int64]:
-    """Sum over query rows i of min(blocks, i + 1): the tiles of a causal prefill."""
-    return blocks * (blocks + 1) // 2 + (context_blocks - blocks) * blocks
+def causal_pieces(
+    pieces: NDArray[np.int64], query_blocks: int, block_pieces: int = 1
+) -> NDArray[np.int64]:
+    """Pieces in the lists of a causal prefill: the sum over query blocks i of min(pieces, (i+1) m).
+
+    m is `block_pieces`; `pieces`, of any shape, are at most those of all blocks.
+
+    >>> causal_pieces(np.array([4, 5, 13]), query_blocks=4, block_pieces=4)
+    array([16, 19, 37])
+    """
+    ramp = pieces // block_pieces
+    return block_pieces * ramp * (ramp + 1) // 2 + (query_blocks - ramp) * pieces
 
 
 def pair_flops(selection: Selection, architecture: Architecture, workload: Workload) -> int:
-    """FLOPs that choosing takes for a scored (query block, key block) pair, beside its score.
+    """FLOPs that choosing takes for a scored (query block, key piece) pair, beside its score.
 
-    Those of a prefill's sampled rows with the block's keys; a decode scores by bounds alone.
+    Those of a prefill's sampled rows with the piece's keys; a decode scores by bounds alone.
     """
     if workload.phase == "decode" or not isinstance(selection, Sampled):
         return 0
-    return 2 * selection.rows * workload.block_tokens * architecture.head_dim
+    return 2 * selection.rows * workload.piece_tokens * architecture.head_dim
 
 
 def head_work(
@@ -88,22 +132,24 @@ def head_work(
 ) -> Floats:
     """Work that follows each query head, `[..., FEATURES]` for budgets `[...]` in tokens.
 
-    `selection` says what choosing costs: nothing where blocks follow from a rule.
+    `selection` says what choosing costs: nothing where keys follow from a rule. `scored_blocks`
+    are (query block, key piece) candidates.
     """
-    blocks = budget_blocks(budgets, workload)
-    n, size, dim = workload.context_blocks, workload.block_tokens, architecture.head_dim
-    choosing = (blocks < n) & selection.scores
-    work = np.zeros((*blocks.shape, len(FEATURES)))
+    pieces, every = budget_pieces(budgets, workload), workload.context_pieces
+    n, own = workload.context_blocks, workload.block_pieces
+    block, piece, dim = workload.block_tokens, workload.piece_tokens, architecture.head_dim
+    choosing = (pieces < every) & selection.scores
+    work = np.zeros((*pieces.shape, len(FEATURES)))
     if workload.phase == "prefill":
         work[..., INDEX["query_blocks"]] = n
-        work[..., INDEX["tile_flops"]] = 4 * size * size * dim * causal_tiles(blocks, n)
-        pairs = np.where(choosing, n * (n + 1) // 2, 0)
+        work[..., INDEX["tile_flops"]] = 4 * block * piece * dim * causal_pieces(pieces, n, own)
+        pairs = np.where(choosing, causal_pieces(np.array(every), n, own), 0)
         work[..., INDEX["scored_blocks"]] = pairs
         work[..., INDEX["tile_flops"]] += pairs * pair_flops(selection, architecture, workload)
     else:
         work[..., INDEX["query_blocks"]] = 1
-        work[..., INDEX["tile_flops"]] = 4 * size * dim * blocks
-        work[..., INDEX["scored_blocks"]] = np.where(choosing, n, 0)
+        work[..., INDEX["tile_flops"]] = 4 * piece * dim * pieces
+        work[..., INDEX["scored_blocks"]] = np.where(choosing, every, 0)
     rows = workload.new_tokens
     work[..., INDEX["kv_bytes"]] = 2 * rows * dim * architecture.item_bytes
     if workload.deployment == "tensor_parallel":
@@ -121,7 +167,7 @@ def group_work(budgets: Floats, architecture: Architecture, workload: Workload) 
     layers, heads = np.shape(budgets)
     dim, item = architecture.head_dim, architecture.item_bytes
     grouped = np.reshape(budgets, (layers, architecture.kv_heads, heads // architecture.kv_heads))
-    tokens_read = budget_blocks(grouped.max(axis=-1), workload) * workload.block_tokens
+    tokens_read = budget_pieces(grouped.max(axis=-1), workload) * workload.piece_tokens
     work = np.zeros((layers, architecture.kv_heads, len(FEATURES)))
     work[..., INDEX["kv_lists"]] = 1
     if workload.phase == "prefill":

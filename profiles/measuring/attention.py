@@ -1,4 +1,4 @@
-"""One layer's causal attention as the model asks for it, in pieces of rows.
+"""One layer's causal attention as the model asks for it, a run of rows at a time.
 
 No tensor here has tokens * tokens elements, so that memory grows with the tokens alone.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-PIECE = 2**22
+SCORES_AT_ONCE = 2**22
 """The most scores alive at once: 16 MiB in fp32, and as much again for each step of the softmax."""
 LEAST_STEP = 256
 """Rows computed together where a window is shorter than that."""
@@ -74,9 +74,9 @@ def probabilities(
     return scores.masked_fill(hidden, -torch.inf).softmax(-1)
 
 
-def pieces(call: LayerAttention, position: torch.Tensor) -> Iterator[tuple[int, slice]]:
+def row_runs(call: LayerAttention, position: torch.Tensor) -> Iterator[tuple[int, slice]]:
     """(group, rows) that go through `probabilities` together, all keys given."""
-    step = max(1, PIECE // (call.group_size * call.tokens))
+    step = max(1, SCORES_AT_ONCE // (call.group_size * call.tokens))
     for group in range(call.k.shape[0]):
         for begin in range(0, len(position), step):
             yield group, slice(begin, min(begin + step, len(position)))
@@ -92,7 +92,7 @@ def dense(call: LayerAttention) -> torch.Tensor:
         ]
     span = call.tokens if call.window is None else min(call.window, call.tokens)
     least = max(span, LEAST_STEP)
-    step = max(1, min(least, PIECE // (call.group_size * min(call.tokens, span + least))))
+    step = max(1, min(least, SCORES_AT_ONCE // (call.group_size * min(call.tokens, span + least))))
     groups = []
     for group in range(call.k.shape[0]):
         parts = []

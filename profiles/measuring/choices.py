@@ -8,6 +8,7 @@ from re import fullmatch
 from profiles.architecture import ITEM_BYTES
 from profiles.errors import MeasuringError
 from profiles.selection import SAMPLED, Selection
+from profiles.sizes import sizes_fault
 
 BLOCK_TOKENS = (16, 32, 64, 128)
 MOST_POINTS = 24
@@ -17,9 +18,11 @@ MOST_POINTS = 24
 class Choices:
     """`prompts`: the most of each task at each context, None for all.
 
-    `sink_tokens` and `local_tokens` belong to every oracle budget, in whole blocks; the query
-    block's own key block always does. They default to one block each, which is also all that the
-    executor's scored selections force: with more, a selection may recover more than the oracle.
+    The `block_tokens` rows of a query block share one list of key pieces of `piece_tokens`, which
+    are blocks unless given. `sink_tokens` and `local_tokens` belong to every oracle budget, in
+    whole pieces; the query block's own pieces always do. They default to one piece and one block,
+    which is also all that the executor's scored selections force: with more, a selection may
+    recover more than the oracle.
     """
 
     model: str
@@ -35,11 +38,16 @@ class Choices:
     influence: bool = True
     device: str = "cpu"
     dtype: str = "float32"
+    piece_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.block_tokens not in BLOCK_TOKENS:
-            known = ", ".join(map(str, BLOCK_TOKENS))
-            raise MeasuringError(f"block_tokens: {self.block_tokens} is not one of {known}")
+        for field, size in (("block_tokens", self.block_tokens), ("piece_tokens", self.piece)):
+            if size not in BLOCK_TOKENS:
+                known = ", ".join(map(str, BLOCK_TOKENS))
+                raise MeasuringError(f"{field}: {size} is not one of {known}")
+        fault = sizes_fault(self.block_tokens, self.piece)
+        if fault is not None:
+            raise MeasuringError(fault)
         if not self.contexts:
             raise MeasuringError("contexts: none given")
         if any(later <= sooner for sooner, later in pairwise(self.contexts)):
@@ -64,9 +72,19 @@ class Choices:
             raise MeasuringError(f"device: {self.device!r} is not cpu, cuda or cuda:N")
 
     @property
+    def piece(self) -> int:
+        """Tokens of a key piece."""
+        return self.block_tokens if self.piece_tokens is None else self.piece_tokens
+
+    @property
+    def block_pieces(self) -> int:
+        """Key pieces of a query block."""
+        return self.block_tokens // self.piece
+
+    @property
     def oracle_sink_tokens(self) -> int:
-        """Sink tokens of the oracle: as given, or one block."""
-        return self.block_tokens if self.sink_tokens is None else self.sink_tokens
+        """Sink tokens of the oracle: as given, or one piece."""
+        return self.piece if self.sink_tokens is None else self.sink_tokens
 
     @property
     def oracle_local_tokens(self) -> int:
@@ -74,21 +92,26 @@ class Choices:
         return self.block_tokens if self.local_tokens is None else self.local_tokens
 
     def budgets(self) -> list[list[int]]:
-        """Budgets in blocks, [contexts][points]: as many points in each context."""
-        blocks = [-(-context // self.block_tokens) for context in self.contexts]
-        points = min(MOST_POINTS, blocks[0])
-        return [spaced(count, points) for count in blocks]
+        """Budgets in pieces, [contexts][points]: as many points in each context.
+
+        No list is shorter than a query block's own pieces.
+        """
+        pieces = [-(-context // self.piece) for context in self.contexts]
+        points = min(MOST_POINTS, pieces[0] - self.block_pieces + 1)
+        return [spaced(self.block_pieces, count, points) for count in pieces]
 
 
-def spaced(last: int, points: int) -> list[int]:
-    """`points` whole numbers from 1 to `last`, strictly increasing, as geometric as they can be.
+def spaced(first: int, last: int, points: int) -> list[int]:
+    """`points` whole numbers from `first` to `last`, rising, as geometric as they can be.
 
-    >>> spaced(64, 10)
+    >>> spaced(1, 64, 10)
     [1, 2, 3, 5, 8, 12, 18, 27, 42, 64]
-    >>> spaced(4, 4)
+    >>> spaced(1, 4, 4)
     [1, 2, 3, 4]
+    >>> spaced(4, 64, 5)
+    [4, 8, 16, 32, 64]
     """
-    found = [1]
+    found = [first]
     for left in range(points - 1, 0, -1):
         latest = found[-1]
         found.append(max(latest + 1, round(latest * (last / latest) ** (1 / left))))

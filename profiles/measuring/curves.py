@@ -1,6 +1,6 @@
 """Recovery against budget: of the best lists there are, and of those a selector chooses.
 
-A budget gives every query block so many key blocks, one list for all of its rows. So does the
+A budget gives every query block so many key pieces, one list for all of its rows. So does the
 oracle here: the list that holds most of the sampled rows' attention together.
 """
 
@@ -24,24 +24,24 @@ def oracle_curve(
     choices: Choices,
     budgets: Sequence[int],
 ) -> torch.Tensor:
-    """Recovery of the best lists of each of `budgets` blocks, float64 [heads, points].
+    """Recovery of the best lists of each of `budgets` pieces, float64 [heads, points].
 
-    masses as `block_masses` makes them. A list takes the query block's own key block, then the
-    local ones, the nearest first, then the sink blocks, then the others by their mass. Blocks that
-    a sliding window hides from all sampled rows come last.
+    masses as `piece_masses` makes them. A list takes the query block's own pieces, then the local
+    ones, the nearest first, then the sink pieces, then the others by their mass. Pieces that a
+    sliding window hides from all sampled rows come last.
     """
-    size = choices.block_tokens
-    block = torch.arange(masses.shape[2], device=masses.device)
-    distance = rows.blocks[:, None] - block
-    local = max(1, -(-choices.oracle_local_tokens // size))
+    size, own = choices.piece, choices.block_pieces
+    piece = torch.arange(masses.shape[2], device=masses.device)
+    distance = (rows.blocks[:, None] + 1) * own - 1 - piece
+    local = max(own, -(-choices.oracle_local_tokens // size))
     sink = -(-choices.oracle_sink_tokens // size)
     # Masses are at most a block's rows: what is always in stands above them, the future below.
-    above = float(2 * masses.shape[2] + size)
+    above = float(2 * masses.shape[2] + choices.block_tokens)
     priority = masses.clone()
-    priority = torch.where(block < sink, above - block, priority)
+    priority = torch.where(piece < sink, above - piece, priority)
     nearest = (distance >= 0) & (distance < local)
     priority = torch.where(nearest, 2 * above - distance, priority)
-    priority = torch.where(_seen(call, rows, block, size) & (distance >= 0), priority, -1.0)
+    priority = torch.where(_seen(call, rows, piece, size) & (distance >= 0), priority, -1.0)
     order = priority.argsort(stable=True, dim=2, descending=True)
     recovered = masses.gather(2, order).cumsum(2).sum(1) / len(rows.position)
     last = torch.tensor(budgets, device=masses.device).clamp(max=masses.shape[2]) - 1
@@ -51,7 +51,7 @@ def oracle_curve(
 def selected_curve(
     masses: torch.Tensor, lists: Lists, rows: Rows, budgets: Sequence[int]
 ) -> torch.Tensor:
-    """Recovery of a selector's lists of each of `budgets` blocks, float64 [heads, points]."""
+    """Recovery of a selector's lists of each of `budgets` pieces, float64 [heads, points]."""
     captured = [masses.masked_fill(~lists(budget), 0.0).sum((1, 2)) for budget in budgets]
     return (torch.stack(captured, 1) / len(rows.position)).clamp(max=1.0)
 
@@ -59,20 +59,20 @@ def selected_curve(
 def chosen_lists(select: Selector, call: LayerAttention, rows: Rows, choices: Choices) -> Lists:
     """What `select` chooses for the sampled query blocks of a layer.
 
-    It knows no windows: in a layer that slides it is asked for the nearest blocks, as a kernel for
+    It knows no windows: in a layer that slides it is asked for the nearest pieces, as a kernel for
     windows would read them. Soft-capping is beyond it too, and left out of its scores.
     """
     scale = call.scaling * call.q.shape[2] ** 0.5
     q = call.q if scale == 1.0 else call.q * scale
     selection = NEAREST if call.slides else choices.selection
-    return select(q, call.k, rows.blocks, choices.block_tokens, selection)
+    return select(q, call.k, rows.blocks, choices.block_tokens, choices.piece, selection)
 
 
-def _seen(call: LayerAttention, rows: Rows, block: torch.Tensor, size: int) -> torch.Tensor:
-    """Whether any sampled row of a query block may see a key block, bool [query blocks, blocks]."""
+def _seen(call: LayerAttention, rows: Rows, piece: torch.Tensor, size: int) -> torch.Tensor:
+    """Whether any sampled row of a query block may see a key piece, bool [query blocks, pieces]."""
     if call.window is None:
-        return torch.ones_like(rows.blocks[:, None] >= block)
+        return torch.ones_like(rows.blocks[:, None] >= piece)
     earliest = torch.full_like(rows.blocks, call.tokens).scatter_reduce(
         0, rows.member, rows.position, "amin"
     )
-    return (block + 1) * size > earliest[:, None] - call.window + 1
+    return (piece + 1) * size > earliest[:, None] - call.window + 1

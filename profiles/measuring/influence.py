@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from profiles.measuring.attention import LayerAttention, pieces, probabilities
+from profiles.measuring.attention import LayerAttention, probabilities, row_runs
 from profiles.measuring.rows import Rows
 
 
@@ -46,7 +46,7 @@ def influence(call: LayerAttention, gradient: torch.Tensor, rows: WeightedRows) 
     so that G_ij = gradient_i . v_j.
     """
     found = torch.zeros(len(call.q), dtype=torch.float64, device=call.q.device)
-    for group, part in pieces(call, rows.position):
+    for group, part in row_runs(call, rows.position):
         position = rows.position[part]
         a = probabilities(call, group, position, 0, call.tokens)
         heads = call.heads_of(group)

@@ -1,26 +1,26 @@
-"""What sampled query rows give to every key block, exactly."""
+"""What sampled query rows give to every key piece, exactly."""
 
 import torch
 from torch.nn.functional import pad
 
 from profiles.errors import MeasuringError
-from profiles.measuring.attention import LayerAttention, pieces, probabilities
+from profiles.measuring.attention import LayerAttention, probabilities, row_runs
 from profiles.measuring.rows import Rows
 
 
 @torch.no_grad()
-def block_masses(call: LayerAttention, rows: Rows, block_tokens: int) -> torch.Tensor:
-    """Attention mass by key block, summed over the sampled rows of each query block.
+def piece_masses(call: LayerAttention, rows: Rows, piece_tokens: int) -> torch.Tensor:
+    """Attention mass by key piece, summed over the sampled rows of each query block.
 
-    float64 [heads, query blocks, key blocks]; a query block's masses add up to its number of rows.
+    float64 [heads, query blocks, key pieces]; a query block's masses add up to its number of rows.
     Raises MeasuringError where a row's attention is not finite.
     """
-    blocks = -(-call.tokens // block_tokens)
-    masses = call.q.new_zeros((call.q.shape[0], len(rows.blocks), blocks), dtype=torch.float64)
-    for group, part in pieces(call, rows.position):
+    pieces = -(-call.tokens // piece_tokens)
+    masses = call.q.new_zeros((call.q.shape[0], len(rows.blocks), pieces), dtype=torch.float64)
+    for group, part in row_runs(call, rows.position):
         found = probabilities(call, group, rows.position[part], 0, call.tokens)
-        found = pad(found, (0, blocks * block_tokens - call.tokens))
-        found = found.view(*found.shape[:2], blocks, block_tokens).sum(-1, dtype=torch.float64)
+        found = pad(found, (0, pieces * piece_tokens - call.tokens))
+        found = found.view(*found.shape[:2], pieces, piece_tokens).sum(-1, dtype=torch.float64)
         masses[call.heads_of(group)].index_add_(
             1, rows.member[part], found / found.sum(-1, keepdim=True)
         )

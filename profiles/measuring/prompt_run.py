@@ -15,7 +15,7 @@ from profiles.measuring.curves import chosen_lists, oracle_curve, selected_curve
 from profiles.measuring.data import Item
 from profiles.measuring.influence import WeightedRows, influence, weighted_rows
 from profiles.measuring.loading import Loaded
-from profiles.measuring.masses import block_masses
+from profiles.measuring.masses import piece_masses
 from profiles.measuring.rows import Rows, draw
 from profiles.measuring.selector import Selector
 
@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, eq=False)
 class PromptRun:
-    """What every prompt is measured with. `budgets` in blocks, by context."""
+    """What every prompt is measured with. `budgets` in pieces, by context."""
 
     loaded: Loaded
     choices: Choices
@@ -85,7 +85,7 @@ class _Layers:
     def curves(self, call: LayerAttention, _out: torch.Tensor) -> None:
         run, rows = self.run, self.rows
         with torch.no_grad():
-            masses = block_masses(call, rows, run.choices.block_tokens)
+            masses = piece_masses(call, rows, run.choices.piece)
             oracle = oracle_curve(masses, call, rows, run.choices, self.budgets)
             self._keep("recovery", call.layer, oracle)
             if run.selector is not None:

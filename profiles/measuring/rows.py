@@ -30,7 +30,7 @@ def draw(tokens: int, block_tokens: int, count: int, random: np.random.Generator
     """`count` of the rows 0..tokens - 1, fewer only where the drawn blocks have no more.
 
     The prompt is cut into as many equal parts as blocks are drawn, one block from each part, so
-    that early and late rows are there alike. A list of key blocks serves a whole query block: with
+    that early and late rows are there alike. A list of key pieces serves a whole query block: with
     several rows in each the oracle must serve them together, as the executor's selector must.
     """
     blocks = -(-tokens // block_tokens)

@@ -74,6 +74,7 @@ def measure(
             rows=choices.rows,
             seed=choices.seed,
             block_tokens=choices.block_tokens,
+            piece_tokens=choices.piece,
             sink_tokens=choices.oracle_sink_tokens,
             local_tokens=choices.oracle_local_tokens,
             versions=versions(),

@@ -10,11 +10,11 @@ from profiles.selection import Selection
 
 GROUP = "hplb.selectors"
 Lists = Callable[[int], torch.Tensor]
-"""From a budget in blocks to the blocks chosen, bool [heads, query blocks, key blocks]."""
+"""From a budget in pieces to the pieces chosen, bool [heads, query blocks, key pieces]."""
 
 
 class Selector(Protocol):
-    """Which key blocks an executor gives to query blocks."""
+    """Which key pieces an executor gives to query blocks."""
 
     def __call__(
         self,
@@ -22,6 +22,7 @@ class Selector(Protocol):
         k: torch.Tensor,
         query_blocks: torch.Tensor,
         block_tokens: int,
+        piece_tokens: int,
         selection: Selection,
     ) -> Lists:
         """Score once, then lists for any budget.

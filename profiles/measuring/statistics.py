@@ -66,7 +66,7 @@ def _needed(recovery: list[Floats], context: int, choices: Choices) -> Floats:
 
 def _budget_tokens(choices: Choices) -> list[list[int]]:
     return [
-        [min(blocks * choices.block_tokens, context) for blocks in budgets]
+        [min(pieces * choices.piece, context) for pieces in budgets]
         for budgets, context in zip(choices.budgets(), choices.contexts, strict=True)
     ]
 

@@ -1,11 +1,11 @@
-"""From a profile and a policy to budgets: tokens per head, in whole blocks."""
+"""From a profile and a policy to budgets: tokens per head, in whole pieces."""
 
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
 
-from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.basis import Basis
@@ -16,7 +16,7 @@ from solver.budgets.influence import Weighed, least_loss
 from solver.budgets.max_min import max_min
 from solver.budgets.options import BudgetOptions, Curve
 from solver.budgets.profile import Figures, profile_tokens
-from solver.budgets.recovery import least_blocks
+from solver.budgets.recovery import least_pieces
 from solver.budgets.shifting import shift
 from solver.budgets.uniform import uniform
 from solver.placement.exact import Deadline
@@ -24,12 +24,12 @@ from solver.placement.exact import Deadline
 ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""
 INFLUENCE_TOLERANCE = 1e-3
-"""The same of whole-block budgets, where the rest is a block or two of one head."""
+"""The same of whole-piece budgets, where the rest is a piece or two of one head."""
 
 
 @dataclass(frozen=True, eq=False)
 class Budgets:
-    """tokens [layers, heads]: whole blocks, but never more than the context.
+    """tokens [layers, heads]: whole pieces, but never more than the context.
 
     recovery [layers, heads]: share of attention mass recovered, where the profile has curves: of
     `curve`, a mean over prompts whatever `margin` the budgets were chosen with.
@@ -68,28 +68,29 @@ def allocate(
     match options.policy:
         case "profile":
             tokens, notes = profile_tokens(figures, workload, options.recovery)
-            # Rounded: a mean that is whole but for floating-point noise buys no further block.
-            blocks = budget_blocks(np.round(tokens, 6), workload)
+            # Rounded: a mean that is whole but for floating-point noise buys no further piece.
+            pieces = budget_pieces(np.round(tokens, 6), workload)
             warnings += notes
         case "uniform":
-            blocks = uniform(_blocks_each(options, workload), *heads.shape())
+            pieces = uniform(_pieces_each(options, workload), *heads.shape())
         case "recovery":
-            blocks = least_blocks(_needed(curves, profile, options), options.recovery)
+            pieces = least_pieces(_needed(curves, profile, options), options.recovery)
+            pieces = np.maximum(pieces, workload.least_pieces)
         case "max_min" | "max_min_shifting" | "influence":
             known = _needed(curves, profile, options)
-            blocks, notes = _shared_out(known, profile, options, workload, deadline)
+            pieces, notes = _shared_out(known, profile, options, workload, deadline)
             warnings += notes
         case "elastic":
             _needed(curves, profile, options)
             assert basis is not None
             rules, warnings = _elastic(basis.cautious, options, workload, deadline)
-            blocks = budget_blocks(rules.alpha + rules.beta * workload.context_tokens, workload)
+            pieces = budget_pieces(rules.alpha + rules.beta * workload.context_tokens, workload)
         case _:
             assert_never(options.policy)
     expected = None if basis is None else RecoveryCurves.of(basis.expected, workload)
     return Budgets(
-        tokens=np.minimum(blocks * workload.block_tokens, workload.context_tokens),
-        recovery=None if expected is None else expected.at(blocks),
+        tokens=np.minimum(pieces * workload.piece_tokens, workload.context_tokens),
+        recovery=None if expected is None else expected.at(pieces),
         warnings=tuple(warnings),
         rules=rules,
         curve=None if basis is None else basis.curve,
@@ -103,9 +104,9 @@ def _shared_out(
     workload: Workload,
     deadline: Deadline,
 ) -> tuple[Ints, list[str]]:
-    """Blocks `[layers, heads]` of a fixed total, shared out per layer or over the model."""
-    each = _blocks_each(options, workload)
-    usual_floor = min(-(-options.floor_tokens // workload.block_tokens), workload.context_blocks)
+    """Pieces `[layers, heads]` of a fixed total, shared out per layer or over the model."""
+    each = _pieces_each(options, workload)
+    usual_floor = int(budget_pieces(np.array(options.floor_tokens), workload))
     floor = min(usual_floor, each)
     pools = curves.pooled() if options.scope == "model" else curves
     warnings = []
@@ -115,20 +116,20 @@ def _shared_out(
             f"{options.floor_tokens}: there is nothing to shift, and every head gets the same"
         )
 
-    def cost(blocks: Ints) -> Ints:
-        return _drawn(blocks, options, workload)
+    def cost(pieces: Ints) -> Ints:
+        return _drawn(pieces, options, workload)
 
     match options.policy:
         case "max_min_shifting":
-            blocks = shift(pools, each, floor)
+            pieces = shift(pools, each, floor)
         case "influence":
             influence = _influence(profile).reshape(pools.recovery.shape[:-1])
             found = least_loss(pools, influence, each, floor, cost, INFLUENCE_TOLERANCE, deadline)
-            blocks = found.blocks
+            pieces = found.pieces
             warnings += _weighed_notes(influence, found)
         case _:
-            blocks = max_min(pools, each, floor, cost)
-    return blocks.reshape(curves.recovery.shape[:-1]), warnings
+            pieces = max_min(pools, each, floor, cost)
+    return pieces.reshape(curves.recovery.shape[:-1]), warnings
 
 
 def _influence(profile: ModelProfile) -> Floats:
@@ -156,10 +157,11 @@ def _weighed_notes(influence: Floats, found: Weighed) -> list[str]:
     return notes
 
 
-def _drawn(blocks: Ints, options: BudgetOptions, workload: Workload) -> Ints:
-    """What budgets draw from a total: causal tiles, or where those are not asked for, blocks."""
-    in_tiles = options.total == "tiles" and workload.phase == "prefill"
-    return causal_tiles(blocks, workload.context_blocks) if in_tiles else blocks
+def _drawn(pieces: Ints, options: BudgetOptions, workload: Workload) -> Ints:
+    """What budgets draw from a total: causal tiles, or where those are not asked for, pieces."""
+    if options.total == "tokens" or workload.phase == "decode":
+        return pieces
+    return causal_pieces(pieces, workload.context_blocks, workload.block_pieces)
 
 
 def _elastic(
@@ -167,25 +169,26 @@ def _elastic(
 ) -> tuple[ElasticRules, list[str]]:
     """Rules that keep the density at the context and at the others planned for."""
 
-    def attended(blocks: int, at: Workload) -> float:
-        drawn = _drawn(np.array([blocks, at.context_blocks]), options, at)
+    def attended(pieces: int, at: Workload) -> float:
+        drawn = _drawn(np.array([pieces, at.context_pieces]), options, at)
         return float(drawn[0] / drawn[1])
 
-    def cost(blocks: Ints, context_tokens: int) -> Ints:
-        return _drawn(blocks, options, replace(workload, context_tokens=context_tokens))
+    def cost(pieces: Ints, context_tokens: int) -> Ints:
+        return _drawn(pieces, options, replace(workload, context_tokens=context_tokens))
 
-    density = options.density or attended(_blocks_each(options, workload), workload)
+    density = options.density or attended(_pieces_each(options, workload), workload)
     planned = options.contexts
     if planned is None:
         shorter = [max(workload.context_tokens // part, 1) for part in (2, 4)]
-        # A context too short to keep the density even with a block a head is not planned for.
-        fits = [attended(1, replace(workload, context_tokens=n)) <= density for n in shorter]
+        # A context too short to keep the density even with the shortest lists is not planned for.
+        at_each = [replace(workload, context_tokens=n) for n in shorter]
+        fits = [attended(at.least_pieces, at) <= density for at in at_each]
         planned = [n for n, fit in zip(shorter, fits, strict=True) if fit]
     contexts = sorted({workload.context_tokens, *planned}, reverse=True)
     curves = [RecoveryCurves.of(form, replace(workload, context_tokens=n)) for n in contexts]
     rules = elastic(
         [c.pooled() if options.scope == "model" else c for c in curves],
-        Menu.of(contexts, workload.block_tokens),
+        Menu.of(contexts, workload),
         cost,
         density,
         ELASTIC_TOLERANCE,
@@ -202,14 +205,14 @@ def _elastic(
     return rules, notes
 
 
-def _blocks_each(options: BudgetOptions, workload: Workload) -> int:
-    """Whole blocks of the mean tokens a head, at most the context."""
+def _pieces_each(options: BudgetOptions, workload: Workload) -> int:
+    """Whole pieces of the mean tokens a head, at most the context."""
     if options.tokens is None:
         instead = " or a density" if options.policy == "elastic" else ""
         raise BudgetError(
             f"budget.tokens: policy {options.policy!r} needs the mean tokens per head{instead}"
         )
-    return int(budget_blocks(np.array(options.tokens), workload))
+    return int(budget_pieces(np.array(options.tokens), workload))
 
 
 def _refuse_curves(profile: ModelProfile, options: BudgetOptions) -> None:

@@ -1,6 +1,6 @@
 """Which of a profile's curves budgets are chosen by, and which their recovery is reported in.
 
-The oracle's curves say what the best blocks would recover, the selected ones what the executor's
+The oracle's curves say what the best pieces would recover, the selected ones what the executor's
 own selector captures of the same budgets: the ones to make promises in. Both are means over the
 prompts they were measured on; a prompt that was held out may get less, and budgets chosen some
 standard deviations below the mean leave room for that.

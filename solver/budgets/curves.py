@@ -29,7 +29,7 @@ class RecoveryCurves:
     shares: Floats
     recovery: Floats
     context_tokens: int
-    block_tokens: int
+    piece_tokens: int
     warning: str | None = None
 
     @classmethod
@@ -49,28 +49,28 @@ class RecoveryCurves:
                 f"the same shares of the context as at {measured[upper]} tokens, the nearest "
                 "measured"
             )
-        return cls(shares, recovery, context, workload.block_tokens, warning)
+        return cls(shares, recovery, context, workload.piece_tokens, warning)
 
     @property
-    def context_blocks(self) -> int:
-        return -(-self.context_tokens // self.block_tokens)
+    def context_pieces(self) -> int:
+        return -(-self.context_tokens // self.piece_tokens)
 
-    def share(self, blocks: Ints) -> Floats:
-        """Share of the context that whole blocks cover, any shape; the last may be cut short."""
-        tokens = np.minimum(blocks * self.block_tokens, self.context_tokens)
+    def share(self, pieces: Ints) -> Floats:
+        """Share of the context that whole pieces cover, any shape; the last may be cut short."""
+        tokens = np.minimum(pieces * self.piece_tokens, self.context_tokens)
         return np.asarray(tokens / self.context_tokens, dtype=np.float64)
 
-    def at(self, blocks: Ints) -> Floats:
-        """Recovery of every head at its own budget `[layers, heads]`, in whole blocks."""
-        return interpolate(self.shares, self.recovery, self.share(blocks)[..., None])[..., 0]
+    def at(self, pieces: Ints) -> Floats:
+        """Recovery of every head at its own budget `[layers, heads]`, in whole pieces."""
+        return interpolate(self.shares, self.recovery, self.share(pieces)[..., None])[..., 0]
 
     def table(self) -> Floats:
-        """Recovery at every whole-block budget, `[layers, heads, blocks]`: entry i is i + 1 blocks.
+        """Recovery at every whole-piece budget, `[layers, heads, pieces]`: entry i is i + 1 pieces.
 
         Takes 8 bytes an entry and a few times that while it is made: mind long contexts.
         """
-        blocks = np.arange(1, self.context_blocks + 1, dtype=np.int64)
-        return interpolate(self.shares, self.recovery, self.share(blocks)[None, None])
+        pieces = np.arange(1, self.context_pieces + 1, dtype=np.int64)
+        return interpolate(self.shares, self.recovery, self.share(pieces)[None, None])
 
     def layer(self, layer: int) -> Self:
         """One layer's curves, `[1, heads, knots]`."""

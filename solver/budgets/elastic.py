@@ -8,19 +8,19 @@ Loss is 1 - recovery, averaged over the contexts; MoA's limit of two rules a lay
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
-from profiles.cost.work import Workload, budget_blocks
+from profiles.cost.work import Workload, budget_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves, interpolate
 from solver.budgets.errors import BudgetError
 from solver.budgets.knapsack import Knapsack, along_the_hulls, by_cbc, one_rule, search
 from solver.placement.exact import Deadline
 
 Cost = Callable[[Ints, int], Ints]
-"""What budgets in whole blocks draw at a context of so many tokens: rises with the blocks."""
+"""What budgets in whole pieces draw at a context of so many tokens: rises with the pieces."""
 
 BETAS = np.arange(9) / 8
 ALPHAS = 32
@@ -31,38 +31,35 @@ ALPHAS = 32
 class Menu:
     """Rules to choose from: alpha [rules] tokens, beta [rules] share of the context.
 
-    One of them is the smallest at every context.
+    One of them is the smallest at every context. `workload` is the step they are for, at any.
     """
 
     alpha: Ints
     beta: Floats
+    workload: Workload
 
     @classmethod
-    def of(cls, contexts: Sequence[int], block_tokens: int) -> Self:
+    def of(cls, contexts: Sequence[int], workload: Workload) -> Self:
         """Betas in eighths and alphas from - to + the shortest context, no two alike everywhere.
 
-        Alphas are multiples of a step, and its halves down to a block: sparse heads need little.
+        Alphas are multiples of a step, and its halves down to a piece: sparse heads need little.
         """
-        blocks = max(1, min(contexts) // block_tokens)
-        step = -(-blocks // ALPHAS)
+        pieces = max(1, min(contexts) // workload.piece_tokens)
+        step = -(-pieces // ALPHAS)
         halves = [step // 2**n for n in range(step.bit_length())]
-        sizes = block_tokens * np.array([*halves, *range(0, blocks + 1, step)])
+        sizes = workload.piece_tokens * np.array([*halves, *range(0, pieces + 1, step)])
         beta, alpha = np.meshgrid(BETAS, np.union1d(-sizes, sizes), indexing="ij")
         # As in MoA, a rule gives something everywhere; here also the least there is.
         positive = (alpha + beta * min(contexts) > 0) | ((alpha == 0) & (beta == 0))
-        every = cls(alpha[positive], beta[positive])
-        _, first = np.unique(every.blocks(contexts, block_tokens), axis=0, return_index=True)
-        return cls(every.alpha[first], every.beta[first])
+        every = cls(alpha[positive], beta[positive], workload)
+        _, first = np.unique(every.pieces(contexts), axis=0, return_index=True)
+        return cls(every.alpha[first], every.beta[first], workload)
 
-    def blocks(self, contexts: Sequence[int], block_tokens: int) -> Ints:
-        """Whole blocks of every rule, `[rules, contexts]`: at least one, at most all."""
-        return np.stack(
-            [
-                budget_blocks(self.alpha + self.beta * n, Workload(n, block_tokens=block_tokens))
-                for n in contexts
-            ],
-            axis=1,
-        )
+    def pieces(self, contexts: Sequence[int]) -> Ints:
+        """Whole pieces of every rule, `[rules, contexts]`: the shortest list to all."""
+        at_each = [replace(self.workload, context_tokens=n) for n in contexts]
+        rules = [(self.alpha + self.beta * at.context_tokens, at) for at in at_each]
+        return np.stack([budget_pieces(tokens, at) for tokens, at in rules], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +98,11 @@ def elastic(
     Raises BudgetError where even the menu's smallest rules are above the bound.
     """
     contexts = tuple(c.context_tokens for c in curves)
-    blocks = menu.blocks(contexts, curves[0].block_tokens)
-    by_cost = np.argsort(blocks.sum(axis=1), kind="stable")
-    blocks = blocks[by_cost]
-    drawn = np.stack([cost(b, n) for b, n in zip(blocks.T, contexts, strict=True)], axis=1)
-    full = np.array([int(cost(np.array(c.context_blocks), c.context_tokens)) for c in curves])
+    pieces = menu.pieces(contexts)
+    by_cost = np.argsort(pieces.sum(axis=1), kind="stable")
+    pieces = pieces[by_cost]
+    drawn = np.stack([cost(b, n) for b, n in zip(pieces.T, contexts, strict=True)], axis=1)
+    full = np.array([int(cost(np.array(c.context_pieces), c.context_tokens)) for c in curves])
     heads = curves[0].recovery.shape[1]
     # The product may fall short of a whole number that it stands for.
     capacity = np.floor(full * heads * density * (1 + 1e-12)).astype(np.int64)
@@ -115,7 +112,7 @@ def elastic(
             f"budget.density: {density:.6g} is less than the smallest rule attends to: at least "
             f"{least:.6g} is needed at contexts of {', '.join(map(str, contexts))} tokens"
         )
-    shares = [c.share(b)[None, None] for b, c in zip(blocks.T, curves, strict=True)]
+    shares = [c.share(b)[None, None] for b, c in zip(pieces.T, curves, strict=True)]
     at = [interpolate(c.shares, c.recovery, s) for s, c in zip(shares, curves, strict=True)]
     loss = 1 - np.mean(at, axis=0)
     programs = [Knapsack(layer, drawn, capacity) for layer in loss]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from profiles.cost.work import Workload, budget_blocks
+from profiles.cost.work import Workload, budget_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.levels import Mask, highest_fitting
-from solver.budgets.recovery import least_blocks
+from solver.budgets.recovery import least_pieces
 
 Seconds = Callable[[Ints], Floats]
 
@@ -31,7 +31,7 @@ STEPS = 8
 
 @dataclass(frozen=True, eq=False)
 class Filled:
-    """tokens [layers, heads]: whole blocks, nowhere below what they were.
+    """tokens [layers, heads]: whole pieces, nowhere below what they were.
 
     recovery_before, recovery_after [layers, heads]: share of attention mass recovered.
     """
@@ -57,23 +57,23 @@ def fill_bubble(
     [layers, devices] beside the load. `head_seconds` and `group_seconds` cost budgets [layers,
     heads] in tokens as [layers, heads, devices] and [layers, kv_heads, devices].
     """
-    before = budget_blocks(np.asarray(tokens, dtype=np.float64), workload)
+    before = budget_pieces(np.asarray(tokens, dtype=np.float64), workload)
     devices = _Devices.at(before, workload, shares, room_s, head_seconds, group_seconds)
-    blocks, earlier = before, np.zeros_like(before)
-    while (blocks != earlier).any():
-        most = _most_alone(curves, devices, blocks)
-        joined = devices.joined(most > blocks)
-        earlier, blocks = blocks, _level(curves, devices, blocks, most, joined)
+    pieces, earlier = before, np.zeros_like(before)
+    while (pieces != earlier).any():
+        most = _most_alone(curves, devices, pieces)
+        joined = devices.joined(most > pieces)
+        earlier, pieces = pieces, _level(curves, devices, pieces, most, joined)
         for _ in range(STEPS):
-            blocks = _raise_lowest(curves, devices, blocks, joined)
-    kept = (devices.added_s(blocks) <= np.maximum(room_s, 0)).all(axis=1, keepdims=True)
-    blocks = np.where(kept, blocks, before)
-    after = devices.tokens(blocks)
+            pieces = _raise_lowest(curves, devices, pieces, joined)
+    kept = (devices.added_s(pieces) <= np.maximum(room_s, 0)).all(axis=1, keepdims=True)
+    pieces = np.where(kept, pieces, before)
+    after = devices.tokens(pieces)
     return Filled(
         tokens=after,
         added_tokens=int(after.sum() - devices.tokens(before).sum()),
         recovery_before=curves.at(before),
-        recovery_after=curves.at(blocks),
+        recovery_after=curves.at(pieces),
     )
 
 
@@ -98,14 +98,14 @@ class _Devices:
     @classmethod
     def at(
         cls,
-        blocks: Ints,
+        pieces: Ints,
         workload: Workload,
         shares: Floats,
         room_s: Floats,
         head_seconds: Seconds,
         group_seconds: Seconds,
     ) -> "_Devices":
-        tokens = np.minimum(blocks * workload.block_tokens, workload.context_tokens)
+        tokens = np.minimum(pieces * workload.piece_tokens, workload.context_tokens)
         heads_s, groups_s = head_seconds(tokens), group_seconds(tokens)
         layers, heads, count = shares.shape
         by_group = shares.reshape(layers, groups_s.shape[1], -1, count)
@@ -125,30 +125,30 @@ class _Devices:
             touched=(shares > 0) | np.repeat(varies, heads // groups_s.shape[1], axis=1),
         )
 
-    def tokens(self, blocks: Ints) -> Ints:
-        return np.minimum(blocks * self.workload.block_tokens, self.workload.context_tokens)
+    def tokens(self, pieces: Ints) -> Ints:
+        return np.minimum(pieces * self.workload.piece_tokens, self.workload.context_tokens)
 
-    def added_s(self, blocks: Ints) -> Floats:
+    def added_s(self, pieces: Ints) -> Floats:
         """Seconds that budgets add to every device, `[layers, devices]`."""
-        tokens = self.tokens(blocks)
+        tokens = self.tokens(pieces)
         heads = (self.shares * (self.head_seconds(tokens) - self.heads_before_s)).sum(axis=1)
         if not self.group_varies.any():
             return np.asarray(heads)
         groups = np.where(self.group_varies, self.group_seconds(tokens) - self.groups_before_s, 0)
         return np.asarray(heads + groups.sum(axis=1))
 
-    def alone(self, blocks: Ints, better: Ints) -> Mask:
+    def alone(self, pieces: Ints, better: Ints) -> Mask:
         """Whether each head has room to grow to `better` if no other grows, `[layers, heads]`."""
-        tokens, grown = self.tokens(blocks), self.tokens(better)
+        tokens, grown = self.tokens(pieces), self.tokens(better)
         extra = self.shares * (self.head_seconds(grown) - self.head_seconds(tokens))
         if self.group_varies.any():
             charged = self.group_seconds(tokens)
-            size = blocks.shape[1] // charged.shape[1]
+            size = pieces.shape[1] // charged.shape[1]
             for member in range(size):
-                one = np.arange(blocks.shape[1]) % size == member
+                one = np.arange(pieces.shape[1]) % size == member
                 charge = self.group_seconds(np.where(one, grown, tokens)) - charged
                 extra[:, member::size] += np.where(self.group_varies, charge, 0)
-        left_s = self.room_s - self.added_s(blocks)
+        left_s = self.room_s - self.added_s(pieces)
         return np.asarray(((extra <= left_s[:, None]) | ~self.touched).all(axis=-1))
 
     def joined(self, open_: Mask) -> "_Joined":
@@ -171,18 +171,18 @@ class _Joined:
     of_device: NDArray[np.int32]
 
 
-def _most_alone(curves: RecoveryCurves, devices: _Devices, blocks: Ints) -> Ints:
+def _most_alone(curves: RecoveryCurves, devices: _Devices, pieces: Ints) -> Ints:
     """What each head could have if no other grew, `[layers, heads]`; of a plateau, its start."""
-    fits, above = blocks, np.full_like(blocks, curves.context_blocks + 1)
+    fits, above = pieces, np.full_like(pieces, curves.context_pieces + 1)
     while (above - fits > 1).any():
         middle = (fits + above) // 2
-        fitting = devices.alone(blocks, middle)
+        fitting = devices.alone(pieces, middle)
         fits, above = np.where(fitting, middle, fits), np.where(fitting, above, middle)
-    return np.maximum(blocks, least_blocks(curves, curves.at(fits)))
+    return np.maximum(pieces, least_pieces(curves, curves.at(fits)))
 
 
 def _level(
-    curves: RecoveryCurves, devices: _Devices, blocks: Ints, most: Ints, joined: _Joined
+    curves: RecoveryCurves, devices: _Devices, pieces: Ints, most: Ints, joined: _Joined
 ) -> Ints:
     """Raise the heads of every set of devices to the highest common recovery that fits.
 
@@ -190,7 +190,7 @@ def _level(
     """
 
     def at_level(level: Floats) -> Ints:
-        return np.clip(least_blocks(curves, level[joined.of_head]), blocks, most)
+        return np.clip(least_pieces(curves, level[joined.of_head]), pieces, most)
 
     def fits(level: Floats) -> Mask:
         fitting = np.ones(joined.number, dtype=bool)
@@ -200,15 +200,15 @@ def _level(
     return at_level(highest_fitting(fits, joined.number, BISECTIONS))
 
 
-def _raise_lowest(curves: RecoveryCurves, devices: _Devices, blocks: Ints, joined: _Joined) -> Ints:
+def _raise_lowest(curves: RecoveryCurves, devices: _Devices, pieces: Ints, joined: _Joined) -> Ints:
     """In every set of devices, raise the least recovered of the heads that can be by one step."""
-    recovery = curves.at(blocks)
-    # A plateau is crossed in one step: blocks that recover nothing more are never given alone.
-    better = np.maximum(blocks, least_blocks(curves, np.nextafter(recovery, 2.0)))
-    layer, head = np.nonzero((recovery < 1) & devices.alone(blocks, better))
+    recovery = curves.at(pieces)
+    # A plateau is crossed in one step: pieces that recover nothing more are never given alone.
+    better = np.maximum(pieces, least_pieces(curves, np.nextafter(recovery, 2.0)))
+    layer, head = np.nonzero((recovery < 1) & devices.alone(pieces, better))
     lowest_first = np.lexsort((recovery[layer, head], joined.of_head[layer, head]))
     layer, head = layer[lowest_first], head[lowest_first]
     _, first = np.unique(joined.of_head[layer, head], return_index=True)
-    raised = blocks.copy()
+    raised = pieces.copy()
     raised[layer[first], head[first]] = better[layer[first], head[first]]
     return raised

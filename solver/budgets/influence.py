@@ -4,7 +4,7 @@ Minimises the sum over heads of influence_h * (1 - R_h(b_h)) with sum of cost(b_
 and b_h at least a floor: `max_min` with a weighted mean in place of the minimum. The weights follow
 MoA (arXiv 2406.14909): how much the model's loss moves with a head's attention, from gradients.
 That is a multiple-choice knapsack with one capacity (`solver.budgets.knapsack`), whose rules are
-all budgets of whole blocks; curves need not be concave.
+all budgets of whole pieces; curves need not be concave.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from solver.budgets.undominated import undominated
 from solver.placement.exact import Deadline
 
 MAX_ENTRIES = 2**24
-"""Heads x blocks: a table of 128 MiB."""
+"""Heads x pieces: a table of 128 MiB."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weighed:
-    """blocks [layers, heads], and their loss: the sum of weight * (1 - recovery).
+    """pieces [layers, heads], and their loss: the sum of weight * (1 - recovery).
 
     Weights are influences over their mean; no budgets that keep the totals lose less than
     `lower_bound`.
     """
 
-    blocks: Ints
+    pieces: Ints
     loss: float
     lower_bound: float
 
@@ -48,25 +48,25 @@ def least_loss(
     tolerance: float,
     deadline: Deadline,
 ) -> Weighed:
-    """Every layer draws at most what `each` blocks a head would; `floor` is at most `each`.
+    """Every layer draws at most what `each` pieces a head would; `floor` is at most `each`.
 
     influence [layers, heads], not negative; where a layer has none its heads count alike. Never
     more loss than `max_min`, nor than the same budget for all. The search ends when the loss is
-    proved within `tolerance`, or at the deadline with the best so far. No blocks are given that
+    proved within `tolerance`, or at the deadline with the best so far. No pieces are given that
     lower no loss. Raises BudgetError above MAX_ENTRIES.
     """
     layers, heads = influence.shape
-    if layers * heads * curves.context_blocks > MAX_ENTRIES:
+    if layers * heads * curves.context_pieces > MAX_ENTRIES:
         raise BudgetError(
-            f"policy 'influence': {layers * heads * curves.context_blocks} head-blocks at a "
+            f"policy 'influence': {layers * heads * curves.context_pieces} head-pieces at a "
             f"context of {curves.context_tokens} tokens are more than the {MAX_ENTRIES} it can "
-            "choose from; use larger blocks, or policy 'max_min', which has no such limit"
+            "choose from; use larger pieces, or policy 'max_min', which has no such limit"
         )
     if each == floor:
-        blocks = np.full((layers, heads), floor, dtype=np.int64)
-        loss = float((weights(influence) * (1 - curves.at(blocks))).sum())
-        return Weighed(blocks, loss, loss)
-    budgets = np.arange(floor, curves.context_blocks + 1, dtype=np.int64)
+        pieces = np.full((layers, heads), floor, dtype=np.int64)
+        loss = float((weights(influence) * (1 - curves.at(pieces))).sum())
+        return Weighed(pieces, loss, loss)
+    budgets = np.arange(floor, curves.context_pieces + 1, dtype=np.int64)
     drawn = cost(budgets)[:, None]
     capacity = heads * cost(np.array([each]))
     lost = weights(influence)[..., None] * (1 - curves.table()[..., floor - 1 :])
@@ -79,7 +79,7 @@ def least_loss(
     search(programs, solved, tolerance, deadline, undominated)
     rules = [_thrifty(p, answer.choice) for p, answer in zip(programs, solved, strict=True)]
     return Weighed(
-        blocks=budgets[np.stack(rules)],
+        pieces=budgets[np.stack(rules)],
         loss=sum(p.total(choice) for p, choice in zip(programs, rules, strict=True)),
         lower_bound=sum(answer.bound for answer in solved),
     )

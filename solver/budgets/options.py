@@ -23,12 +23,12 @@ class BudgetOptions(BaseModel):
     `tokens` is the mean per head (`uniform`, `max_min`, `max_min_shifting`, `influence`);
     `recovery` the share of attention mass to reach (`recovery`, and `profile` where the profile has
     curves); `scope` and `total` say over what, and in which unit, a total is kept; of it every head
-    has at least `floor_tokens`, rounded up to blocks. `density` is the mean attended share that
+    has at least `floor_tokens`, rounded up to pieces. `density` is the mean attended share that
     `elastic` holds at every one of `contexts`. `fill` spends what idles after placement on larger
     budgets.
 
     `curve` says whose recovery budgets are chosen by: what the executor's selector captures
-    (`selected`), or the best blocks there are (`oracle`); unless given, `selected` where the
+    (`selected`), or the best pieces there are (`oracle`); unless given, `selected` where the
     profile has it. They are chosen by its mean over prompts less `margin` standard deviations.
 
     What was not asked for before it could be is left out of the JSON at its default, so that older

@@ -7,7 +7,7 @@ import numpy as np
 from profiles.cost.work import Workload
 from profiles.heads import BudgetsForm, RulesForm, SamplesForm
 from solver.budgets.curves import Floats, RecoveryCurves
-from solver.budgets.recovery import least_blocks
+from solver.budgets.recovery import least_pieces
 
 Figures = BudgetsForm | RulesForm | SamplesForm | RecoveryCurves
 
@@ -29,8 +29,8 @@ def profile_tokens(
         case SamplesForm():
             return _sampled(figures, context)
         case RecoveryCurves():
-            blocks = least_blocks(figures, recovery).astype(np.float64)
-            return np.minimum(blocks * workload.block_tokens, context), []
+            pieces = least_pieces(figures, recovery).astype(np.float64)
+            return np.minimum(pieces * workload.piece_tokens, context), []
         case _:
             assert_never(figures)
 

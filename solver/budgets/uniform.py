@@ -5,6 +5,6 @@ import numpy as np
 from solver.budgets.curves import Ints
 
 
-def uniform(blocks: int, layers: int, heads: int) -> Ints:
-    """`blocks` for every head, `[layers, heads]`."""
-    return np.full((layers, heads), blocks, dtype=np.int64)
+def uniform(pieces: int, layers: int, heads: int) -> Ints:
+    """`pieces` for every head, `[layers, heads]`."""
+    return np.full((layers, heads), pieces, dtype=np.int64)

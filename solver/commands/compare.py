@@ -27,6 +27,7 @@ def compare_command(
     phase: options.Phase = "prefill",
     batch_size: options.Batch = 1,
     block_tokens: options.BlockTokens = None,
+    piece_tokens: options.PieceTokens = None,
     deployment: Annotated[
         str, typer.Option(help="Deployments to compare, comma-separated.")
     ] = "disaggregated,tensor_parallel",
@@ -62,6 +63,7 @@ def compare_command(
             phase=phase,
             batch_size=batch_size,
             block_tokens=block_tokens,
+            piece_tokens=piece_tokens,
             deployment=each_deployment,
             budget=options.budget(
                 budget_policy,

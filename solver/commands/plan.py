@@ -45,6 +45,7 @@ def plan_command(
     phase: options.Phase = "prefill",
     batch_size: options.Batch = 1,
     block_tokens: options.BlockTokens = None,
+    piece_tokens: options.PieceTokens = None,
     workloads: Annotated[
         Path | None,
         typer.Option(
@@ -113,6 +114,7 @@ def plan_command(
         workloads=steps,
         objective=objective,
         block_tokens=block_tokens,
+        piece_tokens=piece_tokens,
         deployment=deployment,
         budget={
             **options.budget(

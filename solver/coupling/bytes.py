@@ -34,7 +34,7 @@ class Footprint:
     context_tokens: int
     batch_size: int
     retention: Retention
-    block_tokens: int
+    piece_tokens: int
 
     @property
     def token_bytes(self) -> int:
@@ -56,8 +56,8 @@ class Footprint:
         grouped = np.reshape(self.budgets, (-1, shape.kv_heads, shape.group_size))
         if self.retention == "full":
             return np.full(grouped.shape, float(self.context_tokens))
-        blocks = np.maximum(np.ceil(grouped / self.block_tokens), 1)
-        return np.asarray(np.minimum(blocks * self.block_tokens, self.context_tokens))
+        pieces = np.maximum(np.ceil(grouped / self.piece_tokens), 1)
+        return np.asarray(np.minimum(pieces * self.piece_tokens, self.context_tokens))
 
     @cached_property
     def group_bytes(self) -> Floats:

@@ -186,7 +186,8 @@ class _Program:
         scale = SCALE / layer.objective(loads)
         present = layer.members @ (shares > 0) > 0
         for pair, variable in self.x.items():
-            variable.setInitialValue(float(shares[pair]))
+            # A whole head may be a rounding error more than one.
+            variable.setInitialValue(min(float(shares[pair]), 1.0))
             self.p[pair].setInitialValue(int(shares[pair] > 0))
         for pair, variable in self.y.items():
             variable.setInitialValue(int(present[pair]))

@@ -4,6 +4,7 @@ import math
 
 from solver.verify.fields import Json
 from solver.verify.loads import RELATIVE
+from solver.verify.rows import whole_pieces
 from solver.verify.rules import Pairs
 
 
@@ -87,7 +88,7 @@ def _filled(report: Json) -> list[str]:
 def _elastic(plan: Json) -> list[str]:
     """The rules give the budgets, unless idle time has raised them since."""
     report, step = plan["elastic"], plan["workload"]
-    context, block = step["context_tokens"], step["block_tokens"]
+    context, piece = step["context_tokens"], step["piece_tokens"]
     shape = [len(layer) for layer in plan["budgets"]]
     for name in ("alpha", "beta"):
         if [len(layer) for layer in report[name]] != shape:
@@ -100,8 +101,8 @@ def _elastic(plan: Json) -> list[str]:
     for index, tokens in enumerate(plan["budgets"]):
         rules = zip(report["alpha"][index], report["beta"][index], strict=True)
         for head, (alpha, beta) in enumerate(rules):
-            blocks = max(1, math.ceil((alpha + beta * context) / block))
-            if tokens[head] != min(blocks * block, context):
+            pieces = whole_pieces(alpha + beta * context, step)
+            if tokens[head] != min(pieces * piece, context):
                 faults.append(f"layer {index}, head {head}: the rule does not give its budget")
     return faults
 

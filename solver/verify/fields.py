@@ -48,13 +48,29 @@ ARCHITECTURE = record(
     hidden_size=SIZE,
     dtype=Default(text("bfloat16", "float16", "float32"), "bfloat16"),
 )
-STEP = record(
+STEP_FIELDS = record(
     context_tokens=SIZE,
     phase=text("prefill", "decode"),
     batch_size=SIZE,
     deployment=DEPLOYMENT,
     block_tokens=SIZE,
+    piece_tokens=Default(SIZE, None),
 )
+
+
+def step(path: str, value: Any, faults: list[str]) -> Any:
+    """A workload, whose key pieces divide its query blocks; they are the same unless it says so."""
+    before = len(faults)
+    found = STEP_FIELDS(path, value, faults)
+    if len(faults) > before:
+        return found
+    block = found["block_tokens"]
+    found["piece_tokens"] = piece = found["piece_tokens"] or block
+    if block % piece:
+        faults.append(f"{path}.piece_tokens: {piece} does not divide {path}.block_tokens {block}")
+    return found
+
+
 RULES = record(
     unit=text("head", "kv_group"),
     equal_counts=flag,
@@ -76,7 +92,7 @@ SELECTION = one_of(
 )
 OTHER_WORKLOAD = record(
     weight=SHARE,
-    workload=STEP,
+    workload=step,
     profile=PROFILE,
     budgets=BUDGETS,
     selection=Default(SELECTION, POOLED),
@@ -143,7 +159,7 @@ PLAN = record(
     layers=listing(LAYER),
     profile=PROFILE,
     architecture=ARCHITECTURE,
-    workload=STEP,
+    workload=step,
     rules=RULES,
     devices=listing(text()),
     device_types=listing(text()),

@@ -88,11 +88,11 @@ def _kept(plan: Json, pairs: list[Pairs]) -> list[int]:
 
 
 def _retained(plan: Json, index: int, group: int, device: int) -> int:
-    """The largest budget of the group's heads on a device, in whole blocks within the context.
+    """The largest budget of the group's heads on a device, in whole pieces within the context.
 
     A head keeps the most that it may attend to in any of the workloads.
     """
-    shape, block = plan["architecture"], plan["workload"]["block_tokens"]
+    shape, piece = plan["architecture"], plan["workload"]["piece_tokens"]
     size = shape["query_heads"] // shape["kv_heads"]
     largest = max(
         claim["budgets"][index][head]
@@ -100,7 +100,7 @@ def _retained(plan: Json, index: int, group: int, device: int) -> int:
         for head in range(group * size, (group + 1) * size)
         if any(entry["device"] == device for entry in plan["layers"][index]["heads"][head])
     )
-    return int(min(-(-largest // block) * block, plan["memory"]["context_tokens"]))
+    return int(min(-(-largest // piece) * piece, plan["memory"]["context_tokens"]))
 
 
 def _row_bytes(plan: Json) -> int:

@@ -16,7 +16,7 @@ def rules(plan: Json, pairs: list[Pairs]) -> list[str]:
     for index, present in enumerate(pairs):
         faults += [f"layer {index}: {fault}" for fault in _placement(plan, index, present)]
     for where, claim in claims(plan):
-        found = _budgets(claim) + _parts(claim["costs"])
+        found = _budgets(claim) + _square(claim) + _parts(claim["costs"])
         if plan["rules"]["copies"] == "free":
             found += _free(claim["costs"])
         faults += [where + fault for fault in found]
@@ -46,13 +46,20 @@ def _placement(plan: Json, index: int, pairs: Pairs) -> list[str]:
 
 
 def _budgets(claim: Json) -> list[str]:
-    context, block = claim["workload"]["context_tokens"], claim["workload"]["block_tokens"]
+    context, piece = claim["workload"]["context_tokens"], claim["workload"]["piece_tokens"]
     return [
-        f"layer {index}: head {head}: budget {budget} is not whole blocks within {context}"
+        f"layer {index}: head {head}: budget {budget} is not whole pieces within {context}"
         for index, budgets in enumerate(claim["budgets"])
         for head, budget in enumerate(budgets)
-        if budget > context or (budget % block and budget != context)
+        if budget > context or (budget % piece and budget != context)
     ]
+
+
+def _square(claim: Json) -> list[str]:
+    step, kind = claim["workload"], claim["selection"]["kind"]
+    if kind == "strided" and step["piece_tokens"] != step["block_tokens"]:
+        return ["selection strided, whose blocks are square, in pieces that are no blocks"]
+    return []
 
 
 def _parts(costs: Json) -> list[str]:

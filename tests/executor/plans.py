@@ -32,6 +32,7 @@ def tiny_plan(
     phase: Phase = "prefill",
     deployment: Deployment = "disaggregated",
     device_type: str = "cpu",
+    piece_tokens: int = 64,
 ) -> Plan:
     """`placement` in every layer of a model with heads of 16 dimensions and width 32."""
     heads = len(placement)
@@ -68,6 +69,7 @@ def tiny_plan(
             batch_size=batch_size,
             deployment=deployment,
             block_tokens=64,
+            piece_tokens=piece_tokens,
         ),
         rules=Rules(unit="head", equal_counts=False),
         devices=[device_type] * devices,

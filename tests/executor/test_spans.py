@@ -26,16 +26,32 @@ def test_rows_of_divided_prompts_meet_in_every_sequence():
         assert (a.stop - a.start) % 64 == 0
 
 
+@pytest.mark.parametrize("piece_tokens", [16, 32, 64])
+@pytest.mark.parametrize("context_tokens", [65, 300, 1000])
+def test_prompts_are_divided_where_the_solver_divides_them(context_tokens, piece_tokens):
+    parts, workload = parts_of_head_2(context_tokens=context_tokens, piece_tokens=piece_tokens)
+    ends = boundaries(np.array([[0.25, 0.75]]), RowGrid.of(np.array([[192]]), workload), 0)
+    [first], [second] = (token_spans(part, workload) for part in parts)
+    assert (first.start, first.stop) == (0, ends[0, 0] * 64)
+    assert (second.start, second.stop) == (first.stop, context_tokens)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("context_tokens", [65, 300, 1000])
-def test_decodes_are_divided_where_the_solver_divides_them(batch_size, context_tokens):
+@pytest.mark.parametrize("piece_tokens", [16, 64])
+def test_decodes_are_divided_where_the_solver_divides_them(
+    batch_size, context_tokens, piece_tokens
+):
     parts, workload = parts_of_head_2(
-        context_tokens=context_tokens, batch_size=batch_size, phase="decode"
+        context_tokens=context_tokens,
+        batch_size=batch_size,
+        phase="decode",
+        piece_tokens=piece_tokens,
     )
-    blocks = min(3, workload.context_blocks)
+    pieces = min(192 // piece_tokens, workload.context_pieces)
     rows = [[sequence_rows(part, workload, s) for s in range(batch_size)] for part in parts]
-    computed = [round(sum(b - a for r in each for a, b in r) * blocks) for each in rows]
-    grid = RowGrid(np.array([[blocks]]), workload.context_blocks, batch_size, "decode")
+    computed = [round(sum(b - a for r in each for a, b in r) * pieces) for each in rows]
+    grid = RowGrid(np.array([[pieces]]), workload.context_blocks, batch_size, "decode")
     wanted = boundaries(np.array([[0.25, 0.75]]), grid, 0)
     assert computed == np.diff(wanted[0], prepend=0).tolist()
     for s in range(batch_size):

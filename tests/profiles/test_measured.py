@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from profiles.architecture import Architecture
 from profiles.heads import CurvesForm
@@ -14,6 +15,7 @@ from profiles.model import ModelProfile
 from tests.profiles.test_cli import hplb, refused
 
 LAYERS, HEADS = 3, 4
+DIGEST = "666c03de2f0f035f6617827abfa8de1f63a5156202f1a4cbab780547c41f627a"
 
 
 @pytest.fixture
@@ -59,6 +61,22 @@ def test_tables(profile: Path) -> None:
     assert "measured: 3 niah, 2 text; 64 rows a prompt, blocks of 64 tokens, 5 s" in shown
     assert "share of 2048 tokens" in shown
     assert "512 / 2048" in shown
+
+
+def test_a_measurement_in_one_size_keeps_its_profiles_digest(profile: Path) -> None:
+    """Computed before a measurement could state pieces."""
+    made = ModelProfile.load(profile)
+    assert made.measurement is not None
+    assert made.measurement.piece_tokens == made.measurement.block_tokens == 64
+    assert "piece_tokens" not in profile.read_text()
+    assert made.digest == DIGEST
+    record = made.measurement.model_dump()
+    finer = Measurement.model_validate({**record, "piece_tokens": 16})
+    assert finer.model_dump()["piece_tokens"] == 16
+    assert made.model_copy(update={"measurement": finer}).digest != DIGEST
+    for piece, words in ((48, "does not divide block_tokens, 64"), (8, "greater than or equal")):
+        with pytest.raises(ValidationError, match=words):
+            Measurement.model_validate({**record, "piece_tokens": piece})
 
 
 def test_json(profile: Path) -> None:

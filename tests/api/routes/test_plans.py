@@ -70,6 +70,28 @@ def test_a_plan_in_small_blocks(world: World, block: int) -> None:
     assert verify(plan.model_dump(mode="json")) == []
 
 
+def test_a_plan_in_pieces_of_blocks(world: World) -> None:
+    fine = world.plan(block_tokens=64, piece_tokens=16)
+    stored = world.client.get(f"/plans/{fine.id}").json()
+    assert stored["workload"]["piece_tokens"] == 16
+    assert verify(stored) == []
+    same = world.plan(block_tokens=64, piece_tokens=64)
+    assert "piece_tokens" not in world.client.get(f"/plans/{same.id}").json()["workload"]
+    assert same.id == world.plan().id != fine.id
+
+
+def test_the_document_names_both_sizes(world: World) -> None:
+    schemas = world.client.get("/openapi.json").json()["components"]["schemas"]
+    asked = schemas["PlanRequest"]["properties"]["piece_tokens"]
+    assert {"type": "integer", "enum": [16, 32, 64, 128]} in asked["anyOf"]
+    steps = [name for name in schemas if name == "Step" or name.startswith("Step-")]
+    assert steps
+    for name in steps:
+        assert schemas[name]["properties"]["piece_tokens"]["type"] == "integer"
+        assert "block_tokens" in schemas[name]["required"]
+        assert "piece_tokens" not in schemas[name]["required"]
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "says"),
     [
@@ -91,6 +113,9 @@ def test_a_plan_in_small_blocks(world: World, block: int) -> None:
         ({"budget": {"margin": -1}}, "budget.margin", "greater than or equal to 0"),
         ({"budget": {"floor_tokens": 16}}, "budget.floor_tokens", "max_min"),
         ({"block_tokens": 48}, "block_tokens", "16, 32, 64 or 128"),
+        ({"piece_tokens": 48}, "piece_tokens", "16, 32, 64 or 128"),
+        ({"block_tokens": 16, "piece_tokens": 32}, "piece_tokens", "does not divide block_tokens"),
+        ({"piece_tokens": 128}, "piece_tokens", "does not divide block_tokens, 64"),
         ({"method": "magic"}, "method", "cp_sat"),
         ({"time_limit_s": 0}, "time_limit_s", "greater than 0"),
         ({"time_limit_s": -1}, "time_limit_s", "greater than 0"),

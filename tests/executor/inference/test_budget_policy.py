@@ -8,7 +8,7 @@ from executor.errors import AttentionError, ShardError
 from executor.inference import BudgetPolicy, DensePolicy, LayerCall, attached
 from executor.kernels import patterns
 from executor.kernels.patterns import lengths
-from executor.shares import causal_tiles
+from executor.shares import causal_pieces
 from profiles.errors import UnknownNameError
 from profiles.selection import SinkLocal, Strided
 
@@ -87,7 +87,7 @@ def test_every_kv_head_has_its_own_pattern():
     strided = Strided(block_tokens=16, local_blocks=2, vert_stride=3, dense_kv_heads=1)
     policy = BudgetPolicy([[48, 48, 1000, 1000]], selection=strided, block_tokens=16)
     blocks = int(lengths(patterns.Strided(2, 3), 3, 0, 7).sum())
-    assert policy.attend(call(tokens=100)).tiles == 2 * blocks + 2 * causal_tiles(7, 7)
+    assert policy.attend(call(tokens=100)).tiles == 2 * blocks + 2 * causal_pieces(7, 7)
 
 
 def test_heads_wider_than_tritons_tiles_are_refused():
@@ -136,8 +136,8 @@ def test_a_solved_plan_is_carried_out():
     model = small(hidden_size=512, head_dim=64)
     with attached(model, BudgetPolicy.of_plan(plan)) as trace:
         model(prompt(512))
-    assert trace.tiles == sum(causal_tiles(b // 64, 8) for layer in plan.budgets for b in layer)
-    assert trace.dense_tiles == LAYERS * HEADS * causal_tiles(8, 8)
+    assert trace.tiles == sum(causal_pieces(b // 64, 8) for layer in plan.budgets for b in layer)
+    assert trace.dense_tiles == LAYERS * HEADS * causal_pieces(8, 8)
     assert {b for layer in plan.budgets for b in layer} == {64, 128, 192, 320, 512}
 
 
@@ -154,5 +154,5 @@ def test_a_head_that_covers_the_context_is_dense_and_the_others_are_not():
     model, ids = small(), prompt(100)
     with attached(model, BudgetPolicy([[16, 16, 16, 112]] * LAYERS, block_tokens=16)) as trace:
         model(ids)
-    heads_sparse, head_dense = causal_tiles(1, 7), causal_tiles(7, 7)
+    heads_sparse, head_dense = causal_pieces(1, 7), causal_pieces(7, 7)
     assert trace.tiles == LAYERS * (3 * heads_sparse + head_dense)

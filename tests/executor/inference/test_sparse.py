@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from executor.inference import BudgetPolicy, attached
-from executor.shares import causal_tiles
+from executor.shares import causal_pieces
 from profiles.selection import POOLED, Sampled, SinkLocal, Strided, VerticalSlash
 
 from .models import (
@@ -59,11 +59,11 @@ def test_tiles_are_counted():
         budgets = [-(-tokens // 16) for layer in UNEQUAL for tokens in layer]
         # Tokens 32 to 39 are in a query block of both chunks, which begin it anew.
         again = sum(min(b, 3) for b in budgets)
-        assert trace.tiles == sum(causal_tiles(min(b, 7), 7) for b in budgets) + again
+        assert trace.tiles == sum(causal_pieces(min(b, 7), 7) for b in budgets) + again
         assert trace.dense_tiles == LAYERS * HEADS * (28 + 3)
     with attached(model, BudgetPolicy(UNEQUAL, block_tokens=16)) as trace:
         logits_in_steps(model, ids[:, :50], (49, 1))
-        decoded = trace.tiles - sum(causal_tiles(min(b, 4), 4) for b in budgets)
+        decoded = trace.tiles - sum(causal_pieces(min(b, 4), 4) for b in budgets)
         assert decoded == 2 * (3 + 4 + 4 + 2)
         assert trace.dense_tiles == LAYERS * HEADS * (10 + 4)
 

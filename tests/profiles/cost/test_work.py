@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +9,10 @@ from profiles.architecture import Architecture
 from profiles.cost.work import (
     FEATURES,
     INDEX,
+    Phase,
     Workload,
-    budget_blocks,
-    causal_tiles,
+    budget_pieces,
+    causal_pieces,
     group_work,
     head_work,
     kv_group_bytes,
@@ -23,16 +26,90 @@ def feature(work: np.ndarray, name: str) -> np.ndarray:
     return work[..., INDEX[name]]
 
 
-@given(context_blocks=st.integers(1, 60), data=st.data())
-def test_causal_tiles_counts_every_row(context_blocks: int, data: st.DataObject) -> None:
-    blocks = data.draw(st.integers(1, context_blocks))
-    counted = sum(min(blocks, row + 1) for row in range(context_blocks))
-    assert causal_tiles(np.array(blocks), context_blocks) == counted
+STEPS = st.builds(
+    Workload,
+    context_tokens=st.integers(1, 700),
+    phase=st.sampled_from(["prefill", "decode"]),
+    block_tokens=st.sampled_from([64, 128]),
+    piece_tokens=st.sampled_from([0, 16, 32, 64]),
+)
+
+
+@given(st.integers(1, 60), st.sampled_from([1, 2, 4, 8]), st.data())
+def test_causal_pieces_counts_every_row(rows: int, own: int, data: st.DataObject) -> None:
+    pieces = data.draw(st.integers(1, rows * own))
+    counted = sum(min(pieces, (row + 1) * own) for row in range(rows))
+    assert causal_pieces(np.array(pieces), rows, own) == counted
+    if own == 1:  # a piece is a block: the triangle and what is below it
+        triangle = pieces * (pieces + 1) // 2
+        assert counted == triangle + (rows - pieces) * pieces
+
+
+def lists_of(step: Workload, budget: int) -> list[set[int]]:
+    """The key pieces that each query block sees, cut to the budget; its own are always in."""
+    budgeted = -(-budget // step.piece_tokens)
+    lists = []
+    for first in range(0, step.context_tokens, step.block_tokens):
+        last = min(first + step.block_tokens, step.context_tokens)
+        seen = {key // step.piece_tokens for key in range(last)}
+        own = {key // step.piece_tokens for key in range(first, last)}
+        # A block that the context cuts short keeps the budget of a whole one.
+        length = max(budgeted, step.block_tokens // step.piece_tokens)
+        others = sorted(seen - own)[: max(length - len(own), 0)]
+        lists.append(own | set(others))
+    return lists
+
+
+@given(STEPS, st.integers(1, 800))
+def test_work_counts_the_pairs_of_every_list(step: Workload, budget: int) -> None:
+    """Token pairs by brute force, diagonals whole; and candidates before anything is chosen."""
+    work = head_work(np.array(float(budget)), SHAPE, step, Sampled(rows=3))
+    pairs_flops = 4 * SHAPE.head_dim
+    if step.phase == "decode":
+        read = sorted({key // step.piece_tokens for key in range(min(budget, step.context_tokens))})
+        assert feature(work, "tile_flops") == pairs_flops * step.piece_tokens * len(read)
+        chooses = len(read) < step.context_pieces
+        assert feature(work, "scored_blocks") == chooses * step.context_pieces
+        return
+    lists, whole = lists_of(step, budget), lists_of(step, step.context_tokens)
+    pairs = step.block_tokens * step.piece_tokens * sum(map(len, lists))
+    chooses = -(-budget // step.piece_tokens) < step.context_pieces and len(whole) > 1
+    candidates = sum(map(len, whole)) if chooses else 0
+    assert feature(work, "query_blocks") == len(lists)
+    assert feature(work, "scored_blocks") == candidates
+    choosing = 2 * 3 * SHAPE.head_dim * step.piece_tokens * candidates
+    assert feature(work, "tile_flops") == pairs_flops * pairs + choosing
+
+
+@given(
+    budget=st.floats(1, 3000),
+    context=st.integers(1, 2000),
+    phase=st.sampled_from(["prefill", "decode"]),
+    batch_size=st.integers(1, 3),
+)
+def test_one_size_is_two_equal_ones(
+    budget: float, context: int, phase: Phase, batch_size: int
+) -> None:
+    one = Workload(context, phase, batch_size, block_tokens=32)
+    two = Workload(context, phase, batch_size, block_tokens=32, piece_tokens=32)
+    assert one == two
+    assert one.context_pieces == one.context_blocks
+    # Decodes have no query blocks: pieces are all that counts.
+    if phase == "decode":
+        budgets, small = np.full((1, 8), budget), replace(one, block_tokens=128)
+        for count in (head_work, group_work):
+            np.testing.assert_array_equal(count(budgets, SHAPE, small), count(budgets, SHAPE, one))
+
+
+@pytest.mark.parametrize(("block", "piece"), [(64, 128), (64, 48), (64, -16)])
+def test_pieces_divide_blocks(block: int, piece: int) -> None:
+    with pytest.raises(ValueError, match=f"piece_tokens: {piece} does not divide block_tokens"):
+        Workload(1000, block_tokens=block, piece_tokens=piece)
 
 
 def test_budgets_become_whole_blocks_within_the_context() -> None:
     workload = Workload(1000)
-    assert budget_blocks(np.array([0.0, 1, 64, 65, 1e9]), workload).tolist() == [1, 1, 1, 2, 16]
+    assert budget_pieces(np.array([0.0, 1, 64, 65, 1e9]), workload).tolist() == [1, 1, 1, 2, 16]
 
 
 def test_a_full_prefill_head_does_the_triangle_and_scores_nothing() -> None:

@@ -5,21 +5,26 @@ from itertools import combinations
 import numpy as np
 
 
-def block_mass(attention, positions, size):
-    """Mass [rows, blocks] of the rows `positions` of one head's map [tokens, tokens]."""
-    blocks = -(-attention.shape[1] // size)
+def piece_mass(attention, positions, size):
+    """Mass [rows, pieces] of the rows `positions` of one head's map [tokens, tokens]."""
+    pieces = -(-attention.shape[1] // size)
     return np.array(
-        [[attention[p, b * size : (b + 1) * size].sum() for b in range(blocks)] for p in positions]
+        [[attention[p, b * size : (b + 1) * size].sum() for b in range(pieces)] for p in positions]
     )
 
 
-def oracle(mass, members, own, budget, sink=1, local=1, first_seen=0):
-    """Mean recovery of the best lists of `budget` blocks that hold what is always in."""
+def oracle(mass, members, blocks, budget, sink=1, local=1, first_seen=0, own=1):
+    """Mean recovery of the best lists of `budget` pieces that hold what is always in.
+
+    A query block has `own` pieces; `local` is at least as many.
+    """
     total = 0.0
-    for member, block in enumerate(own):
+    for member, block in enumerate(blocks):
         together = mass[[m == member for m in members]].sum(0)
-        seen = range(first_seen if isinstance(first_seen, int) else first_seen[member], block + 1)
-        always = list(range(block, max(block - local, seen[0] - 1), -1))
+        first = first_seen if isinstance(first_seen, int) else first_seen[member]
+        end = (block + 1) * own
+        seen = range(first, min(end, mass.shape[1]))
+        always = [b for b in range(end - 1, end - 1 - max(local, own), -1) if b in seen]
         always += [b for b in range(sink) if b in seen and b not in always]
         always = always[:budget]
         rest = [b for b in seen if b not in always]

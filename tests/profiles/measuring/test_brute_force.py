@@ -1,5 +1,8 @@
 """A profile of a random two-layer Llama against definitions in plain numpy, end to end."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +68,7 @@ def test_oracle_curves_agree_with_brute_force(choices: Choices, heads: CurvesFor
             for layer in range(2):
                 for head in range(4):
                     whole = maps[layer][0, head].double().numpy()
-                    mass = brute.block_mass(whole, rows.position.tolist(), SIZE)
+                    mass = brute.piece_mass(whole, rows.position.tolist(), SIZE)
                     layers.append(
                         [
                             brute.oracle(mass, rows.member.tolist(), rows.blocks.tolist(), b)
@@ -78,6 +81,77 @@ def test_oracle_curves_agree_with_brute_force(choices: Choices, heads: CurvesFor
         spread = np.array(heads.spread)[:, :, place]
         assert spread == pytest.approx(np.std(curves, 0, ddof=1), abs=1e-5)
         assert found[:, :, 1].max() < 0.95
+
+
+class Nearest:
+    """A selector that takes the nearest pieces, and remembers which sizes it was asked in."""
+
+    def __init__(self) -> None:
+        self.asked: set[tuple[int, int]] = set()
+
+    def __call__(self, q, _k, query_blocks, block_tokens, piece_tokens, _selection):
+        self.asked.add((block_tokens, piece_tokens))
+        piece = torch.arange(-(-q.shape[1] // piece_tokens))
+        end = ((query_blocks + 1) * (block_tokens // piece_tokens)).clamp(max=len(piece))[:, None]
+        return lambda budget: ((piece < end) & (piece >= end - budget)).expand(len(q), -1, -1)
+
+
+@pytest.mark.parametrize("block", [32, 64])
+def test_blocks_of_rows_choose_pieces_of_keys(choices: Choices, tmp_path: Path, block: int) -> None:
+    """The oracle, and what a selector captures, with several pieces to a query block."""
+    asked = replace(choices, block_tokens=block, piece_tokens=SIZE, contexts=(136,), prompts=1)
+    selector = Nearest()
+    profile = measure(asked, "pieces", Parts(tmp_path), selector, lambda *_: None)
+    heads, own = profile.heads, block // SIZE
+    assert isinstance(heads, CurvesForm)
+    assert selector.asked == {(block, SIZE)}
+    # No list is shorter than a query block's own pieces.
+    assert heads.budget_tokens == [[min(n * SIZE, 136) for n in range(own, 10)]]
+    model = AutoModelForCausalLM.from_pretrained(choices.model, attn_implementation="eager")
+    oracles, selected = [], []
+    for number, tokens in [prompts_at(asked, 136)[n] for n in (0, 2)]:
+        rows = draw(136, block, ROWS, np.random.default_rng([0, 136, number]))
+        with torch.no_grad():
+            maps = model(torch.tensor([tokens]), output_attentions=True).attentions
+        best, taken = np.zeros((2, 4, 10 - own)), np.zeros((2, 4, 10 - own))
+        for layer, head in np.ndindex(2, 4):
+            whole = maps[layer][0, head].double().numpy()
+            mass = brute.piece_mass(whole, rows.position.tolist(), SIZE)
+            members, blocks = rows.member.tolist(), rows.blocks.tolist()
+            for point, budget in enumerate(range(own, 10)):
+                best[layer, head, point] = brute.oracle(mass, members, blocks, budget, own=own)
+                ends = [min((blocks[m] + 1) * own, 9) for m in members]
+                lists = [slice(max(end - budget, 0), end) for end in ends]
+                kept = [row[pieces].sum() for row, pieces in zip(mass, lists, strict=True)]
+                taken[layer, head, point] = np.mean(kept)
+        oracles.append(best)
+        selected.append(taken)
+    assert np.array(heads.recovery)[:, :, 0] == pytest.approx(np.mean(oracles, 0), abs=1e-5)
+    found = np.array(heads.selected_recovery)[:, :, 0]
+    assert found == pytest.approx(np.mean(selected, 0), abs=1e-5)
+    assert profile.measurement is not None
+    sizes = profile.measurement.block_tokens, profile.measurement.piece_tokens
+    assert sizes == (block, SIZE)
+    assert (profile.measurement.sink_tokens, profile.measurement.local_tokens) == (SIZE, block)
+
+
+def test_finer_pieces_recover_more_of_the_same_pairs(choices: Choices, tmp_path: Path) -> None:
+    """The oracle of pieces can take whole blocks too, but for a sink that is a block of it."""
+    coarse, fine = (
+        measure(
+            replace(choices, block_tokens=32, piece_tokens=piece, sink_tokens=0),
+            "m",
+            Parts(tmp_path / str(piece)),
+            None,
+            lambda *_: None,
+        ).heads
+        for piece in (None, 16)
+    )
+    for place in range(len(CONTEXTS)):
+        finer = coarse.budget_tokens[place]
+        points = [fine.budget_tokens[place].index(tokens) for tokens in finer]
+        more = np.array(fine.recovery)[:, :, place, points]
+        assert (more >= np.array(coarse.recovery)[:, :, place] - 1e-9).all()
 
 
 def test_selected_curves_are_what_attention_itself_captures(

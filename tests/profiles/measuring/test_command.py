@@ -43,6 +43,22 @@ def test_blocks_are_chosen_by_sampled_rows(
     assert ModelProfile.load(tmp_path / "p.json").selection == Sampled(rows=rows)
 
 
+def test_pieces_of_a_block_are_stated(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profiles.measuring.selector.installed_selector", lambda: None)
+    sizes = ["--block-tokens", 32, "--piece-tokens", 16, "--selection", "sink_local"]
+    result = hplb("measure", *options, *sizes, "--contexts", "64", "--no-influence")
+    assert result.exit_code == 0, result.stderr
+    profile = ModelProfile.load(tmp_path / "p.json")
+    assert profile.heads.budget_tokens == [[32, 48, 64]]
+    assert profile.selection == SinkLocal(sink_tokens=16)
+    measurement = json.loads((tmp_path / "p.json").read_text())["measurement"]
+    assert (measurement["block_tokens"], measurement["piece_tokens"]) == (32, 16)
+    assert (measurement["sink_tokens"], measurement["local_tokens"]) == (16, 32)
+    assert "blocks of 32 tokens over pieces of 16" in hplb("show", tmp_path / "p.json").stdout
+
+
 def test_json_alone_on_stdout(options: list[object]) -> None:
     result = hplb("measure", *options, "--contexts", "32,64", "--no-influence", "--json")
     heads = json.loads(result.stdout)["heads"]
@@ -77,6 +93,8 @@ def test_what_is_kept_after_an_interruption(
             "--sample-rows: --selection pooled samples none",
         ),
         (["--contexts", "64", "--block-tokens", "20"], "block_tokens: 20"),
+        (["--contexts", "64", "--piece-tokens", "32"], "piece_tokens: 32 does not divide"),
+        (["--contexts", "64", "--piece-tokens", "0"], "piece_tokens: 0 is not one of 16"),
         (["--contexts", "64", "-o", "/no/such/p.json"], "there is no folder /no/such"),
         (["--contexts", "64", "-o", "/"], "-o /: is a folder"),
         (["--contexts", "64", "--name", "my model"], "--name: 'my model' must be letters, digits"),

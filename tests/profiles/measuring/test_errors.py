@@ -35,6 +35,8 @@ def run(choices: Choices) -> None:
     ("changes", "message"),
     [
         ({"block_tokens": 48}, "block_tokens: 48 is not one of 16, 32, 64, 128"),
+        ({"piece_tokens": 8}, "piece_tokens: 8 is not one of 16, 32, 64, 128"),
+        ({"piece_tokens": 128}, "piece_tokens: 128 does not divide block_tokens, 64"),
         ({"rows": 0}, "rows: 0 must be at least 1"),
         ({"contexts": ()}, "contexts: none given"),
         ({"contexts": (64, 64)}, "strictly increasing"),

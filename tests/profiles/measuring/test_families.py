@@ -1,5 +1,7 @@
 """Curves of several model families against float64 brute force on eager attention's own maps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,13 +66,17 @@ def test_the_model_computes_what_it_always_does(choices, tokens, eager) -> None:
     assert torch.allclose(logits, eager.logits, atol=2e-4, rtol=1e-4)
 
 
-def test_curves_are_those_of_the_maps(family, choices, tokens, eager) -> None:
+@pytest.mark.parametrize("own", [1, 2])
+def test_curves_are_those_of_the_maps(family, choices, tokens, eager, own) -> None:
+    """Of query blocks with one key piece of their own, and with two."""
+    choices = replace(choices, block_tokens=own * SIZE, piece_tokens=SIZE)
     loaded, budgets = load(choices), choices.budgets()[0]
     item = Item(0, "text", TOKENS, tuple(tokens[0].tolist()), ())
-    found = PromptRun(loaded, choices, {TOKENS: budgets}, choose).measure(item)
-    rows = draw(TOKENS, SIZE, ROWS, np.random.default_rng([0, TOKENS, 0]))
+    selector = choose if own == 1 else None
+    found = PromptRun(loaded, choices, {TOKENS: budgets}, selector).measure(item)
+    rows = draw(TOKENS, own * SIZE, ROWS, np.random.default_rng([0, TOKENS, 0]))
     positions, members = rows.position.tolist(), rows.member.tolist()
-    own, config = rows.blocks.tolist(), loaded.model.config
+    blocks, config = rows.blocks.tolist(), loaded.model.config
     sliding = windows(config)
     assert any(sliding) == (family in ("mistral", "gemma2", "gemma3_text"))
     for layer, attention in enumerate(eager.attentions):
@@ -79,25 +85,28 @@ def test_curves_are_those_of_the_maps(family, choices, tokens, eager) -> None:
         if window is not None:
             earliest = [
                 min(p for p, m in zip(positions, members, strict=True) if m == k)
-                for k in range(len(own))
+                for k in range(len(blocks))
             ]
             seen = [max(0, p - window + 1) // SIZE for p in earliest]
         for head in range(4):
-            mass = brute.block_mass(attention[0, head].double().numpy(), positions, SIZE)
-            wanted = [brute.oracle(mass, members, own, b, first_seen=seen) for b in budgets]
+            mass = brute.piece_mass(attention[0, head].double().numpy(), positions, SIZE)
+            wanted = [
+                brute.oracle(mass, members, blocks, b, first_seen=seen, own=own) for b in budgets
+            ]
             assert found["recovery"][layer, head] == pytest.approx(wanted, abs=2e-5)
             assert wanted[0] < 0.9, "the test needs heads that are not recovered at once"
-            if window is not None:
+            if window is not None and selector is not None:
                 nearest = [
                     sum(
-                        mass[r, max(0, own[m] - b + 1) : own[m] + 1].sum()
+                        mass[r, max(0, blocks[m] - b + 1) : blocks[m] + 1].sum()
                         for r, m in enumerate(members)
                     )
                     / len(members)
                     for b in budgets
                 ]
                 assert found["selected_recovery"][layer, head] == pytest.approx(nearest, abs=2e-5)
-    assert (found["selected_recovery"] <= found["recovery"] + 1e-9).all()
+    if selector is not None:
+        assert (found["selected_recovery"] <= found["recovery"] + 1e-9).all()
     assert found["recovery"][:, :, -1] == pytest.approx(1.0)
 
 

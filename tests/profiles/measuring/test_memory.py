@@ -40,7 +40,7 @@ def test_no_tensor_holds_a_whole_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, influence: bool
 ) -> None:
     tokens = 1024
-    monkeypatch.setattr(attention, "PIECE", 2**16)
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**16)
     folder = tiny.model(tmp_path / family, family)
     choices = Choices(
         str(folder), tmp_path, (tokens,), block_tokens=16, rows=16, influence=influence

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hypothesis import strategies as st
 
-from profiles.cost.work import Phase, Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Phase, Workload, budget_pieces, causal_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.fill import Filled, fill_bubble
 from tests.solver.budgets.builders import BLOCK, by_block, random_curves, small_curves
@@ -25,12 +25,14 @@ class Case:
     group_size: int
 
     def head_seconds(self, tokens: Ints) -> Floats:
-        blocks, n = budget_blocks(tokens, self.workload), self.workload.context_blocks
-        work = causal_tiles(blocks, n) if self.workload.phase == "prefill" else blocks
+        pieces, step = budget_pieces(tokens, self.workload), self.workload
+        work = pieces
+        if step.phase == "prefill":
+            work = causal_pieces(pieces, step.context_blocks, step.block_pieces)
         return np.asarray((5 + work)[..., None] * self.speed)
 
     def group_seconds(self, tokens: Ints) -> Floats:
-        blocks = budget_blocks(tokens, self.workload)
+        blocks = budget_pieces(tokens, self.workload)
         largest = blocks.reshape(len(blocks), -1, self.group_size).max(axis=-1)
         charge = np.full_like(largest, 7) if self.workload.phase == "prefill" else 2 * largest
         return np.asarray(charge[..., None] * self.speed)
@@ -69,17 +71,23 @@ def placed(rng: np.random.Generator, layers: int, heads: int, devices: int, divi
     return shares
 
 
-def case_of(curves: RecoveryCurves, seed: int, phase: Phase, divide: bool, slack: bool) -> Case:
-    """Random budgets and placement; room as the makespan leaves it, or with `slack` anything."""
+def case_of(
+    curves: RecoveryCurves, seed: int, phase: Phase, divide: bool, slack: bool, own: int = 1
+) -> Case:
+    """Random budgets and placement; room as the makespan leaves it, or with `slack` anything.
+
+    `own` pieces of BLOCK tokens make a query block.
+    """
     rng = np.random.default_rng(seed)
     layers, heads = curves.recovery.shape[:-1]
     group_size = int(rng.choice([size for size in (1, 2, 3) if heads % size == 0]))
     devices = int(rng.integers(1, 4))
-    blocks = rng.integers(1, curves.context_blocks + 1, (layers, heads))
+    workload = Workload(curves.context_tokens, phase, block_tokens=own * BLOCK, piece_tokens=BLOCK)
+    pieces = rng.integers(workload.least_pieces, curves.context_pieces + 1, (layers, heads))
     case = Case(
-        tokens=np.minimum(blocks * BLOCK, curves.context_tokens),
+        tokens=np.minimum(pieces * BLOCK, curves.context_tokens),
         curves=curves,
-        workload=Workload(curves.context_tokens, phase),
+        workload=workload,
         shares=placed(rng, layers, heads, devices, divide),
         room_s=np.zeros((layers, devices)),
         speed=rng.choice([1.0, 1.5, 0.3], devices),
@@ -98,6 +106,7 @@ def cases(draw: st.DrawFn, curves: Callable[[st.DrawFn], RecoveryCurves]) -> Cas
         draw(st.sampled_from(["prefill", "decode"])),
         draw(st.booleans()),
         draw(st.booleans()),
+        draw(st.sampled_from([1, 1, 2])),
     )
 
 

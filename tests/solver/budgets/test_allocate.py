@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import FLOORED, Policy
 from tests.solver.budgets.builders import SIZED, curved, given_to, profile_of
@@ -102,11 +102,11 @@ def test_whole_blocks_within_the_context_and_the_total(
     assert (budgets.tokens <= context).all()
     if policy not in FLOORED:
         return
-    n, blocks = workload.context_blocks, budget_blocks(budgets.tokens.astype(np.float64), workload)
-    uniform = budget_blocks(np.full(blocks.shape, float(tokens)), workload)
+    n, blocks = workload.context_blocks, budget_pieces(budgets.tokens.astype(np.float64), workload)
+    uniform = budget_pieces(np.full(blocks.shape, float(tokens)), workload)
     in_tiles = total == "tiles" and phase == "prefill"
-    spent = causal_tiles(blocks, n) if in_tiles else blocks
-    allowed = causal_tiles(uniform, n) if in_tiles else uniform
+    spent = causal_pieces(blocks, n) if in_tiles else blocks
+    allowed = causal_pieces(uniform, n) if in_tiles else uniform
     axis = 1 if scope == "layer" else None
     assert (spent.sum(axis=axis) <= allowed.sum(axis=axis)).all()
     assert (budgets.tokens >= min(128, -(-tokens // 64) * 64, context)).all()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.elastic import ElasticRules
 from solver.budgets.errors import BudgetError
@@ -20,9 +20,9 @@ def elastic_rules(budgets: Budgets) -> ElasticRules:
 def attended(rules: ElasticRules, context: int, phase: str = "prefill") -> np.ndarray:
     """Mean attended share of every layer `[layers]`, at one context."""
     workload = Workload(context)
-    blocks = budget_blocks(rules.alpha + rules.beta * context, workload)
+    blocks = budget_pieces(rules.alpha + rules.beta * context, workload)
     n = workload.context_blocks
-    drawn = causal_tiles(blocks, n) / (n * (n + 1) // 2) if phase == "prefill" else blocks / n
+    drawn = causal_pieces(blocks, n) / (n * (n + 1) // 2) if phase == "prefill" else blocks / n
     return np.asarray(drawn.mean(axis=1))
 
 
@@ -36,7 +36,7 @@ def test_elastic_keeps_the_density_at_the_context_its_half_and_its_quarter(
     assert rules.contexts == (context, context // 2, context // 4)
     for at in rules.contexts:
         assert (attended(rules, at, phase) <= 0.3 + 1e-9).all()
-    given = budget_blocks(rules.alpha + rules.beta * context, Workload(context)) * 64
+    given = budget_pieces(rules.alpha + rules.beta * context, Workload(context)) * 64
     assert (budgets.tokens == np.minimum(given, context)).all()
     assert budgets.recovery is not None
 
@@ -45,7 +45,7 @@ def test_elastic_attends_to_no_more_than_the_tokens_say_and_recovers_more() -> N
     profile = curved(heads=32)
     uniform = given_to(profile, policy="uniform", tokens=1024)
     budgets = given_to(profile, policy="elastic", tokens=1024)
-    share = causal_tiles(np.array(16), 128) / causal_tiles(np.array(128), 128)
+    share = causal_pieces(np.array(16), 128) / causal_pieces(np.array(128), 128)
     assert (attended(elastic_rules(budgets), 8192) <= share + 1e-9).all()
     assert budgets.recovery is not None
     assert uniform.recovery is not None

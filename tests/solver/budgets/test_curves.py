@@ -108,7 +108,7 @@ def test_tables_never_fall_and_agree_with_single_budgets(
     table = curves.table()
     assert (np.diff(table, axis=-1) >= 0).all()
     assert ((table >= 0) & (table <= 1)).all()
-    for blocks in {1, (curves.context_blocks + 1) // 2, curves.context_blocks}:
+    for blocks in {1, (curves.context_pieces + 1) // 2, curves.context_pieces}:
         assert (curves.at(np.full((2, 1), blocks)) == table[..., blocks - 1]).all()
 
 

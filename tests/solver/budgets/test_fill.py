@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 
 from profiles.cost.catalogue import catalogue_rates
-from profiles.cost.work import Phase, Workload, budget_blocks, group_work, head_work
+from profiles.cost.work import Phase, Workload, budget_pieces, group_work, head_work
 from profiles.library import resolve_profile
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.fill import fill_bubble
-from solver.budgets.recovery import least_blocks
+from solver.budgets.recovery import least_pieces
 from tests.solver.budgets.builders import BLOCK, by_block
 from tests.solver.budgets.filling import Case, cases, measured, one_layer, tiny
 
@@ -27,7 +27,7 @@ def test_never_beyond_the_room_never_less_than_before(case: Case) -> None:
     assert (filled.tokens <= n).all()
     assert filled.added_tokens == (filled.tokens - case.tokens).sum()
     assert (filled.recovery_after >= filled.recovery_before).all()
-    blocks = budget_blocks(filled.tokens, case.workload)
+    blocks = budget_pieces(filled.tokens, case.workload)
     assert (filled.recovery_after == case.curves.at(blocks)).all()
     added = case.loads_s(filled.tokens) - case.loads_s(case.tokens)
     assert (added <= case.room_s + 1e-13 * case.loads_s(filled.tokens)).all()
@@ -36,8 +36,8 @@ def test_never_beyond_the_room_never_less_than_before(case: Case) -> None:
 @settings(max_examples=25, deadline=None)
 @given(cases(tiny))
 def test_no_budgets_within_the_room_have_a_better_minimum(case: Case) -> None:
-    n = case.curves.context_blocks
-    least = budget_blocks(case.tokens, case.workload)[0]
+    n = case.curves.context_pieces
+    least = budget_pieces(case.tokens, case.workload)[0]
     within, beyond = [float(case.curves.at(least[None]).min())], [0.0]
     for choice in product(*(range(blocks, n + 1) for blocks in least)):
         blocks = np.array([choice])
@@ -54,9 +54,9 @@ def test_no_budgets_within_the_room_have_a_better_minimum(case: Case) -> None:
 @given(cases(tiny))
 def test_what_is_left_raises_nobody(case: Case) -> None:
     filled = case.filled()
-    blocks = budget_blocks(filled.tokens, case.workload)
+    blocks = budget_pieces(filled.tokens, case.workload)
     for head in range(blocks.shape[1]):
-        for more in range(blocks[0, head] + 1, case.curves.context_blocks + 1):
+        for more in range(blocks[0, head] + 1, case.curves.context_pieces + 1):
             raised = blocks.copy()
             raised[0, head] = more
             if case.curves.at(raised)[0, head] > filled.recovery_after[0, head]:
@@ -68,7 +68,7 @@ def test_what_is_left_raises_nobody(case: Case) -> None:
 @given(cases(tiny))
 def test_no_block_is_given_that_recovers_nothing(case: Case) -> None:
     filled = case.filled()
-    blocks = budget_blocks(filled.tokens, case.workload)
+    blocks = budget_pieces(filled.tokens, case.workload)
     raised = filled.tokens > case.tokens
     assert (case.curves.at(blocks - 1) < filled.recovery_after)[raised].all()
 
@@ -143,7 +143,7 @@ def test_the_shipped_profile_gains_at_the_same_makespan(phase: Phase) -> None:
         return np.repeat(rates.seconds(work)[..., None], 4, axis=-1)
 
     curves = RecoveryCurves.of(profile.heads, workload)  # type: ignore[arg-type]
-    tokens = np.minimum(least_blocks(curves, 0.9) * BLOCK, 131072)
+    tokens = np.minimum(least_pieces(curves, 0.9) * BLOCK, 131072)
     shares = np.zeros((32, 32, 4))
     shares[:, np.arange(32), np.arange(32) // 8] = 1
 

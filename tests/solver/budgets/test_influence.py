@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.cost.work import Workload, causal_tiles
+from profiles.cost.work import Workload, causal_pieces
 from profiles.heads import CurvesForm
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.errors import BudgetError
@@ -23,14 +23,19 @@ from tests.solver.budgets.builders import (
 )
 from tests.solver.problems import soon
 
-TOTALS = st.sampled_from(["tiles", "tokens"])
+TOTALS = st.sampled_from(["tiles", "tiles of pieces", "tokens"])
 
 
 def cost_of(curves: RecoveryCurves, total: str) -> Cost:
-    def tiles(blocks: Ints) -> Ints:
-        return causal_tiles(blocks, curves.context_blocks)
+    """In tokens, or in tiles: of blocks, or of pieces with two to a query block."""
+    if total == "tokens":
+        return np.asarray
+    own = 2 if total == "tiles of pieces" else 1
 
-    return tiles if total == "tiles" else np.asarray
+    def tiles(pieces: Ints) -> Ints:
+        return causal_pieces(pieces, -(-curves.context_pieces // own), own)
+
+    return tiles
 
 
 def chosen(
@@ -55,11 +60,11 @@ def least_by_trying(
 ) -> float:
     """The least weighed loss of one layer, by trying every choice."""
     heads, table, cost = curves.recovery.shape[1], curves.table()[0], cost_of(curves, total)
-    drawn = cost(np.arange(1, curves.context_blocks + 1))
+    drawn = cost(np.arange(1, curves.context_pieces + 1))
     limit = heads * int(drawn[each - 1])
     weight = weights(influence)[0]
     best = np.inf
-    for choice in product(range(floor - 1, curves.context_blocks), repeat=heads):
+    for choice in product(range(floor - 1, curves.context_pieces), repeat=heads):
         if sum(int(drawn[rule]) for rule in choice) <= limit:
             loss = sum(weight[h] * (1 - table[h, rule]) for h, rule in enumerate(choice))
             best = min(best, float(loss))
@@ -77,13 +82,13 @@ def influences(draw: st.DrawFn, layers: int, heads: int) -> Floats:
 @given(small_curves(), st.data(), TOTALS)
 def test_no_choice_loses_less(curves: RecoveryCurves, data: st.DataObject, total: str) -> None:
     influence = data.draw(influences(1, curves.recovery.shape[1]))
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     found = chosen(curves, influence, each, floor, total)
     least = least_by_trying(curves, influence, each, floor, total)
     assert found.loss == pytest.approx(least, rel=1e-5, abs=1e-9)
     assert found.lower_bound <= least * (1 + 1e-9) + 1e-9
-    assert found.loss == pytest.approx(lost(curves, influence, found.blocks), abs=1e-9)
+    assert found.loss == pytest.approx(lost(curves, influence, found.pieces), abs=1e-9)
 
 
 @settings(max_examples=20, deadline=None)
@@ -92,14 +97,14 @@ def test_total_floor_and_context_are_kept_and_nobody_does_worse(
     curves: RecoveryCurves, data: st.DataObject, total: str, seconds: float
 ) -> None:
     influence = data.draw(influences(2, curves.recovery.shape[1]))
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     cost = cost_of(curves, total)
     found = chosen(curves, influence, each, floor, total, seconds)
-    alike = np.full_like(found.blocks, each)
-    assert (cost(found.blocks).sum(axis=1) <= cost(alike).sum(axis=1)).all()
-    assert (found.blocks >= floor).all()
-    assert (found.blocks <= curves.context_blocks).all()
+    alike = np.full_like(found.pieces, each)
+    assert (cost(found.pieces).sum(axis=1) <= cost(alike).sum(axis=1)).all()
+    assert (found.pieces >= floor).all()
+    assert (found.pieces <= curves.context_pieces).all()
     fair = max_min(curves, each, floor, cost)
     assert found.loss <= lost(curves, influence, fair) + 1e-12
     assert found.loss <= lost(curves, influence, alike) + 1e-12
@@ -116,17 +121,17 @@ def test_measured_like_curves(seed: int, each: int, total: str, pool: bool, sear
         curves, influence = curves.pooled(), influence.reshape(1, -1)
     found = chosen(curves, influence, each, 2, total, 60.0 if search else 0.0, 1e-3)
     cost = cost_of(curves, total)
-    alike = np.full_like(found.blocks, each)
-    assert (cost(found.blocks).sum(axis=1) <= cost(alike).sum(axis=1)).all()
+    alike = np.full_like(found.pieces, each)
+    assert (cost(found.pieces).sum(axis=1) <= cost(alike).sum(axis=1)).all()
     assert found.loss <= lost(curves, influence, max_min(curves, each, 2, cost)) + 1e-12
     assert found.loss <= lost(curves, influence, alike) + 1e-12
     assert found.gap <= (1e-3 if search else 1)
-    left = cost(alike).sum(axis=1) - cost(found.blocks).sum(axis=1)
-    for layer, head in np.argwhere((found.blocks < curves.context_blocks) & (influence > 0)):
-        more = found.blocks.copy()
+    left = cost(alike).sum(axis=1) - cost(found.pieces).sum(axis=1)
+    for layer, head in np.argwhere((found.pieces < curves.context_pieces) & (influence > 0)):
+        more = found.pieces.copy()
         more[layer, head] += 1
-        if cost(more)[layer, head] - cost(found.blocks)[layer, head] <= left[layer]:
-            assert curves.at(more)[layer, head] == curves.at(found.blocks)[layer, head]
+        if cost(more)[layer, head] - cost(found.pieces)[layer, head] <= left[layer]:
+            assert curves.at(more)[layer, head] == curves.at(found.pieces)[layer, head]
 
 
 @settings(max_examples=8, deadline=None)
@@ -135,10 +140,10 @@ def test_only_the_proportions_of_influence_count(
     curves: RecoveryCurves, data: st.DataObject, total: str, power: int
 ) -> None:
     influence = data.draw(influences(2, curves.recovery.shape[1]))
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     found = chosen(curves, influence, each, 1, total)
     scaled = chosen(curves, influence * 2.0**power, each, 1, total)
-    assert (scaled.blocks == found.blocks).all()
+    assert (scaled.pieces == found.pieces).all()
     tripled = chosen(curves, influence * 3, each, 1, total)
     assert tripled.loss == pytest.approx(found.loss, rel=1e-5, abs=1e-9)
 
@@ -146,8 +151,8 @@ def test_only_the_proportions_of_influence_count(
 def test_heads_without_influence_keep_the_floor() -> None:
     curves = RecoveryCurves.of(random_curves(3, layers=1, heads=4), Workload(8192))
     found = chosen(curves, np.array([[0.0, 1.0, 0.0, 2.0]]), 16, 2, "tiles")
-    assert found.blocks[0, [0, 2]].tolist() == [2, 2]
-    assert found.blocks[0, [1, 3]].max() > 16
+    assert found.pieces[0, [0, 2]].tolist() == [2, 2]
+    assert found.pieces[0, [1, 3]].max() > 16
 
 
 def test_a_layer_without_influence_weighs_its_heads_alike() -> None:
@@ -155,17 +160,17 @@ def test_a_layer_without_influence_weighs_its_heads_alike() -> None:
     silent = np.array([[0.0] * 4, [1.0, 5.0, 0.0, 2.0]])
     found = chosen(curves, silent, 16, 2, "tiles")
     alike = chosen(curves, np.ones((2, 4)), 16, 2, "tiles")
-    assert (found.blocks[0] == alike.blocks[0]).all()
-    assert (found.blocks[1] != alike.blocks[1]).any()
-    assert (chosen(curves, np.zeros((2, 4)), 16, 2, "tiles").blocks == alike.blocks).all()
+    assert (found.pieces[0] == alike.pieces[0]).all()
+    assert (found.pieces[1] != alike.pieces[1]).any()
+    assert (chosen(curves, np.zeros((2, 4)), 16, 2, "tiles").pieces == alike.pieces).all()
 
 
 def test_a_plateau_is_not_paid_for() -> None:
     curves = by_block([[[0.4, 0.4, 0.4, 0.8], [0.6, 0.7, 0.9, 0.95]]])
     found = chosen(curves, np.array([[1.0, 1.0]]), 2, 1, "tokens")
-    assert found.blocks.tolist() == [[1, 3]]
-    assert chosen(curves, np.array([[1.0, 1.0]]), 3, 1, "tokens").blocks.tolist() == [[5, 1]]
-    assert chosen(curves, np.array([[1.0, 9.0]]), 3, 1, "tokens").blocks.tolist() == [[1, 5]]
+    assert found.pieces.tolist() == [[1, 3]]
+    assert chosen(curves, np.array([[1.0, 1.0]]), 3, 1, "tokens").pieces.tolist() == [[5, 1]]
+    assert chosen(curves, np.array([[1.0, 9.0]]), 3, 1, "tokens").pieces.tolist() == [[1, 5]]
 
 
 def test_when_cancelled_the_best_of_the_starts_with_no_proof() -> None:
@@ -182,7 +187,7 @@ def test_when_cancelled_the_best_of_the_starts_with_no_proof() -> None:
 
 def test_too_many_head_blocks_are_refused() -> None:
     curves = RecoveryCurves.of(random_curves(0), Workload(2**26, block_tokens=16))
-    with pytest.raises(BudgetError, match="use larger blocks, or policy 'max_min'"):
+    with pytest.raises(BudgetError, match="use larger pieces, or policy 'max_min'"):
         chosen(curves, np.ones((2, 8)), 4, 2, "tiles")
 
 
@@ -223,13 +228,13 @@ def test_the_policy_says_what_it_could_not_prove_and_where_nothing_weighs() -> N
 
 def test_the_whole_context_for_all_loses_nothing() -> None:
     curves = by_block([[[0.1, 0.2], [0.3, 0.4]]])
-    assert chosen(curves, np.ones((1, 2)), 3, 1, "tiles").blocks.tolist() == [[3, 3]]
+    assert chosen(curves, np.ones((1, 2)), 3, 1, "tiles").pieces.tolist() == [[3, 3]]
     assert chosen(curves, np.ones((1, 2)), 3, 3, "tiles").gap == 0
 
 
 def test_where_all_are_at_the_floor_there_is_nothing_to_prove() -> None:
     curves = RecoveryCurves.of(random_curves(0), Workload(8192))
     found = chosen(curves, np.ones((2, 8)), 7, 7, "tiles", 0.0)
-    assert (found.blocks == 7).all()
+    assert (found.pieces == 7).all()
     assert found.gap == 0
-    assert found.loss == pytest.approx(lost(curves, np.ones((2, 8)), found.blocks))
+    assert found.loss == pytest.approx(lost(curves, np.ones((2, 8)), found.pieces))

@@ -7,25 +7,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.cost.work import Workload, causal_tiles
+from profiles.cost.work import Workload, causal_pieces
 from solver.budgets.curves import Ints, RecoveryCurves
 from solver.budgets.max_min import Cost, max_min
 from solver.budgets.shifting import shift
 from tests.solver.budgets.builders import by_block, random_curves, small_curves
 
+TOTALS = st.sampled_from(["tiles", "tiles of pieces", "tokens"])
+
 
 def cost_of(curves: RecoveryCurves, total: str) -> Cost:
-    def tiles(blocks: Ints) -> Ints:
-        return causal_tiles(blocks, curves.context_blocks)
+    """In tokens, or in tiles: of blocks, or of pieces with two to a query block."""
+    if total == "tokens":
+        return np.asarray
+    own = 2 if total == "tiles of pieces" else 1
 
-    return tiles if total == "tiles" else np.asarray
+    def tiles(pieces: Ints) -> Ints:
+        return causal_pieces(pieces, -(-curves.context_pieces // own), own)
+
+    return tiles
 
 
 def best_vector(curves: RecoveryCurves, each: int, floor: int, cost: Cost) -> list[float]:
     """The lexicographically greatest sorted recoveries of one layer, by trying everything."""
     heads, table = curves.recovery.shape[1], curves.table()[0]
     total = int(cost(np.full(heads, each)).sum())
-    choices = product(range(floor, curves.context_blocks + 1), repeat=heads)
+    choices = product(range(floor, curves.context_pieces + 1), repeat=heads)
     return max(
         sorted(float(table[head, k - 1]) for head, k in enumerate(blocks))
         for blocks in choices
@@ -34,11 +41,11 @@ def best_vector(curves: RecoveryCurves, each: int, floor: int, cost: Cost) -> li
 
 
 @settings(deadline=None)
-@given(small_curves(), st.data(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(), st.data(), TOTALS)
 def test_no_choice_has_a_better_minimum(
     curves: RecoveryCurves, data: st.DataObject, total: str
 ) -> None:
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     cost = cost_of(curves, total)
     found = curves.at(max_min(curves, each, floor, cost))
@@ -50,7 +57,7 @@ def test_no_choice_has_a_better_minimum(
 def test_no_choice_is_lexicographically_better_where_nothing_ties(
     curves: RecoveryCurves, data: st.DataObject
 ) -> None:
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     cost = cost_of(curves, "tokens")
     found = curves.at(max_min(curves, each, floor, cost))
@@ -58,43 +65,43 @@ def test_no_choice_is_lexicographically_better_where_nothing_ties(
 
 
 @settings(deadline=None)
-@given(small_curves(layers=2), st.data(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(layers=2), st.data(), TOTALS)
 def test_total_floor_and_context_are_kept(
     curves: RecoveryCurves, data: st.DataObject, total: str
 ) -> None:
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     cost = cost_of(curves, total)
     blocks = max_min(curves, each, floor, cost)
     assert (cost(blocks).sum(axis=1) <= cost(np.full_like(blocks, each)).sum(axis=1)).all()
     assert (blocks >= floor).all()
-    assert (blocks <= curves.context_blocks).all()
+    assert (blocks <= curves.context_pieces).all()
 
 
 @settings(deadline=None)
-@given(small_curves(layers=2), st.data(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(layers=2), st.data(), TOTALS)
 def test_what_is_left_raises_nobody(
     curves: RecoveryCurves, data: st.DataObject, total: str
 ) -> None:
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     cost, table = cost_of(curves, total), curves.table()
     blocks = max_min(curves, each, 1, cost)
     left = cost(np.full_like(blocks, each)).sum(axis=1) - cost(blocks).sum(axis=1)
     for layer, head in np.ndindex(*blocks.shape):
         now = blocks[layer, head]
-        for more in range(now + 1, curves.context_blocks + 1):
+        for more in range(now + 1, curves.context_pieces + 1):
             extra = cost(np.array(more)) - cost(np.array(now))
             gain = table[layer, head, more - 1] - table[layer, head, now - 1]
             assert extra > left[layer] or gain == 0
 
 
 @settings(max_examples=25, deadline=None)
-@given(small_curves(), st.sampled_from(["tiles", "tokens"]))
+@given(small_curves(), TOTALS)
 def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: str) -> None:
     cost = cost_of(curves, total)
     minima = [
         curves.at(max_min(curves, each, 1, cost)).min()
-        for each in range(1, curves.context_blocks + 1)
+        for each in range(1, curves.context_pieces + 1)
     ]
     assert minima == sorted(minima)
     assert minima[-1] == 1.0
@@ -105,9 +112,9 @@ def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: 
 def test_never_below_the_papers_shifting(seed: int, each: int, pool: bool, context: int) -> None:
     curves = RecoveryCurves.of(random_curves(seed), Workload(context))
     curves = curves.pooled() if pool else curves
-    each = min(each, curves.context_blocks)
+    each = min(each, curves.context_pieces)
     shifted = curves.at(shift(curves, each, floor=2)).min(axis=1)
-    for total in ("tiles", "tokens"):
+    for total in ("tiles", "tiles of pieces", "tokens"):
         exact = curves.at(max_min(curves, each, 2, cost_of(curves, total))).min(axis=1)
         assert (exact >= shifted).all()
 
@@ -117,10 +124,10 @@ def test_never_below_the_papers_shifting(seed: int, each: int, pool: bool, conte
 def test_never_below_the_papers_shifting_on_ragged_curves(
     curves: RecoveryCurves, data: st.DataObject
 ) -> None:
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     shifted = curves.at(shift(curves, each, floor)).min(axis=1)
-    for total in ("tiles", "tokens"):
+    for total in ("tiles", "tiles of pieces", "tokens"):
         exact = curves.at(max_min(curves, each, floor, cost_of(curves, total))).min(axis=1)
         assert (exact >= shifted).all()
 

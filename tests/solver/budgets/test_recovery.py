@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
 from solver.budgets.curves import RecoveryCurves
-from solver.budgets.recovery import least_blocks
+from solver.budgets.recovery import least_pieces
 from tests.solver.budgets.builders import by_block
 
 
@@ -18,22 +18,22 @@ def test_exactly_the_measured_budget() -> None:
         recovery=[[[[0.9, 0.95]], [[0.8999, 0.9]]]],
     )
     curves = RecoveryCurves.of(form, Workload(131072))
-    assert least_blocks(curves, 0.9).tolist() == [[4096 // 64, 8192 // 64]]
+    assert least_pieces(curves, 0.9).tolist() == [[4096 // 64, 8192 // 64]]
 
 
 def test_a_target_per_layer_and_head() -> None:
     curves = by_block([[[0.2, 0.5, 0.5]], [[0.2, 0.5, 0.5]]])
-    assert least_blocks(curves, np.array([[0.2], [0.4]])).tolist() == [[1], [2]]
+    assert least_pieces(curves, np.array([[0.2], [0.4]])).tolist() == [[1], [2]]
 
 
 def test_everything_takes_the_whole_context_unless_reached_before() -> None:
     curves = by_block([[[0.2, 0.5, 0.9], [0.2, 1.0, 1.0]]])
-    assert least_blocks(curves, 1.0).tolist() == [[4, 2]]
-    assert least_blocks(curves, 1.5).tolist() == [[4, 4]]
+    assert least_pieces(curves, 1.0).tolist() == [[4, 2]]
+    assert least_pieces(curves, 1.5).tolist() == [[4, 4]]
 
 
 def test_nothing_still_takes_a_block() -> None:
-    assert least_blocks(by_block([[[0.0, 0.0, 0.0]]]), 0.0).tolist() == [[1]]
+    assert least_pieces(by_block([[[0.0, 0.0, 0.0]]]), 0.0).tolist() == [[1]]
 
 
 @settings(deadline=None)
@@ -53,7 +53,7 @@ def test_the_least_that_reach_it(
     )
     curves = RecoveryCurves.of(form, Workload(context, block_tokens=block))
     expected = np.argmax(curves.table() >= target, axis=-1) + 1
-    assert (least_blocks(curves, target) == expected).all()
+    assert (least_pieces(curves, target) == expected).all()
 
 
 @settings(deadline=None)
@@ -67,4 +67,4 @@ def test_near_flat_curves_lose_nothing_to_rounding(base: float, ulps: int) -> No
     curves = RecoveryCurves.of(form, Workload(64_000))
     for target in (base, np.nextafter(base, 1), top):
         expected = np.argmax(curves.table() >= target, axis=-1) + 1
-        assert (least_blocks(curves, target) == expected).all()
+        assert (least_pieces(curves, target) == expected).all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.cost.work import Workload, causal_tiles
+from profiles.cost.work import Workload, causal_pieces
 from solver.budgets.curves import RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.shifting import shift
@@ -32,7 +32,7 @@ def retold(curves: RecoveryCurves, each: int, floor: int) -> list[int]:
 @settings(deadline=None)
 @given(small_curves(), st.data())
 def test_moves_what_the_paper_moves(curves: RecoveryCurves, data: st.DataObject) -> None:
-    each = data.draw(st.integers(1, curves.context_blocks))
+    each = data.draw(st.integers(1, curves.context_pieces))
     floor = data.draw(st.integers(1, each))
     assert shift(curves, each, floor)[0].tolist() == retold(curves, each, floor)
 
@@ -43,14 +43,16 @@ def test_conserves_tokens_never_adds_tiles_and_never_hurts_the_minimum(
     seed: int, each: int, context: int
 ) -> None:
     curves = RecoveryCurves.of(random_curves(seed), Workload(context))
-    each = min(each, curves.context_blocks)
+    each = min(each, curves.context_pieces)
     blocks = shift(curves, each, floor=2)
     uniform = np.full_like(blocks, each)
     assert (blocks.sum(axis=1) == uniform.sum(axis=1)).all()
     assert (blocks >= 2).all()
-    assert (blocks <= curves.context_blocks).all()
-    n = curves.context_blocks
-    assert (causal_tiles(blocks, n).sum(axis=1) <= causal_tiles(uniform, n).sum(axis=1)).all()
+    assert (blocks <= curves.context_pieces).all()
+    n = curves.context_pieces
+    for own in (1, 2):  # pieces to a query block
+        spent, allowed = (causal_pieces(b, -(-n // own), own) for b in (blocks, uniform))
+        assert (spent.sum(axis=1) <= allowed.sum(axis=1)).all()
     assert (curves.at(blocks).min(axis=1) >= curves.at(uniform).min(axis=1)).all()
 
 
@@ -67,5 +69,5 @@ def test_equal_heads_keep_equal_budgets() -> None:
 
 def test_refuses_what_would_take_forever_and_names_the_way_out() -> None:
     curves = RecoveryCurves.of(random_curves(0), Workload(16 * 2**20, block_tokens=1))
-    with pytest.raises(BudgetError, match=r"268435456 head-blocks.*use policy 'max_min'"):
+    with pytest.raises(BudgetError, match=r"268435456 head-pieces.*use policy 'max_min'"):
         shift(curves, 1000, 128)

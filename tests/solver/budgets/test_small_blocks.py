@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.errors import BudgetError
@@ -42,35 +42,41 @@ def small_model(layers: int = 4, heads: int = 8) -> ModelProfile:
 MODEL = small_model()
 
 
-def asked(policy: Policy, tokens: int, context: int, block: int, **more: Any) -> Budgets:
+def asked(
+    policy: Policy, tokens: int, context: int, block: int, piece: int = 0, **more: Any
+) -> Budgets:
     if policy in SIZED or policy == "elastic":
         more["tokens"] = tokens
-    workload = Workload(context, block_tokens=block)
+    workload = Workload(context, block_tokens=block, piece_tokens=piece)
     seconds = 0.1 if policy == "elastic" else 30
     return allocate(MODEL, BudgetOptions(policy=policy, **more), workload, soon(seconds))
 
 
 @pytest.mark.parametrize("context", [256, 300, *CONTEXTS[1:]])
-@pytest.mark.parametrize("block", [16, 32])
+@pytest.mark.parametrize(("block", "piece"), [(16, 16), (32, 32), (32, 16), (64, 16)])
 @pytest.mark.parametrize("policy", ["profile", "recovery", "elastic", *SIZED])
-def test_whole_small_blocks_within_the_total(policy: Policy, block: int, context: int) -> None:
+def test_whole_small_pieces_within_the_total(
+    policy: Policy, block: int, piece: int, context: int
+) -> None:
     more = {"floor_tokens": 32} if policy in FLOORED else {}
-    budgets = asked(policy, context // 4, context, block, **more)
+    budgets = asked(policy, context // 4, context, block, piece, **more)
     tokens = budgets.tokens
-    assert ((tokens % block == 0) | (tokens == context)).all()
+    assert ((tokens % piece == 0) | (tokens == context)).all()
     assert (tokens <= context).all()
+    assert (tokens >= block).all()
     assert budgets.recovery is not None
     if policy not in SIZED:
         return
     assert budgets.warnings == ()
-    workload = Workload(context, block_tokens=block)
-    n = workload.context_blocks
-    spent = causal_tiles(budget_blocks(tokens.astype(np.float64), workload), n).sum(axis=1)
-    each = budget_blocks(np.array(float(context // 4)), workload)
-    assert (spent <= 8 * causal_tiles(each, n)).all()
+    workload = Workload(context, block_tokens=block, piece_tokens=piece)
+    rows = workload.context_blocks, workload.block_pieces
+    spent = causal_pieces(budget_pieces(tokens.astype(np.float64), workload), *rows).sum(axis=1)
+    each = budget_pieces(np.array(float(context // 4)), workload)
+    assert (spent <= 8 * causal_pieces(each, *rows)).all()
     if policy in FLOORED:
         assert (tokens >= 32).all()
-        assert (tokens != tokens[0, 0]).any()
+        # A quarter of the shortest context is a block of 64 itself: nothing to share out.
+        assert (tokens != tokens[0, 0]).any() == (context // 4 > block)
 
 
 @pytest.mark.parametrize("policy", FLOORED)

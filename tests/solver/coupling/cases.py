@@ -54,7 +54,7 @@ def make_footprint(problem: PlacementProblem, *, seed: int = 0, **fields: object
         "context_tokens": 32,
         "batch_size": 1,
         "retention": "full",
-        "block_tokens": 4,
+        "piece_tokens": 4,
     }
     return Footprint(architecture=shape, **{**defaults, **fields})  # type: ignore[arg-type]
 

@@ -98,6 +98,13 @@ def test_the_program_finds_the_least_makespan_and_proves_it() -> None:
     assert optimum * (1 - 2 * TOLERANCE) <= found.bound.seconds <= optimum
 
 
+def test_the_program_starts_from_a_head_that_rounding_made_more_than_whole() -> None:
+    layer = make_divisible(4, 2, 2, charge=0.5, launch=0.1)
+    start = np.repeat([[np.nextafter(1.0, 2.0), 0.0]], 4, axis=0)
+    found = least_makespan(layer, start, np.zeros(1), TOLERANCE, soon())
+    assert reached_s(layer, found.shares) < reached_s(layer, start)
+
+
 def test_the_program_finds_the_cheapest_within_a_limit() -> None:
     layer = make_divisible(4, 2, 2, charge=0.5, part=0.02, launch=0.1)
     start = np.full((4, 2), 0.5)

@@ -139,6 +139,7 @@ def _step(one: Served, deployment: str) -> Step:
             "batch_size": one.batch_size,
             "deployment": deployment,
             "block_tokens": BLOCK,
+            "piece_tokens": one.piece_tokens,
         }
     )
 
@@ -186,12 +187,13 @@ def _memory(
     """At half the plan's context, so that `budgets`, the workloads' largest, are cut to it."""
     if retention is None:
         return None
+    piece = step.piece_tokens
     context, batch = max(step.context_tokens // 2, 1), 3
     kv, weights = [0] * devices, [0] * devices
     for layer, tokens in zip(heads, budgets, strict=True):
         for group, device in _pairs(layer, shape):
             kept = [
-                context if retention == "full" else min(-(-tokens[h] // BLOCK) * BLOCK, context)
+                context if retention == "full" else min(-(-tokens[h] // piece) * piece, context)
                 for h, part in enumerate(layer)
                 if shape.kv_head(h) == group and any(e.device == device for e in part)
             ]

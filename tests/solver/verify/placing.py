@@ -23,20 +23,27 @@ class Served:
     phase: str = "prefill"
     batch_size: int = 1
     weight: float = 1.0
+    piece_tokens: int = BLOCK
 
-    def row_tiles(self, budget_tokens: int) -> list[int]:
-        """Tiles of every row of a head, counted one by one."""
-        blocks = -(-budget_tokens // BLOCK)
+    def row_pieces(self, budget_tokens: int) -> list[int]:
+        """Pieces of every row of a head, counted one by one."""
+        every = range(-(-self.context_tokens // self.piece_tokens))
+        pieces = every[: -(-budget_tokens // self.piece_tokens)]
         if self.phase == "decode":
-            return [1 for _ in range(self.batch_size * blocks)]
-        return [min(blocks, row + 1) for row in range(-(-self.context_tokens // BLOCK))]
+            return [1 for _ in range(self.batch_size) for _ in pieces]
+        own = BLOCK // self.piece_tokens
+        lists = []
+        for row in range(-(-self.context_tokens // BLOCK)):
+            seen = every[: (row + 1) * own]
+            lists.append(len(seen[: max(len(pieces), own)]))
+        return lists
 
     def realised(self, parts: Parts, budget_tokens: int) -> Parts:
         """The parts in the nearest whole rows, found by trying them all."""
-        tiles = self.row_tiles(budget_tokens)
-        done = [sum(tiles[:row]) for row in range(len(tiles) + 1)]
+        pieces = self.row_pieces(budget_tokens)
+        done = [sum(pieces[:row]) for row in range(len(pieces) + 1)]
         sums = np.cumsum([share for _, share in parts]).tolist()
-        ends = [_nearest(done, share * done[-1]) for share in sums[:-1]] + [len(tiles)]
+        ends = [_nearest(done, share * done[-1]) for share in sums[:-1]] + [len(pieces)]
         starts = [0, *ends[:-1]]
         return [
             (device, done[end] / done[-1] - done[start] / done[-1])
@@ -49,10 +56,11 @@ def _nearest(done: list[int], wanted: float) -> int:
 
 
 def random_budgets(rng: random.Random, one: Served, layers: int, heads: int) -> list[list[int]]:
-    """Whole blocks, or the context."""
-    most = -(-one.context_tokens // BLOCK)
+    """Whole pieces, or the context."""
+    size = one.piece_tokens
+    most = -(-one.context_tokens // size)
     return [
-        [min(rng.randint(1, most) * BLOCK, one.context_tokens) for _ in range(heads)]
+        [min(rng.randint(1, most) * size, one.context_tokens) for _ in range(heads)]
         for _ in range(layers)
     ]
 
@@ -96,7 +104,7 @@ def random_parts(
         of_head = _dealt(rng, shape.query_heads, devices, rules.equal_counts)
         return [[(device, 1.0)] for device in of_head]
     most = min(rules.max_copies or devices, devices)
-    return [_divided(rng, first.row_tiles(budget), most, devices) for budget in budgets]
+    return [_divided(rng, first.row_pieces(budget), most, devices) for budget in budgets]
 
 
 def _dealt(rng: random.Random, items: int, devices: int, equal: bool) -> list[int]:
@@ -105,12 +113,12 @@ def _dealt(rng: random.Random, items: int, devices: int, equal: bool) -> list[in
     return dealt
 
 
-def _divided(rng: random.Random, tiles: list[int], most: int, devices: int) -> Parts:
-    parts = rng.randint(1, min(most, len(tiles)))
-    edges = [0, *sorted(rng.sample(range(1, len(tiles)), parts - 1)), len(tiles)]
+def _divided(rng: random.Random, pieces: list[int], most: int, devices: int) -> Parts:
+    parts = rng.randint(1, min(most, len(pieces)))
+    edges = [0, *sorted(rng.sample(range(1, len(pieces)), parts - 1)), len(pieces)]
     used = rng.sample(range(devices), parts)
     return [
-        (device, sum(tiles[start:end]) / sum(tiles))
+        (device, sum(pieces[start:end]) / sum(pieces))
         for device, start, end in zip(used, edges, edges[1:], strict=False)
     ]
 

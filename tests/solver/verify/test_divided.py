@@ -30,8 +30,8 @@ def shifted(by: float, plan: Json, layer: int = LAYER, head: int = HEAD) -> None
 def shifted_by_a_row(plan: Json) -> None:
     """Still whole rows, but the loads are those of other ones."""
     shares = [entry["share"] for entry in plan["layers"][LAYER]["heads"][HEAD]]
-    tiles = Served().row_tiles(plan["budgets"][LAYER][HEAD])
-    done = [sum(tiles[:row]) / sum(tiles) for row in range(len(tiles) + 1)]
+    pieces = Served().row_pieces(plan["budgets"][LAYER][HEAD])
+    done = [sum(pieces[:row]) / sum(pieces) for row in range(len(pieces) + 1)]
     end = min(range(len(done)), key=lambda row: abs(done[row] - shares[0]))
     shifted(done[end] - done[end - 1], plan)
 

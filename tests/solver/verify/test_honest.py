@@ -27,12 +27,14 @@ def rules(draw: st.DrawFn) -> Rules:
 @st.composite
 def workloads(draw: st.DrawFn) -> list[Served]:
     raw = draw(st.lists(st.integers(0, 9), min_size=1, max_size=3).filter(sum))
+    piece = draw(st.sampled_from([16, 32, 64]))
     return [
         Served(
             context_tokens=draw(st.integers(1, 1500)),
             phase=draw(st.sampled_from(["prefill", "decode"])),
             batch_size=draw(st.integers(1, 4)),
             weight=float(weight),
+            piece_tokens=piece,
         )
         for weight in (np.array(raw) / sum(raw)).tolist()
     ]

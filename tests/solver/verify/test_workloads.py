@@ -51,7 +51,7 @@ LIES: Lies = {
     "another workload's costs": (add(1e-3, *OTHER, "costs", "head_s", 0, 0, 0), "recomputed"),
     "another workload's parts": (set_to([], *OTHER, "costs", "part_s"), "recomputed"),
     "another workload's rows": (unlike_its_own, "other_workloads.0: layer"),
-    "another workload's budget": (set_to(65, *OTHER, "budgets", 0, 0), "whole blocks within 1000"),
+    "another workload's budget": (set_to(65, *OTHER, "budgets", 0, 0), "whole pieces within 1000"),
     "another workload's loads left out": (
         lambda p: p["other_workloads"][0]["loads_s"].pop(),
         "other_workloads.0.loads_s",
