@@ -1,4 +1,4 @@
-"""The attention of one device's share of a step: select blocks, compute them, whatever the phase.
+"""The attention of one device's share of a step: select keys, compute, whatever the phase.
 
 step = prepare(shares, chunks, block_tokens, device)   # once for a plan and its lengths
 result = attend(q, cache, step)                        # as often as one likes
@@ -31,7 +31,7 @@ class AttentionResult:
 
     Rows that no share computes are 0 in `out` and -inf in `lse`: what a merge by log-sum-exp
     leaves out. `kv_bytes` are the bytes of K and V that all programs read. `indices` and `lists`
-    are the chosen blocks of prefill and decode. `recovery` is the share of attention that the lists
+    are the chosen pieces of prefill and decode. `recovery` is the share of attention that the lists
     captured on a few sampled rows, fp32 [entries of prefill, then of decode], where asked for.
     """
 
@@ -61,14 +61,16 @@ def attend(
     `bounds` are the pages' that decoding heads choose by (`kernels.bounds.page_bounds`); not given,
     they are computed from every key. `sms` runs prefill and decode as so many programs, so
     that another step finds multiprocessors free (Nexus, arXiv 2507.06608); selection is not held
-    back. With `watched_rows` the recovery of
-    so many query rows an entry is measured exactly. Raises AttentionError where the arguments do
+    back. A step of prompts and decodes computes the prompts and then the decodes, in launches of
+    their own. With `watched_rows` the recovery of so many query rows an entry is measured exactly.
+    Raises AttentionError where the arguments do
     not fit each other, UnknownNameError for a back end nobody has heard of.
     """
     chosen = resolve_backend(backend, q.device)
     check_tensors(q, cache, step, bounds)
     check_backend(q, step, chosen)
     check_options(sms, watched_rows)
+    _await_tables(step, q.device)
     kernels = implementation(chosen == "triton")
     # What a CPU has no use for.
     options = {"sms": sms} if chosen == "triton" else {}
@@ -85,7 +87,7 @@ def attend(
             watched.append(recovery(q, cache, step.prefill, lse, watched_rows))
     if step.decode is not None:
         if bounds is None:
-            bounds = page_bounds(cache, step.context_tokens)
+            bounds = page_bounds(cache, step.context_tokens, step.piece_tokens)
         lists = select_decode(q, bounds, cache, step.decode, step.context_tokens)
         kernels.decode_attention(
             q, cache, step.decode, lists, step.context_tokens, out, lse, **options
@@ -93,9 +95,18 @@ def attend(
         if watched_rows:
             watched.append(decode_recovery(q, cache, step.decode, step.context_tokens, lse))
     captured = torch.cat(watched) if watched else None
-    block_bytes = step.block_tokens * q.shape[2] * q.element_size()
-    kv_bytes = 2 * step.schedule.kv_blocks * block_bytes
+    piece_bytes = step.piece_tokens * q.shape[2] * q.element_size()
+    kv_bytes = 2 * step.schedule.kv_pieces * piece_bytes
     return AttentionResult(out, lse, step.counts, step.schedule, kv_bytes, indices, lists, captured)
+
+
+def _await_tables(step: Prepared, device: torch.device) -> None:
+    """Let this stream wait for the tables that another one may still be copying.
+
+    Not while a graph is captured: that begins with everything done.
+    """
+    if step.copied is not None and not torch.cuda.is_current_stream_capturing():
+        torch.cuda.current_stream(device).wait_event(step.copied)
 
 
 def allowed_tma() -> bool | None:

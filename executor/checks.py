@@ -12,9 +12,9 @@ from executor.prepared import Prepared
 from executor.shares import whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-TRITON_SIZES = {"head_dim": (16, 256), "block_tokens": (16, 128)}
-MOST_BLOCKS = 16384
-"""Blocks whose scores fit a program's registers (`kernels.top_blocks`)."""
+TRITON_SIZES = {"head_dim": (16, 256), "block_tokens": (16, 128), "piece_tokens": (16, 128)}
+MOST_PIECES = 16384
+"""Pieces whose scores fit a program's registers (`kernels.triton.top_pieces`)."""
 
 
 def check_tensors(
@@ -32,10 +32,10 @@ def check_tensors(
     rank = 3 if cache.pages is None else 4
     shape = "[groups, tokens, head_dim]"
     if rank == 4:
-        shape = f"[pages, groups, {step.block_tokens}, head_dim]"
+        shape = f"[pages, groups, page_tokens, head_dim], pages of whole pieces of {step.piece_tokens}"
     for name, x in (("cache.keys", cache.keys), ("cache.values", cache.values)):
         fits = x.ndim == rank and x.shape[-1] == q.shape[2] and x.shape[rank - 3] >= step.groups
-        if not fits or (rank == 4 and x.shape[2] != step.block_tokens):
+        if not fits or (rank == 4 and (not x.shape[2] or x.shape[2] % step.piece_tokens)):
             raise AttentionError(
                 f"{name}: shape {list(x.shape)} must be {shape} with at least {step.groups} groups "
                 f"and q's head_dim {q.shape[2]}"
@@ -57,19 +57,19 @@ def check_tensors(
             f"step: was prepared for {step.context_tokens.device}, but q is on {q.device}"
         )
     _check_room(cache, step)
-    _check_bounds(bounds, cache)
+    _check_bounds(bounds, cache, step.piece_tokens)
 
 
-def _check_bounds(bounds: torch.Tensor | None, cache: Cache) -> None:
+def _check_bounds(bounds: torch.Tensor | None, cache: Cache, piece_tokens: int) -> None:
     if bounds is None:
         return
-    pages, groups, _, head_dim = cache.keys.shape if cache.pages is not None else (0, 0, 0, 0)
-    wanted, keys = [pages, groups, 2, head_dim], cache.keys
+    pages, groups, size, head_dim = cache.keys.shape if cache.pages is not None else (0, 0, 0, 0)
+    wanted, keys = [pages * (size // piece_tokens), groups, 2, head_dim], cache.keys
     fits = list(bounds.shape) == wanted and bounds.device == keys.device
     if not fits or bounds.dtype != keys.dtype:
         raise AttentionError(
             f"bounds: {bounds.dtype} of shape {list(bounds.shape)} on {bounds.device} must be the "
-            f"paged cache's [pages, groups, 2, head_dim], {keys.dtype} of {wanted} on {keys.device}"
+            f"paged cache's [pieces, groups, 2, head_dim], {keys.dtype} of {wanted} on {keys.device}"
         )
 
 
@@ -93,13 +93,13 @@ def _check_room(cache: Cache, step: Prepared) -> None:
         if step.decode is not None:
             raise AttentionError("cache: decoding needs pages; kernels.batch.as_pages makes them")
         return
-    blocks = -(-longest // step.block_tokens)
     if step.decode is not None:
-        blocks = max(blocks, step.decode.most_pieces)
-    if cache.pages.shape[-1] < blocks:
+        longest = max(longest, step.decode.most_pieces * step.piece_tokens)
+    pages = -(-longest // cache.page_tokens)
+    if cache.pages.shape[-1] < pages:
         raise AttentionError(
-            f"cache.pages: {cache.pages.shape[-1]} blocks a sequence, but the step has room for "
-            f"{blocks}"
+            f"cache.pages: {cache.pages.shape[-1]} pages a sequence, but the step has room for "
+            f"{pages}"
         )
 
 
@@ -117,7 +117,11 @@ def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
         if q.device.type != "cpu":
             raise AttentionError(f"q: is on {q.device}, but the torch back end computes on the CPU")
         return
-    sizes = {"head_dim": q.shape[2], "block_tokens": step.block_tokens}
+    sizes = {
+        "head_dim": q.shape[2],
+        "block_tokens": step.block_tokens,
+        "piece_tokens": step.piece_tokens,
+    }
     for name, value in sizes.items():
         least, most = TRITON_SIZES[name]
         if value.bit_count() != 1 or not least <= value <= most:
@@ -128,9 +132,9 @@ def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
     entries += step.prefill.heads if step.prefill else ()
     entries += step.decode.lists if step.decode else ()
     choosing = [entry for entry in entries if isinstance(entry.pattern, SCORED)]
-    many = step.most_pieces > MOST_BLOCKS
+    many = step.most_pieces > MOST_PIECES
     if many and any(entry.budget_pieces < step.most_pieces for entry in choosing):
         raise AttentionError(
-            f"block_tokens: {step.block_tokens} makes {step.most_pieces} blocks of the longest "
-            f"sequence; triton chooses among {MOST_BLOCKS} at most: use larger blocks"
+            f"piece_tokens: {step.piece_tokens} makes {step.most_pieces} pieces of the longest "
+            f"sequence; triton chooses among {MOST_PIECES} at most: use larger pieces"
         )

@@ -8,9 +8,9 @@ from profiles.selection import Selection
 
 
 def pattern(
-    chosen: Selection, architecture: Architecture, kv_head: int, block_tokens: int
+    chosen: Selection, architecture: Architecture, kv_head: int, piece_tokens: int
 ) -> Pattern:
-    """The pattern of the query heads of `kv_head` in blocks of `block_tokens`.
+    """The pattern of the query heads of `kv_head` in pieces of `piece_tokens`.
 
     A head that attends to all has a budget that covers the context, whatever its pattern. Raises
     ShardError for strided blocks of another size: they would not fall on whole blocks.
@@ -23,12 +23,12 @@ def pattern(
         case selection.Sampled():
             return Sampled(chosen.rows)
         case selection.SinkLocal():
-            return SinkLocal(-(-chosen.sink_tokens // block_tokens))
+            return SinkLocal(-(-chosen.sink_tokens // piece_tokens))
         case selection.Strided():
-            if chosen.block_tokens != block_tokens:
+            if chosen.block_tokens != piece_tokens:
                 raise ShardError(
                     f"selection: a strided pattern of {chosen.block_tokens}-token blocks cannot "
-                    f"run in blocks of {block_tokens}: plan with its own block size"
+                    f"run in pieces of {piece_tokens}: plan with its own block size"
                 )
             if chosen.dense(kv_head, architecture):
                 return POOLED

@@ -6,27 +6,28 @@ from dataclasses import dataclass
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadRows, Layout
-from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, lengths
-from executor.shares import HeadShare
+from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
+from executor.shares import HeadShare, causal_pieces
 
 SCORED = (Pooled, VerticalSlash, Sampled)
-"""Patterns that look at every causal block before they choose; the others follow a rule."""
+"""Patterns that look at every causal piece before they choose; the others follow a rule."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """Work of a step, in the units of `profiles.cost.work`.
 
-    `scored_blocks` counts causal (query block, key block) pairs of heads that must choose;
-    `sampled_blocks` the same for every row that a prefill's sampled heads score exactly.
+    A tile is a (query block, piece of keys) product, in decode a (head, piece). `scored_pieces`
+    counts causal ones of heads that must choose; `sampled_pieces` the same for every row that a
+    prefill's sampled heads score exactly.
     """
 
     query_blocks: int
     tiles: int
-    scored_blocks: int
-    sampled_blocks: int
-    decoded_blocks: int
-    """Key blocks read by decodes: a packed list counts once, whatever heads share it."""
+    scored_pieces: int
+    sampled_pieces: int
+    decoded_pieces: int
+    """Pieces read by decodes: a packed list counts once, whatever heads share it."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class Schedule:
     """Features of how tiles run, for cost models that look inside a device.
 
     `longest_chain` is the most tiles of prefill that one program computes one after another;
-    `splits` into how many pieces its long lists were cut; `kv_blocks` how many blocks of keys, and
-    of values, all programs read.
+    `splits` into how many parts its long lists were cut; `kv_pieces` how many pieces of keys, and
+    of values, all programs read: a pair of packed heads reads once what it counts twice.
     """
 
     tiles: int
     longest_chain: int
     splits: int
-    kv_blocks: int
+    kv_pieces: int
 
 
 def count_work(
@@ -50,38 +51,42 @@ def count_work(
     prefill: Layout | None,
     chunks: tuple[Chunk, ...],
     block_tokens: int,
+    piece_tokens: int,
 ) -> Counts:
     tiles = decoded = scored = sampled = 0
+    own = block_tokens // piece_tokens
     for r in rows:
-        if isinstance(r.pattern, SCORED) and r.budget_pieces < _blocks(r, chunks, block_tokens):
-            pairs = r.last * (r.last + 1) // 2 - r.first * (r.first + 1) // 2
-            scored += pairs
-            sampled += pairs * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
+        pieces = _pieces(r, chunks, piece_tokens)
+        if isinstance(r.pattern, SCORED) and r.budget_pieces < pieces:
+            last, first = (causal_pieces(pieces, row, own) for row in (r.last, r.first))
+            scored += last - first
+            sampled += (last - first) * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
     for entry in lists:
-        blocks = _blocks(entry, chunks, block_tokens)
-        first, last = list_part(entry, blocks)
+        pieces = _pieces(entry, chunks, piece_tokens)
+        first, last = list_part(entry, pieces)
         tiles += len(entry.heads) * (last - first)
         decoded += last - first
-        if isinstance(entry.pattern, SCORED) and entry.budget_pieces < blocks:
-            scored += len(entry.heads) * blocks
+        if isinstance(entry.pattern, SCORED) and entry.budget_pieces < pieces:
+            scored += len(entry.heads) * pieces
     return Counts(
         query_blocks=sum(r.last - r.first for r in rows) + sum(len(e.heads) for e in lists),
         tiles=tiles + (prefill.tiles if prefill else 0),
-        scored_blocks=scored,
-        sampled_blocks=sampled,
-        decoded_blocks=decoded,
+        scored_pieces=scored,
+        sampled_pieces=sampled,
+        decoded_pieces=decoded,
     )
 
 
-def list_part(entry: DecodeHeads, blocks: int) -> tuple[int, int]:
-    """Places [first, last) of its list that a decoding entry computes at `blocks` key blocks."""
-    length = int(lengths(entry.pattern, entry.budget_pieces, blocks - 1, blocks))
+def list_part(entry: DecodeHeads, pieces: int) -> tuple[int, int]:
+    """Places [first, last) of its list that a decoding entry computes at so many `pieces`."""
+    grid = Grid(1, pieces)
+    length = int(lengths(entry.pattern, entry.budget_pieces, pieces - 1, pieces, grid))
     first, last = (int(edge * length + 0.5) for edge in entry.part)
     return first, last
 
 
-def _blocks(entry: HeadRows | DecodeHeads, chunks: tuple[Chunk, ...], block_tokens: int) -> int:
-    return -(-chunks[entry.sequence].total_tokens // block_tokens)
+def _pieces(entry: HeadRows | DecodeHeads, chunks: tuple[Chunk, ...], piece_tokens: int) -> int:
+    return -(-chunks[entry.sequence].total_tokens // piece_tokens)
 
 
 def covers_every_row(

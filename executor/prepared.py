@@ -15,9 +15,17 @@ from executor.counting import Counts, Schedule, count_work, covers_every_row
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
-from executor.kernels.layout import HeadRows, Layout, lay_out
-from executor.kernels.patterns import Strided, lengths
-from executor.shares import HeadShare, budget_pieces, check_shares, row_boundary, whole
+from executor.kernels.layout import HeadRows, Layout, lay_out, sent
+from executor.kernels.patterns import Grid, Strided, lengths
+from executor.shares import (
+    HeadShare,
+    budget_pieces,
+    check_block_sizes,
+    check_patterns,
+    check_shares,
+    row_boundary,
+    whole,
+)
 
 MOST_TOKENS = 2**30
 """Tokens are counted in int32 on the device."""
@@ -29,23 +37,27 @@ MOST_INDICES = 2**31 - 1
 class Prepared:
     """A step ready to run on one device: `attend` takes it as often as one likes.
 
-    `context_tokens` int32 [sequences], on the device, are the keys of every sequence, new tokens
-    included: a decoding engine adds one in place before it replays. counts and schedule are those
-    of the lengths given to `prepare`; `most_blocks` is a sequence's room.
-    `covers`: whether every row of heads 0..heads - 1 is computed.
+    A query block is `block_tokens` rows that share a list, a piece the `piece_tokens` keys it
+    names. `context_tokens` int32 [sequences], on the device, are the keys of every sequence, new
+    tokens included: a decoding engine adds one in place before it replays. counts and schedule are
+    those of the lengths given to `prepare`; `most_pieces` is a sequence's room.
+    `covers`: whether every row of heads 0..heads - 1 is computed. `copied` marks on a GPU where the
+    stream that copied the tables is done with it.
     """
 
     chunks: tuple[Chunk, ...]
     block_tokens: int
+    piece_tokens: int
     heads: int
     groups: int
     covers: bool
-    most_blocks: int
+    most_pieces: int
     prefill: Layout | None
     decode: DecodeLayout | None
     context_tokens: torch.Tensor
     counts: Counts
     schedule: Schedule
+    copied: torch.cuda.Event | None = None
 
 
 def prepare(
@@ -57,67 +69,98 @@ def prepare(
     room_tokens: int | None = None,
     packed: bool = True,
     programs: int | None = None,
+    piece_tokens: int | None = None,
 ) -> Prepared:
     """Lay out one device's `shares` of a step that brings `chunks`, decodes and prompts mixed.
+
+    A piece is as long as a block unless `piece_tokens` says otherwise.
 
     A decoding list serves all query heads of a KV group that are whole here (`packed`), as long as
     the largest of their budgets; a part of a head has a list of its own, equal on every device
     that holds another part. Sequences may grow up to `room_tokens` (default: not at all).
     `programs` is how many lists a GPU computes at once: longer ones than that allows are cut.
-    Raises AttentionError.
+    Raises AttentionError, also while a CUDA graph is being captured: prepare before, once, and
+    capture `attend`.
     """
-    chunks = tuple(chunks)
-    _check_sizes(chunks, block_tokens, room_tokens, programs)
+    chunks, device = tuple(chunks), torch.device(device)
+    piece_tokens = block_tokens if piece_tokens is None else piece_tokens
+    _check_sizes(chunks, block_tokens, piece_tokens, room_tokens, programs)
     check_shares(shares, chunks)
+    check_patterns(shares, block_tokens, piece_tokens)
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise AttentionError(
+            "prepare: copies tables from pinned memory, which a CUDA graph cannot hold: prepare "
+            "before the capture begins"
+        )
     longest = max([0, *(chunk.total_tokens for chunk in chunks), room_tokens or 0])
-    most_blocks = -(-longest // block_tokens)
-    rows = [_head_rows(s, chunks, block_tokens) for s in shares if not chunks[s.sequence].decodes]
+    most_pieces = -(-longest // piece_tokens)
+    rows = [
+        _head_rows(s, chunks, block_tokens, piece_tokens)
+        for s in shares
+        if not chunks[s.sequence].decodes
+    ]
     decodes = [s for s in shares if chunks[s.sequence].decodes]
-    lists = _decode_lists(decodes, chunks, block_tokens, most_blocks, packed)
-    prefill = lay_out(rows, chunks, block_tokens, device, programs) if rows else None
-    decode = lay_out_decode(lists, most_blocks, block_tokens, device) if lists else None
+    lists = _decode_lists(decodes, chunks, piece_tokens, most_pieces, packed)
+    prefill = decode = None
+    if rows:
+        prefill = lay_out(rows, chunks, block_tokens, device, programs, piece_tokens)
+    if lists:
+        decode = lay_out_decode(lists, most_pieces, piece_tokens, device)
     for layout in (prefill, decode):
         if layout is not None and layout.stored > MOST_INDICES:
             raise AttentionError(
-                f"shares: {layout.stored} chosen blocks in all, but a step holds {MOST_INDICES} at "
-                "most: use larger blocks or fewer heads a step"
+                f"shares: {layout.stored} chosen pieces in all, but a step holds {MOST_INDICES} at "
+                "most: use larger pieces or fewer heads a step"
             )
-    counts = count_work(rows, lists, prefill, chunks, block_tokens)
+    counts = count_work(rows, lists, prefill, chunks, block_tokens, piece_tokens)
+    context_tokens = torch.tensor([chunk.total_tokens for chunk in chunks], dtype=torch.int32)
+    context_tokens = sent(context_tokens, device)
     return Prepared(
         chunks,
         block_tokens,
+        piece_tokens,
         heads=max((share.head + 1 for share in shares), default=0),
         groups=max((share.group + 1 for share in shares), default=0),
         covers=covers_every_row(rows, lists, shares, chunks, block_tokens),
-        most_blocks=most_blocks,
+        most_pieces=most_pieces,
         prefill=prefill,
         decode=decode,
-        context_tokens=torch.tensor(
-            [chunk.total_tokens for chunk in chunks], dtype=torch.int32, device=device
-        ),
+        context_tokens=context_tokens,
         counts=counts,
         schedule=Schedule(
             tiles=counts.tiles,
             longest_chain=prefill.longest if prefill else 0,
             splits=prefill.splits if prefill else 0,
-            kv_blocks=(prefill.tiles if prefill else 0) + counts.decoded_blocks,
+            kv_pieces=(prefill.tiles if prefill else 0) + counts.decoded_pieces,
         ),
+        copied=_recorded(device),
     )
 
 
-def _head_rows(share: HeadShare, chunks: tuple[Chunk, ...], block_tokens: int) -> HeadRows:
-    chunk = chunks[share.sequence]
-    budget = budget_pieces(share, chunk, block_tokens)
+def _recorded(device: torch.device) -> torch.cuda.Event | None:
+    """What another stream waits for before it reads what this one has copied."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _head_rows(
+    share: HeadShare, chunks: tuple[Chunk, ...], block_tokens: int, piece_tokens: int
+) -> HeadRows:
+    chunk, own = chunks[share.sequence], block_tokens // piece_tokens
+    budget = budget_pieces(share, chunk, block_tokens, piece_tokens)
     begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
-    first, last = (row_boundary(edge, budget, end, begin) for edge in share.rows)
+    first, last = (row_boundary(edge, budget, end, begin, own) for edge in share.rows)
     return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)
 
 
 def _decode_lists(
     shares: list[HeadShare],
     chunks: tuple[Chunk, ...],
-    block_tokens: int,
-    most_blocks: int,
+    piece_tokens: int,
+    most_pieces: int,
     packed: bool,
 ) -> list[DecodeHeads]:
     """Lists of one pattern side by side: each run of them is selected at once."""
@@ -133,7 +176,7 @@ def _decode_lists(
             starts[first.sequence],
             first.group,
             tuple(share.head for share in members),
-            max(_list_budget(share, block_tokens, most_blocks) for share in members),
+            max(_list_budget(share, piece_tokens, most_pieces) for share in members),
             (first.rows[0], min(first.rows[1], 1.0)),
             first.pattern,
         )
@@ -142,17 +185,21 @@ def _decode_lists(
     ]
 
 
-def _list_budget(share: HeadShare, block_tokens: int, most_blocks: int) -> int:
+def _list_budget(share: HeadShare, piece_tokens: int, most_pieces: int) -> int:
     if isinstance(share.pattern, Strided):
-        return int(lengths(share.pattern, 0, most_blocks - 1, most_blocks))
-    return -(-share.budget_tokens // block_tokens)
+        grid = Grid(1, most_pieces)
+        return int(lengths(share.pattern, 0, most_pieces - 1, most_pieces, grid))
+    return -(-share.budget_tokens // piece_tokens)
 
 
 def _check_sizes(
-    chunks: tuple[Chunk, ...], block_tokens: int, room_tokens: int | None, programs: int | None
+    chunks: tuple[Chunk, ...],
+    block_tokens: int,
+    piece_tokens: int,
+    room_tokens: int | None,
+    programs: int | None,
 ) -> None:
-    if not whole(block_tokens) or block_tokens < 1:
-        raise AttentionError(f"block_tokens: {block_tokens!r} must be a whole number, at least 1")
+    check_block_sizes(block_tokens, piece_tokens)
     for number, chunk in enumerate(chunks):
         for name, least in (("cached_tokens", 0), ("new_tokens", 1)):
             value = getattr(chunk, name)

@@ -12,7 +12,7 @@ from profiles.cost.work import Workload
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """The cache of `batch_size` sequences of equal length, with its pages' bounds for decodes."""
+    """The cache of `batch_size` sequences of equal length, with its pieces' bounds for decodes."""
 
     cache: Cache
     bounds: torch.Tensor | None
@@ -20,7 +20,8 @@ class Room:
 
     @staticmethod
     def shape(architecture: Architecture, workload: Workload) -> tuple[int, ...]:
-        """keys' and values': [kv_heads, tokens, head_dim], or [pages, kv_heads, block, head_dim]"""
+        """keys' and values': [kv_heads, tokens, head_dim], or [pages, kv_heads, block, head_dim]: a
+        page is as long as a query block, and holds its pieces."""
         if workload.phase == "prefill":
             tokens = workload.batch_size * workload.context_tokens
             return architecture.kv_heads, tokens, architecture.head_dim
@@ -38,7 +39,7 @@ class Room:
         pages = sequences[:, None] * workload.context_blocks + blocks
         cache = Cache(keys, values, pages=pages)
         lengths = torch.full_like(sequences, workload.context_tokens)
-        return cls(cache, page_bounds(cache, lengths), workload)
+        return cls(cache, page_bounds(cache, lengths, workload.piece_tokens), workload)
 
     def new_rows(self, group: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Where the new tokens' K and V of a group lie, [new tokens, head_dim] each, to write to.

@@ -62,7 +62,7 @@ def layer_shard(plan: Plan, device: int, layer: int) -> LayerShard:
         )
     architecture, workload = plan.architecture, plan.workload.workload
     patterns = [
-        pattern(plan.selection, architecture, group, workload.block_tokens)
+        pattern(plan.selection, architecture, group, workload.piece_tokens)
         for group in range(architecture.kv_heads)
     ]
     heads = tuple(

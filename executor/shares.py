@@ -11,7 +11,7 @@ from functools import partial
 
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
-from executor.kernels.patterns import POOLED, Pattern
+from executor.kernels.patterns import POOLED, Pattern, Strided
 
 SHARE_ROUNDING = 1e-9
 """What sums of shares may be off by: they are sums of floats."""
@@ -131,6 +131,25 @@ def _check_pattern(pattern: Pattern, where: str) -> None:
             raise AttentionError(
                 f"{where}.pattern.{name}: {value!r} must be a whole number, at least "
                 f"{least.get(name, 0)}"
+            )
+
+
+def check_block_sizes(block_tokens: object, piece_tokens: object) -> None:
+    """Raises AttentionError for sizes that are none, or a piece that does not divide the block."""
+    for name, size in (("block_tokens", block_tokens), ("piece_tokens", piece_tokens)):
+        if not whole(size) or int(size) < 1:  # type: ignore[call-overload]
+            raise AttentionError(f"{name}: {size!r} must be a whole number, at least 1")
+    if int(block_tokens) % int(piece_tokens):  # type: ignore[call-overload]
+        raise AttentionError(f"piece_tokens: {piece_tokens} does not divide blocks of {block_tokens}")
+
+
+def check_patterns(shares: Sequence[HeadShare], block_tokens: int, piece_tokens: int) -> None:
+    """Raises AttentionError for a strided pattern whose query and key blocks would differ."""
+    for number, share in enumerate(shares):
+        if isinstance(share.pattern, Strided) and block_tokens != piece_tokens:
+            raise AttentionError(
+                f"shares[{number}].pattern: strided blocks are square, but pieces of "
+                f"{piece_tokens} tokens do not fill blocks of {block_tokens}"
             )
 
 

@@ -83,9 +83,16 @@ class _Attention:
     room: Room
 
     def prepare(self, shard: LayerShard) -> Prepared:
-        chunks, size = sequence_chunks(shard.workload), shard.workload.block_tokens
-        at_once = lists_at_once(self.q, size)
-        return prepare(shard_shares(shard), chunks, size, self.q.device, programs=at_once)
+        workload, device = shard.workload, self.q.device
+        block, piece = workload.block_tokens, workload.piece_tokens
+        return prepare(
+            shard_shares(shard),
+            sequence_chunks(workload),
+            block,
+            device,
+            piece_tokens=piece,
+            programs=lists_at_once(self.q, block, piece),
+        )
 
     def attend(
         self,
@@ -196,14 +203,14 @@ class TensorParallel(_Attention):
         return Done(work, result.lse)
 
 
-def lists_at_once(q: torch.Tensor, block_tokens: int) -> int | None:
+def lists_at_once(q: torch.Tensor, block_tokens: int, piece_tokens: int) -> int | None:
     """Lists that a GPU computes at once; None where none are cut."""
     if q.device.type != "cuda":
         return None
     # A machine without Triton still has the torch back end.
     from executor.kernels.triton.prefill import programs_at_once
 
-    return programs_at_once(q.device, block_tokens, q.shape[2], q.element_size())
+    return programs_at_once(q.device, block_tokens, piece_tokens, q.shape[2], q.element_size())
 
 
 def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:
@@ -213,16 +220,16 @@ def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:
     rows = workload.block_tokens if workload.phase == "prefill" else 1
     held = len(shard.groups) * workload.context_tokens * workload.batch_size
     if workload.phase == "decode":
-        held = step.counts.decoded_blocks * workload.block_tokens
+        held = step.counts.decoded_pieces * workload.piece_tokens
     work["launches"] += 1
     work["kv_lists"] += len(shard.groups) * workload.batch_size
     work["query_blocks"] += step.counts.query_blocks
     work["tile_flops"] += (
-        4 * rows * workload.block_tokens * architecture.head_dim * step.counts.tiles
+        4 * rows * workload.piece_tokens * architecture.head_dim * step.counts.tiles
     )
-    work["scored_blocks"] += step.counts.scored_blocks
+    work["scored_blocks"] += step.counts.scored_pieces
     work["tile_flops"] += (
-        2 * workload.block_tokens * architecture.head_dim * step.counts.sampled_blocks
+        2 * workload.piece_tokens * architecture.head_dim * step.counts.sampled_pieces
     )
     work["kv_bytes"] += 2 * (computed + held) * architecture.head_dim * architecture.item_bytes
 

@@ -51,7 +51,7 @@ def needed_bytes(architecture: Architecture, workload: Workload, dtype: torch.dt
     shapes = STEPS[workload.deployment].shapes(architecture, workload)
     elements = sum(math.prod(shape) for shape in (*shapes.values(), shapes["q"]))
     if workload.phase == "decode":
-        elements += 2 * math.prod(shapes["keys"]) // workload.block_tokens
+        elements += 2 * math.prod(shapes["keys"]) // workload.piece_tokens
     return elements * dtype.itemsize
 
 

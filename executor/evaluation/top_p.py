@@ -41,7 +41,7 @@ class TopP:
     def attend(self, call: LayerCall) -> Attended:
         """Attention of one layer's call."""
         if slides(call):
-            return windowed(call, self.block_tokens)
+            return windowed(call, self.block_tokens, self.block_tokens)
         seen = visible_blocks(call, self.block_tokens)
         if self.beyond > 0:
             left = mass_left(call, self.masses(call, self.block_tokens), self.block_tokens)
@@ -119,7 +119,7 @@ class Watching:
     def attend(self, call: LayerCall) -> Attended:
         """Dense attention of one layer's call, counted."""
         if slides(call):
-            return windowed(call, self._block_tokens)
+            return windowed(call, self._block_tokens, self._block_tokens)
         left = mass_left(call, self._masses(call, self._block_tokens), self._block_tokens)
         for head, of_head in enumerate(left):
             finite = of_head[of_head.isfinite()].log2().clamp(min=-OCTAVES)

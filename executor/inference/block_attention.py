@@ -1,4 +1,4 @@
-"""A layer's call as a step of the executor: budgets become lists of blocks to attend to."""
+"""A layer's call as a step of the executor: budgets become lists of pieces to attend to."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -15,7 +15,7 @@ from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.prepared import Prepared
-from executor.shares import causal_pieces, whole
+from executor.shares import causal_pieces, check_block_sizes
 from profiles.architecture import Architecture
 from profiles.selection import Selection
 
@@ -24,7 +24,7 @@ class BlockAttention:
     """Attention of single calls, each head within its budget.
 
     Steps are prepared once for budgets and lengths and the `kept_steps` used last are kept; a
-    decoding sequence needs a new one only when it begins a block. Calls may come from several
+    decoding sequence needs a new one only when it begins a piece. Calls may come from several
     threads.
     """
 
@@ -32,18 +32,16 @@ class BlockAttention:
         self,
         selection: Selection,
         block_tokens: int,
+        piece_tokens: int,
         backend: str,
         watched_rows: int,
         kept_steps: int,
     ) -> None:
-        if not whole(block_tokens) or block_tokens < 1:
-            raise AttentionError(
-                f"block_tokens: {block_tokens!r} must be a whole number, at least 1"
-            )
+        check_block_sizes(block_tokens, piece_tokens)
         resolve_backend(backend, torch.device("cpu"))
         check_options(None, watched_rows)
         self.selection = selection
-        self.block_tokens = int(block_tokens)
+        self.block_tokens, self.piece_tokens = int(block_tokens), int(piece_tokens)
         self.backend = backend
         self.watched_rows = watched_rows
         self._step = lru_cache(kept_steps)(self._prepare)
@@ -56,7 +54,7 @@ class BlockAttention:
         AttentionError.
         """
         if slides(call):
-            return windowed(call, self.block_tokens)
+            return windowed(call, self.block_tokens, self.piece_tokens)
         chunk = self._chunk(call)
         device = call.q.device
         step = self._step(budgets, call.keys.shape[0], chunk, device)
@@ -74,11 +72,11 @@ class BlockAttention:
         )
 
     def _chunk(self, call: LayerCall) -> Chunk:
-        """The call's rows; a decoding sequence is taken to fill its last block."""
+        """The call's rows; a decoding sequence is taken to fill its last piece."""
         if call.q.shape[1] != 1 or not call.cached:
             return Chunk(call.cached, call.q.shape[1])
-        blocks = -(-call.keys.shape[1] // self.block_tokens)
-        return Chunk(blocks * self.block_tokens - 1, 1, decodes=True)
+        pieces = -(-call.keys.shape[1] // self.piece_tokens)
+        return Chunk(pieces * self.piece_tokens - 1, 1, decodes=True)
 
     def _prepare(
         self, budgets: tuple[int, ...], kv_heads: int, chunk: Chunk, device: torch.device
@@ -89,13 +87,15 @@ class BlockAttention:
             layers=1, query_heads=heads, kv_heads=kv_heads, head_dim=1, hidden_size=heads
         )
         patterns = [
-            pattern(self.selection, shape, group, self.block_tokens) for group in range(kv_heads)
+            pattern(self.selection, shape, group, self.piece_tokens) for group in range(kv_heads)
         ]
         shares = [
             HeadShare(head, shape.kv_head(head), budget, pattern=patterns[shape.kv_head(head)])
             for head, budget in enumerate(budgets)
         ]
-        return prepare(shares, [chunk], self.block_tokens, device)
+        return prepare(
+            shares, [chunk], self.block_tokens, device, piece_tokens=self.piece_tokens
+        )
 
     def _tensors(
         self, call: LayerCall, chunk: Chunk, backend: Backend
@@ -104,7 +104,7 @@ class BlockAttention:
 
         They scale logits by head_dim^-0.5, so that q carries what the model's own scaling differs
         by; Triton's tiles are powers of two wide, so that zeros fill up other head_dims. Decoding
-        wants pages: keys are copied into whole blocks, as transformers' caches copy at every token.
+        wants pages: keys are copied into whole pieces, as transformers' caches copy at every token.
         """
         size = wide = call.q.shape[2]
         if backend == "triton":
@@ -116,13 +116,16 @@ class BlockAttention:
         keys, values = (_padded(x, wide - size, room) for x in (call.keys, call.values))
         starts = torch.zeros(1, dtype=torch.int32, device=q.device)
         cache = Cache(keys, values, starts=starts)
-        return q, as_pages(cache, (chunk,), self.block_tokens) if chunk.decodes else cache
+        return q, as_pages(cache, (chunk,), self.piece_tokens) if chunk.decodes else cache
 
     def _dense_tiles(self, chunk: Chunk) -> int:
-        """Of one head, with every causal block."""
+        """Of one head, with every causal piece."""
+        pieces = -(-chunk.total_tokens // self.piece_tokens)
+        if chunk.decodes:
+            return pieces
         last = -(-chunk.total_tokens // self.block_tokens)
-        first = chunk.cached_tokens // self.block_tokens
-        return causal_pieces(last, last) - causal_pieces(last, first)
+        first, own = chunk.cached_tokens // self.block_tokens, self.block_tokens // self.piece_tokens
+        return causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own)
 
 
 def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:

@@ -14,7 +14,8 @@ from solver.plan import Plan
 class BudgetPolicy:
     """Every head attends to the blocks it chooses within its budget, in prefill and in decode.
 
-    tokens [layers, query_heads]: whole numbers, at least 1; rounded up to blocks of `block_tokens`.
+    tokens [layers, query_heads]: whole numbers, at least 1; rounded up to pieces of
+    `piece_tokens` keys (a query block of `block_tokens` rows is one, unless said otherwise).
     A budget that covers the sequence is dense attention. `selection` says how blocks are chosen;
     `backend` is auto, torch or triton; with `watched_rows` the recovery of so many rows of every
     head is measured at every call. Windowed layers are dense within their window wherever it hides
@@ -28,17 +29,21 @@ class BudgetPolicy:
         *,
         selection: Selection = POOLED,
         block_tokens: int = 64,
+        piece_tokens: int | None = None,
         backend: str = "auto",
         watched_rows: int = 0,
     ) -> None:
         self.tokens = _checked(tokens)
         # Of every layer a prompt's step and a decode's.
         kept_steps = 2 * len(self.tokens)
-        self._blocks = BlockAttention(selection, block_tokens, backend, watched_rows, kept_steps)
+        piece = block_tokens if piece_tokens is None else piece_tokens
+        self._blocks = BlockAttention(
+            selection, block_tokens, piece, backend, watched_rows, kept_steps
+        )
 
     @classmethod
     def of_plan(cls, plan: Plan, *, backend: str = "auto", watched_rows: int = 0) -> Self:
-        """A plan's budgets, selection and block size, whatever devices it places them on.
+        """A plan's budgets, selection and sizes, whatever devices it places them on.
 
         Budgets are tokens: a head that is dense at the plan's context is not beyond it.
         """
@@ -46,6 +51,7 @@ class BudgetPolicy:
             plan.budgets,
             selection=plan.selection,
             block_tokens=plan.workload.block_tokens,
+            piece_tokens=plan.workload.piece_tokens,
             backend=backend,
             watched_rows=watched_rows,
         )

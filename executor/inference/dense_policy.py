@@ -13,7 +13,7 @@ class DensePolicy:
     """Every head attends to every key. Arguments as `BudgetPolicy`'s."""
 
     def __init__(self, *, block_tokens: int = 64, backend: str = "auto") -> None:
-        self._blocks = BlockAttention(POOLED, block_tokens, backend, 0, KEPT_STEPS)
+        self._blocks = BlockAttention(POOLED, block_tokens, block_tokens, backend, 0, KEPT_STEPS)
 
     def attend(self, call: LayerCall) -> Attended:
         """Attention of one layer's call."""

@@ -29,7 +29,7 @@ class LayerCall:
 
 @dataclass(frozen=True, eq=False)
 class Attended:
-    """out like q. `tiles` of block_tokens^2 (or blocks, for a single new token) were computed,
+    """out like q. `tiles` of a block and a piece (pieces, for a single new token) were computed,
     where dense causal attention has `dense_tiles`, over all heads; `recovery` [query_heads] is the
     share of attention mass captured on the rows watched, NaN for none, where it was asked for."""
 

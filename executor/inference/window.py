@@ -19,10 +19,10 @@ def slides(call: LayerCall) -> bool:
     return call.window is not None and call.window <= call.keys.shape[1]
 
 
-def windowed(call: LayerCall, block_tokens: int) -> Attended:
+def windowed(call: LayerCall, block_tokens: int, piece_tokens: int) -> Attended:
     """Attention of every row to the last `call.window` keys up to its own.
 
-    The tiles counted are the blocks of `block_tokens` that the window touches, computed and dense
+    The tiles counted are the query blocks with the pieces that the window touches, computed and dense
     alike. Memory is that of STRIP_ROWS x (STRIP_ROWS + window).
     """
     assert call.window is not None
@@ -43,20 +43,25 @@ def windowed(call: LayerCall, block_tokens: int) -> Attended:
             scale=call.scaling,
         )
         out[:, begin:end] = strip.view(heads, end - begin, head_dim)
-    tiles = heads * touched_tiles(call.cached, new, call.window, block_tokens)
+    tiles = heads * touched_tiles(call.cached, new, call.window, block_tokens, piece_tokens)
     return Attended(out, tiles, tiles)
 
 
-def touched_tiles(cached: int, new: int, window: int, block_tokens: int) -> int:
-    """(query block, key block) pairs with a visible pair of tokens, for `new` rows after `cached`.
+def touched_tiles(
+    cached: int, new: int, window: int, block_tokens: int, piece_tokens: int
+) -> int:
+    """(query block, piece of keys) with a visible pair of tokens, for `new` rows after `cached`.
 
-    >>> touched_tiles(cached=0, new=64, window=17, block_tokens=16)  # own block and the one before
+    >>> touched_tiles(0, 64, window=17, block_tokens=16, piece_tokens=16)  # own and the one before
     7
-    >>> touched_tiles(cached=99, new=1, window=17, block_tokens=16)  # keys 83 to 99
+    >>> touched_tiles(99, 1, window=17, block_tokens=16, piece_tokens=16)  # keys 83 to 99
     2
+    >>> touched_tiles(99, 1, window=17, block_tokens=16, piece_tokens=4)
+    5
     """
     total, tiles = cached + new, 0
     for block in range(cached // block_tokens, -(-total // block_tokens)):
         oldest = max(0, max(cached, block * block_tokens) - window + 1)
-        tiles += block - oldest // block_tokens + 1
+        newest = min(total, (block + 1) * block_tokens) - 1
+        tiles += newest // piece_tokens - oldest // piece_tokens + 1
     return tiles

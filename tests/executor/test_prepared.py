@@ -35,9 +35,9 @@ def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets, phase
     work = head_work(np.array(budgets), ONE_HEAD, workload, chosen).sum(axis=0)
     rows = block if phase == "prefill" else 1
     assert counts.query_blocks == work[INDEX["query_blocks"]]
-    flops = counts.tiles * 4 * rows * block * 16 + counts.sampled_blocks * 2 * block * 16
+    flops = counts.tiles * 4 * rows * block * 16 + counts.sampled_pieces * 2 * block * 16
     assert flops == work[INDEX["tile_flops"]]
-    assert counts.scored_blocks == work[INDEX["scored_blocks"]]
+    assert counts.scored_pieces == work[INDEX["scored_blocks"]]
 
 
 def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
@@ -58,8 +58,8 @@ def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
         ((4,), 3, (0.0, 1.0)),
     ]
     assert step.counts.tiles == 2 * 3 + 1 + 2 + 3
-    assert step.counts.decoded_blocks == 3 + 1 + 2 + 3
-    assert step.counts.scored_blocks == 4 * 13
+    assert step.counts.decoded_pieces == 3 + 1 + 2 + 3
+    assert step.counts.scored_pieces == 4 * 13
     apart = prepare(shares, [Chunk(200, 1, True)], 16, packed=False)
     assert apart.decode is not None
     assert [entry.heads for entry in apart.decode.lists] == [(0,), (1,), (2,), (3,), (4,)]

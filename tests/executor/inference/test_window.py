@@ -22,7 +22,7 @@ def test_rows_see_their_window(cached, new, window, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(4, new, 12, generator=generator)
     keys, values = torch.randn(2, 2, cached + new, 12, generator=generator)
-    found = windowed(LayerCall(0, q, keys, values, 0.3, window), 16)
+    found = windowed(LayerCall(0, q, keys, values, 0.3, window), 16, 16)
     scores = q.double() @ keys.double().repeat_interleave(2, 0).mT * 0.3
     weights = scores.masked_fill(~seen(cached, new, window), -torch.inf).softmax(-1)
     wanted = weights @ values.double().repeat_interleave(2, 0)
@@ -38,7 +38,7 @@ def test_tiles_are_the_blocks_with_a_visible_pair(window, block_tokens):
         mask = torch.zeros(128, 128, dtype=torch.bool)
         mask[cached : cached + new, : cached + new] = seen(cached, new, window)
         tiles = mask.unflatten(1, (-1, block_tokens)).any(2).unflatten(0, (-1, block_tokens))
-        assert touched_tiles(cached, new, window, block_tokens) == int(tiles.any(1).sum())
+        assert touched_tiles(cached, new, window, block_tokens, block_tokens) == int(tiles.any(1).sum())
 
 
 def test_budgets_count_where_the_window_hides_nothing():
@@ -57,6 +57,6 @@ def test_budgets_are_those_of_the_layers_without_a_window():
     policy = BudgetPolicy([[16] * HEADS] * LAYERS, block_tokens=16, watched_rows=2)
     with attached(model, policy) as trace:
         model(prompt(100))
-    assert trace.tiles == HEADS * (touched_tiles(0, 100, WINDOW, 16) + 7)
+    assert trace.tiles == HEADS * (touched_tiles(0, 100, WINDOW, 16, 16) + 7)
     assert trace.recovery()[0].isnan().all()
     assert (trace.recovery()[1] < 1).all()
