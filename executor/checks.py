@@ -32,7 +32,7 @@ def check_tensors(
     rank = 3 if cache.pages is None else 4
     shape = "[groups, tokens, head_dim]"
     if rank == 4:
-        shape = f"[pages, groups, page_tokens, head_dim], pages of whole pieces of {step.piece_tokens}"
+        shape = f"[pages, groups, a multiple of {step.piece_tokens}, head_dim]"
     for name, x in (("cache.keys", cache.keys), ("cache.values", cache.values)):
         fits = x.ndim == rank and x.shape[-1] == q.shape[2] and x.shape[rank - 3] >= step.groups
         if not fits or (rank == 4 and (not x.shape[2] or x.shape[2] % step.piece_tokens)):
@@ -69,7 +69,8 @@ def _check_bounds(bounds: torch.Tensor | None, cache: Cache, piece_tokens: int) 
     if not fits or bounds.dtype != keys.dtype:
         raise AttentionError(
             f"bounds: {bounds.dtype} of shape {list(bounds.shape)} on {bounds.device} must be the "
-            f"paged cache's [pieces, groups, 2, head_dim], {keys.dtype} of {wanted} on {keys.device}"
+            f"paged cache's [pieces, groups, 2, head_dim], {keys.dtype} of {wanted} on "
+            f"{keys.device}"
         )
 
 

@@ -141,7 +141,7 @@ def _recorded(device: torch.device) -> torch.cuda.Event | None:
     """What another stream waits for before it reads what this one has copied."""
     if device.type != "cuda":
         return None
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event
 

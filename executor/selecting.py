@@ -49,7 +49,7 @@ def choose(
         case selection.Pooled():
             best = _by_scores(_pooled_scores(q, cache, layout, query_blocks), first, last)
         case selection.VerticalSlash():
-            best = _by_scores(_line_scores(q, cache, layout, query_blocks), first, last)
+            best = _by_scores(_line_scores(q, cache, layout, numbers), first, last)
         case selection.Sampled():
             pattern = Sampled(chosen.rows)
             scores = _sampled_scores(q, cache, layout, query_blocks, pattern)
@@ -114,16 +114,17 @@ def _pooled_scores(
 
 
 def _line_scores(
-    q: torch.Tensor, cache: Cache, layout: Layout, query_blocks: torch.Tensor
+    q: torch.Tensor, cache: Cache, layout: Layout, numbers: torch.Tensor
 ) -> torch.Tensor:
-    own, pattern = layout.per_block, VerticalSlash()
-    first = query_blocks.to(q.device) * own
+    """Of lists `numbers` [heads x query blocks], fp32 [heads x query blocks, pieces]."""
+    pattern, own = VerticalSlash(), [x.view(len(q), -1) for x in layout.own_pieces(numbers)]
     step = entries_at_once(*scored_size(layout, 0, len(q), pattern))
     scores = []
     for begin in range(0, len(q), step):
         end = min(begin + step, len(q))
         lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=q.is_cuda)
-        scores += [line_scores(*pair, first, own) for pair in zip(*lines, strict=True)]
+        of_heads = zip(*lines, *(x[begin:end] for x in own), strict=True)
+        scores += [line_scores(*of_head) for of_head in of_heads]
     return torch.cat(scores)
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
 from executor.kernels.patterns import POOLED, Pattern, Strided
+from profiles.sizes import sizes_fault
 
 SHARE_ROUNDING = 1e-9
 """What sums of shares may be off by: they are sums of floats."""
@@ -134,13 +135,14 @@ def _check_pattern(pattern: Pattern, where: str) -> None:
             )
 
 
-def check_block_sizes(block_tokens: object, piece_tokens: object) -> None:
+def check_block_sizes(block_tokens: int, piece_tokens: int) -> None:
     """Raises AttentionError for sizes that are none, or a piece that does not divide the block."""
     for name, size in (("block_tokens", block_tokens), ("piece_tokens", piece_tokens)):
-        if not whole(size) or int(size) < 1:  # type: ignore[call-overload]
+        if not whole(size) or size < 1:
             raise AttentionError(f"{name}: {size!r} must be a whole number, at least 1")
-    if int(block_tokens) % int(piece_tokens):  # type: ignore[call-overload]
-        raise AttentionError(f"piece_tokens: {piece_tokens} does not divide blocks of {block_tokens}")
+    fault = sizes_fault(block_tokens, piece_tokens)
+    if fault is not None:
+        raise AttentionError(fault)
 
 
 def check_patterns(shares: Sequence[HeadShare], block_tokens: int, piece_tokens: int) -> None:

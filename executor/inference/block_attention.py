@@ -10,7 +10,6 @@ from executor.attention import AttentionResult, HeadShare, attend, prepare
 from executor.backends import Backend, resolve_backend
 from executor.checks import TRITON_SIZES, check_options
 from executor.choosing import pattern
-from executor.errors import AttentionError
 from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
@@ -93,9 +92,7 @@ class BlockAttention:
             HeadShare(head, shape.kv_head(head), budget, pattern=patterns[shape.kv_head(head)])
             for head, budget in enumerate(budgets)
         ]
-        return prepare(
-            shares, [chunk], self.block_tokens, device, piece_tokens=self.piece_tokens
-        )
+        return prepare(shares, [chunk], self.block_tokens, device, piece_tokens=self.piece_tokens)
 
     def _tensors(
         self, call: LayerCall, chunk: Chunk, backend: Backend
@@ -124,7 +121,10 @@ class BlockAttention:
         if chunk.decodes:
             return pieces
         last = -(-chunk.total_tokens // self.block_tokens)
-        first, own = chunk.cached_tokens // self.block_tokens, self.block_tokens // self.piece_tokens
+        first, own = (
+            chunk.cached_tokens // self.block_tokens,
+            self.block_tokens // self.piece_tokens,
+        )
         return causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own)
 
 

@@ -22,8 +22,8 @@ def slides(call: LayerCall) -> bool:
 def windowed(call: LayerCall, block_tokens: int, piece_tokens: int) -> Attended:
     """Attention of every row to the last `call.window` keys up to its own.
 
-    The tiles counted are the query blocks with the pieces that the window touches, computed and dense
-    alike. Memory is that of STRIP_ROWS x (STRIP_ROWS + window).
+    The tiles counted are the query blocks with the pieces that the window touches, computed and
+    dense alike. Memory is that of STRIP_ROWS x (STRIP_ROWS + window).
     """
     assert call.window is not None
     heads, new, head_dim = call.q.shape
@@ -47,9 +47,7 @@ def windowed(call: LayerCall, block_tokens: int, piece_tokens: int) -> Attended:
     return Attended(out, tiles, tiles)
 
 
-def touched_tiles(
-    cached: int, new: int, window: int, block_tokens: int, piece_tokens: int
-) -> int:
+def touched_tiles(cached: int, new: int, window: int, block_tokens: int, piece_tokens: int) -> int:
     """(query block, piece of keys) with a visible pair of tokens, for `new` rows after `cached`.
 
     >>> touched_tiles(0, 64, window=17, block_tokens=16, piece_tokens=16)  # own and the one before

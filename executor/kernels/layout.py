@@ -151,11 +151,11 @@ def lay_out(
     entry = torch.arange(len(heads)).repeat_interleave(torch.tensor(size, dtype=torch.int64))
     none = [torch.empty(0, dtype=torch.int64)]
     row = torch.cat(none + [torch.arange(rows.first, rows.last) for rows in heads])
-    pairs = list(zip(heads, grids, strict=True))
+    each = list(zip(heads, grids, strict=True))
     length = torch.cat(
-        none + [lengths(r.pattern, r.budget_pieces, r.first, r.last, grid) for r, grid in pairs]
+        none + [lengths(r.pattern, r.budget_pieces, r.first, r.last, grid) for r, grid in each]
     )
-    causal = torch.cat(none + [grid.causal(r.first, r.last) for r, grid in pairs])
+    causal = torch.cat(none + [grid.causal(r.first, r.last) for r, grid in each])
     kept = torch.where(length == causal, 0, length)
     start = torch.where(kept == 0, ALL_PIECES, kept.cumsum(0) - kept)
     entries = torch.tensor(table, dtype=torch.int32).view(-1, 6)

@@ -4,13 +4,13 @@ SampleAttention (arXiv 2406.15486, section 4) scores strided rows against all ke
 row is always among them: it ends what the block asks for, and at a prompt's end it is the question.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import ALL_PIECES, Layout
+from executor.kernels.layout import ALL_PIECES, HeadRows, Layout
 from executor.kernels.patterns import Sampled
 from executor.kernels.scores import SCORE_BYTES, QueryRows, row_masses
 
@@ -26,35 +26,49 @@ def lists_at_once(pattern: Sampled, pieces: int, piece_tokens: int, *, use_trito
     return max(1, SCORE_BYTES // max(1, held * pattern.rows * pieces))
 
 
-def stored_lists(
-    layout: Layout, first: int, last: int, pattern: Sampled, *, use_triton: bool
-) -> Iterator[tuple[torch.Tensor, int]]:
-    """Runs of the stored lists of entries [first, last) whose scores keep to SCORE_BYTES.
+def stored_lists(layout: Layout, first: int, last: int) -> torch.Tensor:
+    """Numbers of the stored lists of entries [first, last), int64 [entries, lists], -1 for none."""
+    most = max(rows.last - rows.first for rows in layout.heads[first:last])
+    entry = torch.arange(first, last, dtype=torch.int32, device=layout.entry.device)
+    start = torch.searchsorted(layout.entry, entry)[:, None]
+    stop = torch.searchsorted(layout.entry, entry, right=True)[:, None]
+    number = start + torch.arange(most, device=entry.device)
+    stored = layout.start[number.clamp(max=layout.lists - 1)] != ALL_PIECES
+    return torch.where((number < stop) & stored, number, -1)
 
-    A run is the lists' numbers, int64 [entries, lists], -1 where there is none, and the number of
-    pieces that they choose from.
+
+def windows(
+    layout: Layout, first: int, last: int, at_once: int
+) -> Iterator[tuple[slice, slice, int]]:
+    """Parts of `stored_lists(layout, first, last)`, none of more than `at_once` lists.
+
+    A part is its entries, its lists and the number of pieces that they choose from.
     """
     heads = layout.heads[first:last]
     most = max(rows.last - rows.first for rows in heads)
-    widest = max(rows.last for rows in heads) * layout.per_block
-    at_once = lists_at_once(pattern, widest, layout.piece_tokens, use_triton=use_triton)
     step, window = max(1, at_once // max(1, most)), max(1, min(most, at_once))
-    device = layout.entry.device
-    for begin in range(first, last, step):
-        end = min(begin + step, last)
-        entry = torch.arange(begin, end, dtype=torch.int32, device=device)
-        start = torch.searchsorted(layout.entry, entry)[:, None]
-        stop = torch.searchsorted(layout.entry, entry, right=True)[:, None]
+    for begin in range(0, len(heads), step):
+        entries = slice(begin, min(begin + step, len(heads)))
         for low in range(0, most, window):
             high = min(low + window, most)
-            most_rows = [(min(x.last, x.first + high), x.sequence) for x in layout.heads[begin:end]]
-            pieces = max(
-                min(last * layout.per_block, layout.grid(sequence).pieces)
-                for last, sequence in most_rows
-            )
-            number = start + torch.arange(low, high, device=device)
-            stored = layout.start[number.clamp(max=layout.lists - 1)] != ALL_PIECES
-            yield torch.where((number < stop) & stored, number, -1), pieces
+            yield entries, slice(low, high), _causal(layout, heads[entries], high)
+
+
+def _causal(layout: Layout, heads: Sequence[HeadRows], lists: int) -> int:
+    """The most pieces that one of the first `lists` of one of `heads` chooses from."""
+    return max(
+        min(
+            min(rows.last, rows.first + lists) * layout.per_block,
+            layout.grid(rows.sequence).pieces,
+        )
+        for rows in heads
+    )
+
+
+def most_pieces(layout: Layout, first: int, last: int) -> int:
+    """The most pieces that a list of entries [first, last) chooses from."""
+    heads = layout.heads[first:last]
+    return _causal(layout, heads, max(rows.last for rows in heads))
 
 
 def sampled_scores(

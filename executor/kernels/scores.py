@@ -26,6 +26,11 @@ class QueryRows:
     token: torch.Tensor
     position: torch.Tensor
 
+    def part(self, entries: slice, rows: slice) -> "QueryRows":
+        """Some rows of some entries."""
+        of_rows = (x[entries, rows] for x in (self.head, self.token, self.position))
+        return QueryRows(self.group[entries], self.sequence[entries], *of_rows)
+
 
 def row_masses(lse: torch.Tensor) -> torch.Tensor:
     """Every row's softmax over all its keys, summed by piece, like lse [..., pieces].

@@ -28,11 +28,11 @@ def select_decode(
 
     q [heads, tokens, head_dim]; bounds [pieces of all pages, groups, 2, head_dim], the paged
     cache's (`bounds.page_bounds`); context_tokens int32 [sequences], the new token included, 0 for
-    a sequence that is not there. A list has n = min(budget, pieces of the sequence) pieces, the first
-    and the newest always in and a score of NaN taken for 0; a strided one no more than its pattern
-    has, and of those the first ones where the budget is smaller. The part is [floor(part[0] n +
-    0.5), floor(part[1] n + 0.5)) of it, in float64. By itself Triton is used where q is on a GPU:
-    shapes are static there and nothing waits for the device.
+    a sequence that is not there. A list has n = min(budget, pieces of the sequence) pieces, the
+    first and the newest always in and a score of NaN taken for 0; a strided one no more than its
+    pattern has, and of those the first ones where the budget is smaller. The part is
+    [floor(part[0] n + 0.5), floor(part[1] n + 0.5)) of it, in float64. By itself Triton is used
+    where q is on a GPU: shapes are static there and nothing waits for the device.
     """
     by_triton = q.is_cuda if use_triton is None else use_triton
     found: DecodeLists = implementation(by_triton).decode_lists(

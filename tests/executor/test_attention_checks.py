@@ -42,10 +42,10 @@ PAGES = torch.zeros(1, 1, dtype=torch.int32)
         ({"cache": Cache(KEYS[:, :9], KEYS[:, :9], START)}, r"9 tokens, but a sequence has 16"),
         ({"cache": Cache(KEYS, KEYS.to("meta"), START)}, r"cache.values: torch.float32 on meta"),
         ({"cache": Cache(KEYS, KEYS, START.long())}, r"cache.starts: torch.int64 .* int32"),
-        ({"cache": Cache(KEYS[None], KEYS[None], pages=PAGES[:, :0])}, r"cache.pages: 0 blocks"),
+        ({"cache": Cache(KEYS[None], KEYS[None], pages=PAGES[:, :0])}, r"cache.pages: 0 pages"),
         (
             {"cache": Cache(KEYS[None, :, :8], KEYS[None], pages=PAGES)},
-            r"\[pages, groups, 16, head",
+            r"\[pages, groups, a multiple of 16, head",
         ),
         ({"cache": Cache(KEYS, KEYS, START[None])}, r"cache.starts: .* int32 of 1 dimensions"),
         ({"cache": Cache(KEYS[None], KEYS[None], pages=START)}, r"cache.pages: .* 2 dimensions"),
@@ -113,5 +113,5 @@ def test_blocks_too_many_for_tritons_selection_are_refused():
     step = prepare([HeadShare(0, 0, 32)], [Chunk(16 * 16384, 1, True)], 16)
     pages = torch.zeros(1, 16385, dtype=torch.int32)
     cache = Cache(KEYS[None], KEYS[None], pages=pages)
-    with pytest.raises(AttentionError, match=r"16385 blocks .* triton chooses among 16384"):
+    with pytest.raises(AttentionError, match=r"16385 pieces .* triton chooses among 16384"):
         attend(torch.zeros(1, 1, 16), cache, step, "triton")

@@ -35,7 +35,7 @@ def test_strides_shift_from_group_to_group_and_dense_groups_have_none():
 
 def test_strides_of_another_block_size_are_refused():
     chosen = selection.Strided(block_tokens=64, local_blocks=4, vert_stride=3)
-    with pytest.raises(ShardError, match=r"64-token blocks cannot run in blocks of 128"):
+    with pytest.raises(ShardError, match=r"64-token blocks cannot run in pieces of 128"):
         pattern(chosen, MODEL, 0, 128)
 
 

@@ -146,5 +146,5 @@ def test_lists_of_a_pattern_stand_side_by_side():
 
 def test_more_blocks_than_places_are_refused(monkeypatch):
     monkeypatch.setattr(prepared, "MOST_INDICES", 5)
-    with pytest.raises(AttentionError, match=r"6 chosen blocks in all, .* 5 at most"):
+    with pytest.raises(AttentionError, match=r"6 chosen pieces in all, .* 5 at most"):
         prepare([HeadShare(0, 0, 48)], [Chunk(0, 80)], 16)

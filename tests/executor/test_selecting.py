@@ -29,13 +29,13 @@ def tensors(tokens: int, seed: int = 0, dtype: torch.dtype = torch.float32):
     return q.to(dtype), torch.randn(GROUPS, tokens, DIM, generator=made).to(dtype)
 
 
-def attended(q, k, budget, chosen):
-    """The step's own indices as {(head, query block): blocks}."""
+def attended(q, k, budget, chosen, block=SIZE):
+    """The step's own indices as {(head, query block): pieces}."""
     shares = [
         HeadShare(head, head // 3, budget * SIZE, pattern=pattern(chosen, SHAPE, head // 3, SIZE))
         for head in range(HEADS)
     ]
-    step = prepare(shares, (Chunk(0, q.shape[1]),), SIZE)
+    step = prepare(shares, (Chunk(0, q.shape[1]),), block, piece_tokens=SIZE)
     result = attend(q, Cache(k, k, starts=torch.zeros(1, dtype=torch.int32)), step, "torch")
     layout = step.prefill
     assert layout is not None
@@ -43,21 +43,22 @@ def attended(q, k, budget, chosen):
     for number in range(layout.lists):
         entry, row = int(layout.entry[number]), int(layout.query_block[number])
         start, length = int(layout.start[number]), int(layout.length[number])
-        blocks = range(row + 1) if start < 0 else result.indices[start : start + length].tolist()
-        found[layout.heads[entry].head, row] = sorted(blocks)
+        pieces = range(length) if start < 0 else result.indices[start : start + length].tolist()
+        found[layout.heads[entry].head, row] = sorted(pieces)
     return found
 
 
 @pytest.mark.parametrize("chosen", SELECTIONS, ids=repr)
 @pytest.mark.parametrize("tokens", [16 * 9, 16 * 8 + 5, 7])
-def test_lists_are_those_of_attention(chosen: selection.Selection, tokens: int) -> None:
+@pytest.mark.parametrize("block", [SIZE, 4 * SIZE])
+def test_lists_are_those_of_attention(chosen: selection.Selection, tokens: int, block: int) -> None:
     q, k = tensors(tokens)
-    blocks = -(-tokens // SIZE)
+    blocks, pieces = -(-tokens // block), -(-tokens // SIZE)
     rows = torch.arange(blocks)[::2]
-    lists = choose(q, k, rows, SIZE, chosen)
-    for budget in range(1, blocks + 3):
-        wanted, found = attended(q, k, budget, chosen), lists(budget)
-        assert found.shape == (HEADS, len(rows), blocks)
+    lists = choose(q, k, rows, block, SIZE, chosen)
+    for budget in range(1, pieces + 3):
+        wanted, found = attended(q, k, budget, chosen, block), lists(budget)
+        assert found.shape == (HEADS, len(rows), pieces)
         for head in range(HEADS):
             for place, row in enumerate(rows.tolist()):
                 assert found[head, place].nonzero().flatten().tolist() == wanted[head, row]
@@ -66,14 +67,14 @@ def test_lists_are_those_of_attention(chosen: selection.Selection, tokens: int) 
 def test_few_lists_at_a_time_choose_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k = tensors(16 * 8)
     rows, chosen = torch.arange(8), selection.Sampled()
-    wanted = choose(q, k, rows, SIZE, chosen)(3)
+    wanted = choose(q, k, rows, SIZE, SIZE, chosen)(3)
     monkeypatch.setattr("executor.selecting.lists_at_once", lambda *_, **__: 3)
-    assert torch.equal(choose(q, k, rows, SIZE, chosen)(3), wanted)
+    assert torch.equal(choose(q, k, rows, SIZE, SIZE, chosen)(3), wanted)
 
 
 def test_lists_grow_with_the_budget_and_do_not_depend_on_the_order_asked() -> None:
     q, k = tensors(16 * 8)
-    lists = choose(q, k, torch.tensor([7, 3]), SIZE, selection.Pooled())
+    lists = choose(q, k, torch.tensor([7, 3]), SIZE, SIZE, selection.Pooled())
     small, large, again = lists(3), lists(6), lists(3)
     assert torch.equal(small, again)
     assert (large | ~small).all()
@@ -82,7 +83,7 @@ def test_lists_grow_with_the_budget_and_do_not_depend_on_the_order_asked() -> No
 
 def test_half_precision_is_scored_as_the_executor_does() -> None:
     q, k = tensors(16 * 6, dtype=torch.bfloat16)
-    found = choose(q, k, torch.tensor([5]), SIZE, selection.Pooled())(3)
+    found = choose(q, k, torch.tensor([5]), SIZE, SIZE, selection.Pooled())(3)
     wanted = attended(q, k, 3, selection.Pooled())
     assert [h.nonzero()[:, 1].tolist() for h in found] == [wanted[h, 5] for h in range(HEADS)]
 
@@ -91,4 +92,4 @@ def test_a_strided_selection_has_no_budget() -> None:
     q, k = tensors(32)
     strided = selection.Strided(block_tokens=SIZE, local_blocks=1, vert_stride=2)
     with pytest.raises(AttentionError, match="strided chooses by no budget"):
-        choose(q, k, torch.tensor([1]), SIZE, strided)
+        choose(q, k, torch.tensor([1]), SIZE, SIZE, strided)

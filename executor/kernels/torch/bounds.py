@@ -22,7 +22,7 @@ def fill_page_bounds(
     real = tokens[sequence] - piece * size
     behind = (torch.arange(size, device=page.device) >= real[:, None])[:, None, :, None]
     # [pages, pieces, groups, tokens, head_dim]
-    keys = cache.keys.unflatten(2, (per_page, size)).transpose(1, 2)[page, within]
+    keys = torch.unflatten(cache.keys, 2, (per_page, size)).transpose(1, 2)[page, within]
     # The first token is always real, and once more it changes neither bound.
     least_greatest = torch.where(behind, keys[:, :, :1], keys).aminmax(dim=2)
     bounds[page * per_page + within] = torch.stack(least_greatest, dim=2)

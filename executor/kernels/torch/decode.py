@@ -71,7 +71,7 @@ def _gathered(x: torch.Tensor, run: _Run, piece_tokens: int) -> torch.Tensor:
     if x.shape[1] == piece_tokens:
         found = x.index_select(0, run.pages)
     else:
-        found = x.unflatten(1, (-1, piece_tokens))[run.pages, run.within]
+        found = torch.unflatten(x, 1, (-1, piece_tokens))[run.pages, run.within]
     return found.float().flatten(0, 1)[None, : run.tokens]
 
 

@@ -62,7 +62,8 @@ class Reader:
             if per_page == 1:
                 self._select(pieces, pages, gathered[:count])
             else:
-                gathered[:count] = pieces.unflatten(1, (per_page, size))[pages, places % per_page]
+                split: torch.Tensor = torch.unflatten(pieces, 1, (per_page, size))
+                gathered[:count] = split[pages, places % per_page]
         else:
             tokens = self._range(x, span, 0, whole * size)
             self._select(tokens.view(whole, size, -1), places, gathered[:count])

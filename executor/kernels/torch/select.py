@@ -6,7 +6,13 @@ from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
 from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule, rule_pieces
-from executor.kernels.sampled import sampled_scores, stored_lists
+from executor.kernels.sampled import (
+    lists_at_once,
+    most_pieces,
+    sampled_scores,
+    stored_lists,
+    windows,
+)
 from executor.kernels.torch.means import key_means, query_means
 from executor.kernels.vertical_slash import line_masses
 
@@ -49,9 +55,11 @@ def _by_samples(
     q: torch.Tensor, cache: Cache, layout: Layout, entry: int, pattern: Sampled
 ) -> torch.Tensor:
     """The stored lists of `entry`, one after another."""
-    found = []
-    for run, pieces in stored_lists(layout, entry, entry + 1, pattern, use_triton=False):
-        numbers = run[run >= 0]
+    found, [lists] = [], stored_lists(layout, entry, entry + 1)
+    widest = most_pieces(layout, entry, entry + 1)
+    at_once = lists_at_once(pattern, widest, layout.piece_tokens, use_triton=False)
+    for _, part, pieces in windows(layout, entry, entry + 1, at_once):
+        numbers = lists[part][lists[part] >= 0]
         if len(numbers):
             scores = sampled_scores(
                 q, cache, layout, numbers[None], pieces, pattern, use_triton=False

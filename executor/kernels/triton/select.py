@@ -6,11 +6,16 @@ from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
 from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule, runs
-from executor.kernels.sampled import sampled_scores, stored_lists
+from executor.kernels.sampled import most_pieces, query_rows, stored_lists, windows
+from executor.kernels.scores import SCORE_BYTES
 from executor.kernels.triton.means import key_means, query_means
 from executor.kernels.triton.rule_lists import rule_lists
-from executor.kernels.triton.top_pieces import line_lists, pooled_lists, score_lists
+from executor.kernels.triton.scores import piece_sums
+from executor.kernels.triton.top_pieces import line_lists, pooled_lists, sampled_lists
 from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
+
+BYTES_PER_SUM = 4
+"""What stays alive for one sampled row and piece."""
 
 
 def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Tensor) -> None:
@@ -18,8 +23,7 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
     pieces: KeyPieces | None = None
     keys = torch.empty(0)
     for pattern, first, last in runs([rows.pattern for rows in layout.heads]):
-        stored = [rows for rows in layout.heads[first:last] if layout.stores(rows)]
-        if not stored:
+        if not any(layout.stores(rows) for rows in layout.heads[first:last]):
             continue
         if isinstance(pattern, Pooled):
             if pieces is None:
@@ -31,18 +35,13 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
                 pieces.start,
                 layout,
                 list_range(layout, first, last)[0],
-                max(
-                    min(rows.last * layout.per_block, layout.grid(rows.sequence).pieces)
-                    for rows in stored
-                ),
+                most_pieces(layout, first, last),
                 indices,
             )
         elif isinstance(pattern, VerticalSlash):
             _fill_lines(q, cache, layout, pattern, first, last, indices)
         elif isinstance(pattern, Sampled):
-            for numbers, count in stored_lists(layout, first, last, pattern, use_triton=True):
-                scores = sampled_scores(q, cache, layout, numbers, count, pattern, use_triton=True)
-                score_lists(scores, numbers, layout, indices)
+            _fill_samples(q, cache, layout, pattern, first, last, indices)
         else:
             lists = list_range(layout, first, last)
             rule_lists(rule(pattern, layout.per_block), layout, *lists, indices)
@@ -63,3 +62,21 @@ def _fill_lines(
         lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=True)
         lists = list_range(layout, begin, end)
         line_lists(*lines, begin, layout, *lists, indices)
+
+
+def _fill_samples(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    pattern: Sampled,
+    first: int,
+    last: int,
+    indices: torch.Tensor,
+) -> None:
+    numbers = stored_lists(layout, first, last)
+    rows = query_rows(layout, numbers, pattern.rows)
+    held = BYTES_PER_SUM * pattern.rows * most_pieces(layout, first, last)
+    for entries, lists, pieces in windows(layout, first, last, max(1, SCORE_BYTES // held)):
+        part = rows.part(entries, slice(lists.start * pattern.rows, lists.stop * pattern.rows))
+        sums = piece_sums(q, cache, part, layout.piece_tokens, pieces)
+        sampled_lists(sums, part.position, numbers[entries, lists], layout, pieces, indices)

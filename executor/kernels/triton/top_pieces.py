@@ -15,6 +15,7 @@ import triton.language as tl
 
 from executor.kernels.layout import Layout
 from executor.kernels.triton.rule_lists import last_piece
+from executor.kernels.triton.scores import LOWEST, OVERFLOW, weights_of
 
 MOST_PIECES = 16384
 """Pieces that a list may be chosen from: wider rows of scores do not fit into registers."""
@@ -25,14 +26,14 @@ SLICED = ["entry_ptr", "query_block_ptr", "length_ptr", "start_ptr"]
 
 
 def launch_options(pieces: int) -> dict[str, int]:
-    """Width of a row of scores, and warps so that a thread holds 16 of them, 32 in the widest."""
+    """Width of a row of scores, and warps so that a thread holds 32 of them."""
     assert pieces <= MOST_PIECES, f"{pieces} pieces of keys, but MOST_PIECES is {MOST_PIECES}"
     width = max(16, triton.next_power_of_2(pieces))
-    return {"PIECES": width, "num_warps": max(1, min(16, width // 512))}
+    return {"PIECES": width, "num_warps": max(1, width // 1024)}
 
 
 def pooled_options(pieces: int) -> dict[str, int]:
-    """As `launch_options`, with as many lists to a program as fit; a thread holds 32 scores."""
+    """As `launch_options`, with as many lists to a program as fit."""
     options = launch_options(pieces)
     lists = min(MOST_TOGETHER, MOST_PIECES // options["PIECES"])
     return options | {"LISTS": lists, "num_warps": max(1, lists * options["PIECES"] // 1024)}
@@ -95,22 +96,35 @@ def line_lists(
         )
 
 
-def score_lists(
-    scores: torch.Tensor, numbers: torch.Tensor, layout: Layout, indices: torch.Tensor
+def sampled_lists(
+    sums: torch.Tensor,
+    position: torch.Tensor,
+    numbers: torch.Tensor,
+    layout: Layout,
+    pieces: int,
+    indices: torch.Tensor,
 ) -> None:
-    """Fill the lists `numbers` int64 [...], stored ones or -1 for none, each by its own scores.
+    """Fill the lists `numbers` int64 [entries, lists], stored ones or -1 for none.
 
-    scores fp32 [..., pieces], more than any list's last one.
+    sums [entries, lists x rows, pieces or more] wide floats (`scores.piece_sums`) and position
+    int32 [entries, lists x rows] of each list's sampled rows; `pieces` is more than any list's last
+    one. A list takes the pieces that hold the most attention of its rows, each a softmax of its
+    own; a row that overflows counts for nothing.
     """
+    entries, lists = numbers.shape
     if numbers.numel():
-        score_lists_kernel[(numbers.numel(),)](
-            scores.contiguous(),
-            numbers.contiguous(),
+        sampled_lists_kernel[(lists, entries)](
+            sums,
+            position,
+            *position.stride(),
+            numbers,
+            *numbers.stride(),
             *_lists(layout, 0),
             indices,
-            scores.shape[-1],
+            position.shape[1] // lists,
+            sums.shape[2],
             **_grid(layout),
-            **launch_options(scores.shape[-1]),
+            **launch_options(pieces),
         )
 
 
@@ -122,6 +136,15 @@ def _lists(layout: Layout, first: int) -> tuple[torch.Tensor, ...]:
 
 def _grid(layout: Layout) -> dict[str, int]:
     return {"PER_BLOCK": layout.per_block, "PIECE": layout.piece_tokens}
+
+
+@triton.jit
+def _running(x, PIECES: tl.constexpr):
+    """Sums of x int32 [PIECES] up to every place, by rows: a third of one scan's instructions."""
+    rows = tl.reshape(x, [PIECES // 16, 16])
+    total = tl.sum(rows, 1)
+    before = tl.cumsum(total, 0) - total
+    return tl.reshape(tl.cumsum(rows, 1) + before[:, None], [PIECES])
 
 
 @triton.jit
@@ -140,19 +163,25 @@ def keep_best(scores, first, last, length, out_ptr, PIECES: tl.constexpr):
     key = tl.where(piece == 0, 0x7FFFFFFE, key)
     key = tl.where(piece >= first, 0x7FFFFFFF, key)
     key = tl.where(piece > last, -0x80000000, key)
-    # The largest threshold that `length` keys reach, from its highest bit down.
-    positive = tl.sum((key >= 0).to(tl.int32), 0) >= length
-    threshold = tl.where(positive, 0, -0x80000000).to(tl.int32)
+    # A threshold that exactly `length` keys reach, or the largest one that more of them reach: from
+    # its highest bit down, and no further than needed.
+    reached = tl.sum((key >= 0).to(tl.int32), 0)
+    threshold = tl.where(reached >= length, 0, -0x80000000).to(tl.int32)
+    reached = tl.where(reached >= length, reached, length + 1)
     step = 0x40000000
-    for _ in range(31):
+    while (step > 0) & (reached != length):
         higher = threshold + step
-        threshold = tl.where(tl.sum((key >= higher).to(tl.int32), 0) >= length, higher, threshold)
+        count = tl.sum((key >= higher).to(tl.int32), 0)
+        threshold = tl.where(count >= length, higher, threshold)
+        reached = tl.where(count >= length, count, reached)
         step = step // 2
-    above = key > threshold
-    tie = (key == threshold).to(tl.int32)
-    room = length - tl.sum(above.to(tl.int32), 0)
-    kept = above | ((tie > 0) & (tl.cumsum(tie, 0) <= room))
-    place = tl.cumsum(kept.to(tl.int32), 0) - 1
+    kept = key >= threshold
+    if reached > length:
+        above = key > threshold
+        room = length - tl.sum(above.to(tl.int32), 0)
+        tie = kept ^ above
+        kept = above | (tie & (_running(tie.to(tl.int32), PIECES) <= room))
+    place = _running(kept.to(tl.int32), PIECES) - 1
     tl.store(out_ptr + place, piece, mask=kept)
 
 
@@ -251,31 +280,53 @@ def line_lists_kernel(
         keep_best(scores, first, last, length, indices_ptr + start, PIECES)
 
 
-@triton.jit(do_not_specialize=["pieces"])
-def score_lists_kernel(
-    scores_ptr,
+@triton.jit(
+    do_not_specialize=[
+        "position_entry",
+        "position_row",
+        "numbers_entry",
+        "numbers_list",
+        "rows",
+        "width",
+    ],
+    do_not_specialize_on_alignment=["position_ptr", "numbers_ptr"],
+)
+def sampled_lists_kernel(
+    sums_ptr,
+    position_ptr,
+    position_entry,
+    position_row,
     numbers_ptr,
+    numbers_entry,
+    numbers_list,
     entries_ptr,
     entry_ptr,
     query_block_ptr,
     length_ptr,
     start_ptr,
     indices_ptr,
-    pieces,
+    rows,
+    width,
     PER_BLOCK: tl.constexpr,
     PIECE: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """One list by scores in memory."""
-    place = tl.program_id(0)
-    number = tl.load(numbers_ptr + place)
+    """One list by the attention of its `rows` sampled rows."""
+    nth, entry = tl.program_id(0), tl.program_id(1)
+    number = tl.load(numbers_ptr + entry * numbers_entry + nth * numbers_list)
     if number >= 0:
-        query_block = tl.load(query_block_ptr + number)
-        entry = tl.load(entry_ptr + number)
-        last = last_piece(entries_ptr, entry, query_block, PER_BLOCK, PIECE)
         piece = tl.arange(0, PIECES)
-        at = scores_ptr + place.to(tl.int64) * pieces + piece
-        scores = tl.load(at, mask=piece <= last, other=0.0)
+        joint = tl.zeros([PIECES], tl.float32)
+        for row in range(nth * rows, (nth + 1) * rows):
+            position = tl.load(position_ptr + entry * position_entry + row * position_row)
+            sums_at = sums_ptr + (entry.to(tl.int64) * (rows * tl.num_programs(0)) + row) * width
+            seen = piece * PIECE <= position
+            wide = tl.load(sums_at + piece, mask=seen, other=LOWEST)
+            weights, largest = weights_of(wide)
+            counts = (position >= 0) & (largest < OVERFLOW)
+            joint += weights * tl.where(counts, 1.0 / tl.sum(weights, 0), 0.0)
+        query_block = tl.load(query_block_ptr + number)
+        last = last_piece(entries_ptr, tl.load(entry_ptr + number), query_block, PER_BLOCK, PIECE)
         length = tl.load(length_ptr + number)
         out_ptr = indices_ptr + tl.load(start_ptr + number)
-        keep_best(scores, query_block * PER_BLOCK, last, length, out_ptr, PIECES)
+        keep_best(joint, query_block * PER_BLOCK, last, length, out_ptr, PIECES)

@@ -27,7 +27,7 @@ def test_rows_see_their_window(cached, new, window, monkeypatch):
     weights = scores.masked_fill(~seen(cached, new, window), -torch.inf).softmax(-1)
     wanted = weights @ values.double().repeat_interleave(2, 0)
     assert torch.allclose(found.out.double(), wanted, atol=1e-6)
-    assert found.tiles == found.dense_tiles == 4 * touched_tiles(cached, new, window, 16)
+    assert found.tiles == found.dense_tiles == 4 * touched_tiles(cached, new, window, 16, 16)
     assert found.recovery is None
 
 
@@ -38,7 +38,9 @@ def test_tiles_are_the_blocks_with_a_visible_pair(window, block_tokens):
         mask = torch.zeros(128, 128, dtype=torch.bool)
         mask[cached : cached + new, : cached + new] = seen(cached, new, window)
         tiles = mask.unflatten(1, (-1, block_tokens)).any(2).unflatten(0, (-1, block_tokens))
-        assert touched_tiles(cached, new, window, block_tokens, block_tokens) == int(tiles.any(1).sum())
+        assert touched_tiles(cached, new, window, block_tokens, block_tokens) == int(
+            tiles.any(1).sum()
+        )
 
 
 def test_budgets_count_where_the_window_hides_nothing():

@@ -1,4 +1,4 @@
-"""Compile prefill for sm_90 in every production shape; that needs no GPU.
+"""Compile prefill for sm_90 (and sm_80) in every production shape; that needs no GPU.
 
 Prints what came out as JSON, or with `--table` as a Markdown table.
 """
@@ -7,104 +7,127 @@ import json
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 
 import triton
 from triton.backends import nvidia
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from executor.kernels.triton.prefill import launch_options, prefill_kernel
-from tests.executor.kernels.cubin import resources
+from executor.kernels.chip import A100, H100
+from executor.kernels.triton.prefill import (
+    Lists,
+    Partial,
+    Pool,
+    Rows,
+    launch_options,
+    long_enough,
+    prefill_kernel,
+)
+from tests.executor.kernels.cubin import ONE, compiled_as_launched, resources
 
-ITEM_BYTES = 2
-SM_REGISTERS = 65536
-SM_SHARED_BYTES = 233472
-RESERVED_BYTES = 1024
-"""Shared memory that the driver takes for itself from every program."""
+ITEM_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+CHIPS = {90: H100, 80: A100}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One configuration; `page` 0 is a contiguous cache."""
+
+    dtype: str = "bf16"
+    head_dim: int = 128
+    block: int = 64
+    piece: int = 64
+    page: int = 64
+    tma: bool = True
+    pack: int = 1
+    queue: bool = False
+    split: bool = False
+    capability: int = 90
+
+    @property
+    def name(self) -> str:
+        said = [self.dtype, f"d{self.head_dim}", f"{self.block}x{self.piece}"]
+        said += [f"pages of {self.page}" if self.page else "contiguous"]
+        said += ["tma" if self.tma else "pointers"]
+        said += [word for word in ("queue", "split") if getattr(self, word)]
+        said += ["two heads"] if self.pack > 1 else []
+        return " ".join([*said, f"sm_{self.capability}"])
 
 
 def shapes():
-    """Name, type, head_dim, block and the kernel's switches of every production configuration."""
-    for dtype, head_dim, block, cache, start, loads, lists in product(
-        ("bf16", "fp16"),
-        (64, 128, 256),
-        (64, 128),
-        ("contiguous", "paged"),
-        ("grid", "queue"),
-        ("tma", "pointers"),
-        ("whole", "cut"),
-    ):
-        # Cut lists add a store of fp32 and nothing that depends on the type; pointers are for
-        # strides that no descriptor can have.
-        if (lists == "cut" or loads == "pointers") and (dtype == "fp16" or start == "queue"):
-            continue
-        if lists == "cut" and loads == "pointers":
-            continue
-        switches = {
-            "PAGED": cache == "paged",
-            "TMA": loads == "tma",
-            "QUEUE": start == "queue",
-            "SPLIT": lists == "cut",
-        }
-        name = f"{dtype} {head_dim} {block} {cache} {start} {loads} {lists}"
-        yield name, dtype, head_dim, block, switches
+    """What production runs, then fp32, which is for correctness, then an A100."""
+    for dtype in ("bf16", "fp16"):
+        for head_dim in (64, 128, 256):
+            for block, piece in ((64, 64), (128, 128), (128, 64), (64, 16), (128, 16)):
+                for page in (0, piece):
+                    tma = long_enough(block, piece)
+                    yield Shape(dtype, head_dim, block, piece, page, tma)
+    for head_dim in (64, 128, 256):
+        for page in (0, 64):
+            for tma in (True, False):
+                yield Shape("bf16", head_dim, page=page, tma=tma, queue=True)
+                yield Shape("bf16", head_dim, page=page, tma=tma, split=True)
+            yield Shape("bf16", head_dim, page=page, pack=2)
+            yield Shape("bf16", head_dim, page=page, tma=False)
+        for page in (0, 16):
+            yield Shape("bf16", head_dim, piece=16, page=page, tma=False, pack=2)
+            yield Shape("bf16", head_dim, piece=16, page=page, tma=False, split=True)
+        # vLLM's pages hold 16 tokens, others several pieces.
+        yield Shape("bf16", head_dim, piece=16, page=128, tma=False)
+    for head_dim in (64, 128, 256):
+        for block in (64, 128):
+            yield Shape("fp32", head_dim, block, block, block)
+    for head_dim in (64, 128, 256):
+        for block, piece in ((64, 64), (128, 128), (64, 16)):
+            yield Shape("bf16", head_dim, block, piece, piece, tma=False, capability=80)
 
 
-def parameter_type(name: str, dtype: str, constants: dict[str, int]) -> str:
-    if name in ("keys", "values") and constants["TMA"]:
-        ones = "1, 1" if constants["PAGED"] else "1"
-        return f"tensordesc<{dtype}[{ones}, {constants['KEYS']}, {constants['DIM']}]>"
-    if name in ("q_ptr", "keys", "values", "out_ptr"):
-        return f"*{dtype}"
-    if name in ("lse_ptr", "partial_out_ptr", "partial_lse_ptr"):
-        return "*fp32"
-    if name.endswith("_ptr"):
-        return "*i32"
-    return "fp32" if name == "scale_log2" else "i32"
-
-
-def facts(dtype: str, head_dim: int, block: int, switches: dict[str, bool], tool: Path):
-    constants = (
-        launch_options(block, head_dim, ITEM_BYTES, switches["TMA"], switches["PAGED"]) | switches
+def facts(shape: Shape, tool: Path):
+    chip, item = CHIPS[shape.capability], ITEM_BYTES[shape.dtype]
+    options = launch_options(
+        shape.block, shape.piece, shape.head_dim, item, shape.tma, shape.page > 0, shape.pack, chip
     )
-    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
-    names = prefill_kernel.arg_names
-    # As the launcher specialises contiguous, aligned tensors.
-    constants |= {name: 1 for name in names if name.endswith("_dim")}
-    constants |= {"lse_token": 1, "place_block": 1}
-    types = {
-        n: "constexpr" if n in constants else parameter_type(n, dtype, constants) for n in names
+    options |= {
+        "PAGE": shape.page,
+        "TMA": shape.tma,
+        "ALIKE": True,
+        "QUEUE": shape.queue,
+        "SPLIT": shape.split,
     }
-    aligned = ("_ptr", "_head", "_token", "_group", "_page")
-    sixteenfold = [
-        i
-        for i, n in enumerate(names)
-        if types[n].startswith("*") or (types[n] == "i32" and n.endswith(aligned))
-    ]
-    compiled = triton.compile(
-        ASTSource(
-            prefill_kernel,
-            types,
-            constants,
-            {(i,): [["tt.divisibility", 16]] for i in sixteenfold},
-        ),
-        target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": warps, "num_stages": stages},
-    )
-    ptx = compiled.asm["ptx"]
-    used = resources(compiled, tool)
+    keys, source = options["KEYS"], f"*{shape.dtype}"
+    rows = Rows(source, "i32", "i32", ONE)
+    if shape.tma:
+        ones = "1, 1" if shape.page else "1"
+        source = f"tensordesc<{shape.dtype}[{ones}, {keys}, {shape.head_dim}]>"
+    pool = Pool(source, "i32", "i32", "i32", ONE)
+    types = {
+        "q": rows,
+        "keys": pool,
+        "values": pool,
+        "out": rows,
+        "lse_ptr": "*fp32",
+        "lse_head": "i32",
+        "lists": Lists(*["*i32"] * 6),
+        "table_ptr": "*i32",
+        "table_sequence": "i32",
+        "table_page": "i32",
+        "partial": Partial("*fp32", "*fp32"),
+        "tasks_ptr": "*i32",
+        "queue_ptr": "*i32",
+        "tasks": "i32",
+        "once": "i32",
+        "scale_log2": "fp32",
+    }
+    compiled = compiled_as_launched(prefill_kernel, types, options, capability=shape.capability)
+    ptx, used = compiled.asm["ptx"], resources(compiled, tool)
     return {
-        "keys": constants["KEYS"],
-        "warps": warps,
-        "stages": stages,
+        "keys": keys,
+        "warps": options["num_warps"],
+        "stages": options["num_stages"],
         **used,
-        "programs_per_sm": min(
-            SM_REGISTERS // (-(-used["registers"] // 8) * 8 * 32 * warps),
-            SM_SHARED_BYTES // (used["shared_bytes"] + RESERVED_BYTES),
-        ),
-        "buffers": buffers(compiled.asm["ttgir"], constants["KEYS"], head_dim),
+        "fits": used["shared_bytes"] <= chip.program_bytes,
+        "programs_per_sm": chip.programs(used["shared_bytes"], options["num_warps"]),
+        "buffers": buffers(compiled.asm["ttgir"], keys, shape.head_dim),
         "wgmma": ptx.count("wgmma.mma_async"),
         "async_copies": ptx.count("cp.async.cg"),
         "tma_copies": ptx.count("cp.async.bulk.tensor"),
@@ -130,10 +153,10 @@ def main() -> None:
     if not tool.exists():
         sys.stdout.write(json.dumps({"missing": f"Triton's wheel has no {tool}"}))
         return
-    names, *columns = zip(*shapes(), strict=True)
+    every = list(shapes())
     with ProcessPoolExecutor() as pool:
-        found = pool.map(facts, *columns, [tool] * len(names))
-    compiled = dict(zip(names, found, strict=True))
+        found = pool.map(facts, every, [tool] * len(every))
+    compiled = dict(zip([shape.name for shape in every], found, strict=True))
     sys.stdout.write(table(compiled) if "--table" in sys.argv else json.dumps(compiled))
 
 

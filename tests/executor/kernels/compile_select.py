@@ -56,10 +56,8 @@ def facts(kernel, tool: Path, **options) -> dict[str, int]:
         options={name: value for name, value in options.items() if not name.isupper()},
     )
     used = resources(compiled, tool)
-    return {
-        **used,
-        "wgmma": compiled.asm["ptx"].count("wgmma.mma_async"),
-    }
+    ptx = compiled.asm["ptx"]
+    return used | {"wgmma": ptx.count("wgmma.mma_async"), "cp_async": ptx.count("cp.async.cg")}
 
 
 def every(tool: Path) -> dict[str, dict[str, int]]:
@@ -78,7 +76,7 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
                     **top_pieces.pooled_options(pieces),
                 )
             for kind, kernel in (
-                ("scores", top_pieces.score_lists_kernel),
+                ("sampled", top_pieces.sampled_lists_kernel),
                 ("lines", top_pieces.line_lists_kernel),
             ):
                 found[f"{kind} {name}"] = facts(kernel, tool, **grid, **options)
@@ -88,13 +86,13 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
     for dim in (64, 128, 256):
         for rows in (16, 64, 128):
             for page, piece in PAGES:
-                found[f"lse {dim} {page} {piece} {rows}"] = facts(
-                    scores.piece_lse_kernel,
+                found[f"sums {dim} {page} {piece} {rows}"] = facts(
+                    scores.piece_sums_kernel,
                     tool,
                     PAGE=page,
                     PIECE=piece,
                     DIM=dim,
-                    **scores.launch_options(rows, dim, 2),
+                    **scores.launch_options(rows, dim, 2, piece, page > 0),
                 )
         for per_page, piece in ((1, 16), (4, 16), (1, 64)):
             sizes = means.tile(piece, dim)
@@ -115,6 +113,7 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
                     bounds.page_bounds_kernel, tool, NEWEST=newest, PER_PAGE=per_page, **sizes
                 )
         found[f"queries {dim}"] = facts(means.query_means_kernel, tool, **means.tile(128, dim))
+    found["lse"] = facts(scores.piece_lse_kernel, tool, PIECE=16, STEP=1024)
     found["rule"] = facts(rule_lists_kernel, tool, PER_BLOCK=4, PIECE=16, STEP=128)
     found["rule decode"] = facts(select_decode.rule_kernel, tool, STEP=128, enable_fp_fusion=False)
     return found

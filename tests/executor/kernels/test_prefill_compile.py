@@ -1,21 +1,47 @@
-"""What the compiler makes of prefill for an H100 or H200; that needs no GPU."""
+"""What the compiler makes of prefill for an H100 or H200, and for an A100; that needs no GPU."""
 
 import pytest
 
 from tests.executor.kernels.compiled import compiled_by
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    return compiled_by("compile_prefill.py")
+
+
 @pytest.mark.slow
-def test_every_production_shape_uses_wgmma_without_spills_and_fits_shared_memory():
-    compiled = compiled_by("compile_prefill.py")
-    assert len(compiled) == 48 + 12 + 12
-    for name, facts in compiled.items():
+def test_every_production_shape_uses_wgmma_without_spills_and_fits_shared_memory(compiled):
+    hopper = {n: f for n, f in compiled.items() if "sm_90" in n and "fp32" not in n}
+    assert len(hopper) == 60 + 3 * (8 + 2 + 2 + 4 + 1)
+    for name, facts in hopper.items():
         assert facts["stack_bytes"] == facts["local_bytes"] == 0, name
         assert facts["wgmma"] > 0, name
         assert facts["tma_copies" if "tma" in name else "async_copies"] > 0, name
         assert 0 < facts["registers"] <= 255, name
-        assert 0 < facts["shared_bytes"] <= 232448, name
-        if " 64 64 " in name or " 128 64 " in name:
+        assert facts["fits"], name
+        if " 64x" in name and "two heads" not in name and "d256" not in name:
             assert facts["programs_per_sm"] >= 2, name
-        # K and V are loaded two steps ahead wherever registers allow.
-        assert facts["buffers"] >= (2 if " 256 " in name else 3), name
+        # By descriptors K and V are three steps ahead; where pointers take registers, two.
+        assert facts["buffers"] >= (3 if "tma" in name else 2), name
+
+
+@pytest.mark.slow
+def test_fp32_compiles_for_correctness_alone(compiled):
+    """By three products of tf32: it spills, and `Shape` says nothing of its speed."""
+    fp32 = {n: f for n, f in compiled.items() if "fp32" in n}
+    assert len(fp32) == 6
+    for name, facts in fp32.items():
+        assert facts["fits"], name
+        assert facts["wgmma"] > 0, name
+        assert facts["stack_bytes"] < 4096, name
+
+
+@pytest.mark.slow
+def test_an_a100_has_room_for_it(compiled):
+    ampere = {n: f for n, f in compiled.items() if "sm_80" in n}
+    assert len(ampere) == 9
+    for name, facts in ampere.items():
+        assert facts["fits"], name
+        assert facts["async_copies"] > 0, name
+        assert facts["local_bytes"] == 0, name

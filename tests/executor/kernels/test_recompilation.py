@@ -39,8 +39,8 @@ KERNELS = {
     merge: ["merge_kernel"],
     bounds: ["page_bounds_kernel"],
     means: ["key_means_kernel", "query_means_kernel"],
-    scores: ["piece_lse_kernel"],
-    top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
+    scores: ["piece_sums_kernel", "piece_lse_kernel"],
+    top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "sampled_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
     decode_selection: ["piece_scores_kernel", "choose_kernel", "rule_kernel"],
 }
@@ -121,6 +121,7 @@ def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, p
         "key_means_kernel",
         "query_means_kernel",
         "pooled_lists_kernel",
+        "piece_sums_kernel",
         "piece_lse_kernel",
         "line_lists_kernel",
         "rule_lists_kernel",
@@ -140,7 +141,7 @@ def test_sampled_prefills_of_other_lengths_and_rows_compile_nothing_anew(compile
         ]
         q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
         select(q, cache, lay_out(heads, chunks, SIZE), use_triton=True)
-    assert set(compiled) == {"piece_lse_kernel", "score_lists_kernel"}
+    assert set(compiled) == {"piece_sums_kernel", "sampled_lists_kernel"}
     assert_one_of_each(compiled)
 
 

@@ -3,12 +3,21 @@ import math
 import pytest
 import torch
 
-from executor.kernels import sampled
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import Pooled, Sampled
-from executor.kernels.sampled import lists_at_once, query_rows, sampled_scores, stored_lists
+from executor.kernels.sampled import (
+    lists_at_once,
+    most_pieces,
+    query_rows,
+    sampled_scores,
+    stored_lists,
+    windows,
+)
 from executor.kernels.select import select
+from executor.kernels.torch import select as torch_select
+from executor.kernels.triton import scores
+from executor.kernels.triton import select as triton_select
 
 from .reference import list_of, random_cache, random_q, relative_error, whole_prompts
 from .sample_reference import sample_reference, sampled_places
@@ -45,11 +54,11 @@ def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, per_page, p
     for entry in (0, 5, 7, 11):
         numbers = all_numbers(layout, entry)
         [found] = sampled_scores(q, cache, layout, numbers, 9, pattern, use_triton=use_triton)
-        for number, scores in zip(numbers[0].tolist(), found, strict=True):
+        for number, masses in zip(numbers[0].tolist(), found, strict=True):
             row = int(layout.query_block[number])
             wanted = sample_reference(q, cache, layout, entry, row)
-            assert relative_error(scores[: len(wanted)], wanted) < 1e-5
-            assert not scores[len(wanted) :].any()
+            assert relative_error(masses[: len(wanted)], wanted) < 1e-5
+            assert not masses[len(wanted) :].any()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 16])
@@ -107,6 +116,54 @@ def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
     torch.testing.assert_close(found[0, [0, 1, 3, 4]], wanted[0, [0, 1, 3, 4]])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@BOTH
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1e38])
+def test_the_other_rows_of_a_block_choose_where_one_overflows(use_triton, value):
+    chunks = whole_prompts(12 * SIZE)
+    q, cache = random_q(chunks, 1, DIM, scale=2), random_cache(chunks, 1, DIM, SIZE)
+    one, two = (
+        lay_out([HeadRows(0, 0, 4, 0, 12, 0, Sampled(rows))], chunks, SIZE) for rows in (1, 2)
+    )
+    wanted = select(q, cache, one, use_triton=use_triton)
+    assert not torch.equal(select(q, cache, two, use_triton=use_triton), wanted)
+    q[0, SIZE // 2 - 1 :: SIZE] = value
+    assert torch.equal(select(q, cache, two, use_triton=use_triton), wanted)
+
+
+@BOTH
+@pytest.mark.parametrize("scale", [0.0, 20.0, 250.0])
+def test_scores_of_any_size_give_the_masses_of_the_definition(use_triton, scale):
+    """Equal ones, ones whose exponentials no float holds, and pieces that weigh nothing."""
+    chunks = whole_prompts(160)
+    q, cache = random_q(chunks, 1, DIM, scale=scale), random_cache(chunks, 1, DIM, SIZE)
+    layout = lay_out([HeadRows(0, 0, 3, 0, 20, 0, Sampled(2))], chunks, SIZE)
+    numbers = all_numbers(layout, 0)
+    [found] = sampled_scores(q, cache, layout, numbers, 20, Sampled(2), use_triton=use_triton)
+    chosen = select(q, cache, layout, use_triton=use_triton)
+    for row, masses in enumerate(found):
+        wanted = sample_reference(q, cache, layout, 0, row)
+        assert relative_error(masses[: row + 1], wanted) < (1e-4 if scale else 1e-5)
+        others = wanted[1:row]
+        if scale and row > 2 and others.sort().values[-2:].diff() > 1e-3:
+            assert list_of(layout, chosen, row) == [0, 1 + int(others.argmax()), row]
+
+
+@pytest.mark.parametrize("per_block", [1, 4])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rows_in_tiles_and_keys_in_stretches_select_the_same(rows, per_block, monkeypatch):
+    q = random_q(CHUNKS, 3, DIM, scale=2)
+    cache = random_cache(CHUNKS, 2, DIM, 2 * SIZE, paged=True)
+    block = SIZE * per_block
+    heads = every_head(rows, per_block + 1, block=block)
+    layout = lay_out(heads, CHUNKS, block, piece_tokens=SIZE)
+    wanted = select(q, cache, layout, use_triton=False)
+    options = scores.launch_options
+    small = {"ROWS": 4, "KEYS": 16, "TILES": 2}
+    monkeypatch.setattr(scores, "launch_options", lambda *rows: options(*rows) | small)
+    assert torch.equal(select(q, cache, layout, use_triton=True), wanted)
+
+
 @BOTH
 @pytest.mark.parametrize("at_once", [1, 3, 7, 20])
 @pytest.mark.parametrize("block", [SIZE, 2 * SIZE])
@@ -115,29 +172,34 @@ def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeyp
     layout = lay_out(every_head(2, block=block), CHUNKS, block, piece_tokens=SIZE)
     assert layout.stored
     wanted = select(q, cache, layout, use_triton=use_triton)
-    monkeypatch.setattr(sampled, "lists_at_once", lambda *_, **__: at_once)
+    module = triton_select if use_triton else torch_select
+    every = module.windows
+    monkeypatch.setattr(module, "windows", lambda *entries: every(*entries[:3], at_once))
     assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
 
 
-@pytest.mark.parametrize("use_triton", [False, True])
-def test_runs_keep_to_their_bytes_and_hold_every_stored_list_once(use_triton, monkeypatch):
-    monkeypatch.setattr(sampled, "SCORE_BYTES", 100_000)
-    pattern = Sampled(2)
-    heads = [HeadRows(0, 0, 3, 5, 30), HeadRows(1, 0, 40, 0, 30), HeadRows(2, 0, 9, 2, 2)]
-    heads += [HeadRows(h, 0, 4, 0, 30) for h in range(3, 6)]
-    layout = lay_out(heads, whole_prompts(30 * SIZE), SIZE)
-    held = sampled.BYTES_PER_PIECE + (0 if use_triton else SIZE * sampled.BYTES_PER_KEY)
-    seen = []
-    runs = list(stored_lists(layout, 0, 6, pattern, use_triton=use_triton))
-    assert len(runs) > 1
-    for numbers, blocks in runs:
-        assert numbers.numel() * pattern.rows * blocks * held <= 100_000
-        real = numbers[numbers >= 0]
-        assert (layout.query_block[real] < blocks).all()
-        for entry in numbers:
+@pytest.mark.parametrize("per_block", [1, 2])
+@pytest.mark.parametrize("at_once", [1, 7, 40, 1000])
+def test_windows_keep_to_their_lists_and_hold_every_stored_list_once(at_once, per_block):
+    tokens = 30 * SIZE
+    blocks = 30 // per_block
+    heads = [HeadRows(0, 0, 6, 5, blocks), HeadRows(1, 0, 40, 0, blocks), HeadRows(2, 0, 9, 2, 2)]
+    heads += [HeadRows(h, 0, 8, 0, blocks) for h in range(3, 6)]
+    layout = lay_out(heads, whole_prompts(tokens), SIZE * per_block, piece_tokens=SIZE)
+    numbers = stored_lists(layout, 0, 6)
+    last, seen = layout.own_pieces(slice(None))[1], []
+    parts = list(windows(layout, 0, 6, at_once))
+    assert (len(parts) > 1) == (at_once < 6 * blocks)
+    for entries, lists, pieces in parts:
+        part = numbers[entries, lists]
+        assert 0 < part.numel() <= at_once
+        real = part[part >= 0]
+        assert (last[real] < pieces).all()
+        for entry in part:
             assert len(set(layout.entry[entry[entry >= 0]].tolist())) <= 1
         seen += real.tolist()
     assert sorted(seen) == (layout.start >= 0).nonzero().flatten().tolist()
+    assert most_pieces(layout, 0, 6) == max(pieces for _, _, pieces in parts) == 30
 
 
 def test_a_long_contexts_scores_fit_the_bound():

@@ -274,7 +274,7 @@ def test_a_layout_has_as_many_tiles_as_the_cost_model_counts(budget, rows):
     layout = lay_out([HeadRows(0, 0, budget, 0, rows)], whole_prompts(rows * SIZE), SIZE)
     assert layout.tiles == sum(min(budget, row + 1) for row in range(rows))
     if budget <= rows:
-        assert layout.tiles == work.causal_tiles(budget, rows)
+        assert layout.tiles == work.causal_pieces(budget, rows)
 
 
 @given(st.integers(1, 99), st.integers(1, 900), st.sampled_from([2, 4]))

@@ -25,8 +25,8 @@ CHUNKS = (Chunk(20, 41), Chunk(0, 61))
 KERNELS = {
     bounds: ["page_bounds_kernel"],
     means: ["key_means_kernel", "query_means_kernel"],
-    scores: ["piece_lse_kernel"],
-    top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel"],
+    scores: ["piece_sums_kernel", "piece_lse_kernel"],
+    top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "sampled_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
     decode_selection: ["piece_scores_kernel", "choose_kernel", "rule_kernel"],
 }
@@ -77,8 +77,13 @@ def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged, 
         found = recovery(q, cache, layout, torch.zeros(q.shape[:2]), 4, use_triton=True)
     assert indices.shape == (layout.stored,)
     assert found.shape == (len(heads),)
-    wanted = ["key_means_kernel", "query_means_kernel", "piece_lse_kernel"]
-    lists = ["pooled_lists_kernel", "line_lists_kernel", "score_lists_kernel", "rule_lists_kernel"]
+    wanted = ["key_means_kernel", "query_means_kernel", "piece_sums_kernel", "piece_lse_kernel"]
+    lists = [
+        "pooled_lists_kernel",
+        "line_lists_kernel",
+        "sampled_lists_kernel",
+        "rule_lists_kernel",
+    ]
     assert set(launched) == {*wanted, *lists}
 
 
@@ -101,4 +106,4 @@ def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):
     # Pooled and vertical-slash entries choose in one launch.
     chosen = ["piece_scores_kernel", "choose_kernel", "rule_kernel", "rule_kernel"]
     bounded = ["page_bounds_kernel", "page_bounds_kernel"]
-    assert launched == [*bounded, *chosen, "piece_lse_kernel"]
+    assert launched == [*bounded, *chosen, "piece_sums_kernel", "piece_lse_kernel"]

@@ -72,8 +72,7 @@ def test_curves_are_those_of_the_maps(family, choices, tokens, eager, own) -> No
     choices = replace(choices, block_tokens=own * SIZE, piece_tokens=SIZE)
     loaded, budgets = load(choices), choices.budgets()[0]
     item = Item(0, "text", TOKENS, tuple(tokens[0].tolist()), ())
-    selector = choose if own == 1 else None
-    found = PromptRun(loaded, choices, {TOKENS: budgets}, selector).measure(item)
+    found = PromptRun(loaded, choices, {TOKENS: budgets}, choose).measure(item)
     rows = draw(TOKENS, own * SIZE, ROWS, np.random.default_rng([0, TOKENS, 0]))
     positions, members = rows.position.tolist(), rows.member.tolist()
     blocks, config = rows.blocks.tolist(), loaded.model.config
@@ -95,18 +94,15 @@ def test_curves_are_those_of_the_maps(family, choices, tokens, eager, own) -> No
             ]
             assert found["recovery"][layer, head] == pytest.approx(wanted, abs=2e-5)
             assert wanted[0] < 0.9, "the test needs heads that are not recovered at once"
-            if window is not None and selector is not None:
+            if window is not None:
+                ends = [(blocks[member] + 1) * own for member in members]
                 nearest = [
-                    sum(
-                        mass[r, max(0, blocks[m] - b + 1) : blocks[m] + 1].sum()
-                        for r, m in enumerate(members)
-                    )
+                    sum(mass[row, max(0, end - b) : end].sum() for row, end in enumerate(ends))
                     / len(members)
                     for b in budgets
                 ]
                 assert found["selected_recovery"][layer, head] == pytest.approx(nearest, abs=2e-5)
-    if selector is not None:
-        assert (found["selected_recovery"] <= found["recovery"] + 1e-9).all()
+    assert (found["selected_recovery"] <= found["recovery"] + 1e-9).all()
     assert found["recovery"][:, :, -1] == pytest.approx(1.0)
 
 
