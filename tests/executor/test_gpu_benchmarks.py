@@ -12,12 +12,13 @@ import torch
 
 from benchmarks.gpu import plans
 from benchmarks.gpu.__main__ import GRACE_S, hangs
+from benchmarks.gpu.aims import AIMS
 from benchmarks.gpu.makespan import simulated
 from benchmarks.gpu.oracle import prefill_oracle, relative_error
 from benchmarks.gpu.scene import Shape, drawn, whole_heads
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.suite import SECTIONS
-from benchmarks.gpu.summary import AIMS, failed_checks, summary
+from benchmarks.gpu.summary import failed_checks, summary
 from benchmarks.gpu.uniform_sparse import budget_for
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
