@@ -17,12 +17,14 @@ SCORED = (Pooled, VerticalSlash, Sampled)
 class Counts:
     """Work of a step, in the units of `profiles.cost.work`.
 
-    `scored_blocks` counts causal (query block, key block) pairs of heads that must choose;
+    `sparse_tiles` are those of a prefill's heads that do not attend to everything. `scored_blocks`
+    counts causal (query block, key block) pairs of heads that must choose;
     `sampled_blocks` the same for every row that a prefill's sampled heads score exactly.
     """
 
     query_blocks: int
     tiles: int
+    sparse_tiles: int
     scored_blocks: int
     sampled_blocks: int
     decoded_blocks: int
@@ -51,9 +53,12 @@ def count_work(
     chunks: tuple[Chunk, ...],
     block_tokens: int,
 ) -> Counts:
-    tiles = decoded = scored = sampled = 0
+    tiles = decoded = sparse = scored = sampled = 0
     for r in rows:
-        if isinstance(r.pattern, SCORED) and r.budget_blocks < _blocks(r, chunks, block_tokens):
+        if r.budget_blocks >= _blocks(r, chunks, block_tokens):
+            continue
+        sparse += int(lengths(r.pattern, r.budget_blocks, r.first, r.last).sum())
+        if isinstance(r.pattern, SCORED):
             pairs = r.last * (r.last + 1) // 2 - r.first * (r.first + 1) // 2
             scored += pairs
             sampled += pairs * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
@@ -67,6 +72,7 @@ def count_work(
     return Counts(
         query_blocks=sum(r.last - r.first for r in rows) + sum(len(e.heads) for e in lists),
         tiles=tiles + (prefill.tiles if prefill else 0),
+        sparse_tiles=sparse,
         scored_blocks=scored,
         sampled_blocks=sampled,
         decoded_blocks=decoded,

@@ -18,7 +18,7 @@ from profiles.cost.work import Phase
 from profiles.errors import UnknownNameError
 
 SHARE = "@"
-ATTENTION = ("query_blocks", "tile_flops")
+ATTENTION = ("query_blocks", "tile_flops", "sparse_tile_flops")
 """Features of work that keep to a share's multiprocessors."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

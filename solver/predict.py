@@ -102,7 +102,8 @@ def _parts_of_work(ends: Ints, shares: Shares, rows: int) -> Floats:
     """
     last = ends / rows
     parts = np.repeat(np.diff(last, axis=1, prepend=0)[..., None], len(FEATURES), axis=2)
-    parts[..., INDEX["tile_flops"]] = shares
+    for flops in ("tile_flops", "sparse_tile_flops"):
+        parts[..., INDEX[flops]] = shares
     pairs = last * (last * rows + 1) / (rows + 1)
     parts[..., INDEX["scored_blocks"]] = np.diff(pairs, axis=1, prepend=0)
     return parts
