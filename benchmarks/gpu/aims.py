@@ -13,10 +13,10 @@ published for an H200 (reference/kernels.md, sections 0 and 7), whose copy moves
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-Row = dict[str, Any]
-Sections = dict[str, Any]
+from benchmarks.gpu.rows import Row, Sections
+
 Ceiling = Literal["copy", "product"]
 CEILINGS: dict[Ceiling, tuple[str, str]] = {
     "copy": ("copy", "bytes_per_s"),

@@ -4,21 +4,19 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.gpu import plans
-from benchmarks.gpu.__main__ import GRACE_S, hangs
 from benchmarks.gpu.aims import AIMS
+from benchmarks.gpu.check_units import units
 from benchmarks.gpu.makespan import simulated
 from benchmarks.gpu.oracle import prefill_oracle, relative_error
+from benchmarks.gpu.rows import has_figures
 from benchmarks.gpu.scene import Shape, drawn, whole_heads
-from benchmarks.gpu.section import Section
 from benchmarks.gpu.suite import SECTIONS
-from benchmarks.gpu.summary import failed_checks, summary
 from benchmarks.gpu.uniform_sparse import budget_for
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
@@ -26,6 +24,8 @@ from executor.kernels.patterns import Pooled
 from tests.executor.kernels import reference
 
 ROOT = Path(__file__).parents[2]
+COUNTED = ("dense", "uniform_sparse", "headline", "selection", "decode", "head_budgets")
+"""Sections whose rows say what was done in the time."""
 
 
 @pytest.mark.slow
@@ -42,12 +42,16 @@ def test_the_whole_suite_runs_on_tiny_shapes(tmp_path):
     assert finished.returncode == 0, finished.stdout + finished.stderr
     found = json.loads(written.read_text())
     assert {"torch", "triton", "command", "date", "commit", "gpu"} <= set(found["machine"])
-    assert set(found["sections"]) == {"check-0", *SECTIONS}
+    assert set(found["sections"]) == {*units(tiny=True), *SECTIONS}
     for name, section in found["sections"].items():
         assert section["label"] == "interpreter, not a measurement"
-        assert section["complete"]
+        assert (section["complete"], section["ended"]) == (True, "finished")
         assert section["rows"], name
-        assert not [row for row in section["rows"] if "error" in row and "trace" in row], name
+        assert all(has_figures(row) and row.get("ok", True) for row in section["rows"]), name
+    for name in COUNTED:
+        for row in found["sections"][name]["rows"]:
+            assert row["work"], row
+            assert row["work"].keys() <= row.keys()
     aimed = {row for aim in AIMS for row in [(aim.section, aim.column)]}
     columns = {(n, c) for n, s in found["sections"].items() for row in s["rows"] for c in row}
     assert aimed <= columns
@@ -62,18 +66,57 @@ def test_the_other_scripts_run_on_tiny_shapes(script):
     assert "failed: []" in finished.stdout or "0 did not run" in finished.stdout
 
 
-def test_nothing_but_torch_and_the_kernels_is_imported_on_a_gpu_machine():
-    modules = [f"benchmarks.gpu.{name}" for name in ("check", "tune", "sanitize", *SECTIONS)]
+def test_nothing_but_torch_and_triton_is_imported_on_a_gpu_machine():
+    files = (ROOT / "benchmarks" / "gpu").glob("*.py")
+    # Plans are made where the planner is.
+    names = sorted(f"benchmarks.gpu.{file.stem}" for file in files if file.stem != "make_plans")
     script = f"""
-import sys
-sys.modules.update(dict.fromkeys(("solver", "pydantic", "scipy", "ortools")))
-for name in {modules}:
-    __import__(name)
+import importlib.metadata, re, sys
+
+def needs(name):
+    found = {{name}}
+    for line in importlib.metadata.requires(name) or []:
+        if "extra ==" not in line:
+            one = re.match("[A-Za-z0-9._-]+", line)[0]
+            try:
+                found |= needs(one)
+            except importlib.metadata.PackageNotFoundError:
+                pass
+    return {{re.sub("[-_.]+", "-", each).lower() for each in found}}
+
+allowed = needs("torch") | needs("triton")
+provided = importlib.metadata.packages_distributions()
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        by = {{re.sub("[-_.]+", "-", each).lower() for each in provided.get(top, [])}}
+        if by and not by & allowed and top not in ("benchmarks", "executor", "profiles"):
+            raise ModuleNotFoundError(f"refused {{name}}", name=name)
+
+sys.meta_path.insert(0, Refusing())
+try:
+    import pydantic
+except ModuleNotFoundError:
+    pass
+else:
+    sys.exit("nothing is refused")
+for name in {names}:
+    importlib.import_module(name)
+print(*(each for each in sys.modules if each.split(".")[0] in ("profiles", "solver", "api")))
 """
+    # The interpreter alone needs numpy.
+    environment = {key: x for key, x in os.environ.items() if key != "TRITON_INTERPRET"}
     finished = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert finished.returncode == 0, finished.stderr
+    assert set(finished.stdout.split()) <= {"profiles", "profiles.errors"}
 
 
 def test_every_scheme_of_every_input_computes_each_row_once():
@@ -140,49 +183,6 @@ def test_an_error_is_infinite_where_the_wrong_rows_were_written():
     assert relative_error(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), wanted) == torch.inf
     assert relative_error(torch.tensor([[1.0, torch.nan], [torch.nan] * 2]), wanted) == torch.inf
     assert 0 < relative_error(torch.tensor([[1.0, 2.1], [torch.nan] * 2]), wanted) < 0.1
-
-
-def test_a_failing_case_is_a_row_and_the_next_one_runs(tmp_path):
-    section = Section("dense", tmp_path, tiny=True, seconds=100)
-
-    def broken():
-        raise ValueError("no such kernel")
-
-    assert section.attempt("first", broken) is None
-    assert section.attempt("second", lambda: {"s": 1.0}) == {"case": "second", "s": 1.0}
-    section.finish()
-    found = json.loads((tmp_path / "dense.json").read_text())
-    assert found["complete"]
-    assert found["rows"][0]["error"] == "no such kernel"
-    assert "broken" in found["rows"][0]["trace"]
-    assert found["rows"][1] == {"case": "second", "s": 1.0}
-
-
-def test_nothing_is_begun_when_the_time_is_up(tmp_path):
-    section = Section("dense", tmp_path, tiny=True, seconds=0)
-    assert section.attempt("late", lambda: pytest.fail("begun")) is None
-    assert section.rows == [{"case": "late", "skipped": "no time left"}]
-
-
-def test_a_wrong_result_and_a_dead_process_are_failed_checks_but_not_what_was_skipped():
-    fine = {"case": "a", "ok": True}
-    sections = {
-        "check-0": {"complete": True, "rows": [fine, {"case": "b", "skipped": "no time left"}]},
-        "dense": {"complete": False, "rows": [{"case": "c", "error": "e", "trace": "t"}]},
-    }
-    assert failed_checks(sections) == []
-    assert "dense: errors in ['c'], 0 skipped, ended early" in summary(sections, tiny=False)
-    sections["check-1"] = {"complete": False, "rows": [fine, {"case": "d", "ok": False}]}
-    assert [row["case"] for row in failed_checks(sections)] == ["check-1", "d"]
-
-
-def test_only_the_section_under_way_can_hang():
-    now = time.time()
-    late = {"complete": False, "until": now - GRACE_S - 1}
-    assert hangs({"dense": late}, ["dense"], now + 100)
-    assert not hangs({"dense": late | {"complete": True}}, ["dense"], now + 100)
-    assert not hangs({"dense": late}, ["headline"], now + 100)
-    assert hangs({}, ["headline"], now - 100)
 
 
 def test_the_simulation_finds_what_order_is_worth():
