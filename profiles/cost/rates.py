@@ -49,6 +49,15 @@ class Rates(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     @property
+    def rounded(self) -> Self:
+        """The rates to six digits, as a file that people read has them."""
+        fields = self.model_dump()
+        for name in ("seconds_per", "std"):
+            each = fields[name] or {}
+            fields[name] = {f: float(f"{v:.6g}") for f, v in each.items()} or None
+        return type(self).model_validate(fields)
+
+    @property
     def measured(self) -> bool:
         """Whether any measurement stands behind them."""
         return self.samples > 0
