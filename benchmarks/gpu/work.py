@@ -14,6 +14,9 @@ stay true. Of what is no attention only the matrix product says more than its ti
 `product_work`.
 """
 
+# Parts of torch have no types for mypy to check.
+# mypy: disable-error-code="no-untyped-call"
+
 from collections.abc import Sequence
 from typing import Any
 
