@@ -18,6 +18,8 @@ from benchmarks.gpu.rows import has_figures
 from benchmarks.gpu.scene import Shape, drawn, whole_heads
 from benchmarks.gpu.suite import SECTIONS
 from benchmarks.gpu.uniform_sparse import budget_for
+from benchmarks.gpu_results.calls import calls
+from benchmarks.gpu_results.reading import newest, read
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import Pooled
@@ -55,6 +57,11 @@ def test_the_whole_suite_runs_on_tiny_shapes(tmp_path):
     aimed = {row for aim in AIMS for row in [(aim.section, aim.column)]}
     columns = {(n, c) for n, s in found["sections"].items() for row in s["rows"] for c in row}
     assert aimed <= columns
+    # Were it a GPU's, rates would be fitted to it.
+    found["machine"] |= {"gpu": "NVIDIA H200", "commit": "0" * 40}
+    written.write_text(json.dumps(found))
+    (results,) = newest([read(written, made_up=True)]).values()
+    assert {call.place.partition(":")[0] for call in calls(results)} == {*COUNTED, "ceilings"}
 
 
 @pytest.mark.slow
