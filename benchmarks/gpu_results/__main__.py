@@ -25,6 +25,7 @@ from benchmarks.gpu_results.fitting import Fit, errors, fits
 from benchmarks.gpu_results.reading import FILES, FOLDER, Results, ResultsError, newest, read
 from benchmarks.gpu_results.tables import Published, full, replaced, short, verdict
 from profiles.cost.rates import Rates
+from profiles.errors import HplbError
 from profiles.model import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,7 +155,7 @@ def main() -> None:
         for path in arguments.results:
             keep(path, checkout)
         rewrite(checkout)
-    except ResultsError as error:
+    except HplbError as error:
         sys.exit(str(error))
 
 

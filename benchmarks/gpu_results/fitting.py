@@ -9,7 +9,7 @@ must be of the right size where the data sheet's peak is far from it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from benchmarks.gpu_results.reading import FOLDER, Results
 from profiles.cost.rates import Rates
 from profiles.cost.regression import Refit, refit
 from profiles.cost.roofline import fastest_possible_s, roofline
-from profiles.cost.samples import Sample
+from profiles.cost.samples import SHORTEST_S, Sample
 from profiles.cost.work import FEATURES, Phase
 from profiles.device import DeviceProfile, device_profile
 from solver.request import DEFAULT_BLOCK_TOKENS
@@ -58,9 +58,9 @@ def fits(results: Results) -> list[Fit]:
 
 def _fit(results: Results, phase: Phase, every: Sequence[Call]) -> Fit | None:
     device = device_profile(results.device)
-    usable = [call for call in every if _counts(call, phase)]
-    impossible = tuple(call for call in usable if _impossible(device, call))
-    usable = [call for call in usable if call not in impossible]
+    counting = [call for call in every if _counts(call, phase)]
+    impossible = tuple(call for call in counting if _impossible(device, call))
+    usable = [call for call in counting if not _impossible(device, call)]
     if sum(call.work["phase"] == phase for call in usable) < LEAST_CALLS:
         return None
     samples = [
@@ -74,7 +74,11 @@ def _fit(results: Results, phase: Phase, every: Sequence[Call]) -> Fit | None:
         f"our kernels on {results.machine['gpu']}, commit {results.machine['commit'][:7]}, blocks "
         f"of {DEFAULT_BLOCK_TOKENS}: {where}; not measured: {', '.join(kept) or 'nothing'}"
     )
-    return Fit(refit(_prior(device, phase), device, samples, source=source), impossible)
+    prior = _prior(device, phase)
+    found = refit(prior, device, samples)
+    # Not as a prior of a prior, whose own source a later refit would leave out.
+    told = found.rates.model_copy(update={"source": f"{source}; believed before: {prior.source}"})
+    return Fit(replace(found, rates=told), impossible)
 
 
 def _prior(device: DeviceProfile, phase: Phase) -> Rates:
@@ -108,7 +112,9 @@ def _counts(call: Call, phase: Phase) -> bool:
 
 
 def _impossible(device: DeviceProfile, call: Call) -> bool:
-    return bool(call.seconds < fastest_possible_s(device, features(call.work)))
+    """Whether no run of it can have been so short; differences of two times may be below 0."""
+    least = max(float(fastest_possible_s(device, features(call.work))), SHORTEST_S)
+    return not call.seconds >= least
 
 
 def errors(results: Results, rates: Sequence[Rates]) -> list[Error]:
