@@ -74,7 +74,7 @@ def _everything(report: Report, checks: list[str], names: list[str], until: floa
             until=until if tiny else until_checked,
             changed=report.changed,
         )
-        crew.run([[check] for check in checks], at_once=max(1, (os.cpu_count() or 1) - 1))
+        crew.run([[check] for check in checks], at_once=max(1, len(os.sched_getaffinity(0)) - 1))
         trouble = tma_trouble(report.sections())
         if trouble:
             _do_without_tma(report, trouble)
@@ -96,7 +96,8 @@ def _head(arguments: argparse.Namespace) -> dict[str, Any]:
 
     found = machine(arguments.commit)
     if found["gpu"] is None and not arguments.tiny:
-        sys.exit("no GPU here: use --tiny to try the scripts on a CPU")
+        print("no GPU here: use --tiny to try the scripts on a CPU", file=sys.stderr)
+        sys.exit(2)
     tma = {"used": True, "why": "the GPU has them"}
     if os.environ.get("HPLB_TMA") == "0":
         tma = {"used": False, "why": "HPLB_TMA=0"}
@@ -113,7 +114,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sections",
         default=",".join(own),
-        help=f"comma-separated, of {', '.join(own)}; they run in this order, their peers last",
+        help=f"comma-separated, of {', '.join(own)}; in this order, then their peers",
     )
     parser.add_argument("--seconds", type=float, default=440.0, help="for everything together")
     parser.add_argument("--no-check", action="store_true")

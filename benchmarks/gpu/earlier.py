@@ -13,8 +13,9 @@ def take(
     """Documents that a report carries on, and the heads of the files they come from.
 
     Of the `wanted` sections rows with figures are laid where their workers look for them, in
-    `folder`, and those without are done again; a section without any such is laid there as
-    finished. A file of another GPU, commit or kind of run is left out, and why is printed.
+    `folder`; those without, those that were wrong and peers that were not there are done again. A
+    section that has none of these is laid there as finished. A file of another GPU, commit or kind
+    of run is left out, and why is printed.
     """
     carried: Sections = {}
     heads = []
@@ -29,7 +30,7 @@ def take(
             replace(_made(folder / EARLIER / SHARED) / f"{name}.json", row)
         for name, document in found["sections"].items():
             rows = [{"earlier": path.name, **row} for row in document["rows"]]
-            fine = [row for row in rows if has_figures(row) and row.get("ok", True)]
+            fine = [row for row in rows if _settled(row)]
             if name in wanted and fine == rows and document.get("ended") == "finished":
                 replace(folder / f"{name}.json", document | {"rows": rows})
             kept = fine if name in wanted else rows
@@ -39,6 +40,11 @@ def take(
     for name in carried.keys() & set(wanted):
         replace(_made(folder / EARLIER) / f"{name}.json", carried[name])
     return carried, heads
+
+
+def _settled(row: Row) -> bool:
+    missing = any(key.endswith("_unavailable") for key in row)
+    return has_figures(row) and row.get("ok", True) and not missing
 
 
 def _foreign(found: Row, head: Row) -> str | None:

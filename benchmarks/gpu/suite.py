@@ -34,8 +34,11 @@ CHECK_S = 110
 
 
 def expanded(names: Iterable[str]) -> list[str]:
-    """Sections of these names with the peers that belong to them, in the order of their value."""
-    wanted = set(names)
+    """Sections of these names with the peers that belong to them, in the order of their value.
+
+    The ceilings are always among them: the others are judged by them.
+    """
+    wanted = {"ceilings", *names}
     return [name for name in SECTIONS if name.removesuffix(PEERS) in wanted]
 
 

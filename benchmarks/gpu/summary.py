@@ -14,7 +14,7 @@ def summary(sections: Sections, *, tiny: bool) -> str:
     """Checks, sections, then aims and the headline, but for a tiny run's, whose seconds mean
     nothing."""
     checks, measured = _parted(sections)
-    lines = [_told("checks", checks)]
+    lines = [_told("checks", checks)] if checks else []
     lines += [f"    {row['case']}: {_why(row)}" for row in failures(_rows(checks))[:20]]
     lines += [_told(name, {name: section}) for name, section in measured.items()]
     if not tiny:

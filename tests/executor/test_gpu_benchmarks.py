@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.gpu import plans
+from benchmarks.gpu import plans, timing
 from benchmarks.gpu.aims import AIMS
 from benchmarks.gpu.check_units import units
 from benchmarks.gpu.makespan import simulated
@@ -207,3 +209,70 @@ def test_a_budget_is_found_for_a_density():
         budget = budget_for(density, rows)
         tiles = budget * (budget + 1) / 2 + (rows - budget) * budget
         assert tiles / (rows * (rows + 1) / 2) == pytest.approx(density, rel=0.1)
+
+
+class Clock:
+    """Stands for a GPU on which every call takes 2 ms, a replayed graph 2 ms for each call."""
+
+    def __init__(self, monkeypatch):
+        self.now_ms, self.replayed = 0.0, []
+        properties = SimpleNamespace(L2_cache_size=50, total_memory=4000)
+        for name, stub in {
+            "is_available": lambda: True,
+            "synchronize": lambda: None,
+            "_sleep": lambda _: None,
+            "get_device_properties": lambda _: properties,
+            "Event": self.event,
+            "CUDAGraph": self.graph,
+            "graph": self.capture,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, stub)
+
+    def call(self):
+        self.now_ms += 2.0
+
+    def event(self, enable_timing):
+        assert enable_timing
+        event = SimpleNamespace(at=None)
+        event.record = lambda: setattr(event, "at", self.now_ms)
+        event.elapsed_time = lambda end: end.at - event.at
+        return event
+
+    def graph(self):
+        graph = SimpleNamespace(calls_ms=0.0)
+        graph.replay = lambda: setattr(self, "now_ms", self.now_ms + graph.calls_ms)
+        return graph
+
+    @contextmanager
+    def capture(self, graph):
+        began = self.now_ms
+        yield
+        graph.calls_ms, self.now_ms = self.now_ms - began, began
+
+
+def test_a_call_is_timed_alone_and_in_a_graph_of_all_sets(monkeypatch):
+    clock = Clock(monkeypatch)
+    used = []
+
+    def on(number):
+        def call():
+            used.append(number)
+            clock.call()
+
+        return call
+
+    took = timing.timed([on(number) for number in range(3)], seconds=0.02)
+    assert (took.median_s, took.p10_s, took.p90_s) == pytest.approx((0.002,) * 3)
+    assert (took.samples, took.graph) == (10, False)
+    # Each once to compile, then in turn.
+    assert used == [0, 1, 2, *(number % 3 for number in range(10))]
+    took = timing.timed([on(number) for number in range(3)], seconds=0.03, graph=True)
+    assert took.median_s == pytest.approx(0.002)
+    assert (took.samples, took.graph) == (5, True)
+
+
+def test_inputs_are_rotated_until_the_cache_has_lost_them(monkeypatch):
+    Clock(monkeypatch)
+    assert [timing.rotation(size) for size in (1000, 150, 149, 50, 2)] == [1, 1, 2, 3, 64]
+    assert timing.rotation(1999) == 1
+    assert timing.room_bytes() == 2000

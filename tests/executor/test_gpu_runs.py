@@ -117,31 +117,36 @@ def test_what_an_earlier_run_has_is_not_run_again(tmp_path):
         "check-one": {"right": "fine"},
         "check-two": {"well": "fine", "nonsense": "wrong"},
         "ceilings": {"copy": "fine"},
-        "dense": {"a": "fine", "b": "error"},
+        "dense": {"a": "fine", "b": "error", "peer": "missing"},
     }
     run(first, deeds, "--seconds", 200, "--commit", "c0ffee")
     earlier = first / "found.json"
 
     later = deeds | {"headline": {"new": "fine"}}
-    later["check-two"] = later["dense"] = {}
     later["check-two"] = {"well": "fine", "nonsense": "fine"}
-    later["dense"] = {"a": "fine", "b": "fine", "c": "fine"}
+    later["dense"] = {"a": "fine", "b": "fine", "c": "fine", "peer": "fine"}
     arguments = ("--seconds", 200, "--sections", "dense,headline", "--earlier", earlier)
     code, found, said = run(second, later, *arguments, "--commit", "c0ffee")
     assert code == 0
-    assert sorted((second / "done.txt").read_text().split()) == ["b", "c", "new", "nonsense"]
+    assert sorted((second / "done.txt").read_text().split()) == [
+        "b",
+        "c",
+        "new",
+        "nonsense",
+        "peer",
+    ]
     marked = {
         row["case"]: row.get("earlier") for s in found["sections"].values() for row in s["rows"]
     }
     old = dict.fromkeys(("right", "well", "copy", "a"), "found.json")
-    assert marked == old | dict.fromkeys(("nonsense", "b", "c", "new"))
+    assert marked == old | dict.fromkeys(("nonsense", "b", "c", "new", "peer"))
     assert {s["ended"] for s in found["sections"].values()} == {"finished"}
     assert "from earlier runs" in said
 
     (second / "done.txt").unlink()
     code, found, said = run(second, later, *arguments, "--commit", "decaf", "--no-check")
     assert f"{earlier}: nothing is taken from it: it is of commit c0ffee" in said
-    assert sorted((second / "done.txt").read_text().split()) == ["a", "b", "c", "new"]
+    assert sorted((second / "done.txt").read_text().split()) == ["a", "b", "c", "new", "peer"]
     assert set(found["sections"]) == {"dense", "headline"}
 
 
@@ -282,6 +287,7 @@ def test_checks_are_of_served_types_and_begin_with_the_most_valuable():
 
 def test_peers_come_last_whatever_is_asked_for():
     assert expanded(["head_budgets", "selection", "dense"]) == [
+        "ceilings",
         "dense",
         "selection",
         "head_budgets",
