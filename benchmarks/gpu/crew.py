@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gpu.rows import Row, read, replace
+from benchmarks.gpu.rows import Row, append, read, replace
 
 POLL_S = 0.2
 START_S = 90.0
@@ -140,9 +140,9 @@ class Crew:
 
     def _note(self, name: str, why: Row) -> None:
         """A row for the case that a process was on when it ended."""
-        found = self._document(name) or {"section": name, "complete": False, "rows": []}
+        found = self._document(name) or {"section": name, "complete": False}
         case = (found.get("under_way") or {"case": "section"})["case"]
-        found["rows"].append({"case": case, **why})
+        append(self._folder, name, {"case": case, **why})
         print(f"{name}: {case}: {next(iter(why.values()))}", flush=True)
         replace(self._folder / f"{name}.json", found | {"under_way": None})
 

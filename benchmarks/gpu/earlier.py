@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from benchmarks.gpu.rows import EARLIER, SHARED, Row, Sections, has_figures, replace
+from benchmarks.gpu.rows import EARLIER, SHARED, Row, Sections, has_figures, lay, replace
 
 
 def take(
@@ -32,7 +32,7 @@ def take(
             rows = [{"earlier": path.name, **row} for row in document["rows"]]
             fine = [row for row in rows if _settled(row)]
             if name in wanted and fine == rows and document.get("ended") == "finished":
-                replace(folder / f"{name}.json", document | {"rows": rows})
+                lay(folder, document | {"rows": rows})
             kept = fine if name in wanted else rows
             known = {row["case"] for row in kept}
             before = [r for r in carried.get(name, {"rows": []})["rows"] if r["case"] not in known]

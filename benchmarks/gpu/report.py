@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu.rows import SHARED, Row, Sections, read, write
+from benchmarks.gpu.rows import SHARED, Row, Sections, document, read, write
 
 WRITE_S = 1.0
 """Between two writings: a file of thousands of rows takes a while."""
@@ -26,22 +26,22 @@ class Report:
     def sections(self) -> Sections:
         """Documents by name: this run's, and rows of earlier ones that it has no other for."""
         files = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
-        found = {file.stem: read(file) for file in files}
+        found = {file.stem: document(self.folder, file.stem) for file in files}
         for name, ended in self._ended.items():
             fresh = {"section": name, "complete": False, "rows": []}
             found[name] = found.get(name, fresh) | {"ended": ended}
-        for name, document in self._carried.items():
+        for name, earlier in self._carried.items():
             if name not in found:
-                found[name] = document
+                found[name] = earlier
                 continue
             cases = {row["case"] for row in found[name]["rows"]}
-            found[name]["rows"] += [row for row in document["rows"] if row["case"] not in cases]
+            found[name]["rows"] += [row for row in earlier["rows"] if row["case"] not in cases]
         return found
 
     def close(self, wanted: Sequence[str]) -> None:
         """Say how each of the `wanted` sections ended, and write for the last time."""
         for name in wanted:
-            self._ended[name] = _ending(read(self.folder / f"{name}.json"))
+            self._ended[name] = _ending(document(self.folder, name))
         self.write()
 
     def changed(self) -> None:
@@ -55,20 +55,20 @@ class Report:
         self._written = time.monotonic()
 
 
-def _ending(document: Row) -> str:
-    if not document:
+def _ending(found: Row) -> str:
+    if not found:
         return "not run"
-    if document["complete"]:
+    if found["complete"]:
         return "finished"
-    return "failed" if "error" in document["rows"][-1] else "out of time"
+    return "failed" if any("error" in row for row in found["rows"][-1:]) else "out of time"
 
 
 def text(head: Row, sections: Sections) -> str:
     """JSON with a line for every row."""
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     parts = []
-    for name, document in sections.items():
-        rows = ",\n".join(f"   {json.dumps(row)}" for row in document["rows"])
-        about = json.dumps({key: x for key, x in document.items() if key != "rows"})
+    for name, found in sections.items():
+        rows = ",\n".join(f"   {json.dumps(row)}" for row in found["rows"])
+        about = json.dumps({key: x for key, x in found.items() if key != "rows"})
         parts.append(f'  {json.dumps(name)}: {about[:-1]}, "rows": [\n{rows}\n  ]}}')
     return "\n".join(["{", *lines, ' "sections": {', ",\n".join(parts), " }", "}", ""])

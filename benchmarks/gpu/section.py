@@ -1,6 +1,6 @@
 """What a section of the suite finds: rows, each on the disk as soon as it is there.
 
-A section's file outlives its process: the next one goes on behind the rows it finds there, so that
+A section's files outlive its process: the next one goes on behind the rows it finds there, so that
 a case that hangs or breaks the device costs itself and a restart, not the section.
 """
 
@@ -14,7 +14,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.rows import EARLIER, SHARED, Row, has_figures, read, replace
+from benchmarks.gpu.rows import (
+    EARLIER,
+    SHARED,
+    Row,
+    append,
+    document,
+    has_figures,
+    read,
+    replace,
+)
 
 INTERPRETER = "interpreter, not a measurement"
 BROKEN_DEVICE = 3
@@ -37,8 +46,8 @@ class Section:
     def __init__(self, name: str, folder: Path, *, tiny: bool, until: float, ends: float) -> None:
         self.name, self.tiny = name, tiny
         self.device = torch.device("cpu" if tiny else "cuda")
-        self._folder, self._path, self._ends = folder, folder / f"{name}.json", ends
-        before = read(self._path)
+        self._folder, self._ends = folder, ends
+        before = document(folder, name)
         self.rows: list[Row] = before.get("rows", [])
         self._until: float = before.get("until", until)
         self._began: float = before.get("began", time.time())
@@ -64,8 +73,8 @@ class Section:
             self._keep(self._earlier[case])
             return self._earlier[case]
         if self.left_s <= 0:
-            # Neither written nor told one by one: there may be hundreds.
-            self.rows.append({"case": case, "skipped": "no time left"})
+            # Not told one by one: there may be hundreds.
+            self._add({"case": case, "skipped": "no time left"})
             return None
         self._begin(case, limit_s)
         try:
@@ -119,9 +128,13 @@ class Section:
             os._exit(BROKEN_DEVICE)
 
     def _keep(self, row: Row) -> None:
-        self.rows.append(row)
+        self._add(row)
         self._write(complete=False)
         self._say(_short({k: v for k, v in row.items() if k not in ("trace", "table", "work")}))
+
+    def _add(self, row: Row) -> None:
+        self.rows.append(row)
+        append(self._folder, self.name, row)
 
     def _say(self, what: str) -> None:
         print(f"[{max(self._ends - time.time(), 0):4.0f} s left] {self.name}: {what}", flush=True)
@@ -134,11 +147,10 @@ class Section:
             "began": self._began,
             "until": self._until,
             "under_way": self._under_way,
-            "rows": self.rows,
         }
         if self.tiny:
             found["label"] = INTERPRETER
-        replace(self._path, found)
+        replace(self._folder / f"{self.name}.json", found)
 
 
 def _short(value: Any) -> str:

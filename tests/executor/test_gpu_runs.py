@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.gpu.aims import AIMS, ceiling
 from benchmarks.gpu.check_units import POINTERS, PREFILL, SETTINGS, tma_trouble, units
+from benchmarks.gpu.rows import document
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.suite import SECTIONS, expanded
 from benchmarks.gpu.summary import exit_code, summary
@@ -190,7 +191,7 @@ def test_a_failing_case_is_a_row_and_the_next_one_runs(tmp_path):
     assert section.attempt("first", broken) is None
     assert section.attempt("second", lambda: {"s": 1.0}) == {"case": "second", "s": 1.0}
     section.finish()
-    found = json.loads((tmp_path / "dense.json").read_text())
+    found = document(tmp_path, "dense")
     assert found["complete"]
     assert found["rows"][0]["error"] == "no such kernel"
     assert "broken" in found["rows"][0]["trace"]
@@ -205,6 +206,9 @@ def test_nothing_is_begun_when_the_time_is_up(tmp_path):
 
 def test_a_second_process_goes_on_behind_the_rows_of_the_first(tmp_path):
     made(tmp_path).attempt("first", lambda: {"s": 1.0})
+    # It was ended while it wrote.
+    with (tmp_path / "dense.rows").open("a") as file:
+        file.write('\n{"case": "second", "s"')
     again = made(tmp_path)
     assert again.attempt("first", lambda: pytest.fail("begun"))["s"] == 1.0
     assert again.attempt("second", lambda: {"s": 2.0})
