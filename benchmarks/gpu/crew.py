@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gpu.rows import Row, append, read, replace
+from benchmarks.gpu.rows import BROKEN_DEVICE, Row, append, read, replace
 
 POLL_S = 0.2
 START_S = 90.0
@@ -20,8 +20,6 @@ LAST_GRACE_S = 8.0
 """What everything may take beyond its time: a case under way is not broken off at once."""
 MOST_DEATHS = 3
 """Processes that may die on a section before what is left of it is given up."""
-BROKEN_DEVICE = 3
-"""Exit code of a worker that has written its row and whose device answers no more."""
 
 
 @dataclass

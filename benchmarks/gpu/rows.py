@@ -12,6 +12,8 @@ EARLIER = "earlier"
 """Folder in the run's folder: what earlier runs found."""
 SHARED = "shared"
 """Folder in either: rows that several sections need, measured once."""
+BROKEN_DEVICE = 3
+"""Exit code of a process that has written its row and whose device answers no more."""
 
 
 def has_figures(row: Row) -> bool:

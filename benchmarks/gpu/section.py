@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.rows import (
+    BROKEN_DEVICE,
     EARLIER,
     SHARED,
     Row,
@@ -26,8 +27,6 @@ from benchmarks.gpu.rows import (
 )
 
 INTERPRETER = "interpreter, not a measurement"
-BROKEN_DEVICE = 3
-"""Exit code of a worker whose device answers no more: what is left needs a new process."""
 CASE_S = 30.0
 """What a case may take before its process is ended; far more than any was estimated at."""
 LEAST_CASE_S = 20.0
