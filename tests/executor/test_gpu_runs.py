@@ -48,21 +48,21 @@ def outcomes(found: dict, section: str) -> dict[str, str]:
 def test_a_crash_a_hang_and_a_broken_device_cost_one_case_each(tmp_path):
     deeds = {
         "check-one": {"right": "fine", "nonsense": "wrong"},
-        "dense": {"before": "fine", "segfault": "crash", "hangs": "hang", "after": "fine"},
+        "dense": {"before": "fine", "killed": "crash", "hangs": "hang", "after": "fine"},
         "headline": {"breaks": "broken", "raises": "error", "last": "fine"},
     }
     code, found, said = run(tmp_path, deeds, "--seconds", 200)
     assert code == 1
     assert outcomes(found, "dense") == {
         "before": "row",
-        "segfault": "error",
+        "killed": "error",
         "hangs": "out_of_time",
         "after": "row",
     }
     assert outcomes(found, "headline") == {"breaks": "error", "raises": "error", "last": "row"}
     assert {s["ended"] for s in found["sections"].values()} == {"finished"}
     assert "checks: 1 fine, 1 failed, 0 out of time" in said
-    assert "dense: 2 fine, 1 failed, 1 out of time; errors in ['segfault']" in said
+    assert "dense: 2 fine, 1 failed, 1 out of time; errors in ['killed']" in said
     begun = (tmp_path / "done.txt").read_text().split()
     assert sorted(begun) == sorted(case for cases in deeds.values() for case in cases)
 
@@ -175,6 +175,24 @@ def test_a_run_that_is_asked_for_its_end_leaves_a_whole_file_and_says_what_it_fo
     assert "dense: 1 fine, 0 failed, 1 out of time; out of time: dense" in said
     assert "not run: headline" in said
     assert "| aim | met | found |" in said
+
+
+@pytest.mark.slow
+def test_a_sanitizer_that_hangs_is_ended_and_told_from_one_that_found_something(tmp_path):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text('#!/bin/sh\n[ "$2" = memcheck ] && exit 9\nsleep 1000\n')
+    tool.chmod(0o755)
+    finished = subprocess.run(
+        ["benchmarks/gpu/run_all.sh", "sanitize", "--seconds", "1"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": sys.executable, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert finished.returncode == 1, finished.stderr
+    assert "memcheck: found something (exit code 9)" in finished.stdout
+    assert "racecheck: did not finish, nothing found until then" in finished.stdout
 
 
 def made(folder: Path, seconds: float = 100.0) -> Section:
