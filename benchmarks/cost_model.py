@@ -27,7 +27,6 @@ from rich.table import Table
 from scipy.optimize import nnls
 
 from profiles.architecture import Architecture
-from profiles.cost.rates import Rates
 from profiles.cost.regression import Refit, refit
 from profiles.cost.roofline import roofline
 from profiles.cost.samples import Sample
@@ -199,14 +198,6 @@ def judge(device: DeviceProfile, rows: Measured) -> list[dict[str, Any]]:
     return results
 
 
-def rounded(rates: Rates) -> Rates:
-    """The rates to six digits: a file people read."""
-    fields = rates.model_dump()
-    for name in ("seconds_per", "std"):
-        fields[name] = {feature: float(f"{v:.6g}") for feature, v in fields[name].items()}
-    return Rates.model_validate(fields)
-
-
 def show(results: list[dict[str, Any]]) -> None:
     """The results as a table."""
     table = Table(title="Error on held-out rows, % of the measured time")
@@ -229,7 +220,7 @@ def main(
     results = [result for rows in tables for result in judge(device, rows)]
     fits = [fitted(device, rows, np.arange(len(rows.seconds))) for rows in tables]
     if write:
-        profile = device.model_copy(update={"rates": [rounded(fit.rates) for fit in fits]})
+        profile = device.model_copy(update={"rates": [fit.rates.rounded for fit in fits]})
         write_atomically(CATALOGUE, profile.model_dump_json(indent=2) + "\n")
     if not as_json:
         show(results)
@@ -244,7 +235,7 @@ def main(
         "rows_faster_than_the_chip": {rows.phase: rows.impossible for rows in tables},
         "held_out": results,
         "fit_of_all_rows": [
-            asdict(fit) | {"rates": rounded(fit.rates).model_dump()} for fit in fits
+            asdict(fit) | {"rates": fit.rates.rounded.model_dump()} for fit in fits
         ],
     }
     typer.echo(json.dumps(report, indent=2))

@@ -17,13 +17,15 @@ SCORED = (Pooled, VerticalSlash, Sampled)
 class Counts:
     """Work of a step, in the units of `profiles.cost.work`.
 
-    A tile is a (query block, piece of keys) product, in decode a (head, piece). `scored_pieces`
-    counts causal ones of heads that must choose; `sampled_pieces` the same for every row that a
-    prefill's sampled heads score exactly.
+    A tile is a (query block, piece of keys) product, in decode a (head, piece). `sparse_tiles` are
+    those of a prefill's heads that do not attend to everything. `scored_pieces` counts causal ones
+    of heads that must choose; `sampled_pieces` the same for every row that a prefill's sampled
+    heads score exactly.
     """
 
     query_blocks: int
     tiles: int
+    sparse_tiles: int
     scored_pieces: int
     sampled_pieces: int
     decoded_pieces: int
@@ -53,12 +55,16 @@ def count_work(
     block_tokens: int,
     piece_tokens: int,
 ) -> Counts:
-    tiles = decoded = scored = sampled = 0
+    tiles = decoded = sparse = scored = sampled = 0
     own = block_tokens // piece_tokens
     for r in rows:
-        pieces = _pieces(r, chunks, piece_tokens)
-        if isinstance(r.pattern, SCORED) and r.budget_pieces < pieces:
-            last, first = (causal_pieces(pieces, row, own) for row in (r.last, r.first))
+        tokens = chunks[r.sequence].total_tokens
+        grid = Grid.of(tokens, block_tokens, piece_tokens)
+        if r.budget_pieces >= grid.pieces:
+            continue
+        sparse += int(lengths(r.pattern, r.budget_pieces, r.first, r.last, grid).sum())
+        if isinstance(r.pattern, SCORED):
+            last, first = (causal_pieces(grid.pieces, row, own) for row in (r.last, r.first))
             scored += last - first
             sampled += (last - first) * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
     for entry in lists:
@@ -71,6 +77,7 @@ def count_work(
     return Counts(
         query_blocks=sum(r.last - r.first for r in rows) + sum(len(e.heads) for e in lists),
         tiles=tiles + (prefill.tiles if prefill else 0),
+        sparse_tiles=sparse,
         scored_pieces=scored,
         sampled_pieces=sampled,
         decoded_pieces=decoded,
@@ -85,7 +92,7 @@ def list_part(entry: DecodeHeads, pieces: int) -> tuple[int, int]:
     return first, last
 
 
-def _pieces(entry: HeadRows | DecodeHeads, chunks: tuple[Chunk, ...], piece_tokens: int) -> int:
+def _pieces(entry: DecodeHeads, chunks: tuple[Chunk, ...], piece_tokens: int) -> int:
     return -(-chunks[entry.sequence].total_tokens // piece_tokens)
 
 

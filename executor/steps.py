@@ -227,6 +227,9 @@ def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:
     work["tile_flops"] += (
         4 * rows * workload.piece_tokens * architecture.head_dim * step.counts.tiles
     )
+    work["sparse_tile_flops"] += (
+        4 * rows * workload.piece_tokens * architecture.head_dim * step.counts.sparse_tiles
+    )
     work["scored_blocks"] += step.counts.scored_pieces
     work["tile_flops"] += (
         2 * workload.piece_tokens * architecture.head_dim * step.counts.sampled_pieces

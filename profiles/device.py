@@ -9,16 +9,20 @@ measure on that type replaces the assumption, as it does for any other.
 
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from profiles.cost.rates import Rates
 from profiles.cost.work import Phase
 from profiles.errors import UnknownNameError
 
+DEVICES = files("profiles") / "catalog" / "devices"
+MEASURED: Traversable = files("profiles") / "catalog" / "measured"
+"""Rates that `benchmarks.gpu_results` fitted to what our own kernels did, a file a device type."""
 SHARE = "@"
-ATTENTION = ("query_blocks", "tile_flops")
+ATTENTION = ("query_blocks", "tile_flops", "sparse_tile_flops")
 """Features of work that keep to a share's multiprocessors."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -26,6 +30,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class DeviceProfile(BaseModel):
     """Peak rates of one device; FLOP/s dense in the profile's 16-bit type (fp32 on a CPU).
 
+    `rates`: fitted ones; of a phase the first count.
     `attention_share`: of the multiprocessors, what attention keeps to.
     """
 
@@ -63,8 +68,7 @@ class DeviceProfile(BaseModel):
 @cache
 def device_names() -> tuple[str, ...]:
     """The device types in the catalogue."""
-    folder = files("profiles") / "catalog" / "devices"
-    return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir()))
+    return tuple(sorted(f.name.removesuffix(".json") for f in DEVICES.iterdir()))
 
 
 @cache
@@ -79,9 +83,15 @@ def device_profile(name: str) -> DeviceProfile:
             f"unknown device type {name!r}: known are {', '.join(device_names())}, and shares of "
             "GPUs such as h200@0.5"
         )
-    text = (files("profiles") / "catalog" / "devices" / f"{base}.json").read_text()
-    whole = DeviceProfile.model_validate_json(text)
+    sheet = DeviceProfile.model_validate_json((DEVICES / f"{base}.json").read_text())
+    whole = sheet.model_copy(update={"rates": [*measured_rates(base), *sheet.rates]})
     return whole if share == 1 else whole.shared(share)
+
+
+def measured_rates(name: str) -> list[Rates]:
+    """Rates of a whole device that our own kernels were measured at, none where none were."""
+    file = MEASURED / f"{name}.json"
+    return TypeAdapter(list[Rates]).validate_json(file.read_text()) if file.is_file() else []
 
 
 def split_name(name: str) -> tuple[str, float]:

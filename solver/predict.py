@@ -103,7 +103,8 @@ def _parts_of_work(ends: Ints, shares: Shares, step: Workload) -> Floats:
     rows, every = step.context_blocks, np.array(step.context_pieces)
     last = ends / rows
     parts = np.repeat(np.diff(last, axis=1, prepend=0)[..., None], len(FEATURES), axis=2)
-    parts[..., INDEX["tile_flops"]] = shares
+    for flops in ("tile_flops", "sparse_tile_flops"):
+        parts[..., INDEX[flops]] = shares
     scored = weight_before(every, ends, step.block_pieces)
     of_all = scored / weight_before(every, np.array(rows), step.block_pieces)
     parts[..., INDEX["scored_blocks"]] = np.diff(of_all, axis=1, prepend=0)

@@ -7,8 +7,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from api.store.tables import Batch, StoredSample
-from profiles.cost.samples import Sample
-from profiles.cost.work import Phase
+from profiles.cost.samples import Floats, Sample
+from profiles.cost.work import FEATURES, Phase
 
 NEWEST_ROUNDS = 100
 """As many as a deployment may ask for at once; measuring that goes on must not add up for ever."""
@@ -90,6 +90,11 @@ def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sam
     nodes = len({row.node_id for row in rows})
     rank = {batch: i for i, batch in enumerate(dict.fromkeys(row.id for row in rows))}
     return [
-        Sample(np.array(row.work), row.seconds, rank[row.id] // nodes, row.context_tokens)
+        Sample(_of_every_feature(row.work), row.seconds, rank[row.id] // nodes, row.context_tokens)
         for row in rows
     ]
+
+
+def _of_every_feature(work: list[float]) -> Floats:
+    """Work as it was stored, with 0 of the features that are younger."""
+    return np.array(work + [0.0] * (len(FEATURES) - len(work)))

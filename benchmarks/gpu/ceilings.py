@@ -4,17 +4,23 @@ from functools import partial
 
 import torch
 
-from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.rows import Row
+from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import timed
+from benchmarks.gpu.work import product_work
+
+PRODUCT_SIDE = 8192
+COPIED = 2**31
+"""Elements of bf16; a copy of many times the L2."""
 
 
 def run(section: Section) -> None:
-    section.attempt("copy", partial(_copy, section))
     section.attempt("matrix product", partial(_product, section))
+    section.attempt("copy", partial(_copy, section))
 
 
 def _copy(section: Section) -> Row:
-    count = 2**10 if section.tiny else 2**31
+    count = 2**10 if section.tiny else COPIED
     source, target = (
         torch.randn(count, device=section.device, dtype=torch.bfloat16) for _ in range(2)
     )
@@ -23,7 +29,12 @@ def _copy(section: Section) -> Row:
 
 
 def _product(section: Section) -> Row:
-    side = 32 if section.tiny else 8192
+    side = 32 if section.tiny else PRODUCT_SIDE
     a, b = (torch.randn(side, side, device=section.device, dtype=torch.bfloat16) for _ in range(2))
     took = timed([lambda: a @ b])
-    return {**took.figures(), "tflops": 2 * side**3 / took.median_s / 1e12}
+    flops = 2 * side**3
+    return {
+        **took.figures(),
+        "tflops": flops / took.median_s / 1e12,
+        "work": {"s": product_work(flops)},
+    }

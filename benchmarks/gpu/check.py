@@ -1,4 +1,4 @@
-"""Every kernel against float64 on the chip that is there: bf16, fp16, fp32; 64, 128, 256; 64, 128.
+"""Every kernel against float64 on the chip that is there, in the types that models are served in.
 
 Ragged prompts and chunks with cached prefixes, contiguous and paged, parts of heads, cut lists, a
 share of the multiprocessors, every pattern; decode of packed groups, single heads and parts of
@@ -15,9 +15,12 @@ import torch
 
 from benchmarks.gpu.check_scenes import decode_lists, decoding, prompts, shares
 from benchmarks.gpu.check_step import mixed_step
+from benchmarks.gpu.check_units import POINTERS, PREFILL, REST, SETTINGS, TINY_SETTINGS, TWINS
 from benchmarks.gpu.oracle import allowed_blocks, decode_oracle, prefill_oracle, relative_error
-from benchmarks.gpu.scene import PROGRAMS, Shape, Tensors, drawn
-from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.rows import Row
+from benchmarks.gpu.scene import Shape, Tensors, drawn, multiprocessors, programs
+from benchmarks.gpu.section import Section
+from executor.attention import allowed_tma
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import lay_out_decode
@@ -35,58 +38,86 @@ AGREEMENT = 0.98
 """Share of chosen blocks that two selections must have in common: sums round differently."""
 
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+HEADS = {128: (8, 2), 64: (7, 7), 256: (8, 1), 16: (4, 2)}
+"""Query and KV heads by head_dim: groups of four, of one, one for all."""
+BLOCKS = 19
+CASE_S = 60.0
+"""A process's first case waits while all of them start on the GPU."""
+Case = tuple[str, Callable[[], Row]]
+
+
 @dataclass(frozen=True)
 class Setting:
+    """What kernels are compiled for, and how long a prompt is in blocks."""
+
+    name: str
     dtype: torch.dtype
-    head_dim: int
     block: int
     shape: Shape
     blocks: int
 
-    @property
-    def name(self) -> str:
-        return f"{str(self.dtype).removeprefix('torch.')} d{self.head_dim} b{self.block}"
+    @classmethod
+    def of(cls, name: str) -> "Setting":
+        """As in `bf16-d128-b64`."""
+        dtype, head_dim, block = name.split("-")
+        dim = int(head_dim[1:])
+        blocks = 8 if name in TINY_SETTINGS else BLOCKS
+        return cls(name, DTYPES[dtype], int(block[1:]), Shape(*HEADS[dim], dim), blocks)
 
 
 def settings(tiny: bool) -> list[Setting]:
-    if tiny:
-        return [Setting(torch.float32, 16, 16, Shape(4, 2, 16), 8)]
-    return [
-        Setting(dtype, head_dim, block, Shape(heads, groups, head_dim), 19)
-        for dtype in (torch.bfloat16, torch.float16, torch.float32)
-        for head_dim, heads, groups in ((128, 8, 2), (64, 7, 7), (256, 8, 1))
-        for block in (64, 128)
-    ]
+    return [Setting.of(name) for name in (TINY_SETTINGS if tiny else SETTINGS)]
 
 
-def run(section: Section, part: int = 0, parts: int = 1) -> None:
-    """Every `parts`-th setting from `part` on: processes share the compiling."""
-    for setting in settings(section.tiny)[part::parts]:
-        for name, call in cases(setting, section.device, section.tiny):
-            section.attempt(f"{setting.name} {name}", call)
+def run(section: Section, unit: str) -> None:
+    """`unit`: a setting, or a part of one (`check_units`)."""
+    *setting, last = unit.split("-")
+    part = last if last in (PREFILL, POINTERS, REST) else None
+    chosen = Setting.of("-".join(setting) if part else unit)
+    for name, call in cases(chosen, section.device, section.tiny, part):
+        section.attempt(f"{chosen.name} {name}", call, CASE_S)
 
 
 def cases(
-    setting: Setting, device: torch.device, tiny: bool
-) -> Iterator[tuple[str, Callable[[], Row]]]:
-    for paged in (False, True):
-        where = "paged" if paged else "contiguous"
-        for scale in (1.0, 30.0) if paged and not tiny else (1.0,):
-            name = f"prefill {where}{' large logits' if scale > 1 else ''}"
-            yield name, partial(_prefill, setting, device, paged, scale, None, None)
-    yield "prefill cut lists", partial(_prefill, setting, device, True, 1.0, PROGRAMS, None)
+    setting: Setting, device: torch.device, tiny: bool, part: str | None = None
+) -> Iterator[Case]:
+    if part == POINTERS:
+        for paged, twin in enumerate(TWINS):
+            prefilled = partial(_prefill, setting, device, bool(paged), tma=False)
+            yield f"{twin} by pointers", prefilled
+    if part in (None, PREFILL):
+        yield from _prefill_cases(setting, device, tiny)
+    if part in (None, REST):
+        yield from _other_cases(setting, device, tiny)
+
+
+def _prefill_cases(setting: Setting, device: torch.device, tiny: bool) -> Iterator[Case]:
+    contiguous, paged = (partial(_prefill, setting, device, each) for each in (False, True))
+    yield from zip(TWINS, (contiguous, paged), strict=True)
+    item_bytes = setting.dtype.itemsize
+    at_once = programs(device, setting.block, setting.shape.head_dim, item_bytes)
+    yield "prefill cut lists", partial(paged, at_once=at_once)
     if not tiny:
-        yield "prefill on 33", partial(_prefill, setting, device, False, 1.0, None, 33)
-        yield "prefill cut on 33", partial(_prefill, setting, device, True, 1.0, PROGRAMS, 33)
+        yield "prefill large logits", partial(paged, scale=30.0)
+        quarter = multiprocessors(device) // 4
+        yield "prefill on a quarter", partial(contiguous, sms=quarter)
+        yield "prefill cut on a quarter", partial(paged, at_once=at_once, sms=quarter)
+
+
+def _other_cases(setting: Setting, device: torch.device, tiny: bool) -> Iterator[Case]:
+    yield "decode", partial(_decode, setting, device)
     yield "selection", partial(_selection, setting, device)
+    if not tiny:
+        yield "decode large logits", partial(_decode, setting, device, scale=30.0)
+        yield (
+            "decode on a quarter",
+            partial(_decode, setting, device, sms=multiprocessors(device) // 4),
+        )
+        yield "decode in a graph", partial(_replayed, setting, device)
     yield "recovery", partial(_recovery, setting, device)
-    yield "decode", partial(_decode, setting, device, 1.0, None)
     step = (setting.shape, setting.block, setting.dtype, device, LIMITS[setting.dtype])
     yield "mixed step", partial(mixed_step, *step)
-    if not tiny:
-        yield "decode large logits", partial(_decode, setting, device, 30.0, None)
-        yield "decode on 33", partial(_decode, setting, device, 1.0, 33)
-        yield "decode in a graph", partial(_replayed, setting, device)
 
 
 def _tensors(
@@ -106,40 +137,48 @@ def _tensors(
 
 
 def _drawn(
-    setting: Setting, device: torch.device, paged: bool, scale: float, programs: int | None
+    setting: Setting,
+    device: torch.device,
+    paged: bool = True,
+    scale: float = 1.0,
+    at_once: int | None = None,
 ) -> tuple[Tensors, Layout]:
     chunks = prompts(setting.block, setting.blocks)
     tensors = _tensors(setting, chunks, device, paged, scale)
     heads = shares(setting.shape, chunks, setting.block)
-    return tensors, lay_out(heads, chunks, setting.block, device, programs)
+    return tensors, lay_out(heads, chunks, setting.block, device, at_once)
 
 
 def _prefill(
     setting: Setting,
     device: torch.device,
     paged: bool,
-    scale: float,
-    programs: int | None,
-    sms: int | None,
+    *,
+    scale: float = 1.0,
+    at_once: int | None = None,
+    sms: int | None = None,
+    tma: bool | None = None,
 ) -> Row:
-    tensors, layout = _drawn(setting, device, paged, scale, programs)
+    """`tma`: False loads by pointers; None as the chip and HPLB_TMA say."""
+    tensors, layout = _drawn(setting, device, paged, scale, at_once)
     indices = select(tensors.q, tensors.cache, layout)
-    prefill_attention(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse, sms=sms)
+    tma = allowed_tma() if tma is None else tma
+    prefill_attention(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse, sms, tma)
     wanted = prefill_oracle(tensors.q, tensors.cache, layout, indices)
     row = _judged(setting, tensors, wanted) | {"tiles": layout.tiles, "splits": layout.splits}
-    return row | {"ok": row["ok"] and (programs is None or layout.splits > 0)}
+    return row | {"ok": row["ok"] and (at_once is None or layout.splits > 0)}
 
 
 def _judged(setting: Setting, tensors: Tensors, wanted: tuple[torch.Tensor, torch.Tensor]) -> Row:
     error = relative_error(tensors.out, wanted[0])
     lse_error = relative_error(tensors.lse, wanted[1])
     fine = error <= LIMITS[setting.dtype] and lse_error <= LSE_LIMIT
-    return {"error": error, "lse_error": lse_error, "ok": fine}
+    return {"relative_error": error, "lse_error": lse_error, "ok": fine}
 
 
 def _selection(setting: Setting, device: torch.device) -> Row:
     """Triton's lists beside torch's: promises kept, and nearly all blocks in common."""
-    tensors, layout = _drawn(setting, device, True, 1.0, None)
+    tensors, layout = _drawn(setting, device)
     found, wanted = (
         select(tensors.q, tensors.cache, layout, use_triton=triton) for triton in (True, False)
     )
@@ -171,9 +210,10 @@ def _ascending(layout: Layout, indices: torch.Tensor) -> bool:
 
 def _recovery(setting: Setting, device: torch.device) -> Row:
     """By Triton beside torch."""
-    tensors, layout = _drawn(setting, device, True, 1.0, None)
+    tensors, layout = _drawn(setting, device)
     indices = select(tensors.q, tensors.cache, layout)
-    prefill_attention(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse)
+    x = tensors
+    prefill_attention(x.q, x.cache, layout, indices, x.out, x.lse, tma=allowed_tma())
     found, torched = (
         recovery(tensors.q, tensors.cache, layout, tensors.lse, 4, use_triton=triton)
         for triton in (True, False)
@@ -181,10 +221,12 @@ def _recovery(setting: Setting, device: torch.device) -> Row:
     error = float((found.double() - torched.double()).abs().max())
     least, most = float(found.min()), float(found.max())
     fine = error <= RECOVERY_LIMIT and 0 < least <= most <= 1
-    return {"error": error, "least": least, "most": most, "ok": fine}
+    return {"relative_error": error, "least": least, "most": most, "ok": fine}
 
 
-def _decode(setting: Setting, device: torch.device, scale: float, sms: int | None) -> Row:
+def _decode(
+    setting: Setting, device: torch.device, *, scale: float = 1.0, sms: int | None = None
+) -> Row:
     chunks = decoding(setting.blocks, setting.block)
     tensors = _tensors(setting, chunks, device, True, scale)
     layout = lay_out_decode(

@@ -5,8 +5,8 @@ from secrets import randbits
 import torch
 
 from benchmarks.gpu.oracle import decode_oracle, prefill_oracle, relative_error
+from benchmarks.gpu.rows import Row
 from benchmarks.gpu.scene import Shape, drawn
-from benchmarks.gpu.section import Row
 from executor.attention import HeadShare, attend, prepare
 from executor.kernels.batch import Chunk
 
@@ -47,7 +47,7 @@ def mixed_step(
     least, most = float(result.recovery.min()), float(result.recovery.max())
     fine = error <= limit and 0 < least <= most <= 1 + limit
     return {
-        "error": error,
+        "relative_error": error,
         "lse_error": relative_error(result.lse, lse),
         "tiles": result.counts.tiles,
         "least_recovery": least,

@@ -1,31 +1,42 @@
-"""Decode: bytes of K and V a second, dense and sparse, under a CUDA graph, beside SDPA.
+"""Decode: bytes of K and V a second, dense and sparse, under a CUDA graph; beside it SDPA.
 
-A step's bytes are those of the key blocks its lists hold; at batch 1 the aim is at most 20 us for
-8K dense, at batch 16 at least 4.0 TB/s. `of_proportional`: dense time times the share of blocks,
-over the sparse time.
+A step's bytes are those of the key blocks its lists hold. Beside attention alone (`s`) stand the
+choice of blocks (`select_s`), the newest pages' bounds (`bounds_s`) and all three as an engine runs
+them (`step_s`). Bounds are a 32nd of the keys and stay in the L2 when nothing else is read, so that
+a choice costs what the whole step takes more. `of_proportional`: dense time times the share of
+blocks, over the sparse time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from benchmarks.gpu import peers
+from benchmarks.gpu import peers as others
 from benchmarks.gpu.plans import layers
+from benchmarks.gpu.rows import Row
 from benchmarks.gpu.scene import LLAMA_8B, TINY, Shape, Tensors, drawn, usual_dtype
-from benchmarks.gpu.section import Row, Section
-from benchmarks.gpu.timing import rotation, timed
+from benchmarks.gpu.section import Section
+from benchmarks.gpu.timing import room_bytes, rotation, timed
+from benchmarks.gpu.work import decode_work
 from executor.kernels.batch import Chunk
-from executor.kernels.bounds import page_bounds
+from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists, lay_out_decode
 from executor.kernels.select_decode import select_decode
 from executor.kernels.triton.decode import decode_attention
 
-BATCHES = (1, 16, 4, 64)
-CONTEXTS = (8_192, 32_768, 131_072)
+CASES = tuple(
+    (batch, context)
+    for batches in ((16, 1), (4, 64))
+    for context in (32_768, 8_192, 131_072)
+    for batch in batches
+)
+"""Batch and context."""
+PROFILE_BATCHES = (1, 16)
 BLOCK = 64
-MOST_HELD_BYTES = 40 * 2**30
+Budgets = Sequence[int] | int
+"""In blocks: one for each KV group, or one for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +53,17 @@ class Step:
         tensors = self.tensors
         return chosen(tensors, self.bounds, self.layout, self.context_tokens)
 
+    def refresh_bounds(self) -> None:
+        """Of the pages that the new tokens lie in."""
+        cache = self.tensors.cache
+        update_page_bounds(cache, self.bounds, self.context_tokens, use_triton=True)
+
     def attend(self, sms: int | None = None) -> None:
         self._attend(self.lists, sms)
 
-    def choose_and_attend(self) -> None:
+    def run(self) -> None:
+        """All that an engine does."""
+        self.refresh_bounds()
         self._attend(self.choose(), None)
 
     def _attend(self, lists: DecodeLists, sms: int | None) -> None:
@@ -95,95 +113,142 @@ def steps(
 def run(section: Section) -> None:
     if section.tiny:
         section.attempt("tiny", partial(_measured, section, 2, 48, {"half": 2}))
-        section.attempt("tiny peers", partial(_sdpa, section, 2, 48))
         return
-    budgets = _group_budgets()
-    for batch in BATCHES:
-        for context in CONTEXTS:
-            name = f"batch {batch} context {context}"
-            section.attempt(name, partial(_measured, section, batch, context, budgets))
-            section.attempt(f"{name} peers", partial(_sdpa, section, batch, context))
+    profiles = _group_budgets()
+    for batch, context in CASES:
+        named = {
+            name: at[context]
+            for name, at in profiles.items()
+            if context in at and batch in PROFILE_BATCHES
+        }
+        name = f"batch {batch} context {context}"
+        section.attempt(name, partial(_measured, section, batch, context, named))
 
 
-def _group_budgets() -> dict[str, dict[int, list[int]] | int]:
-    """Largest budget of every group by profile and context, from the plans at that context."""
-    found: dict[str, dict[int, list[int]] | int] = {}
+def _group_budgets() -> dict[str, dict[int, list[int]]]:
+    """Largest budget of every group by profile and context, from the middle layers' plans."""
+    found: dict[str, dict[int, list[int]]] = {}
     for layer in layers():
-        if layer.shape == LLAMA_8B and layer.profile.startswith(("minference", "llama")):
-            by_context = found.setdefault(layer.profile, {})
-            assert isinstance(by_context, dict)
+        scored = layer.profile.startswith(("minference", "llama"))
+        if layer.middle and layer.shape == LLAMA_8B and scored:
             size = layer.shape.group_size
             groups = [layer.adaptive[i : i + size] for i in range(0, len(layer.adaptive), size)]
-            by_context.setdefault(layer.context_tokens, [max(group) for group in groups])
+            found.setdefault(layer.profile, {})[layer.context_tokens] = [max(g) for g in groups]
     return found
 
 
-def _measured(
-    section: Section,
-    batch: int,
-    context: int,
-    profiles: dict[str, dict[int, list[int]] | int],
-) -> Row:
-    shape, block = (TINY, 16) if section.tiny else (LLAMA_8B, BLOCK)
-    blocks = -(-context // block)
-    dense = _row(section, shape, batch, context, block, blocks)
-    row: Row = {"batch": batch, "tokens": context, "block": block}
-    row |= {f"dense_{key}": value for key, value in dense.items()}
-    for name, budgets in {"eighth": max(blocks // 8, 1), **profiles}.items():
-        at = budgets.get(context) if isinstance(budgets, dict) else budgets
-        if at is None:
-            continue
-        sparse = _row(section, shape, batch, context, block, at)
-        sparse["of_proportional"] = dense["s"] * sparse["bytes"] / dense["bytes"] / sparse["s"]
-        row |= {f"{name}_{key}": value for key, value in sparse.items()}
+def _measured(section: Section, batch: int, context: int, profiles: Mapping[str, Budgets]) -> Row:
+    blocks = -(-context // (16 if section.tiny else BLOCK))
+    dense = timed_step(section, batch, context, blocks)
+    row: Row = {"batch": batch, "tokens": context, "block": dense["block"], "work": {}}
+    for name, budgets in {"dense": blocks, "eighth": max(blocks // 8, 1), **profiles}.items():
+        found = timed_step(section, batch, context, budgets)
+        if name != "dense":
+            proportional_s = dense["s"] * found["bytes"] / dense["bytes"]
+            found = found | {"of_proportional": proportional_s / found["s"]}
+        row["work"] |= {f"{name}_{key}": work for key, work in found["work"].items()}
+        row |= {f"{name}_{key}": x for key, x in found.items() if key not in (*row, "budgets")}
     return row
 
 
-def _row(
-    section: Section,
-    shape: Shape,
-    batch: int,
-    context: int,
-    block: int,
-    budgets: Sequence[int] | int,
-) -> Row:
+def timed_step(section: Section, batch: int, context: int, budgets: Budgets) -> Row:
+    """A step's parts and the whole; measured once a run."""
+    name = f"decode batch {batch} context {context} budgets {budgets}"
+    return section.shared(name, partial(_timed, section, batch, context, budgets))
+
+
+def _timed(section: Section, batch: int, context: int, budgets: Budgets) -> Row:
+    shape, block = (TINY, 16) if section.tiny else (LLAMA_8B, BLOCK)
     each = [budgets] * shape.kv_heads if isinstance(budgets, int) else budgets
     block_bytes = 2 * block * shape.head_dim * usual_dtype(section.device).itemsize
-    read = batch * sum(min(budget, -(-context // block)) for budget in each) * block_bytes
+    blocks = -(-context // block)
+    read = batch * sum(min(budget, blocks) for budget in each) * block_bytes
     # What is read decides how many sets the cache needs, what is held how many there can be.
-    held = batch * shape.kv_heads * -(-context // block) * block_bytes
-    count = min(rotation(read), max(1, MOST_HELD_BYTES // held))
+    held = batch * shape.kv_heads * blocks * block_bytes
+    count = min(rotation(read), max(1, room_bytes() // held))
     sets = steps(shape, batch, context, block, budgets, device=section.device, sets=count)
-    took = timed([step.attend for step in sets], seconds=0.1, graph=True)
-    whole = timed([step.choose_and_attend for step in sets], seconds=0.1, graph=True)
+    took, chosen, bounded, whole = (
+        timed(calls, seconds=0.1, graph=True)
+        for calls in (
+            [step.attend for step in sets],
+            [step.choose for step in sets],
+            [step.refresh_bounds for step in sets],
+            [step.run for step in sets],
+        )
+    )
+    work = partial(
+        decode_work,
+        sets[0].layout,
+        [context] * batch,
+        shape.head_dim,
+        usual_dtype(section.device).itemsize,
+    )
     return {
+        "batch": batch,
+        "tokens": context,
+        "block": block,
+        "budgets": budgets,
         **took.figures(),
         "bytes": read,
         "bytes_per_s": read / took.median_s,
-        "with_selection_s": whole.median_s,
+        "select_s": chosen.median_s,
+        "bounds_s": bounded.median_s,
+        "step_s": whole.median_s,
         "sets": count,
+        "work": {
+            "s": work(),
+            "select_s": work(attends=False, chooses=True),
+            "step_s": work(chooses=True),
+        },
     }
 
 
-def _sdpa(section: Section, batch: int, context: int) -> Row:
-    shape = TINY if section.tiny else LLAMA_8B
-    dtype, device = usual_dtype(section.device), section.device
-    bytes_each = 4 * shape.kv_heads * context * shape.head_dim * batch
-    count = 1 if section.tiny else rotation(bytes_each)
-    size = (batch, shape.kv_heads, context, shape.head_dim)
-    row: Row = {"batch": batch, "tokens": context}
-    q = torch.randn(batch, shape.query_heads, 1, shape.head_dim, device=device, dtype=dtype)
-    kv = [[torch.randn(size, device=device, dtype=dtype) for _ in range(2)] for _ in range(count)]
-    for name, backend in peers.sdpa_backends().items():
-        with peers.recorded(row, name):
-            calls = [peers.sdpa(q, keys, values, backend, causal=False) for keys, values in kv]
-            took = timed(calls, seconds=0.1, graph=True)
-            row |= took.figures(name) | {f"{name}_bytes_per_s": bytes_each / took.median_s}
-    with peers.recorded(row, "flashinfer"):
+def peers(section: Section) -> None:
+    for batch, context in ((2, 48),) if section.tiny else CASES:
+        for backend in others.sdpa_backends():
+            name = f"sdpa {backend} batch {batch} context {context}"
+            section.attempt(name, partial(_sdpa, section, batch, context, backend))
+    for batch, context in ((2, 48),) if section.tiny else CASES:
+        name = f"flashinfer batch {batch} context {context}"
+        section.attempt(name, partial(_flashinfer, section, batch, context))
+
+
+def _sdpa(section: Section, batch: int, context: int, backend: str) -> Row:
+    q, kv, read = _drawn(section, batch, context)
+    row: Row = {"batch": batch, "tokens": context, "peer": f"sdpa {backend}"}
+    with others.recorded(row, backend):
+        chosen = others.sdpa_backends()[backend]
+        calls = [others.sdpa(q, keys, values, chosen, causal=False) for keys, values in kv]
+        took = timed(calls, seconds=0.1, graph=True)
+        row |= {**took.figures(), "bytes_per_s": read / took.median_s}
+    return row
+
+
+def _flashinfer(section: Section, batch: int, context: int) -> Row:
+    q, kv, read = _drawn(section, batch, context)
+    row: Row = {"batch": batch, "tokens": context, "peer": "flashinfer"}
+    with others.recorded(row, "flashinfer"):
+        first = partial(others.flashinfer_decode, q[:, :, 0], kv[0][0], kv[0][1], BLOCK)
+        row["compile_s"] = others.first_call_s(first)
         calls = [
-            peers.flashinfer_decode(q[:, :, 0], keys, values, BLOCK) for keys, values in kv[:8]
+            others.flashinfer_decode(q[:, :, 0], keys, values, BLOCK) for keys, values in kv[:8]
         ]
         took = timed(calls, seconds=0.1)
-        row |= took.figures("flashinfer")
-        row["flashinfer_bytes_per_s"] = bytes_each / took.median_s
+        row |= {**took.figures(), "bytes_per_s": read / took.median_s}
     return row
+
+
+def _drawn(
+    section: Section, batch: int, context: int
+) -> tuple[torch.Tensor, list[list[torch.Tensor]], int]:
+    """q, sets of keys and values of `batch` contiguous sequences, and the bytes of one set."""
+    shape = TINY if section.tiny else LLAMA_8B
+    dtype, device = usual_dtype(section.device), section.device
+    read = 2 * dtype.itemsize * shape.kv_heads * context * shape.head_dim * batch
+    size = (batch, shape.kv_heads, context, shape.head_dim)
+    q = torch.randn(batch, shape.query_heads, 1, shape.head_dim, device=device, dtype=dtype)
+    kv = [
+        [torch.randn(size, device=device, dtype=dtype) for _ in range(2)]
+        for _ in range(rotation(read))
+    ]
+    return q, kv, read

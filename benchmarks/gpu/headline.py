@@ -7,46 +7,69 @@ budgets have equal minimum recovery, without curves equal total tiles. The aims:
 dense at 128K; the divided plan's slowest device within 3 % of the mean.
 """
 
+from collections.abc import Iterator
 from functools import cache, partial
 
 import torch
 
-from benchmarks.gpu import peers
-from benchmarks.gpu.plans import Layer, coarser, layers
-from benchmarks.gpu.scene import PROGRAMS, Problem, Shape, Tensors, drawn, prompt_bytes
-from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu import peers as others
+from benchmarks.gpu.plans import CONTIGUOUS, Layer, coarser, layers
+from benchmarks.gpu.rows import Row
+from benchmarks.gpu.scene import Problem, Shape, Tensors, drawn, programs, prompt_bytes, usual_dtype
+from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import Timed, rotation, timed
+from benchmarks.gpu.work import Work, prefill_work
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
 
-DIVIDED = "adaptive divided"
+DENSE, UNIFORM, DIVIDED = "dense contiguous", "uniform contiguous", "adaptive divided"
+LONGEST = 131_072
+DEVICES = 8
 SAMPLES_S = 0.03
+Case = tuple[Layer, str, int]
+"""A layer, a scheme, and how many times as long as the plan's its blocks are."""
+Found = tuple[Timed, Work]
 
 
 def run(section: Section) -> None:
-    for number, layer in enumerate(layers(section.tiny)):
-        if section.tiny and number:
-            break
-        name = f"{layer.profile} {layer.context_tokens} layer {layer.layer}"
-        for scheme in (DIVIDED,) if section.tiny else layer.devices:
-            section.attempt(f"{name} {scheme}", partial(_measured, section, layer, scheme, 1))
-        if layer.context_tokens == 131_072:
-            case = f"{name} {DIVIDED} in longer blocks"
-            section.attempt(case, partial(_measured, section, layer, DIVIDED, 2))
-        _clear()
+    for layer, scheme, times in _cases(section.tiny):
+        name = f"{layer.profile} {layer.context_tokens} layer {layer.layer} {scheme}"
+        if times > 1:
+            name += " in longer blocks"
+        section.attempt(name, partial(_measured, section, layer, scheme, times))
+
+
+def _cases(tiny: bool) -> Iterator[Case]:
+    """The middle layers at every context, what the headline is made of first; then the others."""
+    every = list(layers(tiny))
+    if tiny:
+        yield every[0], DIVIDED, 1
+        return
+    first = (DIVIDED, CONTIGUOUS, UNIFORM, DENSE)
+    middle = [layer for layer in every if layer.middle]
+    for layer in middle:
+        yield from ((layer, scheme, 1) for scheme in first)
+    yield from ((layer, DIVIDED, 2) for layer in middle if layer.context_tokens == LONGEST)
+    for layer in middle:
+        yield from ((layer, scheme, 1) for scheme in layer.devices if scheme not in first)
+    for layer in every:
+        if not layer.middle:
+            yield from ((layer, scheme, 1) for scheme in layer.devices)
 
 
 def _measured(section: Section, layer: Layer, scheme: str, times: int) -> Row:
     """Seconds of every device; `times`: blocks so many times as long as the plan's."""
-    block = layer.block_tokens * times
-    dense_s, dense_peer_s = _dense(layer.shape, layer.context_tokens, section.device, section.tiny)
+    device, block = section.device, layer.block_tokens * times
+    dense_s, dense_work = _dense(section, layer.shape, layer.context_tokens)
     shares = layer.devices[scheme][: 2 if section.tiny else None]
     if times == 2:
         shares = [coarser(heads) for heads in shares]
-    whole = [_timed(layer, heads, block, section.device, choose=True) for heads in shares]
-    alone = [_timed(layer, heads, block, section.device, choose=False) for heads in shares]
-    seconds = [took.median_s for took, _ in whole]
-    attention = [took.median_s for took, _ in alone]
+    shares = [[rows for rows in heads if rows.first < rows.last] for heads in shares]
+    # What is equal but for the heads' numbers takes equally long: once is enough.
+    stands_for = [[_likeness(each) for each in shares].index(_likeness(x)) for x in shares]
+    found = {n: _timed(layer, shares[n], block, device) for n in sorted(set(stands_for))}
+    whole, alone = zip(*(found[n] for n in stands_for), strict=True)
+    seconds, attention = ([took.median_s for took, _ in each] for each in (whole, alone))
     return {
         "profile": layer.profile,
         "synthetic": layer.synthetic,
@@ -61,75 +84,107 @@ def _measured(section: Section, layer: Layer, scheme: str, times: int) -> Row:
         "over_mean": max(seconds) / (sum(seconds) / len(seconds)),
         "attention_slowest_s": max(attention),
         "attention_over_mean": max(attention) / (sum(attention) / len(attention)),
+        "dense_s": dense_s,
         "over_dense": dense_s / max(seconds),
-        "over_best_dense_peer": dense_peer_s / max(seconds),
         "in_graph": all(took.graph for took, _ in whole),
         "device_s": seconds,
-        "device_tiles": [tiles for _, tiles in whole],
+        "attention_device_s": attention,
+        "device_timed": stands_for,
+        "work": {
+            "device_s": [work for _, work in whole],
+            "attention_device_s": [work for _, work in alone],
+            **dense_work,
+        },
     }
 
 
-def _timed(
-    layer: Layer, heads: list[HeadRows], block: int, device: torch.device, *, choose: bool
-) -> tuple[Timed, int]:
-    """One device's share, with or without selection, and its tiles."""
-    heads = [rows for rows in heads if rows.first < rows.last]
-    if not heads:
-        return Timed(0.0, 0.0, 0.0, 0), 0
-    chunks = (Chunk(0, layer.context_tokens),)
-    layout = lay_out(heads, chunks, block, device, PROGRAMS)
-    sets = [
-        Problem.of(tensors, layout)
-        for tensors in _tensors(layer.shape, layer.context_tokens, block, device)
-    ]
-    calls = [each.choose_and_attend if choose else each.attend for each in sets]
-    return timed(calls, seconds=SAMPLES_S, graph=True), layout.tiles
-
-
-@cache
-def _tensors(shape: Shape, tokens: int, block: int, device: torch.device) -> list[Tensors]:
-    """Of the whole layer; a device reads its heads' part, an eighth of it."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+def _likeness(heads: list[HeadRows]) -> list[object]:
+    """What a share's time depends on: its heads with their groups numbered as they come."""
+    groups: dict[int, int] = {}
     return [
-        drawn(shape, (Chunk(0, tokens),), block, device=device, dtype=dtype, seed=seed)
-        for seed in range(rotation(prompt_bytes(shape, tokens) // 8))
+        (groups.setdefault(x.group, len(groups)), x.budget_pieces, x.first, x.last, x.pattern)
+        for x in heads
     ]
 
 
-@cache
-def _dense(shape: Shape, tokens: int, device: torch.device, tiny: bool) -> tuple[float, float]:
-    """Seconds of an eighth of the layer, dense: ours at its better block size, the best peer's.
+def _timed(
+    layer: Layer, heads: list[HeadRows], block: int, device: torch.device
+) -> tuple[Found, Found]:
+    """One device's share with selection and without, each with its work."""
+    nothing = (Timed(0.0, 0.0, 0.0, 0), Work())
+    if not heads:
+        return nothing, nothing
+    tensors = _tensors(layer.shape, layer.context_tokens, device)
+    head_dim, item_bytes = layer.shape.head_dim, tensors[0].q.element_size()
+    at_once = programs(device, block, head_dim, item_bytes)
+    layout = lay_out(heads, (Chunk(0, layer.context_tokens),), block, device, at_once)
+    sets = [Problem.of(each, layout) for each in tensors]
+    alone = timed([each.attend for each in sets], seconds=SAMPLES_S)
+    whole = timed([each.choose_and_attend for each in sets], seconds=SAMPLES_S, graph=True)
+    return (
+        (whole, prefill_work(layout, head_dim, item_bytes, chooses=True)),
+        (alone, prefill_work(layout, head_dim, item_bytes)),
+    )
 
-    Both compute the most heads a device has, of as few KV groups as they belong to.
-    """
-    heads = -(-shape.query_heads // 8)
-    ours = []
-    for block in (16,) if tiny else (64, 128):
-        rows = -(-tokens // block)
-        share = [HeadRows(head, head // shape.group_size, rows, 0, rows) for head in range(heads)]
-        layout = lay_out(share, (Chunk(0, tokens),), block, device)
-        calls = [
-            Problem.of(tensors, layout).attend for tensors in _tensors(shape, tokens, block, device)
-        ]
-        ours.append(timed(calls, seconds=0.1).median_s)
-    tensors = _tensors(shape, tokens, 16 if tiny else 64, device)[0]
+
+@cache
+def _tensors(shape: Shape, tokens: int, device: torch.device) -> list[Tensors]:
+    """Of the whole layer; a device reads its heads' part, an eighth of it."""
+    return [
+        drawn(shape, (Chunk(0, tokens),), 64, device=device, dtype=usual_dtype(device), seed=seed)
+        for seed in range(rotation(prompt_bytes(shape, tokens) // DEVICES))
+    ]
+
+
+def _share(shape: Shape, rows: int) -> list[HeadRows]:
+    """An eighth of a dense layer: the most heads a device has, of as few groups as they have."""
+    heads = range(-(-shape.query_heads // DEVICES))
+    return [HeadRows(head, head // shape.group_size, rows, 0, rows) for head in heads]
+
+
+def _dense(section: Section, shape: Shape, tokens: int) -> tuple[float, dict[str, Work]]:
+    """Seconds of a dense eighth at our better block size, and its work; measured once a run."""
+    name = f"dense eighth {shape.query_heads} of {shape.kv_heads} x {shape.head_dim} {tokens}"
+    found = [
+        section.shared(f"{name} block {block}", partial(_eighth, section, shape, tokens, block))
+        for block in ((16,) if section.tiny else (64, 128))
+    ]
+    best = min(found, key=lambda row: row["s"])
+    return best["s"], {"dense_s": best["work"]["s"]}
+
+
+def _eighth(section: Section, shape: Shape, tokens: int, block: int) -> Row:
+    chunks, share = (Chunk(0, tokens),), _share(shape, -(-tokens // block))
+    layout = lay_out(share, chunks, block, section.device)
+    tensors = _tensors(shape, tokens, section.device)
+    took = timed([Problem.of(each, layout).attend for each in tensors], seconds=0.1)
+    work = prefill_work(layout, shape.head_dim, tensors[0].q.element_size())
+    return {"tokens": tokens, "block": block, **took.figures(), "work": {"s": work}}
+
+
+def peers(section: Section) -> None:
+    """The dense eighth by SDPA."""
+    for tokens, shape in dict.fromkeys((x.context_tokens, x.shape) for x in layers(section.tiny)):
+        name = f"dense eighth {shape.query_heads} of {shape.kv_heads} {tokens}"
+        for backend in others.sdpa_backends():
+            case = partial(_sdpa_eighth, section, shape, tokens, backend)
+            section.attempt(f"{name} sdpa {backend}", case)
+
+
+def _sdpa_eighth(section: Section, shape: Shape, tokens: int, backend: str) -> Row:
+    heads = len(_share(shape, 1))
     groups = -(-heads // shape.group_size)
-    found = []
-    for backend in peers.sdpa_backends().values():
-        with peers.recorded({}, "sdpa"):
-            call = peers.sdpa(
-                tensors.q[:heads],
-                tensors.cache.keys[:groups],
-                tensors.cache.values[:groups],
-                backend,
+    row: Row = {"tokens": tokens, "heads": heads, "groups": groups, "peer": f"sdpa {backend}"}
+    with others.recorded(row, backend):
+        calls = [
+            others.sdpa(
+                each.q[:heads],
+                each.cache.keys[:groups],
+                each.cache.values[:groups],
+                others.sdpa_backends()[backend],
                 causal=True,
             )
-            found.append(timed([call], seconds=0.1).median_s)
-    return min(ours), min(found, default=float("nan"))
-
-
-def _clear() -> None:
-    """Tensors of one context at a time."""
-    _tensors.cache_clear()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+            for each in _tensors(shape, tokens, section.device)
+        ]
+        row |= timed(calls, seconds=0.1).figures()
+    return row

@@ -3,6 +3,7 @@
 # Parts of torch have no types for mypy to check.
 # mypy: disable-error-code="no-untyped-call"
 
+import os
 import platform
 import shlex
 import subprocess
@@ -14,27 +15,35 @@ import torch
 import triton
 
 
-def machine() -> dict[str, Any]:
-    """GPU, driver, versions, date and commit; None where it cannot be told."""
+def machine(commit: str | None = None) -> dict[str, Any]:
+    """GPU, driver, versions, date and commit; None where it cannot be told.
+
+    `commit` is what it was told to be, where the code lies without its history.
+    """
+    status = _said("git", "status", "--porcelain")
     found: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _said("git", "rev-parse", "HEAD"),
-        "changed_files": len((_said("git", "status", "--porcelain") or "").splitlines()),
+        "commit": commit or _said("git", "rev-parse", "HEAD"),
+        "changed_files": None if status is None else len(status.splitlines()),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
+        "cores": os.cpu_count(),
         "gpu": None,
     }
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
+        # Typed with a part of its attributes only.
+        properties: Any = torch.cuda.get_device_properties(0)
         found |= {
             "gpu": properties.name,
             "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
             "clocks": _said("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem", "--format=csv"),
+            "capability": [properties.major, properties.minor],
             "multiprocessors": properties.multi_processor_count,
+            "shared_memory_per_program": properties.shared_memory_per_block_optin,
             "l2_bytes": properties.L2_cache_size,
             "memory_bytes": properties.total_memory,
         }

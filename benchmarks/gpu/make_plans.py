@@ -1,17 +1,21 @@
 """Plans for the GPU benchmarks, as small JSON files that need no planner to read.
 
-    python -m benchmarks.gpu.make_plans [--data ../shared/data/heads] [--time-limit 10]
+    python -m benchmarks.gpu.make_plans [NAME ...] [--data ../shared/data/heads] [--time-limit 10]
 
 A machine with a GPU may have torch and Triton and nothing else, so plans are made here: for every
 profile and context a few representative layers (by the imbalance of stock contiguous placement:
 one in the middle of each third), their budgets in blocks and who computes which rows under each
-scheme. What is balanced is what will be measured, attention alone: tiles at the catalogue's rate
-and an assumed cost of every list, no link, and copies free as the paper has them. How many copies
-there are stands beside each scheme.
+scheme. What is balanced is what will be measured, attention alone: tiles and lists at rates that
+our own kernels were measured at, else tiles at the catalogue's rate and an assumed cost of every
+list; no link, and copies free as the paper has them. How many copies there are stands beside each
+scheme.
 
 The uniform budget is chosen layer by layer: with recovery curves the one at which the layer's
 least recovery is that of the adaptive budgets (the hungriest head's), else the one whose causal
 tiles come nearest to those of the adaptive budgets.
+
+Names make those inputs alone: all of them take many minutes, and how long the search may take
+decides what it finds.
 """
 
 import argparse
@@ -21,12 +25,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_results.fitting import LIST_BLOCKS
 from benchmarks.placement import load
 from profiles.cost.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.device import measured_rates
 from profiles.library import catalogue_profile
 from profiles.model import ModelProfile
+from profiles.selection import Sampled
 from solver.divide.rows import RowGrid, boundaries
 from solver.plan import Plan
 from solver.planner import make_plan
@@ -36,12 +43,6 @@ INPUTS = Path(__file__).parent / "inputs"
 CONTEXTS = (32_768, 65_536, 131_072)
 DEVICES = 8
 LAYERS = 3
-PATTERNS = {
-    "llama": "pooled",
-    "minference": "vertical_slash",
-    "moa": "sink_local",
-    "duo": "sink_local",
-}
 PUBLIC = (
     "minference-Llama_3.1_8B_Instruct_128k_kv_out_v32_fit_o_best_pattern",
     "minference-Qwen2.5_7B_Instruct_128k_instruct_kv_out_v32_fit_o_best_pattern",
@@ -54,8 +55,8 @@ SHORT = {
     PUBLIC[2]: "moa-llama-3-8b",
     PUBLIC[3]: "duo-llama-3.1-8b",
 }
-LIST_BLOCKS = 2
-"""What a list costs besides its blocks, in blocks: assumed, as in benchmarks.gpu.makespan."""
+ATTENTION = ("launches", "query_blocks", "tile_flops", "sparse_tile_flops", "scored_blocks")
+"""Features of work that keys and values at hand leave."""
 RECOVERIES = (0.9, 0.85)
 """Of the synthetic profile: the paper's, and one that leaves the density a kernel is made for."""
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -71,6 +72,9 @@ def cases(data: Path) -> list[Case]:
     """Name, profile and recovery target of every input."""
     synthetic = catalogue_profile("llama-3.1-8b-synthetic")
     found: list[Case] = [(f"{synthetic.name}-r{r}", synthetic, r) for r in RECOVERIES]
+    # The selector that promises of quality are made for.
+    sampled = synthetic.model_copy(update={"selection": Sampled()})
+    found.append((f"{synthetic.name}-r{RECOVERIES[0]}-sampled", sampled, RECOVERIES[0]))
     public = {profile.name: profile for profile in load(data, list(PUBLIC))}
     return found + [(SHORT[name], public[name], None) for name in PUBLIC]
 
@@ -96,18 +100,19 @@ def plan_for(
 def attention_rates(head_dim: int) -> Rates:
     """Of an H200 on which keys and values already lie."""
     whole = catalogue_rates(["h200"], "prefill")["h200"]
-    seconds_per = dict.fromkeys(whole.seconds_per, 0.0)
-    for name in ("launches", "tile_flops", "scored_blocks"):
-        seconds_per[name] = whole.seconds_per[name]
-    tile_flops = 4 * DEFAULT_BLOCK_TOKENS**2 * head_dim
-    seconds_per["query_blocks"] = LIST_BLOCKS * tile_flops * seconds_per["tile_flops"]
-    source = f"attention alone of: {whole.source}; {LIST_BLOCKS} blocks a list assumed"
+    seconds_per = {n: s if n in ATTENTION else 0.0 for n, s in whole.seconds_per.items()}
+    source = f"attention alone of: {whole.source}"
+    if whole not in measured_rates("h200"):
+        # Tables of other kernels say nothing of ours.
+        tile_flops = 4 * DEFAULT_BLOCK_TOKENS**2 * head_dim
+        seconds_per["query_blocks"] = LIST_BLOCKS * tile_flops * seconds_per["tile_flops"]
+        source += f"; {LIST_BLOCKS} blocks a list assumed"
     return whole.model_copy(update={"seconds_per": seconds_per, "source": source})
 
 
 def blocks_of(plan: Plan, workload: Workload) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Budgets in blocks, [layers, heads]."""
-    return budget_pieces(np.array(plan.budgets, dtype=np.float64), workload)
+    return budget_blocks(np.array(plan.budgets, dtype=np.float64), workload)
 
 
 def uniform_blocks(
@@ -117,8 +122,8 @@ def uniform_blocks(
     if recovery is not None:
         return int(adaptive.max())
     every = np.arange(1, workload.context_blocks + 1)
-    wanted = causal_pieces(adaptive, workload.context_blocks).mean()
-    return int(every[np.abs(causal_pieces(every, workload.context_blocks) - wanted).argmin()])
+    wanted = causal_tiles(adaptive, workload.context_blocks).mean()
+    return int(every[np.abs(causal_tiles(every, workload.context_blocks) - wanted).argmin()])
 
 
 def devices_of(plan: Plan, layer: int, blocks: list[int], workload: Workload) -> list[list[Any]]:
@@ -193,8 +198,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/heads"))
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds per plan")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of inputs; all by default")
     arguments = parser.parse_args()
-    for case in cases(arguments.data):
+    every = {case[0]: case for case in cases(arguments.data)}
+    unknown = [name for name in arguments.names if name not in every]
+    if unknown:
+        parser.error(f"unknown input {unknown[0]!r}: known are {', '.join(every)}")
+    for case in (every[name] for name in arguments.names or every):
         name, profile, recovery = case
         contexts: list[dict[str, Any]] = []
         layers: list[int] = []
@@ -207,7 +217,7 @@ def main() -> None:
             "synthetic": profile.synthetic,
             "source": profile.source,
             "equal": f"minimum recovery {recovery}" if recovery else "total tiles",
-            "pattern": PATTERNS[name.split("-")[0]],
+            "pattern": profile.selection.kind,
             "query_heads": architecture.query_heads,
             "kv_heads": architecture.kv_heads,
             "head_dim": architecture.head_dim,

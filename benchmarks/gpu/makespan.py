@@ -1,9 +1,10 @@
 """How evenly one device's tiles fill its multiprocessors: simulated, and what skew really costs.
 
-Simulated: the real lists of real shares, handed to the first free of 132 multiprocessors in the
-kernel's own order, one or two on each; a list takes its blocks and two more. Over the lower bound,
-the larger of the mean load and the longest task. Measured: the time of a skewed share beside that
-of heads with equal budgets and as many tiles; what both lack cancels out, and imbalance is left.
+Simulated: the real lists of real shares, handed to the first free multiprocessor in the kernel's
+own order, one on each or as many as fit; a list takes its blocks and two more. Over the lower
+bound, the larger of the mean load and the longest task. Measured: the time of a skewed share beside
+that of heads with equal budgets and as many tiles; what both lack cancels out, and imbalance is
+left.
 """
 
 import heapq
@@ -11,14 +12,21 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.gpu.plans import CONTIGUOUS, Layer, layers
-from benchmarks.gpu.scene import PROGRAMS, Problem, drawn, prompt_bytes, usual_dtype
-from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.rows import Row
+from benchmarks.gpu.scene import (
+    Problem,
+    drawn,
+    multiprocessors,
+    programs,
+    prompt_bytes,
+    usual_dtype,
+)
+from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import rotation, timed
 from benchmarks.gpu.uniform_sparse import budget_for
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, Layout, lay_out
 
-MULTIPROCESSORS = 132
 PER_LIST = 2.0
 """What a list costs besides its blocks, in blocks (reference/kernels.md, section 2.3)."""
 
@@ -37,6 +45,8 @@ def _measured(section: Section, layer: Layer, scheme: str) -> Row:
     heads = max(layer.devices[scheme], key=_spread)
     chunks = (Chunk(0, layer.context_tokens),)
     skewed = lay_out(heads, chunks, layer.block_tokens)
+    alone = multiprocessors(section.device)
+    together = programs(section.device, layer.block_tokens, layer.shape.head_dim)
     row: Row = {
         "profile": layer.profile,
         "tokens": layer.context_tokens,
@@ -44,9 +54,9 @@ def _measured(section: Section, layer: Layer, scheme: str) -> Row:
         "lists": skewed.lists,
         "tiles": skewed.tiles,
         "longest": skewed.longest,
-        "simulated_over_bound": simulated(skewed, skewed.order.tolist(), MULTIPROCESSORS),
-        "simulated_over_bound_in_pairs": simulated(skewed, skewed.order.tolist(), PROGRAMS),
-        "simulated_in_head_order": simulated(skewed, range(skewed.lists), MULTIPROCESSORS),
+        "simulated_over_bound": simulated(skewed, skewed.order.tolist(), alone),
+        "simulated_over_bound_together": simulated(skewed, skewed.order.tolist(), together),
+        "simulated_in_head_order": simulated(skewed, range(skewed.lists), alone),
     }
     if any((rows.first, rows.last) != (0, layer.rows) for rows in heads):
         return row

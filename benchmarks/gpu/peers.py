@@ -4,6 +4,7 @@ Each maker returns a call without arguments; what a peer cannot do raises, and i
 q [heads, tokens, head_dim], keys and values [groups, tokens, head_dim], one sequence.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -232,6 +233,15 @@ def flashinfer_decode(
         kv_data_type=q.dtype,
     )
     return lambda: wrapper.run(q, tuple(paged))
+
+
+def first_call_s(call: Callable[[], object]) -> float:
+    """Seconds of a call that compiles what later ones run."""
+    began = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from typing import Any
 
 from benchmarks.gpu.scene import Shape
 from executor.kernels.layout import HeadRows
-from executor.kernels.patterns import POOLED, Pattern, SinkLocal, VerticalSlash
+from executor.kernels.patterns import POOLED, Pattern, Sampled, SinkLocal, VerticalSlash
 
 INPUTS = Path(__file__).parent / "inputs"
 PATTERNS: dict[str, Pattern] = {
+    "sampled": Sampled(),
     "pooled": POOLED,
     "vertical_slash": VerticalSlash(),
     "sink_local": SinkLocal(),
@@ -21,7 +22,10 @@ CONTIGUOUS = "adaptive contiguous"
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer at one context under every scheme: `devices[scheme][device]` is its share."""
+    """One layer at one context under every scheme: `devices[scheme][device]` is its share.
+
+    `middle`: whether it is the middle one of the layers there are of its profile.
+    """
 
     profile: str
     equal: str
@@ -34,6 +38,7 @@ class Layer:
     uniform: int
     pattern: Pattern
     kv_copies: dict[str, int]
+    middle: bool
     devices: dict[str, list[list[HeadRows]]] = field(repr=False)
 
     @property
@@ -43,30 +48,23 @@ class Layer:
 
 
 def layers(tiny: bool = False) -> Iterator[Layer]:
-    """Every layer of every input, the longest contexts and the middle layers first."""
+    """Every layer of every input, the middle layers first, of those the longest contexts."""
     found = [
-        _layer(document, context, each, tiny)
+        _layer(document, context, each, number == len(context["layers"]) // 2, tiny)
         for path in sorted(INPUTS.glob("*.json"))
         for document in [json.loads(path.read_text())]
         for context in document["contexts"]
-        for each in context["layers"]
+        for number, each in enumerate(context["layers"])
     ]
-    numbers = {p: sorted({x.layer for x in found if x.profile == p}) for p in _profiles(found)}
-
-    def urgency(layer: Layer) -> tuple[bool, int, int]:
-        known = numbers[layer.profile]
-        from_middle = abs(known.index(layer.layer) - len(known) // 2)
-        return from_middle > 0, -layer.context_tokens, from_middle
-
-    yield from sorted(found, key=urgency)
-
-
-def _profiles(found: list[Layer]) -> list[str]:
-    return list(dict.fromkeys(layer.profile for layer in found))
+    yield from sorted(found, key=lambda layer: (not layer.middle, -layer.context_tokens))
 
 
 def _layer(
-    document: dict[str, Any], context: dict[str, Any], layer: dict[str, Any], tiny: bool
+    document: dict[str, Any],
+    context: dict[str, Any],
+    layer: dict[str, Any],
+    middle: bool,
+    tiny: bool,
 ) -> Layer:
     shape = Shape(document["query_heads"], document["kv_heads"], document["head_dim"])
     tokens, block = context["context_tokens"], document["block_tokens"]
@@ -109,6 +107,7 @@ def _layer(
         uniform,
         pattern,
         {name: scheme["kv_copies"] for name, (scheme, _) in placed.items()},
+        middle,
         {
             name: [share(parts, budgets) for parts in scheme["devices"]]
             for name, (scheme, budgets) in placed.items()

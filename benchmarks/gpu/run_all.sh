@@ -1,33 +1,26 @@
 #!/bin/sh
-# Everything on the GPU that is here, in under 8 minutes: checks first, then every section.
+# Everything on the GPU that is here: checks first, then every section, the most valuable first.
 #
-#   benchmarks/gpu/run_all.sh [--json FILE] [--sections a,b] [--tiny]   see python -m benchmarks.gpu -h
-#   benchmarks/gpu/run_all.sh sanitize                                  memcheck and racecheck
-#   benchmarks/gpu/run_all.sh tune                                      launch options, best first
+#   benchmarks/gpu/run_all.sh [--seconds 440] [--sections a,b] [--no-check] [--earlier FILE] ...
+#   benchmarks/gpu/run_all.sh sanitize [--seconds 240]      memcheck, then racecheck
+#   benchmarks/gpu/run_all.sh tune [--seconds 300]          launch options, best first
 #
-# PYTHON names the interpreter; the project's own environment or python3 otherwise.
+# With -h each says what it takes. PYTHON names the interpreter; otherwise it is the project's own
+# environment's, or python3. README.md beside this says what is written and what to do with it.
 cd "$(dirname "$0")/../.." || exit 1
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
     [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
 fi
 export PYTHONUNBUFFERED=1
+case " $* " in *" --tiny "*) export TRITON_INTERPRET=1 ;; esac
 case "${1:-}" in
-sanitize)
-    # Every tensor in an allocation of its own, so that a step beyond its end is seen.
-    export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-    status=0
-    for tool in memcheck racecheck; do
-        echo "== compute-sanitizer --tool $tool"
-        compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m benchmarks.gpu.sanitize || status=1
-    done
-    exit "$status"
-    ;;
-tune)
+sanitize | tune)
+    mode=".$1"
     shift
-    exec "$PYTHON" -m benchmarks.gpu.tune "$@"
     ;;
 *)
-    exec "$PYTHON" -m benchmarks.gpu "$@"
+    mode=
     ;;
 esac
+exec "$PYTHON" -m "benchmarks.gpu$mode" "$@"

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
+from executor.attention import allowed_tma
 from executor.kernels.batch import Cache, Chunk, query_starts
+from executor.kernels.chip import H100, chip_of
 from executor.kernels.layout import HeadRows, Layout, lay_out
 from executor.kernels.patterns import POOLED, Pattern
 from executor.kernels.select import select
-from executor.kernels.triton.prefill import prefill_attention
+from executor.kernels.triton.prefill import prefill_attention, programs_at_once
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,6 @@ class Shape:
 
 
 LLAMA_8B = Shape(32, 8)
-PROGRAMS = 264
-"""Lists that an H200 computes at once, two on each multiprocessor."""
 TINY = Shape(4, 2, 16)
 
 
@@ -131,16 +131,15 @@ class Problem:
 
     def attend(self, sms: int | None = None) -> None:
         """Attention over the blocks chosen when the problem was made."""
-        prefill_attention(*self._arguments(self.indices), sms=sms)
+        self._attend(self.indices, sms)
 
     def choose_and_attend(self) -> None:
-        prefill_attention(*self._arguments(self.choose()))
+        self._attend(self.choose(), None)
 
-    def _arguments(
-        self, indices: torch.Tensor
-    ) -> tuple[torch.Tensor, Cache, Layout, torch.Tensor, torch.Tensor, torch.Tensor]:
-        tensors = self.tensors
-        return tensors.q, tensors.cache, self.layout, indices, tensors.out, tensors.lse
+    def _attend(self, indices: torch.Tensor, sms: int | None) -> None:
+        x = self.tensors
+        tma = allowed_tma()
+        prefill_attention(x.q, x.cache, self.layout, indices, x.out, x.lse, sms=sms, tma=tma)
 
     @property
     def flops(self) -> int:
@@ -180,6 +179,17 @@ def problems(
         )
         for seed in range(sets)
     ]
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Of the GPU; the interpreter stands for an H100."""
+    return chip_of(device).multiprocessors if device.type == "cuda" else H100.multiprocessors
+
+
+def programs(device: torch.device, block_tokens: int, head_dim: int, item_bytes: int = 2) -> int:
+    """Lists that the GPU computes at once: longer ones than their fair part are cut."""
+    at_once = programs_at_once(device, block_tokens, head_dim, item_bytes)
+    return at_once if device.type == "cuda" else at_once * H100.multiprocessors
 
 
 def usual_dtype(device: torch.device) -> torch.dtype:

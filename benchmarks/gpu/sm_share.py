@@ -14,11 +14,13 @@ from itertools import pairwise
 import torch
 
 from benchmarks.gpu.decode import Step, steps
-from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, problems
-from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.rows import Row
+from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, multiprocessors, problems
+from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import Call, captured, timed
 
-SHARES = (132, 99, 66, 33)
+QUARTERS = (4, 3, 2, 1)
+"""Of the multiprocessors that there are."""
 HEAD_START_CYCLES = 20_000_000
 """About 10 ms for the host to queue the measured calls and start the others."""
 PREFILL_TOKENS, DECODE_TOKENS, BATCH = 32_768, 32_768, 16
@@ -26,16 +28,18 @@ PREFILL_TOKENS, DECODE_TOKENS, BATCH = 32_768, 32_768, 16
 
 def run(section: Section) -> None:
     prefill, step = _prefill(section), _decode(section)
+    every = multiprocessors(section.device)
+    shares = [every * quarters // 4 for quarters in QUARTERS]
     table = []
-    for sms in SHARES[:2] if section.tiny else SHARES:
-        row = section.attempt(f"alone on {sms}", partial(_alone, prefill, step, sms))
+    for sms in shares[:2] if section.tiny else shares:
+        row = section.attempt(f"alone on {sms}", partial(_alone, prefill, step, sms, every))
         table += [row] if row else []
     if table:
         section.attempt("slow-down by share", partial(_table, table))
     if not section.tiny:
-        for sms in SHARES[1:]:
-            name = f"prefill on {sms}, decode on {SHARES[0] - sms}"
-            section.attempt(name, partial(_together, prefill, step, sms))
+        for sms in shares[1:]:
+            name = f"prefill on {sms}, decode on {every - sms}"
+            section.attempt(name, partial(_together, prefill, step, sms, every - sms))
 
 
 def _prefill(section: Section) -> Problem:
@@ -51,14 +55,14 @@ def _decode(section: Section) -> Step:
     return steps(LLAMA_8B, BATCH, DECODE_TOKENS, 64, blocks, device=section.device, sets=1)[0]
 
 
-def _alone(prefill: Problem, step: Step, sms: int) -> Row:
-    whole = None if sms == SHARES[0] else sms
+def _alone(prefill: Problem, step: Step, sms: int, every: int) -> Row:
+    whole = None if sms == every else sms
     prefilled = timed([partial(prefill.attend, whole)])
     decoded = timed([partial(step.attend, whole)], graph=True)
     queued = timed([partial(prefill.attend, sms)])
     return {
         "sms": sms,
-        "share": sms / SHARES[0],
+        "share": sms / every,
         **prefilled.figures("prefill"),
         **decoded.figures("decode"),
         "prefill_queued_s": queued.median_s,
@@ -78,9 +82,8 @@ def _table(rows: list[Row]) -> Row:
     }
 
 
-def _together(prefill: Problem, step: Step, sms: int) -> Row:
+def _together(prefill: Problem, step: Step, sms: int, rest: int) -> Row:
     """Slow-downs against each alone on all multiprocessors."""
-    rest = SHARES[0] - sms
     alone = [
         timed([prefill.attend], graph=True).median_s,
         timed([step.attend], graph=True).median_s,

@@ -1,33 +1,45 @@
-"""The sections, in the order of their importance, and each one's part of the time."""
+"""The sections in the order of their value, each one's part of the time, and who runs them."""
 
 import argparse
 import importlib
 import os
 import time
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from benchmarks.gpu.rows import read
+
+PEERS = "-peers"
 SECTIONS = {
-    "ceilings": 5,
-    "dense": 55,
-    "headline": 130,
-    "decode": 50,
-    "head_budgets": 80,
-    "uniform_sparse": 25,
-    "selection": 25,
+    "ceilings": 15,
+    "uniform_sparse": 45,
+    "dense": 25,
+    "headline": 150,
+    "selection": 40,
+    "decode": 70,
+    "head_budgets": 35,
     "sm_share": 25,
     "makespan": 20,
+    "head_budgets-peers": 50,
+    "dense-peers": 45,
+    "headline-peers": 10,
+    "decode-peers": 20,
 }
-"""Seconds of a whole run; what a section leaves over goes to those after it."""
-CHECK_PARTS = 9
-"""Processes that share the checks: nearly all of their time is compiling."""
+"""Seconds of a whole run; what a section leaves over goes to those after it.
+
+Other people's kernels come last, whichever section asks for them.
+"""
 CHECK_S = 110
+"""Of a run's time at most; see README.md for what the checks take."""
 
 
-def parts(tiny: bool) -> list[str]:
-    """What the checks' processes are called."""
-    return [f"check-{part}" for part in range(1 if tiny else CHECK_PARTS)]
+def expanded(names: Iterable[str]) -> list[str]:
+    """Sections of these names with the peers that belong to them, in the order of their value.
+
+    The ceilings are always among them: the others are judged by them.
+    """
+    wanted = {"ceilings", *names}
+    return [name for name in SECTIONS if name.removesuffix(PEERS) in wanted]
 
 
 def main() -> None:
@@ -44,25 +56,27 @@ def main() -> None:
     weights = [SECTIONS.get(name, 1) for name in arguments.names]
     for number, name in enumerate(arguments.names):
         left_s = arguments.until - time.time()
-        share = weights[number] / sum(weights[number:])
-        run_section(name, arguments.folder, arguments.tiny, left_s * share)
+        seconds = left_s * weights[number] / sum(weights[number:])
+        if not read(arguments.folder / f"{name}.json").get("complete"):
+            run_section(name, arguments.folder, arguments.tiny, seconds, arguments.until)
 
 
-def run_section(name: str, folder: Path, tiny: bool, seconds: float) -> None:
+def run_section(name: str, folder: Path, tiny: bool, seconds: float, ends: float) -> None:
     # torch only here: the parent process reads this module without it.
     from benchmarks.gpu.section import Section
 
-    section = Section(name, folder, tiny=tiny, seconds=seconds)
+    section = Section(name, folder, tiny=tiny, until=time.time() + seconds, ends=ends)
     module, _, part = name.partition("-")
-
-    def run() -> dict[str, Any]:
-        call = importlib.import_module(f"benchmarks.gpu.{module}").run
-        if part:
-            call = partial(call, part=int(part), parts=len(parts(tiny)))
-        call(section)
-        return {}
-
-    section.attempt("section", run)
+    try:
+        found = importlib.import_module(f"benchmarks.gpu.{module}")
+        if module == "check":
+            found.run(section, part)
+        elif part:
+            found.peers(section)
+        else:
+            found.run(section)
+    except Exception as error:
+        section.failed("section", error)
     section.finish()
 
 

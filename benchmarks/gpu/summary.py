@@ -1,167 +1,44 @@
-"""What was found beside what was aimed at, in a short table."""
+"""How the run went: what failed, what time did not suffice for, what was never begun; then aims."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
-Row = dict[str, Any]
+from benchmarks.gpu.aims import table
+from benchmarks.gpu.rows import Row, Sections
 
-
-@dataclass(frozen=True)
-class Aim:
-    """`column` of a section's rows where `applies`, at least or at most `bound`."""
-
-    says: str
-    section: str
-    column: str
-    bound: float
-    at_least: bool = True
-    applies: Callable[[Row], bool] = lambda _: True
-
-    def line(self, rows: Iterable[Row]) -> str:
-        values = [row[self.column] for row in rows if self.column in row and self.applies(row)]
-        if not values:
-            return f"| {self.says} | not measured | |"
-        met = sum(v >= self.bound if self.at_least else v <= self.bound for v in values)
-        worst, best = sorted((min(values), max(values)), reverse=not self.at_least)
-        return f"| {self.says} | {met} of {len(values)} | {worst:.4g} to {best:.4g} |"
+FAILED, LATE = 1, 3
+"""Exit codes: a check gave a wrong result or an error; every check that ended was fine, but not all
+had the time to."""
 
 
-def _long(row: Row) -> bool:
-    return bool(row["tokens"] >= 32_768)
-
-
-def _divided(row: Row) -> bool:
-    return bool(row["scheme"] == "adaptive divided")
-
-
-AIMS = (
-    Aim("dense causal, TFLOP/s >= 450", "dense", "tflops", 450, True, lambda r: "peer" not in r),
-    Aim(
-        "flashinfer#5326 shape, blocks of 64, TFLOP/s > 317",
-        "uniform_sparse",
-        "tflops",
-        317,
-        True,
-        lambda r: r["tokens"] == 109_632 and r["block"] == 64,
-    ),
-    Aim(
-        "per-head budgets, share of ideal >= 0.90 at density 0.1 and more",
-        "head_budgets",
-        "share_of_ideal",
-        0.9,
-        True,
-        lambda r: r["density"] >= 0.1,
-    ),
-    Aim(
-        "per-head budgets, share of ideal >= 0.85 at density 0.05 to 0.1",
-        "head_budgets",
-        "share_of_ideal",
-        0.85,
-        True,
-        lambda r: 0.05 <= r["density"] < 0.1,
-    ),
-    Aim(
-        "per-head budgets, share of ideal at density below 0.05 (reported)",
-        "head_budgets",
-        "share_of_ideal",
-        0.0,
-        True,
-        lambda r: r["density"] < 0.05,
-    ),
-    Aim("over FlexAttention, planning included, >= 1.3", "head_budgets", "over_flex_planned", 1.3),
-    Aim("over FlexAttention, planning excluded", "head_budgets", "over_flex", 1.0),
-    Aim("makespan over bound (simulated) <= 1.03", "makespan", "simulated_over_bound", 1.03, False),
-    Aim("skewed over equal budgets, per tile <= 1.03", "makespan", "skew_costs", 1.03, False),
-    Aim("selection of attention saved <= 0.1, 32K up", "selection", "of_saved", 0.1, False, _long),
-    Aim("decode, share of proportional >= 0.85", "decode", "eighth_of_proportional", 0.85),
-    Aim(
-        "decode dense, bytes/s >= 4.0e12 at batch 16 and more",
-        "decode",
-        "dense_bytes_per_s",
-        4.0e12,
-        True,
-        lambda r: r["batch"] >= 16,
-    ),
-    Aim(
-        "decode dense, batch 1, 8K, seconds <= 20e-6",
-        "decode",
-        "dense_s",
-        20e-6,
-        False,
-        lambda r: (r["batch"], r["tokens"]) == (1, 8192),
-    ),
-    Aim(
-        "8 devices, divided, over dense >= 6 at 128K",
-        "headline",
-        "over_dense",
-        6.0,
-        True,
-        lambda r: _divided(r) and r["tokens"] == 131_072,
-    ),
-    Aim(
-        "8 devices, divided, slowest over mean <= 1.03",
-        "headline",
-        "over_mean",
-        1.03,
-        False,
-        _divided,
-    ),
-    Aim(
-        "the same, attention without selection",
-        "headline",
-        "attention_over_mean",
-        1.03,
-        False,
-        _divided,
-    ),
-)
-
-
-def checks(sections: dict[str, Any]) -> list[Row]:
-    """Rows of the checks themselves."""
-    return [
-        row
-        for name, section in sections.items()
-        if name.startswith("check")
-        for row in section["rows"]
-    ]
-
-
-def failed_checks(sections: dict[str, Any]) -> list[Row]:
-    """Checks that were run and are not fine, and processes that ended before their checks did."""
-    unfinished = [
-        {"case": name, "error": "ended early"}
-        for name, section in sections.items()
-        if name.startswith("check") and not section["complete"]
-    ]
-    return unfinished + [
-        row for row in checks(sections) if "skipped" not in row and not row.get("ok")
-    ]
-
-
-def summary(sections: dict[str, Any], *, tiny: bool) -> str:
-    """Checks, then aims and the headline, but for a tiny run, whose seconds mean nothing."""
-    rows = {name: section["rows"] for name, section in sections.items()}
-    every, failed = checks(sections), failed_checks(sections)
-    skipped = sum("skipped" in row for row in every)
-    lines = [f"checks: {len(every)}, failed {len(failed)}, skipped {skipped}"]
-    lines += [f"    {row['case']}: {_why(row)}" for row in failed[:20]]
+def summary(sections: Sections, *, tiny: bool) -> str:
+    """Checks, sections, then aims and the headline, but for a tiny run's, whose seconds mean
+    nothing."""
+    checks, measured = _parted(sections)
+    lines = [_told("checks", checks)] if checks else []
+    lines += [f"    {row['case']}: {_why(row)}" for row in failures(_rows(checks))[:20]]
+    lines += [_told(name, {name: section}) for name, section in measured.items()]
     if not tiny:
-        lines += _aims(rows)
-    for name, section in sections.items():
-        trouble = [row["case"] for row in section["rows"] if "error" in row and "trace" in row]
-        skips = sum("skipped" in row for row in section["rows"])
-        if trouble or skips or not section["complete"]:
-            state = "" if section["complete"] else ", ended early"
-            lines.append(f"{name}: errors in {trouble[:5]}, {skips} skipped{state}")
+        lines += table(sections) + headline(sections.get("headline", {}).get("rows", []))
     return "\n".join(lines)
 
 
-def _aims(rows: dict[str, list[Row]]) -> list[str]:
-    lines = ["| aim | met | found |", "|---|---|---|"]
-    lines += [aim.line(rows.get(aim.section, [])) for aim in AIMS]
-    return lines + headline(rows.get("headline", []))
+def exit_code(sections: Sections) -> int:
+    """FAILED, LATE or 0, by the checks alone."""
+    checks, _ = _parted(sections)
+    if failures(_rows(checks)):
+        return FAILED
+    rows, unfinished = _rows(checks), [s for s in checks.values() if s.get("ended") != "finished"]
+    return LATE if late(rows) or unfinished else 0
+
+
+def failures(rows: Iterable[Row]) -> list[Row]:
+    """Those with a wrong result or an error."""
+    return [row for row in rows if "error" in row or row.get("ok") is False]
+
+
+def late(rows: Iterable[Row]) -> list[Row]:
+    """Those that were not begun, or not ended, for time."""
+    return [row for row in rows if row.keys() & {"skipped", "out_of_time"}]
 
 
 def headline(rows: list[Row]) -> list[str]:
@@ -173,6 +50,33 @@ def headline(rows: list[Row]) -> list[str]:
             cell = f"{row['scheme']} b{row['block']} {row['over_dense']:.2f}x"
             lines.setdefault(key, []).append(cell)
     return [f"{' '.join(map(str, key))}: {', '.join(cells)}" for key, cells in lines.items()]
+
+
+def _parted(sections: Sections) -> tuple[Sections, Sections]:
+    """Checks, and what was measured."""
+    checks = {name: s for name, s in sections.items() if name.startswith("check-")}
+    return checks, {name: s for name, s in sections.items() if name not in checks}
+
+
+def _rows(sections: Sections) -> list[Row]:
+    return [row for section in sections.values() for row in section["rows"]]
+
+
+def _told(what: str, sections: Sections) -> str:
+    """How many cases of some sections ended in which way, and which sections did not finish."""
+    rows = _rows(sections)
+    failed, out_of_time = failures(rows), late(rows)
+    fine = len(rows) - len(failed) - len(out_of_time)
+    line = f"{what}: {fine} fine, {len(failed)} failed, {len(out_of_time)} out of time"
+    earlier = sum("earlier" in row for row in rows)
+    line += f", {earlier} from earlier runs" if earlier else ""
+    if failed and what != "checks":
+        line += f"; errors in {[row['case'] for row in failed][:5]}"
+    for ended in ("failed", "out of time", "not run"):
+        names = [name for name, section in sections.items() if section.get("ended") == ended]
+        if names:
+            line += f"; {ended}: {', '.join(names)}"
+    return line
 
 
 def _why(row: Row) -> str:

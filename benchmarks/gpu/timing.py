@@ -14,8 +14,12 @@ L2_ROUNDS = 3
 """Bytes that are touched between two uses of the same input, in multiples of the L2."""
 HOST_LEAD_CYCLES = 2_000_000
 """The GPU idles about a millisecond first, so that launches are queued before they are due."""
+GRAPH_LEAD_CYCLES = 400_000
+"""The same for the one launch of a captured graph."""
 MOST_SETS = 64
-MOST_SET_BYTES = 40 * 2**30
+MOST_OF_MEMORY = 0.5
+"""Of the device's, for all sets of inputs together."""
+LEAST_SAMPLES, MOST_SAMPLES = 3, 200
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,22 @@ class Timed:
 
 
 def rotation(bytes_each: int) -> int:
-    """How many sets of inputs of `bytes_each` are needed so that none is met in the L2."""
+    """How many sets of inputs of `bytes_each` are needed so that none is met in the L2.
+
+    One set that is L2_ROUNDS times the L2 has left it again before it is read anew.
+    """
     if not torch.cuda.is_available():
         return 1
-    wanted = L2_ROUNDS * torch.cuda.get_device_properties(0).L2_cache_size
-    fitting = max(1, MOST_SET_BYTES // max(bytes_each, 1))
-    return min(fitting, MOST_SETS, 1 + -(-wanted // max(bytes_each, 1)))
+    l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+    wanted = -(-L2_ROUNDS * l2_bytes // bytes_each)
+    return max(1, min(wanted, room_bytes() // bytes_each, MOST_SETS))
+
+
+def room_bytes() -> int:
+    """What all sets of inputs may take together; on a CPU, where they are tiny, nothing."""
+    if not torch.cuda.is_available():
+        return 0
+    return int(MOST_OF_MEMORY * torch.cuda.get_device_properties(0).total_memory)
 
 
 def timed(calls: Sequence[Call], *, seconds: float = 0.3, graph: bool = False) -> Timed:
@@ -85,19 +99,20 @@ def captured(calls: Sequence[Call]) -> Call:
 
 
 def _sampled(calls: Sequence[Call], per_call: int, seconds: float, *, graph: bool) -> Timed:
-    estimate = _events([calls[0]])[0]
-    count = min(max(int(seconds / max(estimate, 1e-6)), 3), 200)
-    samples = _events([calls[i % len(calls)] for i in range(count)])
+    lead = GRAPH_LEAD_CYCLES if graph else HOST_LEAD_CYCLES
+    samples = _events(calls[:1], lead)
+    count = min(max(int(seconds / max(samples[0], 1e-6)), LEAST_SAMPLES), MOST_SAMPLES)
+    samples += _events([calls[i % len(calls)] for i in range(1, count)], lead)
     low, middle, high = torch.tensor(samples).quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     return Timed(middle / per_call, low / per_call, high / per_call, count, graph)
 
 
-def _events(calls: Sequence[Call]) -> list[float]:
+def _events(calls: Sequence[Call], lead_cycles: int) -> list[float]:
     """Seconds of every call by CUDA events."""
     pairs = []
     for call in calls:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(HOST_LEAD_CYCLES)
+        torch.cuda._sleep(lead_cycles)
         start.record()
         call()
         end.record()

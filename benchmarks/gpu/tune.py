@@ -10,6 +10,7 @@ not compile or fit is listed as such. Each choice is checked against the usual o
 import argparse
 import itertools
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,13 +21,16 @@ import torch
 
 from benchmarks.gpu.decode import steps
 from benchmarks.gpu.oracle import relative_error
+from benchmarks.gpu.rows import Row
 from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, problems
-from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import timed
 from benchmarks.gpu.uniform_sparse import budget_for
-from executor.kernels.triton import chunks as chunks_module
-from executor.kernels.triton import decode as decode_module
-from executor.kernels.triton import prefill as prefill_module
+from executor.attention import allowed_tma
+from executor.kernels import chunks as chunks_module
+from executor.kernels import decode as decode_module
+from executor.kernels import prefill as prefill_module
+from executor.kernels.chip import chip_of
 
 Choice = dict[str, Any]
 TOKENS = 32_768
@@ -67,7 +71,8 @@ def tune_prefill(section: Section, shape: Shape, block: int, density: float) -> 
     usual = sets[0].tensors.out.double()
     name = f"prefill d{shape.head_dim} b{block} density {density}"
     choices = [{}] if section.tiny else [{}, *prefill_choices(block)]
-    for choice, tma in itertools.product(choices, (True, False)):
+    descriptors = chip_of(section.device).tma and allowed_tma() is None
+    for choice, tma in itertools.product(choices, (True, False) if descriptors else (False,)):
         section.attempt(
             f"{name} {choice} tma {tma}", partial(_prefill, sets, choice, tma, usual, name)
         )
@@ -78,7 +83,7 @@ def _prefill(sets: list[Problem], choice: Choice, tma: bool, usual: torch.Tensor
 
         def call(problem: Problem) -> None:
             x = problem.tensors
-            prefill_module.prefill_attention(
+            prefill_module.prefill(
                 x.q, x.cache, problem.layout, problem.indices, x.out, x.lse, tma=tma
             )
 
@@ -87,7 +92,7 @@ def _prefill(sets: list[Problem], choice: Choice, tma: bool, usual: torch.Tensor
         took = timed([partial(call, each) for each in sets], seconds=0.05)
     fine = error < LIMIT
     tflops = sets[0].flops / took.median_s / 1e12
-    return {"of": name, "ok": fine, "error": error, "s": took.median_s, "tflops": tflops}
+    return {"of": name, "ok": fine, "relative_error": error, "s": took.median_s, "tflops": tflops}
 
 
 def tune_decode(section: Section, shape: Shape, batch: int, context: int, block: int) -> None:
@@ -114,7 +119,7 @@ def _decode(sets: list[Any], choice: Choice, programs: int, usual: torch.Tensor,
             took = timed([each.attend for each in sets], seconds=0.03, graph=True)
     finally:
         chunks_module.PROGRAMS_PER_SM = before
-    return {"of": name, "ok": error < LIMIT, "error": error, "s": took.median_s}
+    return {"of": name, "ok": error < LIMIT, "relative_error": error, "s": took.median_s}
 
 
 def best(rows: list[Row]) -> str:
@@ -134,7 +139,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="in the interpreter, on a CPU")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        section = Section("tune", Path(folder), tiny=arguments.tiny, seconds=arguments.seconds)
+        until = time.time() + arguments.seconds
+        section = Section("tune", Path(folder), tiny=arguments.tiny, until=until, ends=until)
         if arguments.tiny:
             tune_prefill(section, TINY, 16, 0.5)
             tune_decode(section, TINY, 1, 48, 16)

@@ -8,69 +8,66 @@ tensors: scattered, as they are there.
 
 from functools import partial
 
-from benchmarks.gpu.scene import LLAMA_8B, TINY, Shape, problems, prompt_bytes
-from benchmarks.gpu.section import Row, Section
+from benchmarks.gpu.dense import dense_columns, timed_dense
+from benchmarks.gpu.rows import Row
+from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, problems, prompt_bytes
+from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import rotation, timed
+from benchmarks.gpu.work import prefill_work
 
 ISSUE_5326 = Shape(7, 7)
 TOKENS, TOP_K = 109_632, 64
-DENSITIES = (0.5, 0.25, 0.1, 0.05, 0.025, 0.0125)
+DENSITIES = (0.1, 0.5, 0.05, 0.25, 0.025, 0.0125)
 SWEEP_TOKENS = 32_768
 
 
 def run(section: Section) -> None:
-    for block in (16,) if section.tiny else (64, 128):
+    blocks = (16,) if section.tiny else (64, 128)
+    shape, tokens = (TINY, 64) if section.tiny else (LLAMA_8B, SWEEP_TOKENS)
+    for block in blocks:
         section.attempt(f"flashinfer#5326 block {block}", partial(_published, section, block))
-    for block in (16,) if section.tiny else (64, 128):
-        dense = section.attempt(f"dense block {block}", partial(_at, section, block, 1.0, None))
-        if dense is None:
-            continue
-        for density in DENSITIES[:1] if section.tiny else DENSITIES:
+        section.attempt(f"dense block {block}", partial(timed_dense, section, shape, tokens, block))
+    for density in DENSITIES[:1] if section.tiny else DENSITIES:
+        for block in blocks:
             name = f"density {density} block {block}"
-            section.attempt(name, partial(_at, section, block, density, dense["s"]))
+            section.attempt(name, partial(_at, section, shape, tokens, block, density))
 
 
 def _published(section: Section, block: int) -> Row:
     shape, tokens = (TINY, 50) if section.tiny else (ISSUE_5326, TOKENS)
-    budget = 3 if section.tiny else TOP_K * 64 // block
-    sets = problems(
-        shape,
-        tokens,
-        block,
-        budget,
-        device=section.device,
-        sets=rotation(prompt_bytes(shape, tokens)),
-    )
+    return _timed(section, shape, tokens, block, 3 if section.tiny else TOP_K * 64 // block)
+
+
+def _at(section: Section, shape: Shape, tokens: int, block: int, density: float) -> Row:
+    """`share_of_ideal`: dense time times the density of tiles, over the time taken."""
+    dense_s, dense_work = dense_columns(section, shape, tokens, block)
+    row = _timed(section, shape, tokens, block, budget_for(density, -(-tokens // block)))
+    share = dense_s * row["density"] / row["s"]
+    work = row.pop("work") | dense_work
+    return {**row, "dense_s": dense_s, "share_of_ideal": share, "work": work}
+
+
+def _timed(section: Section, shape: Shape, tokens: int, block: int, budget: int) -> Row:
+    sets = _problems(section, shape, tokens, block, budget)
     took = timed([each.attend for each in sets])
+    rows, first = -(-tokens // block), sets[0]
     return {
         "tokens": tokens,
         "block": block,
         "budget_blocks": budget,
-        "tiles": sets[0].layout.tiles,
+        "tiles": first.layout.tiles,
+        "density": first.layout.tiles / (shape.query_heads * rows * (rows + 1) / 2),
         **took.figures(),
-        "tflops": sets[0].flops / took.median_s / 1e12,
-        "aim_tflops": 317,
+        "tflops": first.flops / took.median_s / 1e12,
+        "work": {"s": prefill_work(first.layout, shape.head_dim, first.tensors.q.element_size())},
     }
 
 
-def _at(section: Section, block: int, density: float, dense_s: float | None) -> Row:
-    """`share_of_ideal`: dense time times the density of tiles, over the time taken."""
-    shape, tokens = (TINY, 64) if section.tiny else (LLAMA_8B, SWEEP_TOKENS)
-    rows = tokens // block
-    budget = budget_for(density, rows)
-    sets = problems(
-        shape,
-        tokens,
-        block,
-        budget,
-        device=section.device,
-        sets=rotation(prompt_bytes(shape, tokens)),
-    )
-    took = timed([each.attend for each in sets])
-    found = sets[0].layout.tiles / (shape.query_heads * rows * (rows + 1) / 2)
-    row = {"tokens": tokens, "block": block, "budget_blocks": budget, "density": found}
-    row |= {**took.figures(), "tflops": sets[0].flops / took.median_s / 1e12}
-    return row | ({"share_of_ideal": dense_s * found / took.median_s} if dense_s else {})
+def _problems(
+    section: Section, shape: Shape, tokens: int, block: int, budget: int
+) -> list[Problem]:
+    sets = rotation(prompt_bytes(shape, tokens))
+    return problems(shape, tokens, block, budget, device=section.device, sets=sets)
 
 
 def budget_for(density: float, rows: int) -> int:

@@ -16,6 +16,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Rates(BaseModel):
     """Seconds per unit of every feature of `profiles.cost.work.FEATURES`.
 
+    Rates from before `sparse_tile_flops` was told apart lack it: all tiles cost the same there.
     `std` is the standard deviation of each (null for a prior nobody measured);
     `fitted_to_tokens` the longest context among the measurements.
     """
@@ -33,19 +34,28 @@ class Rates(BaseModel):
     @model_validator(mode="after")
     def _every_feature(self) -> Self:
         for field, values in (("seconds_per", self.seconds_per), ("std", self.std)):
-            if values is not None and set(values) != set(FEATURES):
+            if values is not None and {*values, "sparse_tile_flops"} != set(FEATURES):
                 raise ValueError(f"{field}: must have exactly the features {', '.join(FEATURES)}")
         return self
 
     @property
     def vector(self) -> Floats:
         """Seconds per unit, `[FEATURES]`."""
-        return np.array([self.seconds_per[name] for name in FEATURES])
+        return np.array([self.seconds_per.get(name, 0.0) for name in FEATURES])
 
     @property
     def version(self) -> str:
         """Names these very rates: plans made with other rates have another version."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    @property
+    def rounded(self) -> Self:
+        """The rates to six digits, as a file that people read has them."""
+        fields = self.model_dump()
+        for name in ("seconds_per", "std"):
+            each = fields[name] or {}
+            fields[name] = {f: float(f"{v:.6g}") for f, v in each.items()} or None
+        return type(self).model_validate(fields)
 
     @property
     def measured(self) -> bool:

@@ -10,7 +10,7 @@ from profiles.cost.rates import Rates
 from profiles.cost.robust import LARGEST_RATIO, Floats, robust_fit
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.samples import Sample, SampleError
-from profiles.cost.work import FEATURES
+from profiles.cost.work import FEATURES, INDEX
 from profiles.device import DeviceProfile
 
 GATE_SIGMAS = 4.0
@@ -61,8 +61,10 @@ def refit(
     if not possible:
         return Refit(prior, 0, rejected_fast, 0, None, ())
 
-    # 1. Every coefficient as a ratio to a positive scale; an earlier fit may have left it at 0.
+    # 1. Every coefficient as a ratio to a positive scale; an earlier fit may have left it at 0, and
+    # what gathering costs starts there: it is held against what a dense tile costs.
     scale = np.maximum(prior.vector, roofline(device, prior.phase).vector)
+    scale = np.where(scale > 0, scale, scale[INDEX["tile_flops"]])
     units = np.array([s.work for s in possible], dtype=np.float64) * scale
     seconds = np.array([s.seconds for s in possible], dtype=np.float64)
     ages = np.array([s.age for s in possible], dtype=np.float64)

@@ -21,6 +21,8 @@ LEAST_NOISE = 0.01
 PRIOR_SPREAD = 1.0
 """Half-width of the prior, in prior coefficients; its tail leaves room for orders of magnitude."""
 LARGEST_RATIO = 1000.0
+LEAST_BELIEVED = 1e-3
+"""Where a ratio starts whose prior is 0."""
 ROUNDS = 30
 CONVERGED = 1e-5
 SMALLEST_SINGULAR = 1e-14
@@ -45,8 +47,10 @@ def robust_fit(units: Floats, seconds: Floats, weights: Floats, prior: Floats) -
     `units` are seconds at ratio 1; `weights` [samples] are how many observations each sample
     counts for; `prior` [features] are the ratios believed in before.
     """
-    # One common factor for the whole chip is a start that no single sample can drag away.
-    ratios = np.full(len(prior), weighted_median(seconds / units.sum(axis=1), weights))
+    # One common factor for the whole chip is a start that no single sample can drag away. Of what
+    # always goes together, what is believed to cost something then explains the time.
+    believed = np.maximum(prior, LEAST_BELIEVED)
+    ratios = believed * weighted_median(seconds / (units @ believed), weights)
     # Nearly least absolute deviations first: of two halves that disagree they side with the
     # heavier, and the noise around it stays small enough to tell the other's as outliers.
     ratios = _settle(units, seconds, weights, prior, ratios, LEAST_NOISE)

@@ -13,7 +13,7 @@ def roofline(device: DeviceProfile, phase: Phase) -> Rates:
 
     Compute and memory times are added, not overlapped, because a load must stay linear; a query
     block or a scored block costs the FLOPs of a 128-wide dot product or two, a list the reading of
-    one 64-token block of 16-bit keys and values.
+    one 64-token block of 16-bit keys and values. Gathered keys cost nothing beyond dense ones.
     """
     per_flop, per_byte = 1 / device.peak_flops, 1 / device.memory_bandwidth
     per_tile_flop = per_flop / device.attention_share
@@ -26,6 +26,7 @@ def roofline(device: DeviceProfile, phase: Phase) -> Rates:
         "projection_flops": per_flop,
         "link_bytes": 1 / device.link_bandwidth,
         "kv_lists": 2 * 64 * 128 * 2 * per_byte,
+        "sparse_tile_flops": 0.0,
     }
     return Rates(
         device=device.name,

@@ -32,11 +32,14 @@ FEATURES = (
     "projection_flops",
     "link_bytes",
     "kv_lists",
+    "sparse_tile_flops",
 )
 """What a load is linear in; `rates` holds seconds per unit of each, in this order.
 
 `kv_lists` counts (sequence, KV group) pairs: each starts thread blocks of its own. Without it
 the error of fitted decode times is 1.4 to 1.8 times as large (benchmarks/cost_model.py).
+`sparse_tile_flops` counts those of a prefill's `tile_flops` again that heads with a budget below
+the context attend by: its rate is what gathered keys cost beyond dense ones.
 """
 
 INDEX = {name: position for position, name in enumerate(FEATURES)}
@@ -143,6 +146,7 @@ def head_work(
     if workload.phase == "prefill":
         work[..., INDEX["query_blocks"]] = n
         work[..., INDEX["tile_flops"]] = 4 * block * piece * dim * causal_pieces(pieces, n, own)
+        work[..., INDEX["sparse_tile_flops"]] = work[..., INDEX["tile_flops"]] * (pieces < every)
         pairs = np.where(choosing, causal_pieces(np.array(every), n, own), 0)
         work[..., INDEX["scored_blocks"]] = pairs
         work[..., INDEX["tile_flops"]] += pairs * pair_flops(selection, architecture, workload)

@@ -4,27 +4,32 @@ import json
 import os
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.gpu import plans
-from benchmarks.gpu.__main__ import GRACE_S, hangs
+from benchmarks.gpu import plans, timing
+from benchmarks.gpu.aims import AIMS
+from benchmarks.gpu.check_units import units
 from benchmarks.gpu.makespan import simulated
 from benchmarks.gpu.oracle import prefill_oracle, relative_error
+from benchmarks.gpu.rows import has_figures
 from benchmarks.gpu.scene import Shape, drawn, whole_heads
-from benchmarks.gpu.section import Section
 from benchmarks.gpu.suite import SECTIONS
-from benchmarks.gpu.summary import AIMS, failed_checks, summary
 from benchmarks.gpu.uniform_sparse import budget_for
+from benchmarks.gpu_results.calls import calls
+from benchmarks.gpu_results.reading import newest, read
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import Pooled
 from tests.executor.kernels import reference
 
 ROOT = Path(__file__).parents[2]
+COUNTED = ("dense", "uniform_sparse", "headline", "selection", "decode", "head_budgets")
+"""Sections whose rows say what was done in the time."""
 
 
 @pytest.mark.slow
@@ -41,15 +46,24 @@ def test_the_whole_suite_runs_on_tiny_shapes(tmp_path):
     assert finished.returncode == 0, finished.stdout + finished.stderr
     found = json.loads(written.read_text())
     assert {"torch", "triton", "command", "date", "commit", "gpu"} <= set(found["machine"])
-    assert set(found["sections"]) == {"check-0", *SECTIONS}
+    assert set(found["sections"]) == {*units(tiny=True), *SECTIONS}
     for name, section in found["sections"].items():
         assert section["label"] == "interpreter, not a measurement"
-        assert section["complete"]
+        assert (section["complete"], section["ended"]) == (True, "finished")
         assert section["rows"], name
-        assert not [row for row in section["rows"] if "error" in row and "trace" in row], name
+        assert all(has_figures(row) and row.get("ok", True) for row in section["rows"]), name
+    for name in COUNTED:
+        for row in found["sections"][name]["rows"]:
+            assert row["work"], row
+            assert row["work"].keys() <= row.keys()
     aimed = {row for aim in AIMS for row in [(aim.section, aim.column)]}
     columns = {(n, c) for n, s in found["sections"].items() for row in s["rows"] for c in row}
     assert aimed <= columns
+    # Were it a GPU's, rates would be fitted to it.
+    found["machine"] |= {"gpu": "NVIDIA H200", "commit": "0" * 40}
+    written.write_text(json.dumps(found))
+    (results,) = newest([read(written, made_up=True)]).values()
+    assert {call.place.partition(":")[0] for call in calls(results)} == {*COUNTED, "ceilings"}
 
 
 @pytest.mark.slow
@@ -61,18 +75,57 @@ def test_the_other_scripts_run_on_tiny_shapes(script):
     assert "failed: []" in finished.stdout or "0 did not run" in finished.stdout
 
 
-def test_nothing_but_torch_and_the_kernels_is_imported_on_a_gpu_machine():
-    modules = [f"benchmarks.gpu.{name}" for name in ("check", "tune", "sanitize", *SECTIONS)]
+def test_nothing_but_torch_and_triton_is_imported_on_a_gpu_machine():
+    files = (ROOT / "benchmarks" / "gpu").glob("*.py")
+    # Plans are made where the planner is.
+    names = sorted(f"benchmarks.gpu.{file.stem}" for file in files if file.stem != "make_plans")
     script = f"""
-import sys
-sys.modules.update(dict.fromkeys(("solver", "pydantic", "scipy", "ortools")))
-for name in {modules}:
-    __import__(name)
+import importlib.metadata, re, sys
+
+def needs(name):
+    found = {{name}}
+    for line in importlib.metadata.requires(name) or []:
+        if "extra ==" not in line:
+            one = re.match("[A-Za-z0-9._-]+", line)[0]
+            try:
+                found |= needs(one)
+            except importlib.metadata.PackageNotFoundError:
+                pass
+    return {{re.sub("[-_.]+", "-", each).lower() for each in found}}
+
+allowed = needs("torch") | needs("triton")
+provided = importlib.metadata.packages_distributions()
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        by = {{re.sub("[-_.]+", "-", each).lower() for each in provided.get(top, [])}}
+        if by and not by & allowed and top not in ("benchmarks", "executor", "profiles"):
+            raise ModuleNotFoundError(f"refused {{name}}", name=name)
+
+sys.meta_path.insert(0, Refusing())
+try:
+    import pydantic
+except ModuleNotFoundError:
+    pass
+else:
+    sys.exit("nothing is refused")
+for name in {names}:
+    importlib.import_module(name)
+print(*(each for each in sys.modules if each.split(".")[0] in ("profiles", "solver", "api")))
 """
+    # The interpreter alone needs numpy.
+    environment = {key: x for key, x in os.environ.items() if key != "TRITON_INTERPRET"}
     finished = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert finished.returncode == 0, finished.stderr
+    assert set(finished.stdout.split()) <= {"profiles", "profiles.errors"}
 
 
 def test_every_scheme_of_every_input_computes_each_row_once():
@@ -141,49 +194,6 @@ def test_an_error_is_infinite_where_the_wrong_rows_were_written():
     assert 0 < relative_error(torch.tensor([[1.0, 2.1], [torch.nan] * 2]), wanted) < 0.1
 
 
-def test_a_failing_case_is_a_row_and_the_next_one_runs(tmp_path):
-    section = Section("dense", tmp_path, tiny=True, seconds=100)
-
-    def broken():
-        raise ValueError("no such kernel")
-
-    assert section.attempt("first", broken) is None
-    assert section.attempt("second", lambda: {"s": 1.0}) == {"case": "second", "s": 1.0}
-    section.finish()
-    found = json.loads((tmp_path / "dense.json").read_text())
-    assert found["complete"]
-    assert found["rows"][0]["error"] == "no such kernel"
-    assert "broken" in found["rows"][0]["trace"]
-    assert found["rows"][1] == {"case": "second", "s": 1.0}
-
-
-def test_nothing_is_begun_when_the_time_is_up(tmp_path):
-    section = Section("dense", tmp_path, tiny=True, seconds=0)
-    assert section.attempt("late", lambda: pytest.fail("begun")) is None
-    assert section.rows == [{"case": "late", "skipped": "no time left"}]
-
-
-def test_a_wrong_result_and_a_dead_process_are_failed_checks_but_not_what_was_skipped():
-    fine = {"case": "a", "ok": True}
-    sections = {
-        "check-0": {"complete": True, "rows": [fine, {"case": "b", "skipped": "no time left"}]},
-        "dense": {"complete": False, "rows": [{"case": "c", "error": "e", "trace": "t"}]},
-    }
-    assert failed_checks(sections) == []
-    assert "dense: errors in ['c'], 0 skipped, ended early" in summary(sections, tiny=False)
-    sections["check-1"] = {"complete": False, "rows": [fine, {"case": "d", "ok": False}]}
-    assert [row["case"] for row in failed_checks(sections)] == ["check-1", "d"]
-
-
-def test_only_the_section_under_way_can_hang():
-    now = time.time()
-    late = {"complete": False, "until": now - GRACE_S - 1}
-    assert hangs({"dense": late}, ["dense"], now + 100)
-    assert not hangs({"dense": late | {"complete": True}}, ["dense"], now + 100)
-    assert not hangs({"dense": late}, ["headline"], now + 100)
-    assert hangs({}, ["headline"], now - 100)
-
-
 def test_the_simulation_finds_what_order_is_worth():
     chunks = (Chunk(0, 64 * 64),)
     heads = whole_heads(Shape(4, 4), [64, 2, 2, 2], 64, Pooled())
@@ -199,3 +209,70 @@ def test_a_budget_is_found_for_a_density():
         budget = budget_for(density, rows)
         tiles = budget * (budget + 1) / 2 + (rows - budget) * budget
         assert tiles / (rows * (rows + 1) / 2) == pytest.approx(density, rel=0.1)
+
+
+class Clock:
+    """Stands for a GPU on which every call takes 2 ms, a replayed graph 2 ms for each call."""
+
+    def __init__(self, monkeypatch):
+        self.now_ms, self.replayed = 0.0, []
+        properties = SimpleNamespace(L2_cache_size=50, total_memory=4000)
+        for name, stub in {
+            "is_available": lambda: True,
+            "synchronize": lambda: None,
+            "_sleep": lambda _: None,
+            "get_device_properties": lambda _: properties,
+            "Event": self.event,
+            "CUDAGraph": self.graph,
+            "graph": self.capture,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, stub)
+
+    def call(self):
+        self.now_ms += 2.0
+
+    def event(self, enable_timing):
+        assert enable_timing
+        event = SimpleNamespace(at=None)
+        event.record = lambda: setattr(event, "at", self.now_ms)
+        event.elapsed_time = lambda end: end.at - event.at
+        return event
+
+    def graph(self):
+        graph = SimpleNamespace(calls_ms=0.0)
+        graph.replay = lambda: setattr(self, "now_ms", self.now_ms + graph.calls_ms)
+        return graph
+
+    @contextmanager
+    def capture(self, graph):
+        began = self.now_ms
+        yield
+        graph.calls_ms, self.now_ms = self.now_ms - began, began
+
+
+def test_a_call_is_timed_alone_and_in_a_graph_of_all_sets(monkeypatch):
+    clock = Clock(monkeypatch)
+    used = []
+
+    def on(number):
+        def call():
+            used.append(number)
+            clock.call()
+
+        return call
+
+    took = timing.timed([on(number) for number in range(3)], seconds=0.02)
+    assert (took.median_s, took.p10_s, took.p90_s) == pytest.approx((0.002,) * 3)
+    assert (took.samples, took.graph) == (10, False)
+    # Each once to compile, then in turn.
+    assert used == [0, 1, 2, *(number % 3 for number in range(10))]
+    took = timing.timed([on(number) for number in range(3)], seconds=0.03, graph=True)
+    assert took.median_s == pytest.approx(0.002)
+    assert (took.samples, took.graph) == (5, True)
+
+
+def test_inputs_are_rotated_until_the_cache_has_lost_them(monkeypatch):
+    Clock(monkeypatch)
+    assert [timing.rotation(size) for size in (1000, 150, 149, 50, 2)] == [1, 1, 2, 3, 64]
+    assert timing.rotation(1999) == 1
+    assert timing.room_bytes() == 2000

@@ -106,7 +106,7 @@ def test_dividing_a_head_divides_its_work(
     whole_plan = whole_plan.model_copy(update=chosen)
     alone = bench.measure(layer_shard(whole_plan, 0, 0), 0, never)
     assert alone is not None
-    for name in ("query_blocks", "tile_flops", "scored_blocks"):
+    for name in ("query_blocks", "tile_flops", "sparse_tile_flops", "scored_blocks"):
         assert total[name] == alone.work[name]
     copies = devices - 1
     budgets = np.array([[128.0]])
@@ -302,6 +302,6 @@ def test_reported_work_is_what_the_service_expects_of_the_plan(plan: Plan) -> No
             continue
         found = np.array([sample.work[name] for name in FEATURES])
         # Of a prompt the service knows rows of blocks; the last block may be short of tokens.
-        by_token = ("tile_flops", "kv_bytes", "projection_flops")
+        by_token = ("tile_flops", "sparse_tile_flops", "kv_bytes", "projection_flops")
         exact = [plan.workload.phase == "decode" or name not in by_token for name in FEATURES]
         np.testing.assert_allclose(found[exact], wanted[exact], rtol=1e-9)

@@ -37,6 +37,7 @@ def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets, phase
     assert counts.query_blocks == work[INDEX["query_blocks"]]
     flops = counts.tiles * 4 * rows * block * 16 + counts.sampled_pieces * 2 * block * 16
     assert flops == work[INDEX["tile_flops"]]
+    assert counts.sparse_tiles * 4 * rows * block * 16 == work[INDEX["sparse_tile_flops"]]
     assert counts.scored_pieces == work[INDEX["scored_blocks"]]
 
 

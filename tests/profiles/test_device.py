@@ -59,6 +59,9 @@ def test_a_share_of_a_gpu_is_slower_at_attention_alone_and_unmeasured() -> None:
     assert after is not None
     assert after.device == "h200@0.5"
     assert after.seconds_per["tile_flops"] == 2 * before.seconds_per["tile_flops"]
+    split = whole.model_copy(update={"rates": [roofline(whole, "prefill")]})
+    split.rates[0].seconds_per["sparse_tile_flops"] = 1e-15
+    assert split.shared(0.5).rates[0].seconds_per["sparse_tile_flops"] == 2e-15
     assert after.seconds_per["kv_bytes"] == before.seconds_per["kv_bytes"]
     assert not after.measured
     assert "unmeasured" in after.source

@@ -175,12 +175,15 @@ def keep_best(scores, first, last, length, out_ptr, PIECES: tl.constexpr):
         threshold = tl.where(count >= length, higher, threshold)
         reached = tl.where(count >= length, count, reached)
         step = step // 2
-    kept = key >= threshold
-    if reached > length:
-        above = key > threshold
-        room = length - tl.sum(above.to(tl.int32), 0)
-        tie = kept ^ above
-        kept = above | (tie & (_running(tie.to(tl.int32), PIECES) <= room))
+    # Of too many that equal it the lower pieces are kept, those before a cut found the same way.
+    room = length - tl.sum((key > threshold).to(tl.int32), 0)
+    cut = tl.where(reached > length, 0, PIECES)
+    step = tl.where(reached > length, PIECES // 2, 0)
+    while step > 0:
+        lower = (key == threshold) & (piece < cut + step)
+        cut = tl.where(tl.sum(lower.to(tl.int32), 0) <= room, cut + step, cut)
+        step = step // 2
+    kept = (key > threshold) | ((key == threshold) & (piece < cut))
     place = _running(kept.to(tl.int32), PIECES) - 1
     tl.store(out_ptr + place, piece, mask=kept)
 

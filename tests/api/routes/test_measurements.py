@@ -8,6 +8,7 @@ import pytest
 
 from api.store import samples
 from api.store.tables import Batch, StoredSample
+from profiles.cost.work import FEATURES
 from solver.plan import Plan
 from tests.api.world import Json, World, fields
 
@@ -231,3 +232,19 @@ def test_rounds_that_go_on_do_not_fill_the_database(
     assert len(kept) == 2 * 2 * len(view["layers"])
     again = world.post(batch).json()  # the batch itself is remembered
     assert again["duplicate"]
+
+
+def test_samples_stored_before_a_feature_was_told_apart_still_count(
+    world: World, live: tuple[Plan, Json]
+) -> None:
+    plan, view = live
+    assert world.post(world.batch(plan, view, "a", [0])).json()["accepted"] == 3
+    with world.service.database.write() as session:
+        older = session.query(StoredSample).first()
+        assert older is not None
+        assert older.work[-1] > 0
+        older.work, number = older.work[:-1], older.id
+    with world.service.database.read() as session:
+        assert len(session.get_one(StoredSample, number).work) == len(FEATURES) - 1
+        found = samples.newest(session, "h200", "prefill", 10)
+    assert sorted(sample.work[-1] > 0 for sample in found) == [False, True, True]

@@ -29,7 +29,7 @@ def compiled_as_launched(
     loose = {p.name for p in kernel.params if p.do_not_specialize}
     loose |= {p.name for p in kernel.params if p.do_not_specialize_on_alignment}
     for number, name in enumerate(kernel.arg_names):
-        kind = signature[name] = types[name] if name in types else ONE
+        kind = signature[name] = types.get(name, ONE)
         if name in options:
             constants[number,] = options[name]
         members = kind if isinstance(kind, tuple) else (kind,)

@@ -31,7 +31,7 @@ def test_work_that_cannot_be_a_count_names_its_feature(units: float) -> None:
 
 @pytest.mark.parametrize("shape", [(), (0,), (len(FEATURES) - 1,), (2, len(FEATURES))])
 def test_work_of_the_wrong_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(SampleError, match=r"work: shape .* must be \(8,\)"):
+    with pytest.raises(SampleError, match=r"work: shape .* must be \(9,\)"):
         Sample(np.ones(shape), 1e-3)
 
 

@@ -128,6 +128,14 @@ def test_a_sparse_head_pays_for_scoring() -> None:
     assert feature(decode, "tile_flops") == 4 * 64 * 128 * 2
 
 
+def test_only_tiles_of_a_prefills_sparse_heads_are_sparse() -> None:
+    budgets = np.array([1024.0, 128.0])
+    work = head_work(budgets, SHAPE, Workload(1024, batch_size=2), Sampled())
+    tiles = 2 * (1 + 15 * 2)
+    assert feature(work, "sparse_tile_flops").tolist() == [0, 4 * 64 * 64 * 128 * tiles]
+    assert not feature(head_work(budgets, SHAPE, Workload(1024, "decode")), FEATURES[-1]).any()
+
+
 @pytest.mark.parametrize("rows", [1, 5])
 def test_sampled_rows_are_multiplied_with_every_key_before_a_prefill_chooses(rows: int) -> None:
     budgets, step = np.array([128.0, 1024.0]), Workload(1000, batch_size=3)

@@ -1,0 +1,1 @@
+"""The measured claims, one script each; what they found lies in `results/`."""

@@ -1,0 +1,77 @@
+"""What GPU benchmarks say a call did, beside what the executor and the cost model count."""
+
+import pytest
+
+from benchmarks.gpu.work import decode_work, prefill_work
+from executor.counting import count_work
+from executor.kernels.batch import Chunk
+from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.patterns import Sampled, SinkLocal, Strided, VerticalSlash
+
+CHUNKS = (Chunk(0, 150), Chunk(40, 30))
+HEADS = [
+    HeadRows(0, 0, 99, 0, 10),
+    HeadRows(1, 0, 3, 0, 10, pattern=Sampled(2)),
+    HeadRows(2, 1, 3, 4, 7, pattern=VerticalSlash()),
+    HeadRows(3, 1, 4, 0, 10, pattern=SinkLocal()),
+    HeadRows(3, 1, 2, 2, 5, sequence=1),
+    HeadRows(2, 1, 9, 2, 5, sequence=1, pattern=Strided(2, 3)),
+]
+
+
+def test_kinds_of_tiles_add_up_and_scored_pairs_are_the_executors():
+    layout = lay_out(HEADS, CHUNKS, 16)
+    work = prefill_work(layout, 32, 2, chooses=True)
+    counts = count_work(HEADS, [], layout, CHUNKS, 16)
+    kinds = sum(work[f"{kind}_flops"] for kind in ("diagonal", "dense", "listed"))
+    assert kinds == 4 * 16 * 16 * 32 * counts.tiles
+    assert work["lists"] == counts.query_blocks
+    assert sum(work["scored_pairs"].values()) == counts.scored_blocks
+    assert work["scored_pairs"] == {"sampled": 55, "vertical_slash": 5 + 6 + 7, "pooled": 3 + 4 + 5}
+    assert work["sampled_pairs"] == counts.sampled_blocks == 2 * 55
+
+
+def test_only_lists_without_indices_are_dense_and_only_whole_heads_are_not_sparse():
+    per_tile = 4 * 16 * 16 * 32
+    layout = lay_out([HeadRows(0, 0, 10, 0, 10), HeadRows(1, 0, 3, 0, 10)], CHUNKS[:1], 16)
+    work = prefill_work(layout, 32, 2)
+    assert work["dense_flops"] == per_tile * (45 + 1 + 2)
+    assert work["listed_flops"] == per_tile * 7 * 2
+    assert work["sparse_head_flops"] == per_tile * (1 + 2 + 8 * 3)
+
+
+def test_bytes_are_those_of_computed_rows_and_of_the_groups_present():
+    layout = lay_out(HEADS, CHUNKS, 16)
+    work = prefill_work(layout, 32, 2)
+    # Rows 4 to 6 hold tokens 64 to 111; of the chunk's rows 2 to 4, only tokens 40 to 69 are new.
+    tokens = 150 + 150 + 48 + 150 + 30 + 30
+    assert work["q_bytes"] == work["out_bytes"] == tokens * 32 * 2
+    assert work["kv_bytes"] == 2 * (2 * 150 + 70) * 32 * 2
+    assert work["read_bytes"] == 2 * layout.tiles * 16 * 32 * 2
+
+
+def test_choosing_alone_does_no_attention():
+    work = prefill_work(lay_out(HEADS, CHUNKS, 16), 32, 2, attends=False, chooses=True)
+    assert work["scored_pairs"]
+    assert not {"lists", "diagonal_flops", "kv_bytes"} & set(work)
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+def test_a_decode_counts_what_the_executor_does(chooses):
+    lists = [
+        DecodeHeads(0, 0, 0, (0, 1), 99),
+        DecodeHeads(0, 0, 1, (2, 3), 3, pattern=Sampled(2)),
+        DecodeHeads(1, 1, 1, (2,), 4, part=(0.0, 0.5)),
+    ]
+    contexts = [150, 70]
+    layout = lay_out_decode(lists, 10, 16)
+    work = decode_work(layout, contexts, 32, 2, chooses=chooses)
+    chunks = tuple(Chunk(total - 1, 1) for total in contexts)
+    counts = count_work([], lists, None, chunks, 16)
+    assert work["dense_flops"] + work["listed_flops"] == 4 * 16 * 32 * counts.tiles
+    assert work["dense_flops"] == 4 * 16 * 32 * 2 * 10
+    assert work["kv_bytes"] == 2 * counts.decoded_blocks * 16 * 32 * 2
+    assert work["lists"] == counts.query_blocks == 5
+    scored = {"sampled": 20, "pooled": 5} if chooses else {}
+    assert work["scored_pairs"] == scored
