@@ -13,6 +13,8 @@ from executor.shares import whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TRITON_SIZES = {"head_dim": (16, 256), "block_tokens": (16, 128), "piece_tokens": (16, 128)}
+MOST_FP32 = 256 * 64
+"""head_dim times query block that fp32, computed as three products of tf32, has room for."""
 MOST_PIECES = 16384
 """Pieces whose scores fit a program's registers (`kernels.triton.top_pieces`)."""
 
@@ -129,6 +131,11 @@ def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
             raise AttentionError(
                 f"{name}: {value} must be a power of two from {least} to {most} for triton"
             )
+    if q.dtype == torch.float32 and q.shape[2] * step.block_tokens > MOST_FP32:
+        raise AttentionError(
+            f"q: float32 with head_dim {q.shape[2]} and blocks of {step.block_tokens} takes more "
+            "shared memory than a multiprocessor has: use blocks of 64, or bfloat16"
+        )
     entries: list[HeadRows | DecodeHeads] = []
     entries += step.prefill.heads if step.prefill else ()
     entries += step.decode.lists if step.decode else ()

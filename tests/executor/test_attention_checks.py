@@ -1,11 +1,14 @@
 """What does not fit is refused before anything is computed, and named."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from executor.attention import HeadShare, attend, prepare
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache, Chunk
+from executor.kernels.patterns import Strided
 from profiles.errors import HplbError, UnknownNameError
 
 from .kernels.reference import prefill_reference, random_cache, random_q, relative_error
@@ -115,3 +118,49 @@ def test_blocks_too_many_for_tritons_selection_are_refused():
     cache = Cache(KEYS[None], KEYS[None], pages=pages)
     with pytest.raises(AttentionError, match=r"16385 pieces .* triton chooses among 16384"):
         attend(torch.zeros(1, 1, 16), cache, step, "triton")
+
+
+def test_fp32_that_no_multiprocessor_has_room_for_is_refused_by_name():
+    step = prepare([HeadShare(0, 0, 128)], [Chunk(0, 200)], 128)
+    q = torch.zeros(1, 200, 256)
+    cache = Cache(q, q, starts=torch.zeros(1, dtype=torch.int32))
+    with pytest.raises(AttentionError, match=r"q: float32 with head_dim 256 and blocks of 128"):
+        attend(q, cache, step, "triton")
+
+
+class Stream:
+    """Stands for a CUDA stream: notes what it waits for."""
+
+    def __init__(self) -> None:
+        self.waited: list[object] = []
+
+    def wait_event(self, event: object) -> None:
+        self.waited.append(event)
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+def test_a_stream_waits_for_the_tables_that_another_copied(monkeypatch, capturing):
+    stream, copied = Stream(), object()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    step = replace(prepare([HeadShare(0, 0, 16)], [Chunk(0, 16)], 16), copied=copied)
+    cache = Cache(KEYS, KEYS, starts=torch.zeros(1, dtype=torch.int32))
+    attend(torch.zeros(1, 16, 16), cache, step)
+    # What a capture begins with is done: a graph cannot wait for an event from outside of it.
+    assert stream.waited == ([] if capturing else [copied])
+
+
+def test_nothing_is_prepared_while_a_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(AttentionError, match=r"prepare: .* before the capture begins"):
+        prepare([HeadShare(0, 0, 16)], [Chunk(0, 16)], 16, "cuda")
+
+
+def test_sizes_of_pieces_and_blocks_that_do_not_fit_are_named():
+    shares, chunks = [HeadShare(0, 0, 16)], [Chunk(0, 90)]
+    for piece, said in ((0, "piece_tokens: 0 must"), (24, "piece_tokens: 24 does not divide")):
+        with pytest.raises(AttentionError, match=said):
+            prepare(shares, chunks, 64, piece_tokens=piece)
+    strided = [HeadShare(0, 0, 16, pattern=Strided(1, 2))]
+    with pytest.raises(AttentionError, match=r"shares\[0\].pattern: strided blocks are square"):
+        prepare(strided, chunks, 64, piece_tokens=16)

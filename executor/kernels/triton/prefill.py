@@ -186,6 +186,9 @@ def launch_options(
     elif wide and rows > 64:
         keys = min(keys, 32)
     room = chip.program_bytes - RESERVED_BYTES
+    if item_bytes > 2:
+        # Three products of tf32 keep parts of their operands in shared memory, too.
+        room = room * 2 // 3
     while keys > 16 and held_bytes(rows, keys, head_dim, item_bytes, tma) > room:
         keys //= 2
     return {

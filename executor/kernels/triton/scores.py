@@ -60,18 +60,19 @@ def piece_lse(
 def piece_sums(
     q: torch.Tensor, cache: Cache, rows: QueryRows, piece_tokens: int, pieces: int
 ) -> torch.Tensor:
-    """Sums of 2^score of every row in every piece, wide floats [entries, rows, pieces or more].
+    """Sums of 2^score of every row in every piece, wide floats [entries, rows, pieces or a few more].
 
-    Scores are scaled and in base 2. A row's are written up to the piece of its position; behind it
-    stands anything.
+    Scores are scaled and in base 2. A row's are written up to the piece of its position and the end
+    of the four that it belongs to, 0 or nearly so in the future; behind them stands anything.
     """
     entries, count = rows.position.shape
     paged = cache.pages is not None
     options = launch_options(
         count, q.shape[2], q.element_size(), piece_tokens, paged, chip_of(q.device)
     )
-    tiles = triton.cdiv(pieces * piece_tokens, options["KEYS"])
-    width = tiles * options["KEYS"] // piece_tokens
+    per_tile = options["KEYS"] // piece_tokens
+    width = triton.cdiv(pieces, max(4, per_tile)) * max(4, per_tile)
+    tiles = width // per_tile
     sums = torch.empty(entries, count, width, dtype=torch.int32, device=q.device)
     table = key_table(cache)
     if sums.numel():
@@ -200,7 +201,8 @@ def piece_sums_kernel(
     position = tl.load(position_at, mask=inside, other=-1)
     last = tl.max(position, 0)
     begin = tl.program_id(1) * TILES
-    end = tl.minimum(begin + TILES, tl.cdiv(last + 1, KEYS))
+    FOURS: tl.constexpr = max(1, 4 // PARTS)
+    end = tl.minimum(begin + TILES, tl.cdiv(last + 1, KEYS * FOURS) * FOURS)
     if begin < end:
         seeing = position >= 0
         least = tl.min(tl.where(seeing, position, last), 0)

@@ -26,10 +26,13 @@ SLICED = ["entry_ptr", "query_block_ptr", "length_ptr", "start_ptr"]
 
 
 def launch_options(pieces: int) -> dict[str, int]:
-    """Width of a row of scores, and warps so that a thread holds 32 of them."""
+    """Width of a row of scores, and warps so that a thread holds 32 of them.
+
+    At most 128 registers, so that a multiprocessor holds 16 warps: 2 of the longest rows but one.
+    """
     assert pieces <= MOST_PIECES, f"{pieces} pieces of keys, but MOST_PIECES is {MOST_PIECES}"
     width = max(16, triton.next_power_of_2(pieces))
-    return {"PIECES": width, "num_warps": max(1, width // 1024)}
+    return {"PIECES": width, "num_warps": max(1, width // 1024), "maxnreg": 128}
 
 
 def pooled_options(pieces: int) -> dict[str, int]:
@@ -122,7 +125,7 @@ def sampled_lists(
             *_lists(layout, 0),
             indices,
             position.shape[1] // lists,
-            sums.shape[2],
+            sums.shape[2] // 4,
             **_grid(layout),
             **launch_options(pieces),
         )
@@ -275,7 +278,8 @@ def line_lists_kernel(
         lines = (entry - first_entry).to(tl.int64) * pieces
         piece = tl.arange(0, PIECES)
         scores = tl.zeros([PIECES], tl.float32)
-        for own in range(first, last + 1):
+        # Not hoisted: a pointer for every piece would not fit into registers.
+        for own in tl.range(first, last + 1, disable_licm=True):
             scores += tl.load(diagonals_ptr + lines + own - piece, mask=piece <= own, other=0.0)
         scores /= last + 1 - first
         scores += tl.load(columns_ptr + lines + piece, mask=piece <= last, other=0.0)
@@ -290,7 +294,7 @@ def line_lists_kernel(
         "numbers_entry",
         "numbers_list",
         "rows",
-        "width",
+        "fours",
     ],
     do_not_specialize_on_alignment=["position_ptr", "numbers_ptr"],
 )
@@ -309,7 +313,7 @@ def sampled_lists_kernel(
     start_ptr,
     indices_ptr,
     rows,
-    width,
+    fours,
     PER_BLOCK: tl.constexpr,
     PIECE: tl.constexpr,
     PIECES: tl.constexpr,
@@ -322,10 +326,10 @@ def sampled_lists_kernel(
         joint = tl.zeros([PIECES], tl.float32)
         for row in range(nth * rows, (nth + 1) * rows):
             position = tl.load(position_ptr + entry * position_entry + row * position_row)
-            sums_at = sums_ptr + (entry.to(tl.int64) * (rows * tl.num_programs(0)) + row) * width
-            seen = piece * PIECE <= position
-            wide = tl.load(sums_at + piece, mask=seen, other=LOWEST)
-            weights, largest = weights_of(wide)
+            row_at = (entry.to(tl.int64) * (rows * tl.num_programs(0)) + row) * fours * 4
+            # Four at once, of which those in the row's future are nothing.
+            read = piece // 4 <= position // (4 * PIECE)
+            weights, largest = weights_of(tl.load(sums_ptr + row_at + piece, read, LOWEST))
             counts = (position >= 0) & (largest < OVERFLOW)
             joint += weights * tl.where(counts, 1.0 / tl.sum(weights, 0), 0.0)
         query_block = tl.load(query_block_ptr + number)

@@ -1,85 +1,86 @@
 """Compile decode and its merge for sm_90 and print what came out as JSON; that needs no GPU."""
 
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
-import triton
 from triton.backends import nvidia
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from executor.kernels.triton.decode import decode_kernel, launch_options
+from executor.kernels.chip import H100
+from executor.kernels.triton.chunks import PROGRAMS_PER_SM
+from executor.kernels.triton.decode import Entries, decode_kernel, launch_options
 from executor.kernels.triton.merge import SLOTS_PER_STEP, merge_kernel
-from tests.executor.kernels.cubin import resources
+from executor.kernels.triton.prefill import Partial, Pool, Rows
+from tests.executor.kernels.cubin import ONE, compiled_as_launched, resources
 
 HALVES = ("bf16", "fp16")
 HEAD_DIMS = (64, 128, 256)
-BLOCKS = (64, 128)
+SIZES = ((64, 64), (128, 128), (16, 16), (16, 128))
+"""Tokens of a piece and of a page."""
 ENTRIES = (8, 2048)
 """Batches of 1 and 256 with 8 KV groups."""
 WIDEST = 4
 
 
-def parameter_type(name: str, dtype: str) -> str:
-    if name in ("q_ptr", "k_ptr", "v_ptr", "out_ptr"):
-        return f"*{dtype}"
-    if name in ("lse_ptr", "partial_out_ptr", "partial_lse_ptr"):
-        return "*fp32"
-    if name.endswith("_ptr"):
-        return "*i32"
-    return "fp32" if name == "scale_log2" else "i32"
-
-
-def facts(kernel, dtype: str, constants: dict[str, int], num_warps, num_stages, tool: Path):
-    names = kernel.arg_names
-    # As the launcher specialises contiguous, aligned tensors.
-    constants = constants | {name: 1 for name in names if name.endswith("_dim")}
-    types = {n: "constexpr" if n in constants else parameter_type(n, dtype) for n in names}
-    aligned = ("_ptr", "_page", "_group", "_head", "_token")
-    loose = {p.name for p in kernel.params if p.do_not_specialize_on_alignment}
-    loose |= {p.name for p in kernel.params if p.do_not_specialize}
-    sixteenfold = [
-        i for i, n in enumerate(names) if n.endswith(aligned) and n not in {*constants, *loose}
-    ]
-    source = ASTSource(
-        kernel,
-        types,
-        constants,
-        {(i,): [["tt.divisibility", 16]] for i in sixteenfold},
-    )
-    compiled = triton.compile(
-        source,
-        target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": num_warps, "num_stages": num_stages},
-    )
+def decode_facts(dtype: str, head_dim: int, piece: int, page: int, entries: int, tool: Path):
+    options = launch_options(piece, head_dim, 2, entries, WIDEST) | {"PAGE": page, "ALIKE": True}
+    pointer = f"*{dtype}"
+    types: dict[str, Any] = {
+        "q": Rows(pointer, "i32", "i32", ONE),
+        "keys": Pool(pointer, "i32", "i32", "i32", ONE),
+        "values": Pool(pointer, "i32", "i32", "i32", ONE),
+        "table_ptr": "*i32",
+        "table_sequence": "i32",
+        "table_page": "i32",
+        "partial": Partial("*fp32", "*fp32"),
+        "lists": Entries(*["*i32"] * 6),
+        "parts_ptr": "*i32",
+        "context_ptr": "*i32",
+        "entries": "i32",
+        "widest": "i32",
+        "scale_log2": "fp32",
+    }
+    compiled = compiled_as_launched(decode_kernel, types, options)
+    kept = re.findall(rf"memdesc<(\d+)x{options['TILE']}x{head_dim}x", compiled.asm["ttgir"])
     used = resources(compiled, tool)
     return {
         "async_copies": compiled.asm["ptx"].count("cp.async.cg"),
+        "buffers": max(map(int, kept), default=1),
+        "programs_per_sm": H100.programs(used["shared_bytes"], options["num_warps"]),
+        "wanted_per_sm": PROGRAMS_PER_SM,
         **used,
     }
 
 
-def decode_facts(dtype: str, head_dim: int, block: int, entries: int, tool: Path):
-    constants = {"pages_block": 1} | launch_options(block, head_dim, 2, entries, WIDEST)
-    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
-    return facts(decode_kernel, dtype, constants, warps, stages, tool)
+def merge_facts(dtype: str, head_dim: int, tool: Path):
+    options = {"DIM": head_dim, "SLOTS": SLOTS_PER_STEP, "num_warps": 4, "num_stages": 3}
+    types = {name: f"*{dtype}" if name == "out_ptr" else "*i32" for name in merge_kernel.arg_names}
+    types |= dict.fromkeys(("partial_out_ptr", "partial_lse_ptr", "lse_ptr"), "*fp32")
+    types |= {n: "i32" for n in types if not n.endswith("_ptr") and not n.isupper()}
+    types |= dict.fromkeys(("heads_row", "out_dim", "lse_token"), ONE)
+    types = {name: kind for name, kind in types.items() if name not in options}
+    compiled = compiled_as_launched(merge_kernel, types, options)
+    return {
+        "async_copies": compiled.asm["ptx"].count("cp.async.cg"),
+        **resources(compiled, tool),
+    }
 
 
 def everything(tool: Path) -> dict[str, object]:
     result = {
-        f"decode {dtype} {head_dim} {block} {entries}": decode_facts(
-            dtype, head_dim, block, entries, tool
+        f"decode {dtype} {head_dim} {piece} {page} {entries}": decode_facts(
+            dtype, head_dim, piece, page, entries, tool
         )
         for dtype in HALVES
         for head_dim in HEAD_DIMS
-        for block in BLOCKS
+        for piece, page in SIZES
         for entries in ENTRIES
     }
     for dtype in HALVES:
         for head_dim in HEAD_DIMS:
-            constants = {"DIM": head_dim, "SLOTS": SLOTS_PER_STEP, "heads_row": 1, "lse_token": 1}
-            result[f"merge {dtype} {head_dim}"] = facts(merge_kernel, dtype, constants, 4, 3, tool)
+            result[f"merge {dtype} {head_dim}"] = merge_facts(dtype, head_dim, tool)
     return result
 
 

@@ -75,7 +75,7 @@ def shapes():
         # vLLM's pages hold 16 tokens, others several pieces.
         yield Shape("bf16", head_dim, piece=16, page=128, tma=False)
     for head_dim in (64, 128, 256):
-        for block in (64, 128):
+        for block in (64, 128) if head_dim < 256 else (64,):
             yield Shape("fp32", head_dim, block, block, block)
     for head_dim in (64, 128, 256):
         for block, piece in ((64, 64), (128, 128), (64, 16)):
