@@ -13,6 +13,7 @@ from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection, Strided
 from profiles.sizes import sizes_fault
 from solver.budgets.allocate import Budgets, allocate
+from solver.budgets.dense_decode import dense_where_cheaper
 from solver.costs import Demand
 from solver.placement.exact import Deadline
 from solver.request import PlanRequest, WorkloadOptions
@@ -73,8 +74,18 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
                 "high; give block_tokens alone"
             )
         budgets = allocate(profile, request.budget, workload, deadline)
+        if not _evicts(request):
+            budgets = dense_where_cheaper(
+                budgets, shape, workload, selection, looked_up.rates, request.device_types
+            )
         found.append(Scenario(workload, step.weight / total, looked_up, budgets, selection))
     return found
+
+
+def _evicts(request: PlanRequest) -> bool:
+    """Whether keys beyond a budget are gone: such a head cannot attend to everything."""
+    memory = request.placement.memory
+    return memory is not None and memory.kv_retention == "budget"
 
 
 def _sizes(request: PlanRequest, profile: ModelProfile) -> tuple[int, int]:
