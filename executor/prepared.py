@@ -129,6 +129,7 @@ def prepare(
         counts=counts,
         schedule=Schedule(
             tiles=counts.tiles,
+            starts=prefill.tasks if prefill else 0,
             longest_chain=prefill.longest if prefill else 0,
             splits=prefill.splits if prefill else 0,
             kv_pieces=(prefill.tiles if prefill else 0) + counts.decoded_pieces,

@@ -102,6 +102,13 @@ class Layout:
         return self.query_block.shape[0]
 
     @property
+    def tasks(self) -> int:
+        """What programs compute one after another: lists, parts of cut ones, or pairs."""
+        if self.parts is not None:
+            return self.parts.table.shape[0]
+        return self.order.shape[0] + self.pairs.shape[0]
+
+    @property
     def per_block(self) -> int:
         """Pieces of a query block's own tokens."""
         return self.block_tokens // self.piece_tokens

@@ -175,7 +175,9 @@ def test_cut_lists_are_counted_and_change_nothing():
         prepare([HeadShare(0, 0, 10_000)], chunks, 16, programs=programs) for programs in (None, 8)
     )
     assert (whole.schedule.splits, whole.schedule.longest_chain) == (0, 32)
+    assert whole.schedule.starts == whole.counts.query_blocks
     assert cut.schedule.splits > 0
+    assert cut.schedule.starts >= cut.schedule.splits
     assert cut.schedule.longest_chain < 32
     assert cut.counts == whole.counts
     one, other = (attend(q, cache, step, "triton") for step in (whole, cut))

@@ -53,12 +53,14 @@ def predicted(plan: Plan, placed: dict[int, list[int]], layer: int) -> dict[int,
 @pytest.mark.parametrize("context_tokens", [256, 300])
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 @pytest.mark.parametrize("selection", [POOLED, Sampled(rows=3)], ids=lambda s: s.kind)
+@pytest.mark.parametrize("piece_tokens", [64, 16])
 def test_work_is_what_the_cost_model_predicts(
     deployment: Deployment,
     batch_size: int,
     context_tokens: int,
     phase: Phase,
     selection: Selection,
+    piece_tokens: int,
 ) -> None:
     """Where one head of each group decodes on a device: packed heads share the longest list."""
     plan = tiny_plan(
@@ -69,6 +71,7 @@ def test_work_is_what_the_cost_model_predicts(
         context_tokens=context_tokens,
         phase=phase,
         kv_heads=2 if phase == "prefill" else 4,
+        piece_tokens=piece_tokens,
     ).model_copy(update={"selection": selection})
     bench = Bench(["cpu", "cpu"], "torch")
     for device, work in predicted(plan, {0: [0], 1: [1, 2, 3]}, 1).items():
@@ -83,10 +86,11 @@ def test_work_is_what_the_cost_model_predicts(
     st.lists(st.integers(1, 9), min_size=1, max_size=4),
     st.sampled_from(DEPLOYMENTS),
     st.sampled_from([POOLED, Sampled()]),
+    st.sampled_from([64, 16]),
 )
 @settings(max_examples=15, deadline=None)
 def test_dividing_a_head_divides_its_work(
-    parts: list[int], deployment: Deployment, selection: Selection
+    parts: list[int], deployment: Deployment, selection: Selection, piece_tokens: int
 ) -> None:
     devices = len(parts)
     divided: Placement = [[(d, part / sum(parts)) for d, part in enumerate(parts)]]
@@ -94,6 +98,7 @@ def test_dividing_a_head_divides_its_work(
     total: dict[str, float] = dict.fromkeys(FEATURES, 0.0)
     bench = Bench(["cpu"] * devices, "torch")
     options = {"kv_heads": 1, "budgets": [128], "layers": 1, "deployment": deployment}
+    options["piece_tokens"] = piece_tokens
     chosen = {"selection": selection}
     plan = tiny_plan(divided, devices=devices, **options)  # type: ignore[arg-type]
     plan = plan.model_copy(update=chosen)
@@ -288,6 +293,7 @@ def shared_out(draw: st.DrawFn) -> Plan:
         batch_size=draw(st.integers(1, 4)),
         phase=draw(st.sampled_from(["prefill", "decode"])),
         deployment=draw(st.sampled_from(DEPLOYMENTS)),
+        piece_tokens=draw(st.sampled_from([64, 32, 16])),
     ).model_copy(update={"selection": chosen})
 
 

@@ -119,6 +119,7 @@ def test_two_heads_that_share_a_list_in_one_program(tma, paged, sms):
     assert not any(6 in pair for pair in found)
     rows = torch.cat([layout.pairs.flatten(), layout.order]).sort().values
     assert rows.tolist() == list(range(layout.lists))
+    assert layout.tasks == len(layout.pairs) + len(layout.order) < layout.lists
     assert_right(q, cache, layout, indices, tma=tma, sms=sms)
 
 
