@@ -13,11 +13,11 @@ What two rows of every 64 cost at n tokens, as a share of causal dense attention
 
 - Products: n / 32 rows see n / 2 keys on average, n^2 head_dim / 32 FLOPs of 2 n^2 head_dim: 1.6 %.
   A tile of 128 rows and 64 keys (2.1 MFLOP, 16 KB at head_dim 128) does 128 FLOPs for a byte of L2,
-  twice what prefill does at blocks of 64, and takes half of a multiprocessor's shared memory: of two
-  programs one multiplies while the other one takes exponentials, one for every 2 head_dim FLOPs.
+  twice what prefill does at blocks of 64, and takes half of a multiprocessor's registers and less
+  of its shared memory: one of two programs multiplies while the other one takes exponentials.
 - Bytes: pieces of 16 have n^2 / 1024 sums, n^2 / 256 bytes, written once and read once. At
   3.35 TB/s and 600 TFLOP/s of dense attention that is 0.5 % at head_dim 128.
-- Choosing by them: `top_pieces` says how much.
+- Choosing by them: 1.1 %, see `top_pieces`.
 """
 
 # Triton compiles the functions below from their source; it has no types for mypy to check.
@@ -60,7 +60,7 @@ def piece_lse(
 def piece_sums(
     q: torch.Tensor, cache: Cache, rows: QueryRows, piece_tokens: int, pieces: int
 ) -> torch.Tensor:
-    """Sums of 2^score of every row in every piece, wide floats [entries, rows, pieces or a few more].
+    """Sums of 2^score of every row in every piece, wide floats [entries, rows, pieces + a few].
 
     Scores are scaled and in base 2. A row's are written up to the piece of its position and the end
     of the four that it belongs to, 0 or nearly so in the future; behind them stands anything.
@@ -115,12 +115,14 @@ def launch_options(
     chip: Chip = H100,
 ) -> dict[str, int]:
     """A program's rows and keys, warps and pipeline depth within a chip's shared memory."""
-    row_bytes = head_dim * item_bytes
-    tile = 16 if rows <= 16 else 64 if rows <= 64 or row_bytes > 512 else 128
-    keys = max(64, piece_tokens)
-    # Tiles of keys at once: one that is multiplied and two under way, where there is room.
+    row_bytes, fp32 = head_dim * item_bytes, item_bytes == 4
+    most = 16 if row_bytes > 512 else 64 if fp32 else 128
+    tile = min(most, 16 if rows <= 16 else 64 if rows <= 64 else 128)
+    keys = max(piece_tokens, 32 if row_bytes > 512 else 64)
+    # Tiles of keys at once: one that is multiplied and two under way, where there is room. Three
+    # tf32 products for one of fp32 have both operands' remainders beside them.
     held = (chip.program_bytes - 4 * RESERVED_BYTES) // row_bytes - tile
-    ahead = max(1, min(3, held // keys))
+    ahead = max(1, min(3, (held - fp32 * (tile + keys)) // keys))
     return {
         "ROWS": tile,
         "KEYS": keys,

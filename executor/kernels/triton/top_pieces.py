@@ -4,6 +4,14 @@ A list's k-th largest score is found by bisection on the bits of the floats, as 
 (Alabi et al., Fast k-Selection Algorithms for Graphics Processing Units, JEA 2012); a prefix sum
 then writes what reaches it in ascending order. Scores of pooled means and of line masses never
 touch memory: they are made where they are compared. Those of sampled rows are read.
+
+A bit costs 4 instructions for each of a thread's 32 scores and ends once exactly as many scores are
+left as are kept: after 13 to 19 of 31 bits where 2,048 to 16,384 masses follow from normal or t
+distributed scores. Taking several bits at once was no less work by the machine code (sm_90, Triton
+3.6, 8,192 pieces, a thread of 16): 78 instructions for one bit, 199 for two by three comparisons,
+1,065 for eight by `tl.histogram`. A list of two sampled rows of 8,192 pieces is about 35,000 warp
+instructions, two softmaxes included: 77 us for the 2,048 lists of a head of 131,072 tokens where an
+H100's 132 x 4 schedulers are kept busy at 1.755 GHz, 1.1 % of dense attention at 600 TFLOP/s.
 """
 
 # Triton compiles the functions below from their source; it has no types for mypy to check.
@@ -87,15 +95,18 @@ def line_lists(
     diagonals[own - p] over its query block's own pieces.
     """
     if first < last:
+        options = launch_options(columns.shape[1])
+        # Turned round to be read forwards, and 0 behind a query block's own pieces.
+        behind = torch.nn.functional.pad(diagonals.flip(1), (0, options["PIECES"]))
         line_lists_kernel[(last - first,)](
             columns.contiguous(),
-            diagonals.contiguous(),
+            behind,
             entry,
             *_lists(layout, first),
             indices,
             columns.shape[1],
             **_grid(layout),
-            **launch_options(columns.shape[1]),
+            **options,
         )
 
 
@@ -275,14 +286,14 @@ def line_lists_kernel(
         entry, query_block = tl.load(entry_ptr + number), tl.load(query_block_ptr + number)
         first = query_block * PER_BLOCK
         last = last_piece(entries_ptr, entry, query_block, PER_BLOCK, PIECE)
-        lines = (entry - first_entry).to(tl.int64) * pieces
+        line = (entry - first_entry).to(tl.int64)
         piece = tl.arange(0, PIECES)
         scores = tl.zeros([PIECES], tl.float32)
-        # Not hoisted: a pointer for every piece would not fit into registers.
-        for own in tl.range(first, last + 1, disable_licm=True):
-            scores += tl.load(diagonals_ptr + lines + own - piece, mask=piece <= own, other=0.0)
+        diagonals_ptr += line * (pieces + PIECES) + pieces - 1
+        for own in range(first, last + 1):
+            scores += tl.load(diagonals_ptr - own + piece)
         scores /= last + 1 - first
-        scores += tl.load(columns_ptr + lines + piece, mask=piece <= last, other=0.0)
+        scores += tl.load(columns_ptr + line * pieces + piece, mask=piece <= last, other=0.0)
         length = tl.load(length_ptr + number)
         keep_best(scores, first, last, length, indices_ptr + start, PIECES)
 

@@ -1,32 +1,31 @@
-"""Compile selection's kernels for sm_90 and print what came out as JSON."""
+"""Compile selection's kernels for sm_90, and what reads keys for sm_80: what came out, as JSON."""
 
 import json
 import sys
 from pathlib import Path
 
-import triton
 from triton.backends import nvidia
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
+from executor.kernels.chip import A100, H100
 from executor.kernels.triton import bounds, means, scores, select_decode, top_pieces
 from executor.kernels.triton.rule_lists import rule_lists_kernel
-from tests.executor.kernels.cubin import resources
+from tests.executor.kernels.cubin import ONE, compiled_as_launched, resources
 
-CACHED = ("q_ptr", "keys_ptr", "bounds_ptr")
 FLOATS = ("queries_ptr", "means_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
 WIDE = {"part_ptr": "*fp64", "numbers_ptr": "*i64"}
 SIZES = (1024, 2048, 4096, 8192, 16384)
 GRIDS = ((1, 64), (4, 16))
 """Pieces of a block, and their tokens."""
-PAGES = ((0, 16), (16, 16), (64, 16), (64, 64))
+PAGES = ((0, 16), (16, 16), (64, 16), (64, 64), (128, 128))
 """Tokens of a page (0 without) and of a piece."""
+CHIPS = {90: H100, 80: A100}
+KINDS = (("sm_90", "*bf16", 2, 90), ("sm_80", "*bf16", 2, 80), ("fp32", "*fp32", 4, 90))
 
 
-def parameter_type(kernel, name: str) -> str:
-    if name in CACHED:
+def parameter_type(kernel, name: str, cached: str) -> str:
+    if name in ("q_ptr", "keys_ptr", "bounds_ptr"):
         # Pooled lists read means that are already fp32.
-        return "*fp32" if kernel is top_pieces.pooled_lists_kernel else "*bf16"
+        return "*fp32" if kernel is top_pieces.pooled_lists_kernel else cached
     if name in WIDE:
         return WIDE[name]
     if name.endswith("_ptr"):
@@ -34,30 +33,24 @@ def parameter_type(kernel, name: str) -> str:
     return "fp32" if name.startswith("scale") else "i32"
 
 
-def facts(kernel, tool: Path, **options) -> dict[str, int]:
+def facts(
+    kernel, tool: Path, *, cached: str = "*bf16", capability: int = 90, **options
+) -> dict[str, int]:
     """Registers, spills and instructions of `kernel`; capitals are its constexprs."""
-    names = kernel.arg_names
-    constants = {name: value for name, value in options.items() if name.isupper()}
-    # As the launcher specialises contiguous, aligned tensors.
     loose = {p.name for p in kernel.params if p.do_not_specialize}
-    ones = ("_dim",) if kernel is not top_pieces.pooled_lists_kernel else ("key_piece",)
-    constants |= {n: 1 for n in names if n.endswith(ones) and n not in loose}
-    loose |= {p.name for p in kernel.params if p.do_not_specialize_on_alignment}
-    types = {n: "constexpr" if n in constants else parameter_type(kernel, n) for n in names}
-    aligned = ("_ptr", "_head", "_token", "_group", "_page", "_side")
-    attributes = {
-        (i,): [["tt.divisibility", 16]]
-        for i, n in enumerate(names)
-        if n.endswith(aligned) and n not in {*constants, *loose}
+    ones = "key_piece" if kernel is top_pieces.pooled_lists_kernel else ("_dim", "mean_piece")
+    names = [n for n in kernel.arg_names if not n.isupper()]
+    types = {
+        n: ONE if n.endswith(ones) and n not in loose else parameter_type(kernel, n, cached)
+        for n in names
     }
-    compiled = triton.compile(
-        ASTSource(kernel, types, constants, attributes),
-        target=GPUTarget("cuda", 90, 32),
-        options={name: value for name, value in options.items() if not name.isupper()},
-    )
-    used = resources(compiled, tool)
-    ptx = compiled.asm["ptx"]
-    return used | {"wgmma": ptx.count("wgmma.mma_async"), "cp_async": ptx.count("cp.async.cg")}
+    compiled = compiled_as_launched(kernel, types, options, capability=capability)
+    ptx, used = compiled.asm["ptx"], resources(compiled, tool)
+    return used | {
+        "fits": used["shared_bytes"] <= CHIPS[capability].program_bytes,
+        "wgmma": ptx.count("wgmma.mma_async"),
+        "async_copies": ptx.count("cp.async.cg"),
+    }
 
 
 def every(tool: Path) -> dict[str, dict[str, int]]:
@@ -86,14 +79,19 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
     for dim in (64, 128, 256):
         for rows in (16, 64, 128):
             for page, piece in PAGES:
-                found[f"sums {dim} {page} {piece} {rows}"] = facts(
-                    scores.piece_sums_kernel,
-                    tool,
-                    PAGE=page,
-                    PIECE=piece,
-                    DIM=dim,
-                    **scores.launch_options(rows, dim, 2, piece, page > 0),
-                )
+                name = f"{dim} {page} {piece} {rows}"
+                sizes = {"PAGE": page, "PIECE": piece, "DIM": dim}
+                for kind, cached, item_bytes, capability in KINDS if rows == 128 else KINDS[:1]:
+                    found[f"sums {name} {kind}"] = facts(
+                        scores.piece_sums_kernel,
+                        tool,
+                        cached=cached,
+                        capability=capability,
+                        **sizes,
+                        **scores.launch_options(
+                            rows, dim, item_bytes, piece, page > 0, CHIPS[capability]
+                        ),
+                    )
         for per_page, piece in ((1, 16), (4, 16), (1, 64)):
             sizes = means.tile(piece, dim)
             page = per_page * piece

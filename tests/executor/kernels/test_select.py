@@ -11,7 +11,6 @@ from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash, lengths
 from executor.kernels.select import select
-from profiles.cost import work
 
 from .line_reference import line_reference
 from .reference import (
@@ -267,27 +266,3 @@ def test_nothing_is_stored_where_every_list_holds_every_block(use_triton):
     layout = lay_out([HeadRows(0, 0, 4, 0, 4), HeadRows(0, 0, 1, 2, 2)], chunks, SIZE)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
     assert select(q, cache, layout, use_triton=use_triton).shape == (0,)
-
-
-@given(st.integers(1, 60), st.integers(0, 50))
-def test_a_layout_has_as_many_tiles_as_the_cost_model_counts(budget, rows):
-    layout = lay_out([HeadRows(0, 0, budget, 0, rows)], whole_prompts(rows * SIZE), SIZE)
-    assert layout.tiles == sum(min(budget, row + 1) for row in range(rows))
-    if budget <= rows:
-        assert layout.tiles == work.causal_pieces(budget, rows)
-
-
-@given(st.integers(1, 99), st.integers(1, 900), st.sampled_from([2, 4]))
-def test_the_pieces_of_a_heads_lists_follow_from_its_budget(budget, tokens, per_block):
-    block = per_block * SIZE
-    blocks, pieces = -(-tokens // block), -(-tokens // SIZE)
-    head = HeadRows(0, 0, budget, 0, blocks)
-    layout = lay_out([head], whole_prompts(tokens), block, piece_tokens=SIZE)
-    kept = max(budget, per_block)
-    assert layout.length.tolist() == [
-        min(kept, (row + 1) * per_block, pieces) for row in range(blocks)
-    ]
-    if pieces == blocks * per_block:
-        kept = min(kept, pieces)
-        full = kept // per_block
-        assert layout.tiles == per_block * full * (full + 1) // 2 + (blocks - full) * kept
