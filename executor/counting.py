@@ -37,9 +37,10 @@ class Schedule:
     """Features of how tiles run, for cost models that look inside a device.
 
     `starts` counts what programs begin anew, at a fixed cost each: a prefill's lists, or parts of
-    cut ones, two packed heads' one. `longest_chain` is the most tiles of prefill that one program computes one after another;
-    `splits` into how many parts its long lists were cut; `kv_pieces` how many pieces of keys, and
-    of values, all programs read: a pair of packed heads reads once what it counts twice.
+    cut ones, two packed heads' one. `longest_chain` is the most tiles of prefill that one program
+    computes one after another; `splits` into how many parts its long lists were cut; `kv_pieces`
+    how many pieces of keys, and of values, all programs read: a pair of packed heads reads once
+    what it counts twice.
     """
 
     tiles: int

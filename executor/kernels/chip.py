@@ -25,12 +25,12 @@ class Chip:
     shared_bytes: int
     tma: bool
 
-    def programs(self, shared_bytes: int, warps: int) -> int:
+    def programs(self, shared_bytes: int, warps: int, registers: int = 256) -> int:
         """Programs of `warps` and `shared_bytes` that a multiprocessor holds at once, at least 1.
 
-        By shared memory and by the registers of threads that take all they may.
+        By shared memory and by the `registers` of a thread: all it may take, unless said.
         """
-        by_registers = REGISTERS // (256 * 32 * warps)
+        by_registers = REGISTERS // (-(-registers // 8) * 8 * 32 * warps)
         return max(1, min(by_registers, self.shared_bytes // (shared_bytes + RESERVED_BYTES)))
 
 

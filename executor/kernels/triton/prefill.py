@@ -191,7 +191,9 @@ def launch_options(
         room = room * 2 // 3
     while keys > 16 and held_bytes(rows, keys, head_dim, item_bytes, tma) > room:
         keys //= 2
-    return {
+    # Where little more is needed anyway, so that a multiprocessor holds two programs of 8 warps.
+    few = {"maxnreg": 128} if head_dim <= 64 < rows and tma and item_bytes == 2 else {}
+    return few | {
         "BLOCK": block_tokens,
         "PIECE": piece_tokens,
         "KEYS": keys,
@@ -219,7 +221,9 @@ def programs_at_once(
     tma = chip.tma and long_enough(block_tokens, piece_tokens)
     options = launch_options(block_tokens, piece_tokens, head_dim, item_bytes, tma, chip=chip)
     held = held_bytes(block_tokens, options["KEYS"], head_dim, item_bytes, tma)
-    return chip.multiprocessors * chip.programs(held, options["num_warps"])
+    return chip.multiprocessors * chip.programs(
+        held, options["num_warps"], options.get("maxnreg", 256)
+    )
 
 
 # What changes with a prompt's length stands outside of the groups: within them Triton compiles anew

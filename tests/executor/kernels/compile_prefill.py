@@ -126,7 +126,9 @@ def facts(shape: Shape, tool: Path):
         "stages": options["num_stages"],
         **used,
         "fits": used["shared_bytes"] <= chip.program_bytes,
-        "programs_per_sm": chip.programs(used["shared_bytes"], options["num_warps"]),
+        "programs_per_sm": chip.programs(
+            used["shared_bytes"], options["num_warps"], used["registers"]
+        ),
         "buffers": buffers(compiled.asm["ttgir"], keys, shape.head_dim),
         "wgmma": ptx.count("wgmma.mma_async"),
         "async_copies": ptx.count("cp.async.cg"),

@@ -5,6 +5,11 @@ import pytest
 from tests.executor.kernels.compiled import compiled_by
 
 
+def few(name: str) -> bool:
+    """Whether registers are held back for two programs of 128 rows."""
+    return " d64 " in name and "tma" in name
+
+
 @pytest.fixture(scope="module")
 def compiled():
     return compiled_by("compile_prefill.py")
@@ -20,7 +25,8 @@ def test_every_production_shape_uses_wgmma_without_spills_and_fits_shared_memory
         assert facts["tma_copies" if "tma" in name else "async_copies"] > 0, name
         assert 0 < facts["registers"] <= 255, name
         assert facts["fits"], name
-        if " 64x" in name and "two heads" not in name and "d256" not in name:
+        one_head = " 64x" in name and "two heads" not in name
+        if "d256" not in name and (one_head or few(name)):
             assert facts["programs_per_sm"] >= 2, name
         # By descriptors K and V are three steps ahead; where pointers take registers, two.
         assert facts["buffers"] >= (3 if "tma" in name else 2), name

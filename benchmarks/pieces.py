@@ -1,0 +1,133 @@
+"""What a list's granularity costs in quality: the same pairs in blocks and in pieces of keys.
+
+python benchmarks/pieces.py [--model reference] [--context 2048] [--windows 6] [--text FILE]
+
+Every head has the same budget, chosen by the executor's own selector (two sampled rows a query
+block) and computed by the executor's own attention. Budgets differ between sizes so that all
+compute the same (query, key) pairs, the diagonal counted whole. Loss is the mean negative
+log-likelihood of each window's last tokens, over that of dense attention on the same window;
+intervals are 95 %, over windows.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from benchmarks.report import arguments, deliver, table_to
+from executor.evaluation.model import load
+from executor.evaluation.scoring import surprise
+from executor.evaluation.texts import scored_tokens, windows
+from executor.inference.budget_policy import BudgetPolicy
+from executor.shares import causal_pieces
+from profiles.selection import SAMPLED
+
+SIZES = ((64, 64), (64, 16), (16, 16), (128, 64), (128, 16))
+"""Query rows that share a list, and the keys that it names."""
+DENSITIES = (0.1, 0.176, 0.335, 0.477)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One size at one share of dense attention's pairs in blocks of 64."""
+
+    block: int
+    piece: int
+    density: float
+    context: int
+
+    def pairs(self, pieces: int) -> int:
+        """(query, key) token pairs of a head with a budget of `pieces`."""
+        rows, own = -(-self.context // self.block), self.block // self.piece
+        return self.block * self.piece * causal_pieces(pieces, rows, own)
+
+    @property
+    def pieces(self) -> int:
+        """The largest budget within the pairs: at least a query block's own, at most all."""
+        rows = -(-self.context // 64)
+        wanted = self.density * 64 * 64 * rows * (rows + 1) / 2
+        every, own = self.context // self.piece, self.block // self.piece
+        fitting = [p for p in range(own, every + 1) if self.pairs(p) <= wanted]
+        return max(fitting, default=own)
+
+
+def losses(model, texts, setting: Setting, layers: int, heads: int) -> list[float]:
+    """Nats a token of every window."""
+    tokens = [[setting.pieces * setting.piece] * heads] * layers
+    policy = BudgetPolicy(
+        tokens, selection=SAMPLED, block_tokens=setting.block, piece_tokens=setting.piece
+    )
+    return [loss(model, text, policy) for text in texts]
+
+
+def loss(model, text, policy) -> float:
+    return surprise(model, text, scored_tokens(len(text)), policy, 64)[0]
+
+
+def row(setting: Setting, beyond: np.ndarray, pairs: int) -> dict[str, float | int]:
+    """The mean of `beyond` [windows] and half of its 95 % interval (Student's t)."""
+    count = len(beyond)
+    spread = float(stats.t.ppf(0.975, count - 1) * beyond.std(ddof=1) / count**0.5)
+    return {
+        "block_tokens": setting.block,
+        "piece_tokens": setting.piece,
+        "density": setting.density,
+        "budget_tokens": setting.pieces * setting.piece,
+        "pairs_of_dense": setting.pairs(setting.pieces) / pairs,
+        "loss_over_dense": float(beyond.mean()),
+        "half_interval": spread,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="reference")
+    parser.add_argument("--context", type=int, default=2048, help="tokens, a multiple of 128")
+    parser.add_argument("--windows", type=int, default=6)
+    parser.add_argument("--text", type=Path, help="held-out text; default: what is shipped")
+    parser.add_argument("--densities", default=",".join(map(str, DENSITIES)))
+    parser.add_argument("--sizes", default=",".join(f"{b}x{p}" for b, p in SIZES))
+    chosen = arguments(parser)
+    sizes = [tuple(map(int, size.split("x"))) for size in chosen.sizes.split(",")]
+    loaded = load(chosen.model)
+    config = loaded.model.config.get_text_config()
+    shape = (config.num_hidden_layers, config.num_attention_heads)
+    texts = windows(chosen.text, loaded.tokenizer, chosen.context, chosen.windows)
+    dense = np.array([loss(loaded.model, text, None) for text in texts])
+    rows = []
+    for density, (block, piece) in product(map(float, chosen.densities.split(",")), sizes):
+        setting = Setting(block, piece, density, chosen.context)
+        every = Setting(64, 64, 1.0, chosen.context)
+        beyond = np.array(losses(loaded.model, texts, setting, *shape)) - dense
+        rows.append(row(setting, beyond, every.pairs(every.context // 64)))
+        print(f"{density} {block} x {piece}: done", file=sys.stderr, flush=True)
+    table = Table(title=f"{chosen.model}, {chosen.context} tokens, {len(texts)} windows")
+    for name in ("share of pairs", "size", "budget", "loss over dense, nats"):
+        table.add_column(name)
+    for each in rows:
+        table.add_row(
+            f"{each['density']:.3f}",
+            f"{each['block_tokens']} x {each['piece_tokens']}",
+            str(each["budget_tokens"]),
+            f"{each['loss_over_dense']:+.3f} ± {each['half_interval']:.3f}",
+        )
+    Console(file=table_to(chosen.json), width=100).print(table)
+    deliver(
+        chosen.json,
+        model=chosen.model,
+        weights_sha256=loaded.weights_sha256,
+        context_tokens=chosen.context,
+        windows=len(texts),
+        dense_loss=float(dense.mean()),
+        rows=rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
