@@ -30,16 +30,17 @@ from profiles.selection import SAMPLED
 
 SIZES = ((64, 64), (64, 16), (16, 16), (128, 64), (128, 16))
 """Query rows that share a list, and the keys that it names."""
-DENSITIES = (0.1, 0.176, 0.335, 0.477)
+BUDGETS = (2, 3, 6, 9)
+"""Blocks of 64 x 64: at 2,048 tokens 11.9, 17.6, 33.5 and 47.7 % of dense attention's pairs."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One size at one share of dense attention's pairs in blocks of 64."""
+    """One size within the pairs that a budget of so many 64 x 64 `blocks` computes."""
 
     block: int
     piece: int
-    density: float
+    blocks: int
     context: int
 
     def pairs(self, pieces: int) -> int:
@@ -50,8 +51,7 @@ class Setting:
     @property
     def pieces(self) -> int:
         """The largest budget within the pairs: at least a query block's own, at most all."""
-        rows = -(-self.context // 64)
-        wanted = self.density * 64 * 64 * rows * (rows + 1) / 2
+        wanted = 64 * 64 * causal_pieces(self.blocks, -(-self.context // 64))
         every, own = self.context // self.piece, self.block // self.piece
         fitting = [p for p in range(own, every + 1) if self.pairs(p) <= wanted]
         return max(fitting, default=own)
@@ -77,7 +77,6 @@ def row(setting: Setting, beyond: np.ndarray, pairs: int) -> dict[str, float | i
     return {
         "block_tokens": setting.block,
         "piece_tokens": setting.piece,
-        "density": setting.density,
         "budget_tokens": setting.pieces * setting.piece,
         "pairs_of_dense": setting.pairs(setting.pieces) / pairs,
         "loss_over_dense": float(beyond.mean()),
@@ -91,7 +90,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=2048, help="tokens, a multiple of 128")
     parser.add_argument("--windows", type=int, default=6)
     parser.add_argument("--text", type=Path, help="held-out text; default: what is shipped")
-    parser.add_argument("--densities", default=",".join(map(str, DENSITIES)))
+    parser.add_argument(
+        "--budgets", default=",".join(map(str, BUDGETS)), help="in blocks of 64 x 64"
+    )
     parser.add_argument("--sizes", default=",".join(f"{b}x{p}" for b, p in SIZES))
     chosen = arguments(parser)
     sizes = [tuple(map(int, size.split("x"))) for size in chosen.sizes.split(",")]
@@ -101,18 +102,18 @@ def main() -> None:
     texts = windows(chosen.text, loaded.tokenizer, chosen.context, chosen.windows)
     dense = np.array([loss(loaded.model, text, None) for text in texts])
     rows = []
-    for density, (block, piece) in product(map(float, chosen.densities.split(",")), sizes):
-        setting = Setting(block, piece, density, chosen.context)
-        every = Setting(64, 64, 1.0, chosen.context)
+    every = Setting(64, 64, chosen.context // 64, chosen.context)
+    for blocks, (block, piece) in product(map(int, chosen.budgets.split(",")), sizes):
+        setting = Setting(block, piece, blocks, chosen.context)
         beyond = np.array(losses(loaded.model, texts, setting, *shape)) - dense
-        rows.append(row(setting, beyond, every.pairs(every.context // 64)))
-        print(f"{density} {block} x {piece}: done", file=sys.stderr, flush=True)
+        rows.append(row(setting, beyond, every.pairs(every.pieces)))
+        print(f"{blocks} blocks, {block} x {piece}: done", file=sys.stderr, flush=True)
     table = Table(title=f"{chosen.model}, {chosen.context} tokens, {len(texts)} windows")
-    for name in ("share of pairs", "size", "budget", "loss over dense, nats"):
+    for name in ("pairs of dense", "size", "budget, tokens", "loss over dense, nats"):
         table.add_column(name)
     for each in rows:
         table.add_row(
-            f"{each['density']:.3f}",
+            f"{100 * each['pairs_of_dense']:.1f} %",
             f"{each['block_tokens']} x {each['piece_tokens']}",
             str(each["budget_tokens"]),
             f"{each['loss_over_dense']:+.3f} ± {each['half_interval']:.3f}",
