@@ -15,7 +15,9 @@ from executor.counting import Counts, Schedule
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeLists
+from executor.kernels.dense import dense_attention
 from executor.kernels.implementation import implementation
+from executor.kernels.layout import Layout
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -61,10 +63,11 @@ def attend(
     `bounds` are the pages' that decoding heads choose by (`kernels.bounds.page_bounds`); not given,
     they are computed from every key. `sms` runs prefill and decode as so many programs, so
     that another step finds multiprocessors free (Nexus, arXiv 2507.06608); selection is not held
-    back. A step of prompts and decodes computes the prompts and then the decodes, in launches of
-    their own. With `watched_rows` the recovery of so many query rows an entry is measured exactly.
-    Raises AttentionError where the arguments do
-    not fit each other, UnknownNameError for a back end nobody has heard of.
+    back. Heads that the step has apart go to PyTorch's own attention on the triton back end, except
+    where `sms` are given, which it would not keep to. A step of prompts and decodes computes the
+    prompts and then the decodes, in launches of their own. With `watched_rows` the recovery of so
+    many query rows an entry is measured exactly. Raises AttentionError where the arguments do not
+    fit each other, UnknownNameError for a back end nobody has heard of.
     """
     chosen = resolve_backend(backend, q.device)
     check_tensors(q, cache, step, bounds)
@@ -82,7 +85,12 @@ def attend(
     watched = []
     if step.prefill is not None:
         indices = select(q, cache, step.prefill)
-        kernels.prefill_attention(q, cache, step.prefill, indices, out, lse, **options, **loads)
+        layout: Layout | None = step.prefill
+        apart = step.apart if chosen == "triton" and sms is None else None
+        if apart is not None and dense_attention(q, cache, apart.dense, out, lse):
+            layout = apart.others
+        if layout is not None:
+            kernels.prefill_attention(q, cache, layout, indices, out, lse, **options, **loads)
         if watched_rows:
             watched.append(recovery(q, cache, step.prefill, lse, watched_rows))
     if step.decode is not None:

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 
 from executor.activations import Activations
 from executor.messages import Sample
+from executor.prepared import Prepared
 from executor.shard import LayerShard
-from executor.steps import Step
+from executor.steps import Done, Step
 from executor.tensors import make_step
 from executor.timing_lock import timing_lock
 from executor.watching import head_reports
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from executor.traffic import Traffic
 
 Key = tuple[Architecture, Workload]
+TURNS = 3
+"""Runs of each of two ways that are compared."""
 
 
 class Bench:
@@ -44,6 +49,7 @@ class Bench:
         self._key: Key | None = None
         self._steps: dict[str, Step] = {}
         self._warm: set[LayerShard | str] = set()
+        self._own: set[LayerShard] = set()
         # A device is one core: the profile's `cpu` says so, and a plan's devices run in parallel.
         torch.set_num_threads(1)
 
@@ -69,10 +75,11 @@ class Bench:
         """Run and time a shard on a local device; None when it has nothing to do.
 
         `seconds` covers the whole step, laid out beforehand, from an idle accelerator to an idle
-        one, holding the accelerator's machine-wide lock; see `_clock` for whose time it is. Of a
-        model's own `activations`, the layer's, recovery is estimated afterwards. Raises
-        InterruptedWait as soon as `interrupted()` while the lock is awaited, CannotMeasureError
-        when the workload does not fit.
+        one, holding the accelerator's machine-wide lock; see `_clock` for whose time it is. Dense
+        heads that PyTorch's attention can compute go to it where that is faster: tried before a
+        shard is measured first. Of a model's own `activations`, the layer's, recovery is estimated
+        afterwards. Raises InterruptedWait as soon as `interrupted()` while the lock is awaited,
+        CannotMeasureError when the workload does not fit.
         """
         if not shard.heads:
             return None
@@ -81,14 +88,22 @@ class Bench:
             step = self._step(shard, accelerator)
             prepared, sms = step.prepare(shard), self.sms[local_device]
             real = None if activations is None else activations.of(shard, step.q)
+
+            def run(prepared: Prepared) -> tuple[float, Done]:
+                _finish(accelerator)
+                clock = _clock(accelerator)
+                start = clock()
+                done = step.run(shard, prepared, self.backend, sms, real)
+                _finish(accelerator)
+                return clock() - start, done
+
             if self._cold(shard, accelerator):
-                step.run(shard, prepared, self.backend, sms, real)
-            _finish(accelerator)
-            clock = _clock(accelerator)
-            start = clock()
-            done = step.run(shard, prepared, self.backend, sms, real)
-            _finish(accelerator)
-            seconds = clock() - start
+                run(prepared)
+                if prepared.apart is not None and sms is None and _own_is_faster(run, prepared):
+                    self._own.add(shard)
+            if shard in self._own:
+                prepared = replace(prepared, apart=None)
+            seconds, done = run(prepared)
             heads = None
             if real is not None:
                 heads = head_reports(shard, prepared, real.q, step.room.cache, done.lse)
@@ -106,6 +121,7 @@ class Bench:
             # The old tensors go before the new ones come: two workloads may not fit at once.
             self._steps.clear()
             self._warm.clear()
+            self._own.clear()
             torch.cuda.empty_cache()
             self._key = key
         if accelerator not in self._steps:
@@ -119,6 +135,17 @@ class Bench:
         known = first in self._warm
         self._warm.add(first)
         return not known
+
+
+def _own_is_faster(run: Callable[[Prepared], tuple[float, Done]], prepared: Prepared) -> bool:
+    """Whether a step is faster without PyTorch's attention for its dense heads, which has run once.
+
+    Taking turns; medians.
+    """
+    own = replace(prepared, apart=None)
+    run(own)
+    turns = [(run(prepared)[0], run(own)[0]) for _ in range(TURNS)]
+    return median(b for _, b in turns) < median(a for a, _ in turns)
 
 
 def _clock(accelerator: str) -> Callable[[], float]:

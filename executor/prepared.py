@@ -5,6 +5,7 @@ holds its tables on the device, so that running it reads nothing back and can be
 graph.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from executor.counting import Counts, Schedule, count_work, covers_every_row
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
+from executor.kernels.dense import Apart, set_apart
 from executor.kernels.layout import HeadRows, Layout, lay_out, sent
 from executor.kernels.patterns import Grid, Strided, lengths
 from executor.shares import (
@@ -42,7 +44,8 @@ class Prepared:
     tokens included: a decoding engine adds one in place before it replays. counts and schedule are
     those of the lengths given to `prepare`; `most_pieces` is a sequence's room.
     `covers`: whether every row of heads 0..heads - 1 is computed. `copied` marks on a GPU where the
-    stream that copied the tables is done with it.
+    stream that copied the tables is done with it. `apart`: the prefill with its whole dense heads
+    for PyTorch's own attention, where asked for and there are any.
     """
 
     chunks: tuple[Chunk, ...]
@@ -58,6 +61,7 @@ class Prepared:
     counts: Counts
     schedule: Schedule
     copied: torch.cuda.Event | None = None
+    apart: Apart | None = None
 
 
 def prepare(
@@ -70,6 +74,7 @@ def prepare(
     packed: bool = True,
     programs: int | None = None,
     piece_tokens: int | None = None,
+    sdpa: bool = False,
 ) -> Prepared:
     """Lay out one device's `shares` of a step that brings `chunks`, decodes and prompts mixed.
 
@@ -79,6 +84,9 @@ def prepare(
     the largest of their budgets; a part of a head has a list of its own, equal on every device
     that holds another part. Sequences may grow up to `room_tokens` (default: not at all).
     `programs` is how many lists a GPU computes at once: longer ones than that allows are cut.
+    `sdpa` lets PyTorch's own attention compute whole dense heads of prompts on a GPU, unless
+    HPLB_SDPA=0 says no: an expectation until it is measured, and dear where lengths keep changing
+    (`kernels.dense`).
     Raises AttentionError, also while a CUDA graph is being captured: prepare before, once, and
     capture `attend`.
     """
@@ -101,9 +109,11 @@ def prepare(
     ]
     decodes = [s for s in shares if chunks[s.sequence].decodes]
     lists = _decode_lists(decodes, chunks, piece_tokens, most_pieces, packed)
-    prefill = decode = None
+    prefill = decode = apart = None
     if rows:
         prefill = lay_out(rows, chunks, block_tokens, device, programs, piece_tokens)
+        if sdpa and os.environ.get("HPLB_SDPA") != "0":
+            apart = set_apart(prefill, programs)
     if lists:
         decode = lay_out_decode(lists, most_pieces, piece_tokens, device)
     for layout in (prefill, decode):
@@ -135,6 +145,7 @@ def prepare(
             kv_pieces=(prefill.tiles if prefill else 0) + counts.decoded_pieces,
         ),
         copied=_recorded(device),
+        apart=apart,
     )
 
 

@@ -92,6 +92,7 @@ class _Attention:
             device,
             piece_tokens=piece,
             programs=lists_at_once(self.q, block, piece),
+            sdpa=self.q.is_cuda,
         )
 
     def attend(

@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executor import attention
 from executor.attention import HeadShare, attend, prepare
 from executor.backends import resolve_backend
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
+from executor.kernels.dense import dense_attention
 from executor.kernels.device_parts import join_device_parts
 from executor.kernels.patterns import SinkLocal, Strided, VerticalSlash
 
@@ -217,3 +219,75 @@ def test_bytes_of_keys_and_values_are_those_of_the_tiles():
     step = prepare([HeadShare(0, 0, 16)], chunks, 16)
     result = attend(random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16), step)
     assert result.kv_bytes == 2 * 16 * 16 * 4
+
+
+PROMPTS = (Chunk(0, 70), Chunk(40, 33), Chunk(50, 1, True))
+DENSE_AND_OTHERS = [
+    HeadShare(0, 0, 10_000),
+    HeadShare(1, 0, 32),
+    HeadShare(2, 1, 80),
+    HeadShare(3, 1, 10_000, (0.0, 0.5)),
+    HeadShare(0, 0, 10_000, sequence=1),
+    HeadShare(1, 0, 48, sequence=1, pattern=SinkLocal()),
+    HeadShare(0, 0, 32, sequence=2),
+]
+
+
+@pytest.fixture
+def dense_calls(monkeypatch):
+    """The whole prompts that PyTorch's attention computed, call by call."""
+    calls = []
+
+    def recorded(q, cache, dense, out, lse):
+        calls.append(dense)
+        return dense_attention(q, cache, dense, out, lse)
+
+    monkeypatch.setattr(attention, "dense_attention", recorded)
+    return calls
+
+
+@pytest.mark.parametrize("block", [16, 32])
+def test_whole_dense_heads_by_pytorchs_attention(dense_calls, block):
+    q, cache = random_q(PROMPTS, 4, 32), random_cache(PROMPTS, 2, 32, 16, paged=True)
+    own, other = (
+        prepare(DENSE_AND_OTHERS, PROMPTS, block, piece_tokens=16, sdpa=sdpa)
+        for sdpa in (False, True)
+    )
+    expected = attend(q, cache, own, "triton", watched_rows=4)
+    assert not dense_calls
+    result = attend(q, cache, other, "triton", watched_rows=4)
+    assert [(x.heads, x.sequence) for x in dense_calls[0]] == [((0,), 0), ((2,), 0)]
+    assert_right(q, cache, other, result)
+    assert torch.equal(result.indices, expected.indices)
+    for name in ("counts", "schedule", "kv_bytes"):
+        assert getattr(result, name) == getattr(expected, name)
+    assert torch.allclose(result.recovery, expected.recovery, atol=1e-5)
+    # The others are the own kernel's, bit for bit.
+    assert torch.equal(result.out[[1, 3]], expected.out[[1, 3]])
+
+
+def test_nothing_but_whole_dense_heads(dense_calls):
+    chunks = [Chunk(0, 50)]
+    q, cache = random_q(chunks, 2, 32), random_cache(chunks, 1, 32, 16)
+    step = prepare([HeadShare(h, 0, 64) for h in range(2)], chunks, 16, sdpa=True)
+    assert step.apart.others is None
+    assert_right(q, cache, step, attend(q, cache, step, "triton"))
+    assert len(dense_calls) == 1
+
+
+def test_refused_heads_are_the_own_kernels(monkeypatch):
+    monkeypatch.setattr(attention, "dense_attention", lambda *_: False)
+    q, cache = random_q(PROMPTS, 4, 32), random_cache(PROMPTS, 2, 32, 16, paged=True)
+    step = prepare(DENSE_AND_OTHERS, PROMPTS, 16, sdpa=True)
+    assert_right(q, cache, step, attend(q, cache, step, "triton"))
+
+
+def test_where_whole_dense_heads_stay_with_the_own_kernel(dense_calls, monkeypatch):
+    """With a share of the multiprocessors, on the torch back end and where HPLB_SDPA says so."""
+    q, cache = random_q(PROMPTS, 4, 32), random_cache(PROMPTS, 2, 32, 16, paged=True)
+    step = prepare(DENSE_AND_OTHERS, PROMPTS, 16, sdpa=True)
+    attend(q, cache, step, "triton", sms=2)
+    attend(q, cache, step, "torch")
+    assert not dense_calls
+    monkeypatch.setenv("HPLB_SDPA", "0")
+    assert prepare(DENSE_AND_OTHERS, PROMPTS, 16, sdpa=True).apart is None

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor import tensors
+from executor import attention as entry
+from executor import measure, steps, tensors
+from executor.attention import AttentionResult, attend, prepare
 from executor.errors import CannotMeasureError
 from executor.measure import Bench
 from executor.shard import LayerShard, layer_shard
@@ -311,3 +314,38 @@ def test_reported_work_is_what_the_service_expects_of_the_plan(plan: Plan) -> No
         by_token = ("tile_flops", "sparse_tile_flops", "kv_bytes", "projection_flops")
         exact = [plan.workload.phase == "decode" or name not in by_token for name in FEATURES]
         np.testing.assert_allclose(found[exact], wanted[exact], rtol=1e-9)
+
+
+@pytest.mark.parametrize("faster", ["pytorch", "own"])
+def test_dense_heads_go_to_the_faster_of_two_attentions(
+    faster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried on the first run; time is told by a clock that one of the two moves."""
+    plan = tiny_plan(budgets=[64, 256, 256, 256])
+    now, calls = 0.0, 0
+    dense_attention = entry.dense_attention
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal now, calls
+        now += 2.0 if faster == "own" else 0.5
+        calls += 1
+        return dense_attention(*arguments)
+
+    def own(*arguments: Any, **options: Any) -> AttentionResult:
+        nonlocal now
+        now += 1.0 if arguments[2].apart is None else 0.0
+        return attend(*arguments, **options)
+
+    monkeypatch.setattr(entry, "dense_attention", counted)
+    monkeypatch.setattr(steps, "attend", own)
+    monkeypatch.setattr(steps, "prepare", lambda *x, **o: prepare(*x, **(o | {"sdpa": True})))
+    monkeypatch.setattr(measure, "_clock", lambda _: lambda: now)
+    bench, shard = Bench(["cpu"], "triton"), layer_shard(plan, 1, 0)
+    first = bench.measure(shard, 0, never)
+    tried = calls
+    assert tried == 1 + measure.TURNS + (faster == "pytorch")
+    again = bench.measure(shard, 0, never)
+    assert calls == tried + (faster == "pytorch")
+    for sample in (first, again):
+        assert sample is not None
+        assert sample.seconds == (0.5 if faster == "pytorch" else 1.0)
