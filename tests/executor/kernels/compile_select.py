@@ -1,17 +1,19 @@
-"""Compile selection's kernels for sm_90 and print what came out as JSON."""
+"""Compile selection's kernels for sm_90; that needs no GPU.
 
-import json
-import sys
+`compile_select.py [NAME...] [--table]` prints what came out of those named, or all.
+"""
+
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import triton
-from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from executor.kernels.triton import bounds, means, scores, select_decode, top_pieces
 from executor.kernels.triton.rule_lists import rule_lists_kernel
-from tests.executor.kernels.cubin import resources
+from tests.executor.kernels.cubin import Configurations, main, resources
 
 CACHED = ("q_ptr", "keys_ptr", "bounds_ptr")
 FLOATS = ("queries_ptr", "means_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
@@ -34,7 +36,7 @@ def parameter_type(kernel, name: str) -> str:
     return "fp32" if name.startswith("scale") else "i32"
 
 
-def facts(kernel, tool: Path, **options) -> dict[str, int]:
+def facts(kernel, tool: Path, **options) -> dict[str, Any]:
     """Registers, spills and instructions of `kernel`; capitals are its constexprs."""
     names = kernel.arg_names
     constants = {name: value for name, value in options.items() if name.isupper()}
@@ -60,17 +62,17 @@ def facts(kernel, tool: Path, **options) -> dict[str, int]:
     return used | {"wgmma": ptx.count("wgmma.mma_async"), "cp_async": ptx.count("cp.async.cg")}
 
 
-def every(tool: Path) -> dict[str, dict[str, int]]:
-    found = {}
+def configurations() -> Configurations:
+    found: Configurations = {}
     for pieces in SIZES:
         options = top_pieces.launch_options(pieces)
         for per_block, piece in GRIDS:
             grid = {"PER_BLOCK": per_block, "PIECE": piece}
             name = f"{pieces} x {piece}"
             for dim in (64, 256):
-                found[f"pooled {name} {dim}"] = facts(
+                found[f"pooled {name} {dim}"] = partial(
+                    facts,
                     top_pieces.pooled_lists_kernel,
-                    tool,
                     DIM=dim,
                     **grid,
                     **top_pieces.pooled_options(pieces),
@@ -79,16 +81,16 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
                 ("sampled", top_pieces.sampled_lists_kernel),
                 ("lines", top_pieces.line_lists_kernel),
             ):
-                found[f"{kind} {name}"] = facts(kernel, tool, **grid, **options)
-        found[f"decode {pieces}"] = facts(
-            select_decode.choose_kernel, tool, WIDEST=8, enable_fp_fusion=False, **options
+                found[f"{kind} {name}"] = partial(facts, kernel, **grid, **options)
+        found[f"decode {pieces}"] = partial(
+            facts, select_decode.choose_kernel, WIDEST=8, enable_fp_fusion=False, **options
         )
     for dim in (64, 128, 256):
         for rows in (16, 64, 128):
             for page, piece in PAGES:
-                found[f"sums {dim} {page} {piece} {rows}"] = facts(
+                found[f"sums {dim} {page} {piece} {rows}"] = partial(
+                    facts,
                     scores.piece_sums_kernel,
-                    tool,
                     PAGE=page,
                     PIECE=piece,
                     DIM=dim,
@@ -97,29 +99,29 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
         for per_page, piece in ((1, 16), (4, 16), (1, 64)):
             sizes = means.tile(piece, dim)
             page = per_page * piece
-            found[f"keys {dim} {page} {piece}"] = facts(
-                means.key_means_kernel, tool, PAGE=page, **sizes
+            found[f"keys {dim} {page} {piece}"] = partial(
+                facts, means.key_means_kernel, PAGE=page, **sizes
             )
-            found[f"pieces {dim} {page} {piece}"] = facts(
+            found[f"pieces {dim} {page} {piece}"] = partial(
+                facts,
                 select_decode.piece_scores_kernel,
-                tool,
                 WIDEST=8,
                 DIM=dim,
                 PER_PAGE=per_page,
                 TILE=select_decode.TILE,
             )
             for newest in (False, True):
-                found[f"bounds {dim} {page} {piece} {newest}"] = facts(
-                    bounds.page_bounds_kernel, tool, NEWEST=newest, PER_PAGE=per_page, **sizes
+                found[f"bounds {dim} {page} {piece} {newest}"] = partial(
+                    facts, bounds.page_bounds_kernel, NEWEST=newest, PER_PAGE=per_page, **sizes
                 )
-        found[f"queries {dim}"] = facts(means.query_means_kernel, tool, **means.tile(128, dim))
-    found["lse"] = facts(scores.piece_lse_kernel, tool, PIECE=16, STEP=1024)
-    found["rule"] = facts(rule_lists_kernel, tool, PER_BLOCK=4, PIECE=16, STEP=128)
-    found["rule decode"] = facts(select_decode.rule_kernel, tool, STEP=128, enable_fp_fusion=False)
+        found[f"queries {dim}"] = partial(facts, means.query_means_kernel, **means.tile(128, dim))
+    found["lse"] = partial(facts, scores.piece_lse_kernel, PIECE=16, STEP=1024)
+    found["rule"] = partial(facts, rule_lists_kernel, PER_BLOCK=4, PIECE=16, STEP=128)
+    found["rule decode"] = partial(
+        facts, select_decode.rule_kernel, STEP=128, enable_fp_fusion=False
+    )
     return found
 
 
 if __name__ == "__main__":
-    cuobjdump = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-    missing = {"missing": f"Triton's wheel has no {cuobjdump}"}
-    sys.stdout.write(json.dumps(every(cuobjdump) if cuobjdump.exists() else missing))
+    main(configurations)
