@@ -1,19 +1,18 @@
-"""Compile decode and its merge for sm_90 and print what came out as JSON; that needs no GPU."""
+"""Compile decode and its merge for sm_90; that needs no GPU.
 
-import json
+`compile_decode.py [NAME...] [--table]` prints what came out of those named, or all.
+"""
+
 import re
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from triton.backends import nvidia
-
-from executor.kernels.chip import H100
 from executor.kernels.triton.chunks import PROGRAMS_PER_SM
 from executor.kernels.triton.decode import Entries, decode_kernel, launch_options
 from executor.kernels.triton.merge import SLOTS_PER_STEP, merge_kernel
 from executor.kernels.triton.prefill import Partial, Pool, Rows
-from tests.executor.kernels.cubin import ONE, compiled_as_launched, resources
+from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
 
 HALVES = ("bf16", "fp16")
 HEAD_DIMS = (64, 128, 256)
@@ -44,13 +43,11 @@ def decode_facts(dtype: str, head_dim: int, piece: int, page: int, entries: int,
     }
     compiled = compiled_as_launched(decode_kernel, types, options)
     kept = re.findall(rf"memdesc<(\d+)x{options['TILE']}x{head_dim}x", compiled.asm["ttgir"])
-    used = resources(compiled, tool)
     return {
         "async_copies": compiled.asm["ptx"].count("cp.async.cg"),
         "buffers": max(map(int, kept), default=1),
-        "programs_per_sm": H100.programs(used["shared_bytes"], options["num_warps"]),
         "wanted_per_sm": PROGRAMS_PER_SM,
-        **used,
+        **resources(compiled, tool),
     }
 
 
@@ -68,10 +65,10 @@ def merge_facts(dtype: str, head_dim: int, tool: Path):
     }
 
 
-def everything(tool: Path) -> dict[str, object]:
-    result = {
-        f"decode {dtype} {head_dim} {piece} {page} {entries}": decode_facts(
-            dtype, head_dim, piece, page, entries, tool
+def configurations() -> Configurations:
+    found: Configurations = {
+        f"decode {dtype} {head_dim} {piece} {page} {entries}": partial(
+            decode_facts, dtype, head_dim, piece, page, entries
         )
         for dtype in HALVES
         for head_dim in HEAD_DIMS
@@ -80,11 +77,9 @@ def everything(tool: Path) -> dict[str, object]:
     }
     for dtype in HALVES:
         for head_dim in HEAD_DIMS:
-            result[f"merge {dtype} {head_dim}"] = merge_facts(dtype, head_dim, tool)
-    return result
+            found[f"merge {dtype} {head_dim}"] = partial(merge_facts, dtype, head_dim)
+    return found
 
 
 if __name__ == "__main__":
-    cuobjdump = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-    missing = {"missing": f"Triton's wheel has no {cuobjdump}"}
-    sys.stdout.write(json.dumps(everything(cuobjdump) if cuobjdump.exists() else missing))
+    main(configurations)

@@ -1,17 +1,12 @@
 """Compile prefill for sm_90 (and sm_80) in every production shape; that needs no GPU.
 
-Prints what came out as JSON, or with `--table` as a Markdown table.
+`compile_prefill.py [NAME...] [--table]` prints what came out of those named, or all.
 """
 
-import json
 import re
-import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import triton
-from triton.backends import nvidia
 
 from executor.kernels.chip import A100, H100
 from executor.kernels.triton.prefill import (
@@ -23,7 +18,7 @@ from executor.kernels.triton.prefill import (
     long_enough,
     prefill_kernel,
 )
-from tests.executor.kernels.cubin import ONE, compiled_as_launched, resources
+from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
 
 ITEM_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 CHIPS = {90: H100, 80: A100}
@@ -119,16 +114,12 @@ def facts(shape: Shape, tool: Path):
         "scale_log2": "fp32",
     }
     compiled = compiled_as_launched(prefill_kernel, types, options, capability=shape.capability)
-    ptx, used = compiled.asm["ptx"], resources(compiled, tool)
+    ptx = compiled.asm["ptx"]
     return {
         "keys": keys,
         "warps": options["num_warps"],
         "stages": options["num_stages"],
-        **used,
-        "fits": used["shared_bytes"] <= chip.program_bytes,
-        "programs_per_sm": chip.programs(
-            used["shared_bytes"], options["num_warps"], used["registers"]
-        ),
+        **resources(compiled, tool, chip),
         "buffers": buffers(compiled.asm["ttgir"], keys, shape.head_dim),
         "wgmma": ptx.count("wgmma.mma_async"),
         "async_copies": ptx.count("cp.async.cg"),
@@ -142,25 +133,9 @@ def buffers(ttgir: str, keys: int, head_dim: int) -> int:
     return max(map(int, kept), default=1)
 
 
-def table(compiled: dict[str, dict[str, int]]) -> str:
-    columns = list(next(iter(compiled.values())))
-    rows = [["configuration", *columns], ["---"] + ["---:"] * len(columns)]
-    rows += [[name, *map(str, found.values())] for name, found in compiled.items()]
-    lines = [f"Triton {triton.__version__}", "", *("| " + " | ".join(r) + " |" for r in rows), ""]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-    if not tool.exists():
-        sys.stdout.write(json.dumps({"missing": f"Triton's wheel has no {tool}"}))
-        return
-    every = list(shapes())
-    with ProcessPoolExecutor() as pool:
-        found = pool.map(facts, every, [tool] * len(every))
-    compiled = dict(zip([shape.name for shape in every], found, strict=True))
-    sys.stdout.write(table(compiled) if "--table" in sys.argv else json.dumps(compiled))
+def configurations() -> Configurations:
+    return {shape.name: partial(facts, shape) for shape in shapes()}
 
 
 if __name__ == "__main__":
-    main()
+    main(configurations)

@@ -1,15 +1,16 @@
-"""Compile selection's kernels for sm_90, and what reads keys for sm_80: what came out, as JSON."""
+"""Compile selection's kernels for sm_90, and what reads keys for sm_80; that needs no GPU.
 
-import json
-import sys
+`compile_select.py [NAME...] [--table]` prints what came out of those named, or all.
+"""
+
+from functools import partial
 from pathlib import Path
-
-from triton.backends import nvidia
+from typing import Any
 
 from executor.kernels.chip import A100, H100
 from executor.kernels.triton import bounds, means, scores, select_decode, top_pieces
 from executor.kernels.triton.rule_lists import rule_lists_kernel
-from tests.executor.kernels.cubin import ONE, compiled_as_launched, resources
+from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
 
 FLOATS = ("queries_ptr", "means_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
 WIDE = {"part_ptr": "*fp64", "numbers_ptr": "*i64"}
@@ -35,7 +36,7 @@ def parameter_type(kernel, name: str, cached: str) -> str:
 
 def facts(
     kernel, tool: Path, *, cached: str = "*bf16", capability: int = 90, **options
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Registers, spills and instructions of `kernel`; capitals are its constexprs."""
     loose = {p.name for p in kernel.params if p.do_not_specialize}
     ones = "key_piece" if kernel is top_pieces.pooled_lists_kernel else ("_dim", "mean_piece")
@@ -45,25 +46,24 @@ def facts(
         for n in names
     }
     compiled = compiled_as_launched(kernel, types, options, capability=capability)
-    ptx, used = compiled.asm["ptx"], resources(compiled, tool)
-    return used | {
-        "fits": used["shared_bytes"] <= CHIPS[capability].program_bytes,
+    ptx = compiled.asm["ptx"]
+    return resources(compiled, tool, CHIPS[capability]) | {
         "wgmma": ptx.count("wgmma.mma_async"),
         "async_copies": ptx.count("cp.async.cg"),
     }
 
 
-def every(tool: Path) -> dict[str, dict[str, int]]:
-    found = {}
+def configurations() -> Configurations:
+    found: Configurations = {}
     for pieces in SIZES:
         options = top_pieces.launch_options(pieces)
         for per_block, piece in GRIDS:
             grid = {"PER_BLOCK": per_block, "PIECE": piece}
             name = f"{pieces} x {piece}"
             for dim in (64, 256):
-                found[f"pooled {name} {dim}"] = facts(
+                found[f"pooled {name} {dim}"] = partial(
+                    facts,
                     top_pieces.pooled_lists_kernel,
-                    tool,
                     DIM=dim,
                     **grid,
                     **top_pieces.pooled_options(pieces),
@@ -72,9 +72,9 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
                 ("sampled", top_pieces.sampled_lists_kernel),
                 ("lines", top_pieces.line_lists_kernel),
             ):
-                found[f"{kind} {name}"] = facts(kernel, tool, **grid, **options)
-        found[f"decode {pieces}"] = facts(
-            select_decode.choose_kernel, tool, WIDEST=8, enable_fp_fusion=False, **options
+                found[f"{kind} {name}"] = partial(facts, kernel, **grid, **options)
+        found[f"decode {pieces}"] = partial(
+            facts, select_decode.choose_kernel, WIDEST=8, enable_fp_fusion=False, **options
         )
     for dim in (64, 128, 256):
         for rows in (16, 64, 128):
@@ -82,9 +82,9 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
                 name = f"{dim} {page} {piece} {rows}"
                 sizes = {"PAGE": page, "PIECE": piece, "DIM": dim}
                 for kind, cached, item_bytes, capability in KINDS if rows == 128 else KINDS[:1]:
-                    found[f"sums {name} {kind}"] = facts(
+                    found[f"sums {name} {kind}"] = partial(
+                        facts,
                         scores.piece_sums_kernel,
-                        tool,
                         cached=cached,
                         capability=capability,
                         **sizes,
@@ -95,29 +95,29 @@ def every(tool: Path) -> dict[str, dict[str, int]]:
         for per_page, piece in ((1, 16), (4, 16), (1, 64)):
             sizes = means.tile(piece, dim)
             page = per_page * piece
-            found[f"keys {dim} {page} {piece}"] = facts(
-                means.key_means_kernel, tool, PAGE=page, **sizes
+            found[f"keys {dim} {page} {piece}"] = partial(
+                facts, means.key_means_kernel, PAGE=page, **sizes
             )
-            found[f"pieces {dim} {page} {piece}"] = facts(
+            found[f"pieces {dim} {page} {piece}"] = partial(
+                facts,
                 select_decode.piece_scores_kernel,
-                tool,
                 WIDEST=8,
                 DIM=dim,
                 PER_PAGE=per_page,
                 TILE=select_decode.TILE,
             )
             for newest in (False, True):
-                found[f"bounds {dim} {page} {piece} {newest}"] = facts(
-                    bounds.page_bounds_kernel, tool, NEWEST=newest, PER_PAGE=per_page, **sizes
+                found[f"bounds {dim} {page} {piece} {newest}"] = partial(
+                    facts, bounds.page_bounds_kernel, NEWEST=newest, PER_PAGE=per_page, **sizes
                 )
-        found[f"queries {dim}"] = facts(means.query_means_kernel, tool, **means.tile(128, dim))
-    found["lse"] = facts(scores.piece_lse_kernel, tool, PIECE=16, STEP=1024)
-    found["rule"] = facts(rule_lists_kernel, tool, PER_BLOCK=4, PIECE=16, STEP=128)
-    found["rule decode"] = facts(select_decode.rule_kernel, tool, STEP=128, enable_fp_fusion=False)
+        found[f"queries {dim}"] = partial(facts, means.query_means_kernel, **means.tile(128, dim))
+    found["lse"] = partial(facts, scores.piece_lse_kernel, PIECE=16, STEP=1024)
+    found["rule"] = partial(facts, rule_lists_kernel, PER_BLOCK=4, PIECE=16, STEP=128)
+    found["rule decode"] = partial(
+        facts, select_decode.rule_kernel, STEP=128, enable_fp_fusion=False
+    )
     return found
 
 
 if __name__ == "__main__":
-    cuobjdump = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-    missing = {"missing": f"Triton's wheel has no {cuobjdump}"}
-    sys.stdout.write(json.dumps(every(cuobjdump) if cuobjdump.exists() else missing))
+    main(configurations)
