@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from profiles.sizes import Sizes, block_of
+from profiles.sized import Sizes, block_of
 
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Correlation = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]

@@ -11,7 +11,7 @@ from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import describe
 from profiles.selection import POOLED, Selection
-from profiles.sizes import Sizes
+from profiles.sized import Sizes
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Recovery = Annotated[float, Field(ge=0, le=1)]

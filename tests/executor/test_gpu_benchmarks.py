@@ -125,7 +125,7 @@ print(*(each for each in sys.modules if each.split(".")[0] in ("profiles", "solv
         timeout=100,
     )
     assert finished.returncode == 0, finished.stderr
-    assert set(finished.stdout.split()) <= {"profiles", "profiles.errors"}
+    assert set(finished.stdout.split()) <= {"profiles", "profiles.errors", "profiles.sizes"}
 
 
 def test_every_scheme_of_every_input_computes_each_row_once():
