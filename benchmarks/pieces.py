@@ -2,7 +2,7 @@
 
 python benchmarks/pieces.py [--model reference] [--context 2048] [--windows 6] [--text FILE]
 
-Every head has the same budget, chosen by the executor's own selector (two sampled rows a query
+Every head has the same budget, chosen by the executor's own selector (`--rows` sampled rows a query
 block) and computed by the executor's own attention. Budgets differ between sizes so that all
 compute the same (query, key) pairs, the diagonal counted whole. Loss is the mean negative
 log-likelihood of each window's last tokens, over that of dense attention on the same window;
@@ -26,7 +26,7 @@ from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens, windows
 from executor.inference.budget_policy import BudgetPolicy
 from executor.shares import causal_pieces
-from profiles.selection import SAMPLED
+from profiles.selection import Sampled
 
 SIZES = ((64, 64), (64, 16), (16, 16), (128, 64), (128, 16))
 """Query rows that share a list, and the keys that it names."""
@@ -57,11 +57,14 @@ class Setting:
         return max(fitting, default=own)
 
 
-def losses(model, texts, setting: Setting, layers: int, heads: int) -> list[float]:
-    """Nats a token of every window."""
+def losses(model, texts, setting: Setting, rows: int, layers: int, heads: int) -> list[float]:
+    """Nats a token of every window; `rows` are sampled of every query block."""
     tokens = [[setting.pieces * setting.piece] * heads] * layers
     policy = BudgetPolicy(
-        tokens, selection=SAMPLED, block_tokens=setting.block, piece_tokens=setting.piece
+        tokens,
+        selection=Sampled(rows=rows),
+        block_tokens=setting.block,
+        piece_tokens=setting.piece,
     )
     return [loss(model, text, policy) for text in texts]
 
@@ -70,17 +73,26 @@ def loss(model, text, policy) -> float:
     return surprise(model, text, scored_tokens(len(text)), policy, 64)[0]
 
 
-def row(setting: Setting, beyond: np.ndarray, pairs: int) -> dict[str, float | int]:
-    """The mean of `beyond` [windows] and half of its 95 % interval (Student's t)."""
-    count = len(beyond)
-    spread = float(stats.t.ppf(0.975, count - 1) * beyond.std(ddof=1) / count**0.5)
-    return {
+def half_interval(values: np.ndarray) -> float:
+    """Half of the 95 % interval of a mean over windows (Student's t)."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+
+
+def row(
+    setting: Setting, beyond: np.ndarray, of_blocks: np.ndarray | None, pairs: int
+) -> dict[str, float | int]:
+    """Loss over dense `beyond` [windows], and beside that of 64 x 64 on the same windows."""
+    paired = {}
+    if of_blocks is not None:
+        less = beyond - of_blocks
+        paired = {"over_blocks": float(less.mean()), "over_blocks_half": half_interval(less)}
+    return paired | {
         "block_tokens": setting.block,
         "piece_tokens": setting.piece,
         "budget_tokens": setting.pieces * setting.piece,
         "pairs_of_dense": setting.pairs(setting.pieces) / pairs,
         "loss_over_dense": float(beyond.mean()),
-        "half_interval": spread,
+        "half_interval": half_interval(beyond),
     }
 
 
@@ -94,6 +106,7 @@ def main() -> None:
         "--budgets", default=",".join(map(str, BUDGETS)), help="in blocks of 64 x 64"
     )
     parser.add_argument("--sizes", default=",".join(f"{b}x{p}" for b, p in SIZES))
+    parser.add_argument("--rows", type=int, default=2, help="sampled of a query block")
     chosen = arguments(parser)
     sizes = [tuple(map(int, size.split("x"))) for size in chosen.sizes.split(",")]
     loaded = load(chosen.model)
@@ -101,15 +114,25 @@ def main() -> None:
     shape = (config.num_hidden_layers, config.num_attention_heads)
     texts = windows(chosen.text, loaded.tokenizer, chosen.context, chosen.windows)
     dense = np.array([loss(loaded.model, text, None) for text in texts])
-    rows = []
+    rows: list[dict[str, float | int]] = []
+    of_blocks: dict[int, np.ndarray] = {}
     every = Setting(64, 64, chosen.context // 64, chosen.context)
     for blocks, (block, piece) in product(map(int, chosen.budgets.split(",")), sizes):
         setting = Setting(block, piece, blocks, chosen.context)
-        beyond = np.array(losses(loaded.model, texts, setting, *shape)) - dense
-        rows.append(row(setting, beyond, every.pairs(every.pieces)))
+        beyond = np.array(losses(loaded.model, texts, setting, chosen.rows, *shape)) - dense
+        if (block, piece) == (64, 64):
+            of_blocks[blocks] = beyond
+        found = row(setting, beyond, of_blocks.get(blocks), every.pairs(every.pieces))
+        rows.append({"blocks": blocks, **found})
         print(f"{blocks} blocks, {block} x {piece}: done", file=sys.stderr, flush=True)
     table = Table(title=f"{chosen.model}, {chosen.context} tokens, {len(texts)} windows")
-    for name in ("pairs of dense", "size", "budget, tokens", "loss over dense, nats"):
+    for name in (
+        "pairs of dense",
+        "size",
+        "budget, tokens",
+        "loss over dense, nats",
+        "less 64 x 64",
+    ):
         table.add_column(name)
     for each in rows:
         table.add_row(
@@ -117,6 +140,9 @@ def main() -> None:
             f"{each['block_tokens']} x {each['piece_tokens']}",
             str(each["budget_tokens"]),
             f"{each['loss_over_dense']:+.3f} ± {each['half_interval']:.3f}",
+            f"{each['over_blocks']:+.3f} ± {each['over_blocks_half']:.3f}"
+            if "over_blocks" in each
+            else "",
         )
     Console(file=table_to(chosen.json), width=100).print(table)
     deliver(
@@ -125,6 +151,7 @@ def main() -> None:
         weights_sha256=loaded.weights_sha256,
         context_tokens=chosen.context,
         windows=len(texts),
+        sampled_rows=chosen.rows,
         dense_loss=float(dense.mean()),
         rows=rows,
     )

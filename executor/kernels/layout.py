@@ -122,7 +122,8 @@ class Layout:
         """Whether any list of `rows` needs indices: does not hold every piece there is for it."""
         grid = self.grid(rows.sequence)
         causal = min(rows.last * grid.per_block, grid.pieces)
-        return isinstance(rows.pattern, Strided) or max(rows.budget_pieces, grid.per_block) < causal
+        kept = 0 if isinstance(rows.pattern, Strided) else max(rows.budget_pieces, grid.per_block)
+        return rows.first < rows.last and kept < causal
 
     def own_pieces(self, lists: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first and the last own piece of each query block of `lists`, int32 [lists] each."""

@@ -376,7 +376,7 @@ def prefill_kernel(
                     v_at = values_at + v_row[:, None] + dims[None, :] * values.dim
                     v = tl.load(v_at, mask=inside[:, None], other=0.0)
                     scores = tl.dot(query, k.T, input_precision="tf32x3")
-                    if tl.minimum(real, (step + 1) * KEYS) > before:
+                    if (step + 1) * KEYS > tl.minimum(before, real):
                         seen = inside[None, :] & (key[None, :] <= token[:, None])
                         scores = tl.where(seen, scores, float("-inf"))
                     result, sums, largest = absorb(scores, v, scale_log2, result, sums, largest)

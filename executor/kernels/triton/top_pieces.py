@@ -6,7 +6,7 @@ then writes what reaches it in ascending order. Scores of pooled means and of li
 touch memory: they are made where they are compared. Those of sampled rows are read.
 
 A bit costs 4 instructions for each of a thread's 32 scores and ends once exactly as many scores are
-left as are kept: after 13 to 19 of 31 bits where 2,048 to 16,384 masses follow from normal or t
+left as are kept: simulated, after 13 to 20 of 31 bits for 2,048 to 16,384 masses of normally or t
 distributed scores. Taking several bits at once was no less work by the machine code (sm_90, Triton
 3.6, 8,192 pieces, a thread of 16): 78 instructions for one bit, 199 for two by three comparisons,
 1,065 for eight by `tl.histogram`. A list of two sampled rows of 8,192 pieces is about 35,000 warp

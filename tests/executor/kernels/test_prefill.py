@@ -134,6 +134,17 @@ def test_cut_lists_of_pieces_off_a_queue():
     assert_right(q, cache, layout, random_indices(layout), sms=2)
 
 
+def test_a_part_that_ends_within_a_step_masks_what_the_step_has_beyond_it():
+    """Parts of 11 or 12 pieces in steps of 32 keys, of which the first parts hold no own piece."""
+    chunks = (Chunk(544 - 32, 32),)
+    q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16)
+    heads = [HeadRows(0, 0, 99, 16, 17)]
+    layout = lay_out(heads, chunks, 32, programs=3, piece_tokens=16)
+    assert layout.parts.table[:, 2].tolist() == [12, 11, 11]
+    for tma in (None, True):
+        assert_right(q, cache, layout, random_indices(layout), tma=tma)
+
+
 @pytest.mark.parametrize(("query_heads", "groups"), [(8, 1), (5, 2), (3, 3), (7, 4)])
 def test_any_number_of_query_heads_per_kv_head_each_with_its_budget(query_heads, groups):
     chunks = whole_prompts(52)

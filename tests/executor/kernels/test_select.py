@@ -261,6 +261,17 @@ def test_few_entries_at_a_time_select_the_same(use_triton, monkeypatch):
 
 
 @BOTH
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_entries_without_rows_have_no_lists(use_triton, pattern):
+    chunks = whole_prompts(60)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    heads = [HeadRows(0, 0, 2, 8, 8, 0, pattern), HeadRows(0, 0, 2, 0, 8, 0, SinkLocal(1))]
+    layout = lay_out(heads, chunks, SIZE)
+    wanted = select(q, cache, lay_out(heads[1:], chunks, SIZE), use_triton=use_triton)
+    assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
+
+
+@BOTH
 def test_nothing_is_stored_where_every_list_holds_every_block(use_triton):
     chunks = whole_prompts(30)
     layout = lay_out([HeadRows(0, 0, 4, 0, 4), HeadRows(0, 0, 1, 2, 2)], chunks, SIZE)
