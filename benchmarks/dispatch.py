@@ -1,4 +1,7 @@
-"""A device's programs at work, simulated, for benchmarks/schedule.py: lists cost their blocks."""
+"""A device's programs at work, simulated, for benchmarks/schedule.py: lists cost their blocks.
+
+Pieces of keys are as long as query blocks here, and one head runs in a program.
+"""
 
 import heapq
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ import numpy as np
 from executor.kernels.layout import Layout
 
 OVERHEAD_BLOCKS = 2
-"""What beginning and ending a list, or a piece of one, costs in prefill."""
+"""What beginning and ending a list, or a part of one, costs in prefill."""
 
 
 def dispatched(costs: Sequence[int], programs: int) -> int:
@@ -57,10 +60,10 @@ def prefill(uncut: Layout, cut: Layout, programs: int) -> dict[str, float]:
     bound = max(mean, int(costs.max()))
     backwards = np.lexsort((-uncut.query_block.numpy(), uncut.entry.numpy()))
     longest = dispatched(costs[uncut.order.numpy()].tolist(), programs)
-    pieces = longest
+    parts = longest
     if cut.parts is not None:
         blocks = cut.parts.table[:, 2].numpy().astype(np.int64)
-        pieces = dispatched((blocks + OVERHEAD_BLOCKS).tolist(), programs)
+        parts = dispatched((blocks + OVERHEAD_BLOCKS).tolist(), programs)
     return {
         "grid": dispatched(costs.tolist(), programs) / bound,
         "reversed": dispatched(costs[backwards].tolist(), programs) / bound,
@@ -68,18 +71,18 @@ def prefill(uncut: Layout, cut: Layout, programs: int) -> dict[str, float]:
         "longest": longest / bound,
         "no order": unavoidable(costs.tolist(), programs) / bound,
         "mean: longest": longest / mean,
-        "mean: cut": pieces / mean,
+        "mean: cut": parts / mean,
     }
 
 
 def decode(counts: Sequence[int], programs: int) -> dict[str, float]:
-    """Makespan over max(total / programs, 1), by rule; the most pieces of lists in a program."""
+    """Makespan over max(total / programs, 1), by rule; the most parts of lists in a program."""
     mean = sum(counts) / programs
     chunked = dispatched(chunks(counts, programs), programs)
     return {
         "chunks": chunked / max(mean, 1),
         "stretches": -(-sum(counts) // programs) / max(mean, 1),
-        "pieces": max(stretches(counts, programs)),
+        "parts": max(stretches(counts, programs)),
         "mean: chunks": chunked / mean,
     }
 
@@ -91,15 +94,15 @@ def chunks(counts: Sequence[int], programs: int) -> list[int]:
     [2, 2, 3, 2]
     """
     chunk = max(1, -(-sum(counts) // programs))
-    pieces = []
+    found = []
     for count in counts:
         parts = -(-count // chunk)
-        pieces += [count * (part + 1) // parts - count * part // parts for part in range(parts)]
-    return pieces
+        found += [count * (part + 1) // parts - count * part // parts for part in range(parts)]
+    return found
 
 
 def stretches(counts: Sequence[int], programs: int) -> list[int]:
-    """How many lists each program has a piece of, where all get the same number of blocks.
+    """How many lists each program has a part of, where all get the same number of blocks.
 
     >>> stretches([7, 2], programs=3)
     [1, 1, 2]
@@ -109,4 +112,4 @@ def stretches(counts: Sequence[int], programs: int) -> list[int]:
     ends = list(accumulate(counts))
     first = np.searchsorted(ends, cuts[:-1], "right")
     last = np.searchsorted(ends, np.array(cuts[1:]) - 1, "right")
-    return [int(pieces) for pieces in (last - first + 1)[: programs if share else longer]]
+    return [int(parts) for parts in (last - first + 1)[: programs if share else longer]]

@@ -16,15 +16,16 @@ over max(total / programs, longest list):
     longest   longest first (ours), handed out; an atomic queue over that order does the same
     no order  what no order beats (of programs + 1 lists some program has two, and so on)
     mean:     over total / programs instead: longest first uncut, and with lists cut by
-              `lay_out(programs=...)`, whose pieces cost 2 blocks each as well
+              `lay_out(programs=...)`, whose parts cost 2 blocks each as well
 
 A GPU hands out the blocks of a grid in order, which is greedy dispatch. Decode, by makespan in
 blocks over max(total / programs, 1), as a block is not cut:
 
     chunks     every list cut into ceil(count / chunk) near-equal chunks, chunk = ceil(total /
                programs), handed out: those beyond the programs wait for a second turn
-    stretches  all lists end to end, one stretch a program (ours: executor/kernels/chunks.py)
-    pieces     the most pieces of lists that a program has of its stretch
+    stretches  all lists end to end, one stretch a program (ours:
+               executor/kernels/triton/chunks.py)
+    parts      the most parts of lists that a program has of its stretch
     mean:      chunks over total / programs
 
 Aim: longest first within 3 % of the bound for every share.

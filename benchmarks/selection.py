@@ -24,7 +24,7 @@ from executor.kernels.batch import Cache, Chunk
 from executor.kernels.layout import ALL_PIECES, HeadRows, lay_out
 from executor.kernels.patterns import Pattern, Pooled, Sampled, SinkLocal, VerticalSlash
 from executor.kernels.select import select
-from executor.kernels.torch.select import best_blocks
+from executor.kernels.torch.select import best_pieces
 
 Row = dict[str, Any]
 BLOCK, DIM = 64, 64
@@ -111,7 +111,7 @@ def oracle(masses: torch.Tensor, budget: int) -> float:
     """Recovery of the best `budget` blocks of every row of blocks, first and own always in."""
     row = torch.arange(len(masses))
     dense = float(masses[:budget].sum())
-    found = best_blocks(masses[budget:].clone(), row[budget:], budget)
+    found = best_pieces(masses[budget:].clone(), row[budget:], row[budget:], budget)
     return dense + float(masses[budget:].gather(1, found.long()).sum())
 
 

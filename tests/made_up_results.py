@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.plans import layers
+from benchmarks.gpu.scene import Tile
 from benchmarks.gpu.uniform_sparse import budget_for
 from benchmarks.gpu.work import decode_work, prefill_work, product_work
 from benchmarks.gpu_results.calls import features
@@ -21,6 +22,7 @@ from profiles.cost.work import FEATURES, INDEX
 Row = dict[str, Any]
 LABEL = "made up for a test: no GPU has measured this"
 HEADS, GROUPS, DIM = 32, 8, 128
+BLOCKS, LONG_BLOCKS, PIECES = Tile(64, 64), Tile(128, 128), Tile(64, 16)
 PLANTED = {
     "prefill": {
         "launches": 2e-5,
@@ -64,24 +66,26 @@ class MadeUp:
 
 
 def prefill(
-    tokens: int, budget: int, block: int = 64, pattern: Pattern = POOLED, heads: int = HEADS
+    tokens: int, budget: int, tile: Tile = BLOCKS, pattern: Pattern = POOLED, heads: int = HEADS
 ) -> Any:
+    """As on a GPU: at blocks of 64 heads that share a list share a program."""
     group = heads // GROUPS or 1
     rows = [
-        HeadRows(head, head // group, budget, 0, -(-tokens // block), pattern=pattern)
+        HeadRows(head, head // group, budget, 0, -(-tokens // tile.block), pattern=pattern)
         for head in range(heads)
     ]
-    return lay_out(rows, (Chunk(0, tokens),), block)
+    pack = tile.block == 64
+    return lay_out(rows, (Chunk(0, tokens),), tile.block, piece_tokens=tile.piece, pack=pack)
 
 
-def decoding(batch: int, context: int, budget: int) -> Any:
+def decoding(batch: int, context: int, budget: int, piece: int = 64) -> Any:
     size = HEADS // GROUPS
     lists = [
         DecodeHeads(s, s, group, tuple(range(group * size, (group + 1) * size)), budget)
         for s in range(batch)
         for group in range(GROUPS)
     ]
-    return lay_out_decode(lists, -(-context // 64), 64)
+    return lay_out_decode(lists, -(-context // piece), piece)
 
 
 def results(**changes: Any) -> Row:
@@ -90,10 +94,11 @@ def results(**changes: Any) -> Row:
     sections = {
         "check-0": [{"case": "bf16 prefill", "ok": True}, {"case": "late", "skipped": "no time"}],
         "ceilings": _ceilings(made),
-        "dense": [_dense(made, tokens, block) for tokens in CONTEXTS for block in (64, 128)],
-        "uniform_sparse": [*_sparse(made), _published(made)],
+        "dense": [_dense(made, n, tile) for n in CONTEXTS for tile in (BLOCKS, LONG_BLOCKS)],
+        "uniform_sparse": [*_sparse(made), _published(made), *_in_pieces(made)],
         "selection": list(_selection(made)),
-        "decode": [_decode(made, batch, context) for batch in (1, 4, 16) for context in CONTEXTS],
+        "decode": [_decode(made, batch, n, 64) for batch in (1, 4, 16) for n in CONTEXTS]
+        + [_decode(made, 16, n, 16) for n in CONTEXTS],
         "headline": [_headline(made), *_shares(made)],
     }
     machine = {
@@ -123,14 +128,20 @@ def _ceilings(made: MadeUp) -> list[Row]:
     product = made.timed(product_work(2 * 8192**3))
     tflops = 2 * 8192**3 / product["s"] / 1e12
     copy = {"case": "copy", "s": 2e-3, "bytes_per_s": 4.2e12}
-    return [{"case": "matrix product", **product, "tflops": tflops}, copy]
+    places = {"case": "programs", "programs": [33, 264], "distinct": [33, 132], "spread": True}
+    return [{"case": "matrix product", **product, "tflops": tflops}, copy, places]
 
 
-def _dense(made: MadeUp, tokens: int, block: int) -> Row:
-    row = made.timed(prefill_work(prefill(tokens, tokens, block), DIM, 2))
+def _sizes(tile: Tile) -> Row:
+    return {"block": tile.block, "piece": tile.piece}
+
+
+def _dense(made: MadeUp, tokens: int, tile: Tile) -> Row:
+    layout = prefill(tokens, tokens, tile)
+    row = made.timed(prefill_work(layout, DIM, 2))
     tflops = 2 * HEADS * tokens**2 * DIM / row["s"] / 1e12
-    about = {"case": f"ours {tokens} {block}", "tokens": tokens, "block": block, "paged": False}
-    return {**about, **row, "tflops": tflops}
+    about = {"tokens": tokens, **_sizes(tile), "page": 0, "packed": len(layout.pairs) > 0}
+    return {"case": f"ours {tokens} {tile}", **about, **row, "tflops": tflops}
 
 
 def _sparse(made: MadeUp) -> list[Row]:
@@ -138,7 +149,7 @@ def _sparse(made: MadeUp) -> list[Row]:
         {
             "case": f"density {density} {tokens}",
             "tokens": tokens,
-            "block": 64,
+            **_sizes(BLOCKS),
             **made.timed(prefill_work(prefill(tokens, budget_for(density, tokens // 64)), DIM, 2)),
         }
         for tokens in CONTEXTS
@@ -150,7 +161,16 @@ def _published(made: MadeUp) -> Row:
     layout = prefill(109_632, 64, heads=7)
     row = made.timed(prefill_work(layout, DIM, 2))
     tflops = 4 * 64 * 64 * DIM * layout.tiles / row["s"] / 1e12
-    return {"case": "flashinfer#5326", "tokens": 109_632, "block": 64, **row, "tflops": tflops}
+    about = {"case": "flashinfer#5326", "tokens": 109_632, **_sizes(BLOCKS)}
+    return {**about, **row, "tflops": tflops}
+
+
+def _in_pieces(made: MadeUp) -> Iterator[Row]:
+    """Twice as slow as rates of blocks say."""
+    for tokens in CONTEXTS:
+        row = made.timed(prefill_work(prefill(tokens, 64, PIECES), DIM, 2))
+        about = {"case": f"pieces {tokens}", "tokens": tokens, **_sizes(PIECES), "over_blocks": 2.0}
+        yield {**row, "s": 2 * row["s"], **about}
 
 
 def _selection(made: MadeUp) -> list[Row]:
@@ -166,10 +186,11 @@ def _selection(made: MadeUp) -> list[Row]:
     return rows
 
 
-def _decode(made: MadeUp, batch: int, context: int) -> Row:
-    row: Row = {"case": f"{batch} {context}", "batch": batch, "tokens": context, "work": {}}
-    for name, budget in (("dense", context // 64), ("eighth", context // 512)):
-        layout, contexts = decoding(batch, context, budget), [context] * batch
+def _decode(made: MadeUp, batch: int, context: int, piece: int) -> Row:
+    about = {"batch": batch, "tokens": context, "piece": piece}
+    row: Row = {"case": f"{batch} {context} {piece}", **about, "work": {}}
+    for name, budget in (("dense", context // piece), ("eighth", context // piece // 8)):
+        layout, contexts = decoding(batch, context, budget, piece), [context] * batch
         for column, chooses in (("s", False), ("with_selection_s", True)):
             work = decode_work(layout, contexts, DIM, 2, chooses=chooses)
             found = made.timed(work, f"{name}_{column}")
@@ -186,7 +207,7 @@ def _shares(made: MadeUp) -> Iterator[Row]:
             continue
         for scheme in ("adaptive greedy", "adaptive divided"):
             chunks = (Chunk(0, layer.context_tokens),)
-            shares = [lay_out(heads, chunks, layer.block_tokens) for heads in layer.devices[scheme]]
+            shares = [lay_out(heads, chunks, layer.tile.block) for heads in layer.devices[scheme]]
             works = [prefill_work(layout, DIM, 2) for layout in shares]
             yield {
                 "case": f"{layer.profile} {scheme}",
@@ -207,7 +228,7 @@ def _headline(made: MadeUp) -> Row:
         "tokens": 131_072,
         "layer": 3,
         "scheme": "adaptive divided",
-        "block": 64,
+        **_sizes(BLOCKS),
         "over_dense": 7.5,
         "over_mean": 1.02,
         "attention_over_mean": 1.01,

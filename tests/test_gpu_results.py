@@ -13,7 +13,7 @@ from benchmarks.gpu.make_plans import attention_rates
 from benchmarks.gpu_results import __main__ as command
 from benchmarks.gpu_results.__main__ import ROOT, Checkout, differences, keep, rewrite
 from benchmarks.gpu_results.calls import calls, features
-from benchmarks.gpu_results.fitting import LEAST_CALLS, fits
+from benchmarks.gpu_results.fitting import LEAST_CALLS, errors, fits
 from benchmarks.gpu_results.reading import Results, ResultsError, device_type, newest, read
 from profiles import device as devices
 from profiles.cost.catalogue import catalogue_rates
@@ -126,7 +126,10 @@ def test_a_file_becomes_tables_verdicts_and_rates(
         assert "flashinfer#5326 shape, blocks of 64, > 0.40 of the matrix product | missed" in text
         assert "8 devices, divided, over dense >= 6 at 128K | met | 1 of 1 | 7.5 to 7.5" in text
         assert "per-head budgets, share of ideal >= 0.90 at density 0.1 and more | not" in text
-    assert "made-up (synthetic) | 131,072 | 3 | 64 | 7.50 (1.020)" in text
+        assert "pieces of 16 over blocks of 64 at equal pairs <= 1.10 | missed | 0 of 3 |" in text
+    assert "| tokens | 64x64 by two heads | 128x128 |" in text
+    assert "Programs of a decode by multiprocessors they ran on: 33 on 33, 264 on 132." in text
+    assert "made-up (synthetic) | 131,072 | 3 | 64x64 | 7.50 (1.020)" in text
 
 
 def test_plans_are_made_with_what_was_measured(
@@ -252,13 +255,37 @@ def test_calls_faster_than_the_chip_are_named_and_not_used(made_up: Row, laid: L
     # What a choice takes may be the difference of two times.
     spoilt["sections"]["selection"]["rows"][0]["select_s"] = -1e-7
     found = fits(taken(spoilt, laid))
-    places = ["dense: ours 2048 64 s", "selection: Pooled 2048 select_s"]
+    places = ["dense: ours 2048 64x64 s", "selection: Pooled 2048 select_s"]
     assert [call.place for call in found[0].impossible] == places
     assert found[1].impossible == ()
     known = fits(taken(made_up, laid))[0].refit
     assert found[0].refit.accepted + found[0].refit.rejected_outliers == (
         known.accepted + known.rejected_outliers - 2
     )
+
+
+def test_rates_are_those_of_blocks_and_pieces_of_64_and_other_sizes_are_only_told(
+    made_up: Row, laid: Laid
+) -> None:
+    found = taken(made_up, laid)
+    rates = [fit.refit.rates for fit in fits(found)]
+    told = {error.kind: error for error in errors(found, rates)}
+    fitted = {kind for kind, error in told.items() if error.fitted}
+    assert {"prefill, sparse, 64 x 64", "decode, sparse, pieces of 64"} <= fitted
+    others = (
+        "prefill, sparse, 64 x 16",
+        "prefill, dense, 128 x 128",
+        "decode, dense, pieces of 16",
+    )
+    assert not fitted & set(others)
+    assert told[others[0]].median == pytest.approx(0.5, abs=0.05)
+    assert told[others[2]].median < 0.05
+    # A sample of pieces of 16, twice as slow, would be one.
+    without = json.loads(json.dumps(made_up))
+    for section in without["sections"].values():
+        section["rows"] = [row for row in section["rows"] if row.get("piece", 64) == 64]
+    again = [fit.refit.rates.seconds_per for fit in fits(taken(without, laid))]
+    assert again == [each.seconds_per for each in rates]
 
 
 def test_a_time_that_several_rows_repeat_is_one_call(made_up: Row, laid: Laid) -> None:
@@ -273,7 +300,7 @@ def test_a_time_that_several_rows_repeat_is_one_call(made_up: Row, laid: Laid) -
 def test_work_of_a_column_that_is_not_there_is_an_error(made_up: Row, laid: Laid) -> None:
     spoilt = json.loads(json.dumps(made_up))
     del spoilt["sections"]["dense"]["rows"][0]["s"]
-    with pytest.raises(ResultsError, match="dense: ours 2048 64 s"):
+    with pytest.raises(ResultsError, match="dense: ours 2048 64x64 s"):
         calls(taken(spoilt, laid))
 
 

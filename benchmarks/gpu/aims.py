@@ -79,8 +79,16 @@ def _long(row: Row) -> bool:
     return bool(row["tokens"] >= 32_768)
 
 
+def _square(row: Row) -> bool:
+    return bool(row["block"] == row["piece"])
+
+
 def _sampled(row: Row) -> bool:
-    return _long(row) and bool(row["pattern"] == "sampled")
+    return _long(row) and bool(row["pattern"] == "sampled") and _square(row)
+
+
+def _sampled_pieces(row: Row) -> bool:
+    return _long(row) and bool(row["pattern"] == "sampled") and not _square(row)
 
 
 def _divided(row: Row) -> bool:
@@ -88,14 +96,30 @@ def _divided(row: Row) -> bool:
 
 
 AIMS = (
-    Aim("dense causal >= 0.57 of the matrix product", "dense", "tflops", 0.57, of="product"),
+    Aim(
+        "dense causal >= 0.57 of the matrix product",
+        "dense",
+        "tflops",
+        0.57,
+        applies=_square,
+        of="product",
+    ),
+    Aim("two heads a program over one <= 1", "dense", "over_alone", 1.0, False),
     Aim(
         "flashinfer#5326 shape, blocks of 64, > 0.40 of the matrix product",
         "uniform_sparse",
         "tflops",
         0.40,
-        applies=lambda r: r["tokens"] == 109_632 and r["block"] == 64,
+        applies=lambda r: r["tokens"] == 109_632 and (r["block"], r["piece"]) == (64, 64),
         of="product",
+    ),
+    Aim(
+        "pieces of 16 over blocks of 64 at equal pairs <= 1.10",
+        "uniform_sparse",
+        "over_blocks",
+        1.1,
+        False,
+        applies=lambda r: (r["block"], r["piece"]) == (64, 16),
     ),
     Aim(
         "per-head budgets, share of ideal >= 0.90 at density 0.1 and more",
@@ -135,6 +159,14 @@ AIMS = (
         0.05,
         False,
         _sampled,
+    ),
+    Aim(
+        "the same, pieces of 16",
+        "selection",
+        "of_dense",
+        0.05,
+        False,
+        _sampled_pieces,
     ),
     Aim("decode, share of proportional >= 0.85", "decode", "eighth_of_proportional", 0.85),
     Aim(

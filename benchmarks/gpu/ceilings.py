@@ -1,4 +1,5 @@
-"""What this very chip gives: bytes a second of a copy, flops a second of a matrix product."""
+"""What this very chip gives: bytes a second of a copy, flops a second of a matrix product; and
+whether it spreads programs over idle multiprocessors."""
 
 from functools import partial
 
@@ -6,6 +7,7 @@ import torch
 
 from benchmarks.gpu.rows import Row
 from benchmarks.gpu.section import Section
+from benchmarks.gpu.spread import spread
 from benchmarks.gpu.timing import timed
 from benchmarks.gpu.work import product_work
 
@@ -17,6 +19,7 @@ COPIED = 2**31
 def run(section: Section) -> None:
     section.attempt("matrix product", partial(_product, section))
     section.attempt("copy", partial(_copy, section))
+    section.attempt("programs on idle multiprocessors", partial(spread, section))
 
 
 def _copy(section: Section) -> Row:

@@ -1,9 +1,10 @@
 """Every kernel against float64 on the chip that is there, in the types that models are served in.
 
-Ragged prompts and chunks with cached prefixes, contiguous and paged, parts of heads, cut lists, a
-share of the multiprocessors, every pattern; decode of packed groups, single heads and parts of
-lists; a mixed step; selection in Triton beside torch; recovery. Outputs are NaN before, and what
-nobody computes must still be. A row is `ok` where its error is below its type's limit.
+Ragged prompts and chunks with cached prefixes, contiguous and in pages of one piece and of several,
+parts of heads, two heads in a program, cut lists, a share of the multiprocessors, every pattern;
+decode of packed groups, single heads and parts of lists; a mixed step; selection in Triton beside
+torch; recovery. Outputs are NaN before, and what nobody computes must still be. A row is `ok` where
+its error is below its type's limit.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,18 +14,18 @@ from secrets import randbits
 
 import torch
 
-from benchmarks.gpu.check_scenes import decode_lists, decoding, prompts, shares
+from benchmarks.gpu.check_scenes import decode_lists, decoding, prompts, shares, twins
 from benchmarks.gpu.check_step import mixed_step
 from benchmarks.gpu.check_units import POINTERS, PREFILL, REST, SETTINGS, TINY_SETTINGS, TWINS
-from benchmarks.gpu.oracle import allowed_blocks, decode_oracle, prefill_oracle, relative_error
+from benchmarks.gpu.oracle import allowed_pieces, decode_oracle, prefill_oracle, relative_error
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.scene import Shape, Tensors, drawn, multiprocessors, programs
+from benchmarks.gpu.scene import Shape, Tensors, Tile, drawn, multiprocessors, programs
 from benchmarks.gpu.section import Section
 from executor.attention import allowed_tma
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
-from executor.kernels.decode_layout import lay_out_decode
-from executor.kernels.layout import Layout, lay_out
+from executor.kernels.decode_layout import DecodeLayout, lay_out_decode
+from executor.kernels.layout import PACKED_ROWS, Layout, lay_out
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -35,7 +36,7 @@ LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 LSE_LIMIT = 1e-3
 RECOVERY_LIMIT = 1e-2
 AGREEMENT = 0.98
-"""Share of chosen blocks that two selections must have in common: sums round differently."""
+"""Share of chosen pieces that two selections must have in common: sums round differently."""
 
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -53,17 +54,27 @@ class Setting:
 
     name: str
     dtype: torch.dtype
-    block: int
+    tile: Tile
     shape: Shape
     blocks: int
 
     @classmethod
     def of(cls, name: str) -> "Setting":
-        """As in `bf16-d128-b64`."""
-        dtype, head_dim, block = name.split("-")
+        """As in `bf16-d128-64x16`."""
+        dtype, head_dim, tile = name.split("-")
         dim = int(head_dim[1:])
         blocks = 8 if name in TINY_SETTINGS else BLOCKS
-        return cls(name, DTYPES[dtype], int(block[1:]), Shape(*HEADS[dim], dim), blocks)
+        return cls(name, DTYPES[dtype], Tile.of(tile), Shape(*HEADS[dim], dim), blocks)
+
+    @property
+    def several(self) -> int:
+        """Tokens of a page that holds several pieces."""
+        return max(64, 2 * self.tile.piece)
+
+    @property
+    def pairs_heads(self) -> bool:
+        """Whether two heads that share a list share a program."""
+        return self.shape.group_size > 1 and 2 * self.tile.block <= PACKED_ROWS
 
 
 def settings(tiny: bool) -> list[Setting]:
@@ -83,9 +94,8 @@ def cases(
     setting: Setting, device: torch.device, tiny: bool, part: str | None = None
 ) -> Iterator[Case]:
     if part == POINTERS:
-        for paged, twin in enumerate(TWINS):
-            prefilled = partial(_prefill, setting, device, bool(paged), tma=False)
-            yield f"{twin} by pointers", prefilled
+        for page, twin in zip((0, setting.tile.piece), TWINS, strict=True):
+            yield f"{twin} by pointers", partial(_prefill, setting, device, page, tma=False)
     if part in (None, PREFILL):
         yield from _prefill_cases(setting, device, tiny)
     if part in (None, REST):
@@ -93,11 +103,18 @@ def cases(
 
 
 def _prefill_cases(setting: Setting, device: torch.device, tiny: bool) -> Iterator[Case]:
-    contiguous, paged = (partial(_prefill, setting, device, each) for each in (False, True))
+    pages = (0, setting.tile.piece)
+    contiguous, paged = (partial(_prefill, setting, device, each) for each in pages)
     yield from zip(TWINS, (contiguous, paged), strict=True)
-    item_bytes = setting.dtype.itemsize
-    at_once = programs(device, setting.block, setting.shape.head_dim, item_bytes)
+    at_once = programs(device, setting.tile, setting.shape.head_dim, setting.dtype.itemsize)
     yield "prefill cut lists", partial(paged, at_once=at_once)
+    if setting.pairs_heads:
+        yield "prefill two heads contiguous", partial(_two_heads, setting, device, 0)
+        yield "prefill two heads paged", partial(_two_heads, setting, device, setting.tile.piece)
+    yield (
+        f"prefill pages of {setting.several}",
+        partial(_prefill, setting, device, setting.several),
+    )
     if not tiny:
         yield "prefill large logits", partial(paged, scale=30.0)
         quarter = multiprocessors(device) // 4
@@ -106,30 +123,37 @@ def _prefill_cases(setting: Setting, device: torch.device, tiny: bool) -> Iterat
 
 
 def _other_cases(setting: Setting, device: torch.device, tiny: bool) -> Iterator[Case]:
-    yield "decode", partial(_decode, setting, device)
-    yield "selection", partial(_selection, setting, device)
+    piece, several = setting.tile.piece, setting.several
+    yield "decode", partial(_decode, setting, device, piece)
+    yield "selection", partial(_selection, setting, device, piece)
+    yield f"decode pages of {several}", partial(_decode, setting, device, several)
+    if setting.tile.per_block > 1:
+        yield "selection contiguous", partial(_selection, setting, device, 0)
+        yield f"selection pages of {several}", partial(_selection, setting, device, several)
     if not tiny:
-        yield "decode large logits", partial(_decode, setting, device, scale=30.0)
-        yield (
-            "decode on a quarter",
-            partial(_decode, setting, device, sms=multiprocessors(device) // 4),
-        )
+        yield "decode large logits", partial(_decode, setting, device, piece, scale=30.0)
+        quarter = multiprocessors(device) // 4
+        yield "decode on a quarter", partial(_decode, setting, device, piece, sms=quarter)
         yield "decode in a graph", partial(_replayed, setting, device)
     yield "recovery", partial(_recovery, setting, device)
-    step = (setting.shape, setting.block, setting.dtype, device, LIMITS[setting.dtype])
-    yield "mixed step", partial(mixed_step, *step)
+    page_tokens = several if setting.tile.per_block > 1 else piece
+    step = partial(mixed_step, setting.shape, setting.tile, page_tokens, setting.dtype, device)
+    yield "mixed step", partial(step, LIMITS[setting.dtype])
 
 
 def _tensors(
-    setting: Setting, chunks: tuple[Chunk, ...], device: torch.device, paged: bool, scale: float
+    setting: Setting,
+    chunks: tuple[Chunk, ...],
+    device: torch.device,
+    page_tokens: int,
+    scale: float = 1.0,
 ) -> Tensors:
     return drawn(
         setting.shape,
         chunks,
-        setting.block,
         device=device,
         dtype=setting.dtype,
-        paged=paged,
+        page_tokens=page_tokens,
         seed=randbits(31),
         scale=scale,
         gaps=True,
@@ -139,20 +163,21 @@ def _tensors(
 def _drawn(
     setting: Setting,
     device: torch.device,
-    paged: bool = True,
+    page_tokens: int,
     scale: float = 1.0,
     at_once: int | None = None,
 ) -> tuple[Tensors, Layout]:
-    chunks = prompts(setting.block, setting.blocks)
-    tensors = _tensors(setting, chunks, device, paged, scale)
-    heads = shares(setting.shape, chunks, setting.block)
-    return tensors, lay_out(heads, chunks, setting.block, device, at_once)
+    chunks = prompts(setting.tile.block, setting.blocks)
+    tensors = _tensors(setting, chunks, device, page_tokens, scale)
+    heads = shares(setting.shape, chunks, setting.tile)
+    block, piece = setting.tile
+    return tensors, lay_out(heads, chunks, block, device, at_once, piece)
 
 
 def _prefill(
     setting: Setting,
     device: torch.device,
-    paged: bool,
+    page_tokens: int,
     *,
     scale: float = 1.0,
     at_once: int | None = None,
@@ -160,13 +185,31 @@ def _prefill(
     tma: bool | None = None,
 ) -> Row:
     """`tma`: False loads by pointers; None as the chip and HPLB_TMA say."""
-    tensors, layout = _drawn(setting, device, paged, scale, at_once)
+    tensors, layout = _drawn(setting, device, page_tokens, scale, at_once)
+    row = _attended(setting, tensors, layout, sms, allowed_tma() if tma is None else tma)
+    return row | {"ok": row["ok"] and (at_once is None or layout.splits > 0)}
+
+
+def _two_heads(setting: Setting, device: torch.device, page_tokens: int) -> Row:
+    """Heads of a group that share a list, two to a program."""
+    chunks = prompts(setting.tile.block, setting.blocks)
+    tensors = _tensors(setting, chunks, device, page_tokens)
+    heads = twins(setting.shape, chunks, setting.tile)
+    block, piece = setting.tile
+    layout = lay_out(heads, chunks, block, device, piece_tokens=piece, pack=True)
+    row = _attended(setting, tensors, layout, None, allowed_tma())
+    paired = {layout.heads[x].pattern for x in layout.entry[layout.pairs.long().flatten()].tolist()}
+    return row | {"ok": row["ok"] and len(paired) == len({x.pattern for x in heads})}
+
+
+def _attended(
+    setting: Setting, tensors: Tensors, layout: Layout, sms: int | None, tma: bool | None
+) -> Row:
     indices = select(tensors.q, tensors.cache, layout)
-    tma = allowed_tma() if tma is None else tma
     prefill_attention(tensors.q, tensors.cache, layout, indices, tensors.out, tensors.lse, sms, tma)
     wanted = prefill_oracle(tensors.q, tensors.cache, layout, indices)
-    row = _judged(setting, tensors, wanted) | {"tiles": layout.tiles, "splits": layout.splits}
-    return row | {"ok": row["ok"] and (at_once is None or layout.splits > 0)}
+    counts = {"tiles": layout.tiles, "pairs": len(layout.pairs), "splits": layout.splits}
+    return _judged(setting, tensors, wanted) | counts
 
 
 def _judged(setting: Setting, tensors: Tensors, wanted: tuple[torch.Tensor, torch.Tensor]) -> Row:
@@ -176,24 +219,25 @@ def _judged(setting: Setting, tensors: Tensors, wanted: tuple[torch.Tensor, torc
     return {"relative_error": error, "lse_error": lse_error, "ok": fine}
 
 
-def _selection(setting: Setting, device: torch.device) -> Row:
-    """Triton's lists beside torch's: promises kept, and nearly all blocks in common."""
-    tensors, layout = _drawn(setting, device)
+def _selection(setting: Setting, device: torch.device, page_tokens: int) -> Row:
+    """Triton's lists beside torch's: promises kept, and nearly all pieces in common."""
+    tensors, layout = _drawn(setting, device, page_tokens)
     found, wanted = (
         select(tensors.q, tensors.cache, layout, use_triton=triton) for triton in (True, False)
     )
-    blocks = max(-(-chunk.total_tokens // setting.block) for chunk in layout.chunks)
+    pieces = max(layout.grid(sequence).pieces for sequence in range(len(layout.chunks)))
     ours, theirs = (
-        allowed_blocks(layout, indices, 0, layout.lists, blocks) for indices in (found, wanted)
+        allowed_pieces(layout, indices, 0, layout.lists, pieces) for indices in (found, wanted)
     )
-    length, row = layout.length.long(), layout.query_block.long()
-    kept = bool((ours.sum(1) == length).all())
-    own = bool(ours.gather(1, row[:, None]).all())
+    kept = bool((ours.sum(1) == layout.length).all())
+    first, last = (x[:, None] for x in layout.own_pieces(slice(None)))
+    piece = torch.arange(pieces, device=device)
+    own = bool((ours | (piece < first) | (piece > last)).all())
     agreement = float((ours & theirs).sum() / theirs.sum())
     sorted_lists = _ascending(layout, found)
     return {
         "lengths_kept": kept,
-        "own_block_in": own,
+        "own_pieces_in": own,
         "ascending": sorted_lists,
         "agreement": agreement,
         "ok": kept and own and sorted_lists and agreement >= AGREEMENT,
@@ -210,7 +254,7 @@ def _ascending(layout: Layout, indices: torch.Tensor) -> bool:
 
 def _recovery(setting: Setting, device: torch.device) -> Row:
     """By Triton beside torch."""
-    tensors, layout = _drawn(setting, device)
+    tensors, layout = _drawn(setting, device, setting.tile.piece)
     indices = select(tensors.q, tensors.cache, layout)
     x = tensors
     prefill_attention(x.q, x.cache, layout, indices, x.out, x.lse, tma=allowed_tma())
@@ -225,16 +269,19 @@ def _recovery(setting: Setting, device: torch.device) -> Row:
 
 
 def _decode(
-    setting: Setting, device: torch.device, *, scale: float = 1.0, sms: int | None = None
+    setting: Setting,
+    device: torch.device,
+    page_tokens: int,
+    *,
+    scale: float = 1.0,
+    sms: int | None = None,
 ) -> Row:
-    chunks = decoding(setting.blocks, setting.block)
-    tensors = _tensors(setting, chunks, device, True, scale)
-    layout = lay_out_decode(
-        decode_lists(setting.shape, len(chunks)), setting.blocks + 1, setting.block, device
-    )
+    chunks = decoding(setting.blocks, setting.tile.block)
+    tensors = _tensors(setting, chunks, device, page_tokens, scale)
+    layout = _decode_layout(setting, len(chunks), device)
     contexts = [chunk.total_tokens for chunk in chunks]
     context = torch.tensor(contexts, dtype=torch.int32, device=device)
-    bounds = page_bounds(tensors.cache, context)
+    bounds = page_bounds(tensors.cache, context, setting.tile.piece)
     lists, torched = (
         select_decode(tensors.q, bounds, tensors.cache, layout, context, use_triton=triton)
         for triton in (True, False)
@@ -253,18 +300,22 @@ def _decode(
     return row | {"ok": row["ok"] and counts_agree and gap <= RECOVERY_LIMIT}
 
 
+def _decode_layout(setting: Setting, sequences: int, device: torch.device) -> DecodeLayout:
+    tile = setting.tile
+    lists = decode_lists(setting.shape, sequences, tile)
+    return lay_out_decode(lists, (setting.blocks + 1) * tile.per_block, tile.piece, device)
+
+
 def _replayed(setting: Setting, device: torch.device) -> Row:
     """A captured step, replayed after its context has grown by a token, on other numbers."""
-    chunks = decoding(setting.blocks, setting.block)[:2]
+    chunks, piece = decoding(setting.blocks, setting.tile.block)[:2], setting.tile.piece
     grown = drawn(
-        setting.shape, chunks, setting.block, device=device, dtype=setting.dtype, paged=True, seed=1
+        setting.shape, chunks, device=device, dtype=setting.dtype, page_tokens=piece, seed=1
     )
-    layout = lay_out_decode(
-        decode_lists(setting.shape, len(chunks)), setting.blocks + 1, setting.block, device
-    )
+    layout = _decode_layout(setting, len(chunks), device)
     contexts = [chunk.total_tokens - 1 for chunk in chunks]
     context = torch.tensor(contexts, dtype=torch.int32, device=device)
-    bounds = page_bounds(grown.cache, context)
+    bounds = page_bounds(grown.cache, context, piece)
 
     def step() -> None:
         update_page_bounds(grown.cache, bounds, context)

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.gpu.oracle import decode_oracle, prefill_oracle, relative_error
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.scene import Shape, drawn
+from benchmarks.gpu.scene import Shape, Tile, drawn
 from executor.attention import HeadShare, attend, prepare
 from executor.kernels.batch import Chunk
 
@@ -15,22 +15,29 @@ BUDGETS = (3, 100, 1, 6)
 
 
 def mixed_step(
-    shape: Shape, block: int, dtype: torch.dtype, device: torch.device, limit: float
+    shape: Shape,
+    tile: Tile,
+    page_tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    limit: float,
 ) -> Row:
     """Sarathi's mixture through `executor.attention.attend`; four budgets in turn."""
+    block = tile.block
     chunks = (
         Chunk(0, 9 * block + 5),
         Chunk(11 * block + 3, 1, decodes=True),
         Chunk(4 * block + 7, 3 * block),
         Chunk(8 * block - 1, 1, decodes=True),
     )
-    tensors = drawn(shape, chunks, block, device=device, dtype=dtype, paged=True, seed=randbits(31))
+    seed = randbits(31)
+    tensors = drawn(shape, chunks, device=device, dtype=dtype, page_tokens=page_tokens, seed=seed)
     shares = [
         HeadShare(head, head // shape.group_size, block * BUDGETS[head % 4], sequence=sequence)
         for sequence in range(len(chunks))
         for head in range(shape.query_heads)
     ]
-    step = prepare(shares, chunks, block, device)
+    step = prepare(shares, chunks, block, device, piece_tokens=tile.piece)
     result = attend(tensors.q, tensors.cache, step, "triton", watched_rows=4)
     assert step.prefill is not None
     assert step.decode is not None

@@ -5,24 +5,29 @@ from collections.abc import Mapping
 from benchmarks.gpu.rows import Row, Sections
 
 SETTINGS = tuple(
-    f"{dtype}-d{head_dim}-b{block}"
-    for dtype, head_dim, block in (
-        ("bf16", 128, 64),
-        # The headline's longer blocks, then everything else that is served.
-        ("bf16", 128, 128),
-        ("fp16", 128, 64),
-        ("fp16", 128, 128),
-        ("bf16", 64, 64),
-        ("bf16", 64, 128),
-        ("bf16", 256, 64),
-        ("bf16", 256, 128),
-        ("fp16", 64, 64),
-        ("fp16", 64, 128),
-        ("fp16", 256, 64),
-        ("fp16", 256, 128),
+    f"{dtype}-d{head_dim}-{tile}"
+    for dtype, head_dim, tile in (
+        ("bf16", 128, "64x64"),
+        # Pieces that lists are to be made of, the headline's longer blocks, both, and then
+        # everything else that is served.
+        ("bf16", 128, "64x16"),
+        ("bf16", 128, "128x128"),
+        ("bf16", 128, "128x64"),
+        ("bf16", 128, "128x16"),
+        ("fp16", 128, "64x64"),
+        ("fp16", 128, "128x128"),
+        ("bf16", 64, "64x64"),
+        ("bf16", 64, "128x128"),
+        ("bf16", 256, "64x64"),
+        ("bf16", 256, "128x128"),
+        ("fp16", 64, "64x64"),
+        ("fp16", 64, "128x128"),
+        ("fp16", 256, "64x64"),
+        ("fp16", 256, "128x128"),
     )
 )
-TINY_SETTINGS = ("fp32-d16-b16",)
+"""Type, head_dim, and tokens of a query block and of a piece of keys."""
+TINY_SETTINGS = ("fp32-d16-16x16", "fp32-d16-32x16")
 """fp32 is what the interpreter computes in; on a GPU no model is served in it."""
 PREFILL, POINTERS, REST = "prefill", "pointers", "rest"
 """Parts of the first setting, each in a process of its own: where tensor descriptors (TMA) break

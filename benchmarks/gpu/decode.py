@@ -1,10 +1,10 @@
 """Decode: bytes of K and V a second, dense and sparse, under a CUDA graph; beside it SDPA.
 
-A step's bytes are those of the key blocks its lists hold. Beside attention alone (`s`) stand the
-choice of blocks (`select_s`), the newest pages' bounds (`bounds_s`) and all three as an engine runs
-them (`step_s`). Bounds are a 32nd of the keys and stay in the L2 when nothing else is read, so that
-a choice costs what the whole step takes more. `of_proportional`: dense time times the share of
-blocks, over the sparse time.
+A step's bytes are those of the pieces of keys its lists hold; a page holds one. Beside attention
+alone (`s`) stand the choice of pieces (`select_s`), the newest ones' bounds (`bounds_s`) and all
+three as an engine runs them (`step_s`). Bounds are a 32nd of the keys, an eighth with pieces of 16,
+and stay in the L2 when nothing else is read, so that a choice costs what the whole step takes more.
+`of_proportional`: dense time times the share of pieces, over the sparse time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,16 @@ CASES = tuple(
 )
 """Batch and context."""
 PROFILE_BATCHES = (1, 16)
-BLOCK = 64
+PIECE, SHORT_PIECE = 64, 16
+SHORT_CASES = ((16, 32_768), (1, 32_768), (16, 131_072))
+"""Batch and context of steps whose pieces, and pages, hold 16 tokens, as vLLM's pages do."""
 Budgets = Sequence[int] | int
-"""In blocks: one for each KV group, or one for all."""
+"""In pieces: one for each KV group, or one for all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One new token of every sequence, its blocks chosen."""
+    """One new token of every sequence, its pieces chosen."""
 
     tensors: Tensors
     bounds: torch.Tensor
@@ -54,7 +56,7 @@ class Step:
         return chosen(tensors, self.bounds, self.layout, self.context_tokens)
 
     def refresh_bounds(self) -> None:
-        """Of the pages that the new tokens lie in."""
+        """Of the pieces that the new tokens lie in."""
         cache = self.tensors.cache
         update_page_bounds(cache, self.bounds, self.context_tokens, use_triton=True)
 
@@ -82,13 +84,13 @@ def steps(
     shape: Shape,
     batch: int,
     context: int,
-    block: int,
-    budgets: Sequence[int] | int,
+    piece: int,
+    budgets: Budgets,
     *,
     device: torch.device,
     sets: int,
 ) -> list[Step]:
-    """`batch` sequences of `context` tokens; `budgets` in blocks, one for each KV group."""
+    """`batch` sequences of `context` tokens, in pages of a piece."""
     each = [budgets] * shape.kv_heads if isinstance(budgets, int) else budgets
     chunks = (Chunk(context - 1, 1),) * batch
     size = shape.group_size
@@ -97,12 +99,17 @@ def steps(
         for s in range(batch)
         for group in range(shape.kv_heads)
     ]
-    layout = lay_out_decode(groups, -(-context // block), block, device)
+    layout = lay_out_decode(groups, -(-context // piece), piece, device)
     contexts = torch.full((batch,), context, dtype=torch.int32, device=device)
     found = []
     for seed in range(sets):
         tensors = drawn(
-            shape, chunks, block, device=device, dtype=usual_dtype(device), paged=True, seed=seed
+            shape,
+            chunks,
+            device=device,
+            dtype=usual_dtype(device),
+            page_tokens=piece,
+            seed=seed,
         )
         bounds = page_bounds(tensors.cache, contexts)
         lists = chosen(tensors, bounds, layout, contexts)
@@ -112,7 +119,7 @@ def steps(
 
 def run(section: Section) -> None:
     if section.tiny:
-        section.attempt("tiny", partial(_measured, section, 2, 48, {"half": 2}))
+        section.attempt("tiny", partial(_measured, section, 2, 48, 16, {"half": 2}))
         return
     profiles = _group_budgets()
     for batch, context in CASES:
@@ -122,7 +129,10 @@ def run(section: Section) -> None:
             if context in at and batch in PROFILE_BATCHES
         }
         name = f"batch {batch} context {context}"
-        section.attempt(name, partial(_measured, section, batch, context, named))
+        section.attempt(name, partial(_measured, section, batch, context, PIECE, named))
+    for batch, context in SHORT_CASES:
+        name = f"batch {batch} context {context} pieces of {SHORT_PIECE}"
+        section.attempt(name, partial(_measured, section, batch, context, SHORT_PIECE, {}))
 
 
 def _group_budgets() -> dict[str, dict[int, list[int]]]:
@@ -137,12 +147,14 @@ def _group_budgets() -> dict[str, dict[int, list[int]]]:
     return found
 
 
-def _measured(section: Section, batch: int, context: int, profiles: Mapping[str, Budgets]) -> Row:
-    blocks = -(-context // (16 if section.tiny else BLOCK))
-    dense = timed_step(section, batch, context, blocks)
-    row: Row = {"batch": batch, "tokens": context, "block": dense["block"], "work": {}}
-    for name, budgets in {"dense": blocks, "eighth": max(blocks // 8, 1), **profiles}.items():
-        found = timed_step(section, batch, context, budgets)
+def _measured(
+    section: Section, batch: int, context: int, piece: int, profiles: Mapping[str, Budgets]
+) -> Row:
+    pieces = -(-context // piece)
+    dense = timed_step(section, batch, context, piece, pieces)
+    row: Row = {"batch": batch, "tokens": context, "piece": piece, "work": {}}
+    for name, budgets in {"dense": pieces, "eighth": max(pieces // 8, 1), **profiles}.items():
+        found = timed_step(section, batch, context, piece, budgets)
         if name != "dense":
             proportional_s = dense["s"] * found["bytes"] / dense["bytes"]
             found = found | {"of_proportional": proportional_s / found["s"]}
@@ -151,22 +163,22 @@ def _measured(section: Section, batch: int, context: int, profiles: Mapping[str,
     return row
 
 
-def timed_step(section: Section, batch: int, context: int, budgets: Budgets) -> Row:
+def timed_step(section: Section, batch: int, context: int, piece: int, budgets: Budgets) -> Row:
     """A step's parts and the whole; measured once a run."""
-    name = f"decode batch {batch} context {context} budgets {budgets}"
-    return section.shared(name, partial(_timed, section, batch, context, budgets))
+    name = f"decode batch {batch} context {context} piece {piece} budgets {budgets}"
+    return section.shared(name, partial(_timed, section, batch, context, piece, budgets))
 
 
-def _timed(section: Section, batch: int, context: int, budgets: Budgets) -> Row:
-    shape, block = (TINY, 16) if section.tiny else (LLAMA_8B, BLOCK)
+def _timed(section: Section, batch: int, context: int, piece: int, budgets: Budgets) -> Row:
+    shape = TINY if section.tiny else LLAMA_8B
     each = [budgets] * shape.kv_heads if isinstance(budgets, int) else budgets
-    block_bytes = 2 * block * shape.head_dim * usual_dtype(section.device).itemsize
-    blocks = -(-context // block)
-    read = batch * sum(min(budget, blocks) for budget in each) * block_bytes
+    piece_bytes = 2 * piece * shape.head_dim * usual_dtype(section.device).itemsize
+    pieces = -(-context // piece)
+    read = batch * sum(min(budget, pieces) for budget in each) * piece_bytes
     # What is read decides how many sets the cache needs, what is held how many there can be.
-    held = batch * shape.kv_heads * blocks * block_bytes
+    held = batch * shape.kv_heads * pieces * piece_bytes
     count = min(rotation(read), max(1, room_bytes() // held))
-    sets = steps(shape, batch, context, block, budgets, device=section.device, sets=count)
+    sets = steps(shape, batch, context, piece, budgets, device=section.device, sets=count)
     took, chosen, bounded, whole = (
         timed(calls, seconds=0.1, graph=True)
         for calls in (
@@ -186,7 +198,7 @@ def _timed(section: Section, batch: int, context: int, budgets: Budgets) -> Row:
     return {
         "batch": batch,
         "tokens": context,
-        "block": block,
+        "piece": piece,
         "budgets": budgets,
         **took.figures(),
         "bytes": read,
@@ -228,10 +240,10 @@ def _flashinfer(section: Section, batch: int, context: int) -> Row:
     q, kv, read = _drawn(section, batch, context)
     row: Row = {"batch": batch, "tokens": context, "peer": "flashinfer"}
     with others.recorded(row, "flashinfer"):
-        first = partial(others.flashinfer_decode, q[:, :, 0], kv[0][0], kv[0][1], BLOCK)
+        first = partial(others.flashinfer_decode, q[:, :, 0], kv[0][0], kv[0][1], PIECE)
         row["compile_s"] = others.first_call_s(first)
         calls = [
-            others.flashinfer_decode(q[:, :, 0], keys, values, BLOCK) for keys, values in kv[:8]
+            others.flashinfer_decode(q[:, :, 0], keys, values, PIECE) for keys, values in kv[:8]
         ]
         took = timed(calls, seconds=0.1)
         row |= {**took.figures(), "bytes_per_s": read / took.median_s}

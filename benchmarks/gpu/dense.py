@@ -2,6 +2,11 @@
 
 TFLOP/s by the usual count for causal attention, 2 * heads * tokens^2 * head_dim. Every section that
 needs a dense time takes it from here: `timed_dense` measures a problem once a run.
+
+Rows say whether two heads of a group share a program (`packed`), which at blocks of 64 those that
+share a list do by themselves. What that brings stands in rows of its own, dense and sink + local:
+`over_alone` is the time over that of one head a program. A dense head among others whose lists name
+pieces of 16 is gathered from those: what that costs is told as well.
 """
 
 from functools import partial
@@ -10,13 +15,18 @@ import torch
 
 from benchmarks.gpu import peers as others
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, problems, prompt_bytes
+from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, Tile, problems, prompt_bytes
 from benchmarks.gpu.section import Section
-from benchmarks.gpu.timing import rotation, timed
+from benchmarks.gpu.timing import Timed, rotation, timed
 from benchmarks.gpu.work import prefill_work
+from executor.kernels.patterns import POOLED, Pattern, SinkLocal
 
 TOKENS = (131_072, 32_768, 8_192, 65_536, 16_384)
-BLOCKS = (64, 128)
+TILES = (Tile(64, 64), Tile(128, 128))
+GATHERED, GATHERED_TOKENS = Tile(64, 16), (131_072, 32_768)
+PACKED_TOKENS = (131_072, 32_768, 8_192)
+LOCAL_TOKENS = 1_024
+"""Sinks and nearest keys of a streaming head, as DuoAttention (arXiv 2410.10819) has them."""
 FLEX_S = 45.0
 """FlexAttention compiles anew for every shape: 8 to 12 s where nothing is in the way."""
 
@@ -24,31 +34,46 @@ FLEX_S = 45.0
 def run(section: Section) -> None:
     shape = TINY if section.tiny else LLAMA_8B
     for tokens in (64,) if section.tiny else TOKENS:
-        for block in (16,) if section.tiny else BLOCKS:
-            for paged in (False, True):
-                name = f"ours {tokens} block {block} {'paged' if paged else 'contiguous'}"
-                section.attempt(name, partial(timed_dense, section, shape, tokens, block, paged))
+        for tile in (Tile(16, 16),) if section.tiny else TILES:
+            _both(section, shape, tokens, tile)
+    for tokens in (64,) if section.tiny else PACKED_TOKENS:
+        for pattern in (None, SinkLocal()):
+            name = f"two heads {'dense' if pattern is None else 'sink + local'} {tokens}"
+            section.attempt(name, partial(_beside_alone, section, shape, tokens, pattern))
+    for tokens in (64,) if section.tiny else GATHERED_TOKENS:
+        _both(section, shape, tokens, Tile(32, 16) if section.tiny else GATHERED)
+
+
+def _both(section: Section, shape: Shape, tokens: int, tile: Tile) -> None:
+    """Contiguous, and in pages of a piece."""
+    for page_tokens in (0, tile.piece):
+        name = f"ours {tokens} {tile} {_where(page_tokens)}"
+        section.attempt(name, partial(timed_dense, section, shape, tokens, tile, page_tokens))
+
+
+def _where(page_tokens: int) -> str:
+    return f"pages of {page_tokens}" if page_tokens else "contiguous"
 
 
 def timed_dense(
-    section: Section, shape: Shape, tokens: int, block: int, paged: bool = False
+    section: Section, shape: Shape, tokens: int, tile: Tile, page_tokens: int = 0
 ) -> Row:
     """Dense attention of one prompt by our own kernel; measured once a run."""
     heads = f"{shape.query_heads} of {shape.kv_heads} x {shape.head_dim}"
-    name = f"dense {heads} {tokens} block {block} {'paged' if paged else 'contiguous'}"
-    return section.shared(name, partial(_ours, section.device, shape, tokens, block, paged))
+    name = f"dense {heads} {tokens} {tile} {_where(page_tokens)}"
+    return section.shared(name, partial(_ours, section.device, shape, tokens, tile, page_tokens))
 
 
 def dense_columns(
-    section: Section, shape: Shape, tokens: int, block: int
+    section: Section, shape: Shape, tokens: int, tile: Tile
 ) -> tuple[float, dict[str, Row]]:
     """Seconds of `timed_dense`, and its work as a row's column `dense_s` has it."""
-    found = timed_dense(section, shape, tokens, block)
+    found = timed_dense(section, shape, tokens, tile)
     return found["s"], {"dense_s": found["work"]["s"]}
 
 
-def _ours(device: torch.device, shape: Shape, tokens: int, block: int, paged: bool) -> Row:
-    sets = _problems(device, shape, tokens, block, paged)
+def _ours(device: torch.device, shape: Shape, tokens: int, tile: Tile, page_tokens: int) -> Row:
+    sets = _problems(device, shape, tokens, tile, page_tokens)
     took = timed([each.attend for each in sets])
     first = sets[0]
     return {
@@ -56,10 +81,46 @@ def _ours(device: torch.device, shape: Shape, tokens: int, block: int, paged: bo
         "query_heads": shape.query_heads,
         "kv_heads": shape.kv_heads,
         "head_dim": shape.head_dim,
-        "block": block,
-        "paged": paged,
+        "block": tile.block,
+        "piece": tile.piece,
+        "page": page_tokens,
+        "packed": len(first.layout.pairs) > 0,
         **took.figures(),
         "tflops": _tflops(first, took.median_s),
+        "work": {"s": prefill_work(first.layout, shape.head_dim, first.tensors.q.element_size())},
+    }
+
+
+def _beside_alone(section: Section, shape: Shape, tokens: int, pattern: Pattern | None) -> Row:
+    """Two heads a program beside one; `pattern` None: dense heads."""
+    tile = Tile(16, 16) if section.tiny else Tile(64, 64)
+    blocks = -(-tokens // tile.block)
+    budget = blocks if pattern is None else -(-min(LOCAL_TOKENS, tokens // 2) // tile.piece)
+
+    def measured(pack: bool) -> tuple[Timed, Problem]:
+        sets = problems(
+            shape,
+            tokens,
+            tile,
+            budget,
+            device=section.device,
+            sets=rotation(prompt_bytes(shape, tokens)),
+            pattern=pattern or POOLED,
+            pack=pack,
+        )
+        return timed([each.attend for each in sets]), sets[0]
+
+    (packed, first), (alone, _) = measured(pack=True), measured(pack=False)
+    return {
+        "tokens": tokens,
+        "block": tile.block,
+        "piece": tile.piece,
+        "pattern": "dense" if pattern is None else "sink_local",
+        "budget_pieces": budget,
+        "packed": len(first.layout.pairs) > 0,
+        **packed.figures(),
+        **alone.figures("alone"),
+        "over_alone": packed.median_s / alone.median_s,
         "work": {"s": prefill_work(first.layout, shape.head_dim, first.tensors.q.element_size())},
     }
 
@@ -74,16 +135,16 @@ def peers(section: Section) -> None:
 
 
 def _problems(
-    device: torch.device, shape: Shape, tokens: int, block: int, paged: bool = False
+    device: torch.device, shape: Shape, tokens: int, tile: Tile, page_tokens: int = 0
 ) -> list[Problem]:
     sets = rotation(prompt_bytes(shape, tokens))
-    whole = -(-tokens // block)
-    return problems(shape, tokens, block, whole, device=device, sets=sets, paged=paged)
+    whole = -(-tokens // tile.piece)
+    return problems(shape, tokens, tile, whole, device=device, sets=sets, page_tokens=page_tokens)
 
 
 def _peers_problems(section: Section, tokens: int) -> list[Problem]:
-    shape, block = (TINY, 16) if section.tiny else (LLAMA_8B, 128)
-    return _problems(section.device, shape, tokens, block)
+    shape, tile = (TINY, Tile(16, 16)) if section.tiny else (LLAMA_8B, Tile(128, 128))
+    return _problems(section.device, shape, tokens, tile)
 
 
 def _sdpa(section: Section, tokens: int, backend: str) -> Row:

@@ -13,7 +13,7 @@ from benchmarks.gpu.dense import FLEX_S, dense_columns
 from benchmarks.gpu.oracle import relative_error
 from benchmarks.gpu.plans import Layer, layers
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.scene import Problem, problems, prompt_bytes
+from benchmarks.gpu.scene import Problem, Tile, problems, prompt_bytes
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import rotation, timed
 from benchmarks.gpu.work import prefill_work
@@ -45,8 +45,8 @@ def _cases(tiny: bool) -> Iterator[Case]:
             continue
         seen.add((layer.profile, layer.context_tokens))
         for times in (1,) if tiny else (1, 2):
-            block = layer.block_tokens * times
-            yield f"{layer.profile} {layer.context_tokens} block {block}", layer, times
+            tile = Tile.square(layer.tile.block * times)
+            yield f"{layer.profile} {layer.context_tokens} {tile}", layer, times
 
 
 def _measured(section: Section, layer: Layer, times: int) -> Row:
@@ -54,9 +54,8 @@ def _measured(section: Section, layer: Layer, times: int) -> Row:
     sets = _problems(section, layer, times)
     took = timed([each.attend for each in sets])
     row, layout = _about(layer, sets[0]), sets[0].layout
-    dense_s, dense_work = dense_columns(
-        section, layer.shape, layer.context_tokens, layout.block_tokens
-    )
+    tile = Tile.square(layout.block_tokens)
+    dense_s, dense_work = dense_columns(section, layer.shape, layer.context_tokens, tile)
     item_bytes = sets[0].tensors.q.element_size()
     return row | {
         **took.figures(),
@@ -71,7 +70,7 @@ def _problems(section: Section, layer: Layer, times: int) -> list[Problem]:
     return problems(
         layer.shape,
         layer.context_tokens,
-        layer.block_tokens * times,
+        Tile.square(layer.tile.block * times),
         [-(-budget // times) for budget in layer.adaptive],
         device=section.device,
         sets=rotation(prompt_bytes(layer.shape, layer.context_tokens)),
@@ -80,15 +79,14 @@ def _problems(section: Section, layer: Layer, times: int) -> list[Problem]:
 
 
 def _about(layer: Layer, problem: Problem) -> Row:
-    layout = problem.layout
-    rows = layout.lists // layer.shape.query_heads
     return {
         "profile": layer.profile,
         "synthetic": layer.synthetic,
         "layer": layer.layer,
         "tokens": layer.context_tokens,
-        "block": layout.block_tokens,
-        "density": layout.tiles / (layer.shape.query_heads * rows * (rows + 1) / 2),
+        "block": problem.layout.block_tokens,
+        "piece": problem.layout.piece_tokens,
+        "density": problem.density,
     }
 
 

@@ -15,7 +15,16 @@ import torch
 from benchmarks.gpu import peers as others
 from benchmarks.gpu.plans import CONTIGUOUS, Layer, coarser, layers
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.scene import Problem, Shape, Tensors, drawn, programs, prompt_bytes, usual_dtype
+from benchmarks.gpu.scene import (
+    Problem,
+    Shape,
+    Tensors,
+    Tile,
+    drawn,
+    programs,
+    prompt_bytes,
+    usual_dtype,
+)
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import Timed, rotation, timed
 from benchmarks.gpu.work import Work, prefill_work
@@ -59,7 +68,7 @@ def _cases(tiny: bool) -> Iterator[Case]:
 
 def _measured(section: Section, layer: Layer, scheme: str, times: int) -> Row:
     """Seconds of every device; `times`: blocks so many times as long as the plan's."""
-    device, block = section.device, layer.block_tokens * times
+    device, tile = section.device, Tile.square(layer.tile.block * times)
     dense_s, dense_work = _dense(section, layer.shape, layer.context_tokens)
     shares = layer.devices[scheme][: 2 if section.tiny else None]
     if times == 2:
@@ -67,7 +76,7 @@ def _measured(section: Section, layer: Layer, scheme: str, times: int) -> Row:
     shares = [[rows for rows in heads if rows.first < rows.last] for heads in shares]
     # What is equal but for the heads' numbers takes equally long: once is enough.
     stands_for = [[_likeness(each) for each in shares].index(_likeness(x)) for x in shares]
-    found = {n: _timed(layer, shares[n], block, device) for n in sorted(set(stands_for))}
+    found = {n: _timed(layer, shares[n], tile, device) for n in sorted(set(stands_for))}
     whole, alone = zip(*(found[n] for n in stands_for), strict=True)
     seconds, attention = ([took.median_s for took, _ in each] for each in (whole, alone))
     return {
@@ -77,7 +86,8 @@ def _measured(section: Section, layer: Layer, scheme: str, times: int) -> Row:
         "tokens": layer.context_tokens,
         "layer": layer.layer,
         "scheme": scheme,
-        "block": block,
+        "block": tile.block,
+        "piece": tile.piece,
         "kv_copies": layer.kv_copies[scheme],
         "slowest_s": max(seconds),
         "slowest_p90_s": max(took.p90_s for took, _ in whole),
@@ -108,7 +118,7 @@ def _likeness(heads: list[HeadRows]) -> list[object]:
 
 
 def _timed(
-    layer: Layer, heads: list[HeadRows], block: int, device: torch.device
+    layer: Layer, heads: list[HeadRows], tile: Tile, device: torch.device
 ) -> tuple[Found, Found]:
     """One device's share with selection and without, each with its work."""
     nothing = (Timed(0.0, 0.0, 0.0, 0), Work())
@@ -116,8 +126,9 @@ def _timed(
         return nothing, nothing
     tensors = _tensors(layer.shape, layer.context_tokens, device)
     head_dim, item_bytes = layer.shape.head_dim, tensors[0].q.element_size()
-    at_once = programs(device, block, head_dim, item_bytes)
-    layout = lay_out(heads, (Chunk(0, layer.context_tokens),), block, device, at_once)
+    at_once = programs(device, tile, head_dim, item_bytes)
+    chunks = (Chunk(0, layer.context_tokens),)
+    layout = lay_out(heads, chunks, tile.block, device, at_once, tile.piece)
     sets = [Problem.of(each, layout) for each in tensors]
     alone = timed([each.attend for each in sets], seconds=SAMPLES_S)
     whole = timed([each.choose_and_attend for each in sets], seconds=SAMPLES_S, graph=True)
@@ -131,7 +142,7 @@ def _timed(
 def _tensors(shape: Shape, tokens: int, device: torch.device) -> list[Tensors]:
     """Of the whole layer; a device reads its heads' part, an eighth of it."""
     return [
-        drawn(shape, (Chunk(0, tokens),), 64, device=device, dtype=usual_dtype(device), seed=seed)
+        drawn(shape, (Chunk(0, tokens),), device=device, dtype=usual_dtype(device), seed=seed)
         for seed in range(rotation(prompt_bytes(shape, tokens) // DEVICES))
     ]
 
@@ -146,20 +157,21 @@ def _dense(section: Section, shape: Shape, tokens: int) -> tuple[float, dict[str
     """Seconds of a dense eighth at our better block size, and its work; measured once a run."""
     name = f"dense eighth {shape.query_heads} of {shape.kv_heads} x {shape.head_dim} {tokens}"
     found = [
-        section.shared(f"{name} block {block}", partial(_eighth, section, shape, tokens, block))
-        for block in ((16,) if section.tiny else (64, 128))
+        section.shared(f"{name} {tile}", partial(_eighth, section, shape, tokens, tile))
+        for tile in map(Tile.square, (16,) if section.tiny else (64, 128))
     ]
     best = min(found, key=lambda row: row["s"])
     return best["s"], {"dense_s": best["work"]["s"]}
 
 
-def _eighth(section: Section, shape: Shape, tokens: int, block: int) -> Row:
-    chunks, share = (Chunk(0, tokens),), _share(shape, -(-tokens // block))
-    layout = lay_out(share, chunks, block, section.device)
+def _eighth(section: Section, shape: Shape, tokens: int, tile: Tile) -> Row:
+    chunks, share = (Chunk(0, tokens),), _share(shape, -(-tokens // tile.block))
+    layout = lay_out(share, chunks, tile.block, section.device, piece_tokens=tile.piece)
     tensors = _tensors(shape, tokens, section.device)
     took = timed([Problem.of(each, layout).attend for each in tensors], seconds=0.1)
     work = prefill_work(layout, shape.head_dim, tensors[0].q.element_size())
-    return {"tokens": tokens, "block": block, **took.figures(), "work": {"s": work}}
+    sizes = {"block": tile.block, "piece": tile.piece}
+    return {"tokens": tokens, **sizes, **took.figures(), "work": {"s": work}}
 
 
 def peers(section: Section) -> None:

@@ -29,7 +29,7 @@ from benchmarks.gpu_results.fitting import LIST_BLOCKS
 from benchmarks.placement import load
 from profiles.cost.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
-from profiles.cost.work import Workload, budget_blocks, causal_tiles
+from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from profiles.device import measured_rates
 from profiles.library import catalogue_profile
 from profiles.model import ModelProfile
@@ -111,8 +111,8 @@ def attention_rates(head_dim: int) -> Rates:
 
 
 def blocks_of(plan: Plan, workload: Workload) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Budgets in blocks, [layers, heads]."""
-    return budget_blocks(np.array(plan.budgets, dtype=np.float64), workload)
+    """Budgets in blocks, which are the pieces here, [layers, heads]."""
+    return budget_pieces(np.array(plan.budgets, dtype=np.float64), workload)
 
 
 def uniform_blocks(
@@ -122,8 +122,8 @@ def uniform_blocks(
     if recovery is not None:
         return int(adaptive.max())
     every = np.arange(1, workload.context_blocks + 1)
-    wanted = causal_tiles(adaptive, workload.context_blocks).mean()
-    return int(every[np.abs(causal_tiles(every, workload.context_blocks) - wanted).argmin()])
+    wanted = causal_pieces(adaptive, workload.context_blocks).mean()
+    return int(every[np.abs(causal_pieces(every, workload.context_blocks) - wanted).argmin()])
 
 
 def devices_of(plan: Plan, layer: int, blocks: list[int], workload: Workload) -> list[list[Any]]:

@@ -4,7 +4,7 @@ Simulated: the real lists of real shares, handed to the first free multiprocesso
 own order, one on each or as many as fit; a list takes its blocks and two more. Over the lower
 bound, the larger of the mean load and the longest task. Measured: the time of a skewed share beside
 that of heads with equal budgets and as many tiles; what both lack cancels out, and imbalance is
-left.
+left. One head to a program, since heads of unlike budgets share no lists.
 """
 
 import heapq
@@ -44,9 +44,9 @@ def _measured(section: Section, layer: Layer, scheme: str) -> Row:
     """Of the device whose heads' budgets differ most."""
     heads = max(layer.devices[scheme], key=_spread)
     chunks = (Chunk(0, layer.context_tokens),)
-    skewed = lay_out(heads, chunks, layer.block_tokens)
+    skewed = lay_out(heads, chunks, layer.tile.block, pack=False)
     alone = multiprocessors(section.device)
-    together = programs(section.device, layer.block_tokens, layer.shape.head_dim)
+    together = programs(section.device, layer.tile, layer.shape.head_dim)
     row: Row = {
         "profile": layer.profile,
         "tokens": layer.context_tokens,
@@ -75,10 +75,8 @@ def _beside_equal(section: Section, layer: Layer, heads: list[HeadRows], tiles: 
     equal = [HeadRows(x.head, x.group, budget, 0, rows, pattern=x.pattern) for x in heads]
     seconds = []
     for each in (heads, equal):
-        sets = _sets(
-            layer,
-            lay_out(each, (Chunk(0, layer.context_tokens),), layer.block_tokens, section.device),
-        )
+        chunks = (Chunk(0, layer.context_tokens),)
+        sets = _sets(layer, lay_out(each, chunks, layer.tile.block, section.device, pack=False))
         took = timed([problem.attend for problem in sets], seconds=0.1)
         seconds.append(took.median_s / sets[0].layout.tiles)
     return {
@@ -93,14 +91,7 @@ def _sets(layer: Layer, layout: Layout) -> list[Problem]:
     count = rotation(prompt_bytes(layer.shape, layer.context_tokens) // 8)
     return [
         Problem.of(
-            drawn(
-                layer.shape,
-                layout.chunks,
-                layer.block_tokens,
-                device=device,
-                dtype=usual_dtype(device),
-                seed=seed,
-            ),
+            drawn(layer.shape, layout.chunks, device=device, dtype=usual_dtype(device), seed=seed),
             layout,
         )
         for seed in range(count)

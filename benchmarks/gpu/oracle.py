@@ -17,16 +17,16 @@ def prefill_oracle(
     """out like q and lse [heads, new tokens], float64; NaN in rows that no list computes."""
     out = torch.full(q.shape, torch.nan, dtype=torch.float64, device=q.device)
     lse = torch.full(q.shape[:2], torch.nan, dtype=torch.float64, device=q.device)
-    size, begin = layout.block_tokens, 0
+    size, piece, begin = layout.block_tokens, layout.piece_tokens, 0
     for rows, entry in zip(layout.heads, layout.entries.tolist(), strict=True):
         head, group, sequence, origin, cached, total = entry
         end = begin + rows.last - rows.first
-        seen = allowed_blocks(layout, indices, begin, end, -(-total // size))
+        seen = allowed_pieces(layout, indices, begin, end, -(-total // piece))
         keys, values = sequence_kv(cache, sequence, group, total)
         first, last = max(cached, rows.first * size), min(total, rows.last * size)
         for at in range(first, last, ROWS_AT_ONCE):
             token = torch.arange(at, min(at + ROWS_AT_ONCE, last), device=q.device)
-            mask = seen[token // size - rows.first].repeat_interleave(size, 1)[:, :total]
+            mask = seen[token // size - rows.first].repeat_interleave(piece, 1)[:, :total]
             mask &= torch.arange(total, device=q.device) <= token[:, None]
             place = origin + token
             out[head, place], lse[head, place] = attend(q[head, place], keys, values, mask)
@@ -34,20 +34,20 @@ def prefill_oracle(
     return out, lse
 
 
-def allowed_blocks(
-    layout: Layout, indices: torch.Tensor, begin: int, end: int, key_blocks: int
+def allowed_pieces(
+    layout: Layout, indices: torch.Tensor, begin: int, end: int, pieces: int
 ) -> torch.Tensor:
-    """Which key blocks lists [begin, end) hold, bool [lists, key blocks]."""
+    """Which pieces of keys lists [begin, end) hold, bool [lists, pieces]."""
     length, start = layout.length[begin:end, None].long(), layout.start[begin:end, None].long()
     most = int(length.max()) if end > begin else 1
     place = torch.arange(most, device=indices.device).expand(end - begin, -1)
-    # Past its end a list repeats its last block, which it holds anyway.
+    # Past its end a list repeats its last piece, which it holds anyway.
     place = torch.minimum(place, length - 1)
     stored = indices if len(indices) else indices.new_zeros(1)
     chosen = torch.where(
         start == ALL_PIECES, place, stored[(start + place).clamp(0, len(stored) - 1)].long()
     )
-    allowed = torch.zeros(end - begin, key_blocks, dtype=torch.bool, device=indices.device)
+    allowed = torch.zeros(end - begin, pieces, dtype=torch.bool, device=indices.device)
     return allowed.scatter_(1, chosen, True)
 
 
@@ -61,18 +61,18 @@ def decode_oracle(
     """out like q and lse [heads, new tokens], float64; NaN in rows of no entry."""
     out = torch.full(q.shape, torch.nan, dtype=torch.float64, device=q.device)
     lse = torch.full(q.shape[:2], torch.nan, dtype=torch.float64, device=q.device)
-    size, context = layout.block_tokens, context_tokens.tolist()
+    size, context = layout.piece_tokens, context_tokens.tolist()
     places = zip(
         layout.lists, lists.first.tolist(), lists.count.tolist(), layout.start.tolist(), strict=True
     )
     for entry, first, count, start in places:
         total = context[entry.sequence]
         keys, values = sequence_kv(cache, entry.sequence, entry.group, total)
-        blocks = torch.arange(first, first + count, device=q.device)
+        pieces = torch.arange(first, first + count, device=q.device)
         if start != ALL_PIECES:
-            blocks = lists.indices[start + first : start + first + count].long()
+            pieces = lists.indices[start + first : start + first + count].long()
         seen = torch.zeros(-(-total // size), dtype=torch.bool, device=q.device)
-        seen[blocks] = True
+        seen[pieces] = True
         heads = list(entry.heads)
         mask = seen.repeat_interleave(size)[:total].expand(len(heads), -1)
         rows = q[heads, entry.token]
@@ -80,15 +80,13 @@ def decode_oracle(
     return out, lse
 
 
-def sequence_kv(
-    cache: Cache, sequence: int, group: int, total: int, block_tokens: int
-) -> list[torch.Tensor]:
+def sequence_kv(cache: Cache, sequence: int, group: int, total: int) -> list[torch.Tensor]:
     """keys and values [total, head_dim] of one sequence and group, float64."""
     if cache.starts is not None:
         first = int(cache.starts[sequence])
         return [x[group, first : first + total].double() for x in (cache.keys, cache.values)]
     assert cache.pages is not None
-    pages = cache.pages[sequence, : -(-total // block_tokens)].long()
+    pages = cache.pages[sequence, : -(-total // cache.page_tokens)].long()
     return [x[pages, group].flatten(0, 1)[:total].double() for x in (cache.keys, cache.values)]
 
 

@@ -1,7 +1,8 @@
 """Other people's attention on the same tensors: PyTorch's SDPA, FlexAttention, FlashInfer.
 
 Each maker returns a call without arguments; what a peer cannot do raises, and is recorded as such.
-q [heads, tokens, head_dim], keys and values [groups, tokens, head_dim], one sequence.
+Lists are of square tiles, which is what their masks know. q [heads, tokens, head_dim], keys and
+values [groups, tokens, head_dim], one sequence.
 """
 
 import time

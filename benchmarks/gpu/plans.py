@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.scene import Shape
+from benchmarks.gpu.scene import Shape, Tile
 from executor.kernels.layout import HeadRows
 from executor.kernels.patterns import POOLED, Pattern, Sampled, SinkLocal, VerticalSlash
 
@@ -24,7 +24,8 @@ CONTIGUOUS = "adaptive contiguous"
 class Layer:
     """One layer at one context under every scheme: `devices[scheme][device]` is its share.
 
-    `middle`: whether it is the middle one of the layers there are of its profile.
+    Its pieces are as long as its blocks. `middle`: whether it is the middle one of the layers there
+    are of its profile.
     """
 
     profile: str
@@ -32,7 +33,7 @@ class Layer:
     synthetic: bool
     shape: Shape
     context_tokens: int
-    block_tokens: int
+    tile: Tile
     layer: int
     adaptive: tuple[int, ...]
     uniform: int
@@ -44,7 +45,7 @@ class Layer:
     @property
     def rows(self) -> int:
         """Query blocks of a prompt."""
-        return -(-self.context_tokens // self.block_tokens)
+        return -(-self.context_tokens // self.tile.block)
 
 
 def layers(tiny: bool = False) -> Iterator[Layer]:
@@ -101,7 +102,7 @@ def _layer(
         document["synthetic"],
         replace(shape, head_dim=16) if tiny else shape,
         48 if tiny else tokens,
-        16 if tiny else block,
+        Tile.square(16 if tiny else block),
         layer["layer"],
         tuple(adaptive),
         uniform,

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.sanitize [--seconds 240] [--tiny]
 
 memcheck sees reads and writes outside of tensors, racecheck hazards in shared memory; memcheck goes
-first. Both make a kernel many times slower, so that two settings must do. Each tool has its share
+first. Both make a kernel many times slower, so that three settings must do. Each tool has its share
 of the time, and what it did not come to is told. Exit codes: 1 where a tool or a check found
 something, 3 where nothing was found but a tool did not finish, else 0.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 TOOLS = {"memcheck": 0.6, "racecheck": 0.4}
 """The order, and each one's share of the time."""
-SETTINGS = ("bf16-d128-b64", "fp16-d64-b128")
+SETTINGS = ("bf16-d128-64x64", "bf16-d128-64x16", "fp16-d64-128x128")
 BLOCKS = 8
 FOUND = 9
 """Exit code of compute-sanitizer where its tool found something."""

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -34,6 +35,30 @@ LLAMA_8B = Shape(32, 8)
 TINY = Shape(4, 2, 16)
 
 
+class Tile(NamedTuple):
+    """Tokens of a query block, whose rows share a list, and of the pieces of keys it names."""
+
+    block: int
+    piece: int
+
+    @classmethod
+    def square(cls, block: int) -> "Tile":
+        """A piece as long as a block."""
+        return cls(block, block)
+
+    @classmethod
+    def of(cls, name: str) -> "Tile":
+        """As in `64x16`."""
+        return cls(*map(int, name.split("x")))
+
+    @property
+    def per_block(self) -> int:
+        return self.block // self.piece
+
+    def __str__(self) -> str:
+        return f"{self.block}x{self.piece}"
+
+
 @dataclass(frozen=True, eq=False)
 class Tensors:
     """q, out [heads, tokens, head_dim], lse [heads, tokens] and the keys and values."""
@@ -47,19 +72,18 @@ class Tensors:
 def drawn(
     shape: Shape,
     chunks: Sequence[Chunk],
-    block_tokens: int,
     *,
     device: torch.device,
     dtype: torch.dtype,
-    paged: bool = False,
+    page_tokens: int = 0,
     seed: int = 0,
     scale: float = 1.0,
     gaps: bool = False,
 ) -> Tensors:
     """Random tensors for `chunks`; outputs NaN.
 
-    Contiguous sequences stand one right behind the other. Pages are shuffled; with `gaps` NaN lies
-    in them behind a sequence's last token.
+    Without pages sequences stand one right behind the other. Pages are shuffled; with `gaps` NaN
+    lies in them behind a sequence's last token.
     """
     generator = torch.Generator(device).manual_seed(seed)
 
@@ -68,8 +92,8 @@ def drawn(
 
     q = normal(shape.query_heads, query_starts(tuple(chunks))[-1], shape.head_dim)
     totals = [chunk.total_tokens for chunk in chunks]
-    if paged:
-        cache = _paged(normal, shape, totals, block_tokens, seed, gaps)
+    if page_tokens:
+        cache = _paged(normal, shape, totals, page_tokens, seed, gaps)
     else:
         size = (shape.kv_heads, sum(totals), shape.head_dim)
         starts = torch.tensor([0, *totals[:-1]]).cumsum(0).int().to(device)
@@ -83,19 +107,19 @@ def _paged(
     normal: Callable[..., torch.Tensor],
     shape: Shape,
     totals: Sequence[int],
-    block_tokens: int,
+    page_tokens: int,
     seed: int,
     gaps: bool,
 ) -> Cache:
-    blocks = [-(-total // block_tokens) for total in totals]
-    size = (sum(blocks), shape.kv_heads, block_tokens, shape.head_dim)
+    counts = [-(-total // page_tokens) for total in totals]
+    size = (sum(counts), shape.kv_heads, page_tokens, shape.head_dim)
     keys, values = normal(*size), normal(*size)
-    order = torch.randperm(sum(blocks), generator=torch.Generator().manual_seed(seed)).int()
-    pages = order.split(blocks)
+    order = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(seed)).int()
+    pages = order.split(counts)
     if gaps:
         for page, total in zip(pages, totals, strict=True):
             for pool in (keys, values):
-                pool[int(page[-1]), :, (total - 1) % block_tokens + 1 :] = torch.nan
+                pool[int(page[-1]), :, (total - 1) % page_tokens + 1 :] = torch.nan
     table = torch.nn.utils.rnn.pad_sequence(list(pages), batch_first=True)
     return Cache(keys, values, pages=table.to(keys.device))
 
@@ -106,7 +130,7 @@ def whole_heads(
     query_blocks: int,
     pattern: Pattern = POOLED,
 ) -> list[HeadRows]:
-    """Every head with all of its rows."""
+    """Every head with all of its rows; budgets in pieces, one for each or for all."""
     each = [budgets] * shape.query_heads if isinstance(budgets, int) else budgets
     return [
         HeadRows(head, head // shape.group_size, budget, 0, query_blocks, pattern=pattern)
@@ -116,7 +140,7 @@ def whole_heads(
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One prefill on one set of tensors, its blocks chosen."""
+    """One prefill on one set of tensors, its pieces chosen."""
 
     tensors: Tensors
     layout: Layout
@@ -130,7 +154,7 @@ class Problem:
         return select(self.tensors.q, self.tensors.cache, self.layout)
 
     def attend(self, sms: int | None = None) -> None:
-        """Attention over the blocks chosen when the problem was made."""
+        """Attention over the pieces chosen when the problem was made."""
         self._attend(self.indices, sms)
 
     def choose_and_attend(self) -> None:
@@ -144,37 +168,37 @@ class Problem:
     @property
     def flops(self) -> int:
         """Of the tiles computed, those on the diagonal counted whole."""
-        size, head_dim = self.layout.block_tokens, self.tensors.q.shape[2]
-        return 4 * size * size * head_dim * self.layout.tiles
+        pairs = self.layout.block_tokens * self.layout.piece_tokens
+        return 4 * pairs * self.tensors.q.shape[2] * self.layout.tiles
+
+    @property
+    def density(self) -> float:
+        """Of all causal tiles, those computed; every head's rows are whole."""
+        grid, heads = self.layout.grid(0), len(self.layout.heads)
+        every = grid.causal(0, self.layout.lists // heads).sum()
+        return self.layout.tiles / (heads * int(every))
 
 
 def problems(
     shape: Shape,
     tokens: int,
-    block_tokens: int,
+    tile: Tile,
     budgets: Sequence[int] | int,
     *,
     device: torch.device,
     sets: int = 1,
-    paged: bool = False,
+    page_tokens: int = 0,
     pattern: Pattern = POOLED,
-    dtype: torch.dtype | None = None,
+    pack: bool | None = None,
 ) -> list[Problem]:
-    """One prompt of `tokens` with whole heads, on `sets` rotated inputs."""
+    """One prompt of `tokens` with whole heads, on `sets` rotated inputs; budgets in pieces."""
     chunks = (Chunk(0, tokens),)
-    heads = whole_heads(shape, budgets, -(-tokens // block_tokens), pattern)
-    layout = lay_out(heads, chunks, block_tokens, device)
+    heads = whole_heads(shape, budgets, -(-tokens // tile.block), pattern)
+    layout = lay_out(heads, chunks, tile.block, device, piece_tokens=tile.piece, pack=pack)
+    dtype = usual_dtype(device)
     return [
         Problem.of(
-            drawn(
-                shape,
-                chunks,
-                block_tokens,
-                device=device,
-                dtype=dtype or usual_dtype(device),
-                paged=paged,
-                seed=seed,
-            ),
+            drawn(shape, chunks, device=device, dtype=dtype, page_tokens=page_tokens, seed=seed),
             layout,
         )
         for seed in range(sets)
@@ -186,9 +210,9 @@ def multiprocessors(device: torch.device) -> int:
     return chip_of(device).multiprocessors if device.type == "cuda" else H100.multiprocessors
 
 
-def programs(device: torch.device, block_tokens: int, head_dim: int, item_bytes: int = 2) -> int:
+def programs(device: torch.device, tile: Tile, head_dim: int, item_bytes: int = 2) -> int:
     """Lists that the GPU computes at once: longer ones than their fair part are cut."""
-    at_once = programs_at_once(device, block_tokens, head_dim, item_bytes)
+    at_once = programs_at_once(device, *tile, head_dim, item_bytes)
     return at_once if device.type == "cuda" else at_once * H100.multiprocessors
 
 

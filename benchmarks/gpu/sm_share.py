@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.gpu.decode import Step, steps
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, multiprocessors, problems
+from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Tile, multiprocessors, problems
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import Call, captured, timed
 
@@ -44,15 +44,15 @@ def run(section: Section) -> None:
 
 def _prefill(section: Section) -> Problem:
     if section.tiny:
-        return problems(TINY, 64, 16, 2, device=section.device)[0]
-    return problems(LLAMA_8B, PREFILL_TOKENS, 64, 64, device=section.device)[0]
+        return problems(TINY, 64, Tile(16, 16), 2, device=section.device)[0]
+    return problems(LLAMA_8B, PREFILL_TOKENS, Tile(64, 64), 64, device=section.device)[0]
 
 
 def _decode(section: Section) -> Step:
     if section.tiny:
         return steps(TINY, 2, 64, 16, 2, device=section.device, sets=1)[0]
-    blocks = DECODE_TOKENS // 64
-    return steps(LLAMA_8B, BATCH, DECODE_TOKENS, 64, blocks, device=section.device, sets=1)[0]
+    pieces = DECODE_TOKENS // 64
+    return steps(LLAMA_8B, BATCH, DECODE_TOKENS, 64, pieces, device=section.device, sets=1)[0]
 
 
 def _alone(prefill: Problem, step: Step, sms: int, every: int) -> Row:

@@ -47,7 +47,8 @@ def headline(rows: list[Row]) -> list[str]:
     for row in rows:
         if "over_dense" in row:
             key = (row["profile"], row["tokens"], row["layer"])
-            cell = f"{row['scheme']} b{row['block']} {row['over_dense']:.2f}x"
+            sizes = f"{row['block']}x{row['piece']}"
+            cell = f"{row['scheme']} {sizes} {row['over_dense']:.2f}x"
             lines.setdefault(key, []).append(cell)
     return [f"{' '.join(map(str, key))}: {', '.join(cells)}" for key, cells in lines.items()]
 

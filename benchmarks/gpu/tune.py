@@ -3,8 +3,9 @@
     python -m benchmarks.gpu.tune [--seconds 300] [--tiny]
 
 Prefill: warps, pipeline stages, tensor descriptors or pointers, keys per step; dense and at a
-density of a tenth. Decode: warps, stages, keys per step, programs per multiprocessor. What does
-not compile or fit is listed as such. Each choice is checked against the usual one's result.
+density of a tenth; lists of pieces, whose keys are gathered; two heads to a program or one. Decode:
+warps, stages, keys per step, programs per multiprocessor. What does not compile or fit is listed as
+such. Each choice is checked against the usual one's result.
 """
 
 import argparse
@@ -22,15 +23,16 @@ import torch
 from benchmarks.gpu.decode import steps
 from benchmarks.gpu.oracle import relative_error
 from benchmarks.gpu.rows import Row
-from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, problems
+from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, Tile, problems
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import timed
 from benchmarks.gpu.uniform_sparse import budget_for
 from executor.attention import allowed_tma
-from executor.kernels import chunks as chunks_module
-from executor.kernels import decode as decode_module
-from executor.kernels import prefill as prefill_module
 from executor.kernels.chip import chip_of
+from executor.kernels.triton import chunks as chunks_module
+from executor.kernels.triton import decode as decode_module
+from executor.kernels.triton import prefill as prefill_module
+from executor.kernels.triton.prefill import long_enough
 
 Choice = dict[str, Any]
 TOKENS = 32_768
@@ -52,30 +54,44 @@ def options(module: Any, choice: Choice) -> Iterator[None]:
         module.launch_options = usual
 
 
-def prefill_choices(block: int) -> list[Choice]:
-    keys = [64, 128] if block == 128 else [64]
-    found = itertools.product((4, 8), (2, 3, 4), keys)
+def prefill_choices(tile: Tile, tma: bool) -> list[Choice]:
+    """A descriptor reads a piece or a part of it at once; pointers gather any number of keys."""
+    most = tile.piece if tma else tile.block
+    keys = [keys for keys in ((64, 128) if tma else (32, 64, 128)) if keys <= most]
+    # By pointers index, page, K and V are a stage each.
+    found = itertools.product((4, 8), (2, 3, 4, 5) if tma else (3, 4, 5, 6), keys)
     return [{"num_warps": w, "num_stages": s, "KEYS": k} for w, s, k in found]
 
 
-def decode_choices(block: int) -> list[Choice]:
-    found = itertools.product((2, 4, 8), (2, 3, 4, 5), (32, 64, 128))
-    return [{"num_warps": w, "num_stages": s, "TILE": t} for w, s, t in found if t <= block]
+def decode_choices() -> list[Choice]:
+    found = itertools.product((2, 4, 8), (4, 7, 10), (32, 64, 128))
+    return [{"num_warps": w, "num_stages": s, "TILE": t} for w, s, t in found]
 
 
-def tune_prefill(section: Section, shape: Shape, block: int, density: float) -> None:
+def tune_prefill(
+    section: Section, shape: Shape, tile: Tile, density: float, *, pack: bool = False
+) -> None:
+    """In pages of a piece. `pack`: two heads that share a list share a program."""
     tokens = 64 if section.tiny else TOKENS
-    budget = budget_for(density, -(-tokens // block))
-    sets = problems(shape, tokens, block, budget, device=section.device, sets=2, paged=True)
+    sets = problems(
+        shape,
+        tokens,
+        tile,
+        budget_for(density, -(-tokens // tile.block), tile.per_block),
+        device=section.device,
+        sets=2,
+        page_tokens=tile.piece,
+        pack=pack,
+    )
     sets[0].attend()
     usual = sets[0].tensors.out.double()
-    name = f"prefill d{shape.head_dim} b{block} density {density}"
-    choices = [{}] if section.tiny else [{}, *prefill_choices(block)]
-    descriptors = chip_of(section.device).tma and allowed_tma() is None
-    for choice, tma in itertools.product(choices, (True, False) if descriptors else (False,)):
-        section.attempt(
-            f"{name} {choice} tma {tma}", partial(_prefill, sets, choice, tma, usual, name)
-        )
+    name = f"prefill d{shape.head_dim} {tile} density {density}{', two heads' if pack else ''}"
+    descriptors = chip_of(section.device).tma and allowed_tma() is None and long_enough(*tile)
+    for tma in (True, False) if descriptors else (False,):
+        for choice in [{}] if section.tiny else [{}, *prefill_choices(tile, tma)]:
+            section.attempt(
+                f"{name} {choice} tma {tma}", partial(_prefill, sets, choice, tma, usual, name)
+            )
 
 
 def _prefill(sets: list[Problem], choice: Choice, tma: bool, usual: torch.Tensor, name: str) -> Row:
@@ -83,7 +99,7 @@ def _prefill(sets: list[Problem], choice: Choice, tma: bool, usual: torch.Tensor
 
         def call(problem: Problem) -> None:
             x = problem.tensors
-            prefill_module.prefill(
+            prefill_module.prefill_attention(
                 x.q, x.cache, problem.layout, problem.indices, x.out, x.lse, tma=tma
             )
 
@@ -95,13 +111,13 @@ def _prefill(sets: list[Problem], choice: Choice, tma: bool, usual: torch.Tensor
     return {"of": name, "ok": fine, "relative_error": error, "s": took.median_s, "tflops": tflops}
 
 
-def tune_decode(section: Section, shape: Shape, batch: int, context: int, block: int) -> None:
-    blocks = -(-context // block)
-    sets = steps(shape, batch, context, block, blocks, device=section.device, sets=1)
-    name = f"decode d{shape.head_dim} b{block} batch {batch} context {context}"
+def tune_decode(section: Section, shape: Shape, batch: int, context: int, piece: int) -> None:
+    pieces = -(-context // piece)
+    sets = steps(shape, batch, context, piece, pieces, device=section.device, sets=1)
+    name = f"decode d{shape.head_dim} pieces of {piece} batch {batch} context {context}"
     sets[0].attend()
     usual = sets[0].tensors.out.double()
-    choices = [{}] if section.tiny else [{}, *decode_choices(block)]
+    choices = [{}] if section.tiny else [{}, *decode_choices()]
     for choice, programs in itertools.product(choices, (1, 2, 3, 4)):
         section.attempt(
             f"{name} {choice} programs {programs}",
@@ -142,16 +158,22 @@ def main() -> None:
         until = time.time() + arguments.seconds
         section = Section("tune", Path(folder), tiny=arguments.tiny, until=until, ends=until)
         if arguments.tiny:
-            tune_prefill(section, TINY, 16, 0.5)
+            tune_prefill(section, TINY, Tile(16, 16), 0.5)
+            tune_prefill(section, TINY, Tile(32, 16), 1.0, pack=True)
             tune_decode(section, TINY, 1, 48, 16)
         else:
-            for block in (64, 128):
-                for density in (1.0, 0.1):
-                    tune_prefill(section, LLAMA_8B, block, density)
+            blocks, pieces = Tile(64, 64), Tile(64, 16)
+            tune_prefill(section, LLAMA_8B, pieces, 0.1)
+            for density in (1.0, 0.1):
+                tune_prefill(section, LLAMA_8B, blocks, density)
+            for tile in (blocks, pieces):
+                tune_prefill(section, LLAMA_8B, tile, 1.0, pack=True)
+            for tile in (Tile(128, 64), Tile(128, 128), Tile(128, 16)):
+                tune_prefill(section, LLAMA_8B, tile, 0.1)
             for batch, context in ((1, 8192), (16, 32_768)):
                 tune_decode(section, LLAMA_8B, batch, context, 64)
             for head_dim in (64, 256):
-                tune_prefill(section, Shape(16, 4, head_dim), 64, 0.1)
+                tune_prefill(section, Shape(16, 4, head_dim), blocks, 0.1)
     print(best(section.rows))
 
 

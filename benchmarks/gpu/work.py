@@ -8,7 +8,8 @@ A row says under "work" what each of its timed columns did, column by column:
     }}
 
 A column of several times (`device_s`) has a list of as many. Columns of peers, and of calls that
-were given a part of the multiprocessors, have none. Counts are raw and finer than what the cost
+run otherwise than plans do (on a part of the multiprocessors, one head a program where two share
+one), have none. Counts are raw and finer than what the cost
 model regresses on today, so that rates can be fitted again when its features change: results files
 stay true. Of what is no attention only the matrix product says more than its time:
 `product_work`.
@@ -22,34 +23,36 @@ from typing import Any
 
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout
 from executor.kernels.layout import ALL_PIECES, HeadRows, Layout
-from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, lengths
+from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
 
 Work = dict[str, Any]
 SCORED = {Pooled: "pooled", VerticalSlash: "vertical_slash", Sampled: "sampled"}
-"""Patterns that score every causal block before they choose."""
+"""Patterns that score every causal piece before they choose."""
 
 
 def prefill_work(
     layout: Layout, head_dim: int, item_bytes: int, *, attends: bool = True, chooses: bool = False
 ) -> Work:
-    """Counts of one call on `layout`: attention, the choice of its blocks, or both.
+    """Counts of one call on `layout`: attention, the choice of its pieces, or both.
 
-    FLOPs of attention, 4 * head_dim a (query, key) token pair of a tile, the diagonal whole, sum to
-    all of them over three kinds of tiles: `diagonal_flops` (a query block's own), `dense_flops`
-    (the others of a list that holds every block and needs no indices), `listed_flops` (those read
+    A tile is a query block of `block_tokens` rows times a piece of `piece_tokens` keys. FLOPs of
+    attention, 4 * head_dim a (query, key) token pair of a tile, the diagonal whole, sum to all of
+    them over three kinds of tiles: `diagonal_flops` (a query block's own), `dense_flops` (the
+    others of a list that holds every piece and needs no indices), `listed_flops` (those read
     through indices). `sparse_head_flops`: of all kinds, those of heads that do not attend to
-    everything. `scored_pairs`: causal (query block, key block) pairs by pattern that choosing looks
-    at; `sampled_pairs`: the same for every row scored exactly. Bytes: of queries read, of outputs
-    written, of the K and V that lie in the cache for the groups present (counted once), and of all
-    K and V tiles that programs read. `longest_chain` in blocks, `splits` of cut lists.
+    everything; `packed_flops`: of all kinds, those that programs of two heads do. `scored_pairs`:
+    causal (query block, piece) pairs by pattern that choosing looks at; `sampled_pairs`: the same
+    for every row scored exactly. Bytes: of queries read, of outputs written, of the K and V that
+    lie in the cache for the groups present (counted once), and of all K and V that programs read.
+    `longest_chain` in pieces, `splits` of cut lists.
     """
-    size = layout.block_tokens
     scored, sampled = _scored(layout) if chooses else ({}, 0)
     found = {
         "phase": "prefill",
         "attends": attends,
         "chooses": chooses,
-        "block_tokens": size,
+        "block_tokens": layout.block_tokens,
+        "piece_tokens": layout.piece_tokens,
         "head_dim": head_dim,
         "item_bytes": item_bytes,
         "context_tokens": max((chunk.total_tokens for chunk in layout.chunks), default=0),
@@ -58,13 +61,17 @@ def prefill_work(
     }
     if not attends:
         return found
-    per_tile = 4 * size * size * head_dim
+    per_tile = 4 * layout.block_tokens * layout.piece_tokens * head_dim
     length, dense = layout.length.cpu().long(), layout.start.cpu() == ALL_PIECES
+    first, last = layout.own_pieces(slice(None))
+    own = (last - first + 1).cpu().long()
+    # A list of every pair: both are of one length.
+    packed = int(length[layout.pairs[:, 0].cpu().long()].sum())
     by_head = length.split([rows.last - rows.first for rows in layout.heads])
     sparse = [
         int(lists.sum())
         for rows, lists in zip(layout.heads, by_head, strict=True)
-        if rows.budget_pieces < _blocks(layout, rows)
+        if rows.budget_pieces < layout.grid(rows.sequence).pieces
     ]
     groups = {(rows.sequence, rows.group) for rows in layout.heads}
     held = sum(layout.chunks[sequence].total_tokens for sequence, _ in groups)
@@ -72,14 +79,15 @@ def prefill_work(
     return found | {
         "lists": layout.lists,
         "groups": len(groups),
-        "diagonal_flops": per_tile * layout.lists,
-        "dense_flops": per_tile * int((length[dense] - 1).sum()),
-        "listed_flops": per_tile * int((length[~dense] - 1).sum()),
+        "diagonal_flops": per_tile * int(own.sum()),
+        "dense_flops": per_tile * int((length - own)[dense].sum()),
+        "listed_flops": per_tile * int((length - own)[~dense].sum()),
         "sparse_head_flops": per_tile * sum(sparse),
+        "packed_flops": per_tile * 2 * packed,
         "q_bytes": row_bytes,
         "out_bytes": row_bytes,
         "kv_bytes": 2 * held * head_dim * item_bytes,
-        "read_bytes": 2 * layout.tiles * size * head_dim * item_bytes,
+        "read_bytes": 2 * (layout.tiles - packed) * layout.piece_tokens * head_dim * item_bytes,
         "longest_chain": layout.longest,
         "splits": layout.splits,
     }
@@ -96,29 +104,29 @@ def decode_work(
 ) -> Work:
     """Counts of one step of `layout` at `context_tokens` by sequence, as for prefill.
 
-    `lists` counts queries, one for each head of an entry; `entries` what is read together. K/V
-    bytes are those of the blocks that lists hold, once for all heads that share a list. A list is
-    `dense` where it holds all blocks.
+    A tile is one query times a piece. `lists` counts queries, one for each head of an entry;
+    `entries` what is read together. K/V bytes are those of the pieces that lists hold, once for all
+    heads that share a list. A list is `dense` where it holds all pieces.
     """
-    size = layout.block_tokens
+    size = layout.piece_tokens
     dense = listed = read = heads = 0
     by_pattern: dict[str, int] = {}
     for entry in layout.lists:
-        blocks = -(-context_tokens[entry.sequence] // size)
-        part = _part(entry, blocks)
+        pieces = -(-context_tokens[entry.sequence] // size)
+        part = _part(entry, pieces)
         heads, read = heads + len(entry.heads), read + part
-        if entry.budget_pieces >= blocks:
+        if entry.budget_pieces >= pieces:
             dense += len(entry.heads) * part
             continue
         listed += len(entry.heads) * part
         name = SCORED.get(type(entry.pattern))
         if chooses and name:
-            by_pattern[name] = by_pattern.get(name, 0) + len(entry.heads) * blocks
+            by_pattern[name] = by_pattern.get(name, 0) + len(entry.heads) * pieces
     found = {
         "phase": "decode",
         "attends": attends,
         "chooses": chooses,
-        "block_tokens": size,
+        "piece_tokens": size,
         "head_dim": head_dim,
         "item_bytes": item_bytes,
         "context_tokens": max(context_tokens, default=0),
@@ -145,22 +153,19 @@ def product_work(flops: int) -> Work:
 
 
 def _scored(layout: Layout) -> tuple[dict[str, int], int]:
-    """Scored (query block, key block) pairs by pattern, and those of sampled rows."""
+    """Scored (query block, piece) pairs by pattern, and those of sampled rows."""
     pairs: dict[str, int] = {}
     sampled = 0
     for rows in layout.heads:
         name = SCORED.get(type(rows.pattern))
-        if name is None or rows.budget_pieces >= _blocks(layout, rows):
+        grid = layout.grid(rows.sequence)
+        if name is None or rows.budget_pieces >= grid.pieces:
             continue
-        causal = rows.last * (rows.last + 1) // 2 - rows.first * (rows.first + 1) // 2
+        causal = int(grid.causal(rows.first, rows.last).sum())
         pairs[name] = pairs.get(name, 0) + causal
         if isinstance(rows.pattern, Sampled):
             sampled += causal * rows.pattern.rows
     return pairs, sampled
-
-
-def _blocks(layout: Layout, rows: HeadRows) -> int:
-    return -(-layout.chunks[rows.sequence].total_tokens // layout.block_tokens)
 
 
 def _computed(layout: Layout, rows: HeadRows) -> int:
@@ -170,8 +175,9 @@ def _computed(layout: Layout, rows: HeadRows) -> int:
     return max(0, last - max(rows.first * size, chunk.cached_tokens))
 
 
-def _part(entry: DecodeHeads, blocks: int) -> int:
-    """Blocks of its list that an entry computes."""
-    length = int(lengths(entry.pattern, entry.budget_pieces, blocks - 1, blocks))
+def _part(entry: DecodeHeads, pieces: int) -> int:
+    """Pieces of its list that an entry computes."""
+    grid = Grid(1, pieces)
+    length = int(lengths(entry.pattern, entry.budget_pieces, pieces - 1, pieces, grid))
     first, last = (int(edge * length + 0.5) for edge in entry.part)
     return last - first

@@ -32,7 +32,10 @@ class Call:
         elif work["attends"]:
             what = ["dense" if not work["sparse_head_flops"] else "sparse"]
         what += ["selection"] if work["chooses"] else []
-        return f"{work['phase']}, {' and '.join(what)}, blocks of {work['block_tokens']}"
+        sizes = f"pieces of {work['piece_tokens']}"
+        if work["phase"] == "prefill":
+            sizes = f"{work['block_tokens']} x {work['piece_tokens']}"
+        return f"{work['phase']}, {' and '.join(what)}, {sizes}"
 
 
 def calls(results: Results) -> list[Call]:
@@ -70,7 +73,7 @@ def features(work: Work) -> Floats:
     if work["phase"] == "projection":
         counts["projection_flops"] = work["flops"]
     else:
-        by_row = 2 * work["block_tokens"] * work["head_dim"]
+        by_row = 2 * work["piece_tokens"] * work["head_dim"]
         counts["scored_blocks"] = sum(work["scored_pairs"].values())
         counts["tile_flops"] = by_row * work["sampled_pairs"]
         if work["attends"]:

@@ -1,7 +1,8 @@
 """Rates of a GPU type from the calls that were timed on it, with the refit of the service itself.
 
-Rates are those of blocks of 64 tokens, which plans have unless asked otherwise; calls of other
-blocks only show how far off the same rates are there. What no call did keeps the data sheet's rate.
+Rates are those of blocks and pieces of 64 tokens, which plans have unless asked otherwise; calls of
+other sizes only show how far off the same rates are there. What no call did keeps the data sheet's
+rate.
 
 A prefill's lists and its bytes grow together wherever a device's heads fill their KV groups alike,
 and only calls on few heads of many groups tell their rates apart. So what is believed beforehand
@@ -70,9 +71,10 @@ def _fit(results: Results, phase: Phase, every: Sequence[Call]) -> Fit | None:
     seen = np.any([sample.work for sample in samples], axis=0)
     kept = [name for name, here in zip(FEATURES, seen, strict=True) if not here]
     where = ", ".join(str(FOLDER / file) for file in results.files)
+    size, missing = DEFAULT_BLOCK_TOKENS, ", ".join(kept) or "nothing"
     source = (
         f"our kernels on {results.machine['gpu']}, commit {results.machine['commit'][:7]}, blocks "
-        f"of {DEFAULT_BLOCK_TOKENS}: {where}; not measured: {', '.join(kept) or 'nothing'}"
+        f"and pieces of {size}: {where}; not measured: {missing}"
     )
     prior = _prior(device, phase)
     found = refit(prior, device, samples)
@@ -84,7 +86,7 @@ def _fit(results: Results, phase: Phase, every: Sequence[Call]) -> Fit | None:
 def _prior(device: DeviceProfile, phase: Phase) -> Rates:
     """The data sheet's, with an assumed fixed cost of a prefill's list, and pages' bounds read.
 
-    In decode a scored block is its page's least and greatest keys, 16 bits each.
+    In decode a scored piece is its least and greatest keys, 16 bits each.
     """
     sheet = roofline(device, phase)
     if phase == "prefill":
@@ -94,7 +96,7 @@ def _prior(device: DeviceProfile, phase: Phase) -> Rates:
     else:
         bounds_bytes = 2 * 2 * HEAD_DIM
         better = {"scored_blocks": bounds_bytes * sheet.seconds_per["kv_bytes"]}
-        assumed = "the bytes of a page's bounds a scored block"
+        assumed = "the bytes of a piece's bounds a scored pair"
     return sheet.model_copy(
         update={
             "seconds_per": sheet.seconds_per | better,
@@ -108,7 +110,9 @@ def _counts(call: Call, phase: Phase) -> bool:
     work = call.work
     if work["phase"] == "projection":
         return True
-    return bool(work["phase"] == phase and work["block_tokens"] == DEFAULT_BLOCK_TOKENS)
+    # A decode has no query blocks.
+    sizes = (work["piece_tokens"], work.get("block_tokens", DEFAULT_BLOCK_TOKENS))
+    return bool(work["phase"] == phase and set(sizes) == {DEFAULT_BLOCK_TOKENS})
 
 
 def _impossible(device: DeviceProfile, call: Call) -> bool:

@@ -144,7 +144,17 @@ def _ceilings(results: Results) -> str:
     copy, product = ceiling(results.sections, "copy"), ceiling(results.sections, "product")
     told = [f"copy {copy / 1e12:.2f} TB/s"] if copy else []
     told += [f"8192^3 bf16 product {product:.0f} TFLOP/s"] if product else []
-    return f"This GPU's own ceilings: {', '.join(told) or 'not measured'}."
+    return f"This GPU's own ceilings: {', '.join(told) or 'not measured'}.{_spread(results)}"
+
+
+def _spread(results: Results) -> str:
+    """Whether programs are spread over idle multiprocessors."""
+    for row in _figures(results.sections.get("ceilings", {}).get("rows", [])):
+        if "spread" in row:
+            pairs = zip(row["programs"], row["distinct"], strict=True)
+            told = ", ".join(f"{programs} on {places}" for programs, places in pairs)
+            return f" Programs of a decode by multiprocessors they ran on: {told}."
+    return ""
 
 
 def _dense_figures(results: Results) -> dict[int, dict[str, str]]:
@@ -154,9 +164,15 @@ def _dense_figures(results: Results) -> dict[int, dict[str, str]]:
         for row in _figures(results.sections.get(section, {}).get("rows", [])):
             if "tflops" not in row:
                 continue
-            name = row.get("peer") or f"blocks of {row['block']}{', paged' * row['paged']}"
-            found.setdefault(row["tokens"], {})[name] = _speed(row)
+            found.setdefault(row["tokens"], {})[row.get("peer") or _ours(row)] = _speed(row)
     return found
+
+
+def _ours(row: Row) -> str:
+    """How our kernel computed a row of `dense`."""
+    told = f"{row['block']}x{row['piece']}"
+    told += f" in pages of {row['page']}" if row["page"] else ""
+    return told + (" by two heads" if row["packed"] else "")
 
 
 def _speed(row: Row) -> str:
@@ -170,12 +186,13 @@ def _headline(rows: Iterable[Row]) -> list[str]:
         if "over_dense" not in row:
             continue
         profile = row["profile"] + (" (synthetic)" if row["synthetic"] else "")
-        key = (profile, f"{row['tokens']:,}", str(row["layer"]), str(row["block"]))
+        sizes = f"{row['block']}x{row['piece']}"
+        key = (profile, f"{row['tokens']:,}", str(row["layer"]), sizes)
         cell = f"{row['over_dense']:.2f} ({row['over_mean']:.3f})"
         cells.setdefault(key, {})[row["scheme"]] = cell
     schemes = list(dict.fromkeys(name for those in cells.values() for name in those))
     return _table(
-        ("profile", "tokens", "layer", "block", *schemes),
+        ("profile", "tokens", "layer", "block x piece", *schemes),
         [(*key, *(those.get(name, "") for name in schemes)) for key, those in cells.items()],
     )
 

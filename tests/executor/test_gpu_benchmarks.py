@@ -15,11 +15,11 @@ from benchmarks.gpu import plans, timing
 from benchmarks.gpu.aims import AIMS
 from benchmarks.gpu.check_units import units
 from benchmarks.gpu.makespan import simulated
-from benchmarks.gpu.oracle import prefill_oracle, relative_error
+from benchmarks.gpu.oracle import allowed_pieces, prefill_oracle, relative_error
 from benchmarks.gpu.rows import has_figures
-from benchmarks.gpu.scene import Shape, drawn, whole_heads
+from benchmarks.gpu.scene import Shape, Tile, drawn, problems, whole_heads
 from benchmarks.gpu.suite import SECTIONS
-from benchmarks.gpu.uniform_sparse import budget_for
+from benchmarks.gpu.uniform_sparse import budget_for, in_runs
 from benchmarks.gpu_results.calls import calls
 from benchmarks.gpu_results.reading import newest, read
 from executor.kernels.batch import Chunk
@@ -162,21 +162,20 @@ def test_uniform_and_adaptive_budgets_are_equal_in_what_the_input_says():
         assert abs(adaptive - uniform) <= step / 2, (layer.profile, layer.context_tokens)
 
 
-@pytest.mark.parametrize("paged", [False, True])
-def test_the_vectorised_oracle_agrees_with_the_reference(paged):
-    shape, block = Shape(4, 2, 16), 16
-    chunks = (Chunk(0, 70), Chunk(39, 30), Chunk(0, 1))
+@pytest.mark.parametrize("page_tokens", [0, 16, 64])
+@pytest.mark.parametrize("block", [16, 32])
+def test_the_vectorised_oracle_agrees_with_the_reference(page_tokens, block):
+    shape, chunks = Shape(4, 2, 16), (Chunk(0, 70), Chunk(39, 30), Chunk(0, 1))
     tensors = drawn(
         shape,
         chunks,
-        block,
         device=torch.device("cpu"),
         dtype=torch.float32,
-        paged=paged,
-        gaps=paged,
+        page_tokens=page_tokens,
+        gaps=page_tokens > 0,
     )
-    heads = [HeadRows(0, 0, 2, 1, 4), HeadRows(3, 1, 9, 2, 5, 1), HeadRows(2, 1, 1, 0, 1, 2)]
-    layout = lay_out(heads, chunks, block)
+    heads = [HeadRows(0, 0, 3, 1, 3), HeadRows(3, 1, 9, 2, 3, 1), HeadRows(2, 1, 1, 0, 1, 2)]
+    layout = lay_out(heads, chunks, block, piece_tokens=16)
     indices = reference.random_indices(layout)
     out, lse = prefill_oracle(tensors.q, tensors.cache, layout, indices)
     wanted, wanted_lse = reference.prefill_reference(tensors.q, tensors.cache, layout, indices)
@@ -203,12 +202,31 @@ def test_the_simulation_finds_what_order_is_worth():
     assert simulated(layout, layout.order.flip(0).tolist(), 8) > longest_first
 
 
-def test_a_budget_is_found_for_a_density():
-    rows = 512
-    for density in (0.5, 0.1, 0.0125):
-        budget = budget_for(density, rows)
-        tiles = budget * (budget + 1) / 2 + (rows - budget) * budget
-        assert tiles / (rows * (rows + 1) / 2) == pytest.approx(density, rel=0.1)
+@pytest.mark.parametrize("tile", [Tile(16, 16), Tile(64, 16)])
+def test_a_budget_is_found_for_a_density(tile):
+    tokens = 128 * tile.block
+    for density in (0.5, 0.1, 0.05):
+        budget = budget_for(density, 128, tile.per_block)
+        options = {"piece_tokens": tile.piece}
+        heads = whole_heads(Shape(1, 1), budget, 128)
+        layout = lay_out(heads, (Chunk(0, tokens),), tile.block, **options)
+        dense = whole_heads(Shape(1, 1), 10**6, 128)
+        every = lay_out(dense, (Chunk(0, tokens),), tile.block, **options).tiles
+        assert layout.tiles / every == pytest.approx(density, rel=0.1)
+
+
+def test_pieces_in_runs_are_those_of_the_blocks_that_lists_hold():
+    def of(tile: Tile, budget: int):
+        (found,) = problems(Shape(2, 1, 16), 128, tile, budget, device=torch.device("cpu"))
+        return found
+
+    blocks, pieces = of(Tile(32, 32), 2), of(Tile(32, 16), 4)
+    runs = in_runs(pieces, blocks)
+    allowed = allowed_pieces(runs.layout, runs.indices, 0, runs.layout.lists, 8)
+    wanted = allowed_pieces(blocks.layout, blocks.indices, 0, blocks.layout.lists, 4)
+    assert torch.equal(allowed, wanted.repeat_interleave(2, 1))
+    assert pieces.flops == blocks.flops
+    assert pieces.density == blocks.density == (1 + 2 + 2 + 2) / 10
 
 
 class Clock:

@@ -302,8 +302,8 @@ def test_tensor_descriptors_are_given_up_only_where_pointers_work_instead():
 def test_checks_are_of_served_types_and_begin_with_the_most_valuable():
     names = units(tiny=False)
     assert names[:4] == [*(f"{FIRST}-{part}" for part in (PREFILL, POINTERS, "rest")), names[3]]
-    assert FIRST == "check-bf16-d128-b64"
-    assert names[3] == "check-bf16-d128-b128"
+    assert FIRST == "check-bf16-d128-64x64"
+    assert names[3:5] == ["check-bf16-d128-64x16", "check-bf16-d128-128x128"]
     assert not [name for name in names if "fp32" in name]
 
 
@@ -323,9 +323,10 @@ def test_peers_come_last_whatever_is_asked_for():
 
 def test_an_aim_is_a_share_of_what_the_same_gpu_reaches():
     dense = next(aim for aim in AIMS if aim.section == "dense")
-    row = {"case": "ours", "tokens": 8192, "tflops": 300.0}
+    row = {"case": "ours", "tokens": 8192, "block": 64, "piece": 64, "tflops": 300.0}
+    gathered = row | {"piece": 16, "tflops": 100.0}
     product = {"case": "matrix product", "tflops": 400.0}
-    measured = {"dense": {"rows": [row]}, "ceilings": {"rows": [product]}}
+    measured = {"dense": {"rows": [row, gathered]}, "ceilings": {"rows": [product]}}
     assert ceiling(measured, "copy") is None
     assert dense.verdict(measured).worst == 0.75
     assert dense.verdict(measured).met == 1

@@ -1,5 +1,7 @@
 """What GPU benchmarks say a call did, beside what the executor and the cost model count."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.gpu.work import decode_work, prefill_work
@@ -20,16 +22,55 @@ HEADS = [
 ]
 
 
-def test_kinds_of_tiles_add_up_and_scored_pairs_are_the_executors():
-    layout = lay_out(HEADS, CHUNKS, 16)
+@pytest.mark.parametrize(("block", "piece"), [(16, 16), (32, 16), (48, 16)])
+def test_kinds_of_tiles_add_up_and_counts_are_the_executors(block, piece):
+    per_block = block // piece
+    heads = [
+        replace(x, first=x.first // per_block, last=-(-x.last // per_block))
+        for x in HEADS
+        if per_block == 1 or not isinstance(x.pattern, Strided)
+    ]
+    layout = lay_out(heads, CHUNKS, block, piece_tokens=piece)
     work = prefill_work(layout, 32, 2, chooses=True)
-    counts = count_work(HEADS, [], layout, CHUNKS, 16)
+    counts = count_work(heads, [], layout, CHUNKS, block, piece)
     kinds = sum(work[f"{kind}_flops"] for kind in ("diagonal", "dense", "listed"))
-    assert kinds == 4 * 16 * 16 * 32 * counts.tiles
+    assert kinds == 4 * block * piece * 32 * counts.tiles
+    assert work["sparse_head_flops"] == 4 * block * piece * 32 * counts.sparse_tiles
+    assert (work["block_tokens"], work["piece_tokens"]) == (block, piece)
     assert work["lists"] == counts.query_blocks
-    assert sum(work["scored_pairs"].values()) == counts.scored_blocks
+    assert sum(work["scored_pairs"].values()) == counts.scored_pieces
+    assert work["sampled_pairs"] == counts.sampled_pieces
+
+
+def test_scored_pairs_by_hand():
+    work = prefill_work(lay_out(HEADS, CHUNKS, 16), 32, 2, chooses=True)
     assert work["scored_pairs"] == {"sampled": 55, "vertical_slash": 5 + 6 + 7, "pooled": 3 + 4 + 5}
-    assert work["sampled_pairs"] == counts.sampled_blocks == 2 * 55
+    assert work["sampled_pairs"] == 2 * 55
+
+
+def test_a_query_block_of_several_pieces_has_as_many_on_the_diagonal():
+    per_tile = 4 * 64 * 16 * 32
+    # Ten pieces: the third query block has two of its own.
+    layout = lay_out([HeadRows(0, 0, 5, 0, 3)], CHUNKS[:1], 64, piece_tokens=16)
+    work = prefill_work(layout, 32, 2, chooses=True)
+    assert work["diagonal_flops"] == per_tile * (4 + 4 + 2)
+    assert work["listed_flops"] == per_tile * (0 + 1 + 3)
+    assert work["dense_flops"] == 0
+    assert work["scored_pairs"] == {"pooled": 4 + 8 + 10}
+    assert work["longest_chain"] == 5
+    assert work["read_bytes"] == 2 * 14 * 16 * 32 * 2
+
+
+def test_a_pair_of_heads_reads_once_what_it_computes_twice():
+    heads = [HeadRows(head, 0, 99, 0, 10) for head in range(3)]
+    alone, packed = (
+        prefill_work(lay_out(heads, CHUNKS[:1], 16, pack=pack), 32, 2) for pack in (False, True)
+    )
+    assert alone["packed_flops"] == 0
+    assert packed["packed_flops"] == 4 * 16 * 16 * 32 * 2 * 55
+    assert packed["read_bytes"] * 3 == alone["read_bytes"] * 2
+    same = alone.keys() - {"packed_flops", "read_bytes"}
+    assert {key: alone[key] for key in same} == {key: packed[key] for key in same}
 
 
 def test_only_lists_without_indices_are_dense_and_only_whole_heads_are_not_sparse():
@@ -68,10 +109,10 @@ def test_a_decode_counts_what_the_executor_does(chooses):
     layout = lay_out_decode(lists, 10, 16)
     work = decode_work(layout, contexts, 32, 2, chooses=chooses)
     chunks = tuple(Chunk(total - 1, 1) for total in contexts)
-    counts = count_work([], lists, None, chunks, 16)
+    counts = count_work([], lists, None, chunks, 64, 16)
     assert work["dense_flops"] + work["listed_flops"] == 4 * 16 * 32 * counts.tiles
     assert work["dense_flops"] == 4 * 16 * 32 * 2 * 10
-    assert work["kv_bytes"] == 2 * counts.decoded_blocks * 16 * 32 * 2
+    assert work["kv_bytes"] == 2 * counts.decoded_pieces * 16 * 32 * 2
     assert work["lists"] == counts.query_blocks == 5
     scored = {"sampled": 20, "pooled": 5} if chooses else {}
     assert work["scored_pairs"] == scored

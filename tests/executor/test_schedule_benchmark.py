@@ -53,8 +53,8 @@ def test_orders_by_hand() -> None:
     }
 
 
-def test_cut_lists_cost_every_piece_its_overhead() -> None:
-    """One list of 64 blocks on 2 programs: 66 whole, two pieces of 32 cost 34 each."""
+def test_cut_lists_cost_every_part_its_overhead() -> None:
+    """One list of 64 blocks on 2 programs: 66 whole, two parts of 32 cost 34 each."""
     heads, chunk = [HeadRows(0, 0, 64, 63, 64)], [Chunk(0, 1024)]
     over = dispatch.prefill(lay_out(heads, chunk, 16), lay_out(heads, chunk, 16, programs=2), 2)
     assert (over["mean: longest"], over["mean: cut"]) == (2.0, 34 / 33)
