@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from executor.kernels.layout import HeadRows, lay_out
 from profiles.cost.work import causal_pieces
-
-from .reference import whole_prompts
+from tests.executor.kernels.reference import whole_prompts
 
 SIZE = 8
 
