@@ -14,7 +14,7 @@ from secrets import randbits
 
 import torch
 
-from benchmarks.gpu.check_scenes import decode_lists, decoding, prompts, shares, twins
+from benchmarks.gpu.check_scenes import decode_lists, decoding, paired_heads, prompts, shares
 from benchmarks.gpu.check_step import mixed_step
 from benchmarks.gpu.check_units import POINTERS, PREFILL, REST, SETTINGS, TINY_SETTINGS, TWINS
 from benchmarks.gpu.oracle import (
@@ -200,7 +200,7 @@ def _two_heads(setting: Setting, device: torch.device, page_tokens: int) -> Row:
     """Heads of a group that share a list, two to a program."""
     chunks = prompts(setting.tile.block, setting.blocks)
     tensors = _tensors(setting, chunks, device, page_tokens)
-    heads = twins(setting.shape, chunks, setting.tile)
+    heads = paired_heads(setting.shape, chunks, setting.tile)
     block, piece = setting.tile
     layout = lay_out(heads, chunks, block, device, piece_tokens=piece, pack=True)
     row = _attended(setting, tensors, layout, None, allowed_tma())
