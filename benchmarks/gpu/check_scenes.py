@@ -61,7 +61,7 @@ def shares(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
 
 
 def paired_heads(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
-    """Two dense heads, then two of one rule, and so on; in odd sequences the first shares no list."""
+    """Two dense heads, then two of one rule, and so on; in odd sequences the first is alone."""
     found = []
     for sequence, chunk in enumerate(chunks):
         for head in range(shape.query_heads):
