@@ -201,7 +201,7 @@ def full_of_heavy_sums(empty):
 @pytest.mark.parametrize("block", [SIZE, 2 * SIZE])
 def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeypatch):
     q, cache = random_q(CHUNKS, 3, DIM), random_cache(CHUNKS, 2, DIM, SIZE)
-    layout = lay_out(every_head(2, block=block), CHUNKS, block, piece_tokens=SIZE)
+    layout = lay_out(every_head(2, 4, block=block), CHUNKS, block, piece_tokens=SIZE)
     assert layout.stored
     wanted = select(q, cache, layout, use_triton=use_triton)
     module = triton_select if use_triton else torch_select
