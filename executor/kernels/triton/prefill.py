@@ -183,7 +183,7 @@ def launch_options(
     keys = min(block_tokens, 64 if head_dim <= 64 or not tma else block_tokens)
     if tma:
         keys = min(keys, piece_tokens)
-    elif wide and rows > 64:
+    if wide and (tma or rows > 64):
         keys = min(keys, 32)
     room = chip.program_bytes - RESERVED_BYTES
     if item_bytes > 2:
@@ -199,7 +199,9 @@ def launch_options(
         "KEYS": keys,
         "DIM": head_dim,
         "PACK": pack,
-        "num_warps": 8 if (wide and not tma) or rows > 64 else 4,
+        # Results of 64 rows at head_dim 256 take the registers of two warpgroups, but for fp32 by
+        # descriptors: with what two of them keep of it shared memory does not suffice.
+        "num_warps": 8 if rows > 64 or (wide and (item_bytes == 2 or not tma)) else 4,
         # Pointers: index, page, K and V each a step before the next needs them. Descriptors: K and
         # V three steps ahead, what leads to a page one more.
         "num_stages": 4 if not tma else 5 if paged else 3,
