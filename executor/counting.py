@@ -39,8 +39,7 @@ class Schedule:
     `starts` counts what programs begin anew, at a fixed cost each: a prefill's lists, or parts of
     cut ones, two packed heads' one. `longest_chain` is the most tiles of prefill that one program
     computes one after another; `splits` into how many parts its long lists were cut; `kv_pieces`
-    how many pieces of keys, and of values, all programs read: a pair of packed heads reads once
-    what it counts twice.
+    how many pieces of keys, and of values, all programs read: two packed heads' list once.
     """
 
     tiles: int

@@ -142,7 +142,7 @@ def prepare(
             starts=prefill.tasks if prefill else 0,
             longest_chain=prefill.longest if prefill else 0,
             splits=prefill.splits if prefill else 0,
-            kv_pieces=(prefill.tiles if prefill else 0) + counts.decoded_pieces,
+            kv_pieces=(prefill.pieces_read if prefill else 0) + counts.decoded_pieces,
         ),
         copied=_recorded(device),
         apart=apart,

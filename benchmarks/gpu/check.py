@@ -14,10 +14,16 @@ from secrets import randbits
 
 import torch
 
-from benchmarks.gpu.check_scenes import decode_lists, decoding, prompts, shares, twins
+from benchmarks.gpu.check_scenes import decode_lists, decoding, paired_heads, prompts, shares
 from benchmarks.gpu.check_step import mixed_step
 from benchmarks.gpu.check_units import POINTERS, PREFILL, REST, SETTINGS, TINY_SETTINGS, TWINS
-from benchmarks.gpu.oracle import allowed_pieces, decode_oracle, prefill_oracle, relative_error
+from benchmarks.gpu.oracle import (
+    allowed_pieces,
+    decode_oracle,
+    listed_pieces,
+    prefill_oracle,
+    relative_error,
+)
 from benchmarks.gpu.rows import Row
 from benchmarks.gpu.scene import Shape, Tensors, Tile, drawn, multiprocessors, programs
 from benchmarks.gpu.section import Section
@@ -194,7 +200,7 @@ def _two_heads(setting: Setting, device: torch.device, page_tokens: int) -> Row:
     """Heads of a group that share a list, two to a program."""
     chunks = prompts(setting.tile.block, setting.blocks)
     tensors = _tensors(setting, chunks, device, page_tokens)
-    heads = twins(setting.shape, chunks, setting.tile)
+    heads = paired_heads(setting.shape, chunks, setting.tile)
     block, piece = setting.tile
     layout = lay_out(heads, chunks, block, device, piece_tokens=piece, pack=True)
     row = _attended(setting, tensors, layout, None, allowed_tma())
@@ -281,12 +287,22 @@ def _decode(
     layout = _decode_layout(setting, len(chunks), device)
     contexts = [chunk.total_tokens for chunk in chunks]
     context = torch.tensor(contexts, dtype=torch.int32, device=device)
-    bounds = page_bounds(tensors.cache, context, setting.tile.piece)
+    bounds, exact = (
+        page_bounds(tensors.cache, context, setting.tile.piece, use_triton=triton)
+        for triton in (True, False)
+    )
     lists, torched = (
         select_decode(tensors.q, bounds, tensors.cache, layout, context, use_triton=triton)
         for triton in (True, False)
     )
-    counts_agree = torch.equal(lists.count, torched.count)
+    ours, theirs = (listed_pieces(layout, each) for each in (lists, torched))
+    chosen = {
+        "bounds_agree": torch.equal(bounds, exact),
+        "counts_agree": torch.equal(lists.count, torched.count),
+        "agreement": float((ours & theirs).sum() / theirs.sum()),
+    }
+    # Large logits leave nearly all pieces without weight, and any of those is as good as another.
+    alike = chosen["agreement"] >= AGREEMENT or scale != 1.0
     decode_attention(
         tensors.q, tensors.cache, layout, lists, context, tensors.out, tensors.lse, sms
     )
@@ -296,8 +312,9 @@ def _decode(
         for triton in (True, False)
     ]
     gap = float((captured[0] - captured[1]).abs().max())
-    row = _judged(setting, tensors, wanted) | {"counts_agree": counts_agree, "recovery_gap": gap}
-    return row | {"ok": row["ok"] and counts_agree and gap <= RECOVERY_LIMIT}
+    row = _judged(setting, tensors, wanted) | chosen | {"recovery_gap": gap}
+    fine = chosen["bounds_agree"] and chosen["counts_agree"] and alike and gap <= RECOVERY_LIMIT
+    return row | {"ok": row["ok"] and fine}
 
 
 def _decode_layout(setting: Setting, sequences: int, device: torch.device) -> DecodeLayout:

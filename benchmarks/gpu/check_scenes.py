@@ -60,20 +60,17 @@ def shares(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
     return found
 
 
-def twins(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
-    """Two dense heads, then two of one rule, and so on; in odd sequences one is another's twin no
-    more."""
+def paired_heads(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
+    """Two dense heads, then two of one rule, and so on; in odd sequences the first is alone."""
     found = []
     for sequence, chunk in enumerate(chunks):
         for head in range(shape.query_heads):
-            budget, pattern = (pieces(1000, tile), POOLED)
-            if head // 2 % 2:
-                budget, pattern = pieces(3, tile), SinkLocal(2)
-            if sequence % 2 and not head:
-                budget = pieces(2, tile)
+            same_rule = bool(head // 2 % 2)
+            pattern: Pattern = SinkLocal(2) if same_rule else POOLED
+            budget = 2 if sequence % 2 and not head else 3 if same_rule else 1000
             rows = _rows(chunk, tile)
             group = head // shape.group_size
-            found.append(HeadRows(head, group, budget, *rows, sequence, pattern))
+            found.append(HeadRows(head, group, pieces(budget, tile), *rows, sequence, pattern))
     return found
 
 

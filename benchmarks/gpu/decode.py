@@ -26,17 +26,17 @@ from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeList
 from executor.kernels.select_decode import select_decode
 from executor.kernels.triton.decode import decode_attention
 
-CASES = tuple(
-    (batch, context)
+CONTEXTS = (32_768, 8_192, 131_072)
+FIRST, OTHERS = (
+    tuple((batch, context) for context in CONTEXTS for batch in batches)
     for batches in ((16, 1), (4, 64))
-    for context in (32_768, 8_192, 131_072)
-    for batch in batches
 )
+CASES = (*FIRST, *OTHERS)
 """Batch and context."""
 PROFILE_BATCHES = (1, 16)
 PIECE, SHORT_PIECE = 64, 16
 SHORT_CASES = ((16, 32_768), (1, 32_768), (16, 131_072))
-"""Batch and context of steps whose pieces, and pages, hold 16 tokens, as vLLM's pages do."""
+"""Of steps whose pieces, and pages, hold 16 tokens, as vLLM's pages do."""
 Budgets = Sequence[int] | int
 """In pieces: one for each KV group, or one for all."""
 
@@ -122,17 +122,15 @@ def run(section: Section) -> None:
         section.attempt("tiny", partial(_measured, section, 2, 48, 16, {"half": 2}))
         return
     profiles = _group_budgets()
-    for batch, context in CASES:
-        named = {
-            name: at[context]
-            for name, at in profiles.items()
-            if context in at and batch in PROFILE_BATCHES
-        }
-        name = f"batch {batch} context {context}"
-        section.attempt(name, partial(_measured, section, batch, context, PIECE, named))
-    for batch, context in SHORT_CASES:
-        name = f"batch {batch} context {context} pieces of {SHORT_PIECE}"
-        section.attempt(name, partial(_measured, section, batch, context, SHORT_PIECE, {}))
+    for cases, piece in ((FIRST, PIECE), (SHORT_CASES, SHORT_PIECE), (OTHERS, PIECE)):
+        for batch, context in cases:
+            named = {
+                name: at[context]
+                for name, at in profiles.items()
+                if context in at and batch in PROFILE_BATCHES and piece == PIECE
+            }
+            name = f"batch {batch} context {context} pieces of {piece}"
+            section.attempt(name, partial(_measured, section, batch, context, piece, named))
 
 
 def _group_budgets() -> dict[str, dict[int, list[int]]]:

@@ -4,12 +4,14 @@ TFLOP/s by the usual count for causal attention, 2 * heads * tokens^2 * head_dim
 needs a dense time takes it from here: `timed_dense` measures a problem once a run.
 
 Rows say whether two heads of a group share a program (`packed`), which at blocks of 64 those that
-share a list do by themselves. What that brings stands in rows of its own, dense and sink + local:
-`over_alone` is the time over that of one head a program. A dense head among others whose lists name
+share a list do by themselves. What that brings stands in rows of its own: `over_alone` is the time
+over that of one head a program, of dense heads, of those of one rule, and of those that score,
+which share lists only where these still hold everything. A dense head among others whose lists name
 pieces of 16 is gathered from those: what that costs is told as well.
 """
 
 from functools import partial
+from itertools import product
 
 import torch
 
@@ -23,25 +25,28 @@ from executor.kernels.patterns import POOLED, Pattern, SinkLocal
 
 TOKENS = (131_072, 32_768, 8_192, 65_536, 16_384)
 TILES = (Tile(64, 64), Tile(128, 128))
-GATHERED, GATHERED_TOKENS = Tile(64, 16), (131_072, 32_768)
-PACKED_TOKENS = (131_072, 32_768, 8_192)
-LOCAL_TOKENS = 1_024
-"""Sinks and nearest keys of a streaming head, as DuoAttention (arXiv 2410.10819) has them."""
+GATHERED = Tile(64, 16)
+PACKED: dict[str, Pattern] = {"dense": POOLED, "sink_local": SinkLocal(), "pooled": POOLED}
+"""Heads that share programs, and the pattern of those that are not dense."""
+BUDGET_TOKENS = 1_024
+"""Of these; DuoAttention's streaming heads (arXiv 2410.10819) have about as many."""
 FLEX_S = 45.0
 """FlexAttention compiles anew for every shape: 8 to 12 s where nothing is in the way."""
 
 
 def run(section: Section) -> None:
     shape = TINY if section.tiny else LLAMA_8B
-    for tokens in (64,) if section.tiny else TOKENS:
-        for tile in (Tile(16, 16),) if section.tiny else TILES:
-            _both(section, shape, tokens, tile)
-    for tokens in (64,) if section.tiny else PACKED_TOKENS:
-        for pattern in (None, SinkLocal()):
-            name = f"two heads {'dense' if pattern is None else 'sink + local'} {tokens}"
-            section.attempt(name, partial(_beside_alone, section, shape, tokens, pattern))
-    for tokens in (64,) if section.tiny else GATHERED_TOKENS:
+    first, later = ((64,), ()) if section.tiny else (TOKENS[:2], TOKENS[2:])
+    tiles = (Tile(16, 16),) if section.tiny else TILES
+    for tokens, tile in product(first, tiles):
+        _both(section, shape, tokens, tile)
+    for tokens, kind in product(first, PACKED):
+        case = partial(_beside_alone, section, shape, tokens, kind)
+        section.attempt(f"two heads {kind} {tokens}", case)
+    for tokens in first:
         _both(section, shape, tokens, Tile(32, 16) if section.tiny else GATHERED)
+    for tokens, tile in product(later, tiles):
+        _both(section, shape, tokens, tile)
 
 
 def _both(section: Section, shape: Shape, tokens: int, tile: Tile) -> None:
@@ -91,11 +96,10 @@ def _ours(device: torch.device, shape: Shape, tokens: int, tile: Tile, page_toke
     }
 
 
-def _beside_alone(section: Section, shape: Shape, tokens: int, pattern: Pattern | None) -> Row:
-    """Two heads a program beside one; `pattern` None: dense heads."""
+def _beside_alone(section: Section, shape: Shape, tokens: int, kind: str) -> Row:
+    """Two heads a program beside one."""
     tile = Tile(16, 16) if section.tiny else Tile(64, 64)
-    blocks = -(-tokens // tile.block)
-    budget = blocks if pattern is None else -(-min(LOCAL_TOKENS, tokens // 2) // tile.piece)
+    budget = (tokens if kind == "dense" else min(BUDGET_TOKENS, tokens // 2)) // tile.piece
 
     def measured(pack: bool) -> tuple[Timed, Problem]:
         sets = problems(
@@ -105,7 +109,7 @@ def _beside_alone(section: Section, shape: Shape, tokens: int, pattern: Pattern 
             budget,
             device=section.device,
             sets=rotation(prompt_bytes(shape, tokens)),
-            pattern=pattern or POOLED,
+            pattern=PACKED[kind],
             pack=pack,
         )
         return timed([each.attend for each in sets]), sets[0]
@@ -115,7 +119,7 @@ def _beside_alone(section: Section, shape: Shape, tokens: int, pattern: Pattern 
         "tokens": tokens,
         "block": tile.block,
         "piece": tile.piece,
-        "pattern": "dense" if pattern is None else "sink_local",
+        "kind": kind,
         "budget_pieces": budget,
         "packed": len(first.layout.pairs) > 0,
         **packed.figures(),

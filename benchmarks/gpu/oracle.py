@@ -62,22 +62,27 @@ def decode_oracle(
     out = torch.full(q.shape, torch.nan, dtype=torch.float64, device=q.device)
     lse = torch.full(q.shape[:2], torch.nan, dtype=torch.float64, device=q.device)
     size, context = layout.piece_tokens, context_tokens.tolist()
-    places = zip(
-        layout.lists, lists.first.tolist(), lists.count.tolist(), layout.start.tolist(), strict=True
-    )
-    for entry, first, count, start in places:
+    for entry, seen in zip(layout.lists, listed_pieces(layout, lists), strict=True):
         total = context[entry.sequence]
         keys, values = sequence_kv(cache, entry.sequence, entry.group, total)
-        pieces = torch.arange(first, first + count, device=q.device)
-        if start != ALL_PIECES:
-            pieces = lists.indices[start + first : start + first + count].long()
-        seen = torch.zeros(-(-total // size), dtype=torch.bool, device=q.device)
-        seen[pieces] = True
         heads = list(entry.heads)
         mask = seen.repeat_interleave(size)[:total].expand(len(heads), -1)
         rows = q[heads, entry.token]
         out[heads, entry.token], lse[heads, entry.token] = attend(rows, keys, values, mask)
     return out, lse
+
+
+def listed_pieces(layout: DecodeLayout, lists: DecodeLists) -> torch.Tensor:
+    """Which pieces of keys every entry's part of its list holds, bool [entries, most pieces]."""
+    device = lists.indices.device
+    held = torch.zeros(len(layout.lists), layout.most_pieces, dtype=torch.bool, device=device)
+    places = zip(lists.first.tolist(), lists.count.tolist(), layout.start.tolist(), strict=True)
+    for row, (first, count, start) in zip(held, places, strict=True):
+        if start == ALL_PIECES:
+            row[first : first + count] = True
+        else:
+            row[lists.indices[start + first : start + first + count].long()] = True
+    return held
 
 
 def sequence_kv(cache: Cache, sequence: int, group: int, total: int) -> list[torch.Tensor]:

@@ -13,10 +13,10 @@ PEERS = "-peers"
 SECTIONS = {
     "ceilings": 15,
     "uniform_sparse": 45,
-    "dense": 25,
+    "dense": 35,
     "headline": 150,
-    "selection": 40,
-    "decode": 70,
+    "selection": 45,
+    "decode": 75,
     "head_budgets": 35,
     "sm_share": 25,
     "makespan": 20,

@@ -37,6 +37,14 @@ from executor.kernels.triton.prefill import long_enough
 Choice = dict[str, Any]
 TOKENS = 32_768
 LIMIT = 2e-2
+STAGES = {
+    (True, True): (3, 5, 7),
+    (True, False): (2, 3, 4),
+    (False, True): (4, 7, 10),
+    (False, False): (3, 5, 7),
+}
+"""Of prefill by descriptors or pointers (tma), from pages or not. Compiled for sm_90, those by
+pointers hold 2, 3 and 4 tiles of K and of V: what lies between them compiles to the same."""
 
 
 @contextmanager
@@ -54,12 +62,13 @@ def options(module: Any, choice: Choice) -> Iterator[None]:
         module.launch_options = usual
 
 
-def prefill_choices(tile: Tile, tma: bool) -> list[Choice]:
+def prefill_choices(tile: Tile, tma: bool, paged: bool, pack: bool) -> list[Choice]:
     """A descriptor reads a piece or a part of it at once; pointers gather any number of keys."""
     most = tile.piece if tma else tile.block
     keys = [keys for keys in ((64, 128) if tma else (32, 64, 128)) if keys <= most]
-    # By pointers index, page, K and V are a stage each.
-    found = itertools.product((4, 8), (2, 3, 4, 5) if tma else (3, 4, 5, 6), keys)
+    # With four warps 128 rows spill.
+    warps = (4, 8) if tile.block * (1 + pack) <= 64 else (8,)
+    found = itertools.product(warps, STAGES[tma, paged], keys)
     return [{"num_warps": w, "num_stages": s, "KEYS": k} for w, s, k in found]
 
 
@@ -69,9 +78,15 @@ def decode_choices() -> list[Choice]:
 
 
 def tune_prefill(
-    section: Section, shape: Shape, tile: Tile, density: float, *, pack: bool = False
+    section: Section,
+    shape: Shape,
+    tile: Tile,
+    density: float,
+    *,
+    paged: bool = True,
+    pack: bool = False,
 ) -> None:
-    """In pages of a piece. `pack`: two heads that share a list share a program."""
+    """`paged`: in pages of a piece. `pack`: two heads that share a list share a program."""
     tokens = 64 if section.tiny else TOKENS
     sets = problems(
         shape,
@@ -80,15 +95,17 @@ def tune_prefill(
         budget_for(density, -(-tokens // tile.block), tile.per_block),
         device=section.device,
         sets=2,
-        page_tokens=tile.piece,
+        page_tokens=tile.piece if paged else 0,
         pack=pack,
     )
     sets[0].attend()
     usual = sets[0].tensors.out.double()
-    name = f"prefill d{shape.head_dim} {tile} density {density}{', two heads' if pack else ''}"
+    name = f"prefill d{shape.head_dim} {tile} density {density}"
+    name += f"{' paged' if paged else ' contiguous'}{', two heads' if pack else ''}"
     descriptors = chip_of(section.device).tma and allowed_tma() is None and long_enough(*tile)
     for tma in (True, False) if descriptors else (False,):
-        for choice in [{}] if section.tiny else [{}, *prefill_choices(tile, tma)]:
+        others = [] if section.tiny else prefill_choices(tile, tma, paged, pack)
+        for choice in [{}, *others]:
             section.attempt(
                 f"{name} {choice} tma {tma}", partial(_prefill, sets, choice, tma, usual, name)
             )
@@ -163,7 +180,8 @@ def main() -> None:
             tune_decode(section, TINY, 1, 48, 16)
         else:
             blocks, pieces = Tile(64, 64), Tile(64, 16)
-            tune_prefill(section, LLAMA_8B, pieces, 0.1)
+            for paged in (True, False):
+                tune_prefill(section, LLAMA_8B, pieces, 0.1, paged=paged)
             for density in (1.0, 0.1):
                 tune_prefill(section, LLAMA_8B, blocks, density)
             for tile in (blocks, pieces):

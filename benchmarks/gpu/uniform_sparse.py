@@ -52,8 +52,8 @@ def run(section: Section) -> None:
 def _published_cases(tiny: bool) -> tuple[list[Case], list[Case]]:
     """What aims speak of, then what stands beside it."""
     if tiny:
-        pages = TINY_PIECES.piece
-        return [(TINY_BLOCKS, 0, SCATTERED), (TINY_PIECES, pages, RUNS)], []
+        first = [(TINY_BLOCKS, 0, SCATTERED), (TINY_PIECES, TINY_PIECES.piece, RUNS)]
+        return first, [(TINY_BLOCKS, TINY_BLOCKS.piece, SCATTERED)]
     aimed = [(PIECES, pages, order) for pages in (0, 16) for order in (SCATTERED, RUNS)]
     beside = [(LONG_BLOCKS, 0), (MIXED, 0), (LONG_PIECES, 0), (BLOCKS, 64), (PIECES, 64)]
     return [(BLOCKS, 0, SCATTERED), *aimed], [(*each, SCATTERED) for each in beside]

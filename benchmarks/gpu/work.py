@@ -87,7 +87,7 @@ def prefill_work(
         "q_bytes": row_bytes,
         "out_bytes": row_bytes,
         "kv_bytes": 2 * held * head_dim * item_bytes,
-        "read_bytes": 2 * (layout.tiles - packed) * layout.piece_tokens * head_dim * item_bytes,
+        "read_bytes": 2 * layout.pieces_read * layout.piece_tokens * head_dim * item_bytes,
         "longest_chain": layout.longest,
         "splits": layout.splits,
     }

@@ -26,6 +26,7 @@ from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
 from executor.kernels.patterns import Pooled
 from tests.executor.kernels import reference
+from tests.executor.kernels.compiled import compiled_by
 
 ROOT = Path(__file__).parents[2]
 COUNTED = ("dense", "uniform_sparse", "headline", "selection", "decode", "head_budgets")
@@ -73,6 +74,14 @@ def test_the_other_scripts_run_on_tiny_shapes(script):
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "failed: []" in finished.stdout or "0 did not run" in finished.stdout
+
+
+@pytest.mark.slow
+def test_what_tells_where_decode_runs_takes_what_decode_takes():
+    compiled = compiled_by("compile_spread.py")
+    assert compiled["placed"].pop("reads") == 1
+    assert compiled["decode"].pop("reads") == 0
+    assert compiled["placed"] == compiled["decode"]
 
 
 def test_nothing_but_torch_and_triton_is_imported_on_a_gpu_machine():

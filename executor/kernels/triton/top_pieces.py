@@ -96,7 +96,7 @@ def line_lists(
     """
     if first < last:
         options = launch_options(columns.shape[1])
-        # Turned round to be read forwards, and 0 behind a query block's own pieces.
+        # Turned round to be read forwards; behind are own pieces, whose scores do not matter.
         behind = torch.nn.functional.pad(diagonals.flip(1), (0, options["PIECES"]))
         line_lists_kernel[(last - first,)](
             columns.contiguous(),

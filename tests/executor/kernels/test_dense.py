@@ -20,7 +20,7 @@ from tests.executor.kernels.reference import (
 )
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-CHUNKS = (Chunk(0, 70), Chunk(32, 50), Chunk(0, 37))
+CHUNKS = (Chunk(0, 70), Chunk(32, 50), Chunk(0, 37), Chunk(5, 20))
 ROWS = (
     HeadRows(0, 0, 99, 0, 5),
     HeadRows(1, 0, 2, 0, 5),
@@ -31,6 +31,7 @@ ROWS = (
     HeadRows(2, 1, 99, 0, 3, sequence=2, pattern=SinkLocal()),
     HeadRows(1, 0, 2, 0, 3, sequence=2),
     HeadRows(3, 1, 99, 0, 3, sequence=2, pattern=Strided(2, 3)),
+    HeadRows(0, 0, 99, 0, 2, sequence=3),  # Behind a prefix shorter than a block.
 )
 APART = (WholePrompt((0, 2), 0, 0, 0, 70), WholePrompt((2,), 1, 2, 120, 37))
 
@@ -43,7 +44,7 @@ def nothing_refused(monkeypatch):
 def test_heads_of_whole_prompts_that_hold_every_piece_are_set_apart():
     apart = set_apart(lay_out(ROWS, CHUNKS, 16))
     assert apart.dense == APART
-    assert apart.others.heads == tuple(ROWS[i] for i in (1, 3, 4, 5, 7, 8))
+    assert apart.others.heads == tuple(ROWS[i] for i in (1, 3, 4, 5, 7, 8, 9))
 
 
 def test_a_short_prompts_budget_of_one_block_is_all_of_it():

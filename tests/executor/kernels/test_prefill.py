@@ -120,6 +120,9 @@ def test_two_heads_that_share_a_list_in_one_program(tma, paged, sms):
     rows = torch.cat([layout.pairs.flatten(), layout.order]).sort().values
     assert rows.tolist() == list(range(layout.lists))
     assert layout.tasks == len(layout.pairs) + len(layout.order) < layout.lists
+    twice = int(layout.length[layout.pairs[:, 0]].sum())
+    assert twice > 0
+    assert layout.pieces_read == layout.tiles - twice
     assert_right(q, cache, layout, indices, tma=tma, sms=sms)
 
 

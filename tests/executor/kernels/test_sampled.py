@@ -131,6 +131,27 @@ def test_the_other_rows_of_a_block_choose_where_one_overflows(use_triton, value)
     assert torch.equal(select(q, cache, two, use_triton=use_triton), wanted)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@BOTH
+@pytest.mark.parametrize("value", [1e25, 40.0])
+def test_a_row_that_overflows_at_one_key_does_not_choose_its_piece(use_triton, value):
+    """But one that looks for a single key and finds it, which no float overflows at, does."""
+    chunks = whole_prompts(12 * SIZE)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    q[..., 0] = cache.keys[..., 0] = 0.0
+    q[0, SIZE // 2 - 1 :: SIZE, 0] = cache.keys[0, 2 * SIZE + 1, 0] = value
+    one, two = (
+        lay_out([HeadRows(0, 0, 3, 5, 12, 0, Sampled(rows))], chunks, SIZE) for rows in (1, 2)
+    )
+    wanted = select(q, cache, one, use_triton=use_triton)
+    found = select(q, cache, two, use_triton=use_triton)
+    if value > 1e20:
+        assert torch.equal(found, wanted)
+    else:
+        assert (found.view(-1, 3)[:, 1] == 2).all()
+    assert not (wanted.view(-1, 3)[:, 1] == 2).all()
+
+
 @BOTH
 @pytest.mark.parametrize("scale", [0.0, 20.0, 250.0])
 def test_scores_of_any_size_give_the_masses_of_the_definition(use_triton, scale):
@@ -180,7 +201,7 @@ def full_of_heavy_sums(empty):
 @pytest.mark.parametrize("block", [SIZE, 2 * SIZE])
 def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeypatch):
     q, cache = random_q(CHUNKS, 3, DIM), random_cache(CHUNKS, 2, DIM, SIZE)
-    layout = lay_out(every_head(2, block=block), CHUNKS, block, piece_tokens=SIZE)
+    layout = lay_out(every_head(2, 4, block=block), CHUNKS, block, piece_tokens=SIZE)
     assert layout.stored
     wanted = select(q, cache, layout, use_triton=use_triton)
     module = triton_select if use_triton else torch_select

@@ -7,13 +7,17 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.torch.select import best_pieces
+from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.torch.select import best_pieces, line_scores
 from executor.kernels.triton.top_pieces import (
     MOST_PIECES,
     keep_best,
     launch_options,
+    line_lists,
     pooled_options,
 )
+
+from .reference import list_of, whole_prompts
 
 NOT_WRITTEN = -7
 
@@ -73,6 +77,7 @@ def test_long_rows_keep_what_torch_keeps(pieces, own, length):
 def test_all_equal_scores_keep_the_lowest_pieces():
     assert kept(torch.zeros(100), 90, 90, 5) == [0, 1, 2, 3, 90]
     assert kept(torch.zeros(100), 88, 90, 5) == [0, 1, 88, 89, 90]
+    assert kept(torch.zeros(100), 90, 90, 85) == [*range(84), 90]
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -89,3 +94,39 @@ def test_rows_as_wide_as_the_kernels_go_and_no_wider():
     for options in (launch_options, pooled_options):
         with pytest.raises(AssertionError, match="MOST_PIECES"):
             options(MOST_PIECES + 1)
+
+
+@pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+@pytest.mark.parametrize("per_block", [1, 4])
+@pytest.mark.parametrize("tokens", [(88, 61), (16 * 8, 1)])
+def test_lines_score_by_the_mean_over_the_own_pieces_that_a_block_has(
+    use_triton, per_block, tokens
+):
+    """Diagonals count for as much in a sequence's short last block as in others."""
+    size, chunks, heads = 8, whole_prompts(*tokens), []
+    for s, count in enumerate(tokens):
+        blocks = -(-count // (size * per_block))
+        heads += [HeadRows(0, 0, per_block + 2, 0, blocks, s), HeadRows(1, 0, 6, 0, blocks, s)]
+    layout = lay_out(heads, chunks, size * per_block, piece_tokens=size)
+    generator = torch.Generator().manual_seed(0)
+    width = -(-max(tokens) // size)
+    columns, diagonals = torch.rand(2, 4, width, generator=generator)
+    columns /= 3
+    indices = torch.zeros(layout.stored, dtype=torch.int32)
+    if use_triton:
+        line_lists(columns, diagonals, 0, layout, 0, layout.lists, indices)
+    every = zip(*(x.tolist() for x in layout.own_pieces(slice(None))), strict=True)
+    for number, (first, last) in enumerate(every):
+        if layout.start[number] < 0:
+            continue
+        entry, length = int(layout.entry[number]), int(layout.length[number])
+        scores = torch.zeros(last + 1)
+        for piece in range(first):
+            distances = [own - piece for own in range(first, last + 1)]
+            scores[piece] = columns[entry, piece] + diagonals[entry, distances].mean()
+        found = list_of(layout, indices, number)
+        if not use_triton:
+            ends = torch.tensor([[first], [last]])
+            lines = line_scores(columns[entry], diagonals[entry], *ends)
+            found = best_pieces(lines, *ends, length)[0].tolist()
+        assert found == best(scores, first, last, length)

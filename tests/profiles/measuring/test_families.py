@@ -102,7 +102,10 @@ def test_curves_are_those_of_the_maps(family, choices, tokens, eager, own) -> No
                     for b in budgets
                 ]
                 assert found["selected_recovery"][layer, head] == pytest.approx(nearest, abs=2e-5)
-    assert (found["selected_recovery"] <= found["recovery"] + 1e-9).all()
+    # Where a window hides keys the selector takes the nearest, without the sink that the oracle
+    # must hold: with two pieces of its own a query block's first other one may be worth more.
+    held = [layer for layer, window in enumerate(sliding) if window is None or own == 1]
+    assert (found["selected_recovery"] <= found["recovery"] + 1e-9)[held].all()
     assert found["recovery"][:, :, -1] == pytest.approx(1.0)
 
 
