@@ -5,11 +5,12 @@
 #   benchmarks/gpu/rehearse.sh [--folder DIR] [--keep] [--tests] [--json FILE] [--python PYTHON]
 #
 # With -h it says what it takes. It needs Python 3.12 or 3.11 with pip, and 5 GB of disk.
-here=$(dirname "$0")
+
 # pyenv keeps Pythons that it does not put forward.
 for python in python3.12 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12.*/bin/python3.12 python3.11 python3; do
-    if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        exec "$python" -P "$here/rehearse.py" "$@"
+    fits='import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+    if "$python" -c "$fits" 2>/dev/null; then
+        exec "$python" -P "$(dirname "$0")/rehearse.py" "$@"
     fi
 done
 echo "rehearse.sh: no Python 3.12 or 3.11 with venv and pip here" >&2
