@@ -73,10 +73,11 @@ class Layout:
     entries int32 [entries, 6]: head, group, sequence, the index in q of the sequence's token 0
     (negative where cached tokens are more than what stands before), cached and total tokens.
     entry, query_block, length, start int32 [lists]; order int32 [lists]: numbers of the lists,
-    longest first. tiles: pieces in all lists, each block_tokens x piece_tokens pairs; pieces_read:
-    those that programs read, a pair's once. longest: those of the longest list, or of the longest
-    part where lists are cut (`parts`) into `splits` parts. pairs int32 [pairs, 2], longest first: lists of two heads of a group that are the same,
-    computed together and not in `order`; none where lists are cut.
+    longest first. pairs int32 [pairs, 2], longest first: lists of two heads of a group that are the
+    same, computed together and not in `order`; none where lists are cut. tiles: pieces in all
+    lists, each block_tokens x piece_tokens pairs; pieces_read: those that programs read, a pair's
+    once. longest: those of the longest list, or of the longest part where lists are cut (`parts`)
+    into `splits` parts.
     """
 
     heads: tuple[HeadRows, ...]
