@@ -6,8 +6,7 @@ from executor.backends import Backend
 from executor.counting import SCORED
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache
-from executor.kernels.decode_layout import DecodeHeads
-from executor.kernels.layout import HeadRows
+from executor.kernels.patterns import runs
 from executor.prepared import Prepared
 from executor.shares import whole
 
@@ -136,13 +135,25 @@ def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
             f"q: float32 with head_dim {q.shape[2]} and blocks of {step.block_tokens} takes more "
             "shared memory than a multiprocessor has: use blocks of 64, or bfloat16"
         )
-    entries: list[HeadRows | DecodeHeads] = []
-    entries += step.prefill.heads if step.prefill else ()
-    entries += step.decode.lists if step.decode else ()
-    choosing = [entry for entry in entries if isinstance(entry.pattern, SCORED)]
-    many = step.most_pieces > MOST_PIECES
-    if many and any(entry.budget_pieces < step.most_pieces for entry in choosing):
+    pieces = _most_scored(step)
+    if pieces > MOST_PIECES:
         raise AttentionError(
-            f"piece_tokens: {step.piece_tokens} makes {step.most_pieces} pieces of the longest "
-            f"sequence; triton chooses among {MOST_PIECES} at most: use larger pieces"
+            f"piece_tokens: {step.piece_tokens} makes {pieces} pieces of the longest sequence that "
+            f"is chosen from; triton chooses among {MOST_PIECES} at most: use larger pieces"
         )
+
+
+def _most_scored(step: Prepared) -> int:
+    """The longest row of scores that choosing makes, in pieces: heads of a run share one length."""
+    most, prefill, decode = 0, step.prefill, step.decode
+    if prefill:
+        for pattern, first, last in runs([rows.pattern for rows in prefill.heads]):
+            run = prefill.heads[first:last]
+            if isinstance(pattern, SCORED) and any(prefill.stores(rows) for rows in run):
+                most = max(most, *(prefill.grid(rows.sequence).pieces for rows in run))
+    if decode and any(
+        isinstance(entry.pattern, SCORED) and entry.budget_pieces < decode.most_pieces
+        for entry in decode.lists
+    ):
+        most = max(most, decode.most_pieces)
+    return most

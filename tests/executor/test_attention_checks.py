@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from executor.attention import HeadShare, attend, prepare
+from executor.checks import check_backend
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.patterns import Strided
+from executor.kernels.patterns import POOLED, Sampled, Strided
 from profiles.errors import HplbError, UnknownNameError
 
 from .kernels.reference import prefill_reference, random_cache, random_q, relative_error
@@ -26,6 +27,7 @@ def test_an_unknown_back_end_is_told_the_known_ones():
 
 
 KEYS = torch.zeros(1, 16, 16)
+QUERY = torch.zeros(1, 1, 16)
 START = torch.zeros(1, dtype=torch.int32)
 PAGES = torch.zeros(1, 1, dtype=torch.int32)
 
@@ -118,6 +120,27 @@ def test_blocks_too_many_for_tritons_selection_are_refused():
     cache = Cache(KEYS[None], KEYS[None], pages=pages)
     with pytest.raises(AttentionError, match=r"16385 pieces .* triton chooses among 16384"):
         attend(torch.zeros(1, 1, 16), cache, step, "triton")
+
+
+@pytest.mark.parametrize(
+    ("budget_tokens", "tokens", "room_tokens"),
+    [((10**9,), (16 * 16385,), None), ((10**9, 32), (16 * 16385, 64), None), ((32,), (64,), 2**20)],
+)
+def test_pieces_that_nobody_chooses_among_may_be_many(budget_tokens, tokens, room_tokens):
+    patterns = [POOLED, Sampled(2)]
+    shares = [
+        HeadShare(0, 0, budget, sequence=n, pattern=patterns[n])
+        for n, budget in enumerate(budget_tokens)
+    ]
+    chunks = [Chunk(0, count) for count in tokens]
+    check_backend(QUERY, prepare(shares, chunks, 16, room_tokens=room_tokens), "triton")
+
+
+def test_a_choice_beside_a_longer_sequence_of_its_pattern_is_refused():
+    shares = [HeadShare(0, 0, 10**9), HeadShare(0, 0, 32, sequence=1)]
+    step = prepare(shares, [Chunk(0, 16 * 16385), Chunk(0, 64)], 16)
+    with pytest.raises(AttentionError, match=r"16385 pieces .* triton chooses among 16384"):
+        check_backend(QUERY, step, "triton")
 
 
 def test_fp32_that_no_multiprocessor_has_room_for_is_refused_by_name():

@@ -341,8 +341,9 @@ def sampled_lists_kernel(
             # Four at once, of which those in the row's future are nothing.
             read = piece // 4 <= position // (4 * PIECE)
             weights, largest = weights_of(tl.load(sums_ptr + row_at + piece, read, LOWEST))
-            counts = (position >= 0) & (largest < OVERFLOW)
-            joint += weights * tl.where(counts, 1.0 / tl.sum(weights, 0), 0.0)
+            # Not times 0: the weights of a row that does not count may be anything, NaN too.
+            if (position >= 0) & (largest < OVERFLOW):
+                joint += weights * (1.0 / tl.sum(weights, 0))
         query_block = tl.load(query_block_ptr + number)
         last = last_piece(entries_ptr, tl.load(entry_ptr + number), query_block, PER_BLOCK, PIECE)
         length = tl.load(length_ptr + number)

@@ -239,3 +239,37 @@ def test_a_long_contexts_scores_fit_the_bound():
     for use_triton, least, most in ((False, 64, 512), (True, 2048, 8192)):
         assert least <= lists_at_once(Sampled(2), 2048, 16, use_triton=use_triton) <= most
     assert lists_at_once(Sampled(16), 2**20, 128, use_triton=False) == 1
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@BOTH
+@pytest.mark.parametrize("bits", [0.0, -258.5, -259.5, -260.5, -515.5])
+def test_what_a_row_that_overflows_gives_elsewhere_counts_for_nothing(use_triton, bits):
+    """However much less that is: its weights in Triton may be NaN, which no factor of 0 takes."""
+    chunks = whole_prompts(8 * 16)
+    q, keys = torch.zeros(1, 128, 16), torch.zeros(1, 128, 16)
+    q[0, 119, 0] = keys[0, 5 * 16 : 6 * 16, 0] = 3e20
+    q[0, 127, 1] = keys[0, 3 * 16 : 4 * 16, 1] = 10.0
+    keys[0, : 4 * 16, 0] = bits * math.log(2) * 16**0.5 / 3e20
+    cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
+    layout = lay_out([HeadRows(0, 0, 3, 7, 8, 0, Sampled(2))], chunks, 16)
+    assert select(q, cache, layout, use_triton=use_triton).tolist() == [0, 3, 7]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_sums_that_nobody_has_written_do_not_choose(monkeypatch):
+    """A tile of rows without a position, of a last block of one token, writes none."""
+    chunks = whole_prompts(193)
+    q, cache = random_q(chunks, 1, 16, scale=3), random_cache(chunks, 1, 16, 16)
+    layout = lay_out([HeadRows(0, 0, 12, 0, 13, 0, Sampled(5))], chunks, 16)
+    wanted = select(q, cache, layout, use_triton=False)
+    empty = torch.empty
+
+    def unwritten(*shape, **options):
+        made = empty(*shape, **options)
+        if made.dtype == torch.int32 and made.ndim == 3:
+            made[..., ::2], made[..., 1::2] = 200 << 19, -4024 << 19
+        return made
+
+    monkeypatch.setattr("executor.kernels.triton.scores.torch.empty", unwritten)
+    assert torch.equal(select(q, cache, layout, use_triton=True), wanted)
