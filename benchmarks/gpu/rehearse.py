@@ -32,7 +32,7 @@ SIZE = "2.7 GB to download where pip has no copy, 4.7 GB on disk"
 MARK = "rehearsal.txt"
 """The file that says a folder is ours and, a line each, what is wholly installed in it."""
 SUITE_S = 1200
-"""For the whole suite, which takes 40 s on two idle cores."""
+"""For the whole suite, which takes about a minute on two cores."""
 LEAKS = ("HPLB_TMA", "PYTHONHOME", "PYTHONPATH", "TRITON_INTERPRET")
 """What a caller's environment would change of the rehearsal."""
 FEW = {
