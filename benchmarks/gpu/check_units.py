@@ -53,7 +53,7 @@ def tma_trouble(sections: Sections) -> str | None:
         found = [s for name, s in sections.items() if _is_first(name, part)]
         if not found:
             return None
-        by_part[part] = {row["case"].split(" ", 1)[1]: row for row in found[0]["rows"]}
+        by_part[part] = {row["case"].partition(" ")[2]: row for row in found[0]["rows"]}
     for case in TWINS:
         with_tma = by_part[PREFILL].get(case, {"error": "did not come back"})
         without = by_part[POINTERS].get(f"{case} by pointers", {})
