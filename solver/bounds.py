@@ -11,14 +11,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from solver.integers import SAFETY
 from solver.problem import Floats, LayerProblem
 from solver.solution import Bound
 
-SAFETY = 1 - 1e-9
-"""A bound that comes out of floating-point search is lowered by this much to stay a bound."""
-
 STEPS = 50
 """Halvings of an interval: to 1e-15 of its width."""
+
+
+def lifted(layer: LayerProblem, seconds: float) -> float:
+    """The bound, or where all costs are whole numbers the next one, which is a bound too."""
+    costs = (layer.item_s, layer.group_s, layer.launch_s)
+    if layer.divisible or layer.workloads > 1 or any((c != np.rint(c)).any() for c in costs):
+        return seconds
+    return float(np.ceil(SAFETY * seconds))
 
 
 def quick_bound(layer: LayerProblem) -> Bound:

@@ -90,6 +90,11 @@ class LayerProblem:
         return len(np.unique(self.group_of)) == self.items
 
     @cached_property
+    def additive(self) -> bool:
+        """Whether a load is just the sum of its items': no charge that items share."""
+        return self.single_groups or not self.group_s.any()
+
+    @cached_property
     def members(self) -> Floats:
         """1 where an item belongs to a group, `[groups, items]`."""
         return np.asarray(np.arange(self.groups)[:, None] == self.group_of, dtype=np.float64)

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from profiles.cost.work import Deployment, Phase, Workload
-from profiles.model import ModelProfile
+from profiles.errors import HplbError
+from profiles.model import ModelProfile, describe
 from profiles.sizes import sizes_fault
 from solver.budgets.options import MAX_CONTEXT, BudgetOptions
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.problem import Unit
 
 Method = Literal["auto", "contiguous", "snake", "greedy", "greedy_equal", "cp_sat", "ilp"]
@@ -23,6 +25,10 @@ DEFAULT_BLOCK_TOKENS = 64
 """Of profiles that were not measured in blocks of their own."""
 PATH_PATTERN = r"^[^\x00-\x1f]{1,4096}$"
 """A name, or on the command line a path: anything printable."""
+
+
+class RequestError(HplbError):
+    """A field of the request is wrong; named in the message."""
 
 
 class _Options(BaseModel):
@@ -166,6 +172,55 @@ class PlanRequest(_Options):
                 f"placement.node_size: {size} does not divide the {len(self.device_types)} devices"
             )
         return self
+
+    @classmethod
+    def checked(cls, **fields: Any) -> Self:
+        """A request of these fields; RequestError names what is wrong with one."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise RequestError(describe(error)) from None
+
+    def resolved(
+        self, profile_of: Callable[[str], ModelProfile], plan_of: Callable[[str], Plan]
+    ) -> Self:
+        """The same request with what it names looked up and inline: so it cannot be another's."""
+
+        def own(profile: str | ModelProfile) -> ModelProfile:
+            return profile_of(profile) if isinstance(profile, str) else profile
+
+        update: dict[str, Any] = {"profile": own(self.profile)}
+        if self.workloads is not None:
+            update["workloads"] = [
+                step
+                if step.profile is None
+                else step.model_copy(update={"profile": own(step.profile)})
+                for step in self.workloads
+            ]
+        current = self.placement.current_plan
+        if isinstance(current, str):
+            current = plan_of(current)
+            update["placement"] = self.placement.model_copy(update={"current_plan": current})
+        return self.model_copy(update=update)
+
+    @property
+    def profiles(self) -> list[ModelProfile]:
+        """The profile of every step of a resolved request."""
+        found = []
+        for step in self.steps:
+            profile = step.profile or self.profile
+            if isinstance(profile, str):
+                raise RequestError(f"profile: {profile!r} has not been looked up")
+            found.append(profile)
+        return found
+
+    @property
+    def current_plan(self) -> Plan | None:
+        """The plan in force that a resolved request gives."""
+        current = self.placement.current_plan
+        if isinstance(current, str):
+            raise RequestError(f"placement.current_plan: {current!r} has not been looked up")
+        return current
 
     @property
     def steps(self) -> list[WorkloadOptions]:

@@ -17,7 +17,7 @@ from profiles.cost.work import Workload, budget_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves, interpolate
 from solver.budgets.errors import BudgetError
 from solver.budgets.knapsack import Knapsack, along_the_hulls, by_cbc, one_rule, search
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 
 Cost = Callable[[Ints, int], Ints]
 """What budgets in whole pieces draw at a context of so many tokens: rises with the pieces."""

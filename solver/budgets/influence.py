@@ -16,7 +16,7 @@ from solver.budgets.errors import BudgetError
 from solver.budgets.knapsack import Chosen, Knapsack, along_the_hulls, one_rule, search, upgraded
 from solver.budgets.max_min import Cost, max_min
 from solver.budgets.undominated import undominated
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 
 MAX_ENTRIES = 2**24
 """Heads x pieces: a table of 128 MiB."""

@@ -20,8 +20,8 @@ import pulp
 from scipy.optimize import linprog
 
 from solver.budgets.curves import Floats, Ints
-from solver.placement.cbc import CBC_SAFETY, LEAST_TIME_S, quiet, run_cbc
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
+from solver.exact.cbc import CBC_SAFETY, LEAST_TIME_S, quiet, run_cbc
 
 CUTS = 100
 HALVINGS = 40

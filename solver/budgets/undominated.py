@@ -12,7 +12,7 @@ import numpy as np
 
 from solver.budgets.curves import Floats, Ints
 from solver.budgets.knapsack import ROUNDING, Chosen, Knapsack
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 
 STATES = (2**14, 2**17)
 """What a head may make of the states before it; a better choice from short lists prunes long ones.

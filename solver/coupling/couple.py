@@ -15,7 +15,7 @@ from solver.coupling.memory import SolveAgain, fit_memory
 from solver.coupling.moving import CurrentPlacement, decide_moves
 from solver.coupling.room import Room, with_grace
 from solver.coupling.shortage import check_memory
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 from solver.problem import Ints, PlacementProblem
 from solver.solution import LayerSolution
 

@@ -20,10 +20,10 @@ from solver.coupling.relabel import Columns, deal
 from solver.coupling.room import Room, with_grace
 from solver.coupling.shortage import MemoryNotMetError
 from solver.coupling.thin import thinned
-from solver.placement.contiguous import contiguous
-from solver.placement.exact import Deadline
-from solver.placement.greedy import greedy
-from solver.placement.greedy_equal import greedy_equal
+from solver.deadline import Deadline
+from solver.heuristics.contiguous import contiguous
+from solver.heuristics.greedy import greedy
+from solver.heuristics.greedy_equal import greedy_equal
 from solver.problem import Floats, Ints, LayerProblem, PlacementProblem, Shares
 from solver.solution import LayerSolution
 

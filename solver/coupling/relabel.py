@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 from solver.problem import Floats, Ints
 
 RESTARTS = 30

@@ -9,7 +9,8 @@ import numpy as np
 
 from solver.coupling.bytes import Footprint, fetched_pairs
 from solver.coupling.relabel import Columns, relabel
-from solver.placement.exact import Deadline, device_classes
+from solver.deadline import Deadline
+from solver.exact.symmetry import device_classes
 from solver.problem import Floats, Ints, PlacementProblem, Shares
 from solver.solution import LayerSolution
 

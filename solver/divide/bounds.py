@@ -3,22 +3,22 @@
 Identical devices: the mean load; the mean with the copies it forces, since a group or an item
 that outgrows a device pays its charges on several. Any devices: the largest item on the best
 `max_copies` of them, and the mean of the fastest. Several workloads: the weighted sum of their own
-bounds. Unlike devices: the linear relaxation (`solver.divide.program`).
+bounds. Unlike devices: the linear relaxation (`solver.divide.linear_program`).
 """
 
 import numpy as np
 
 from solver.bounds import (
-    SAFETY,
     fastest_devices,
     forced_copies,
     least_level,
     mean_load,
     weighted,
 )
+from solver.deadline import Deadline
 from solver.divide.components import Components, applies
-from solver.divide.program import relaxed
-from solver.placement.exact import Deadline
+from solver.divide.linear_program import relaxed
+from solver.integers import SAFETY
 from solver.problem import LayerProblem
 from solver.solution import Bound
 
