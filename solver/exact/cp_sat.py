@@ -53,7 +53,7 @@ def cp_sat(
         tell(known.place(layer, assignment, searched=True))
 
     with stopping(deadline.cancelled, solver.stop_search):
-        status = solver.search.solve(program.model, _Listener(program, on_found))
+        status = solver.solve(program.model, _Listener(program, on_found))
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     better = known.place(layer, program.assignment(solver.value), searched=True) if found else known
     if not found and status != cp_model.UNKNOWN:

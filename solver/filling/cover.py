@@ -130,7 +130,7 @@ class Cover:
         solver.parameters.cp_model_presolve = False
         effort.limit(solver.parameters, deadline.left_s)
         with stopping(deadline.cancelled, solver.stop_search):
-            status = solver.search.solve(model)
+            status = solver.solve(model)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None, status == cp_model.INFEASIBLE
         counts = np.zeros((len(classes.quantity), self.layer.devices), dtype=np.int64)
