@@ -15,9 +15,9 @@ from api.schemas import MeasurementBatch, SampleBody
 from api.store import plans, recoveries, samples
 from api.store.database import Database
 from api.store.tables import Batch, Node, StoredSample
+from profiles.catalogue import device_profile
 from profiles.cost.roofline import fastest_possible_s
 from profiles.cost.work import FEATURES, Floats, Phase
-from profiles.device import device_profile
 from solver.planning.predict import shard_work
 from solver.plans import Plan
 

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from api.errors import bad_field
 from api.store import plans, profiles, rates
+from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
-from profiles.device import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import ModelProfile
 from solver.plans import Plan

@@ -35,10 +35,10 @@ from api.refine import (
 from api.store import plans, rates, samples
 from api.store.database import Database
 from api.store.tables import Deployment
+from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
 from profiles.cost.regression import refit
 from profiles.cost.work import Phase
-from profiles.device import device_profile
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
 from solver.planning.predict import predicted_loads

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from benchmarks.report import arguments, deliver, table_to
 from executor.evaluation.budgets import Fitted, Setting, fit, uniform_within
+from profiles.catalogue import REFERENCE_PROFILE, load_profile
 from profiles.cost.work import budget_pieces
 from profiles.heads import CurvesForm
-from profiles.library import REFERENCE_PROFILE, resolve_profile
 from profiles.model import ModelProfile
 from solver.budgets.basis import Basis
 from solver.budgets.curves import Floats, RecoveryCurves
@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--contexts", default="2048")
     parser.add_argument("--density", default="0.1,0.2,0.3,0.5")
     given = arguments(parser)
-    profile, held_out = resolve_profile(given.profile), resolve_profile(given.held_out)
+    profile, held_out = load_profile(given.profile), load_profile(given.held_out)
     rows = [
         judged(profile, held_out, int(context), float(density), variant)
         for context in given.contexts.split(",")

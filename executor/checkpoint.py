@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from executor.errors import StateError
 from executor.messages import Assignment, Key
-from profiles.model import describe, write_atomically
+from profiles.errors import describe
+from profiles.files import write_atomically
 
 log = structlog.get_logger()
 Body = TypeVar("Body", bound=BaseModel)

@@ -26,7 +26,7 @@ from executor.messages import (
     Registration,
     Renewal,
 )
-from profiles.model import describe
+from profiles.errors import describe
 
 ATTEMPTS = 3
 RETRY_WAIT_S = 0.1

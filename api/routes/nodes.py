@@ -15,7 +15,7 @@ from api.service import NamePath, Service, ServiceDep
 from api.store import plans
 from api.store.tables import Deployment, Node
 from api.views import node_view
-from profiles.device import device_profile
+from profiles.catalogue import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import NAME_PATTERN
 

@@ -7,7 +7,7 @@ from api.errors import Problem, bad_field, documented, not_found
 from api.schemas import CostModels, ProfileList, ProfileSummary
 from api.service import NamePath, ServiceDep
 from api.store import profiles, rates
-from profiles.library import catalogue_names
+from profiles.catalogue import catalogue_names
 from profiles.model import ModelProfile
 
 router = APIRouter(tags=["profiles"])

@@ -26,7 +26,7 @@ from benchmarks.gpu_results.reading import FILES, FOLDER, Results, ResultsError,
 from benchmarks.gpu_results.tables import Published, full, replaced, short, verdict
 from profiles.cost.rates import Rates
 from profiles.errors import HplbError
-from profiles.model import write_atomically
+from profiles.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = Path("profiles/catalog/measured")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from executor.evaluation.budgets import Ints, Setting
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from profiles.selection import Selection

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates, load_profile
 from profiles.cost.work import Phase, Workload, budget_pieces, group_work, head_work
-from profiles.library import resolve_profile
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.fill import fill_bubble
 from solver.budgets.recovery import least_pieces
@@ -131,7 +130,7 @@ def test_the_room_of_the_whole_context_recovers_everything() -> None:
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_the_shipped_profile_gains_at_the_same_makespan(phase: Phase) -> None:
-    profile, workload = resolve_profile("llama-3.1-8b-synthetic"), Workload(131072, phase)
+    profile, workload = load_profile("llama-3.1-8b-synthetic"), Workload(131072, phase)
     rates = catalogue_rates(["h200"], phase)["h200"]
 
     def head_seconds(tokens: Ints) -> Floats:

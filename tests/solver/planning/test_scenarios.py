@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.heads import SamplesForm
 from profiles.model import ModelProfile
 from solver.planning.planner import Known

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import ProfileError, UnknownNameError
-from profiles.models import MODELS, model_architecture, recognise, resolve_architecture
+from profiles.public_models import MODELS, model_architecture, recognise, resolve_architecture
 
 
 @pytest.mark.parametrize("name", MODELS)
