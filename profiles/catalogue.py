@@ -75,9 +75,12 @@ def device_names() -> tuple[str, ...]:
 
 @cache
 def device_profile(name: str) -> DeviceProfile:
-    """The catalogue's profile of a device type, or of a share of one (`h200@0.5`).
+    """The catalogue's profile of a device type, or of a share of one.
 
-    Raises UnknownNameError.
+    >>> device_profile("h100").memory_bytes, device_profile("h100@0.5").memory_bytes
+    (80000000000, 40000000000)
+
+    Raises UnknownNameError, which lists the types there are.
     """
     base, share = split_name(name)
     if base not in device_names():
