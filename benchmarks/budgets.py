@@ -20,8 +20,7 @@ from profiles.catalogue import REFERENCE_PROFILE, load_profile
 from profiles.cost.work import budget_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
-from solver.budgets.basis import Basis
-from solver.budgets.curves import Floats, RecoveryCurves
+from solver.budgets.curves import Floats, MeasuredCurves
 from solver.budgets.options import BudgetOptions, Curve, Policy
 
 
@@ -69,9 +68,9 @@ class Marginal(Setting):
 def selected(profile: ModelProfile, setting: Setting, tokens: Floats) -> Floats:
     """What the executor's selector recovers of budgets [layers, heads], by a profile's curves."""
     assert isinstance(profile.heads, CurvesForm)
-    basis = Basis.of(profile.heads, BudgetOptions(curve="selected"), profile.name)
+    curves = MeasuredCurves.of(profile.heads, "selected").at(setting.workload)
     blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), setting.workload)
-    return RecoveryCurves.of(basis.expected, setting.workload).at(blocks)
+    return curves.at(blocks)
 
 
 def chosen(profile: ModelProfile, context: int, density: float, variant: Variant) -> Fitted:
