@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from profiles.cost.rates import Rates
     from profiles.cost.regression import refit
     from profiles.device import DeviceProfile
-    from profiles.importers.published import import_profile
+    from profiles.importers.kinds import import_profile
     from profiles.measuring import measure
     from profiles.model import ModelProfile
 
@@ -47,7 +47,7 @@ _HOMES = {
     "ModelProfile": "profiles.model",
     "Rates": "profiles.cost.rates",
     "device_profile": "profiles.catalogue",
-    "import_profile": "profiles.importers.published",
+    "import_profile": "profiles.importers.kinds",
     "load_profile": "profiles.catalogue",
     "measure": "profiles.measuring",
     "refit": "profiles.cost.regression",

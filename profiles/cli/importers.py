@@ -8,7 +8,7 @@ import typer
 from profiles.cli.console import clear_errors
 from profiles.cli.head_figures import shape_in_words
 from profiles.importers.duo_attention import RECENT_TOKENS, SINK_TOKENS
-from profiles.importers.published import import_profile
+from profiles.importers.kinds import import_profile
 from profiles.model import ModelProfile
 
 importing = typer.Typer(no_args_is_help=True, help="Make a profile of a published file.")

@@ -9,7 +9,7 @@ import pytest
 
 from profiles import import_profile
 from profiles.errors import ProfileError, UnknownNameError
-from profiles.importers.published import kind_of
+from profiles.importers.kinds import kind_of
 from profiles.public_models import MODELS
 from tests.profiles.published import published
 
