@@ -63,7 +63,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "cp_sat": {"solver.exact.cp_sat.cp_sat": lambda _, known, *__: known},
     "components": {
         "solver.divide.divide.applies": lambda _: False,
-        "solver.divide.bounds.applies": lambda _: False,
+        "solver.divide.divided_bounds.applies": lambda _: False,
     },
     "retreat": {"solver.divide.divide.retreat": _as_started},
 }
