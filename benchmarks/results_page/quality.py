@@ -24,7 +24,6 @@ PIECES = {
     "pieces_reference": "reference model",
 }
 SIZES = ((64, 64), (64, 16), (16, 16))
-VARIANTS = ("uniform", "shifting (the paper)", "max_min", "max_min, whole model", "influence")
 
 
 def section(reports: Reports) -> str:
@@ -225,8 +224,8 @@ def _promises(reports: Reports) -> str:
     by_variant = grouped(report["rows"], lambda row: row["variant"])
     densities = sorted({row["density"] for row in report["rows"]})
     rows = [
-        [name, *(f"{100 * row['held_out_least']:.1f}" for row in by_variant[name])]
-        for name in VARIANTS
+        [name, *(f"{100 * row['held_out_least']:.1f}" for row in alike)]
+        for name, alike in by_variant.items()
     ]
     worst = max(row["worst_shortfall"] for row in report["rows"])
     heads = ("budgets", *(percent(density, 0) for density in densities))

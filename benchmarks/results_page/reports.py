@@ -41,8 +41,8 @@ class Reports:
 
 
 def _command(run: Report) -> str:
-    """The command without what lies above the repository."""
-    return re.sub(r"\S*/(?=benchmarks/\w+\.py)", "", run["command"])
+    """The command without what lies above the repository, and without its environment."""
+    return re.sub(r"\S*/(?=benchmarks/\w+\.py)|\.venv/bin/", "", run["command"])
 
 
 def _machine(report: Report) -> str:
