@@ -1,6 +1,7 @@
 """docs/results.md and the README's table say what the results files say, figure by figure."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.markdown import NoRegionError
 from benchmarks.results_page.__main__ import PAGE, README, ROOT, documents
+from benchmarks.results_page.reports import UntrueError
 
 FIGURES = {
     "placement": "over_mean",
@@ -80,14 +82,28 @@ def test_the_readmes_table_follows_too_and_has_six_rows(checkout: Path) -> None:
 
 
 def test_every_table_says_what_made_it_and_on_what() -> None:
-    """Between two headings with figures stand a file, its command and its hardware."""
-    for section in (ROOT / PAGE).read_text().split("\n#")[2:]:
-        sources = [line for line in section.splitlines() if line.startswith("- [")]
+    """Between two headings: the profile that is shipped, or a file, its command, its hardware."""
+    source = (
+        r"^- \[(\w+\.json)\]\(\.\./benchmarks/results/\1\): `[^`]+`.*; .*(cores|CPU|not recorded)"
+    )
+    sections = re.split(r"^#+ ", (ROOT / PAGE).read_text(), flags=re.MULTILINE)
+    with_tables = [section for section in sections if "\n| " in section]
+    assert len(with_tables) > 10
+    for section in with_tables:
         shipped = "profiles/catalog/models/reference-model.json" in section
-        assert "\n| " not in section or shipped or sources, section[:80]
-        for line in sources:
-            assert "` and `" in line or line.count("`") >= 2, line
-            assert "hardware not recorded" in line or "core" in line or "CPU" in line, line
+        assert shipped or re.search(source, section, re.MULTILINE), section[:80]
+
+
+def test_what_the_figures_no_longer_bear_out_is_an_error(checkout: Path) -> None:
+    path = checkout / "benchmarks/results/quality.json"
+    found = json.loads(path.read_text())
+    for run in found["runs"]:
+        for line in run["lines"]:
+            if line["method"] == "uniform":
+                line["to_reference"]["high"] = -0.01
+    path.write_text(json.dumps(found))
+    with pytest.raises(UntrueError, match="uniform top-k"):
+        documents(checkout)
 
 
 def test_a_readme_without_the_region_is_an_error(checkout: Path) -> None:

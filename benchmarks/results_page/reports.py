@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.markdown import table
+from profiles.errors import HplbError
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -47,6 +48,17 @@ def _command(run: Report) -> str:
 
 def _machine(report: Report) -> str:
     return str(report.get("machine") or report.get("fitted_on") or NOT_RECORDED)
+
+
+class UntrueError(HplbError):
+    """The figures do not bear out what the page says of them: think again, and write it anew."""
+
+
+def claim(text: str, holds: bool) -> str:
+    """`text`, which is true only where it `holds`; else raises UntrueError."""
+    if not holds:
+        raise UntrueError(f"no longer so by the results files: {text}")
+    return text
 
 
 def share(reached: Report) -> str:
