@@ -107,7 +107,7 @@ def test_commands_that_are_shown_exist(name: str) -> None:
 def test_commands_named_in_the_text_exist(name: str) -> None:
     """Those between backticks, which may leave out what a command must be given."""
     prose = re.sub(r"^```.*?^```$", "", (ROOT / name).read_text(), flags=re.M | re.S)
-    for found in re.findall(r"`((?:\.venv/bin/)?(?:hplb|make|python|pytest) [^`]+)`", prose):
+    for found in re.findall(r"`((?:\.venv/bin/)?(?:hplb|make|python|pytest|curl) [^`]+)`", prose):
         words = [word for word in shlex.split(found) if word not in ENDS]
         first = words[0].removeprefix(".venv/bin/")
         if first == "hplb":
