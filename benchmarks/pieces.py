@@ -21,11 +21,11 @@ from rich.table import Table
 from scipy import stats
 
 from benchmarks.report import arguments, deliver, table_to
-from executor.evaluation.model import load
+from executor.attention.shares import causal_pieces
+from executor.evaluation.loaded import load
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens, windows
 from executor.inference.budget_policy import BudgetPolicy
-from executor.shares import causal_pieces
 from profiles.selection import Sampled
 
 SIZES = ((64, 64), (64, 16), (16, 16), (128, 64), (128, 16))

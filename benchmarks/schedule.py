@@ -43,10 +43,10 @@ import numpy as np
 
 from benchmarks import dispatch, report
 from benchmarks.placement import load
+from executor.attention.shares import row_boundary
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
-from executor.shard import layer_shard
-from executor.shares import row_boundary
+from executor.node.shard import layer_shard
 from profiles.cost.catalogue import catalogue_rates
 from profiles.model import ModelProfile
 from profiles.models import MODELS

@@ -2,13 +2,13 @@
 
 import torch
 
-from executor.backends import Backend
-from executor.counting import SCORED
+from executor.attention.backends import Backend
+from executor.attention.counts import SCORED
+from executor.attention.shares import whole
+from executor.attention.step import Prepared
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache
 from executor.kernels.patterns import runs
-from executor.prepared import Prepared
-from executor.shares import whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TRITON_SIZES = {"head_dim": (16, 256), "block_tokens": (16, 128), "piece_tokens": (16, 128)}

@@ -11,11 +11,11 @@ from statistics import fmean
 
 import torch
 
+from executor.engines.transformers.attach import attached
 from executor.evaluation.asked import Asked, Word
+from executor.evaluation.journal import Row
+from executor.evaluation.loaded import Loaded
 from executor.evaluation.methods import Method
-from executor.evaluation.model import Loaded
-from executor.evaluation.record import Row
-from executor.inference.attach import attached
 
 
 @dataclass(frozen=True, slots=True)

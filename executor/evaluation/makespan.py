@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from executor.evaluation.budgets import Ints, Setting
+from executor.evaluation.density import Ints, Setting
 from profiles.cost.catalogue import catalogue_rates
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked
-from executor.evaluation.budgets import Fitted, Ints, Setting, fit, uniform_within
-from executor.evaluation.errors import EvaluationError
+from executor.evaluation.block_masses import Masses, exact_masses, pooled_masses, sampled_masses
+from executor.evaluation.density import Fitted, Ints, Setting, fit, uniform_within
 from executor.evaluation.makespan import Devices, filled_budgets
-from executor.evaluation.masses import Masses, exact_masses, pooled_masses, sampled_masses
 from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from executor.engines.transformers.attach import attached
+from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, Word
-from executor.evaluation.errors import EvaluationError
-from executor.inference.attach import attached
 from executor.inference.policy import Policy
 from executor.inference.trace import Trace
 

@@ -6,15 +6,15 @@ from math import isclose
 
 import torch
 
-from executor.attention import AttentionResult, HeadShare, attend, prepare
-from executor.backends import Backend, resolve_backend
+from executor.attention.backends import Backend, resolve_backend
+from executor.attention.block_sparse import AttentionResult, attend
+from executor.attention.shares import HeadShare, causal_pieces, check_block_sizes
+from executor.attention.step import Prepared, prepare
 from executor.checks import TRITON_SIZES, check_options
 from executor.choosing import pattern
 from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.prepared import Prepared
-from executor.shares import causal_pieces, check_block_sizes
 from profiles.architecture import Architecture
 from profiles.selection import Selection
 

@@ -3,7 +3,7 @@ import pytest
 from executor.choosing import pattern
 from executor.errors import ShardError
 from executor.kernels import patterns
-from executor.shard import layer_shard
+from executor.node.shard import layer_shard
 from profiles import selection
 from profiles.architecture import Architecture
 from tests.executor.plans import tiny_plan

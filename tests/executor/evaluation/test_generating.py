@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, Word
-from executor.evaluation.errors import EvaluationError
 from executor.evaluation.generating import compare
+from executor.evaluation.journal import Row
+from executor.evaluation.loaded import Loaded
 from executor.evaluation.methods import Method
-from executor.evaluation.model import Loaded
-from executor.evaluation.record import Row
 from executor.evaluation.scoring import answer, logits_at_once
 from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy

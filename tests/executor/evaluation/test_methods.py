@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from executor.evaluation import budgets
-from executor.evaluation.budgets import Setting, uniform_within
-from executor.evaluation.errors import EvaluationError
+from executor.errors import EvaluationError
+from executor.evaluation import density
+from executor.evaluation.density import Setting, uniform_within
 from executor.evaluation.makespan import Devices, predicted_s
 from executor.evaluation.methods import METHODS, ONLINE, Maker, check_names, unusable
 from executor.evaluation.top_p import Watching
@@ -43,7 +43,7 @@ def watching() -> Watching:
 @pytest.fixture(autouse=True)
 def _no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules without a search that the clock ends: budgets are the same at every call."""
-    monkeypatch.setattr(budgets, "SEARCH_S", 0.0)
+    monkeypatch.setattr(density, "SEARCH_S", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from executor.inference import BudgetPolicy, attached
-from executor.shares import causal_pieces
+from executor.attention.shares import causal_pieces
+from executor.engines.transformers.attach import attached
+from executor.inference.budget_policy import BudgetPolicy
 from profiles.selection import POOLED, Sampled, SinkLocal, Strided, VerticalSlash
 
 from .models import (
