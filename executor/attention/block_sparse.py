@@ -12,7 +12,7 @@ import torch
 from executor.attention.backends import resolve_backend
 from executor.attention.counts import Counts, Schedule
 from executor.attention.shares import HeadShare
-from executor.attention.step import Prepared, prepare
+from executor.attention.step import PreparedStep, prepare
 from executor.checks import check_backend, check_options, check_tensors
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds
@@ -51,7 +51,7 @@ class AttentionResult:
 def attend(
     q: torch.Tensor,
     cache: Cache,
-    step: Prepared,
+    step: PreparedStep,
     backend: str = "auto",
     *,
     bounds: torch.Tensor | None = None,
@@ -108,7 +108,7 @@ def attend(
     return AttentionResult(out, lse, step.counts, step.schedule, kv_bytes, indices, lists, captured)
 
 
-def _await_tables(step: Prepared, device: torch.device) -> None:
+def _await_tables(step: PreparedStep, device: torch.device) -> None:
     """Let this stream wait for the tables that another one may still be copying.
 
     Not while a graph is captured: that begins with everything done.

@@ -1,13 +1,12 @@
 """What a step does and how it runs, in numbers known before any token is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from executor.attention.shares import HeadShare, causal_pieces
-from executor.kernels.batch import Chunk, query_starts
+from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadRows, Layout
 from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
+from profiles.cost.work import causal_pieces
 
 SCORED = (Pooled, VerticalSlash, Sampled)
 """Patterns that look at every causal piece before they choose; the others follow a rule."""
@@ -66,7 +65,9 @@ def count_work(
             continue
         sparse += int(lengths(r.pattern, r.budget_pieces, r.first, r.last, grid).sum())
         if isinstance(r.pattern, SCORED):
-            last, first = (causal_pieces(grid.pieces, row, own) for row in (r.last, r.first))
+            last, first = (
+                int(causal_pieces(grid.pieces, block, own)) for block in (r.last, r.first)
+            )
             scored += last - first
             sampled += (last - first) * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
     for entry in lists:
@@ -96,20 +97,3 @@ def list_part(entry: DecodeHeads, pieces: int) -> tuple[int, int]:
 
 def _pieces(entry: DecodeHeads, chunks: tuple[Chunk, ...], piece_tokens: int) -> int:
     return -(-chunks[entry.sequence].total_tokens // piece_tokens)
-
-
-def covers_every_row(
-    rows: list[HeadRows],
-    lists: list[DecodeHeads],
-    shares: Sequence[HeadShare],
-    chunks: tuple[Chunk, ...],
-    block_tokens: int,
-) -> bool:
-    """Whether every row of heads 0.. of q is computed: ranges of a head do not overlap."""
-    computed = sum(len(entry.heads) for entry in lists)
-    for r in rows:
-        chunk = chunks[r.sequence]
-        last = min(r.last * block_tokens, chunk.total_tokens)
-        computed += max(0, last - max(r.first * block_tokens, chunk.cached_tokens))
-    heads = max((share.head + 1 for share in shares), default=0)
-    return computed == heads * query_starts(chunks)[-1]

@@ -1,13 +1,7 @@
-"""Shares of heads: which rows of a prompt, or which part of a decoding list, a device computes.
+"""Shares of heads: which rows of a prompt, or which part of a decoding list, a device computes."""
 
-A query block is cut by no share. Its list is counted in key pieces, `block_pieces` of which make a
-block.
-"""
-
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
@@ -32,52 +26,6 @@ class HeadShare:
     rows: tuple[float, float] = (0.0, 1.0)
     sequence: int = 0
     pattern: Pattern = POOLED
-
-
-def budget_pieces(
-    share: HeadShare, chunk: Chunk, block_tokens: int, piece_tokens: int | None = None
-) -> int:
-    """Whole key pieces of a prompt's share: a query block's own at least, at most the sequence's.
-
-    A piece is a block unless `piece_tokens` says otherwise.
-    """
-    piece = piece_tokens or block_tokens
-    pieces = max(-(-share.budget_tokens // piece), block_tokens // piece)
-    return min(pieces, -(-chunk.total_tokens // piece))
-
-
-def causal_pieces(budget_pieces: int, rows: int, block_pieces: int = 1) -> int:
-    """Sum over query blocks 0..rows-1 of min(budget_pieces, (row + 1) * block_pieces)."""
-    ramp = min(budget_pieces // block_pieces, rows)
-    return block_pieces * ramp * (ramp + 1) // 2 + (rows - ramp) * budget_pieces
-
-
-def row_boundary(
-    cumulative_share: float,
-    budget_pieces: int,
-    query_blocks: int,
-    first: int = 0,
-    block_pieces: int = 1,
-) -> int:
-    """The query block before which a head's first `cumulative_share` of pieces is, to the nearest.
-
-    The head's query blocks are [first, query_blocks): a chunk's begin behind its prefix. Equal
-    shares give equal boundaries, so that ranges which meet in their shares meet in rows.
-
-    >>> row_boundary(0.5, budget_pieces=100, query_blocks=100)  # causal work is a triangle
-    71
-    >>> row_boundary(0.5, budget_pieces=1, query_blocks=100)
-    50
-    >>> row_boundary(0.5, budget_pieces=100, query_blocks=100, first=98)
-    99
-    >>> row_boundary(0.5, budget_pieces=100, query_blocks=100, block_pieces=4)
-    56
-    """
-    pieces = partial(causal_pieces, budget_pieces, block_pieces=block_pieces)
-    wanted = pieces(first) + cumulative_share * (pieces(query_blocks) - pieces(first))
-    above = bisect_left(range(query_blocks), wanted, lo=first, key=pieces)
-    nearer_below = above > first and wanted - pieces(above - 1) < pieces(above) - wanted
-    return above - 1 if nearer_below else above
 
 
 def check_shares(shares: Sequence[HeadShare], chunks: Sequence[Chunk]) -> None:

@@ -12,21 +12,20 @@ from dataclasses import dataclass
 
 import torch
 
-from executor.attention.counts import Counts, Schedule, count_work, covers_every_row
+from executor.attention.counts import Counts, Schedule, count_work
+from executor.attention.query_rows import head_rows, token_spans
 from executor.attention.shares import (
     HeadShare,
-    budget_pieces,
     check_block_sizes,
     check_patterns,
     check_shares,
-    row_boundary,
     whole,
 )
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
 from executor.kernels.dense import Apart, set_apart
-from executor.kernels.layout import HeadRows, Layout, lay_out, sent
+from executor.kernels.layout import Layout, lay_out, sent
 from executor.kernels.patterns import Grid, Strided, lengths
 
 MOST_TOKENS = 2**30
@@ -36,16 +35,17 @@ MOST_INDICES = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedStep:
     """A step ready to run on one device: `attend` takes it as often as one likes.
 
     A query block is `block_tokens` rows that share a list, a piece the `piece_tokens` keys it
     names. `context_tokens` int32 [sequences], on the device, are the keys of every sequence, new
     tokens included: a decoding engine adds one in place before it replays. counts and schedule are
     those of the lengths given to `prepare`; `most_pieces` is a sequence's room.
-    `covers`: whether every row of heads 0..heads - 1 is computed. `copied` marks on a GPU where the
-    stream that copied the tables is done with it. `apart`: the prefill with its whole dense heads
-    for PyTorch's own attention, where asked for and there are any.
+    `spans` are the ranges of q's tokens computed of every head 0..heads - 1, `computed_rows` their
+    rows; `covers`: whether those are all. `copied` marks on a GPU where the stream that copied the
+    tables is done with it. `apart`: the prefill with its whole dense heads for PyTorch's own
+    attention, where asked for and there are any.
     """
 
     chunks: tuple[Chunk, ...]
@@ -53,6 +53,8 @@ class Prepared:
     piece_tokens: int
     heads: int
     groups: int
+    spans: tuple[tuple[slice, ...], ...]
+    computed_rows: int
     covers: bool
     most_pieces: int
     prefill: Layout | None
@@ -75,7 +77,7 @@ def prepare(
     programs: int | None = None,
     piece_tokens: int | None = None,
     sdpa: bool = False,
-) -> Prepared:
+) -> PreparedStep:
     """Lay out one device's `shares` of a step that brings `chunks`, decodes and prompts mixed.
 
     A piece is as long as a block unless `piece_tokens` says otherwise.
@@ -103,7 +105,7 @@ def prepare(
     longest = max([0, *(chunk.total_tokens for chunk in chunks), room_tokens or 0])
     most_pieces = -(-longest // piece_tokens)
     rows = [
-        _head_rows(s, chunks, block_tokens, piece_tokens)
+        head_rows(s, chunks[s.sequence], block_tokens, piece_tokens)
         for s in shares
         if not chunks[s.sequence].decodes
     ]
@@ -122,16 +124,21 @@ def prepare(
                 f"shares: {layout.stored} chosen pieces in all, but a step holds {MOST_INDICES} at "
                 "most: use larger pieces or fewer heads a step"
             )
+    heads = max((share.head + 1 for share in shares), default=0)
+    spans = token_spans(rows, lists, chunks, block_tokens, heads)
+    computed_rows = sum(span.stop - span.start for mine in spans for span in mine)
     counts = count_work(rows, lists, prefill, chunks, block_tokens, piece_tokens)
     context_tokens = torch.tensor([chunk.total_tokens for chunk in chunks], dtype=torch.int32)
     context_tokens = sent(context_tokens, device)
-    return Prepared(
+    return PreparedStep(
         chunks,
         block_tokens,
         piece_tokens,
-        heads=max((share.head + 1 for share in shares), default=0),
+        heads=heads,
         groups=max((share.group + 1 for share in shares), default=0),
-        covers=covers_every_row(rows, lists, shares, chunks, block_tokens),
+        spans=spans,
+        computed_rows=computed_rows,
+        covers=computed_rows == heads * query_starts(chunks)[-1],
         most_pieces=most_pieces,
         prefill=prefill,
         decode=decode,
@@ -156,16 +163,6 @@ def _recorded(device: torch.device) -> torch.cuda.Event | None:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event
-
-
-def _head_rows(
-    share: HeadShare, chunks: tuple[Chunk, ...], block_tokens: int, piece_tokens: int
-) -> HeadRows:
-    chunk, own = chunks[share.sequence], block_tokens // piece_tokens
-    budget = budget_pieces(share, chunk, block_tokens, piece_tokens)
-    begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
-    first, last = (row_boundary(edge, budget, end, begin, own) for edge in share.rows)
-    return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)
 
 
 def _decode_lists(

@@ -8,14 +8,15 @@ import torch
 
 from executor.attention.backends import Backend, resolve_backend
 from executor.attention.block_sparse import AttentionResult, attend
-from executor.attention.shares import HeadShare, causal_pieces, check_block_sizes
-from executor.attention.step import Prepared, prepare
+from executor.attention.shares import HeadShare, check_block_sizes
+from executor.attention.step import PreparedStep, prepare
 from executor.checks import TRITON_SIZES, check_options
 from executor.choosing import pattern
 from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
 from profiles.architecture import Architecture
+from profiles.cost.work import causal_pieces
 from profiles.selection import Selection
 
 
@@ -79,7 +80,7 @@ class BlockAttention:
 
     def _prepare(
         self, budgets: tuple[int, ...], kv_heads: int, chunk: Chunk, device: torch.device
-    ) -> Prepared:
+    ) -> PreparedStep:
         heads = len(budgets)
         # Patterns follow from the heads alone.
         shape = Architecture(
@@ -125,7 +126,7 @@ class BlockAttention:
             chunk.cached_tokens // self.block_tokens,
             self.block_tokens // self.piece_tokens,
         )
-        return causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own)
+        return int(causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own))
 
 
 def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:
@@ -133,7 +134,7 @@ def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, columns, 0, rows)) if columns or rows else x
 
 
-def _of_heads(result: AttentionResult, step: Prepared) -> torch.Tensor | None:
+def _of_heads(result: AttentionResult, step: PreparedStep) -> torch.Tensor | None:
     """Recovery [query_heads] of an entry each in prefill, of a list's heads together in decode."""
     if result.recovery is None:
         return None

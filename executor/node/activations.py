@@ -21,5 +21,5 @@ class Activations:
 
     def of(self, shard: LayerShard, like: torch.Tensor) -> "Activations":
         """The q of a shard's parts, part i its head i, and all K and V; where and as `like` is."""
-        mine = self.q[[part.head for part in shard.heads]]
+        mine = self.q[list(shard.heads)]
         return Activations(mine.to(like), self.keys.to(like), self.values.to(like))

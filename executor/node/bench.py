@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from executor.attention.step import Prepared
+from executor.attention.step import PreparedStep
 from executor.messages import Sample
 from executor.node.activations import Activations
 from executor.node.head_recovery import head_reports
@@ -89,7 +89,7 @@ class Bench:
             prepared, sms = step.prepare(shard), self.sms[local_device]
             real = None if activations is None else activations.of(shard, step.q)
 
-            def run(prepared: Prepared) -> tuple[float, Done]:
+            def run(prepared: PreparedStep) -> tuple[float, Done]:
                 _finish(accelerator)
                 clock = _clock(accelerator)
                 start = clock()
@@ -137,7 +137,9 @@ class Bench:
         return not known
 
 
-def _own_is_faster(run: Callable[[Prepared], tuple[float, Done]], prepared: Prepared) -> bool:
+def _own_is_faster(
+    run: Callable[[PreparedStep], tuple[float, Done]], prepared: PreparedStep
+) -> bool:
     """Whether a step is faster without PyTorch's attention for its dense heads, which has run once.
 
     Taking turns; medians.

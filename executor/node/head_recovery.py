@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import torch
 
-from executor.attention.step import Prepared
+from executor.attention.step import PreparedStep
 from executor.kernels.batch import Cache
 from executor.kernels.recovery import recovery
 from executor.messages import HeadReport
@@ -15,7 +15,7 @@ WATCHED_ROWS = 32
 
 
 def head_reports(
-    shard: LayerShard, prepared: Prepared, q: torch.Tensor, cache: Cache, lse: torch.Tensor
+    shard: LayerShard, prepared: PreparedStep, q: torch.Tensor, cache: Cache, lse: torch.Tensor
 ) -> list[HeadReport]:
     """One report for every head that a shard of a prefill computed rows of, over all its prompts.
 
@@ -31,7 +31,7 @@ def head_reports(
     blocks: dict[int, int] = defaultdict(int)
     mass: dict[int, float] = defaultdict(float)
     for entry, part in enumerate(layout.heads):
-        head, size = shard.heads[part.head].head, layout.block_tokens
+        head, size = shard.heads[part.head], layout.block_tokens
         total = layout.chunks[part.sequence].total_tokens
         computed = min(part.last * size, total) - min(part.first * size, total)
         rows[head] += computed

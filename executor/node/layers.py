@@ -20,11 +20,10 @@ from typing import Protocol
 import torch
 
 from executor.attention.block_sparse import AttentionResult, attend
-from executor.attention.step import Prepared, prepare
+from executor.attention.step import PreparedStep, prepare
 from executor.node.activations import Activations
 from executor.node.layer_cache import Room
 from executor.node.shard import LayerShard
-from executor.node.spans import sequence_chunks, shard_shares, token_spans
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload
 
@@ -55,13 +54,13 @@ class Step(Protocol):
     def shapes(architecture: Architecture, workload: Workload) -> Shapes:
         """The shape of every tensor the step's constructor takes."""
 
-    def prepare(self, shard: LayerShard) -> Prepared:
+    def prepare(self, shard: LayerShard) -> PreparedStep:
         """What is known of a shard before any token is: an engine does it once a plan."""
 
     def run(
         self,
         shard: LayerShard,
-        prepared: Prepared,
+        prepared: PreparedStep,
         backend: str,
         sms: int | None,
         real: Activations | None = None,
@@ -82,12 +81,12 @@ class _Attention:
     q: torch.Tensor
     room: Room
 
-    def prepare(self, shard: LayerShard) -> Prepared:
+    def prepare(self, shard: LayerShard) -> PreparedStep:
         workload, device = shard.workload, self.q.device
         block, piece = workload.block_tokens, workload.piece_tokens
         return prepare(
-            shard_shares(shard),
-            sequence_chunks(workload),
+            shard.shares,
+            shard.chunks,
             block,
             device,
             piece_tokens=piece,
@@ -98,7 +97,7 @@ class _Attention:
     def attend(
         self,
         shard: LayerShard,
-        prepared: Prepared,
+        prepared: PreparedStep,
         backend: str,
         sms: int | None,
         work: Work,
@@ -126,7 +125,7 @@ class Disaggregated(_Attention):
     def run(
         self,
         shard: LayerShard,
-        prepared: Prepared,
+        prepared: PreparedStep,
         backend: str,
         sms: int | None,
         real: Activations | None = None,
@@ -177,16 +176,17 @@ class TensorParallel(_Attention):
     def run(
         self,
         shard: LayerShard,
-        prepared: Prepared,
+        prepared: PreparedStep,
         backend: str,
         sms: int | None,
         real: Activations | None = None,
     ) -> Done:
         work: Work = Counter()
-        spans = [token_spans(part, shard.workload) for part in shard.heads]
-        for index, part in enumerate(shard.heads):
-            for span in spans[index]:
-                projected = _project(self.hidden[span], self.weight_q[part.head], work)
+        # Heads whose part of a list rounds to nothing have no spans, and are perhaps the last.
+        spans = list(enumerate(zip(shard.heads, prepared.spans, strict=False)))
+        for index, (head, mine) in spans:
+            for span in mine:
+                projected = _project(self.hidden[span], self.weight_q[head], work)
                 self.q[index, span] = projected if real is None else real.q[index, span]
         came = (None, None) if real is None else (real.keys, real.values)
         for group in shard.groups:
@@ -196,9 +196,9 @@ class TensorParallel(_Attention):
                 kept.copy_(projected if sent is None else sent[group])
         q = self.q[: len(shard.heads)]
         result = self.attend(shard, prepared, backend, sms, work, q)
-        for index, part in enumerate(shard.heads):
-            for span in spans[index]:
-                weight = self.weight_o[part.head]
+        for index, (head, mine) in spans:
+            for span in mine:
+                weight = self.weight_o[head]
                 self.partial[span].addmm_(result.out[index, span], weight)
                 work["projection_flops"] += 2 * result.out[index, span].numel() * weight.shape[1]
         return Done(work, result.lse)
@@ -214,10 +214,8 @@ def lists_at_once(q: torch.Tensor, block_tokens: int, piece_tokens: int) -> int 
     return programs_at_once(q.device, block_tokens, piece_tokens, q.shape[2], q.element_size())
 
 
-def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:
+def _count_attention(shard: LayerShard, step: PreparedStep, work: Work) -> None:
     architecture, workload = shard.architecture, shard.workload
-    spans = [span for part in shard.heads for span in token_spans(part, workload)]
-    computed = sum(span.stop - span.start for span in spans)
     rows = workload.block_tokens if workload.phase == "prefill" else 1
     held = len(shard.groups) * workload.context_tokens * workload.batch_size
     if workload.phase == "decode":
@@ -235,7 +233,9 @@ def _count_attention(shard: LayerShard, step: Prepared, work: Work) -> None:
     work["tile_flops"] += (
         2 * workload.piece_tokens * architecture.head_dim * step.counts.sampled_pieces
     )
-    work["kv_bytes"] += 2 * (computed + held) * architecture.head_dim * architecture.item_bytes
+    work["kv_bytes"] += (
+        2 * (step.computed_rows + held) * architecture.head_dim * architecture.item_bytes
+    )
 
 
 def _project(x: torch.Tensor, weight: torch.Tensor, work: Work) -> torch.Tensor:

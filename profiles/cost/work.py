@@ -104,16 +104,18 @@ def budget_pieces(budgets: Floats, workload: Workload) -> NDArray[np.int64]:
 
 
 def causal_pieces(
-    pieces: NDArray[np.int64], query_blocks: int, block_pieces: int = 1
+    pieces: NDArray[np.int64] | int, query_blocks: NDArray[np.int64] | int, block_pieces: int = 1
 ) -> NDArray[np.int64]:
     """Pieces in the lists of a causal prefill: the sum over query blocks i of min(pieces, (i+1) m).
 
-    m is `block_pieces`; `pieces`, of any shape, are at most those of all blocks.
+    m is `block_pieces`; `pieces` and `query_blocks` of any shapes that broadcast.
 
     >>> causal_pieces(np.array([4, 5, 13]), query_blocks=4, block_pieces=4)
     array([16, 19, 37])
+    >>> causal_pieces(13, query_blocks=np.arange(3), block_pieces=4)
+    array([ 0,  4, 12])
     """
-    ramp = pieces // block_pieces
+    ramp = np.minimum(np.asarray(pieces) // block_pieces, query_blocks)
     return block_pieces * ramp * (ramp + 1) // 2 + (query_blocks - ramp) * pieces
 
 

@@ -2,51 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from executor.attention.shares import (
-    HeadShare,
-    budget_pieces,
-    causal_pieces,
-    check_shares,
-    row_boundary,
-)
+from executor.attention.shares import HeadShare, check_shares
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
 from executor.kernels.patterns import Sampled, SinkLocal, Strided, VerticalSlash
-from profiles.cost import work
 
 PROMPT, DECODE = Chunk(0, 64), Chunk(63, 1, decodes=True)
-
-
-OWN = st.sampled_from([1, 2, 4, 8])
-"""Key pieces of a query block."""
-
-
-@given(st.integers(1, 300), st.integers(0, 50), OWN)
-def test_causal_pieces_is_the_sum_over_rows_and_the_cost_models(budget, rows, own):
-    pieces = causal_pieces(budget, rows, own)
-    assert pieces == sum(min(budget, (row + 1) * own) for row in range(rows))
-    if budget <= rows * own:
-        assert pieces == work.causal_pieces(budget, rows, own)
-
-
-@given(st.floats(0, 1), st.integers(1, 600), st.integers(1, 200), OWN, st.data())
-def test_boundary_is_the_nearest_in_pieces(share, budget, query_blocks, own, data):
-    first = data.draw(st.integers(0, query_blocks))
-    pieces = [causal_pieces(budget, row, own) for row in range(query_blocks + 1)]
-    wanted = pieces[first] + share * (pieces[-1] - pieces[first])
-    boundary = row_boundary(share, budget, query_blocks, first, own)
-    assert first <= boundary <= query_blocks
-    assert abs(pieces[boundary] - wanted) == min(abs(p - wanted) for p in pieces[first:])
-
-
-@given(st.integers(1, 3000), st.integers(1, 2000), st.sampled_from([None, 16, 32, 64]))
-def test_budgets_are_the_cost_models_in_pieces(budget, tokens, piece):
-    found = budget_pieces(HeadShare(0, 0, budget), Chunk(0, tokens), 64, piece)
-    workload = work.Workload(tokens, block_tokens=64, piece_tokens=piece or 64)
-    assert found == work.budget_pieces(np.array(budget), workload)
 
 
 @pytest.mark.parametrize(

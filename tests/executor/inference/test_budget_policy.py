@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from executor.attention.shares import causal_pieces
 from executor.engines.transformers.attach import attached
 from executor.errors import AttentionError, ShardError
 from executor.inference.budget_policy import BudgetPolicy
@@ -12,6 +11,7 @@ from executor.inference.dense_policy import DensePolicy
 from executor.inference.policy import LayerCall
 from executor.kernels import patterns
 from executor.kernels.patterns import lengths
+from profiles.cost.work import causal_pieces
 from profiles.errors import UnknownNameError
 from profiles.selection import SinkLocal, Strided
 

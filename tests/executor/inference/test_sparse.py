@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from executor.attention.shares import causal_pieces
 from executor.engines.transformers.attach import attached
 from executor.inference.budget_policy import BudgetPolicy
+from profiles.cost.work import causal_pieces
 from profiles.selection import POOLED, Sampled, SinkLocal, Strided, VerticalSlash
 
 from .models import (
