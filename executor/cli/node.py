@@ -76,7 +76,7 @@ def executor_command(
     from executor.node.daemon import Daemon, NodeFacts
     from executor.planner_client import PlannerClient
     from executor.reports.spool import Spool
-    from executor.reports.state import Checkpoint
+    from executor.reports.state import NodeState
 
     types, accelerators = local_devices(devices, device_type)
     chosen = node_backend(backend, accelerators)
@@ -88,12 +88,12 @@ def executor_command(
         log.info("prompts are run through a model", model=model, prompts=len(read))
     client = PlannerClient(server, name, str(uuid4()), os.environ.get("HPLB_API_KEY"))
     folder = state_dir if state_dir is not None else Path.home() / ".local/state/hplb" / name
-    checkpoint = Checkpoint(folder)
+    state = NodeState(folder)
     daemon = Daemon(
         NodeFacts(types, chosen, _versions()),
         client,
         Bench(accelerators, chosen, multiprocessors(types, accelerators), traffic),
-        checkpoint,
+        state,
         Spool(folder / "spool"),
         once,
     )

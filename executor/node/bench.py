@@ -1,7 +1,7 @@
 """Timing: one device's share of a layer, alone on its accelerator."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -12,9 +12,8 @@ from executor.attention.step import PreparedStep
 from executor.messages import Sample
 from executor.node.activations import Activations
 from executor.node.head_recovery import head_reports
-from executor.node.layers import Done, Step
+from executor.node.layers import Done, Layer, make_layer
 from executor.node.shard import LayerShard
-from executor.node.tensors import make_step
 from executor.node.timing_lock import timing_lock
 from profiles.architecture import Architecture
 from profiles.cost.work import FEATURES, Workload
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from executor.node.traffic import Traffic
 
 Key = tuple[Architecture, Workload]
+Placed = tuple[LayerShard, int]
+"""A shard and the local device that computes it."""
 TURNS = 3
 """Runs of each of two ways that are compared."""
 
@@ -47,9 +48,9 @@ class Bench:
         self.traffic = traffic
         self.sms = tuple(sms) if sms is not None else (None,) * len(self.accelerators)
         self._key: Key | None = None
-        self._steps: dict[str, Step] = {}
-        self._warm: set[LayerShard | str] = set()
-        self._own: set[LayerShard] = set()
+        self._layers: dict[str, Layer] = {}
+        self._prepared: dict[Placed, PreparedStep] = {}
+        self._warm = False
         # A device is one core: the profile's `cpu` says so, and a plan's devices run in parallel.
         torch.set_num_threads(1)
 
@@ -65,6 +66,11 @@ class Bench:
         with timing_lock(self.accelerators[0], interrupted):
             return self.traffic.next_round(plan.architecture, plan.workload.workload, layers)
 
+    def keep(self, placed: Iterable[Placed]) -> None:
+        """Forget the steps of all shards but these, each with its local device."""
+        kept = set(placed)
+        self._prepared = {key: step for key, step in self._prepared.items() if key in kept}
+
     def measure(
         self,
         shard: LayerShard,
@@ -74,39 +80,35 @@ class Bench:
     ) -> Sample | None:
         """Run and time a shard on a local device; None when it has nothing to do.
 
-        `seconds` covers the whole step, laid out beforehand, from an idle accelerator to an idle
-        one, holding the accelerator's machine-wide lock; see `_clock` for whose time it is. Dense
-        heads that PyTorch's attention can compute go to it where that is faster: tried before a
-        shard is measured first. Of a model's own `activations`, the layer's, recovery is estimated
-        afterwards. Raises InterruptedWait as soon as `interrupted()` while the lock is awaited,
-        CannotMeasureError when the workload does not fit.
+        `seconds` covers everything a device does in the layer, its step prepared once beforehand,
+        from an idle accelerator to an idle one, holding the accelerator's machine-wide lock; see
+        `_clock` for whose time it is. Of a model's own `activations`, the layer's, recovery is
+        estimated afterwards. Raises InterruptedWait as soon as `interrupted()` while the lock is
+        awaited, CannotMeasureError when the workload does not fit.
         """
         if not shard.heads:
             return None
-        accelerator = self.accelerators[local_device]
+        accelerator, sms = self.accelerators[local_device], self.sms[local_device]
         with timing_lock(accelerator, interrupted):
-            step = self._step(shard, accelerator)
-            prepared, sms = step.prepare(shard), self.sms[local_device]
-            real = None if activations is None else activations.of(shard, step.q)
+            layer = self._layer(shard, accelerator)
+            real = None if activations is None else activations.of(shard, layer.q)
 
             def run(prepared: PreparedStep) -> tuple[float, Done]:
                 _finish(accelerator)
                 clock = _clock(accelerator)
                 start = clock()
-                done = step.run(shard, prepared, self.backend, sms, real)
+                done = layer.run(shard, prepared, self.backend, sms, real)
                 _finish(accelerator)
                 return clock() - start, done
 
-            if self._cold(shard, accelerator):
-                run(prepared)
-                if prepared.apart is not None and sms is None and _own_is_faster(run, prepared):
-                    self._own.add(shard)
-            if shard in self._own:
-                prepared = replace(prepared, apart=None)
+            prepared = self._prepared.get((shard, local_device))
+            if prepared is None:
+                prepared = self._tried(layer.prepare(shard), local_device, run)
+                self._prepared[shard, local_device] = prepared
             seconds, done = run(prepared)
             heads = None
             if real is not None:
-                heads = head_reports(shard, prepared, real.q, step.room.cache, done.lse)
+                heads = head_reports(shard, prepared, real.q, layer.kv.cache, done.lse)
         return Sample(
             layer=shard.layer,
             device=shard.device,
@@ -115,26 +117,38 @@ class Bench:
             heads=heads,
         )
 
-    def _step(self, shard: LayerShard, accelerator: str) -> Step:
+    def _layer(self, shard: LayerShard, accelerator: str) -> Layer:
         key = (shard.architecture, shard.workload)
         if key != self._key:
             # The old tensors go before the new ones come: two workloads may not fit at once.
-            self._steps.clear()
-            self._warm.clear()
-            self._own.clear()
+            self._layers.clear()
+            self._prepared.clear()
+            self._warm = False
             torch.cuda.empty_cache()
             self._key = key
-        if accelerator not in self._steps:
-            self._steps[accelerator] = make_step(*key, accelerator)
-        return self._steps[accelerator]
+        if accelerator not in self._layers:
+            self._layers[accelerator] = make_layer(*key, accelerator)
+        return self._layers[accelerator]
 
-    def _cold(self, shard: LayerShard, accelerator: str) -> bool:
-        """Whether to run once untimed: on a GPU every new shard may compile a kernel; on a CPU,
-        where only the first run of all is slow, a second run of each would double the time."""
-        first = accelerator if accelerator == "cpu" else shard
-        known = first in self._warm
-        self._warm.add(first)
-        return not known
+    def _tried(
+        self,
+        prepared: PreparedStep,
+        local_device: int,
+        run: Callable[[PreparedStep], tuple[float, Done]],
+    ) -> PreparedStep:
+        """A new step run once untimed, in the faster of its ways.
+
+        On a GPU every new shard may compile a kernel, and dense heads that PyTorch's attention can
+        compute go to it where that is faster. On a CPU only the first run of all is slow, and a
+        second run of each would double the time.
+        """
+        if self.accelerators[local_device] == "cpu" and self._warm:
+            return prepared
+        run(prepared)
+        self._warm = True
+        if prepared.apart is None or self.sms[local_device] is not None:
+            return prepared
+        return replace(prepared, apart=None) if _own_is_faster(run, prepared) else prepared
 
 
 def _own_is_faster(

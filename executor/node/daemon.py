@@ -22,14 +22,14 @@ from executor.errors import (
 )
 from executor.messages import Active, Assignment, Batch, Sample
 from executor.node.bench import Bench
-from executor.node.duty import measure_round, unfit
+from executor.node.duty import Duty, unfit
 from executor.node.timing_lock import InterruptedWait
 from executor.planner_client import PlannerClient
 from executor.reports.board import Board
 from executor.reports.delivery import deliver
 from executor.reports.outage import Outage
 from executor.reports.spool import Spool
-from executor.reports.state import Checkpoint
+from executor.reports.state import NodeState
 from profiles.errors import HplbError
 
 log = structlog.get_logger()
@@ -58,12 +58,12 @@ class Daemon:
         facts: NodeFacts,
         client: PlannerClient,
         bench: Bench,
-        checkpoint: Checkpoint,
+        state: NodeState,
         spool: Spool,
         once: bool = False,
     ) -> None:
         self.facts, self.client, self.bench = facts, client, bench
-        self.checkpoint, self.spool, self.once = checkpoint, spool, once
+        self.state, self.spool, self.once = state, spool, once
         self.board = Board()
         self._done: Assignment | None = None
         self._fault: BaseException | None = None
@@ -71,7 +71,7 @@ class Daemon:
     def run(self) -> None:
         """Work until the end; state is safe on disk at every moment."""
         self._resume()
-        delivering = partial(deliver, self.board, self.client, self.spool, self.checkpoint)
+        delivering = partial(deliver, self.board, self.client, self.spool, self.state)
         for task in (self._keep_lease, self._await_assignments, delivering):
             # Daemon threads: an unanswered long poll must not hold up the end.
             Thread(target=self._guarded, args=(task,), daemon=True).start()
@@ -92,7 +92,7 @@ class Daemon:
             self.stop()
 
     def _resume(self) -> None:
-        assignment = self.checkpoint.load()
+        assignment = self.state.load()
         if assignment is None:
             return
         fault = unfit(assignment, self.facts.devices)
@@ -127,7 +127,7 @@ class Daemon:
     def _register(self) -> None:
         if not self.client.knows_node():
             # It may have lost its database, and with it what this node delivered before.
-            self.checkpoint.forget_rounds()
+            self.state.forget_rounds()
             self._done = None
         self.client.register(self.facts.devices, self.facts.backend, self.facts.versions)
         log.info("registered", node=self.client.node_id, planner=self.client.url)
@@ -171,7 +171,7 @@ class Daemon:
         elif assignment == board.assignment:
             board.change(known=active)
         else:
-            self.checkpoint.save(assignment)
+            self.state.save(assignment)
             log.info(
                 "assignment received",
                 **name,
@@ -210,26 +210,27 @@ class Daemon:
         return self.once and self.board.asked and something and len(self.spool) == 0
 
     def _measure(self, assignment: Assignment) -> None:
-        generation = assignment.generation
-        # A round leaves the spool only after the checkpoint has it: none is measured twice.
+        generation, duty = assignment.generation, Duty(assignment, self.bench)
+        # A round leaves the spool only after the state has it: none is measured twice.
         waiting = self.spool.rounds(assignment.key)
-        done = max(waiting, self.checkpoint.rounds(assignment.key))
+        done = max(waiting, self.state.rounds(assignment.key))
         if done >= assignment.rounds:
             log.info("all rounds are measured already", generation=generation)
         for number in range(done + 1, assignment.rounds + 1):
-            self._measure_round(assignment, number)
+            self._measure_round(duty, number)
         if assignment.every_s is None or self.once:
             return
         for number in count(max(done, assignment.rounds) + 1):
             self.board.wait_for(lambda: self._dropped(assignment), assignment.every_s)
             if self._dropped(assignment):
                 return
-            self._measure_round(assignment, number)
+            self._measure_round(duty, number)
 
-    def _measure_round(self, assignment: Assignment, number: int) -> None:
+    def _measure_round(self, duty: Duty, number: int) -> None:
+        assignment = duty.assignment
         name = f"round {number}" + f"/{assignment.rounds}" * (number <= assignment.rounds)
         log.info(f"measuring {name}", generation=assignment.generation)
-        samples = measure_round(assignment, self.bench, lambda: self._dropped(assignment))
+        samples = duty.measure_round(lambda: self._dropped(assignment))
         if samples is None:
             raise InterruptedWait
         if samples:

@@ -1,4 +1,4 @@
-"""A node's duty: whether it can run an assignment, and one round of running it."""
+"""A node's duty: whether it can run an assignment, and the rounds of running it."""
 
 from collections.abc import Callable
 
@@ -23,20 +23,31 @@ def unfit(assignment: Assignment, devices: list[str]) -> str | None:
     return None
 
 
-def measure_round(
-    assignment: Assignment, bench: Bench, dropped: Callable[[], bool]
-) -> list[Sample] | None:
-    """Every layer and device once, a sample for each that has work; None once `dropped()`.
+class Duty:
+    """An assignment's shards, worked out once and measured round after round.
 
-    Raises what `Bench.next_round` and `Bench.measure` raise.
+    Raises ShardError for a plan that cannot be split.
     """
-    samples = []
-    real = bench.next_round(assignment.plan, assignment.layers, dropped)
-    for layer in assignment.layers:
-        for local, device in enumerate(assignment.devices):
+
+    def __init__(self, assignment: Assignment, bench: Bench) -> None:
+        self.assignment, self._bench = assignment, bench
+        self._shards = [
+            (layer_shard(assignment.plan, device, layer), local)
+            for layer in assignment.layers
+            for local, device in enumerate(assignment.devices)
+        ]
+        bench.keep(self._shards)
+
+    def measure_round(self, dropped: Callable[[], bool]) -> list[Sample] | None:
+        """Every layer and device once, a sample for each that has work; None once `dropped()`.
+
+        Raises what `Bench.next_round` and `Bench.measure` raise.
+        """
+        samples = []
+        real = self._bench.next_round(self.assignment.plan, self.assignment.layers, dropped)
+        for shard, local in self._shards:
             if dropped():
                 return None
-            shard = layer_shard(assignment.plan, device, layer)
-            sample = bench.measure(shard, local, dropped, real.get(layer))
+            sample = self._bench.measure(shard, local, dropped, real.get(shard.layer))
             samples += [sample] if sample is not None else []
-    return samples
+        return samples

@@ -1,4 +1,4 @@
-"""The room for a layer's K and V: contiguous for whole prompts, pages for decodes."""
+"""The cache of a layer's K and V: contiguous for whole prompts, pages for decodes."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from profiles.cost.work import Workload
 
 
 @dataclass(frozen=True, eq=False)
-class Room:
+class LayerCache:
     """The cache of `batch_size` sequences of equal length, with its pieces' bounds for decodes."""
 
     cache: Cache
@@ -29,8 +29,8 @@ class Room:
         return pages, architecture.kv_heads, workload.block_tokens, architecture.head_dim
 
     @classmethod
-    def of(cls, keys: torch.Tensor, values: torch.Tensor, workload: Workload) -> "Room":
-        """The room that filled tensors of `shape` make."""
+    def of(cls, keys: torch.Tensor, values: torch.Tensor, workload: Workload) -> "LayerCache":
+        """The cache that filled tensors of `shape` make."""
         sequences = torch.arange(workload.batch_size, dtype=torch.int32, device=keys.device)
         if workload.phase == "prefill":
             starts = sequences * workload.context_tokens

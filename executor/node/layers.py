@@ -1,8 +1,8 @@
-"""The step that is timed: everything the cost model charges a device for in one layer, done.
+"""The layer that is timed: everything the cost model charges a device for in one layer, done.
 
 Under disaggregation (S-HPLB, arXiv 2603.10353) the K and V of the new tokens of every group present
 arrive over a link; under tensor parallelism the device projects them, and its heads' q and outputs,
-itself (DESIGN section 8). On one device the link is a copy within its own memory.
+itself. On one device the link is a copy within its own memory.
 
 Tensors are random, or a prompt's own activations. These come after norms and position encoding,
 which no projection here would give: under tensor parallelism random ones are projected, at the same
@@ -13,6 +13,7 @@ model's dtype, as the cost model predicts them, also where a CPU computes in fp3
 element is part of that device's rate.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,14 +22,17 @@ import torch
 
 from executor.attention.block_sparse import AttentionResult, attend
 from executor.attention.step import PreparedStep, prepare
+from executor.errors import CannotMeasureError
 from executor.node.activations import Activations
-from executor.node.layer_cache import Room
+from executor.node.free_memory import free_bytes
+from executor.node.layer_cache import LayerCache
 from executor.node.shard import LayerShard
 from profiles.architecture import Architecture
-from profiles.cost.work import Workload
+from profiles.cost.work import Deployment, Workload
 
 Shapes = dict[str, tuple[int, ...]]
 Work = Counter[str]
+SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +43,20 @@ class Done:
     lse: torch.Tensor
 
 
-class Step(Protocol):
-    """Tensors of a whole model's layer, and the step of any device's shard of it."""
+class Layer(Protocol):
+    """The tensors of a whole model's layer, of which any device's shard can be computed."""
 
     @property
     def q(self) -> torch.Tensor:
         """Room for queries, [query_heads, new tokens, head_dim]."""
 
     @property
-    def room(self) -> Room:
+    def kv(self) -> LayerCache:
         """Room for all K and V."""
 
     @staticmethod
     def shapes(architecture: Architecture, workload: Workload) -> Shapes:
-        """The shape of every tensor the step's constructor takes."""
+        """The shape of every tensor the constructor takes."""
 
     def prepare(self, shard: LayerShard) -> PreparedStep:
         """What is known of a shard before any token is: an engine does it once a plan."""
@@ -73,13 +77,13 @@ class Step(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Attention:
-    """q [query_heads, new tokens, head_dim] and the room for all K and V: each device its part.
+    """q [query_heads, new tokens, head_dim] and all K and V: each device its part.
 
     Where tensors are random, a shard's heads are q's first ones, whichever they are in the model.
     """
 
     q: torch.Tensor
-    room: Room
+    kv: LayerCache
 
     def prepare(self, shard: LayerShard) -> PreparedStep:
         workload, device = shard.workload, self.q.device
@@ -104,14 +108,14 @@ class _Attention:
         q: torch.Tensor,
     ) -> AttentionResult:
         """Select and attend; the output is [parts, new tokens, head_dim]. Adds to `work`."""
-        self.room.refresh_bounds(prepared.context_tokens)
-        result = attend(q, self.room.cache, prepared, backend, bounds=self.room.bounds, sms=sms)
+        self.kv.refresh_bounds(prepared.context_tokens)
+        result = attend(q, self.kv.cache, prepared, backend, bounds=self.kv.bounds, sms=sms)
         _count_attention(shard, prepared, work)
         return result
 
 
 @dataclass(frozen=True, eq=False)
-class Disaggregated(_Attention):
+class DisaggregatedLayer(_Attention):
     """sent_keys, sent_values [kv_heads, new tokens, head_dim]: the other side's."""
 
     sent_keys: torch.Tensor
@@ -133,7 +137,7 @@ class Disaggregated(_Attention):
         work: Work = Counter()
         came = (self.sent_keys, self.sent_values) if real is None else (real.keys, real.values)
         for group in shard.groups:
-            for sent, kept in zip(came, self.room.new_rows(group), strict=True):
+            for sent, kept in zip(came, self.kv.new_rows(group), strict=True):
                 kept.copy_(sent[group])
                 work["link_bytes"] += sent[group].numel() * shard.architecture.item_bytes
         q = self.q[: len(shard.heads)] if real is None else real.q
@@ -141,7 +145,7 @@ class Disaggregated(_Attention):
 
 
 @dataclass(frozen=True, eq=False)
-class TensorParallel(_Attention):
+class TensorParallelLayer(_Attention):
     """hidden [new tokens, hidden_size] and random weights; `partial` like hidden.
 
     weights: q, k, v [heads or groups, hidden_size, head_dim], o [heads, head_dim, hidden_size];
@@ -190,8 +194,8 @@ class TensorParallel(_Attention):
                 self.q[index, span] = projected if real is None else real.q[index, span]
         came = (None, None) if real is None else (real.keys, real.values)
         for group in shard.groups:
-            rooms, weights = self.room.new_rows(group), (self.weight_k, self.weight_v)
-            for weight, kept, sent in zip(weights, rooms, came, strict=True):
+            kept_rows, weights = self.kv.new_rows(group), (self.weight_k, self.weight_v)
+            for weight, kept, sent in zip(weights, kept_rows, came, strict=True):
                 projected = _project(self.hidden, weight[group], work)
                 kept.copy_(projected if sent is None else sent[group])
         q = self.q[: len(shard.heads)]
@@ -202,6 +206,48 @@ class TensorParallel(_Attention):
                 self.partial[span].addmm_(result.out[index, span], weight)
                 work["projection_flops"] += 2 * result.out[index, span].numel() * weight.shape[1]
         return Done(work, result.lse)
+
+
+LAYERS: dict[Deployment, type[DisaggregatedLayer] | type[TensorParallelLayer]] = {
+    "disaggregated": DisaggregatedLayer,
+    "tensor_parallel": TensorParallelLayer,
+}
+
+
+def make_layer(architecture: Architecture, workload: Workload, accelerator: str) -> Layer:
+    """Seeded random tensors of the model's shape on `cpu` (fp32) or `cuda:i` (the model's dtype).
+
+    All are filled, so that no timed run is the first to touch a page. Raises CannotMeasureError
+    when they do not fit into the memory that is free now.
+    """
+    kind = LAYERS[workload.deployment]
+    dtype = _dtype(architecture, accelerator)
+    shapes = kind.shapes(architecture, workload)
+    needed, free = needed_bytes(architecture, workload, dtype), free_bytes(accelerator)
+    if free is not None and needed > free:
+        raise CannotMeasureError(
+            f"{workload.batch_size} x {workload.context_tokens} tokens of "
+            f"{architecture.query_heads} heads need {needed / 1e9:.2f} GB on {accelerator} "
+            f"({workload.deployment}, {str(dtype).removeprefix('torch.')}), but only "
+            f"{free / 1e9:.2f} GB are free: plan for a shorter context or free memory"
+        )
+    generator = torch.Generator(accelerator).manual_seed(SEED)
+    made = {
+        name: torch.randn(shape, generator=generator, device=accelerator, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+    kv = LayerCache.of(made.pop("keys"), made.pop("values"), workload)
+    return kind(kv=kv, **made)
+
+
+def needed_bytes(architecture: Architecture, workload: Workload, dtype: torch.dtype) -> int:
+    """Bytes of every tensor of the layer, of the attention's output, which is as large as q, and of
+    the pages' bounds."""
+    shapes = LAYERS[workload.deployment].shapes(architecture, workload)
+    elements = sum(math.prod(shape) for shape in (*shapes.values(), shapes["q"]))
+    if workload.phase == "decode":
+        elements += 2 * math.prod(shapes["keys"]) // workload.piece_tokens
+    return elements * dtype.itemsize
 
 
 def lists_at_once(q: torch.Tensor, block_tokens: int, piece_tokens: int) -> int | None:
@@ -248,6 +294,13 @@ def _new_tokens(workload: Workload) -> int:
 
 
 def _attention_shapes(architecture: Architecture, workload: Workload) -> Shapes:
-    room = Room.shape(architecture, workload)
+    kept = LayerCache.shape(architecture, workload)
     queries = (architecture.query_heads, _new_tokens(workload), architecture.head_dim)
-    return {"q": queries, "keys": room, "values": room}
+    return {"q": queries, "keys": kept, "values": kept}
+
+
+def _dtype(architecture: Architecture, accelerator: str) -> torch.dtype:
+    dtype: torch.dtype = (
+        torch.float32 if accelerator == "cpu" else getattr(torch, architecture.dtype)
+    )
+    return dtype

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from executor.errors import CannotMeasureError
 from executor.node.activations import Activations
-from executor.node.tensors import free_bytes
+from executor.node.free_memory import free_bytes
 from profiles.architecture import Architecture
 from profiles.config_json import architecture_from_config
 from profiles.cost.work import Workload
@@ -70,7 +70,7 @@ class Traffic:
         memory cannot hold, and attention that is not causal over all tokens.
         """
         self._check_shape(architecture, workload)
-        self._check_room(workload, len(layers))
+        self._check_memory(workload, len(layers))
         taken: Taken = {layer: [] for layer in layers}
 
         def watch(call: LayerAttention, _out: torch.Tensor) -> None:
@@ -110,7 +110,7 @@ class Traffic:
                 f"{workload.context_tokens}"
             )
 
-    def _check_room(self, workload: Workload, layers: int) -> None:
+    def _check_memory(self, workload: Workload, layers: int) -> None:
         heads = self.architecture.query_heads + 2 * self.architecture.kv_heads
         tokens = workload.batch_size * workload.context_tokens
         elements = layers * heads * self.architecture.head_dim * tokens

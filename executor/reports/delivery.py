@@ -7,12 +7,12 @@ from executor.planner_client import PlannerClient
 from executor.reports.board import Board
 from executor.reports.outage import Outage
 from executor.reports.spool import Spool
-from executor.reports.state import Checkpoint
+from executor.reports.state import NodeState
 
 log = structlog.get_logger()
 
 
-def deliver(board: Board, client: PlannerClient, spool: Spool, checkpoint: Checkpoint) -> None:
+def deliver(board: Board, client: PlannerClient, spool: Spool, state: NodeState) -> None:
     """Send batches until the board says stop; each leaves the spool once its fate is certain.
 
     Raises KeyRefusedError: with the right key they would have been taken.
@@ -37,7 +37,7 @@ def deliver(board: Board, client: PlannerClient, spool: Spool, checkpoint: Check
             continue
         else:
             log.info("measurements delivered", **name, rejected=receipt.rejected)
-            checkpoint.save_rounds(spooled.batch.key, spooled.round)
+            state.save_rounds(spooled.batch.key, spooled.round)
         outage.over()
         spool.remove(file)
         board.change()

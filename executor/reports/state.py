@@ -29,7 +29,7 @@ class Progress(BaseModel):
     rounds: Annotated[int, Field(ge=0)]
 
 
-class Checkpoint:
+class NodeState:
     """The state directory's two files; `folder` is held by this process alone."""
 
     def __init__(self, folder: Path) -> None:

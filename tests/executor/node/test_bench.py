@@ -1,10 +1,8 @@
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,17 +11,15 @@ from executor.attention.block_sparse import AttentionResult, attend
 from executor.attention.step import prepare
 from executor.errors import CannotMeasureError
 from executor.node import bench as bench_module
-from executor.node import layers, tensors
+from executor.node import layers
 from executor.node.bench import Bench
-from executor.node.layers import Disaggregated, TensorParallel
-from executor.node.shard import LayerShard, layer_shard
-from executor.node.tensors import make_step, needed_bytes
+from executor.node.shard import layer_shard
 from executor.node.timing_lock import InterruptedWait, timing_lock
 from profiles.cost.work import FEATURES, INDEX, Deployment, Phase, group_work, head_work
 from profiles.selection import POOLED, Pooled, Sampled, Selection, SinkLocal, VerticalSlash
 from solver.plan import Plan
 from solver.predict import shard_work
-from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
+from tests.executor.plans import Placement, tiny_plan, whole
 
 DEPLOYMENTS: tuple[Deployment, ...] = ("disaggregated", "tensor_parallel")
 
@@ -146,128 +142,16 @@ def test_a_device_without_work_gives_no_sample() -> None:
     assert Bench(["cpu", "cpu"], "torch").measure(layer_shard(plan, 1, 0), 1, never) is None
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-def dense(deployment: Deployment, placement: Placement) -> tuple[Plan, list[LayerShard]]:
-    """Shards of a layer whose budgets cover the context: sparse attention is then exact."""
-    plan = tiny_plan(placement, budgets=[256] * 4, deployment=deployment, batch_size=2)
-    return plan, [layer_shard(plan, device, 0) for device in range(2)]
-
-
-def test_tensor_parallel_devices_sum_to_the_whole_layer() -> None:
-    plan, shards = dense("tensor_parallel", QUARTERS)
-    step = make_step(plan.architecture, plan.workload.workload, "cpu")
-    assert isinstance(step, TensorParallel)
-    step.partial.zero_()
-    for shard in shards:
-        step.run(shard, step.prepare(shard), "torch", None)
-    hidden = step.hidden.view(2, 256, -1)
-    expected = torch.zeros_like(hidden)
-    for head in range(4):
-        weights = (step.weight_q[head], step.weight_k[head // 2], step.weight_v[head // 2])
-        q, k, v = (hidden @ weight for weight in weights)
-        expected += attention(q, k, v) @ step.weight_o[head]
-    torch.testing.assert_close(step.partial.view(2, 256, -1), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_decoding_devices_sum_to_the_whole_layer() -> None:
-    """A head divided by devices comes to its sum only where they split sequences, not a list."""
-    options = {"budgets": [256] * 4, "deployment": "tensor_parallel", "batch_size": 4}
-    plan = tiny_plan(QUARTERS, phase="decode", **options)  # type: ignore[arg-type]
-    step = make_step(plan.architecture, plan.workload.workload, "cpu")
-    assert isinstance(step, TensorParallel)
-    step.partial.zero_()
-    for device in range(2):
-        shard = layer_shard(plan, device, 0)
-        step.run(shard, step.prepare(shard), "torch", None)
-    expected = torch.zeros_like(step.partial)
-    keys, values = step.room.cache.keys, step.room.cache.values
-    for sequence in range(4):
-        pages = slice(4 * sequence, 4 * sequence + 4)
-        for head in range(4):
-            q = step.hidden[sequence] @ step.weight_q[head]
-            k, v = (x[pages, head // 2].reshape(256, 16) for x in (keys, values))
-            weights = (k @ q / 4).softmax(0)
-            expected[sequence] += weights @ v @ step.weight_o[head]
-    torch.testing.assert_close(step.partial, expected, rtol=1e-3, atol=1e-3)
-
-
-def test_a_decode_writes_its_new_token_and_nothing_else() -> None:
-    plan = tiny_plan(whole(0, 0, 0, 0), context_tokens=130, batch_size=2, phase="decode")
-    step = make_step(plan.architecture, plan.workload.workload, "cpu")
-    assert isinstance(step, Disaggregated)
-    before = step.room.cache.keys.clone()
-    shard = layer_shard(plan, 0, 0)
-    work = step.run(shard, step.prepare(shard), "torch", None).work
-    assert work["link_bytes"] == 2 * 2 * 2 * 16 * 2
-    changed = (step.room.cache.keys != before).any(-1).nonzero().tolist()
-    assert changed == [[page, group, 1] for page in (2, 5) for group in (0, 1)]
-    assert torch.equal(step.room.cache.keys[2, :, 1], step.sent_keys[:, 0])
-    assert torch.equal(step.room.cache.values[5, :, 1], step.sent_values[:, 1])
-
-
-def test_disaggregated_devices_copy_their_groups_and_no_others() -> None:
-    plan, (_, shard) = dense("disaggregated", whole(0, 0, 0, 1))
-    step = make_step(plan.architecture, plan.workload.workload, "cpu")
-    assert isinstance(step, Disaggregated)
-    step.room.cache.keys.zero_()
-    step.run(shard, step.prepare(shard), "torch", None)
-    assert shard.groups == (1,)
-    assert torch.equal(step.room.cache.keys[1], step.sent_keys[1])
-    assert torch.equal(step.room.cache.values[1], step.sent_values[1])
-    assert not step.room.cache.keys[0].any()
-
-
-def test_tensors_come_from_a_seed() -> None:
-    plan = tiny_plan()
-    first, again = (make_step(plan.architecture, plan.workload.workload, "cpu") for _ in "ab")
-    assert isinstance(first, Disaggregated)
-    assert isinstance(again, Disaggregated)
-    assert torch.equal(first.q, again.q)
-    assert not torch.equal(first.sent_keys, first.sent_values)
-
-
-@pytest.mark.parametrize("phase", ["prefill", "decode"])
-@pytest.mark.parametrize("deployment", DEPLOYMENTS)
-def test_needed_bytes_are_those_made(deployment: Deployment, phase: Phase) -> None:
-    plan = tiny_plan(deployment=deployment, batch_size=3, context_tokens=100, phase=phase)
-    step = make_step(plan.architecture, plan.workload.workload, "cpu")
-    room = (step.room.cache.keys, step.room.cache.values, step.room.bounds)
-    kept = [x for x in (*vars(step).values(), *room) if isinstance(x, torch.Tensor)]
-    made = sum(tensor.nbytes for tensor in kept)
-    output = 3 * 4 * (100 if phase == "prefill" else 1) * 16 * 4
-    needed = needed_bytes(plan.architecture, plan.workload.workload, torch.float32)
-    assert needed == made + output
-
-
 def test_a_context_too_large_is_refused_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plan = tiny_plan(context_tokens=16 * 2**20)
-    monkeypatch.setattr(tensors, "free_bytes", lambda _: 2 * 10**9)
+    monkeypatch.setattr(layers, "free_bytes", lambda _: 2 * 10**9)
     with pytest.raises(
         CannotMeasureError,
         match=r"1 x 16777216 tokens of 4 heads need 17\.18 GB on cpu .* only 2\.00 GB are free",
     ):
         Bench(["cpu"], "torch").measure(layer_shard(plan, 0, 0), 0, never)
-
-
-def test_memory_of_this_machine_is_known() -> None:
-    free = tensors.free_bytes("cpu")
-    assert free is None or 0 < free < 2**50
-
-
-@pytest.mark.parametrize(("limit", "free"), [("1000", 400), ("500", 0), ("max", None)])
-def test_a_containers_limit(
-    limit: str, free: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "memory.max").write_text(limit + "\n")
-    (tmp_path / "memory.current").write_text("600\n")
-    monkeypatch.setattr(tensors, "CGROUP", tmp_path)
-    monkeypatch.setattr(tensors, "_system_free_bytes", lambda: None)
-    assert tensors.free_bytes("cpu") == free
 
 
 def test_measuring_waits_for_the_lock_and_can_be_interrupted() -> None:

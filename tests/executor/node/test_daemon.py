@@ -12,7 +12,7 @@ import pytest
 
 from executor.messages import Assignment
 from executor.reports.spool import Spool, Spooled
-from executor.reports.state import Checkpoint
+from executor.reports.state import NodeState
 from tests.executor.fake_planner import FakePlanner
 from tests.executor.plans import assignment, tiny_plan
 from tests.executor.reports.test_spool import batch
@@ -187,7 +187,7 @@ def test_kill_and_restart_goes_on_without_the_planner(planner: FakePlanner, node
     kill(process)
     planner.stop()
     before = len(planner.batches)
-    checkpoint = Checkpoint(node.state)
+    checkpoint = NodeState(node.state)
     assert checkpoint.load() == planner.wanted
     checkpoint.close()
     node.start()

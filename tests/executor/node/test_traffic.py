@@ -12,7 +12,7 @@ from transformers import AutoModel
 from executor.errors import CannotMeasureError
 from executor.messages import Assignment, Sample
 from executor.node.bench import Bench
-from executor.node.duty import measure_round
+from executor.node.duty import Duty
 from executor.node.traffic import Traffic
 from profiles.cost.work import Deployment, Workload
 from profiles.errors import HplbError
@@ -140,7 +140,7 @@ def test_recovery_is_that_of_the_right_heads(
     prompts = [mixes.hard(4, TOKENS), mixes.easy(5, TOKENS)][:batch_size]
     plan = tiny(deployment, batch_size)
     bench = Bench(["cpu", "cpu"], "torch", traffic=traffic(folder, *prompts))
-    samples = measure_round(assignment(plan), bench, lambda: False)
+    samples = Duty(assignment(plan), bench).measure_round(lambda: False)
     assert samples is not None
     assert [(s.layer, s.device) for s in samples] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for sample in samples:
@@ -158,9 +158,9 @@ def test_recovery_is_that_of_the_right_heads(
 
 def test_work_and_samples_are_otherwise_those_of_random_tensors(folder: Path) -> None:
     wanted = assignment(tiny())
-    random = measure_round(wanted, Bench(["cpu", "cpu"], "torch"), lambda: False)
+    random = Duty(wanted, Bench(["cpu", "cpu"], "torch")).measure_round(lambda: False)
     source = traffic(folder, mixes.hard(4, TOKENS))
-    real = measure_round(wanted, Bench(["cpu"] * 2, "torch", traffic=source), lambda: False)
+    real = Duty(wanted, Bench(["cpu"] * 2, "torch", traffic=source)).measure_round(lambda: False)
     assert random is not None
     assert real is not None
     assert all(sample.heads is None for sample in random)
@@ -174,7 +174,7 @@ def test_the_task_shows_in_the_heads_that_seek(folder: Path) -> None:
     for prompt in (mixes.easy(6, TOKENS), mixes.hard(6, TOKENS)):
         wanted = assignment(tiny(), layers=[0])
         bench = Bench(["cpu"] * 2, "torch", traffic=traffic(folder, prompt))
-        samples = measure_round(wanted, bench, lambda: False) or []
+        samples = Duty(wanted, bench).measure_round(lambda: False) or []
         heads = [r for sample in samples for r in sample.heads or [] if r.head == 2]
         rows = sum(r.rows for r in heads)
         seen.append(sum(r.rows * r.recovery for r in heads) / rows)
@@ -185,7 +185,7 @@ def test_the_task_shows_in_the_heads_that_seek(folder: Path) -> None:
 def test_decodes_stay_random_and_report_nothing(folder: Path) -> None:
     decode = assignment(tiny_plan(phase="decode", batch_size=2))
     bench = Bench(["cpu"] * 2, "torch", traffic=traffic(folder, mixes.hard(1, TOKENS)))
-    samples = measure_round(decode, bench, lambda: False)
+    samples = Duty(decode, bench).measure_round(lambda: False)
     assert samples is not None
     assert all(sample.heads is None for sample in samples)
 
@@ -194,7 +194,7 @@ def test_a_plan_of_another_shape(folder: Path) -> None:
     other: Assignment = assignment(tiny_plan(layers=3, kv_heads=4))
     bench = Bench(["cpu"] * 2, "torch", traffic=traffic(folder, mixes.hard(1, TOKENS)))
     with pytest.raises(CannotMeasureError, match="2 layers, the plan 3; 2 kv_heads, the plan 4"):
-        measure_round(other, bench, lambda: False)
+        Duty(other, bench).measure_round(lambda: False)
 
 
 def test_a_context_beyond_the_models_positions(folder: Path) -> None:

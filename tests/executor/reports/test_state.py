@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from executor.errors import StateError
-from executor.reports.state import Checkpoint
+from executor.reports.state import NodeState
 from tests.executor.plans import assignment
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path / "a" / "b")
+    checkpoint = NodeState(tmp_path / "a" / "b")
     assert checkpoint.load() is None
     for generation in (1, 2):
         checkpoint.save(assignment(generation=generation))
@@ -21,7 +21,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_rounds_belong_to_one_generation_of_one_plan(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = NodeState(tmp_path)
     mine = assignment().key
     assert checkpoint.rounds(mine) == 0
     checkpoint.save_rounds(mine, 2)
@@ -37,7 +37,7 @@ def test_rounds_belong_to_one_generation_of_one_plan(tmp_path: Path) -> None:
 def test_corrupt_files_are_set_aside(
     tmp_path: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = NodeState(tmp_path)
     (tmp_path / name).write_text(text)
     assert checkpoint.load() is None
     assert checkpoint.rounds(assignment().key) == 0
@@ -47,7 +47,7 @@ def test_corrupt_files_are_set_aside(
 
 
 def test_a_truncated_checkpoint_is_corrupt(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = NodeState(tmp_path)
     checkpoint.save(assignment())
     path = tmp_path / "assignment.json"
     path.write_bytes(path.read_bytes()[:-40])
@@ -55,7 +55,7 @@ def test_a_truncated_checkpoint_is_corrupt(tmp_path: Path) -> None:
 
 
 def test_a_flipped_digit_is_corrupt(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path)
+    checkpoint = NodeState(tmp_path)
     checkpoint.save(assignment())
     path = tmp_path / "assignment.json"
     path.write_text(path.read_text().replace('"budgets":[[64', '"budgets":[[65'))
@@ -64,36 +64,36 @@ def test_a_flipped_digit_is_corrupt(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
     (tmp_path / "assignment.jsonx1.tmp").write_text("half")
-    assert Checkpoint(tmp_path).load() is None
+    assert NodeState(tmp_path).load() is None
     assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_one_executor_a_folder(tmp_path: Path) -> None:
-    first = Checkpoint(tmp_path)
+    first = NodeState(tmp_path)
     with pytest.raises(StateError, match=r"another executor is using it.*--node-id"):
-        Checkpoint(tmp_path)
+        NodeState(tmp_path)
     first.close()
-    Checkpoint(tmp_path)
+    NodeState(tmp_path)
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="no usable state directory"):
-        Checkpoint(tmp_path / "file")
+        NodeState(tmp_path / "file")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "assignment.json").mkdir()
     with pytest.raises(StateError, match=r"assignment.json: cannot be read: Is a directory"):
-        Checkpoint(tmp_path).load()
+        NodeState(tmp_path).load()
 
 
 SAVE_FOREVER = """
 import itertools, sys
 from pathlib import Path
-from executor.reports.state import Checkpoint
+from executor.reports.state import NodeState
 from tests.executor.plans import assignment
-checkpoint = Checkpoint(Path(sys.argv[1]))
+checkpoint = NodeState(Path(sys.argv[1]))
 for generation in itertools.count(1):
     checkpoint.save(assignment(generation=generation))
     print(generation, flush=True)
@@ -112,7 +112,7 @@ def test_kill_while_saving_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
         os.kill(writer.pid, signal.SIGKILL)
         acknowledged = int(["1", *writer.stdout.read().split()][-1])
         writer.wait()
-        checkpoint = Checkpoint(tmp_path)
+        checkpoint = NodeState(tmp_path)
         saved = checkpoint.load()
         assert saved is not None
         assert saved.generation >= acknowledged
