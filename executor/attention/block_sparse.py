@@ -58,7 +58,11 @@ def attend(
     sms: int | None = None,
     watched_rows: int = 0,
 ) -> AttentionResult:
-    """Attention of q [heads, new tokens, head_dim] to `cache`, as the prepared `step` says.
+    """Causal attention of q [heads, new tokens, head_dim] to `cache`, as the prepared `step` says.
+
+    q's tokens are the chunks' new ones, chunk after chunk; logits are q k / sqrt(head_dim). Every
+    head chooses the keys of its budget from these tensors: nothing is read back, and nothing waits
+    for the device. `backend` is triton (CUDA), torch (CPU), or auto for the one that fits q.
 
     `bounds` are the pages' that decoding heads choose by (`kernels.bounds.page_bounds`); not given,
     they are computed from every key. `sms` runs prefill and decode as so many programs, so

@@ -16,8 +16,12 @@ SHARE_ROUNDING = 1e-9
 class HeadShare:
     """A device's part of one query head in one sequence of a step.
 
-    `head` indexes the q given, `group` the cache. `rows` is a range of cumulative shares, (0, 1)
-    the whole head: of its lists' pieces in prefill, of its one list in decode.
+    `head` indexes the q given, `group` the cache's KV heads, `sequence` the step's chunks.
+    `budget_tokens` are the keys that each of its query rows may attend to, rounded up to whole
+    pieces; a budget that covers the sequence is dense attention. `rows` is a range of cumulative
+    shares, (0, 1) the whole head: of its lists' pieces in prefill, of its one list in decode.
+    `pattern` says which pieces the budget may be spent on (`executor.kernels.patterns`); by default
+    those whose mean keys score best against the mean query (MoBA, arXiv 2502.13189, section 2.2).
     """
 
     head: int

@@ -80,7 +80,9 @@ def prepare(
 ) -> PreparedStep:
     """Lay out one device's `shares` of a step that brings `chunks`, decodes and prompts mixed.
 
-    A piece is as long as a block unless `piece_tokens` says otherwise.
+    `chunks` [sequences] are what every sequence brings; each of the `shares`, in any order, a part
+    of one head of one of them. `block_tokens` query rows share a list of keys, in pieces of
+    `piece_tokens` (as long as a block by default), which divides it. Tables go to `device`.
 
     A decoding list serves all query heads of a KV group that are whole here (`packed`), as long as
     the largest of their budgets; a part of a head has a list of its own, equal on every device
@@ -89,8 +91,8 @@ def prepare(
     `sdpa` lets PyTorch's own attention compute whole dense heads of prompts on a GPU, unless
     HPLB_SDPA=0 says no: an expectation until it is measured, and dear where lengths keep changing
     (`kernels.dense`).
-    Raises AttentionError, also while a CUDA graph is being captured: prepare before, once, and
-    capture `attend`.
+    Raises AttentionError for shares, chunks and sizes that do not fit each other, and while a CUDA
+    graph is being captured: prepare before, once, and capture `attend`.
     """
     chunks, device = tuple(chunks), torch.device(device)
     piece_tokens = block_tokens if piece_tokens is None else piece_tokens

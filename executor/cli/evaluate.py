@@ -138,7 +138,7 @@ def _run(
 ) -> None:
     """Evaluate, write, print; what was computed is kept beside `out` until that is written."""
     from executor.cli.frontier import plot_frontier
-    from executor.evaluation.caveats import unlike
+    from executor.evaluation.caveats import caveats
     from executor.evaluation.journal import Journal
     from executor.evaluation.lines import summarise
     from executor.evaluation.loaded import check_profile, load
@@ -148,7 +148,7 @@ def _run(
     loaded = load(model)
     check_profile(loaded, profile)
     check(options, loaded)
-    notes = [*notes, *unlike(loaded, profile, options)]
+    notes = [*notes, *caveats(loaded, profile, options)]
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     rows = out.with_name(f"{out.name}.rows.jsonl")

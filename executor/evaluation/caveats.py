@@ -6,7 +6,7 @@ from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 
 
-def unlike(loaded: Loaded, profile: ModelProfile, options: Options) -> list[str]:
+def caveats(loaded: Loaded, profile: ModelProfile, options: Options) -> list[str]:
     """A note for each of contexts, weights, block size and selection that differs."""
     notes = []
     heads, measured = profile.heads, profile.measurement

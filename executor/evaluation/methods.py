@@ -24,7 +24,7 @@ from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked
 from executor.evaluation.block_masses import Masses, exact_masses, pooled_masses, sampled_masses
 from executor.evaluation.density import Fitted, Ints, Setting, fit, uniform_within
-from executor.evaluation.makespan import Devices, filled_budgets
+from executor.evaluation.makespan import Devices, filled_budgets, predicted_s
 from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
@@ -33,6 +33,7 @@ from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection, SinkLocal
 from solver.budgets import options
+from solver.request import Method as Placement
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,15 @@ class Method:
         """Names what it attends to: budgets, selection and knob."""
         content = [self.tokens.tolist(), self.selection.model_dump(), self.knob]
         return sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def predicted_s(self, setting: Setting, devices: Devices) -> float:
+        """Attention's seconds over all layers as the planner predicts them.
+
+        Heads are placed by `auto`; those of a method that chooses while it runs, whose loads nobody
+        knows beforehand, lie in file order.
+        """
+        placement: Placement = "contiguous" if self.online else "auto"
+        return predicted_s(setting, self.tokens, self.selection, devices, placement)
 
 
 def unusable(names: Sequence[str], profile: ModelProfile) -> dict[str, str]:

@@ -115,7 +115,8 @@ def causal_pieces(
     >>> causal_pieces(13, query_blocks=np.arange(3), block_pieces=4)
     array([ 0,  4, 12])
     """
-    ramp = np.minimum(np.asarray(pieces) // block_pieces, query_blocks)
+    pieces = np.asarray(pieces, dtype=np.int64)
+    ramp = np.asarray(np.minimum(pieces // block_pieces, query_blocks), dtype=np.int64)
     return block_pieces * ramp * (ramp + 1) // 2 + (query_blocks - ramp) * pieces
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from executor.errors import EvaluationError
 from executor.evaluation.asked import ask
-from executor.evaluation.caveats import unlike
+from executor.evaluation.caveats import caveats
 from executor.evaluation.loaded import load
 from executor.evaluation.makespan import Devices
 from executor.evaluation.runner import Options
@@ -58,21 +58,21 @@ def test_the_shipped_model_goes_by_its_name(folder: Path, monkeypatch: pytest.Mo
 def test_what_a_profile_was_not_measured_with_is_noted(folder: Path) -> None:
     loaded, plain = load(str(folder)), tiny_profile()
     own = loading.sha256_of(loading.weights_of(folder))
-    assert unlike(loaded, plain, options()) == []
-    [context] = unlike(loaded, plain, options(contexts=(256, 128)))
+    assert caveats(loaded, plain, options()) == []
+    [context] = caveats(loaded, plain, options(contexts=(256, 128)))
     assert "128 tokens are outside the contexts of profile tiny, 256 to 256" in context
     heads = {**plain.heads.model_dump(), "selected_recovery": plain.heads.recovery}
     profile = tiny_profile(measurement=measured_on(own), heads=heads, selection=POOLED.model_dump())
-    assert unlike(loaded, profile, options()) == []
-    [blocks] = unlike(loaded, profile, options(block_tokens=32))
+    assert caveats(loaded, profile, options()) == []
+    [blocks] = caveats(loaded, profile, options(block_tokens=32))
     assert "measured in blocks of 16 tokens, not 32" in blocks
-    [selection] = unlike(loaded, profile, options(selection=SAMPLED))
+    [selection] = caveats(loaded, profile, options(selection=SAMPLED))
     assert "curves of the selection 'pooled', and blocks are chosen by 'sampled'" in selection
-    assert unlike(loaded, profile, options(selection=SAMPLED, curve="oracle")) == []
+    assert caveats(loaded, profile, options(selection=SAMPLED, curve="oracle")) == []
     tensors = load_file(folder / WEIGHTS)
     tensors["model.norm.weight"][0] += 1
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
-    [weights] = unlike(load(str(folder)), profile, options())
+    [weights] = caveats(load(str(folder)), profile, options())
     assert f"measured on other weights (runs/model, {own[:12]})" in weights
 
 
