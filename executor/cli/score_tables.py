@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from executor.evaluation.bootstrap import Interval
-from executor.evaluation.generating import Generated
+from executor.evaluation.generation import Generated
 from executor.evaluation.lines import Line
 
 SHORT = {

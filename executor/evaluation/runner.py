@@ -7,7 +7,7 @@ from pathlib import Path
 from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, ask
 from executor.evaluation.density import Setting
-from executor.evaluation.generating import Generated, compare
+from executor.evaluation.generation import Generated, compare
 from executor.evaluation.journal import TEXT, Journal, Key, Row
 from executor.evaluation.loaded import Loaded
 from executor.evaluation.makespan import Devices

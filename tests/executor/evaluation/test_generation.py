@@ -7,7 +7,7 @@ import torch
 
 from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, Word
-from executor.evaluation.generating import compare
+from executor.evaluation.generation import compare
 from executor.evaluation.journal import Row
 from executor.evaluation.loaded import Loaded
 from executor.evaluation.methods import Method
