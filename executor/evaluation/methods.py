@@ -29,6 +29,7 @@ from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
 from executor.inference.policy import Policy
+from profiles.cost.work import causal_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection, SinkLocal
@@ -207,7 +208,7 @@ class Maker:
 def _tokens_of_shares(shares: Any, setting: Setting) -> Ints:
     """Whole-block budgets [layers, heads] that compute nearest to these shares of causal tiles."""
     most = setting.workload.context_blocks
-    by_blocks = np.array([b * (b + 1) / 2 + (most - b) * b for b in range(1, most + 1)])
+    by_blocks = causal_pieces(np.arange(1, most + 1), most)
     blocks = 1 + np.abs(by_blocks / by_blocks[-1] - np.asarray(shares)[..., None]).argmin(axis=-1)
     tokens = np.minimum(blocks * setting.block_tokens, setting.context_tokens)
     return np.asarray(tokens, dtype=np.int64)

@@ -14,9 +14,9 @@ element is part of that device's rate.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -43,24 +43,23 @@ class Done:
     lse: torch.Tensor
 
 
-class Layer(Protocol):
-    """The tensors of a whole model's layer, of which any device's shard can be computed."""
+@dataclass(frozen=True, eq=False)
+class Layer(ABC):
+    """The tensors of a whole model's layer, of which any device's shard can be computed.
 
-    @property
-    def q(self) -> torch.Tensor:
-        """Room for queries, [query_heads, new tokens, head_dim]."""
+    q [query_heads, new tokens, head_dim] and all K and V: each device its part. Where tensors are
+    random, a shard's heads are q's first ones, whichever they are in the model.
+    """
 
-    @property
-    def kv(self) -> LayerCache:
-        """Room for all K and V."""
+    q: torch.Tensor
+    kv: LayerCache
 
     @staticmethod
+    @abstractmethod
     def shapes(architecture: Architecture, workload: Workload) -> Shapes:
         """The shape of every tensor the constructor takes."""
 
-    def prepare(self, shard: LayerShard) -> PreparedStep:
-        """What is known of a shard before any token is: an engine does it once a plan."""
-
+    @abstractmethod
     def run(
         self,
         shard: LayerShard,
@@ -74,18 +73,8 @@ class Layer(Protocol):
         Of random tensors, or of `real` ones: the shard's own (`Activations.of`), of whole prompts.
         """
 
-
-@dataclass(frozen=True, eq=False)
-class _Attention:
-    """q [query_heads, new tokens, head_dim] and all K and V: each device its part.
-
-    Where tensors are random, a shard's heads are q's first ones, whichever they are in the model.
-    """
-
-    q: torch.Tensor
-    kv: LayerCache
-
     def prepare(self, shard: LayerShard) -> PreparedStep:
+        """What is known of a shard before any token is: an engine does it once a plan."""
         workload, device = shard.workload, self.q.device
         block, piece = workload.block_tokens, workload.piece_tokens
         return prepare(
@@ -115,7 +104,7 @@ class _Attention:
 
 
 @dataclass(frozen=True, eq=False)
-class DisaggregatedLayer(_Attention):
+class DisaggregatedLayer(Layer):
     """sent_keys, sent_values [kv_heads, new tokens, head_dim]: the other side's."""
 
     sent_keys: torch.Tensor
@@ -145,7 +134,7 @@ class DisaggregatedLayer(_Attention):
 
 
 @dataclass(frozen=True, eq=False)
-class TensorParallelLayer(_Attention):
+class TensorParallelLayer(Layer):
     """hidden [new tokens, hidden_size] and random weights; `partial` like hidden.
 
     weights: q, k, v [heads or groups, hidden_size, head_dim], o [heads, head_dim, hidden_size];
