@@ -25,8 +25,8 @@ from executor.evaluation.loaded import load
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens, windows
 from executor.inference.budget_policy import BudgetPolicy
-from profiles.cost.work import causal_pieces
 from profiles.selection import Sampled
+from profiles.sizes import causal_pieces
 
 SIZES = ((64, 64), (64, 16), (16, 16), (128, 64), (128, 16))
 """Query rows that share a list, and the keys that it names."""
@@ -46,7 +46,7 @@ class Setting:
     def pairs(self, pieces: int) -> int:
         """(query, key) token pairs of a head with a budget of `pieces`."""
         rows, own = -(-self.context // self.block), self.block // self.piece
-        return self.block * self.piece * int(causal_pieces(pieces, rows, own))
+        return self.block * self.piece * causal_pieces(pieces, rows, own)
 
     @property
     def pieces(self) -> int:

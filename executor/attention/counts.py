@@ -6,7 +6,7 @@ from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadRows, Layout
 from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
-from profiles.cost.work import causal_pieces
+from profiles.sizes import causal_pieces
 
 SCORED = (Pooled, VerticalSlash, Sampled)
 """Patterns that look at every causal piece before they choose; the others follow a rule."""
@@ -65,9 +65,7 @@ def count_work(
             continue
         sparse += int(lengths(r.pattern, r.budget_pieces, r.first, r.last, grid).sum())
         if isinstance(r.pattern, SCORED):
-            last, first = (
-                int(causal_pieces(grid.pieces, block, own)) for block in (r.last, r.first)
-            )
+            last, first = (causal_pieces(grid.pieces, block, own) for block in (r.last, r.first))
             scored += last - first
             sampled += (last - first) * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
     for entry in lists:

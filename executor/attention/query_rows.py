@@ -5,15 +5,15 @@ are nearest to the cumulative share. Equal shares give equal cuts, so that range
 their shares meet in rows.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
-
-import numpy as np
+from functools import partial
 
 from executor.attention.shares import HeadShare
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadRows
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.sizes import causal_pieces, whole_pieces
 
 
 def block_boundary(
@@ -37,21 +37,19 @@ def block_boundary(
     >>> block_boundary(0.5, pieces=100, query_blocks=100, block_pieces=4)
     56
     """
-    before = causal_pieces(pieces, np.arange(first, query_blocks + 1), block_pieces)
-    wanted = before[0] + min(cumulative_share, 1.0) * (before[-1] - before[0])
-    above = int(np.searchsorted(before, wanted))
-    nearer_below = above > 0 and wanted - before[above - 1] < before[above] - wanted
-    return first + above - int(nearer_below)
+    before = partial(causal_pieces, pieces, block_pieces=block_pieces)
+    wanted = before(first) + cumulative_share * (before(query_blocks) - before(first))
+    above = bisect_left(range(query_blocks), wanted, lo=first, key=before)
+    nearer_below = above > first and wanted - before(above - 1) < before(above) - wanted
+    return above - 1 if nearer_below else above
 
 
 def head_rows(share: HeadShare, chunk: Chunk, block_tokens: int, piece_tokens: int) -> HeadRows:
     """A share of a prompt or of a chunk of one, in query blocks and key pieces."""
-    prompt = Workload(chunk.total_tokens, block_tokens=block_tokens, piece_tokens=piece_tokens)
-    budget = int(budget_pieces(np.array(share.budget_tokens), prompt))
-    begin, end = chunk.cached_tokens // block_tokens, prompt.context_blocks
-    first, last = (
-        block_boundary(edge, budget, end, begin, prompt.block_pieces) for edge in share.rows
-    )
+    own, every = block_tokens // piece_tokens, -(-chunk.total_tokens // piece_tokens)
+    budget = whole_pieces(int(share.budget_tokens), piece_tokens, least=own, most=every)
+    begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
+    first, last = (block_boundary(edge, budget, end, begin, own) for edge in share.rows)
     return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)
 
 

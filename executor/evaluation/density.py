@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executor.errors import EvaluationError
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
+from profiles.sizes import causal_pieces
 from solver.budgets.allocate import allocate
 from solver.budgets.basis import Basis
 from solver.budgets.curves import RecoveryCurves

@@ -29,10 +29,10 @@ from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
 from executor.inference.policy import Policy
-from profiles.cost.work import causal_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection, SinkLocal
+from profiles.sizes import causal_pieces
 from solver.budgets import options
 from solver.request import Method as Placement
 

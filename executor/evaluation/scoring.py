@@ -20,7 +20,7 @@ from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, Word
 from executor.inference.policy import Policy
 from executor.inference.trace import Trace
-from profiles.cost.work import causal_pieces
+from profiles.sizes import causal_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +132,5 @@ def _computed(model: Any, trace: Trace | None, tokens: int, block_tokens: int) -
     config = model.config.get_text_config()
     blocks = -(-tokens // block_tokens)
     heads = config.num_hidden_layers * config.num_attention_heads
-    dense = heads * int(causal_pieces(blocks, blocks))
+    dense = heads * causal_pieces(blocks, blocks)
     return Computed(dense, dense)

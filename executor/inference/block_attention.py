@@ -16,8 +16,8 @@ from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
 from profiles.architecture import Architecture
-from profiles.cost.work import causal_pieces
 from profiles.selection import Selection
+from profiles.sizes import causal_pieces
 
 
 class BlockAttention:
@@ -126,7 +126,7 @@ class BlockAttention:
             chunk.cached_tokens // self.block_tokens,
             self.block_tokens // self.piece_tokens,
         )
-        return int(causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own))
+        return causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own)
 
 
 def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from executor.attention.step import prepare
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows
 from executor.kernels.patterns import SinkLocal
-from profiles.cost.work import causal_pieces
+from profiles.sizes import causal_pieces
 
 OWN = st.sampled_from([1, 2, 4, 8])
 """Key pieces of a query block."""

@@ -11,9 +11,9 @@ from executor.inference.dense_policy import DensePolicy
 from executor.inference.policy import LayerCall
 from executor.kernels import patterns
 from executor.kernels.patterns import lengths
-from profiles.cost.work import causal_pieces
 from profiles.errors import UnknownNameError
 from profiles.selection import SinkLocal, Strided
+from profiles.sizes import causal_pieces
 
 from ...solver.profiles import plan_of, stated_budgets
 from ..plans import tiny_plan

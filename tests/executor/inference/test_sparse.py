@@ -5,8 +5,8 @@ import torch
 
 from executor.engines.transformers.attach import attached
 from executor.inference.budget_policy import BudgetPolicy
-from profiles.cost.work import causal_pieces
 from profiles.selection import POOLED, Sampled, SinkLocal, Strided, VerticalSlash
+from profiles.sizes import causal_pieces
 
 from .models import (
     HEADS,
