@@ -10,10 +10,9 @@ from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from profiles.selection import Selection
 from solver.budgets.options import BudgetOptions
-from solver.options import build_request
-from solver.plan import Plan
-from solver.planner import make_plan
-from solver.request import Method
+from solver.planning.planner import make_plan
+from solver.plans import Plan
+from solver.request import Method, PlanRequest
 
 TIME_LIMIT_S = 2.0
 
@@ -63,7 +62,7 @@ def _plan(
     budget: BudgetOptions,
     method: Method,
 ) -> Plan:
-    request = build_request(
+    request = PlanRequest.checked(
         profile=profile,
         gpus=devices.count,
         device_type=devices.type,
@@ -74,4 +73,4 @@ def _plan(
         time_limit_s=TIME_LIMIT_S,
         seed=0,
     )
-    return make_plan(request, profile, catalogue_rates([devices.type], "prefill"))
+    return make_plan(request, [catalogue_rates([devices.type], "prefill")])

@@ -17,7 +17,7 @@ from executor.node.shard import LayerShard
 from executor.node.timing_lock import timing_lock
 from profiles.architecture import Architecture
 from profiles.cost.work import FEATURES, Workload
-from solver.plan import Plan
+from solver.plans import Plan
 
 if TYPE_CHECKING:
     # transformers takes seconds to load, and only a node with a model needs it.

@@ -12,7 +12,7 @@ from executor.errors import ShardError
 from executor.kernels.batch import Chunk
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload, budget_pieces
-from solver.plan import Entry, Plan
+from solver.plans import Entry, Plan
 
 SHARE_TOLERANCE = 1e-6
 Range = tuple[float, float]
@@ -106,7 +106,7 @@ def sequence_rows(rows: Range, budget_tokens: int, workload: Workload) -> dict[i
     """A head's range of a whole batch as `HeadShare.rows` of every sequence it has a part of.
 
     A prompt is cut alike in every sequence. A decoding head is cut between key pieces of its list,
-    sequence after sequence (the solver's `solver.divide.rows`): whole sequences on either side of a
+    sequence after sequence (the solver's `solver.rows`): whole sequences on either side of a
     cut, and at most one sequence's list between two devices.
     """
     if workload.phase == "prefill":

@@ -4,7 +4,7 @@ import torch
 from executor.node.layers import DisaggregatedLayer, TensorParallelLayer, make_layer, needed_bytes
 from executor.node.shard import LayerShard, layer_shard
 from profiles.cost.work import Deployment, Phase
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
 
 DEPLOYMENTS: tuple[Deployment, ...] = ("disaggregated", "tensor_parallel")

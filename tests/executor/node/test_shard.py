@@ -11,8 +11,8 @@ from executor.attention.step import prepare
 from executor.errors import ShardError
 from executor.node.shard import LayerShard, layer_shard
 from profiles.cost.work import Workload
-from solver.divide.rows import RowGrid, boundaries
-from solver.plan import Plan
+from solver.plans import Plan
+from solver.rows import RowGrid, boundaries
 from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
 
 
