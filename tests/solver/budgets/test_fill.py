@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from profiles.catalogue import catalogue_rates, load_profile
 from profiles.cost.work import Phase, Workload, budget_pieces, group_work, head_work
 from solver.budgets.curves import Floats, Ints, MeasuredCurves
-from solver.budgets.fill import fill_bubble
+from solver.budgets.fill_bubble import fill_bubble
 from solver.budgets.recovery import least_pieces
 from tests.solver.budgets.builders import BLOCK, by_block
 from tests.solver.budgets.filling import Case, cases, measured, one_layer, tiny
