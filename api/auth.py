@@ -6,7 +6,7 @@ import ipaddress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import problem_response
+from api.problems import problem_response
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 

@@ -10,10 +10,10 @@ from rich.console import Console
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from api.demo import DemoOptions, run_demo
-from api.demo_report import report
-from api.serving import serve as serve_until_stopped
-from api.serving import stop_on_terminate
+from api.demo.findings import report
+from api.demo.run import DemoOptions, run_demo
+from api.server import serve as serve_until_stopped
+from api.server import stop_on_terminate
 from api.settings import Settings
 from profiles.console import clear_errors, console, fail
 from profiles.heads import CurvesForm

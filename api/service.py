@@ -7,13 +7,13 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from api.deployments.views import gauges
+from api.loop.refiner import Refiner
 from api.metrics import Metrics
 from api.notify import Notifier
-from api.planning import Planning
-from api.refining import Refiner
 from api.settings import Settings
+from api.solves.answer import Answerer
 from api.store.database import Database
-from api.views import gauges
 from profiles.model import NAME_PATTERN
 
 Clock = Callable[[], float]
@@ -27,7 +27,7 @@ class Service:
     database: Database
     metrics: Metrics
     notifier: Notifier
-    planning: Planning
+    planning: Answerer
     refiner: Refiner
     clock: Clock
 
@@ -36,7 +36,7 @@ class Service:
         """Wire the parts together."""
         metrics, notifier = Metrics(), Notifier()
         metrics.scrape(lambda: gauges(database, clock()))
-        planning = Planning(
+        planning = Answerer(
             database, metrics, settings.solver_workers, settings.solver_queue, clock
         )
         refiner = Refiner(

@@ -72,10 +72,10 @@ def executor_command(
     log.info("starting", node=name, devices=devices)
 
     # torch takes seconds to load: `hplb --help` does without.
+    from api.client.planner import PlannerClient
     from executor.checkpoint import Checkpoint
     from executor.daemon import Daemon, NodeFacts
     from executor.measure import Bench
-    from executor.planner_client import PlannerClient
     from executor.spool import Spool
 
     types, accelerators = local_devices(devices, device_type)

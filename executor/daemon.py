@@ -13,21 +13,21 @@ from threading import Thread
 
 import structlog
 
-from executor.board import Board
-from executor.checkpoint import Checkpoint
-from executor.delivery import deliver
-from executor.duty import measure_round, unfit
-from executor.errors import (
-    CannotMeasureError,
+from api.client.messages import Active, Assignment, Batch, Sample
+from api.client.planner import PlannerClient
+from api.client.planner_errors import (
     KeyRefusedError,
     NodeUnknownError,
     PlannerAwayError,
     PlannerError,
 )
+from executor.board import Board
+from executor.checkpoint import Checkpoint
+from executor.delivery import deliver
+from executor.duty import measure_round, unfit
+from executor.errors import CannotMeasureError
 from executor.measure import Bench
-from executor.messages import Active, Assignment, Batch, Sample
 from executor.outage import Outage
-from executor.planner_client import PlannerClient
 from executor.spool import Spool
 from executor.timing_lock import InterruptedWait
 from profiles.errors import HplbError

@@ -2,11 +2,11 @@
 
 import structlog
 
+from api.client.planner import PlannerClient
+from api.client.planner_errors import KeyRefusedError, PlannerError, RefusedError, SupersededError
 from executor.board import Board
 from executor.checkpoint import Checkpoint
-from executor.errors import KeyRefusedError, PlannerError, RefusedError, SupersededError
 from executor.outage import Outage
-from executor.planner_client import PlannerClient
 from executor.spool import Spool
 
 log = structlog.get_logger()

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from api.client.messages import Assignment, Sample
 from executor.measure import Bench
-from executor.messages import Assignment, Sample
 from executor.shard import layer_shard
 from profiles.errors import HplbError
 

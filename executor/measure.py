@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from api.client.messages import Sample
 from executor.activations import Activations
-from executor.messages import Sample
 from executor.prepared import Prepared
 from executor.shard import LayerShard
 from executor.steps import Done, Step

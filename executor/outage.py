@@ -4,8 +4,8 @@ import random
 
 import structlog
 
+from api.client.planner_errors import PlannerError
 from executor.board import Board
-from executor.errors import PlannerError
 
 log = structlog.get_logger()
 FIRST_WAIT_S = 0.2

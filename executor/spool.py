@@ -10,9 +10,9 @@ from threading import Lock
 import structlog
 from pydantic import BaseModel, ConfigDict
 
+from api.client.messages import Batch, Key
 from executor.checkpoint import read_or_set_aside
 from executor.errors import StateError
-from executor.messages import Batch, Key
 from profiles.model import write_atomically
 
 log = structlog.get_logger()

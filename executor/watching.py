@@ -4,9 +4,9 @@ from collections import defaultdict
 
 import torch
 
+from api.client.messages import HeadReport
 from executor.kernels.batch import Cache
 from executor.kernels.recovery import recovery
-from executor.messages import HeadReport
 from executor.prepared import Prepared
 from executor.shard import LayerShard
 

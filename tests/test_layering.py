@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "profiles": {"profiles"},
     "solver": {"profiles", "solver"},
-    "executor": {"profiles", "solver", "executor"},
+    "executor": {"profiles", "solver", "executor", "api"},  # of api, `api.client` alone
     "api": {"profiles", "solver", "api"},
 }
 PARTS = set(MAY_IMPORT)
@@ -30,6 +30,24 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def modules(path: Path) -> set[str]:
+    """Modules a file imports, wherever in it, by their whole names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            whole = node.module or ""
+            # `from api import client` names a module, `from api.client import x` is one.
+            found |= {f"{whole}.{a.name}" for a in node.names} if "." not in whole else {whole}
+    return found
+
+
+def of(room: str, names: set[str]) -> set[str]:
+    """The names that are a room's, or in it."""
+    return {name for name in names if name == room or name.startswith(f"{room}.")}
+
+
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_imports_run_one_way(part: str) -> None:
     files = sorted((ROOT / part).rglob("*.py"))
@@ -37,6 +55,12 @@ def test_imports_run_one_way(part: str) -> None:
     for path in files:
         wrong = (imports(path) & PARTS) - MAY_IMPORT[part]
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_the_executor_reaches_the_service_through_its_client_alone() -> None:
+    for path in (ROOT / "executor").rglob("*.py"):
+        names = of("api", modules(path))
+        assert names == of("api.client", names), path
 
 
 @pytest.mark.parametrize("part", ["profiles", "solver", "api"])

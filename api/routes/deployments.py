@@ -6,12 +6,12 @@ from fastapi import APIRouter, Query
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from api import deploying
-from api.errors import Problem, documented, not_found
-from api.schemas import DeploymentList, DeploymentRequest, DeploymentView
+from api.client.bodies import DeploymentList, DeploymentRequest, DeploymentView
+from api.deployments import deploy
+from api.deployments.views import deployment_view
+from api.problems import Problem, documented, not_found
 from api.service import NamePath, ServiceDep
-from api.store.tables import Deployment, Generation
-from api.views import deployment_view
+from api.store.tables import StoredDeployment, StoredGeneration
 
 router = APIRouter(tags=["deployments"])
 
@@ -25,7 +25,7 @@ def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep)
     """Make a plan live on nodes. An equal PUT changes nothing."""
     try:
         with service.database.write() as session:
-            changed = deploying.put(session, name, body, service.clock())
+            changed = deploy.put(session, name, body, service.clock())
     except IntegrityError as error:
         raise Problem(409, f"deployment {name!r} was put by another request") from error
     if changed:
@@ -37,7 +37,7 @@ def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep)
 def list_deployments(service: ServiceDep) -> DeploymentList:
     """All deployments, by name."""
     with service.database.read() as session:
-        found = session.scalars(select(Deployment).order_by(Deployment.name)).all()
+        found = session.scalars(select(StoredDeployment).order_by(StoredDeployment.name)).all()
         return DeploymentList(deployments=[deployment_view(session, d) for d in found])
 
 
@@ -51,10 +51,10 @@ def get_deployment(
 ) -> DeploymentView:
     """A deployment: what is live, what was predicted of it and what was measured."""
     with service.database.read() as session:
-        deployment = deploying.find(session, name)
+        deployment = deploy.find(session, name)
         if generation in (None, deployment.generation):
             return deployment_view(session, deployment)
-        past = session.get(Generation, (name, generation))
+        past = session.get(StoredGeneration, (name, generation))
         if past is None:
             raise not_found("generation", f"{generation} of {name}")
         return deployment_view(session, deployment, past)

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from api.errors import Problem, documented
-from api.ingest import take_in
-from api.schemas import MeasurementBatch, MeasurementReceipt
+from api.client.bodies import MeasurementBatch, MeasurementReceipt
+from api.deployments.ingest import take_in
+from api.problems import Problem, documented
 from api.service import ServiceDep
 
 router = APIRouter(tags=["measurements"])

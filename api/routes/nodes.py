@@ -7,14 +7,14 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from api import deploying
-from api.errors import Problem, bad_field, documented, not_found
+from api.client.bodies import Assignment, Lease, LeaseRenewal, NodeList, NodeRegistration
+from api.deployments import deploy
+from api.deployments.views import node_view
 from api.notify import wait_for
-from api.schemas import Assignment, Lease, LeaseRenewal, NodeList, NodeRegistration
+from api.problems import Problem, bad_field, documented, not_found
 from api.service import NamePath, Service, ServiceDep
-from api.store import plans
-from api.store.tables import Deployment, Node
-from api.views import node_view
+from api.store import plan_store
+from api.store.tables import StoredDeployment, StoredNode
 from profiles.device import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import NAME_PATTERN
@@ -34,12 +34,12 @@ def register(body: NodeRegistration, service: ServiceDep) -> Lease:
         except UnknownNameError as error:
             raise bad_field(f"devices.{index}", str(error)) from None
     with service.database.write() as session:
-        node = session.get(Node, body.node_id, with_for_update=True)
+        node = session.get(StoredNode, body.node_id, with_for_update=True)
         if node is None:
-            node = Node(node_id=body.node_id, deployment=None, part=[])
+            node = StoredNode(node_id=body.node_id, deployment=None, part=[])
             session.add(node)
         elif node.devices != body.devices:
-            deploying.leave(session, node, "came back with other devices")
+            deploy.leave(session, node, "came back with other devices")
         node.boot_id, node.backend = body.boot_id, body.backend
         node.devices, node.versions = body.devices, body.versions
         node.active_deployment = node.active_generation = node.error = None
@@ -54,7 +54,7 @@ def register(body: NodeRegistration, service: ServiceDep) -> Lease:
 def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
     """Renew a lease and say what runs."""
     with service.database.write() as session:
-        node = session.get(Node, node_id, with_for_update=True)
+        node = session.get(StoredNode, node_id, with_for_update=True)
         if node is None:
             raise not_found("node", node_id)
         if node.boot_id != body.boot_id:
@@ -70,7 +70,7 @@ def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
 def list_nodes(service: ServiceDep) -> NodeList:
     """All nodes that ever registered; `live` while the lease runs."""
     with service.database.read() as session:
-        nodes = session.scalars(select(Node).order_by(Node.node_id))
+        nodes = session.scalars(select(StoredNode).order_by(StoredNode.node_id))
         return NodeList(nodes=[node_view(node, service.clock()) for node in nodes])
 
 
@@ -104,19 +104,19 @@ def _assigned(
     service: Service, node_id: str, known: tuple[str | None, int | None]
 ) -> Assignment | None:
     with service.database.read() as session:
-        node = session.get(Node, node_id)
+        node = session.get(StoredNode, node_id)
         if node is None:
             raise not_found("node", node_id)
         if node.deployment is None:
             return None
-        deployment = session.get_one(Deployment, node.deployment)
+        deployment = session.get_one(StoredDeployment, node.deployment)
         if known == (deployment.name, deployment.generation):
             return None
         return Assignment(
             deployment=deployment.name,
             generation=deployment.generation,
             plan_id=deployment.plan_id,
-            plan=plans.load(session, deployment.plan_id),
+            plan=plan_store.load(session, deployment.plan_id),
             devices=node.part,
             layers=deployment.layers,
             rounds=deployment.rounds,

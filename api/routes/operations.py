@@ -5,8 +5,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.errors import Problem, documented
-from api.schemas import Health
+from api.client.bodies import Health
+from api.problems import Problem, documented
 from api.service import ServiceDep
 
 health = APIRouter(tags=["operations"])

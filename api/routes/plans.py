@@ -4,14 +4,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api.errors import documented
-from api.planning import Answer
-from api.prefer import APPLIED, seconds_to_wait
-from api.schemas import PlanPage
+from api.client.bodies import PlanPage
+from api.client.solve_bodies import SolveAccepted, SolveStatus
+from api.problems import documented
 from api.service import NamePath, ServiceDep
-from api.solve import Solve
-from api.solve_schemas import SolveAccepted, SolveStatus
-from api.store import plans
+from api.solves.answer import Answer
+from api.solves.job import SolveJob
+from api.solves.prefer import APPLIED, seconds_to_wait
+from api.store import plan_store
 from solver.plan import Plan
 from solver.request import PlanRequest
 
@@ -69,7 +69,7 @@ def list_plans(
 ) -> dict[str, object]:
     """Plans in short, newest first."""
     with service.database.read() as session:
-        page, total = plans.summaries(session, limit, offset)
+        page, total = plan_store.summaries(session, limit, offset)
     return {"plans": page, "total": total}
 
 
@@ -88,7 +88,7 @@ def list_plans(
 def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
     """A plan by its own id, or by that of its solve; a solve's problem where that failed."""
     found = service.planning.stored(plan_id)
-    if isinstance(found, Solve):
+    if isinstance(found, SolveJob):
         return Response(found.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     return plan_response(found)
 

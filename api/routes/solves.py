@@ -5,13 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
 
-from api import events
-from api.errors import documented, not_found
+from api.client.solve_bodies import SolveEnd
+from api.problems import documented, not_found
 from api.routes.plans import plan_response
 from api.service import NamePath, ServiceDep
-from api.solve import Solve
-from api.solve_schemas import SolveEnd
-from api.store import plans
+from api.solves import events
+from api.solves.job import SolveJob
+from api.store import plan_store
 from solver.plan import Plan
 
 router = APIRouter(tags=["plans"])
@@ -24,13 +24,15 @@ EVENTS = (
 )
 
 
-def _followed(plan_id: NamePath, service: ServiceDep) -> Solve | SolveEnd:
+def _followed(plan_id: NamePath, service: ServiceDep) -> SolveJob | SolveEnd:
     """The solve to follow, or the plan where the solve is no longer known."""
     solve = service.planning.find(plan_id)
     if solve is not None:
         return solve
     with service.database.read() as session:
-        shown = plans.find_summary(session, plans.find_answer(session, plan_id) or plan_id)
+        shown = plan_store.find_summary(
+            session, plan_store.find_answer(session, plan_id) or plan_id
+        )
     if shown is None:
         raise not_found("plan or solve", plan_id)
     return SolveEnd.model_validate({**shown, "plan_id": shown["id"]})
@@ -42,7 +44,7 @@ def _followed(plan_id: NamePath, service: ServiceDep) -> Solve | SolveEnd:
     responses={200: {"description": EVENTS}, **documented(404, 422)},
 )
 async def follow(
-    followed: Annotated[Solve | SolveEnd, Depends(_followed)],
+    followed: Annotated[SolveJob | SolveEnd, Depends(_followed)],
     last_event_id: Annotated[
         str | None, Header(description="The last revision seen: later ones follow.")
     ] = None,

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from executor.messages import Assignment
+from api.client.messages import Assignment
 
 
 class FakePlanner:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from api.client.messages import Assignment
 from executor.checkpoint import Checkpoint
-from executor.messages import Assignment
 from executor.spool import Spool, Spooled
 from tests.executor.fake_planner import FakePlanner
 from tests.executor.plans import assignment, tiny_plan

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from api.client.messages import Batch, Sample
 from executor.errors import StateError
-from executor.messages import Batch, Sample
 from executor.spool import Spool
 
 

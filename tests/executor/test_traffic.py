@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load, save_file
 from transformers import AutoModel
 
+from api.client.messages import Assignment, Sample
 from executor.duty import measure_round
 from executor.errors import CannotMeasureError
 from executor.measure import Bench
-from executor.messages import Assignment, Sample
 from executor.traffic import Traffic
 from profiles.cost.work import Deployment, Workload
 from profiles.errors import HplbError

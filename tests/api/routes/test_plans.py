@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api import making
-from api.pool import Pool
+from api.solves import make
+from api.solves.solve_pool import SolvePool
 from solver.plan import Plan, content_id
 from solver.planner import make_plan
 from solver.verify import verify
@@ -33,7 +33,7 @@ def test_an_equal_request_gets_the_stored_plan_and_a_fresh_one_is_solved_again(
         solves.append(args[0])
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(making, "make_plan", counted)
+    monkeypatch.setattr(make, "make_plan", counted)
     first, second = world.plan(), world.plan()
     assert first == second
     assert len(solves) == 1
@@ -197,8 +197,8 @@ def test_a_full_pool_turns_requests_away_and_recovers(
         assert go.wait(20)
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(making, "make_plan", held)
-    pool = Pool(1, 0)
+    monkeypatch.setattr(make, "make_plan", held)
+    pool = SolvePool(1, 0)
     monkeypatch.setattr(world.service.planning, "_pool", pool)
     answers: list[int] = []
     first = Thread(

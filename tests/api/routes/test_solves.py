@@ -151,7 +151,7 @@ def test_a_fault_of_ours_is_no_end_of_the_service(
     def broken(*_: object, **__: object) -> Plan:
         raise RuntimeError("inside words")
 
-    monkeypatch.setattr("api.making.make_plan", broken)
+    monkeypatch.setattr("api.solves.make.make_plan", broken)
     answer = live.post("/plan", json=plan_body())
     fields(answer, 500)
     assert "inside words" not in answer.text

@@ -1,0 +1,121 @@
+"""Looks up everything a plan request refers to: profiles, devices, rates, the current plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api.problems import bad_field
+from api.store import plan_store, profile_store, rate_store
+from profiles.cost.rates import Rates
+from profiles.device import device_profile
+from profiles.errors import UnknownNameError
+from profiles.model import ModelProfile
+from solver.plan import Plan
+from solver.planner import Known
+from solver.request import PlanRequest
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedRequest:
+    """A request whose profiles are all inline, with what is known for each of its steps."""
+
+    request: PlanRequest
+    known: list[Known]
+    current: Plan | None
+    digest: str
+
+
+def resolve(session: Session, request: PlanRequest) -> ResolvedRequest:
+    """Names are looked up in the store and the catalogue, never as files.
+
+    Raises Problem: 422 with the field for what is not known, or does not fit together.
+    """
+    _check_types(request)
+    request, by_step = _with_profiles(session, request)
+    types = list(dict.fromkeys(request.device_types))
+    in_force: dict[str, Mapping[str, Rates]] = {
+        phase: {name: rate_store.in_force(session, name, phase) for name in types}
+        for phase in dict.fromkeys(step.phase for step in request.steps)
+    }
+    known = [
+        Known(profile, in_force[step.phase])
+        for profile, step in zip(by_step, request.steps, strict=True)
+    ]
+    current = _current_plan(session, request)
+    digest = request.digest(
+        [k.profile.digest for k in known], [r.version for k in known for r in k.rates.values()]
+    )
+    return ResolvedRequest(request, known, current, digest)
+
+
+def with_profile(request: PlanRequest, digest: str, instead: ModelProfile) -> PlanRequest:
+    """A request whose profiles are all inline, with another one wherever that of `digest` was."""
+
+    def replaced(profile: str | ModelProfile | None) -> str | ModelProfile | None:
+        same = isinstance(profile, ModelProfile) and profile.digest == digest
+        return instead if same else profile
+
+    steps = [
+        step.model_copy(update={"profile": replaced(step.profile)})
+        for step in request.workloads or []
+    ]
+    update: dict[str, Any] = {"profile": replaced(request.profile), "workloads": steps or None}
+    return request.model_copy(update=update)
+
+
+def _check_types(request: PlanRequest) -> None:
+    field = "device_type" if request.devices is None else "devices"
+    for name in dict.fromkeys(request.device_types):
+        try:
+            device_profile(name)
+        except UnknownNameError as error:
+            raise bad_field(field, str(error)) from None
+
+
+def _with_profiles(
+    session: Session, request: PlanRequest
+) -> tuple[PlanRequest, list[ModelProfile]]:
+    """The request with every profile inline, and the profile of each step."""
+    main = _profile(session, request.profile, "profile")
+    workloads, by_step = [], []
+    for index, step in enumerate(request.workloads or []):
+        field = f"workloads.{index}.profile"
+        own = None if step.profile is None else _profile(session, step.profile, field)
+        if own is not None and own.architecture != main.architecture:
+            raise bad_field(
+                field,
+                f"{own.name!r} is of another architecture than the request's {main.name!r}",
+            )
+        workloads.append(step.model_copy(update={"profile": own}))
+        by_step.append(own or main)
+    update: dict[str, Any] = {"profile": main, "workloads": workloads or None}
+    placement = request.placement
+    if isinstance(placement.current_plan, Plan):
+        # By its content: whatever id it came with would name the request's digest.
+        named = placement.current_plan.identified()
+        update["placement"] = placement.model_copy(update={"current_plan": named})
+    return request.model_copy(update=update), by_step or [main]
+
+
+def _profile(session: Session, given: str | ModelProfile, field: str) -> ModelProfile:
+    if isinstance(given, ModelProfile):
+        return given
+    profile = profile_store.find(session, given)
+    if profile is None:
+        known = (
+            ", ".join(str(entry["name"]) for entry in profile_store.summaries(session)) or "none"
+        )
+        raise bad_field(field, f"unknown profile {given!r}; known are {known}")
+    return profile
+
+
+def _current_plan(session: Session, request: PlanRequest) -> Plan | None:
+    current = request.placement.current_plan
+    if not isinstance(current, str):
+        return current
+    found = plan_store.find(session, current)
+    if found is None:
+        raise bad_field("placement.current_plan", f"no plan {current!r} is stored here")
+    return found
