@@ -10,7 +10,7 @@ import uvicorn
 
 from api import logs
 from api.app import create_app
-from api.auth import is_loopback
+from api.client.loopback import is_loopback
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database

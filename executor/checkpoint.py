@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.client.messages import Assignment, Key
+from api.client.bodies import Assignment, Key
 from executor.errors import StateError
 from profiles.model import describe, write_atomically
 

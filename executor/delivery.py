@@ -25,7 +25,7 @@ def deliver(board: Board, client: PlannerClient, spool: Spool, checkpoint: Check
         file, spooled = oldest
         name = {"generation": spooled.batch.generation, "round": spooled.round}
         try:
-            receipt = client.post(spooled.batch)
+            receipt = client.post_measurements(spooled.batch)
         except KeyRefusedError:
             raise
         except SupersededError:

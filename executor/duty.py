@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from api.client.messages import Assignment, Sample
+from api.client.bodies import Assignment, DeviceSample
 from executor.measure import Bench
 from executor.shard import layer_shard
 from profiles.errors import HplbError
@@ -25,7 +25,7 @@ def unfit(assignment: Assignment, devices: list[str]) -> str | None:
 
 def measure_round(
     assignment: Assignment, bench: Bench, dropped: Callable[[], bool]
-) -> list[Sample] | None:
+) -> list[DeviceSample] | None:
     """Every layer and device once, a sample for each that has work; None once `dropped()`.
 
     Raises what `Bench.next_round` and `Bench.measure` raise.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from api.client.messages import Sample
+from api.client.bodies import DeviceSample
 from executor.activations import Activations
 from executor.prepared import Prepared
 from executor.shard import LayerShard
@@ -71,7 +71,7 @@ class Bench:
         local_device: int,
         interrupted: Callable[[], bool],
         activations: Activations | None = None,
-    ) -> Sample | None:
+    ) -> DeviceSample | None:
         """Run and time a shard on a local device; None when it has nothing to do.
 
         `seconds` covers the whole step, laid out beforehand, from an idle accelerator to an idle
@@ -107,7 +107,7 @@ class Bench:
             heads = None
             if real is not None:
                 heads = head_reports(shard, prepared, real.q, step.room.cache, done.lse)
-        return Sample(
+        return DeviceSample(
             layer=shard.layer,
             device=shard.device,
             seconds=seconds,

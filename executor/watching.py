@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import torch
 
-from api.client.messages import HeadReport
+from api.client.bodies import HeadReport
 from executor.kernels.batch import Cache
 from executor.kernels.recovery import recovery
 from executor.prepared import Prepared

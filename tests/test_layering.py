@@ -63,6 +63,16 @@ def test_the_executor_reaches_the_service_through_its_client_alone() -> None:
         assert names == of("api.client", names), path
 
 
+def test_the_client_needs_httpx_and_what_travels() -> None:
+    files = sorted((ROOT / "api" / "client").rglob("*.py"))
+    assert files
+    for path in files:
+        foreign = imports(path) - set(sys.stdlib_module_names)
+        assert foreign <= {"httpx", "pydantic", "profiles", "solver", "api"}, path
+        names = of("api", modules(path))
+        assert names == of("api.client", names), path
+
+
 @pytest.mark.parametrize("part", ["profiles", "solver", "api"])
 def test_the_planner_does_without_torch(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):

@@ -5,15 +5,23 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+from api.client.planner_errors import PlannerAwayError
 from profiles.errors import HplbError
 
+POLL_S = 1.0
+"""Seldom: every answer costs the planner CPU time beside the shares that are being timed."""
+Found = TypeVar("Found")
 
-class ChildError(HplbError):
-    """A process the demo needs ended by itself; the message carries its last words."""
+
+class DemoError(HplbError):
+    """A process the demo needs ended by itself, or what it waits for does not come."""
 
 
 class Children:
@@ -46,7 +54,18 @@ class Children:
             if process.poll() is not None:
                 words = (self._folder / f"{name}.log").read_text(errors="replace").strip()
                 last = " | ".join(words.splitlines()[-3:]) or "it said nothing"
-                raise ChildError(f"{name} ended with exit code {process.returncode}: {last}")
+                raise DemoError(f"{name} ended with exit code {process.returncode}: {last}")
+
+    def until(self, what: str, ready: Callable[[], Found | None], seconds: float) -> Found:
+        """Ask until `ready` gives something; a planner not up yet is asked again."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.check()
+            with suppress(PlannerAwayError):
+                if (found := ready()) is not None:
+                    return found
+            time.sleep(POLL_S)
+        raise DemoError(f"{what}: not within {seconds:.0f} s")
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api.client.bodies import MeasurementBatch, SampleBody
+from api.client.bodies import DeviceSample, MeasurementBatch
 from api.deployments import deploy
 from api.deployments.plausible import COUNTS_MAY_DIFFER, check_heads, heads_believable
 from api.problems import Problem, bad_field, not_found
@@ -120,7 +120,7 @@ def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -
     return Receipt(False, stored.accepted, stored.rejected, kinds)
 
 
-def _check_places(samples: list[SampleBody], node: StoredNode, layers: list[int]) -> None:
+def _check_places(samples: list[DeviceSample], node: StoredNode, layers: list[int]) -> None:
     for i, sample in enumerate(samples):
         if sample.device not in node.part:
             raise bad_field(
@@ -137,7 +137,7 @@ def _check_places(samples: list[SampleBody], node: StoredNode, layers: list[int]
         )
 
 
-def _work(sample: SampleBody, index: int) -> list[float]:
+def _work(sample: DeviceSample, index: int) -> list[float]:
     unknown = sorted(set(sample.work) - set(FEATURES))
     if unknown:
         raise bad_field(
@@ -154,7 +154,7 @@ def _believable(device: str, seconds: float, work: Floats, planned: Floats) -> b
 
 
 def _sample(
-    batch: int, sample: SampleBody, work: list[float], plan: Plan, now: float
+    batch: int, sample: DeviceSample, work: list[float], plan: Plan, now: float
 ) -> StoredSample:
     return StoredSample(
         batch=batch,

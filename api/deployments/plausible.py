@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from api.client.bodies import SampleBody
+from api.client.bodies import DeviceSample
 from api.problems import bad_field
 from profiles.cost.work import budget_pieces, causal_pieces
 from solver.plan import Plan
@@ -11,7 +11,7 @@ COUNTS_MAY_DIFFER = 2.0
 """Executors report what they really counted; a report further off is not of this plan's work."""
 
 
-def check_heads(sample: SampleBody, plan: Plan, field: str) -> None:
+def check_heads(sample: DeviceSample, plan: Plan, field: str) -> None:
     """Raises Problem: 422 for heads that the device does not compute, or one that comes twice."""
     if sample.heads is None:
         return
@@ -31,7 +31,7 @@ def check_heads(sample: SampleBody, plan: Plan, field: str) -> None:
         seen.add(report.head)
 
 
-def heads_believable(sample: SampleBody, plan: Plan) -> bool:
+def heads_believable(sample: DeviceSample, plan: Plan) -> bool:
     """Whether rows and tiles are near the plan's; a share's ends may be off by a query block."""
     step, here = plan.workload.workload, _shares(sample, plan)
     for report in sample.heads or []:
@@ -47,7 +47,7 @@ def heads_believable(sample: SampleBody, plan: Plan) -> bool:
     return True
 
 
-def _shares(sample: SampleBody, plan: Plan) -> dict[int, float]:
+def _shares(sample: DeviceSample, plan: Plan) -> dict[int, float]:
     """The heads that the sample's device computes in its layer, and how much of each."""
     return {
         head: entry.share

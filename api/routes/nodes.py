@@ -112,7 +112,8 @@ def _assigned(
         deployment = session.get_one(StoredDeployment, node.deployment)
         if known == (deployment.name, deployment.generation):
             return None
-        return Assignment(
+        # Not checked against the plan's id here: the node that it is for does that.
+        return Assignment.model_construct(
             deployment=deployment.name,
             generation=deployment.generation,
             plan_id=deployment.plan_id,

@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api.client.bodies import PlanPage
-from api.client.solve_bodies import SolveAccepted, SolveStatus
+from api.client.bodies import PlanPage, SolveAccepted, SolveStatus
 from api.problems import documented
 from api.service import NamePath, ServiceDep
 from api.solves.answer import Answer

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
 
-from api.client.solve_bodies import SolveEnd
+from api.client.bodies import SolveEnd
 from api.problems import documented, not_found
 from api.routes.plans import plan_response
 from api.service import NamePath, ServiceDep

@@ -10,7 +10,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from api.client.solve_bodies import SolveEnd
+from api.client.bodies import SolveEnd
 from api.notify import wait_for
 from api.problems import Problem, body_of
 from api.solves.job import Outcome, SolveJob

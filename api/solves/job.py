@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Literal
 
-from api.client.solve_bodies import Incumbent, SolveEnd, SolveStatus
+from api.client.bodies import Incumbent, SolveEnd, SolveStatus
 from api.notify import Notifier, wait_for
 from api.problems import Problem
 from solver.solution import Progress

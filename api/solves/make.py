@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from api.client.solve_bodies import SolveEnd
+from api.client.bodies import SolveEnd
 from api.metrics import Metrics
 from api.problems import Problem
 from api.solves.job import Ended, SolveJob

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api.client.messages import Assignment
+from api.client.bodies import Assignment
 from executor.checkpoint import Checkpoint
 from executor.spool import Spool, Spooled
 from tests.executor.fake_planner import FakePlanner

@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 
-from api.client.solve_bodies import SolveEnd
+from api.client.bodies import SolveEnd
 from api.notify import Notifier, wait_for
 from api.problems import Problem
 from api.solves.job import MOST_REVISIONS, Ended, SolveJob
