@@ -9,9 +9,9 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from api.store.database import UnavailableError
 from profiles.errors import HplbError
 
 log = structlog.get_logger()
@@ -72,7 +72,7 @@ def as_problem(error: Exception) -> Problem:
         case HplbError():
             field, _colon, rest = str(error).partition(": ")
             return Problem(422, str(error), {field: rest} if rest and " " not in field else None)
-        case OperationalError():
+        case UnavailableError():
             log.error("database_error", error=str(error))
             detail = "the database does not answer; nothing was changed"
             return Problem(503, detail, headers={"Retry-After": "1"})
@@ -120,7 +120,7 @@ def problem_schemas() -> dict[str, Any]:
 
 def install(app: FastAPI) -> None:
     """Answer every kind of error with a problem."""
-    for kind in (HTTPException, HplbError, OperationalError, Exception):
+    for kind in (HTTPException, HplbError, UnavailableError, Exception):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(RequestValidationError, _invalid)
 

@@ -73,6 +73,33 @@ def test_the_client_needs_httpx_and_what_travels() -> None:
         assert names == of("api.client", names), path
 
 
+def test_the_demo_is_a_client_like_any_other() -> None:
+    for path in (ROOT / "api" / "demo").rglob("*.py"):
+        names = of("api", modules(path))
+        assert names == of("api.client", names) | of("api.demo", names), path
+
+
+def test_only_the_store_speaks_sql_and_it_knows_nothing_of_the_service() -> None:
+    for path in (ROOT / "api").rglob("*.py"):
+        if path.is_relative_to(ROOT / "api" / "store"):
+            names = of("api", modules(path))
+            assert names == of("api.store", names), path
+        else:
+            assert not imports(path) & {"sqlalchemy", "alembic", "sqlite3"}, path
+
+
+def test_the_loop_judges_without_io() -> None:
+    """All of `api/loop` but the two that carry out: numbers in, verdicts out, the time too."""
+    carry_out = {"refiner", "drift_watch"}
+    names = {path.stem for path in (ROOT / "api" / "loop").glob("*.py")}
+    assert carry_out < names
+    judges = names - carry_out - {"__init__"}
+    for path in (ROOT / "api" / "loop" / f"{name}.py" for name in judges):
+        assert of("api", modules(path)) <= {f"api.loop.{name}" for name in judges}, path
+        foreign = imports(path) - {"api", "profiles", "solver", "numpy"}
+        assert foreign <= {"collections", "dataclasses", "json"}, path
+
+
 @pytest.mark.parametrize("part", ["profiles", "solver", "api"])
 def test_the_planner_does_without_torch(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):

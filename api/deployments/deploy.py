@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
 from api.client.bodies import DeploymentRequest
 from api.loop.decide import Moved, RefinePolicy, RefineState, decide
 from api.problems import bad_field, not_found
-from api.store import plan_store
+from api.store import deployment_store, node_store, plan_store
+from api.store.database import Session
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
 from solver.plan import Plan
 
 
 def find(session: Session, name: str) -> StoredDeployment:
     """A deployment, locked until the transaction ends; 404 where there is none."""
-    found = session.get(StoredDeployment, name, with_for_update=True)
+    found = deployment_store.find(session, name)
     if found is None:
         raise not_found("deployment", name)
     return found
@@ -30,7 +28,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> b
     if plan is None:
         raise not_found("plan", wanted.plan_id)
     layers = _layers(wanted.layers, plan)
-    deployment = session.get(StoredDeployment, name, with_for_update=True)
+    deployment = deployment_store.find(session, name)
     content = {
         "plan_id": plan.id,
         "nodes": wanted.nodes,
@@ -53,7 +51,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> b
     nodes = _nodes(session, wanted.nodes, now)
     parts = _parts(nodes, plan)
     session.flush()
-    for left in session.scalars(select(StoredNode).where(StoredNode.deployment == name)):
+    for left in node_store.serving(session, name):
         left.deployment, left.part = None, []
     for node, part in zip(nodes, parts, strict=True):
         _take(session, node, name)
@@ -99,10 +97,8 @@ def _take(session: Session, node: StoredNode, name: str) -> None:
 
 def _serves(session: Session, deployment: StoredDeployment) -> bool:
     """Whether the deployment still has all its nodes."""
-    serving = session.scalars(
-        select(StoredNode.node_id).where(StoredNode.deployment == deployment.name)
-    )
-    return set(serving) == set(deployment.nodes)
+    serving = node_store.serving(session, deployment.name)
+    return {node.node_id for node in serving} == set(deployment.nodes)
 
 
 def _layers(wanted: Sequence[int] | None, plan: Plan) -> list[int]:
@@ -122,7 +118,7 @@ def _nodes(session: Session, names: Sequence[str], now: float) -> list[StoredNod
         raise bad_field("nodes", "a node is named twice")
     nodes = []
     for name in names:
-        node = session.get(StoredNode, name, with_for_update=True)
+        node = node_store.find(session, name)
         if node is None:
             raise bad_field("nodes", f"node {name!r} has not registered")
         if node.lease_expires_at <= now:

@@ -1,38 +1,30 @@
 """Takes in a batch of measurements: once, whole or not at all, and only for what is live."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
-from api.client.bodies import DeviceSample, MeasurementBatch
+from api.client.bodies import DeviceSample, MeasurementBatch, MeasurementReceipt
 from api.deployments import deploy
-from api.deployments.plausible import COUNTS_MAY_DIFFER, check_heads, heads_believable
+from api.deployments.plausible import believable, check_heads, check_places, work_counts
 from api.problems import Problem, bad_field, not_found
 from api.store import plan_store, recovery_store, sample_store
-from api.store.database import Database
+from api.store.database import ConflictError, Database, Session
 from api.store.tables import StoredBatch, StoredNode, StoredSample
-from profiles.cost.roofline import fastest_possible_s
-from profiles.cost.work import FEATURES, Floats, Phase
-from profiles.device import device_profile
+from profiles.cost.work import Phase
 from solver.plan import Plan
 from solver.predict import shard_work
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """What became of a batch; `kinds` are those of its accepted samples."""
+class Intake:
+    """What became of a batch, and the device types and phases of its accepted samples."""
 
-    duplicate: bool
-    accepted: int
-    rejected: int
+    receipt: MeasurementReceipt
     kinds: frozenset[tuple[str, Phase]] = frozenset()
 
 
-def take_in(database: Database, batch: MeasurementBatch, window: int, now: float) -> Receipt:
+def take_in(database: Database, batch: MeasurementBatch, window: int, now: float) -> Intake:
     """Store a batch unless its id was seen before, however many post it at once.
 
     Of heads' recovery a node's newest `window` batches are kept.
@@ -43,7 +35,7 @@ def take_in(database: Database, batch: MeasurementBatch, window: int, now: float
     try:
         with database.write() as session:
             return _seen(session, batch.batch_id) or _store(session, batch, window, now)
-    except IntegrityError:
+    except ConflictError:
         with database.read() as session:
             seen = _seen(session, batch.batch_id)
         if seen is None:
@@ -51,14 +43,21 @@ def take_in(database: Database, batch: MeasurementBatch, window: int, now: float
         return seen
 
 
-def _seen(session: Session, batch_id: str) -> Receipt | None:
-    stored = session.scalars(
-        select(StoredBatch).where(StoredBatch.batch_id == batch_id)
-    ).one_or_none()
-    return Receipt(True, stored.accepted, stored.rejected) if stored else None
+def _seen(session: Session, batch_id: str) -> Intake | None:
+    stored = sample_store.find_batch(session, batch_id)
+    return Intake(_receipt(stored, duplicate=True)) if stored else None
 
 
-def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -> Receipt:
+def _receipt(stored: StoredBatch, *, duplicate: bool) -> MeasurementReceipt:
+    return MeasurementReceipt(
+        batch_id=stored.batch_id,
+        duplicate=duplicate,
+        accepted=stored.accepted,
+        rejected=stored.rejected,
+    )
+
+
+def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -> Intake:
     plan = plan_store.find(session, batch.plan_id)
     if plan is None:
         raise not_found("plan", batch.plan_id)
@@ -74,17 +73,15 @@ def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -
         raise Problem(409, f"node {batch.node_id!r} does not serve {batch.deployment!r}")
     if batch.plan_id != deployment.plan_id:
         raise bad_field("plan_id", f"generation {batch.generation} runs plan {deployment.plan_id}")
-    _check_places(batch.samples, node, deployment.layers)
+    check_places(batch.samples, node.node_id, node.part, deployment.layers)
     for i, sample in enumerate(batch.samples):
         check_heads(sample, plan, f"samples.{i}.heads")
-    work = np.array([_work(sample, i) for i, sample in enumerate(batch.samples)])
-    expected = {layer: shard_work(plan, layer) for layer in {s.layer for s in batch.samples}}
+    work = np.array([work_counts(s, f"samples.{i}.work") for i, s in enumerate(batch.samples)])
+    planned = {layer: shard_work(plan, layer) for layer in {s.layer for s in batch.samples}}
     believed = [
-        _believable(
-            plan.devices[sample.device], sample.seconds, row, expected[sample.layer][sample.device]
-        )
-        and heads_believable(sample, plan)
+        (sample, row.tolist())
         for sample, row in zip(batch.samples, work, strict=True)
+        if believable(sample, row, planned[sample.layer][sample.device], plan)
     ]
     stored = StoredBatch(
         batch_id=batch.batch_id,
@@ -93,67 +90,26 @@ def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -
         plan_id=plan.id,
         node_id=node.node_id,
         timing=batch.timing,
-        accepted=sum(believed),
-        rejected=len(believed) - sum(believed),
+        accepted=len(believed),
+        rejected=len(batch.samples) - len(believed),
         received_at=now,
     )
     session.add(stored)
     session.flush()
-    session.add_all(
-        _sample(stored.id, sample, row.tolist(), plan, now)
-        for sample, row, ok in zip(batch.samples, work, believed, strict=True)
-        if ok
-    )
+    session.add_all(_row(stored.id, sample, row, plan, now) for sample, row in believed)
     sample_store.forget(session, stored)
     figures = [
         (sample.layer, head.head, head.rows, head.tiles, head.recovery)
-        for sample, ok in zip(batch.samples, believed, strict=True)
-        for head in (sample.heads or []) * ok
+        for sample, _ in believed
+        for head in sample.heads or []
     ]
     if figures:
         recovery_store.keep(session, stored, figures, window)
-    kinds = frozenset(
-        (plan.devices[sample.device], plan.workload.phase)
-        for sample, ok in zip(batch.samples, believed, strict=True)
-        if ok
-    )
-    return Receipt(False, stored.accepted, stored.rejected, kinds)
+    kinds = frozenset((plan.devices[sample.device], plan.workload.phase) for sample, _ in believed)
+    return Intake(_receipt(stored, duplicate=False), kinds)
 
 
-def _check_places(samples: list[DeviceSample], node: StoredNode, layers: list[int]) -> None:
-    for i, sample in enumerate(samples):
-        if sample.device not in node.part:
-            raise bad_field(
-                f"samples.{i}.device",
-                f"node {node.node_id!r} plays devices {node.part}, not {sample.device}",
-            )
-        if sample.layer not in layers:
-            raise bad_field(f"samples.{i}.layer", f"layer {sample.layer} is not one of {layers}")
-    (place, times), *_ = Counter((s.layer, s.device) for s in samples).most_common(1)
-    if times > 1:
-        raise bad_field(
-            "samples",
-            f"layer {place[0]} of device {place[1]} comes {times} times; one batch is one round",
-        )
-
-
-def _work(sample: DeviceSample, index: int) -> list[float]:
-    unknown = sorted(set(sample.work) - set(FEATURES))
-    if unknown:
-        raise bad_field(
-            f"samples.{index}.work",
-            f"unknown feature {unknown[0]!r}; known are {', '.join(FEATURES)}",
-        )
-    return [sample.work.get(feature, 0.0) for feature in FEATURES]
-
-
-def _believable(device: str, seconds: float, work: Floats, planned: Floats) -> bool:
-    """Whether it is the work the plan gave the device, and a chip of its type could be so fast."""
-    near = (work <= COUNTS_MAY_DIFFER * planned) & (work * COUNTS_MAY_DIFFER >= planned)
-    return bool(near.all() and seconds >= fastest_possible_s(device_profile(device), work))
-
-
-def _sample(
+def _row(
     batch: int, sample: DeviceSample, work: list[float], plan: Plan, now: float
 ) -> StoredSample:
     return StoredSample(

@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from api.client.bodies import (
     Active,
@@ -20,8 +18,8 @@ from api.client.bodies import (
 )
 from api.deployments.accuracy import RoundMedians, measure, predict, prediction_error, time_drift
 from api.loop import drift_watch
-from api.store import plan_store, sample_store
-from api.store.database import Database
+from api.store import deployment_store, node_store, plan_store, sample_store
+from api.store.database import Database, Session
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
 
 
@@ -45,11 +43,7 @@ def deployment_view(
         layers = sorted({layer for layer, _, _ in timed.seconds})
     predicted = predict(plan, layers)
     found = measure(plan, layers, timed.seconds) if timed else None
-    history = session.scalars(
-        select(StoredGeneration)
-        .where(StoredGeneration.deployment == deployment.name)
-        .order_by(StoredGeneration.generation)
-    )
+    history = deployment_store.history(session, deployment.name)
     return DeploymentView(
         name=deployment.name,
         generation=generation,
@@ -141,7 +135,7 @@ def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
         "hplb_node_active_generation", "Generation a node says it runs.", labels=["node"]
     )
     with database.read() as session:
-        for deployment in session.scalars(select(StoredDeployment)):
+        for deployment in deployment_store.every(session):
             view = deployment_view(session, deployment)
             plan = plan_store.load(session, deployment.plan_id)
             label = [deployment.name]
@@ -158,7 +152,7 @@ def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
             ):
                 if value is not None:
                     family.add_metric(label, value)
-        for node in session.scalars(select(StoredNode)):
+        for node in node_store.every(session):
             live.add_metric([node.node_id], float(node.lease_expires_at > now))
             if node.active_generation is not None:
                 active.add_metric([node.node_id], node.active_generation)

@@ -1,14 +1,12 @@
-"""Drift of a live deployment: judged from what is stored, and a profile that takes it in."""
+"""Watches a live deployment for drift: judged from what is stored, the verdict kept with it."""
 
 import numpy as np
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from api.loop.decide import Recoveries
-from api.loop.drift import DriftPolicy, DriftVerdict, Floats, Mask, gather, judge
+from api.loop.drift import DriftPolicy, DriftVerdict, Mask, RecoveryReport, gather, judge
 from api.loop.promise import promise
-from api.store import plan_store, profile_store, recovery_store
-from api.store.tables import StoredDeployment, StoredNode
+from api.store import node_store, plan_store, profile_store, recovery_store
+from api.store.database import Session
+from api.store.tables import StoredDeployment
 from profiles.correction import corrected
 from profiles.model import ModelProfile
 from solver.plan import Plan
@@ -31,7 +29,7 @@ def look(
 def _judged(
     session: Session, deployment: StoredDeployment, policy: DriftPolicy, now: float
 ) -> DriftVerdict | None:
-    reports = recovery_store.of_generation(session, deployment.name, deployment.generation)
+    reports = _reports(session, deployment)
     if not reports:
         return None
     plan = plan_store.load(session, deployment.plan_id)
@@ -50,7 +48,7 @@ def _holders(session: Session, deployment: StoredDeployment, plan: Plan) -> dict
 
     A head with a part that no node serves, for one has left, is nobody's: the rest is no sample.
     """
-    serving = session.scalars(select(StoredNode).where(StoredNode.deployment == deployment.name))
+    serving = node_store.serving(session, deployment.name)
     parts = {node.node_id: set(node.part) for node in serving}
     served = set().union(*parts.values())
     devices = [
@@ -62,12 +60,22 @@ def _holders(session: Session, deployment: StoredDeployment, plan: Plan) -> dict
     }
 
 
+def _reports(session: Session, deployment: StoredDeployment) -> list[RecoveryReport]:
+    """What the live generation's window of batches saw."""
+    window = recovery_store.of_generation(session, deployment.name, deployment.generation)
+    return [
+        RecoveryReport(row.batch, row.node_id, int(layer), int(head), int(rows), float(recovery))
+        for row in window
+        for layer, head, rows, _, recovery in row.figures
+    ]
+
+
 def corrected_profile(session: Session, deployment: StoredDeployment, plan: Plan) -> ModelProfile:
     """The live plan's profile with its curves as the window saw them."""
     profile = profile_store.load(session, plan.profile.digest)
     promised = promise(profile, plan)
     assert promised is not None  # else nothing drifted
-    reports = recovery_store.of_generation(session, deployment.name, deployment.generation)
+    reports = _reports(session, deployment)
     observed = gather(reports, _holders(session, deployment, plan), *promised.recovery.shape)
     rounds = int(observed.rounds.max(initial=0))
     seen_by = (
@@ -75,17 +83,3 @@ def corrected_profile(session: Session, deployment: StoredDeployment, plan: Plan
         f"{rounds} rounds"
     )
     return corrected(profile, promised.recovery, observed.recovery, seen_by)
-
-
-def recoveries_of(
-    profile: ModelProfile, live: Plan, candidate: Plan, layers: list[int]
-) -> Recoveries:
-    """The least recovery of any head of both plans, by one profile's curves, in the layers run."""
-    return Recoveries(_least(profile, live, layers), _least(profile, candidate, layers))
-
-
-def _least(profile: ModelProfile, plan: Plan, layers: list[int]) -> float:
-    promised = promise(profile, plan)
-    assert promised is not None
-    recovery: Floats = promised.recovery[np.array(layers)]
-    return float(recovery.min())

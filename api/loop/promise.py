@@ -1,5 +1,7 @@
 """What a profile promises of a plan: every head's recovery at its budget."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from api.loop.drift import Floats, PromisedRecovery
@@ -31,6 +33,13 @@ def promise(profile: ModelProfile, plan: Plan) -> PromisedRecovery | None:
         None if spread is None else _spread_at(heads, spread, shares, workload.context_tokens),
         None if measured is None else max(sum(measured.prompts.values()), 1),
     )
+
+
+def least_promised(profile: ModelProfile, plan: Plan, layers: Sequence[int]) -> float:
+    """The least recovery of any head of some layers, of a profile that has curves."""
+    promised = promise(profile, plan)
+    assert promised is not None
+    return float(promised.recovery[list(layers)].min())
 
 
 def _spread_at(form: CurvesForm, spread: Curves, shares: Floats, context_tokens: int) -> Floats:

@@ -11,8 +11,6 @@ from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from api.deployments import deploy
 from api.deployments.accuracy import measure
@@ -22,6 +20,7 @@ from api.loop.decide import (
     Explain,
     Measured,
     Move,
+    Recoveries,
     RefinePolicy,
     RefineState,
     Replan,
@@ -29,12 +28,13 @@ from api.loop.decide import (
     decide,
 )
 from api.loop.drift import DriftPolicy
+from api.loop.promise import least_promised
 from api.metrics import Metrics
 from api.notify import Notifier
 from api.problems import Problem
 from api.solves.answer import Answerer
-from api.store import plan_store, rate_store, sample_store
-from api.store.database import Database
+from api.store import deployment_store, plan_store, rate_store, sample_store
+from api.store.database import Database, Session
 from api.store.tables import StoredDeployment
 from profiles.cost.rates import Rates
 from profiles.cost.regression import refit
@@ -56,7 +56,7 @@ class Refiner:
     def __init__(
         self,
         database: Database,
-        planning: Answerer,
+        answerer: Answerer,
         notifier: Notifier,
         metrics: Metrics,
         policy: RefinePolicy,
@@ -65,7 +65,7 @@ class Refiner:
         clock: Callable[[], float],
     ) -> None:
         self._database = database
-        self._planning = planning
+        self._answerer = answerer
         self._notifier = notifier
         self._metrics = metrics
         self._policy = policy
@@ -81,9 +81,7 @@ class Refiner:
     def start(self) -> None:
         """Take up every deployment where the last process left it."""
         with self._database.read() as session:
-            names = session.scalars(
-                select(StoredDeployment.name).where(StoredDeployment.refine)
-            ).all()
+            names = deployment_store.names_to_refine(session)
         for name in names:
             self.measured(name, frozenset())
         self._thread.start()
@@ -201,13 +199,15 @@ class Refiner:
             live = plan_store.load(session, plan_id)
             phase = live.workload.phase
             by_type = {t: rate_store.in_force(session, t, phase) for t in live.device_types}
+            layers, recoveries = deployment.layers, None
+            if corrected is not None:
+                current, new = (least_promised(corrected, p, layers) for p in (live, candidate))
+                recoveries = Recoveries(current, new)
             event = Replanned(
                 candidate.id,
-                current_s=_makespan_s(live, deployment.layers, by_type),
-                candidate_s=_makespan_s(candidate, deployment.layers, by_type),
-                recoveries=None
-                if corrected is None
-                else drift_watch.recoveries_of(corrected, live, candidate, deployment.layers),
+                current_s=_makespan_s(live, layers, by_type),
+                candidate_s=_makespan_s(candidate, layers, by_type),
+                recoveries=recoveries,
             )
             self._step(session, deployment, event)
 
@@ -223,7 +223,7 @@ class Refiner:
 
     def _candidate(self, plan_id: str, corrected: ModelProfile | None) -> tuple[Plan | None, str]:
         try:
-            return self._planning.again(plan_id, corrected), ""
+            return self._answerer.again(plan_id, corrected), ""
         except HplbError as error:
             return None, str(error)
         except Problem as error:

@@ -3,15 +3,15 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
 from api.client.bodies import DeploymentList, DeploymentRequest, DeploymentView
 from api.deployments import deploy
 from api.deployments.views import deployment_view
 from api.problems import Problem, documented, not_found
 from api.service import NamePath, ServiceDep
-from api.store.tables import StoredDeployment, StoredGeneration
+from api.store import deployment_store
+from api.store.database import ConflictError
+from api.store.tables import StoredGeneration
 
 router = APIRouter(tags=["deployments"])
 
@@ -26,7 +26,7 @@ def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep)
     try:
         with service.database.write() as session:
             changed = deploy.put(session, name, body, service.clock())
-    except IntegrityError as error:
+    except ConflictError as error:
         raise Problem(409, f"deployment {name!r} was put by another request") from error
     if changed:
         service.notifier.changed()
@@ -37,7 +37,7 @@ def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep)
 def list_deployments(service: ServiceDep) -> DeploymentList:
     """All deployments, by name."""
     with service.database.read() as session:
-        found = session.scalars(select(StoredDeployment).order_by(StoredDeployment.name)).all()
+        found = deployment_store.every(session)
         return DeploymentList(deployments=[deployment_view(session, d) for d in found])
 
 

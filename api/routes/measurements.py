@@ -19,18 +19,14 @@ def post_measurements(body: MeasurementBatch, service: ServiceDep) -> Measuremen
     """Take in one round of one node; the same batch twice has no effect."""
     try:
         window = service.settings.drift_window
-        receipt = take_in(service.database, body, window, service.clock())
+        intake = take_in(service.database, body, window, service.clock())
     except Problem as problem:
         outcome = "superseded" if problem.status_code == 409 else "refused"
         service.metrics.batches.labels(outcome).inc()
         raise
+    receipt = intake.receipt
     service.metrics.batches.labels("duplicate" if receipt.duplicate else "accepted").inc()
     if not receipt.duplicate:
         service.metrics.samples_rejected.inc(receipt.rejected)
-        service.refiner.measured(body.deployment, receipt.kinds)
-    return MeasurementReceipt(
-        batch_id=body.batch_id,
-        duplicate=receipt.duplicate,
-        accepted=receipt.accepted,
-        rejected=receipt.rejected,
-    )
+        service.refiner.measured(body.deployment, intake.kinds)
+    return receipt

@@ -4,7 +4,6 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from api.client.bodies import Assignment, Lease, LeaseRenewal, NodeList, NodeRegistration
@@ -13,7 +12,7 @@ from api.deployments.views import node_view
 from api.notify import wait_for
 from api.problems import Problem, bad_field, documented, not_found
 from api.service import NamePath, Service, ServiceDep
-from api.store import plan_store
+from api.store import node_store, plan_store
 from api.store.tables import StoredDeployment, StoredNode
 from profiles.device import device_profile
 from profiles.errors import UnknownNameError
@@ -34,7 +33,7 @@ def register(body: NodeRegistration, service: ServiceDep) -> Lease:
         except UnknownNameError as error:
             raise bad_field(f"devices.{index}", str(error)) from None
     with service.database.write() as session:
-        node = session.get(StoredNode, body.node_id, with_for_update=True)
+        node = node_store.find(session, body.node_id)
         if node is None:
             node = StoredNode(node_id=body.node_id, deployment=None, part=[])
             session.add(node)
@@ -54,7 +53,7 @@ def register(body: NodeRegistration, service: ServiceDep) -> Lease:
 def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
     """Renew a lease and say what runs."""
     with service.database.write() as session:
-        node = session.get(StoredNode, node_id, with_for_update=True)
+        node = node_store.find(session, node_id)
         if node is None:
             raise not_found("node", node_id)
         if node.boot_id != body.boot_id:
@@ -70,7 +69,7 @@ def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
 def list_nodes(service: ServiceDep) -> NodeList:
     """All nodes that ever registered; `live` while the lease runs."""
     with service.database.read() as session:
-        nodes = session.scalars(select(StoredNode).order_by(StoredNode.node_id))
+        nodes = node_store.every(session)
         return NodeList(nodes=[node_view(node, service.clock()) for node in nodes])
 
 

@@ -2,8 +2,6 @@
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.client.bodies import Health
 from api.problems import Problem, documented
@@ -22,11 +20,8 @@ async def healthy() -> Health:
 @health.get("/readyz", response_model=Health, responses=documented(503))
 def ready(service: ServiceDep) -> Health:
     """The database answers."""
-    try:
-        with service.database.read() as session:
-            session.execute(text("SELECT version_num FROM alembic_version"))
-    except SQLAlchemyError as error:
-        raise Problem(503, "the database does not answer") from error
+    if not service.database.answers():
+        raise Problem(503, "the database does not answer")
     return Health()
 
 

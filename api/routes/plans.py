@@ -48,8 +48,8 @@ async def make_plan(
     """Decide which GPU computes which attention head; an equal request gets the stored plan."""
     wait_s = seconds_to_wait(prefer or ())
     if wait_s is None:
-        return plan_response(await service.planning.answer(body, request))
-    found = await service.planning.answer_or_solve(body, wait_s)
+        return plan_response(await service.answerer.answer(body, request))
+    found = await service.answerer.answer_or_solve(body, wait_s)
     if isinstance(found, Answer):
         return plan_response(found)
     url = f"/plans/{found.id}"
@@ -86,7 +86,7 @@ def list_plans(
 )
 def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
     """A plan by its own id, or by that of its solve; a solve's problem where that failed."""
-    found = service.planning.stored(plan_id)
+    found = service.answerer.stored(plan_id)
     if isinstance(found, SolveJob):
         return Response(found.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     return plan_response(found)

@@ -1,12 +1,12 @@
 """`/profiles` and `/cost-models`."""
 
 from fastapi import APIRouter, Response
-from sqlalchemy.exc import IntegrityError
 
 from api.client.bodies import CostModels, ProfileList, ProfileSummary
 from api.problems import Problem, bad_field, documented, not_found
 from api.service import NamePath, ServiceDep
 from api.store import profile_store, rate_store
+from api.store.database import ConflictError
 from profiles.library import catalogue_names
 from profiles.model import ModelProfile
 
@@ -42,7 +42,7 @@ def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -> dict
     try:
         with service.database.write() as session:
             profile_store.keep(session, body, service.clock())
-    except IntegrityError:
+    except ConflictError:
         # Another request stored the same profile in between.
         with service.database.write() as session:
             profile_store.keep(session, body, service.clock())

@@ -26,7 +26,7 @@ EVENTS = (
 
 def _followed(plan_id: NamePath, service: ServiceDep) -> SolveJob | SolveEnd:
     """The solve to follow, or the plan where the solve is no longer known."""
-    solve = service.planning.find(plan_id)
+    solve = service.answerer.find(plan_id)
     if solve is not None:
         return solve
     with service.database.read() as session:
@@ -67,4 +67,4 @@ async def cancel(plan_id: NamePath, service: ServiceDep) -> Response:
 
     A solve that has ended is answered as `GET /plans/{id}` does.
     """
-    return plan_response(await service.planning.cut_short(plan_id))
+    return plan_response(await service.answerer.cut_short(plan_id))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from threading import Lock
 
 import structlog
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -21,7 +20,7 @@ from api.solves.registry import SolveRegistry
 from api.solves.resolve import ResolvedRequest, resolve, with_profile
 from api.solves.solve_pool import SolvePool
 from api.store import plan_store
-from api.store.database import Database
+from api.store.database import Database, Session
 from profiles.model import ModelProfile
 from solver.plan import Plan
 from solver.request import PlanRequest
@@ -61,10 +60,10 @@ class Answerer:
 
     async def answer(self, request: PlanRequest, client: Request) -> Answer:
         """The plan, however long it takes; a solve that no client waits for any more is ended."""
-        task, stored = await run_in_threadpool(self._look_up, request)
+        resolved, stored = await run_in_threadpool(self._look_up, request)
         if stored is not None:
             return stored
-        solve = self._join(task, detached=False)
+        solve = self._join(resolved, detached=False)
         try:
             while not await solve.ended_within(LOOK_FOR_CLIENT_S):
                 if self._stopping or await client.is_disconnected():
@@ -76,10 +75,10 @@ class Answerer:
 
     async def answer_or_solve(self, request: PlanRequest, wait_s: float) -> Answer | SolveJob:
         """The plan if it is there within `wait_s`, else the solve, which goes on by itself."""
-        task, stored = await run_in_threadpool(self._look_up, request)
+        resolved, stored = await run_in_threadpool(self._look_up, request)
         if stored is not None:
             return stored
-        solve = self._join(task, detached=True)
+        solve = self._join(resolved, detached=True)
         if await solve.ended_within(wait_s):
             return await run_in_threadpool(self._answer_of, solve)
         return solve
@@ -94,14 +93,15 @@ class Answerer:
             if corrected is not None:
                 made_from = plan_store.load(session, plan_id).profile.digest
                 request = with_profile(request, made_from, corrected)
-        task, stored = self._look_up(request)
+        resolved, stored = self._look_up(request)
         if stored is None:
-            solve = self._join(task, detached=True)
+            solve = self._join(resolved, detached=True)
             solve.ended.wait()
             if isinstance(solve.outcome, Ended) and solve.outcome.cut_short:
                 raise Problem(409, "the solve was cancelled")
             stored = self._answer_of(solve)
-        return Plan.parse(stored.body, "stored plan")
+        made = self._maker.find(stored.plan_id)
+        return Plan.parse(stored.body, "stored plan") if made is None else made.plan
 
     def find(self, digest: str) -> SolveJob | None:
         """The newest solve of a request, while it can still be asked about."""
@@ -148,9 +148,9 @@ class Answerer:
 
     def _look_up(self, request: PlanRequest) -> tuple[ResolvedRequest, Answer | None]:
         with self._database.read() as session:
-            task = resolve(session, request)
-            plan_id = None if request.fresh else plan_store.find_answer(session, task.digest)
-            return task, _load(session, plan_id)
+            resolved = resolve(session, request)
+            plan_id = None if request.fresh else plan_store.find_answer(session, resolved.digest)
+            return resolved, _load(session, plan_id)
 
     def _answered(self, digest: str) -> Answer:
         with self._database.read() as session:
@@ -165,22 +165,25 @@ class Answerer:
             raise solve.outcome.with_traceback(None)
         assert solve.outcome is not None
         plan_id = solve.outcome.plan.plan_id
+        made = self._maker.find(plan_id)
+        if made is not None:
+            return Answer(plan_id, made.body)
         with self._database.read() as session:
             answer = _load(session, plan_id)
         if answer is None:
             raise not_found("plan", plan_id)
         return answer
 
-    def _join(self, task: ResolvedRequest, *, detached: bool) -> SolveJob:
+    def _join(self, resolved: ResolvedRequest, *, detached: bool) -> SolveJob:
         """The solve of an equal request if there is one to share, else one that starts now."""
         with self._lock:
-            found = self._solves.find(task.digest)
-            shared = found is not None and (found.outcome is None or not task.request.fresh)
+            found = self._solves.find(resolved.digest)
+            shared = found is not None and (found.outcome is None or not resolved.request.fresh)
             if found is not None and shared and found.join(detached=detached):
                 return found
-            solve = SolveJob(task.digest)
+            solve = SolveJob(resolved.digest)
             solve.join(detached=detached)
-            if self._stopping or not self._pool.submit(solve, lambda: self._run(solve, task)):
+            if self._stopping or not self._pool.submit(solve, lambda: self._run(solve, resolved)):
                 raise Problem(
                     503,
                     f"{self._pool.jobs} plans are being made; try again in a moment",
@@ -189,10 +192,10 @@ class Answerer:
             self._solves.add(solve)
             return solve
 
-    def _run(self, solve: SolveJob, task: ResolvedRequest) -> None:
+    def _run(self, solve: SolveJob, resolved: ResolvedRequest) -> None:
         solve.begin()
         try:
-            outcome: Outcome = self._maker.make(solve, task)
+            outcome: Outcome = self._maker.make(solve, resolved)
         except Exception as error:
             outcome = as_problem(error)
             if outcome.status_code == 500:

@@ -1,10 +1,12 @@
 """Makes a plan and keeps it: as the answer to its request, unless its solve was cut short."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 
 from api.client.bodies import SolveEnd
 from api.metrics import Metrics
@@ -12,11 +14,22 @@ from api.problems import Problem
 from api.solves.job import Ended, SolveJob
 from api.solves.resolve import ResolvedRequest
 from api.store import plan_store
-from api.store.database import Database
+from api.store.database import ConflictError, Database
 from solver.plan import Plan
 from solver.planner import make_plan
 
 log = structlog.get_logger()
+
+NEWEST = 16
+"""Plans that are still there whole; those made before them are read from the store."""
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A plan, and its JSON as it is stored."""
+
+    plan: Plan
+    body: str
 
 
 class Maker:
@@ -26,29 +39,36 @@ class Maker:
         self._database = database
         self._metrics = metrics
         self._clock = clock
+        self._lock = Lock()
+        self._newest: OrderedDict[str, Made] = OrderedDict()
 
-    def make(self, solve: SolveJob, task: ResolvedRequest) -> Ended:
+    def make(self, solve: SolveJob, resolved: ResolvedRequest) -> Ended:
         """The plan, kept.
 
         Raises HplbError for what cannot be planned, Problem where the solve was abandoned.
         """
         started = time.monotonic()
-        first, *others = task.known
+        first, *others = resolved.known
         plan = make_plan(
-            task.request,
+            resolved.request,
             first.profile,
             first.rates,
             on_progress=solve.progressed,
             cancel=solve.cancelled,
             others=others,
-            current=task.current,
+            current=resolved.current,
         )
         fate = solve.seal()
         if fate == "abandoned":
             raise abandoned()
         self._metrics.solved(plan, time.monotonic() - started)
         log.info("plan_made", plan=plan.id, status=plan.status, solve_s=plan.solve_s, fate=fate)
-        self._keep(task, plan, task.digest if fate == "whole" else None)
+        made = Made(plan, self._keep(resolved, plan, resolved.digest if fate == "whole" else None))
+        with self._lock:
+            self._newest[plan.id] = made
+            self._newest.move_to_end(plan.id)
+            if len(self._newest) > NEWEST:
+                self._newest.popitem(last=False)
         end = SolveEnd(
             plan_id=plan.id,
             status=plan.status,
@@ -58,16 +78,21 @@ class Maker:
         )
         return Ended(end, cut_short=fate == "cut_short")
 
-    def _keep(self, task: ResolvedRequest, plan: Plan, answers: str | None) -> None:
-        try:
-            self._keep_once(task, plan, answers)
-        except IntegrityError:
-            # Two solves of one plan ended at once: now the other one's rows are there to be found.
-            self._keep_once(task, plan, answers)
+    def find(self, plan_id: str) -> Made | None:
+        """A plan from memory, where it is one of the newest."""
+        with self._lock:
+            return self._newest.get(plan_id)
 
-    def _keep_once(self, task: ResolvedRequest, plan: Plan, answers: str | None) -> None:
+    def _keep(self, resolved: ResolvedRequest, plan: Plan, answers: str | None) -> str:
+        try:
+            return self._keep_once(resolved, plan, answers)
+        except ConflictError:
+            # Two solves of one plan ended at once: now the other one's rows are there to be found.
+            return self._keep_once(resolved, plan, answers)
+
+    def _keep_once(self, resolved: ResolvedRequest, plan: Plan, answers: str | None) -> str:
         with self._database.write() as session:
-            plan_store.keep(session, plan, task.request, answers, self._clock())
+            return plan_store.keep(session, plan, resolved.request, answers, self._clock())
 
 
 def abandoned() -> Problem:

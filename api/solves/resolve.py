@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from api.problems import bad_field
 from api.store import plan_store, profile_store, rate_store
+from api.store.database import Session
 from profiles.cost.rates import Rates
 from profiles.device import device_profile
 from profiles.errors import UnknownNameError

@@ -5,9 +5,9 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from api.store import profile_store
+from api.store.database import Session
 from api.store.tables import PlanOrigin, StoredAnswer, StoredPlan
 from profiles.model import ModelProfile
 from solver.plan import Plan
@@ -70,14 +70,16 @@ def summaries(session: Session, limit: int, offset: int) -> tuple[list[dict[str,
 
 def keep(
     session: Session, plan: Plan, request: PlanRequest, answers: str | None, now: float
-) -> None:
+) -> str:
     """Store a plan with what it was made for: a request whose profiles are all inline.
 
-    `answers` is the digest of the requests that are to get it from now on.
+    `answers` is the digest of the requests that are to get it from now on. Returns the plan's JSON
+    as it is stored: that of an equal one kept before stays, its timings with it.
     """
     assert isinstance(request.profile, ModelProfile)
     profile_store.keep_content(session, request.profile)
-    if find_body(session, plan.id) is None:
+    body = find_body(session, plan.id)
+    if body is None:
         body = plan.model_dump_json()
         session.add(StoredPlan(id=plan.id, body=body, summary=summary(plan), created_at=now))
         session.flush()
@@ -91,6 +93,7 @@ def keep(
     )
     if answers is not None:
         session.merge(StoredAnswer(digest=answers, plan_id=plan.id, created_at=now))
+    return body
 
 
 def request_of(session: Session, plan_id: str) -> PlanRequest:

@@ -4,8 +4,8 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from api.store.database import Session
 from api.store.tables import ProfileContent, StoredProfile
 from profiles.library import catalogue_names, catalogue_profile
 from profiles.model import ModelProfile

@@ -3,8 +3,8 @@
 from typing import get_args
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
+from api.store.database import Session
 from api.store.tables import StoredRates
 from profiles.cost.catalogue import catalogue_rates
 from profiles.cost.rates import Rates

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from sqlalchemy import and_, delete, or_, select
-from sqlalchemy.orm import Session
 
-from api.loop.drift import RecoveryReport
+from api.store.database import Session
 from api.store.tables import StoredBatch, StoredRecovery
 
 Figures = tuple[int, int, int, int, float]
@@ -44,15 +43,10 @@ def keep(session: Session, batch: StoredBatch, figures: Sequence[Figures], windo
     )
 
 
-def of_generation(session: Session, deployment: str, generation: int) -> list[RecoveryReport]:
-    """The window's reports."""
-    stored = session.scalars(
+def of_generation(session: Session, deployment: str, generation: int) -> Sequence[StoredRecovery]:
+    """The window's batches, the oldest first."""
+    return session.scalars(
         select(StoredRecovery)
         .where(StoredRecovery.deployment == deployment, StoredRecovery.generation == generation)
         .order_by(StoredRecovery.batch)
-    )
-    return [
-        RecoveryReport(row.batch, row.node_id, int(layer), int(head), int(rows), float(recovery))
-        for row in stored
-        for layer, head, rows, _, recovery in row.figures
-    ]
+    ).all()

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
 
+from api.store.database import Session
 from api.store.tables import StoredBatch, StoredSample
 from profiles.cost.samples import Floats, Sample
 from profiles.cost.work import FEATURES, Phase
@@ -22,6 +22,13 @@ class Round:
 
     timing: str
     seconds: list[tuple[int, int, float]]
+
+
+def find_batch(session: Session, batch_id: str) -> StoredBatch | None:
+    """A batch by the id that its node gave it, or None."""
+    return session.scalars(
+        select(StoredBatch).where(StoredBatch.batch_id == batch_id)
+    ).one_or_none()
 
 
 def of_generation(session: Session, deployment: str, generation: int) -> Round | None:

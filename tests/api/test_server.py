@@ -46,7 +46,7 @@ class Served:
         line = process.stdout.readline()
         found = re.search(r"http://\S+?:\d+", line)
         assert found, line + (process.stderr.read() if process.stderr else "")
-        return httpx.Client(base_url=found[0], timeout=30)
+        return httpx.Client(base_url=found[0], timeout=30, trust_env=False)
 
     def refused(self, *arguments: str, **environment: str) -> str:
         process = self.command(*arguments, **environment)

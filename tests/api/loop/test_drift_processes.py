@@ -32,7 +32,9 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.started: list[subprocess.Popen[bytes]] = []
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+        self.client = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False
+        )
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -125,16 +125,16 @@ def test_a_failing_replan_is_told_and_tried_again(
     world: World, mixed: tuple[Plan, Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, view = mixed
-    real = world.service.planning.again
+    real = world.service.answerer.again
 
     def failing(*_: object) -> Plan:
         raise refiner.Problem(503, "no room")
 
-    monkeypatch.setattr(world.service.planning, "again", failing)
+    monkeypatch.setattr(world.service.answerer, "again", failing)
     for _ in range(2):
         _round(world, plan, view, (40.0, 1.5))
     assert world.view()["decision"] == "held: planning again failed: no room"
-    monkeypatch.setattr(world.service.planning, "again", real)
+    monkeypatch.setattr(world.service.answerer, "again", real)
     world.clock.forward(1)
     _round(world, plan, view, (40.0, 1.5))
     assert world.view()["generation"] == 2

@@ -199,7 +199,7 @@ def test_a_full_pool_turns_requests_away_and_recovers(
 
     monkeypatch.setattr(make, "make_plan", held)
     pool = SolvePool(1, 0)
-    monkeypatch.setattr(world.service.planning, "_pool", pool)
+    monkeypatch.setattr(world.service.answerer, "_pool", pool)
     answers: list[int] = []
     first = Thread(
         target=lambda: answers.append(world.client.post("/plan", json=plan_body()).status_code)
@@ -221,7 +221,7 @@ def test_a_full_pool_turns_requests_away_and_recovers(
 
 
 def test_a_stopping_service_starts_no_solve(world: World) -> None:
-    world.service.planning.stop()
+    world.service.answerer.stop()
     fields(world.client.post("/plan", json=plan_body()), 503)
 
 
