@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from solver.plan import Plan
-from tests.api.world import World, plan_body
+from tests.api.world import Json, World, plan_body
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +26,14 @@ class Served:
         self.folder = folder
         self.processes: list[subprocess.Popen[str]] = []
 
-    def command(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def command(
+        self, *arguments: str, first: str = "", **environment: str
+    ) -> subprocess.Popen[str]:
+        """`hplb serve`, after a script of the test's has run in its process."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
+        script = f"{first}\nfrom api.main import run\nrun()"
         process = subprocess.Popen(
-            [sys.executable, "-m", "api.main", "serve", "--port", "0", *arguments],
+            [sys.executable, "-c", script, "serve", "--port", "0", *arguments],
             cwd=self.folder,
             env={**inherited, **environment},
             stdout=subprocess.PIPE,
@@ -40,13 +43,19 @@ class Served:
         self.processes.append(process)
         return process
 
-    def start(self, **environment: str) -> httpx.Client:
-        process = self.command(**environment)
+    def start(self, first: str = "", **environment: str) -> httpx.Client:
+        process = self.command(first=first, **environment)
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"http://\S+?:\d+", line)
         assert found, line + (process.stderr.read() if process.stderr else "")
         return httpx.Client(base_url=found[0], timeout=30, trust_env=False)
+
+    def until_it_says(self, word: str) -> None:
+        stdout = self.processes[-1].stdout
+        assert stdout is not None
+        while (line := stdout.readline()).strip() != word:
+            assert line, "it ended"
 
     def refused(self, *arguments: str, **environment: str) -> str:
         process = self.command(*arguments, **environment)
@@ -96,12 +105,45 @@ def test_what_was_answered_survives_kill_9(served: Served) -> None:
     assert assigned["plan_id"] == plan.id
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_long_polls_and_solves_at_once(served: Served, sent: signal.Signals) -> None:
-    client = served.start()
-    world = _world(client)
-    world.register("a")
-    hard = plan_body(
+HELD_SOLVE = """
+from api.solves import make
+
+def make_plan(*_, cancel, **more):
+    print("solving", flush=True)
+    cancel.wait()
+
+make.make_plan = make_plan
+"""
+"""A solve that ends when it is told to and never before; what it gives then, nobody wants."""
+
+HELD_CALLBACK = """
+import os, sys, threading, time
+from api.solves.job import SolveJob
+
+told, tell = os.pipe()
+progressed = SolveJob.progressed
+
+def held(job, progress):
+    if threading.current_thread().name.startswith("Dummy"):  # a thread of the solver's own
+        print("solving", flush=True)
+        os.read(told, 1)
+    progressed(job, progress)
+
+class Last:
+    def __del__(self, write=os.write, sleep=time.sleep, tell=tell):
+        write(tell, b"x" * 64)
+        sleep(2)
+
+SolveJob.progressed = held
+sys.last = Last()  # taken down with the interpreter
+"""
+"""What a busy machine does now and then: a thread of CP-SAT calls back with a better solution, gets
+no processor, and goes on when the interpreter is being taken down."""
+
+
+def _hard() -> Json:
+    """A search with something to tell at once and no end soon."""
+    return plan_body(
         profile="llama-3.1-8b-synthetic",
         gpus=5,
         context_tokens=131072,
@@ -109,10 +151,17 @@ def test_a_signal_ends_long_polls_and_solves_at_once(served: Served, sent: signa
         time_limit_s=300,
         tolerance=0,
     )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_long_polls_and_solves_at_once(served: Served, sent: signal.Signals) -> None:
+    client = served.start(HELD_SOLVE)
+    world = _world(client)
+    world.register("a")
     with ThreadPoolExecutor(2) as pool:
         poll = pool.submit(client.get, "/nodes/a/assignment?wait_s=55")
-        solve = pool.submit(client.post, "/plan", json=hard, timeout=60)
-        time.sleep(1)
+        solve = pool.submit(client.post, "/plan", json=_hard(), timeout=60)
+        served.until_it_says("solving")
         assert not poll.done()
         assert not solve.done()
         process = served.processes[-1]
@@ -122,6 +171,25 @@ def test_a_signal_ends_long_polls_and_solves_at_once(served: Served, sent: signa
         assert solve.result().status_code == 503
     assert process.returncode == 128 + sent
     assert "Traceback" not in err
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="solves are threads of the service: one of CP-SAT's that calls back while the "
+    "interpreter is taken down ends the process by SIGSEGV or SIGABRT (held back as here, every "
+    "time; by itself, beside two busy processes on two cores, 2 of 62 times, 'FATAL: exception "
+    "not rethrown'). Solves in processes of their own are the cure",
+)
+def test_a_signal_ends_a_search_that_calls_back_late(served: Served) -> None:
+    client = served.start(HELD_CALLBACK)
+    with ThreadPoolExecutor(1) as pool:
+        solve = pool.submit(client.post, "/plan", json=_hard(), timeout=60)
+        served.until_it_says("solving")
+        process = served.processes[-1]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert solve.result().status_code == 503
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_port_in_use_is_one_line(served: Served) -> None:
