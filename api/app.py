@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     key = service.settings.api_key
     # The middleware is what asks for the key; this tells readers of the OpenAPI document.
     shown = [Depends(HTTPBearer(auto_error=False))] if key else []
-    told = problems.documented(401) if key else {}
+    told = problems.refusals(401) if key else {}
     for part in (plans, solves, profiles, nodes, deployments, measurements, operations):
         app.include_router(part.router, dependencies=shown, responses=told)
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from api.demo.findings import report
-from api.demo.run import DemoOptions, run_demo
+from api.demo.round_trip import DemoOptions, run_demo
 from api.server import serve as serve_until_stopped
 from api.server import stop_on_terminate
 from api.settings import Settings
-from api.store.database import shown
+from api.store.database import without_password
 from profiles.console import clear_errors, console, fail
 from profiles.heads import CurvesForm
 from profiles.library import (
@@ -50,7 +50,7 @@ def serve(
     except ValidationError as error:
         fail(f"settings (HPLB_...): {describe(error)}")
     stop_on_terminate()
-    database = shown(settings.database_url)
+    database = without_password(settings.database_url)
     serve_until_stopped(
         host,
         port,

@@ -103,7 +103,7 @@ def _body(status: int, detail: str, errors: Sequence[FieldError]) -> ProblemBody
     )
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI `responses` for the problems a route may answer with."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
     return {
@@ -113,7 +113,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def problem_schemas() -> dict[str, Any]:
-    """What `documented` refers to, for the OpenAPI document's components."""
+    """What `refusals` refers to, for the OpenAPI document's components."""
     schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**schema.pop("$defs"), "ProblemBody": schema}
 

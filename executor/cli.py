@@ -18,7 +18,7 @@ import structlog
 import typer
 
 from api.client.bodies import NodeRegistration
-from api.client.planner import PlannerClient
+from api.client.planner_client import PlannerClient
 from executor.errors import CannotMeasureError
 from profiles.console import clear_errors, fail
 from profiles.device import device_profile, split_name

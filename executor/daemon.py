@@ -21,7 +21,7 @@ from api.client.bodies import (
     MeasurementBatch,
     NodeRegistration,
 )
-from api.client.planner import PlannerClient
+from api.client.planner_client import PlannerClient
 from api.client.planner_errors import (
     KeyRefusedError,
     NodeUnknownError,

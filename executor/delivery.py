@@ -2,7 +2,7 @@
 
 import structlog
 
-from api.client.planner import PlannerClient
+from api.client.planner_client import PlannerClient
 from api.client.planner_errors import KeyRefusedError, PlannerError, RefusedError, SupersededError
 from executor.board import Board
 from executor.checkpoint import Checkpoint

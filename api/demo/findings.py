@@ -4,7 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from api.demo.run import DemoOptions, DemoResult
+from api.demo.round_trip import DemoOptions, DemoResult
 from profiles.cost.catalogue import catalogue_rates
 from profiles.model import ModelProfile
 from solver.compare import Row, compare, notes

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from api.client.bodies import DeploymentRequest
-from api.loop.decide import Moved, RefinePolicy, RefineState, decide
+from api.loop.decide import RefinePolicy, RefineState, WentLive, decide
 from api.problems import bad_field, not_found
 from api.store import deployment_store, node_store, plan_store
 from api.store.database import Session
@@ -77,7 +77,7 @@ def start_generation(
             at=now,
         )
     )
-    moved = Moved(deployment.generation, deployment.plan_id, by_refine=by_refine)
+    moved = WentLive(deployment.generation, deployment.plan_id, by_refine=by_refine)
     state, _ = decide(RefineState.from_json(deployment.refine_state), moved, RefinePolicy(), now)
     deployment.refine_state = state.to_json()
 

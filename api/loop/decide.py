@@ -1,9 +1,9 @@
 """The refine loop as a state machine without I/O: events in, effects out, time handed in.
 
-    Moved ----> watching --Measured (enough rounds)--> replanning --Replanned--> watching
-                   |    `--Drifted (heads recover less)--^     |
-                   |                                           +-- gain beats min_gain: Move
-                   +-- the move made it worse: Move back
+    WentLive --> watching --Measured (enough rounds)--> replanning --Replanned--> watching
+                 |    `--Drifted (heads recover less)--^     |
+                 |                                           +-- gain beats min_gain: Move
+                 +-- the move made it worse: Move back
 
 Hysteresis: a new plan must be predicted `min_gain` better than the live one under the same rates.
 Cooldown: after a look, however it ended, none for `cooldown_s`. Roll-back: when the first full
@@ -70,7 +70,7 @@ class RefineState:
 
 
 @dataclass(frozen=True)
-class Moved:
+class WentLive:
     """A plan went live as a new generation; `by_refine` where this loop asked for it."""
 
     generation: int
@@ -138,7 +138,7 @@ class Explain:
     text: str
 
 
-Event = Moved | Measured | Drifted | Replanned
+Event = WentLive | Measured | Drifted | Replanned
 Effect = Replan | Move | Explain
 
 
@@ -147,7 +147,7 @@ def decide(
 ) -> tuple[RefineState, list[Effect]]:
     """The next state and what to do about it; an event of a past generation changes nothing."""
     match event:
-        case Moved():
+        case WentLive():
             return _moved(state, event), []
         case Measured() if event.generation == state.generation:
             return _measured(state, event, policy, now)
@@ -159,7 +159,7 @@ def decide(
             return state, []
 
 
-def _moved(state: RefineState, event: Moved) -> RefineState:
+def _moved(state: RefineState, event: WentLive) -> RefineState:
     fresh = replace(
         state,
         generation=event.generation,

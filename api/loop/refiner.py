@@ -83,10 +83,10 @@ class Refiner:
         with self._database.read() as session:
             names = deployment_store.names_to_refine(session)
         for name in names:
-            self.measured(name, frozenset())
+            self.take_up(name, frozenset())
         self._thread.start()
 
-    def measured(self, deployment: str, kinds: frozenset[Kind]) -> None:
+    def take_up(self, deployment: str, kinds: frozenset[Kind]) -> None:
         """A batch of this deployment was stored, with samples of these device types and phases."""
         with self._idle:
             self._open += 1
@@ -109,7 +109,7 @@ class Refiner:
                 self._attempt(partial(self._refit, *kind))
             for name in dict.fromkeys(name for name, _ in work):
                 self._attempt(partial(self._consider, name))
-            self._notifier.changed()
+            self._notifier.notify()
             with self._idle:
                 self._open -= len(work)
                 self._idle.notify_all()

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from api.client.bodies import DeploymentList, DeploymentRequest, DeploymentView
 from api.deployments import deploy
 from api.deployments.views import deployment_view
-from api.problems import Problem, documented, not_found
+from api.problems import Problem, not_found, refusals
 from api.service import NamePath, ServiceDep
 from api.store import deployment_store
 from api.store.database import ConflictError
@@ -19,7 +19,7 @@ router = APIRouter(tags=["deployments"])
 @router.put(
     "/deployments/{name}",
     response_model=DeploymentView,
-    responses=documented(400, 404, 409, 413, 422),
+    responses=refusals(400, 404, 409, 413, 422),
 )
 def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep) -> DeploymentView:
     """Make a plan live on nodes. An equal PUT changes nothing."""
@@ -29,7 +29,7 @@ def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep)
     except ConflictError as error:
         raise Problem(409, f"deployment {name!r} was put by another request") from error
     if changed:
-        service.notifier.changed()
+        service.notifier.notify()
     return get_deployment(name, service)
 
 
@@ -41,7 +41,7 @@ def list_deployments(service: ServiceDep) -> DeploymentList:
         return DeploymentList(deployments=[deployment_view(session, d) for d in found])
 
 
-@router.get("/deployments/{name}", response_model=DeploymentView, responses=documented(404, 422))
+@router.get("/deployments/{name}", response_model=DeploymentView, responses=refusals(404, 422))
 def get_deployment(
     name: NamePath,
     service: ServiceDep,

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from api.client.bodies import MeasurementBatch, MeasurementReceipt
 from api.deployments.ingest import take_in
-from api.problems import Problem, documented
+from api.problems import Problem, refusals
 from api.service import ServiceDep
 
 router = APIRouter(tags=["measurements"])
@@ -13,7 +13,7 @@ router = APIRouter(tags=["measurements"])
 @router.post(
     "/measurements",
     response_model=MeasurementReceipt,
-    responses=documented(400, 404, 409, 413, 422),
+    responses=refusals(400, 404, 409, 413, 422),
 )
 def post_measurements(body: MeasurementBatch, service: ServiceDep) -> MeasurementReceipt:
     """Take in one round of one node; the same batch twice has no effect."""
@@ -28,5 +28,5 @@ def post_measurements(body: MeasurementBatch, service: ServiceDep) -> Measuremen
     service.metrics.batches.labels("duplicate" if receipt.duplicate else "accepted").inc()
     if not receipt.duplicate:
         service.metrics.samples_rejected.inc(receipt.rejected)
-        service.refiner.measured(body.deployment, intake.kinds)
+        service.refiner.take_up(body.deployment, intake.kinds)
     return receipt

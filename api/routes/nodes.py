@@ -10,7 +10,7 @@ from api.client.bodies import Assignment, Lease, LeaseRenewal, NodeList, NodeReg
 from api.deployments import deploy
 from api.deployments.views import node_view
 from api.notify import wait_for
-from api.problems import Problem, bad_field, documented, not_found
+from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, Service, ServiceDep
 from api.store import node_store, plan_store
 from api.store.tables import StoredDeployment, StoredNode
@@ -24,7 +24,7 @@ RECHECK_S = 2.0
 """Another process on the same database may change an assignment without this one's notice."""
 
 
-@router.post("/nodes", response_model=Lease, responses=documented(400, 413, 422))
+@router.post("/nodes", response_model=Lease, responses=refusals(400, 413, 422))
 def register(body: NodeRegistration, service: ServiceDep) -> Lease:
     """Register a node, or replace its entry."""
     for index, kind in enumerate(body.devices):
@@ -43,12 +43,14 @@ def register(body: NodeRegistration, service: ServiceDep) -> Lease:
         node.devices, node.versions = body.devices, body.versions
         node.active_deployment = node.active_generation = node.error = None
         node.lease_expires_at = service.clock() + service.settings.lease_s
-    service.notifier.changed()
+    service.notifier.notify()
     return Lease(node_id=body.node_id, lease_s=service.settings.lease_s)
 
 
 @router.put(
-    "/nodes/{node_id}/lease", response_model=Lease, responses=documented(400, 404, 409, 413, 422)
+    "/nodes/{node_id}/lease",
+    response_model=Lease,
+    responses=refusals(400, 404, 409, 413, 422),
 )
 def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
     """Renew a lease and say what runs."""
@@ -76,7 +78,7 @@ def list_nodes(service: ServiceDep) -> NodeList:
 @router.get(
     "/nodes/{node_id}/assignment",
     response_model=Assignment,
-    responses={204: {"description": "Nothing changed"}, **documented(404, 422)},
+    responses={204: {"description": "Nothing changed"}, **refusals(404, 422)},
 )
 async def assignment(
     node_id: NamePath,

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.client.bodies import Health
-from api.problems import Problem, documented
+from api.problems import Problem, refusals
 from api.service import ServiceDep
 
 health = APIRouter(tags=["operations"])
@@ -17,7 +17,7 @@ async def healthy() -> Health:
     return Health()
 
 
-@health.get("/readyz", response_model=Health, responses=documented(503))
+@health.get("/readyz", response_model=Health, responses=refusals(503))
 def ready(service: ServiceDep) -> Health:
     """The database answers."""
     if not service.database.answers():

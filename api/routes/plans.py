@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api.client.bodies import PlanPage, SolveAccepted, SolveStatus
-from api.problems import documented
+from api.problems import refusals
 from api.service import NamePath, ServiceDep
-from api.solves.answer import Answer
+from api.solves.answer import KeptPlan
 from api.solves.job import SolveJob
 from api.solves.prefer import APPLIED, seconds_to_wait
 from api.store import plan_store
@@ -33,7 +33,7 @@ def _retry_after() -> dict[str, Any]:
             "description": "Being solved; asked for with `Prefer`",
             "headers": _retry_after(),
         },
-        **documented(400, 409, 413, 422, 503),
+        **refusals(400, 409, 413, 422, 503),
     },
 )
 async def make_plan(
@@ -50,7 +50,7 @@ async def make_plan(
     if wait_s is None:
         return plan_response(await service.answerer.answer(body, request))
     found = await service.answerer.answer_or_solve(body, wait_s)
-    if isinstance(found, Answer):
+    if isinstance(found, KeptPlan):
         return plan_response(found)
     url = f"/plans/{found.id}"
     accepted = SolveAccepted(
@@ -60,7 +60,7 @@ async def make_plan(
     return Response(accepted.model_dump_json(), 202, headers, JSON)
 
 
-@router.get("/plans", response_model=PlanPage, responses=documented(422))
+@router.get("/plans", response_model=PlanPage, responses=refusals(422))
 def list_plans(
     service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -81,18 +81,18 @@ def list_plans(
             "description": "The id is a solve's, which is under way",
             "headers": _retry_after(),
         },
-        **documented(404, 409, 422, 503),
+        **refusals(404, 409, 422, 503),
     },
 )
 def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
     """A plan by its own id, or by that of its solve; a solve's problem where that failed."""
-    found = service.answerer.stored(plan_id)
+    found = service.answerer.find_either(plan_id)
     if isinstance(found, SolveJob):
         return Response(found.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     return plan_response(found)
 
 
-def plan_response(answer: Answer) -> Response:
+def plan_response(answer: KeptPlan) -> Response:
     """A plan, and where it is to be found."""
     return Response(
         answer.body, headers={"Content-Location": f"/plans/{answer.plan_id}"}, media_type=JSON

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from api.client.bodies import CostModels, ProfileList, ProfileSummary
-from api.problems import Problem, bad_field, documented, not_found
+from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, ServiceDep
 from api.store import profile_store, rate_store
 from api.store.database import ConflictError
@@ -20,7 +20,7 @@ def list_profiles(service: ServiceDep) -> dict[str, object]:
         return {"profiles": profile_store.summaries(session)}
 
 
-@router.get("/profiles/{name}", response_model=ModelProfile, responses=documented(404, 422))
+@router.get("/profiles/{name}", response_model=ModelProfile, responses=refusals(404, 422))
 def get_profile(name: NamePath, service: ServiceDep) -> Response:
     """A profile."""
     with service.database.read() as session:
@@ -31,7 +31,9 @@ def get_profile(name: NamePath, service: ServiceDep) -> Response:
 
 
 @router.put(
-    "/profiles/{name}", response_model=ProfileSummary, responses=documented(400, 409, 413, 422)
+    "/profiles/{name}",
+    response_model=ProfileSummary,
+    responses=refusals(400, 409, 413, 422),
 )
 def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -> dict[str, object]:
     """Store a profile; plans made from an earlier one of that name keep theirs."""

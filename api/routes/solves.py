@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Response
 
 from api.client.bodies import SolveEnd
-from api.problems import documented, not_found
+from api.problems import not_found, refusals
 from api.routes.plans import plan_response
 from api.service import NamePath, ServiceDep
 from api.solves import events
@@ -41,7 +41,7 @@ def _followed(plan_id: NamePath, service: ServiceDep) -> SolveJob | SolveEnd:
 @router.get(
     "/plans/{plan_id}/events",
     response_class=events.EventStream,
-    responses={200: {"description": EVENTS}, **documented(404, 422)},
+    responses={200: {"description": EVENTS}, **refusals(404, 422)},
 )
 async def follow(
     followed: Annotated[SolveJob | SolveEnd, Depends(_followed)],
@@ -60,7 +60,7 @@ async def follow(
 @router.post(
     "/plans/{plan_id}/cancel",
     response_model=Plan,
-    responses=documented(404, 409, 422, 503),
+    responses=refusals(404, 409, 422, 503),
 )
 async def cancel(plan_id: NamePath, service: ServiceDep) -> Response:
     """End a solve with its best plan so far, which is kept but answers no later request.

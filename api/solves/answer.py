@@ -15,7 +15,7 @@ from starlette.requests import Request
 from api.metrics import Metrics
 from api.problems import Problem, as_problem, not_found
 from api.solves.job import Ended, Outcome, SolveJob
-from api.solves.make import Maker, abandoned
+from api.solves.make import PlanMaker, abandoned
 from api.solves.registry import SolveRegistry
 from api.solves.resolve import ResolvedRequest, resolve, with_profile
 from api.solves.solve_pool import SolvePool
@@ -32,7 +32,7 @@ LOOK_FOR_CLIENT_S = 0.5
 
 
 @dataclass(frozen=True)
-class Answer:
+class KeptPlan:
     """A stored plan: its id and its JSON."""
 
     plan_id: str
@@ -51,14 +51,14 @@ class Answerer:
         clock: Callable[[], float],
     ) -> None:
         self._database = database
-        self._maker = Maker(database, metrics, clock)
+        self._maker = PlanMaker(database, metrics, clock)
         self._pool = SolvePool(workers, queue)
         self._solves = SolveRegistry(clock)
         self._lock = Lock()
         self._stopping = False
         metrics.scrape(self._pool.gauges)
 
-    async def answer(self, request: PlanRequest, client: Request) -> Answer:
+    async def answer(self, request: PlanRequest, client: Request) -> KeptPlan:
         """The plan, however long it takes; a solve that no client waits for any more is ended."""
         resolved, stored = await run_in_threadpool(self._look_up, request)
         if stored is not None:
@@ -73,7 +73,7 @@ class Answerer:
                 self._abandon(solve)
         return await run_in_threadpool(self._answer_of, solve)
 
-    async def answer_or_solve(self, request: PlanRequest, wait_s: float) -> Answer | SolveJob:
+    async def answer_or_solve(self, request: PlanRequest, wait_s: float) -> KeptPlan | SolveJob:
         """The plan if it is there within `wait_s`, else the solve, which goes on by itself."""
         resolved, stored = await run_in_threadpool(self._look_up, request)
         if stored is not None:
@@ -107,7 +107,7 @@ class Answerer:
         """The newest solve of a request, while it can still be asked about."""
         return self._solves.find(digest)
 
-    def stored(self, name: str) -> Answer | SolveJob:
+    def find_either(self, name: str) -> KeptPlan | SolveJob:
         """What a plan's or a solve's id stands for: a plan, or a solve that is under way.
 
         Raises Problem: 404 where it stands for nothing, the solve's own where that failed.
@@ -121,14 +121,14 @@ class Answerer:
             raise not_found("plan or solve", name)
         return answer
 
-    async def cut_short(self, digest: str) -> Answer:
+    async def cut_short(self, digest: str) -> KeptPlan:
         """End a solve with its best plan so far; one that has ended stays what it is.
 
         Raises Problem: 404 for what is no solve, 409 where its turn never came.
         """
         solve = self._solves.find(digest)
         if solve is None:
-            return await run_in_threadpool(self._answered, digest)
+            return await run_in_threadpool(self._stored_answer, digest)
         solve.cancel("cut_short")
         self._withdraw(
             solve, Problem(409, "the solve was cancelled before its turn came: there is no plan")
@@ -146,20 +146,20 @@ class Answerer:
             self._abandon(solve)
             solve.changes.close()
 
-    def _look_up(self, request: PlanRequest) -> tuple[ResolvedRequest, Answer | None]:
+    def _look_up(self, request: PlanRequest) -> tuple[ResolvedRequest, KeptPlan | None]:
         with self._database.read() as session:
             resolved = resolve(session, request)
             plan_id = None if request.fresh else plan_store.find_answer(session, resolved.digest)
             return resolved, _load(session, plan_id)
 
-    def _answered(self, digest: str) -> Answer:
+    def _stored_answer(self, digest: str) -> KeptPlan:
         with self._database.read() as session:
             answer = _load(session, plan_store.find_answer(session, digest))
         if answer is None:
             raise not_found("solve", digest)
         return answer
 
-    def _answer_of(self, solve: SolveJob) -> Answer:
+    def _answer_of(self, solve: SolveJob) -> KeptPlan:
         """The plan that a solve ended with, or its problem raised."""
         if isinstance(solve.outcome, Problem):
             raise solve.outcome.with_traceback(None)
@@ -167,7 +167,7 @@ class Answerer:
         plan_id = solve.outcome.plan.plan_id
         made = self._maker.find(plan_id)
         if made is not None:
-            return Answer(plan_id, made.body)
+            return KeptPlan(plan_id, made.body)
         with self._database.read() as session:
             answer = _load(session, plan_id)
         if answer is None:
@@ -214,10 +214,10 @@ class Answerer:
     def _end(self, solve: SolveJob, outcome: Outcome) -> None:
         # Under the lock: a quick solve may end before `_join` has entered it.
         with self._lock:
-            self._solves.ended(solve)
+            self._solves.note_end(solve)
         solve.end(outcome)
 
 
-def _load(session: Session, plan_id: str | None) -> Answer | None:
+def _load(session: Session, plan_id: str | None) -> KeptPlan | None:
     body = None if plan_id is None else plan_store.find_body(session, plan_id)
-    return Answer(plan_id, body) if plan_id and body else None
+    return KeptPlan(plan_id, body) if plan_id and body else None

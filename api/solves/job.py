@@ -81,7 +81,7 @@ class SolveJob:
             self._sealed = True
             return self._fate
 
-    def progressed(self, progress: Progress) -> None:
+    def report_progress(self, progress: Progress) -> None:
         """Note a better incumbent or bound; called by the solver, from any of its threads."""
         with self._lock:
             last = self._revisions[-1] if self._revisions else None
@@ -104,14 +104,14 @@ class SolveJob:
             )
             if len(self._revisions) > MOST_REVISIONS:
                 del self._revisions[-2::-2]
-        self.changes.changed()
+        self.changes.notify()
 
     def end(self, outcome: Outcome) -> None:
         """Tell everybody what came of it."""
         with self._lock:
             self._outcome = outcome
         self.ended.set()
-        self.changes.changed()
+        self.changes.notify()
 
     @property
     def outcome(self) -> Outcome | None:

@@ -32,7 +32,7 @@ class Made:
     body: str
 
 
-class Maker:
+class PlanMaker:
     """Called from the solve's own thread."""
 
     def __init__(self, database: Database, metrics: Metrics, clock: Callable[[], float]) -> None:
@@ -53,7 +53,7 @@ class Maker:
             resolved.request,
             first.profile,
             first.rates,
-            on_progress=solve.progressed,
+            on_progress=solve.report_progress,
             cancel=solve.cancelled,
             others=others,
             current=resolved.current,
@@ -61,7 +61,7 @@ class Maker:
         fate = solve.seal()
         if fate == "abandoned":
             raise abandoned()
-        self._metrics.solved(plan, time.monotonic() - started)
+        self._metrics.observe_solve(plan, time.monotonic() - started)
         log.info("plan_made", plan=plan.id, status=plan.status, solve_s=plan.solve_s, fate=fate)
         made = Made(plan, self._keep(resolved, plan, resolved.digest if fate == "whole" else None))
         with self._lock:

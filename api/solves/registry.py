@@ -26,7 +26,7 @@ class SolveRegistry:
             self._under_way.add(solve)
             self._forget_old()
 
-    def ended(self, solve: SolveJob) -> None:
+    def note_end(self, solve: SolveJob) -> None:
         """A solve has its outcome."""
         with self._lock:
             self._under_way.discard(solve)

@@ -128,7 +128,7 @@ class Database:
             upgrade(connection)
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """A database URL without its password; raises StoreError for what is none."""
     try:
         return make_url(url).render_as_string(hide_password=True)

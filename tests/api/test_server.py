@@ -121,7 +121,7 @@ import os, sys, threading, time
 from api.solves.job import SolveJob
 
 told, tell = os.pipe()
-progressed = SolveJob.progressed
+progressed = SolveJob.report_progress
 
 def held(job, progress):
     if threading.current_thread().name.startswith("Dummy"):  # a thread of the solver's own
@@ -134,7 +134,7 @@ class Last:
         write(tell, b"x" * 64)
         sleep(2)
 
-SolveJob.progressed = held
+SolveJob.report_progress = held
 sys.last = Last()  # taken down with the interpreter
 """
 """What a busy machine does now and then: a thread of CP-SAT calls back with a better solution, gets

@@ -1,5 +1,8 @@
 """The client and the service speak the same language, whatever proxies the environment names."""
 
+from pathlib import Path
+from typing import Any
+
 import httpx
 import pytest
 
@@ -10,7 +13,7 @@ from api.client.bodies import (
     MeasurementBatch,
     NodeRegistration,
 )
-from api.client.planner import PlannerClient
+from api.client.planner_client import PlannerClient
 from api.client.planner_errors import (
     NodeUnknownError,
     PlannerAwayError,
@@ -92,7 +95,7 @@ def test_what_the_service_refuses_says_why(planner: PlannerClient, live_world: W
 def test_a_plan_is_waited_for_as_long_as_asked(
     planner: PlannerClient, slow: SlowSolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.client.planner.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("api.client.planner_client.TIMEOUT_S", 0.2)
     with pytest.raises(PlannerAwayError) as caught:
         planner.plan(PlanRequest.model_validate(plan_body()), wait_s=0.1)
     assert not caught.value.answered
@@ -106,6 +109,27 @@ def test_a_planner_elsewhere_is_asked_through_the_proxy(
     del planner, service  # the proxies are what this takes of them
     with pytest.raises(PlannerAwayError, match="refused"):
         PlannerClient("http://planner.invalid:8000").ready()
+
+
+def test_the_documents_example_runs(planner: PlannerClient) -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "http.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    said: dict[str, Any] = {}
+    exec(example.replace("http://127.0.0.1:8000", planner.url), said)
+    assert said["plan"].profile.name == "llama-3.1-8b-synthetic"
+    assert len(said["plan"].devices) == 8
+
+
+def test_what_the_client_exports() -> None:
+    import api.client
+
+    assert set(api.client.__all__) == {
+        "DeploymentRequest",
+        "PlannerAwayError",
+        "PlannerClient",
+        "PlannerError",
+        "RefusedError",
+    }
 
 
 @pytest.mark.parametrize("left_out", ["batch_id", "timing"])

@@ -10,12 +10,12 @@ from api.loop.decide import (
     Explain,
     Measured,
     Move,
-    Moved,
     Recoveries,
     RefinePolicy,
     RefineState,
     Replan,
     Replanned,
+    WentLive,
     decide,
 )
 
@@ -23,7 +23,7 @@ POLICY = RefinePolicy(min_rounds=2, min_gain=0.02, cooldown_s=60, rollback_margi
 
 
 def live(generation: int = 1, plan: str = "a") -> RefineState:
-    state, effects = decide(RefineState.initial(), Moved(generation, plan), POLICY, now=0)
+    state, effects = decide(RefineState.initial(), WentLive(generation, plan), POLICY, now=0)
     assert effects == []
     return state
 
@@ -77,7 +77,7 @@ def test_cooldown_after_a_look() -> None:
 
 def moved_to_b() -> RefineState:
     state, _ = decide(looked(), Replanned("b", 1.0, 0.9), POLICY, now=11)
-    state, _ = decide(state, Moved(2, "b", by_refine=True), POLICY, now=12)
+    state, _ = decide(state, WentLive(2, "b", by_refine=True), POLICY, now=12)
     return state
 
 
@@ -85,7 +85,7 @@ def test_a_worse_window_rolls_back_and_the_plan_is_not_tried_again() -> None:
     state, effects = decide(moved_to_b(), Measured(2, 2, 1.06), POLICY, now=20)
     assert isinstance(effects[0], Move)
     assert effects[0].plan_id == "a"
-    state, _ = decide(state, Moved(3, "a", by_refine=True), POLICY, now=21)
+    state, _ = decide(state, WentLive(3, "a", by_refine=True), POLICY, now=21)
     state, effects = decide(state, Measured(3, 2, 1.0), POLICY, now=200)
     assert effects == [Replan()]
     _, effects = decide(state, Replanned("b", 1.0, 0.5), POLICY, now=201)
@@ -100,7 +100,7 @@ def test_a_window_within_the_margin_is_kept() -> None:
 
 def test_an_operators_move_forgets_what_was_refused() -> None:
     state = replace(moved_to_b(), refused=("c",))
-    state, _ = decide(state, Moved(7, "c"), POLICY, now=30)
+    state, _ = decide(state, WentLive(7, "c"), POLICY, now=30)
     assert (state.refused, state.moved_from, state.looked_at) == ((), None, None)
 
 
@@ -135,7 +135,7 @@ def test_under_drift_a_slower_plan_that_recovers_more_goes_live() -> None:
 
 def test_no_window_of_seconds_rolls_back_what_was_moved_for_recovery() -> None:
     state, _ = decide(drifted(), corrected(1.4, 0.6, 0.9), POLICY, now=11)
-    state, _ = decide(state, Moved(2, "b", by_refine=True), POLICY, now=12)
+    state, _ = decide(state, WentLive(2, "b", by_refine=True), POLICY, now=12)
     state, effects = decide(state, Measured(2, 2, 5.0), POLICY, now=20)
     assert effects == []
     assert state.plan_id == "b"
@@ -180,7 +180,7 @@ def test_looks_for_drift_that_move_nothing_become_rare() -> None:
         looks += effects == [Replan()]
         state, _ = decide(state, corrected(1.0, 0.6, 0.6), POLICY, now)
     assert looks == 10
-    state, _ = decide(state, Moved(2, "b", by_refine=True), POLICY, now)
+    state, _ = decide(state, WentLive(2, "b", by_refine=True), POLICY, now)
     assert decide(state, Drifted(2), POLICY, now + 60)[1] == [Replan()]
 
 
@@ -207,7 +207,7 @@ events = st.one_of(
     ),
     st.builds(Measured, st.integers(1, 4), st.integers(0, 5), st.floats(0.5, 2)),
     st.builds(Replanned, st.sampled_from("abc"), st.floats(0.5, 2), st.floats(0.5, 2)),
-    st.builds(Moved, st.integers(1, 4), st.sampled_from("abc"), st.booleans()),
+    st.builds(WentLive, st.integers(1, 4), st.sampled_from("abc"), st.booleans()),
 )
 
 

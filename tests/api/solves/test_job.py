@@ -70,7 +70,7 @@ def test_only_what_is_better_is_a_revision_and_figures_never_get_worse() -> None
     solve = _solve()
     told = [(4, 1), (4, 1), (5, 0.5), (3, 0.5), (6, 2), (3, 2), (3, 3)]
     for makespan_s, bound_s in told:
-        solve.progressed(Progress(1, 2, makespan_s, bound_s))
+        solve.report_progress(Progress(1, 2, makespan_s, bound_s))
     kept, outcome = solve.since(0)
     assert outcome is None
     found = [(r.revision, r.makespan_s, r.lower_bound_s, r.gap) for r in kept]
@@ -83,7 +83,7 @@ def test_only_what_is_better_is_a_revision_and_figures_never_get_worse() -> None
 def test_revisions_are_bounded_the_newest_kept_and_in_order() -> None:
     solve = _solve()
     for number in range(1, 5001):
-        solve.progressed(Progress(0, 1, 1e6 - number, 0.0))
+        solve.report_progress(Progress(0, 1, 1e6 - number, 0.0))
         kept, _ = solve.since(0)
         assert len(kept) <= MOST_REVISIONS
         assert kept[-1].revision == number
@@ -98,7 +98,7 @@ def test_its_status() -> None:
     solve.begin()
     assert solve.status().status == "solving"
     assert solve.status().makespan_s is None
-    solve.progressed(Progress(1, 2, 4.0, 3.0))
+    solve.report_progress(Progress(1, 2, 4.0, 3.0))
     assert (solve.status().makespan_s, solve.status().gap) == (4.0, 0.25)
 
 
@@ -129,7 +129,7 @@ def test_a_change_between_looking_and_waiting_is_not_missed() -> None:
         notifier = Notifier()
         change = notifier.next_change()
         assert notifier.next_change() is change
-        await asyncio.to_thread(notifier.changed)
+        await asyncio.to_thread(notifier.notify)
         await wait_for(change, 20)
         return change.is_set() and notifier.next_change() is not change
 
@@ -139,7 +139,7 @@ def test_a_change_between_looking_and_waiting_is_not_missed() -> None:
 def _ended(registry: SolveRegistry, digest: str) -> SolveJob:
     solve = SolveJob(digest)
     registry.add(solve)
-    registry.ended(solve)
+    registry.note_end(solve)
     return solve
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from api.client.bodies import DeploymentRequest, DeploymentView
-from api.client.planner import PlannerClient
+from api.client.planner_client import PlannerClient
 from api.demo.children import Children, DemoError, free_port
 from profiles.cost.work import INDEX, head_work
 from profiles.model import ModelProfile
@@ -146,12 +146,12 @@ class _Round:
         generations = []
         for method in METHODS:
             view = self._deploy(plans[method], layers, refine=method == METHODS[-1])
-            generations.append(self._told(method, view))
+            generations.append(self._tell(method, view))
         before = generations[-1]
 
         self.say.print("[bold]5[/] the cost model is refitted on what was measured; planning again")
-        decision, view = self._refined(before.generation, layers)
-        generations.append(self._told("refined", view))
+        decision, view = self._refine(before.generation, layers)
+        generations.append(self._tell("refined", view))
         return DemoResult(
             outcomes=generations,
             error_before=before.prediction_error,
@@ -200,7 +200,7 @@ class _Round:
 
             return self.children.until(f"generation {generation}", measured, MEASURE_S)
 
-    def _refined(self, generation: int, layers: list[int]) -> tuple[str, DeploymentView]:
+    def _refine(self, generation: int, layers: list[int]) -> tuple[str, DeploymentView]:
         """The planner's own decision, and the view of a generation planned with refitted rates.
 
         Where the planner holds (hysteresis), the demo makes the new plan live itself: the error
@@ -219,7 +219,7 @@ class _Round:
         self.say.print("  deployed all the same, to judge the refitted rates on a new generation")
         return decision, self._deploy(self._plan("cp_sat", fresh=True), layers, refine=False)
 
-    def _told(self, method: str, view: DeploymentView) -> GenerationFigures:
+    def _tell(self, method: str, view: DeploymentView) -> GenerationFigures:
         """What a generation's rounds say, printed."""
         assert view.measured is not None
         assert view.prediction_error is not None

@@ -14,7 +14,7 @@ from api.client.bodies import (
     MeasurementBatch,
     NodeRegistration,
 )
-from api.client.planner import ATTEMPTS, PlannerClient
+from api.client.planner_client import ATTEMPTS, PlannerClient
 from api.client.planner_errors import (
     KeyRefusedError,
     NodeUnknownError,
@@ -54,7 +54,7 @@ def always(status: int, body: object = None) -> Handler:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.client.planner.RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr("api.client.planner_client.RETRY_WAIT_S", 0.0)
 
 
 def test_register_sends_what_the_contract_says() -> None:
