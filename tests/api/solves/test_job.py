@@ -6,12 +6,9 @@ from threading import Thread
 import pytest
 
 from api.client.bodies import SolveEnd
-from api.notify import Notifier, wait_for
 from api.problems import Problem
 from api.solves.job import MOST_REVISIONS, Ended, SolveJob
-from api.solves.registry import KEPT_MOST, KEPT_S, SolveRegistry
 from solver.solution import Progress
-from tests.api.world import Clock
 
 END = SolveEnd(plan_id="p", status="feasible", makespan_s=2.0, lower_bound_s=1.0, gap=0.5)
 
@@ -122,50 +119,3 @@ def test_a_wait_ends_with_its_time_and_with_the_service() -> None:
     assert asyncio.run(solve.ended_within(0)) is False
     solve.changes.close()
     assert asyncio.run(solve.ended_within(20)) is False
-
-
-def test_a_change_between_looking_and_waiting_is_not_missed() -> None:
-    async def look_then_wait() -> bool:
-        notifier = Notifier()
-        change = notifier.next_change()
-        assert notifier.next_change() is change
-        await asyncio.to_thread(notifier.notify)
-        await wait_for(change, 20)
-        return change.is_set() and notifier.next_change() is not change
-
-    assert asyncio.run(look_then_wait())
-
-
-def _ended(registry: SolveRegistry, digest: str) -> SolveJob:
-    solve = SolveJob(digest)
-    registry.add(solve)
-    registry.note_end(solve)
-    return solve
-
-
-def test_ended_solves_are_forgotten_by_time_and_by_number() -> None:
-    clock = Clock()
-    registry = SolveRegistry(clock)
-    running = SolveJob("running")
-    registry.add(running)
-    first = _ended(registry, "first")
-    assert registry.find("first") is first
-    clock.forward(KEPT_S + 1)
-    assert registry.find("first") is None
-    for number in range(KEPT_MOST + 10):
-        _ended(registry, str(number))
-    assert registry.find("9") is None
-    assert registry.find("10") is not None
-    assert registry.find("running") is running
-    assert registry.under_way() == [running]
-
-
-def test_the_newest_of_equal_requests_is_the_one_found() -> None:
-    clock = Clock()
-    registry = SolveRegistry(clock)
-    _ended(registry, "same")
-    clock.forward(KEPT_S - 1)
-    second = SolveJob("same")
-    registry.add(second)
-    clock.forward(2)
-    assert registry.find("same") is second
