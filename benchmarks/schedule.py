@@ -43,15 +43,15 @@ import numpy as np
 
 from benchmarks import dispatch, report
 from benchmarks.placement import load
+from executor.attention.query_rows import head_rows
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
-from executor.shard import layer_shard
-from executor.shares import row_boundary
+from executor.node.shard import layer_shard
 from profiles.cost.catalogue import catalogue_rates
 from profiles.model import ModelProfile
 from profiles.models import MODELS
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 Row = dict[str, Any]
@@ -71,25 +71,19 @@ CASE = ["context_tokens", "plan", "programs"]
 def plan_of(profile: ModelProfile, context_tokens: int, name: str, limit_s: float) -> Plan:
     request = PlanRequest.model_validate(
         {
-            "profile": profile.name,
+            "profile": profile,
             "context_tokens": context_tokens,
             "time_limit_s": limit_s,
             **PLANS[name],
         }
     )
-    return make_plan(request, profile, catalogue_rates(["h200"], "prefill"))
+    return make_plan(request, [catalogue_rates(["h200"], "prefill")])
 
 
 def heads_of(plan: Plan, layer: int, device: int) -> list[HeadRows]:
     """What a device computes of one prompt in one layer."""
-    block = plan.workload.block_tokens
-    query_blocks = -(-plan.workload.context_tokens // block)
-    found = []
-    for part in layer_shard(plan, device, layer).heads:
-        budget = min(-(-part.budget_tokens // block), query_blocks)
-        first, last = (row_boundary(share, budget, query_blocks) for share in part.rows)
-        found.append(HeadRows(part.head, plan.architecture.kv_head(part.head), budget, first, last))
-    return found
+    block, shard = plan.workload.block_tokens, layer_shard(plan, device, layer)
+    return [head_rows(share, shard.chunks[0], block, block) for share in shard.shares]
 
 
 def shares(plan: Plan, layers: int) -> list[list[HeadRows]]:
@@ -203,7 +197,7 @@ def main() -> None:
     if not profiles:
         parser.error(f"no profile of {' or '.join(SHAPES)} below {arguments.data} matches")
     rows = [
-        {"profile": profile.name, "context_tokens": context, "plan": name, **row}
+        {"profile": profile, "context_tokens": context, "plan": name, **row}
         for profile, context, name in product(profiles, contexts, PLANS)
         for row in measure(plan_of(profile, context, name, arguments.time_limit), arguments.layers)
     ]

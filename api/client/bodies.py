@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from profiles.cost.samples import LONGEST_S, MOST_UNITS, SHORTEST_S
 from profiles.cost.work import Deployment, Phase
 from profiles.model import NAME_PATTERN
-from solver.plan import Plan, content_id
+from solver.plans import Plan, content_id
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Token = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]

@@ -33,7 +33,7 @@ from api.client.planner_errors import (
     SupersededError,
 )
 from profiles.model import describe
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 ATTEMPTS = 3

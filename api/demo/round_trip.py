@@ -13,7 +13,7 @@ from api.client.planner_client import PlannerClient
 from api.demo.children import Children, DemoError, free_port
 from profiles.cost.work import INDEX, head_work
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import DeviceGroup, Method, PlanRequest
 
 METHODS: tuple[Method, ...] = ("contiguous", "greedy", "cp_sat")

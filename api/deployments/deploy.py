@@ -8,7 +8,7 @@ from api.problems import bad_field, not_found
 from api.store import deployment_store, node_store, plan_store
 from api.store.database import Session
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
-from solver.plan import Plan
+from solver.plans import Plan
 
 
 def find(session: Session, name: str) -> StoredDeployment:

@@ -12,8 +12,8 @@ from api.store import plan_store, recovery_store, sample_store
 from api.store.database import ConflictError, Database, Session
 from api.store.tables import StoredBatch, StoredNode, StoredSample
 from profiles.cost.work import Phase
-from solver.plan import Plan
-from solver.predict import shard_work
+from solver.planning.predict import shard_work
+from solver.plans import Plan
 
 
 @dataclass(frozen=True)

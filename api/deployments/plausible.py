@@ -8,9 +8,10 @@ import numpy as np
 from api.client.bodies import DeviceSample
 from api.problems import bad_field
 from profiles.cost.roofline import fastest_possible_s
-from profiles.cost.work import FEATURES, Floats, budget_pieces, causal_pieces
+from profiles.cost.work import FEATURES, Floats, budget_pieces
 from profiles.device import device_profile
-from solver.plan import Plan
+from profiles.sizes import causal_pieces
+from solver.plans import Plan
 
 COUNTS_MAY_DIFFER = 2.0
 """Executors report what they really counted; a report further off is not of this plan's work."""

@@ -9,7 +9,7 @@ from api.store.database import Session
 from api.store.tables import StoredDeployment
 from profiles.correction import corrected
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 
 
 def verdict(deployment: StoredDeployment) -> DriftVerdict | None:

@@ -11,7 +11,7 @@ from api.solves.answer import KeptPlan
 from api.solves.job import SolveJob
 from api.solves.prefer import APPLIED, seconds_to_wait
 from api.store import plan_store
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 router = APIRouter(tags=["plans"])

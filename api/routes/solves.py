@@ -12,7 +12,7 @@ from api.service import NamePath, ServiceDep
 from api.solves import events
 from api.solves.job import SolveJob
 from api.store import plan_store
-from solver.plan import Plan
+from solver.plans import Plan
 
 router = APIRouter(tags=["plans"])
 

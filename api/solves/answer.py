@@ -22,7 +22,7 @@ from api.solves.solve_pool import SolvePool
 from api.store import plan_store
 from api.store.database import Database, Session
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 log = structlog.get_logger()

@@ -15,8 +15,8 @@ from api.solves.job import Ended, SolveJob
 from api.solves.resolve import ResolvedRequest
 from api.store import plan_store
 from api.store.database import ConflictError, Database
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 
 log = structlog.get_logger()
 
@@ -48,15 +48,11 @@ class PlanMaker:
         Raises HplbError for what cannot be planned, Problem where the solve was abandoned.
         """
         started = time.monotonic()
-        first, *others = resolved.known
         plan = make_plan(
-            resolved.request,
-            first.profile,
-            first.rates,
+            resolved.whole,
+            resolved.rates,
             on_progress=solve.report_progress,
             cancel=solve.cancelled,
-            others=others,
-            current=resolved.current,
         )
         fate = solve.seal()
         if fate == "abandoned":

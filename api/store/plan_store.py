@@ -10,7 +10,7 @@ from api.store import profile_store
 from api.store.database import Session
 from api.store.tables import PlanOrigin, StoredAnswer, StoredPlan
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 

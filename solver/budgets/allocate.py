@@ -5,9 +5,10 @@ from typing import assert_never
 
 import numpy as np
 
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
+from profiles.sizes import causal_pieces
 from solver.budgets.basis import Basis
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.elastic import ElasticRules, Menu, elastic
@@ -19,7 +20,7 @@ from solver.budgets.profile import Figures, profile_tokens
 from solver.budgets.recovery import least_pieces
 from solver.budgets.shifting import shift
 from solver.budgets.uniform import uniform
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 
 ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""

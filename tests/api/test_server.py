@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.api.world import Json, World, plan_body
 
 pytestmark = pytest.mark.slow

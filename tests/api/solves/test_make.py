@@ -8,7 +8,7 @@ import pytest
 
 from api.solves import answer, make
 from api.solves.make import NEWEST
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.api.live import ask, until_ended
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import World, plan_body
