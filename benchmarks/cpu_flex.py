@@ -25,7 +25,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 from benchmarks import report
 from benchmarks.cpu_attention import lists_by_chance
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_PIECES, HeadRows, Layout, lay_out
+from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout, lay_out
 from executor.kernels.torch.prefill import prefill_attention
 
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ def measure(step: Step, flex: Callable[..., Any], head_dim: int, turns: int) -> 
     q = torch.randn(heads, tokens, head_dim, generator=random)
     keys, values = torch.randn(2, 1, tokens, head_dim, generator=random)
     cache = Cache(keys, values, starts=torch.zeros(1, dtype=torch.int32))
-    rows = [HeadRows(head, 0, max(1, round(budget * blocks)), 0, blocks) for head in range(heads)]
+    rows = [HeadBlocks(head, 0, max(1, round(budget * blocks)), 0, blocks) for head in range(heads)]
     layout = lay_out(rows, [Chunk(0, tokens)], block)
     indices = lists_by_chance(layout)
     out, lse = torch.empty_like(q), torch.empty(q.shape[:2])

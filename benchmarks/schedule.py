@@ -44,7 +44,7 @@ import numpy as np
 from benchmarks import dispatch, report
 from benchmarks.placement import load
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.shard import layer_shard
 from executor.shares import row_boundary
 from profiles.cost.catalogue import catalogue_rates
@@ -80,7 +80,7 @@ def plan_of(profile: ModelProfile, context_tokens: int, name: str, limit_s: floa
     return make_plan(request, profile, catalogue_rates(["h200"], "prefill"))
 
 
-def heads_of(plan: Plan, layer: int, device: int) -> list[HeadRows]:
+def heads_of(plan: Plan, layer: int, device: int) -> list[HeadBlocks]:
     """What a device computes of one prompt in one layer."""
     block = plan.workload.block_tokens
     query_blocks = -(-plan.workload.context_tokens // block)
@@ -88,18 +88,20 @@ def heads_of(plan: Plan, layer: int, device: int) -> list[HeadRows]:
     for part in layer_shard(plan, device, layer).heads:
         budget = min(-(-part.budget_tokens // block), query_blocks)
         first, last = (row_boundary(share, budget, query_blocks) for share in part.rows)
-        found.append(HeadRows(part.head, plan.architecture.kv_head(part.head), budget, first, last))
+        found.append(
+            HeadBlocks(part.head, plan.architecture.kv_head(part.head), budget, first, last)
+        )
     return found
 
 
-def shares(plan: Plan, layers: int) -> list[list[HeadRows]]:
+def shares(plan: Plan, layers: int) -> list[list[HeadBlocks]]:
     """Every device's work in `layers` layers spread over the model."""
     chosen = np.linspace(0, len(plan.layers) - 1, layers).round().astype(int).tolist()
     every = [heads_of(plan, layer, d) for layer in chosen for d in range(len(plan.devices))]
     return [heads for heads in every if any(head.first < head.last for head in heads)]
 
 
-def group_budgets(heads: list[HeadRows]) -> list[int]:
+def group_budgets(heads: list[HeadBlocks]) -> list[int]:
     """Blocks of the one list that a KV group's heads on a device read in decode: the largest."""
     largest: dict[int, int] = {}
     for head in heads:

@@ -21,7 +21,7 @@ from executor.kernels.layout import Layout
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
-from executor.prepared import Prepared, prepare
+from executor.prepared import Prepared, prepare, tables
 from executor.shares import HeadShare
 
 __all__ = ["AttentionResult", "HeadShare", "attend", "prepare"]
@@ -109,12 +109,17 @@ def attend(
 
 
 def _await_tables(step: Prepared, device: torch.device) -> None:
-    """Let this stream wait for the tables that another one may still be copying.
+    """Let this stream wait for the tables that another one may still be copying, and keep their
+    memory from others until it is done, should the step be dropped before.
 
-    Not while a graph is captured: that begins with everything done.
+    Not while a graph is captured: that begins with everything done, and what it reads must be kept.
     """
-    if step.copied is not None and not torch.cuda.is_current_stream_capturing():
-        torch.cuda.current_stream(device).wait_event(step.copied)
+    if step.copied is None or torch.cuda.is_current_stream_capturing():
+        return
+    stream = torch.cuda.current_stream(device)
+    stream.wait_event(step.copied)
+    for table in tables(step):
+        table.record_stream(stream)
 
 
 def allowed_tma() -> bool | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads
-from executor.kernels.layout import HeadRows, Layout
+from executor.kernels.layout import HeadBlocks, Layout
 from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
 from executor.shares import HeadShare, causal_pieces
 
@@ -50,7 +50,7 @@ class Schedule:
 
 
 def count_work(
-    rows: list[HeadRows],
+    rows: list[HeadBlocks],
     lists: list[DecodeHeads],
     prefill: Layout | None,
     chunks: tuple[Chunk, ...],
@@ -99,7 +99,7 @@ def _pieces(entry: DecodeHeads, chunks: tuple[Chunk, ...], piece_tokens: int) ->
 
 
 def covers_every_row(
-    rows: list[HeadRows],
+    rows: list[HeadBlocks],
     lists: list[DecodeHeads],
     shares: Sequence[HeadShare],
     chunks: tuple[Chunk, ...],

@@ -7,7 +7,7 @@ graph.
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,8 @@ from executor.errors import AttentionError
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
 from executor.kernels.dense import Apart, set_apart
-from executor.kernels.layout import HeadRows, Layout, lay_out, sent
-from executor.kernels.patterns import Grid, Strided, lengths
+from executor.kernels.layout import HeadBlocks, Layout, lay_out, send
+from executor.kernels.patterns import Grid, by_budget, lengths
 from executor.shares import (
     HeadShare,
     budget_pieces,
@@ -124,7 +124,7 @@ def prepare(
             )
     counts = count_work(rows, lists, prefill, chunks, block_tokens, piece_tokens)
     context_tokens = torch.tensor([chunk.total_tokens for chunk in chunks], dtype=torch.int32)
-    context_tokens = sent(context_tokens, device)
+    context_tokens = send(context_tokens, device)
     return Prepared(
         chunks,
         block_tokens,
@@ -149,6 +149,16 @@ def prepare(
     )
 
 
+def tables(prepared: object) -> Iterator[torch.Tensor]:
+    """Every tensor of a step, or of a part of one."""
+    for name in getattr(prepared, "__dataclass_fields__", ()):
+        value = getattr(prepared, name)
+        if isinstance(value, torch.Tensor):
+            yield value
+        else:
+            yield from tables(value)
+
+
 def _recorded(device: torch.device) -> torch.cuda.Event | None:
     """What another stream waits for before it reads what this one has copied."""
     if device.type != "cuda":
@@ -160,12 +170,12 @@ def _recorded(device: torch.device) -> torch.cuda.Event | None:
 
 def _head_rows(
     share: HeadShare, chunks: tuple[Chunk, ...], block_tokens: int, piece_tokens: int
-) -> HeadRows:
+) -> HeadBlocks:
     chunk, own = chunks[share.sequence], block_tokens // piece_tokens
     budget = budget_pieces(share, chunk, block_tokens, piece_tokens)
     begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
     first, last = (row_boundary(edge, budget, end, begin, own) for edge in share.rows)
-    return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)
+    return HeadBlocks(share.head, share.group, budget, first, last, share.sequence, share.pattern)
 
 
 def _decode_lists(
@@ -198,10 +208,10 @@ def _decode_lists(
 
 
 def _list_budget(share: HeadShare, piece_tokens: int, most_pieces: int) -> int:
-    if isinstance(share.pattern, Strided):
-        grid = Grid(1, most_pieces)
-        return int(lengths(share.pattern, 0, most_pieces - 1, most_pieces, grid))
-    return -(-share.budget_tokens // piece_tokens)
+    if by_budget(share.pattern):
+        return -(-share.budget_tokens // piece_tokens)
+    grid = Grid(1, most_pieces)
+    return int(lengths(share.pattern, 0, most_pieces - 1, most_pieces, grid))
 
 
 def _check_sizes(

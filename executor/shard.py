@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from itertools import accumulate
 
-from executor.choosing import pattern
 from executor.errors import ShardError
 from executor.kernels.patterns import POOLED, Pattern
+from executor.select import pattern
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload
 from solver.plan import Entry, Plan

@@ -9,11 +9,11 @@ import torch
 from executor.attention import AttentionResult, HeadShare, attend, prepare
 from executor.backends import Backend, resolve_backend
 from executor.checks import TRITON_SIZES, check_options
-from executor.choosing import pattern
 from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.prepared import Prepared
+from executor.select import pattern
 from executor.shares import causal_pieces, check_block_sizes
 from profiles.architecture import Architecture
 from profiles.selection import Selection

@@ -18,7 +18,7 @@ import torch
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 
 from executor.kernels.batch import Cache, query_starts
-from executor.kernels.layout import HeadRows, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout, lay_out
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Shape = tuple[object, ...]
@@ -81,7 +81,7 @@ def set_apart(layout: Layout, programs: int | None = None) -> Apart | None:
     return Apart(dense, rest)
 
 
-def _whole(rows: HeadRows, layout: Layout) -> bool:
+def _whole(rows: HeadBlocks, layout: Layout) -> bool:
     chunk = layout.chunks[rows.sequence]
     last = -(-chunk.total_tokens // layout.block_tokens)
     return chunk.cached_tokens == 0 and (rows.first, rows.last) == (0, last)

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.implementation import implementation
-from executor.kernels.layout import ALL_PIECES, HeadRows, Layout
+from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout
 from executor.kernels.patterns import Sampled
-from executor.kernels.scores import SCORE_BYTES, QueryRows, row_masses
+from executor.kernels.scores import SCORE_BYTES, PieceLse, QueryRows, row_masses
 
 BYTES_PER_PIECE = 16
 """What stays alive for one row and piece: log-sum-exp, mass, and a copy of each in between."""
+MOST_ENTRIES = 65535
+"""Entries of one part: an axis of a launch has no more programs."""
 BYTES_PER_KEY = 16
 """The same for one row and key, through torch."""
 
@@ -42,27 +43,35 @@ def windows(
 ) -> Iterator[tuple[slice, slice, int]]:
     """Parts of `stored_lists(layout, first, last)`, none of more than `at_once` lists.
 
-    A part is its entries, its lists and the number of pieces that they choose from.
+    A part is its entries, MOST_ENTRIES at most, its lists and how many pieces they choose from.
     """
     heads = layout.heads[first:last]
     most = max(rows.last - rows.first for rows in heads)
-    step, window = max(1, at_once // max(1, most)), max(1, min(most, at_once))
+    step = max(1, min(MOST_ENTRIES, at_once // max(1, most)))
+    window = max(1, min(most, at_once))
     for begin in range(0, len(heads), step):
         entries = slice(begin, min(begin + step, len(heads)))
         for low in range(0, most, window):
             high = min(low + window, most)
-            yield entries, slice(low, high), _causal(layout, heads[entries], high)
+            pieces = _causal(layout, heads[entries], high)
+            if pieces:
+                yield entries, slice(low, high), pieces
 
 
-def _causal(layout: Layout, heads: Sequence[HeadRows], lists: int) -> int:
-    """The most pieces that one of the first `lists` of one of `heads` chooses from."""
-    return max(
+def _causal(layout: Layout, heads: Sequence[HeadBlocks], lists: int) -> int:
+    """The most pieces that one of the first `lists` of one of `heads` chooses from, 0 if none does.
+
+    Heads that attend to everything choose from nothing, however long their prompt.
+    """
+    causal = (
         min(
             min(rows.last, rows.first + lists) * layout.per_block,
             layout.grid(rows.sequence).pieces,
         )
         for rows in heads
+        if layout.stores(rows)
     )
+    return max(causal, default=0)
 
 
 def most_pieces(layout: Layout, first: int, last: int) -> int:
@@ -72,14 +81,13 @@ def most_pieces(layout: Layout, first: int, last: int) -> int:
 
 
 def sampled_scores(
+    piece_lse: PieceLse,
     q: torch.Tensor,
     cache: Cache,
     layout: Layout,
     numbers: torch.Tensor,
     pieces: int,
     pattern: Sampled,
-    *,
-    use_triton: bool,
 ) -> torch.Tensor:
     """Attention mass of the first `pieces`, fp32 [entries, lists, pieces].
 
@@ -88,7 +96,7 @@ def sampled_scores(
     for nothing.
     """
     rows = query_rows(layout, numbers, pattern.rows)
-    lse = implementation(use_triton).piece_lse(q, cache, rows, layout.piece_tokens, pieces)
+    lse = piece_lse(q, cache, rows, layout.piece_tokens, pieces)
     return row_masses(lse).view(*numbers.shape, pattern.rows, pieces).sum(2)
 
 
@@ -100,9 +108,9 @@ def query_rows(layout: Layout, numbers: torch.Tensor, rows: int) -> QueryRows:
     """
     table = layout.entries[layout.entry[numbers.amax(1)]]
     head, group, sequence, origin, cached, total = table.unbind(1)
-    row, size = layout.query_block[numbers.clamp(min=0)], layout.block_tokens
-    begin = torch.maximum(cached[:, None], row * size)
-    new = torch.minimum(total[:, None], (row + 1) * size) - begin
+    block, size = layout.query_block[numbers.clamp(min=0)], layout.block_tokens
+    begin = torch.maximum(cached[:, None], block * size)
+    new = torch.minimum(total[:, None], (block + 1) * size) - begin
     edge = new[..., None] * torch.arange(rows + 1, device=numbers.device) // rows
     sampled = (edge.diff() > 0) & (numbers[..., None] >= 0)
     position = torch.where(sampled, begin[..., None] + edge[..., 1:] - 1, -1).flatten(1).int()

@@ -6,7 +6,7 @@ import torch
 
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.patterns import VerticalSlash
 from executor.kernels.scores import QueryRows
 from executor.kernels.triton import scores
@@ -20,10 +20,10 @@ BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "trito
 SIZE, DIM = 16, 16
 CHUNKS = (Chunk(0, 70), Chunk(33, 30), Chunk(20, 3), Chunk(0, 1))
 HEADS = [
-    HeadRows(0, 0, 2, 0, 5, 0, VerticalSlash()),
-    HeadRows(2, 1, 2, 2, 4, 1, VerticalSlash()),
-    HeadRows(1, 0, 2, 1, 2, 2, VerticalSlash()),
-    HeadRows(0, 1, 2, 0, 1, 3, VerticalSlash()),
+    HeadBlocks(0, 0, 2, 0, 5, 0, VerticalSlash()),
+    HeadBlocks(2, 1, 2, 2, 4, 1, VerticalSlash()),
+    HeadBlocks(1, 0, 2, 1, 2, 2, VerticalSlash()),
+    HeadBlocks(0, 1, 2, 0, 1, 3, VerticalSlash()),
 ]
 
 
@@ -59,7 +59,7 @@ def test_a_planted_column_and_a_planted_diagonal_are_told_apart():
     keys[0, token, (token // SIZE + 3) % 8] = keys[0, 5 * SIZE : 6 * SIZE, 8] = 1.0
     cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
     pattern = VerticalSlash(32, 2)
-    layout = lay_out([HeadRows(0, 0, 3, 0, blocks, 0, pattern)], chunks, SIZE)
+    layout = lay_out([HeadBlocks(0, 0, 3, 0, blocks, 0, pattern)], chunks, SIZE)
     column, diagonal = line_masses(q, cache, layout, 0, 1, pattern, use_triton=False)
     assert int(column[0].argmax()) == 5
     # Keys stand for the query blocks 3 and 11 after their own.
