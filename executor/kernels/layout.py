@@ -63,7 +63,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The lists of all computed (entry, query block) pairs, entry after entry, row after row.
+    """The lists of all computed (entry, query block) pairs, entry after entry, block after block.
 
     A query block is `block_tokens` rows that share a list, a piece the `piece_tokens` keys that a
     list names. List l has `length[l]` pieces in ascending order, the last ones the query block's
@@ -120,12 +120,12 @@ class Layout:
         tokens = self.chunks[sequence].total_tokens
         return Grid.of(tokens, self.block_tokens, self.piece_tokens)
 
-    def stores(self, rows: HeadBlocks) -> bool:
-        """Whether any list of `rows` needs indices: does not hold every piece there is for it."""
-        grid = self.grid(rows.sequence)
-        causal = min(rows.last * grid.per_block, grid.pieces)
-        kept = max(rows.budget_pieces, grid.per_block) if by_budget(rows.pattern) else 0
-        return rows.first < rows.last and kept < causal
+    def stores(self, blocks: HeadBlocks) -> bool:
+        """Whether any list of `blocks` needs indices: does not hold every piece there is for it."""
+        grid = self.grid(blocks.sequence)
+        causal = min(blocks.last * grid.per_block, grid.pieces)
+        kept = max(blocks.budget_pieces, grid.per_block) if by_budget(blocks.pattern) else 0
+        return blocks.first < blocks.last and kept < causal
 
     def own_pieces(self, lists: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first and the last own piece of each query block of `lists`, int32 [lists] each."""
@@ -153,14 +153,15 @@ def lay_out(
     heads, chunks = tuple(heads), tuple(chunks)
     piece_tokens = piece_tokens or block_tokens
     starts = query_starts(chunks)
-    table = [_entry(rows, chunks[rows.sequence], starts[rows.sequence]) for rows in heads]
-    size = [rows.last - rows.first for rows in heads]
+    table = [_entry(blocks, chunks[blocks.sequence], starts[blocks.sequence]) for blocks in heads]
+    size = [blocks.last - blocks.first for blocks in heads]
     grids = [
-        Grid.of(chunks[rows.sequence].total_tokens, block_tokens, piece_tokens) for rows in heads
+        Grid.of(chunks[blocks.sequence].total_tokens, block_tokens, piece_tokens)
+        for blocks in heads
     ]
     entry = torch.arange(len(heads)).repeat_interleave(torch.tensor(size, dtype=torch.int64))
     none = [torch.empty(0, dtype=torch.int64)]
-    block = torch.cat(none + [torch.arange(rows.first, rows.last) for rows in heads])
+    block = torch.cat(none + [torch.arange(blocks.first, blocks.last) for blocks in heads])
     each = list(zip(heads, grids, strict=True))
     length = torch.cat(
         none + [lengths(r.pattern, r.budget_pieces, r.first, r.last, grid) for r, grid in each]
@@ -264,15 +265,22 @@ def _parts(
     )
 
 
-def _entry(rows: HeadBlocks, chunk: Chunk, start: int) -> tuple[int, ...]:
+def _entry(blocks: HeadBlocks, chunk: Chunk, start: int) -> tuple[int, ...]:
     origin = start - chunk.cached_tokens
-    return rows.head, rows.group, rows.sequence, origin, chunk.cached_tokens, chunk.total_tokens
+    return (
+        blocks.head,
+        blocks.group,
+        blocks.sequence,
+        origin,
+        chunk.cached_tokens,
+        chunk.total_tokens,
+    )
 
 
 def list_range(layout: Layout, first: int, last: int) -> tuple[int, int]:
     """The lists of entries [first, last): from which number to before which."""
-    begin = sum(rows.last - rows.first for rows in layout.heads[:first])
-    return begin, begin + sum(rows.last - rows.first for rows in layout.heads[first:last])
+    begin = sum(blocks.last - blocks.first for blocks in layout.heads[:first])
+    return begin, begin + sum(blocks.last - blocks.first for blocks in layout.heads[first:last])
 
 
 def longest_first(length: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ def lists_at_once(pattern: Sampled, pieces: int, piece_tokens: int, *, use_trito
 
 def stored_lists(layout: Layout, first: int, last: int) -> torch.Tensor:
     """Numbers of the stored lists of entries [first, last), int64 [entries, lists], -1 for none."""
-    most = max(rows.last - rows.first for rows in layout.heads[first:last])
+    most = max(blocks.last - blocks.first for blocks in layout.heads[first:last])
     entry = torch.arange(first, last, dtype=torch.int32, device=layout.entry.device)
     start = torch.searchsorted(layout.entry, entry)[:, None]
     stop = torch.searchsorted(layout.entry, entry, right=True)[:, None]
@@ -46,7 +46,7 @@ def windows(
     A part is its entries, MOST_ENTRIES at most, its lists and how many pieces they choose from.
     """
     heads = layout.heads[first:last]
-    most = max(rows.last - rows.first for rows in heads)
+    most = max(blocks.last - blocks.first for blocks in heads)
     step = max(1, min(MOST_ENTRIES, at_once // max(1, most)))
     window = max(1, min(most, at_once))
     for begin in range(0, len(heads), step):
@@ -65,11 +65,11 @@ def _causal(layout: Layout, heads: Sequence[HeadBlocks], lists: int) -> int:
     """
     causal = (
         min(
-            min(rows.last, rows.first + lists) * layout.per_block,
-            layout.grid(rows.sequence).pieces,
+            min(blocks.last, blocks.first + lists) * layout.per_block,
+            layout.grid(blocks.sequence).pieces,
         )
-        for rows in heads
-        if layout.stores(rows)
+        for blocks in heads
+        if layout.stores(blocks)
     )
     return max(causal, default=0)
 
@@ -77,7 +77,7 @@ def _causal(layout: Layout, heads: Sequence[HeadBlocks], lists: int) -> int:
 def most_pieces(layout: Layout, first: int, last: int) -> int:
     """The most pieces that a list of entries [first, last) chooses from."""
     heads = layout.heads[first:last]
-    return _causal(layout, heads, max(rows.last for rows in heads))
+    return _causal(layout, heads, max(blocks.last for blocks in heads))
 
 
 def sampled_scores(

@@ -290,8 +290,8 @@ def prefill_kernel(
                     )
                     key = piece * PIECE + step % (PIECE // KEYS) * KEYS
                     row = place_of(key, place, table_page, base, PAGE)
-                    k = described(keys.source, row, group, PAGE, KEYS, DIM)
-                    v = described(values.source, row, group, PAGE, KEYS, DIM)
+                    k = load_described(keys.source, row, group, PAGE, KEYS, DIM)
+                    v = load_described(values.source, row, group, PAGE, KEYS, DIM)
                     scores = tl.dot(query, k.T, input_precision="tf32x3")
                     if (step + 1) * KEYS > before:
                         seen = (key + slots)[None, :] <= token[:, None]
@@ -304,8 +304,8 @@ def prefill_kernel(
                     )
                     key = piece * PIECE + step % (PIECE // KEYS) * KEYS
                     row = place_of(key, place, table_page, base, PAGE)
-                    k = described(keys.source, row, group, PAGE, KEYS, DIM)
-                    v = described(values.source, row, group, PAGE, KEYS, DIM)
+                    k = load_described(keys.source, row, group, PAGE, KEYS, DIM)
+                    v = load_described(values.source, row, group, PAGE, KEYS, DIM)
                     # What lies behind the end may be NaN, and 0 * NaN would reach the result.
                     v = tl.where((key + slots < total_tokens)[:, None], v, 0.0)
                     scores = tl.dot(query, k.T, input_precision="tf32x3")
@@ -386,7 +386,7 @@ def place_of(key, place, page_stride, base, PAGE: tl.constexpr):
 
 
 @triton.jit
-def described(source, row, group, PAGE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr):
+def load_described(source, row, group, PAGE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr):
     """Keys or values [KEYS, head_dim] from `row` (page, token) on, by their descriptor."""
     if PAGE > 0:
         tile = source.load([row[0], group.to(tl.int32), row[1], 0])

@@ -22,8 +22,8 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
     """Fill indices int32 [stored] with the lists of `layout`, q [heads, new tokens, head_dim]."""
     pieces: KeyPieces | None = None
     keys = torch.empty(0)
-    for pattern, first, last in runs([rows.pattern for rows in layout.heads]):
-        if not any(layout.stores(rows) for rows in layout.heads[first:last]):
+    for pattern, first, last in runs([blocks.pattern for blocks in layout.heads]):
+        if not any(layout.stores(blocks) for blocks in layout.heads[first:last]):
             continue
         if isinstance(pattern, Pooled):
             if pieces is None:
@@ -57,7 +57,7 @@ def _fill_lines(
     indices: torch.Tensor,
 ) -> None:
     # A long prompt's entries that choose nothing would widen the others' rows of scores.
-    for chooses, low, high in runs([layout.stores(rows) for rows in layout.heads[first:last]]):
+    for chooses, low, high in runs([layout.stores(blocks) for blocks in layout.heads[first:last]]):
         if not chooses:
             continue
         step = entries_at_once(*scored_size(layout, first + low, first + high, pattern))

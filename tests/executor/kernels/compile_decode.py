@@ -34,8 +34,11 @@ class Shape:
 
     @property
     def name(self) -> str:
-        sizes = (self.head_dim, self.piece, self.page, self.entries, self.widest)
-        return f"decode {self.dtype} {' '.join(map(str, sizes))} sm_{self.capability}"
+        sizes = map(str, (self.head_dim, self.piece, self.page, self.entries))
+        said = ["decode", self.dtype, *sizes]
+        if self.dtype == "fp32":
+            said += [f"{self.widest} heads", f"sm_{self.capability}"]
+        return " ".join(said)
 
     @property
     def options(self) -> dict[str, Any]:
