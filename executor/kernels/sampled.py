@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from executor.kernels.batch import Cache
+from executor.kernels.chip import GRID_AXIS
 from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout
 from executor.kernels.patterns import Sampled
 from executor.kernels.scores import SCORE_BYTES, PieceLse, QueryRows, row_masses
 
 BYTES_PER_PIECE = 16
 """What stays alive for one row and piece: log-sum-exp, mass, and a copy of each in between."""
-MOST_ENTRIES = 65535
-"""Entries of one part: an axis of a launch has no more programs."""
 BYTES_PER_KEY = 16
 """The same for one row and key, through torch."""
 
@@ -43,11 +42,11 @@ def windows(
 ) -> Iterator[tuple[slice, slice, int]]:
     """Parts of `stored_lists(layout, first, last)`, none of more than `at_once` lists.
 
-    A part is its entries, MOST_ENTRIES at most, its lists and how many pieces they choose from.
+    A part is its entries, GRID_AXIS at most, its lists and how many pieces they choose from.
     """
     heads = layout.heads[first:last]
     most = max(blocks.last - blocks.first for blocks in heads)
-    step = max(1, min(MOST_ENTRIES, at_once // max(1, most)))
+    step = max(1, min(GRID_AXIS, at_once // max(1, most)))
     window = max(1, min(most, at_once))
     for begin in range(0, len(heads), step):
         entries = slice(begin, min(begin + step, len(heads)))

@@ -12,9 +12,6 @@ from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.layout import Layout
 
-GRID_AXIS = 65535
-"""Programs along the second or the third axis of a launch, at most; the first one has 2^31 - 1."""
-
 
 class Rows(NamedTuple):
     """q or out [heads, tokens, head_dim] and its strides."""

@@ -56,9 +56,10 @@ def prefill_attention(
     partial = partial_of(layout.splits, layout.block_tokens, q)
     table = cache.starts if cache.pages is None else cache.pages
     assert table is not None
-    # One launch after the other: heads that share a list, two to a program, then the others.
-    two, item_bytes = 2 * layout.block_tokens, q.element_size()
-    together = fits(two, q.shape[2], item_bytes, chip_of(q.device), tma)
+    # One launch after the other: heads that share a list, two to a program where it has room for
+    # their queries, then the others.
+    two = 2 * layout.block_tokens
+    together = fits(two, q.shape[2], q.element_size(), chip_of(q.device), tma)
     pairs = (2, layout.pairs) if together else (1, layout.pairs.flatten())
     for pack, tasks in (pairs, (1, layout.order if parts is None else parts.table)):
         if not len(tasks):

@@ -30,9 +30,9 @@ import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
-from executor.kernels.chip import H100, RESERVED_BYTES, Chip, chip_of
+from executor.kernels.chip import GRID_AXIS, H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.scores import QueryRows
-from executor.kernels.triton.arguments import GRID_AXIS, pool_of, rows_of, table_of
+from executor.kernels.triton.arguments import pool_of, rows_of, table_of
 
 LOG2_E = 1.4426950408889634
 STRETCH = 1024

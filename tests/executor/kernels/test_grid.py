@@ -67,7 +67,7 @@ def test_entries_in_turns_choose_what_they_choose_at_once(monkeypatch):
     wanted = select(q, cache, layout, use_triton=True)
     for of_scores, of_lists in ((3, 65535), (65535, 3)):
         monkeypatch.setattr(scores, "GRID_AXIS", of_scores)
-        monkeypatch.setattr(sampled, "MOST_ENTRIES", of_lists)
+        monkeypatch.setattr(sampled, "GRID_AXIS", of_lists)
         assert torch.equal(select(q, cache, layout, use_triton=True), wanted)
         parts = list(sampled.windows(layout, 0, len(heads), 10**9))
         assert max(part[0].stop - part[0].start for part in parts) <= of_lists

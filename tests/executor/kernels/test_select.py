@@ -305,3 +305,10 @@ def test_nothing_is_stored_where_every_list_holds_every_block(use_triton):
     layout = lay_out([HeadBlocks(0, 0, 4, 0, 4), HeadBlocks(0, 0, 1, 2, 2)], chunks, SIZE)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
     assert select(q, cache, layout, use_triton=use_triton).shape == (0,)
+
+
+@pytest.mark.parametrize("offset", [3, 4])
+def test_an_offset_that_is_no_remainder_by_the_stride_is_refused(offset):
+    """Of the pieces b with b % stride == offset there would be none."""
+    with pytest.raises(ValueError, match=rf"offset: {offset} must be less than the stride, 3"):
+        Rule.strided(2, stride=3, offset=offset)
