@@ -76,8 +76,8 @@ class Layout:
     longest first. pairs int32 [pairs, 2], longest first: lists of two heads of a group that are the
     same, computed together and not in `order`; none where lists are cut. tiles: pieces in all
     lists, each block_tokens x piece_tokens pairs; pieces_read: those that programs read, a pair's
-    once, as far as a program has room for both. longest: those of the longest list, or of the longest part where lists are cut (`parts`)
-    into `splits` parts.
+    once where one has room for both. longest: those of the longest list, or of the longest part
+    where lists are cut (`parts`) into `splits` parts.
     """
 
     heads: tuple[HeadBlocks, ...]
