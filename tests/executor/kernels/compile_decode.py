@@ -9,14 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from executor.kernels.chip import A100, H100
 from executor.kernels.triton.arguments import Entries, Partial, Pool, Rows
 from executor.kernels.triton.decode import decode_kernel, fits, launch_options
 from executor.kernels.triton.merge import SLOTS_PER_STEP, merge_kernel
-from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
+from tests.executor.kernels.cubin import (
+    CHIPS,
+    ITEM_BYTES,
+    ONE,
+    Configurations,
+    compiled_as_launched,
+    main,
+    resources,
+)
 
-ITEM_BYTES = {"bf16": 2, "fp32": 4}
-CHIPS = {90: H100, 80: A100}
 HEAD_DIMS = (64, 128, 256)
 
 

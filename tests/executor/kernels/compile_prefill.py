@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from executor.kernels.chip import A100, H100
 from executor.kernels.triton.arguments import Lists, Partial, Pool, Rows
 from executor.kernels.triton.prefill import fits, launch_options, long_enough, prefill_kernel
-from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
-
-ITEM_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-CHIPS = {90: H100, 80: A100}
+from tests.executor.kernels.cubin import (
+    CHIPS,
+    ITEM_BYTES,
+    ONE,
+    Configurations,
+    compiled_as_launched,
+    main,
+    resources,
+)
 
 
 @dataclass(frozen=True)

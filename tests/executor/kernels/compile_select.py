@@ -7,12 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from executor.kernels.chip import A100, H100
 from executor.kernels.triton import bounds, means, scores, select_decode, top_pieces
 from executor.kernels.triton.arguments import Lists, Pool, Rows
 from executor.kernels.triton.rule_lists import rule_lists_kernel
 from tests.executor.kernels.compile_decode import ENTRIES
-from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
+from tests.executor.kernels.cubin import (
+    CHIPS,
+    ONE,
+    Configurations,
+    compiled_as_launched,
+    main,
+    resources,
+)
 
 FLOATS = (
     "queries_ptr",
@@ -29,7 +35,6 @@ GRIDS = ((1, 64), (4, 16))
 """Pieces of a block, and their tokens."""
 PAGES = ((0, 16), (16, 16), (64, 16), (64, 64), (128, 128))
 """Tokens of a page (0 without) and of a piece."""
-CHIPS = {90: H100, 80: A100}
 KINDS = (("sm_90", "*bf16", 2, 90), ("sm_80", "*bf16", 2, 80), ("fp32", "*fp32", 4, 90))
 
 
