@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from executor.kernels.batch import Cache, Chunk
+from executor.kernels.implementation import implementation
 from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.patterns import Pooled, Sampled
 from executor.kernels.sampled import (
@@ -53,7 +54,9 @@ def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, per_page, p
     layout = lay_out(every_head(rows, block=block), CHUNKS, block, piece_tokens=SIZE)
     for entry in (0, 5, 7, 11):
         numbers = all_numbers(layout, entry)
-        [found] = sampled_scores(q, cache, layout, numbers, 9, pattern, use_triton=use_triton)
+        [found] = sampled_scores(
+            implementation(use_triton).piece_lse, q, cache, layout, numbers, 9, pattern
+        )
         for number, masses in zip(numbers[0].tolist(), found, strict=True):
             row = int(layout.query_block[number])
             wanted = sample_reference(q, cache, layout, entry, row)
@@ -108,10 +111,14 @@ def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
     layout = lay_out([HeadBlocks(0, 0, 2, 0, 6, 0, Sampled(2))], chunks, SIZE)
     numbers = torch.arange(6)[None]
-    wanted = sampled_scores(q, cache, layout, numbers, 6, Sampled(2), use_triton=use_triton)
+    wanted = sampled_scores(
+        implementation(use_triton).piece_lse, q, cache, layout, numbers, 6, Sampled(2)
+    )
     q[0, 43] = value
     q[0, [23, 19]] = value
-    found = sampled_scores(q, cache, layout, numbers, 6, Sampled(2), use_triton=use_triton)
+    found = sampled_scores(
+        implementation(use_triton).piece_lse, q, cache, layout, numbers, 6, Sampled(2)
+    )
     assert found.sum(2)[0].tolist() == pytest.approx([2, 2, 0, 2, 2, 1], abs=1e-5)
     torch.testing.assert_close(found[0, [0, 1, 3, 4]], wanted[0, [0, 1, 3, 4]])
 
@@ -160,7 +167,9 @@ def test_scores_of_any_size_give_the_masses_of_the_definition(use_triton, scale)
     q, cache = random_q(chunks, 1, DIM, scale=scale), random_cache(chunks, 1, DIM, SIZE)
     layout = lay_out([HeadBlocks(0, 0, 3, 0, 20, 0, Sampled(2))], chunks, SIZE)
     numbers = all_numbers(layout, 0)
-    [found] = sampled_scores(q, cache, layout, numbers, 20, Sampled(2), use_triton=use_triton)
+    [found] = sampled_scores(
+        implementation(use_triton).piece_lse, q, cache, layout, numbers, 20, Sampled(2)
+    )
     chosen = select(q, cache, layout, use_triton=use_triton)
     for row, masses in enumerate(found):
         wanted = sample_reference(q, cache, layout, 0, row)

@@ -28,7 +28,7 @@ KERNELS = {
     scores: ["piece_sums_kernel", "piece_lse_kernel"],
     top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "sampled_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
-    decode_selection: ["piece_scores_kernel", "choose_kernel", "rule_kernel"],
+    decode_selection: ["piece_scores_kernel", "best_kernel", "rule_kernel"],
 }
 
 
@@ -104,6 +104,6 @@ def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):
     assert found.indices.shape == (layout.stored,)
     assert shares.shape == (len(lists),)
     # Pooled and vertical-slash entries choose in one launch.
-    chosen = ["piece_scores_kernel", "choose_kernel", "rule_kernel", "rule_kernel"]
+    chosen = ["piece_scores_kernel", "best_kernel", "rule_kernel", "rule_kernel"]
     bounded = ["page_bounds_kernel", "page_bounds_kernel"]
     assert launched == [*bounded, *chosen, "piece_sums_kernel", "piece_lse_kernel"]

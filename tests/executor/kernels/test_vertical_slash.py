@@ -43,11 +43,11 @@ def test_masses_of_columns_and_diagonals_are_those_of_the_definition(
         for h in HEADS
     ]
     layout = lay_out(heads, CHUNKS, SIZE * per_block, piece_tokens=SIZE)
-    found = line_masses(q, cache, layout, 0, 4, pattern, use_triton=use_triton)
+    found = line_masses(implementation(use_triton).piece_lse, q, cache, layout, 0, 4, pattern)
     for entry in range(4):
         for lines, wanted in zip(found, line_reference(q, cache, layout, entry, 5), strict=True):
             assert relative_error(lines[entry], wanted) < 1e-5
-    later = line_masses(q, cache, layout, 1, 3, pattern, use_triton=use_triton)[0]
+    later = line_masses(implementation(use_triton).piece_lse, q, cache, layout, 1, 3, pattern)[0]
     assert relative_error(later, found[0][1:3, : later.shape[1]].double()) < 1e-5
 
 
@@ -60,7 +60,7 @@ def test_a_planted_column_and_a_planted_diagonal_are_told_apart():
     cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
     pattern = VerticalSlash(32, 2)
     layout = lay_out([HeadBlocks(0, 0, 3, 0, blocks, 0, pattern)], chunks, SIZE)
-    column, diagonal = line_masses(q, cache, layout, 0, 1, pattern, use_triton=False)
+    column, diagonal = line_masses(implementation(False).piece_lse, q, cache, layout, 0, 1, pattern)
     assert int(column[0].argmax()) == 5
     # Keys stand for the query blocks 3 and 11 after their own.
     assert set(diagonal[0].topk(2).indices.tolist()) == {3, 11}
@@ -75,7 +75,9 @@ def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
     pattern = VerticalSlash(2, 1)
     layout = lay_out(HEADS, CHUNKS, SIZE)
     q[0, 69] = value
-    column, diagonal = line_masses(q, cache, layout, 0, 1, pattern, use_triton=use_triton)
+    column, diagonal = line_masses(
+        implementation(use_triton).piece_lse, q, cache, layout, 0, 1, pattern
+    )
     assert float(column.sum() + diagonal.sum()) == pytest.approx(1.0, abs=1e-5)
 
 
