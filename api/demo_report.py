@@ -5,11 +5,9 @@ from rich.console import Console
 from rich.table import Table
 
 from api.demo import DemoOptions, DemoResult
-from profiles.cost.catalogue import catalogue_rates
 from profiles.model import ModelProfile
-from solver.compare import Row, compare, notes
-from solver.request import PlanRequest
-from solver.table import comparison_table
+from solver.cli.table import comparison_table
+from solver.report.comparison import Row, compare, notes
 
 LONG_CONTEXT, LONG_GPUS, LONG_TYPE = 131_072, 8, "h200"
 LONG_METHODS = ("contiguous", "greedy", "cp_sat", "auto")
@@ -62,20 +60,12 @@ def _size(profile: ModelProfile) -> str:
 
 
 def _long_context_rows(options: DemoOptions) -> list[Row]:
-    requests = [
-        PlanRequest.model_validate(
-            {
-                "profile": options.predicted.name,
-                "gpus": LONG_GPUS,
-                "device_type": LONG_TYPE,
-                "context_tokens": LONG_CONTEXT,
-                "deployment": deployment,
-                "method": method,
-                "time_limit_s": LONG_TIME_LIMIT_S,
-            }
-        )
-        for deployment in ("disaggregated", "tensor_parallel")
-        for method in LONG_METHODS
-    ]
-    rates = catalogue_rates([LONG_TYPE], "prefill")
-    return compare(requests, options.predicted, rates, lambda _: None, lambda _: None)
+    return compare(
+        options.predicted,
+        gpus=[LONG_GPUS],
+        deployments=("disaggregated", "tensor_parallel"),
+        methods=LONG_METHODS,
+        device_type=LONG_TYPE,
+        context_tokens=LONG_CONTEXT,
+        time_limit_s=LONG_TIME_LIMIT_S,
+    ).rows

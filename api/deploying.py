@@ -10,7 +10,7 @@ from api.refine import Moved, Policy, State, step
 from api.schemas import DeploymentRequest
 from api.store import plans
 from api.store.tables import Deployment, Generation, Node
-from solver.plan import Plan
+from solver.plans import Plan
 
 
 def find(session: Session, name: str) -> Deployment:

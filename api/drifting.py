@@ -11,7 +11,7 @@ from api.store import plans, profiles, recoveries
 from api.store.tables import Deployment, Node
 from profiles.correction import corrected
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 
 
 def verdict(deployment: Deployment) -> Drift | None:

@@ -5,7 +5,7 @@ import numpy as np
 from api.errors import bad_field
 from api.schemas import SampleBody
 from profiles.cost.work import budget_pieces, causal_pieces
-from solver.plan import Plan
+from solver.plans import Plan
 
 COUNTS_MAY_DIFFER = 2.0
 """Executors report what they really counted; a report further off is not of this plan's work."""

@@ -18,8 +18,8 @@ from api.store.tables import Batch, Node, StoredSample
 from profiles.cost.roofline import fastest_possible_s
 from profiles.cost.work import FEATURES, Floats, Phase
 from profiles.device import device_profile
-from solver.plan import Plan
-from solver.predict import shard_work
+from solver.planning.predict import shard_work
+from solver.plans import Plan
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from profiles.cost.rates import Rates
 from profiles.device import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import ModelProfile
-from solver.plan import Plan
-from solver.planner import Known
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A request whose profiles are all inline, with what is known for each of its steps."""
+    """A request whose profiles are all inline, the same with its current plan inline too, and the
+    rates of each of its steps by device type."""
 
     request: PlanRequest
-    known: list[Known]
-    current: Plan | None
+    resolved: PlanRequest
+    rates: list[Mapping[str, Rates]]
     digest: str
 
 
@@ -39,15 +39,13 @@ def look_up(session: Session, request: PlanRequest) -> Task:
         phase: {name: rates.in_force(session, name, phase) for name in types}
         for phase in dict.fromkeys(step.phase for step in request.steps)
     }
-    known = [
-        Known(profile, in_force[step.phase])
-        for profile, step in zip(by_step, request.steps, strict=True)
-    ]
-    current = _current_plan(session, request)
+    by_rates = [in_force[step.phase] for step in request.steps]
     digest = request.digest(
-        [k.profile.digest for k in known], [r.version for k in known for r in k.rates.values()]
+        [profile.digest for profile in by_step],
+        [own.version for each in by_rates for own in each.values()],
     )
-    return Task(request, known, current, digest)
+    resolved = request.resolved(_unknown, lambda plan_id: _plan(session, plan_id))
+    return Task(request, resolved, by_rates, digest)
 
 
 def with_profile(request: PlanRequest, digest: str, instead: ModelProfile) -> PlanRequest:
@@ -109,11 +107,12 @@ def _profile(session: Session, given: str | ModelProfile, field: str) -> ModelPr
     return profile
 
 
-def _current_plan(session: Session, request: PlanRequest) -> Plan | None:
-    current = request.placement.current_plan
-    if not isinstance(current, str):
-        return current
-    found = plans.find(session, current)
+def _unknown(name: str) -> ModelProfile:
+    raise KeyError(name)  # every profile is inline by now
+
+
+def _plan(session: Session, plan_id: str) -> Plan:
+    found = plans.find(session, plan_id)
     if found is None:
-        raise bad_field("placement.current_plan", f"no plan {current!r} is stored here")
+        raise bad_field("placement.current_plan", f"no plan {plan_id!r} is stored here")
     return found

@@ -13,8 +13,8 @@ from api.solve import Ended, Solve
 from api.solve_schemas import SolveEnd
 from api.store import plans
 from api.store.database import Database
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 
 log = structlog.get_logger()
 
@@ -33,15 +33,11 @@ class Maker:
         Raises HplbError for what cannot be planned, Problem where the solve was abandoned.
         """
         started = time.monotonic()
-        first, *others = task.known
         plan = make_plan(
-            task.request,
-            first.profile,
-            first.rates,
+            task.resolved,
+            task.rates,
             on_progress=solve.progressed,
             cancel=solve.cancelled,
-            others=others,
-            current=task.current,
         )
         fate = solve.seal()
         if fate == "abandoned":

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solver.figures import bubble_ratio
-from solver.plan import Plan
-from solver.predict import planned_problem, planned_shares
+from solver.planning.figures import bubble_ratio
+from solver.planning.predict import planned_problem
+from solver.plans import Plan
 from solver.problem import Floats
 
 DRIFT_LIMITS = (0.1, 10.0)
@@ -41,7 +41,10 @@ def planned_loads(plan: Plan) -> Floats:
     problem = planned_problem(plan)
     layers = [problem.layer(index) for index in range(problem.layers)]
     return np.array(
-        [layer.loads_of_shares(planned_shares(plan, i))[0] for i, layer in enumerate(layers)]
+        [
+            layer.loads_of_shares(shares)[0]
+            for layer, shares in zip(layers, plan.shares, strict=True)
+        ]
     )
 
 

@@ -23,7 +23,7 @@ from api.solve import Ended, Outcome, Solve
 from api.store import plans
 from api.store.database import Database
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 log = structlog.get_logger()

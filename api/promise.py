@@ -9,7 +9,7 @@ from profiles.model import ModelProfile
 from solver.budgets.basis import Basis
 from solver.budgets.curves import RecoveryCurves
 from solver.budgets.options import BudgetOptions
-from solver.plan import Plan
+from solver.plans import Plan
 
 
 def promise(profile: ModelProfile, plan: Plan) -> Promise | None:

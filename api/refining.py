@@ -41,8 +41,8 @@ from profiles.cost.work import Phase
 from profiles.device import device_profile
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
-from solver.plan import Plan
-from solver.predict import predicted_loads
+from solver.planning.predict import predicted_loads
+from solver.plans import Plan
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from profiles.cost.samples import LONGEST_S, MOST_UNITS, SHORTEST_S
 from profiles.cost.work import Deployment, Phase
 from profiles.model import NAME_PATTERN
-from solver.plan import Plan
+from solver.plans import Plan
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Token = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]

@@ -21,9 +21,9 @@ from profiles.cost.catalogue import catalogue_rates
 from profiles.importers import duo_attention, minference, moa, tangram
 from profiles.model import ModelProfile
 from profiles.models import resolve_architecture
-from solver.plan import Plan
-from solver.planner import make_plan
-from solver.predict import planned_problem
+from solver.planning.planner import make_plan
+from solver.planning.predict import planned_problem
+from solver.plans import Plan
 from solver.request import PlanRequest
 from solver.verify import verify
 
@@ -70,7 +70,7 @@ def request(
     rules = {k: chosen.pop(k) for k in ("copies", "equal_counts", "divisible") if k in chosen}
     return PlanRequest.model_validate(
         {
-            "profile": profile.name,
+            "profile": profile,
             "gpus": gpus,
             "context_tokens": CONTEXT,
             "placement": rules,
@@ -103,7 +103,7 @@ def measure(profile: ModelProfile, gpus: int, setting: str, limit: float) -> lis
     rows: list[Row] = []
     mean_s = 0.0
     for method in METHODS:
-        plan = make_plan(request(profile, gpus, setting, method, limit), profile, rates)
+        plan = make_plan(request(profile, gpus, setting, method, limit), [rates])
         faults = verify(json.loads(plan.model_dump_json()))
         assert not faults, (profile.name, gpus, setting, method, faults[:3])
         if method == "contiguous":

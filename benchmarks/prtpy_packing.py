@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from solver.plan import Plan
-from solver.predict import planned_problem
+from solver.planning.predict import planned_problem
+from solver.plans import Plan
 
 
 def packed(name: str, setting: str, contiguous: Plan, mean_s: float) -> list[dict[str, Any]]:

@@ -50,8 +50,8 @@ from executor.shares import row_boundary
 from profiles.cost.catalogue import catalogue_rates
 from profiles.model import ModelProfile
 from profiles.models import MODELS
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 Row = dict[str, Any]
@@ -71,13 +71,13 @@ CASE = ["context_tokens", "plan", "programs"]
 def plan_of(profile: ModelProfile, context_tokens: int, name: str, limit_s: float) -> Plan:
     request = PlanRequest.model_validate(
         {
-            "profile": profile.name,
+            "profile": profile,
             "context_tokens": context_tokens,
             "time_limit_s": limit_s,
             **PLANS[name],
         }
     )
-    return make_plan(request, profile, catalogue_rates(["h200"], "prefill"))
+    return make_plan(request, [catalogue_rates(["h200"], "prefill")])
 
 
 def heads_of(plan: Plan, layer: int, device: int) -> list[HeadBlocks]:
@@ -205,7 +205,7 @@ def main() -> None:
     if not profiles:
         parser.error(f"no profile of {' or '.join(SHAPES)} below {arguments.data} matches")
     rows = [
-        {"profile": profile.name, "context_tokens": context, "plan": name, **row}
+        {"profile": profile, "context_tokens": context, "plan": name, **row}
         for profile, context, name in product(profiles, contexts, PLANS)
         for row in measure(plan_of(profile, context, name, arguments.time_limit), arguments.layers)
     ]

@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks import report
 from solver.problem import PlacementProblem
+from solver.search.solve import Search, solve
 from solver.solution import Solution
-from solver.solve import Search, solve
 
 Row = dict[str, Any]
 SIGMA, HEAVY_SHARE, HEAVY = 1.0, 0.25, 12.0

@@ -18,14 +18,13 @@ from profiles.heads import BudgetsForm, SamplesForm
 from profiles.importers import tangram
 from profiles.model import ModelProfile
 from profiles.models import resolve_architecture
-from solver.costs import placement_problem
-from solver.placement.exact import Deadline
-from solver.plan import Plan
-from solver.planner import Known, make_plan
-from solver.predict import planned_shares
+from solver.deadline import Deadline
+from solver.planning.costs import placement_problem
+from solver.planning.planner import make_plan
+from solver.planning.scenarios import Known, scenarios
+from solver.plans import Plan
 from solver.problem import Floats
 from solver.request import PlanRequest
-from solver.scenarios import scenarios
 
 DEVICE = "h200"
 BATCH: dict[Phase, int] = {"decode": 32, "prefill": 1}
@@ -87,18 +86,13 @@ class Bench:
         """The plan of a kind from these requests; each is made once."""
         if (kind, requests) not in self.plans:
             request = self._request(kind, requests)
-            profile = self._of(requests) if kind == "mean" else self.profile
-            known = [Known(profile, self.rates)] * len(request.steps)
-            if kind == "hedged":
-                known[-1] = Known(self._alike(requests), self.rates)
-            self.plans[kind, requests] = make_plan(request, profile, self.rates, others=known[1:])
+            self.plans[kind, requests] = make_plan(request, [self.rates] * len(request.steps))
         return self.plans[kind, requests]
 
     def seconds(self, plan: Plan) -> Floats:
         """Makespan of every request, `[requests]`."""
         size = self.profile.architecture.group_size
-        shares = [planned_shares(plan, index)[::size] for index in range(len(self.layers))]
-        placed = zip(self.layers, shares, strict=True)
+        placed = zip(self.layers, plan.shares[:, ::size], strict=True)
         makespans_s = [layer.loads_of_shares(part).max(axis=1) for layer, part in placed]
         return np.asarray(np.sum(makespans_s, axis=0))
 
@@ -121,10 +115,11 @@ class Bench:
         if kind == "mean":
             steps = [alike]
         elif kind == "hedged":
-            steps.append({**alike, "weight": HEDGE * len(requests)})
+            profile = self._alike(requests)
+            steps.append({**alike, "weight": HEDGE * len(requests), "profile": profile})
         return PlanRequest.model_validate(
             {
-                "profile": self.profile.name,
+                "profile": self._of(requests) if kind == "mean" else self.profile,
                 "gpus": self.gpus,
                 "device_type": DEVICE,
                 "workloads": steps,

@@ -21,8 +21,8 @@ from profiles.library import resolve_profile
 from profiles.model import ModelProfile, write_atomically
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
 from solver.budgets.options import FLOOR_TOKENS, Curve
-from solver.options import RequestError, check_folders, whole_numbers
-from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens
+from solver.cli.flags import check_folders, whole_numbers
+from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens, RequestError
 
 if find_spec("torch") is None:
     raise ModuleNotFoundError("hplb evaluate needs torch: pip install hplb[executor]", name="torch")

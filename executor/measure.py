@@ -18,7 +18,7 @@ from executor.timing_lock import timing_lock
 from executor.watching import head_reports
 from profiles.architecture import Architecture
 from profiles.cost.work import FEATURES, Workload
-from solver.plan import Plan
+from solver.plans import Plan
 
 if TYPE_CHECKING:
     # transformers takes seconds to load, and only a node with a model needs it.

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from solver.plan import Plan, content_id
+from solver.plans import Plan, content_id
 
 Index = Annotated[int, Field(ge=0)]
 Units = Annotated[float, Field(ge=0, allow_inf_nan=False)]

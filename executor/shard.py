@@ -8,7 +8,7 @@ from executor.kernels.patterns import POOLED, Pattern
 from executor.select import pattern
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload
-from solver.plan import Entry, Plan
+from solver.plans import Entry, Plan
 
 SHARE_TOLERANCE = 1e-6
 

@@ -1,7 +1,7 @@
 """A shard's parts as rows: of prompts in prefill, of (sequence, key piece) pairs in decode.
 
 A decoding head is cut between key pieces of its list, sequence after sequence (the solver's
-`solver.divide.rows`): whole sequences on either side of a cut, and at most one sequence's list
+`solver.rows`): whole sequences on either side of a cut, and at most one sequence's list
 between two devices.
 """
 

@@ -4,21 +4,28 @@ Identical devices: the mean load; the largest item; pigeonhole over the kG + 1 l
 (Graham 1969; Dell'Amico & Martello 1995); the copies that KV groups too large for one device must
 make; and what a device must hold beside the largest item when counts are equal. Unlike devices:
 the mean of the fastest. Several workloads: the weighted sum of their own bounds. Of these
-the means alone hold for divided items, which have bounds of their own (`solver.divide.bounds`).
+the means alone hold for divided items, which have bounds of their own
+(`solver.divide.divided_bounds`).
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from solver.integers import SAFETY
 from solver.problem import Floats, LayerProblem
 from solver.solution import Bound
 
-SAFETY = 1 - 1e-9
-"""A bound that comes out of floating-point search is lowered by this much to stay a bound."""
-
 STEPS = 50
 """Halvings of an interval: to 1e-15 of its width."""
+
+
+def lifted(layer: LayerProblem, seconds: float) -> float:
+    """The bound, or where all costs are whole numbers the next one, which is a bound too."""
+    costs = (layer.item_s, layer.group_s, layer.launch_s)
+    if layer.divisible or layer.workloads > 1 or any((c != np.rint(c)).any() for c in costs):
+        return seconds
+    return float(np.ceil(SAFETY * seconds))
 
 
 def quick_bound(layer: LayerProblem) -> Bound:

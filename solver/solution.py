@@ -1,10 +1,16 @@
 """What a solve comes back with: shares and a proven bound for every layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from solver.problem import Assignment, Floats, Shares
+from solver.problem import Assignment, Floats, LayerProblem, Shares
+
+LEAST_GAIN = 1e-7
+"""Of a bound: a proof that is better by rounding alone does not take a plainer one's place."""
+
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,8 @@ class Bound:
 class LayerSolution:
     """Who does what of one layer's items, its makespan, and the best bound proved.
 
-    `shares` [items, devices]; `makespan_s` is the weighted sum over the workloads.
+    `shares` [items, devices]; `makespan_s` is the weighted sum over the workloads. Placement and
+    bound get better each on its own.
     """
 
     shares: Shares
@@ -38,6 +45,35 @@ class LayerSolution:
     def assignment(self) -> Assignment:
         """The device with most of each item, `[items]`: the placement where nothing is divided."""
         return np.asarray(self.shares.argmax(axis=1), dtype=np.int64)
+
+    def place(
+        self, layer: LayerProblem, found: Assignment | None, *, searched: bool = False
+    ) -> Self:
+        """With another placement of whole items where that is better and obeys the rules.
+
+        `searched`: an exact search found it.
+        """
+        if found is None or not layer.allows(found):
+            return self
+        loads = layer.loads(found)
+        makespan_s = layer.objective(loads)
+        if makespan_s > self.makespan_s * (1 - ROUNDING):
+            # Of equals the flatter loads: they leave room where heads turn out longer than planned.
+            tied = makespan_s <= self.makespan_s
+            if not tied or _square(loads) >= _square(layer.loads_of_shares(self.shares)):
+                return self
+        searched = searched or self.searched
+        return replace(self, shares=layer.whole(found), makespan_s=makespan_s, searched=searched)
+
+    def prove(self, seconds: float, proof: str) -> Self:
+        """With another bound where that is better; rounding never lets it pass what was reached."""
+        if seconds <= self.bound.seconds * (1 + LEAST_GAIN):
+            return self
+        return replace(self, bound=Bound(min(seconds, self.makespan_s), proof))
+
+
+def _square(loads: Floats) -> float:
+    return float((loads**2).sum()) * (1 + ROUNDING)
 
 
 @dataclass(frozen=True, eq=False)

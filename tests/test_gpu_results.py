@@ -23,7 +23,7 @@ from profiles.cost.samples import Sample
 from profiles.cost.work import FEATURES, INDEX
 from profiles.device import device_profile
 from profiles.library import catalogue_profile
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
 from solver.request import PlanRequest
 from tests.made_up_results import LABEL, PLANTED, Row, results
 
@@ -151,8 +151,8 @@ def test_plans_are_made_with_what_was_measured(
     refitted = refit(measured, device_profile("h200"), executors)
     assert refitted.rates.source == f"measurements; prior: {measured.source}"
     profile = catalogue_profile("llama-3.1-8b-synthetic")
-    request = PlanRequest(profile=profile.name, gpus=8, context_tokens=32_768, method="greedy")
-    before, after = (make_plan(request, profile, {"h200": rates}) for rates in (public, measured))
+    request = PlanRequest(profile=profile, gpus=8, context_tokens=32_768, method="greedy")
+    before, after = (make_plan(request, [{"h200": rates}]) for rates in (public, measured))
     assert after.cost_model == {"h200": measured.version}
     assert after.makespan_s > 1.3 * before.makespan_s
 

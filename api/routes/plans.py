@@ -12,7 +12,7 @@ from api.service import NamePath, ServiceDep
 from api.solve import Solve
 from api.solve_schemas import SolveAccepted, SolveStatus
 from api.store import plans
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 router = APIRouter(tags=["plans"])

@@ -12,7 +12,7 @@ from api.service import NamePath, ServiceDep
 from api.solve import Solve
 from api.solve_schemas import SolveEnd
 from api.store import plans
-from solver.plan import Plan
+from solver.plans import Plan
 
 router = APIRouter(tags=["plans"])
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api.store import profiles
 from api.store.tables import Answer, PlanOrigin, StoredPlan
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 
 

@@ -34,10 +34,10 @@ from profiles.device import measured_rates
 from profiles.library import catalogue_profile
 from profiles.model import ModelProfile
 from profiles.selection import Sampled
-from solver.divide.rows import RowGrid, boundaries
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 from solver.request import DEFAULT_BLOCK_TOKENS, PlanRequest
+from solver.rows import RowGrid, boundaries
 
 INPUTS = Path(__file__).parent / "inputs"
 CONTEXTS = (32_768, 65_536, 131_072)
@@ -85,7 +85,7 @@ def plan_for(
     chosen = dict(SCHEMES[scheme])
     request = PlanRequest.model_validate(
         {
-            "profile": profile.name,
+            "profile": profile,
             "gpus": DEVICES,
             "context_tokens": context,
             "budget": {"policy": "recovery", "recovery": recovery} if recovery else {},
@@ -94,7 +94,7 @@ def plan_for(
             **chosen,
         }
     )
-    return make_plan(request, profile, {"h200": attention_rates(profile.architecture.head_dim)})
+    return make_plan(request, [{"h200": attention_rates(profile.architecture.head_dim)}])
 
 
 def attention_rates(head_dim: int) -> Rates:

@@ -16,7 +16,7 @@ from solver.budgets.allocate import allocate
 from solver.budgets.basis import Basis
 from solver.budgets.curves import RecoveryCurves
 from solver.budgets.options import FLOORED, BudgetOptions, Curve, Policy
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 
 Ints = NDArray[np.int64]
 SEARCH_S = 1.0

@@ -11,10 +11,10 @@ from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from profiles.selection import Selection
 from solver.budgets.options import BudgetOptions
-from solver.options import build_request
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 from solver.request import Method as Placement
+from solver.request import PlanRequest
 
 if TYPE_CHECKING:
     from executor.evaluation.methods import Method
@@ -67,7 +67,7 @@ def _plan(
     budget: BudgetOptions,
     method: Placement,
 ) -> Plan:
-    request = build_request(
+    request = PlanRequest.checked(
         profile=profile,
         gpus=devices.count,
         device_type=devices.type,
@@ -78,4 +78,4 @@ def _plan(
         time_limit_s=TIME_LIMIT_S,
         seed=0,
     )
-    return make_plan(request, profile, catalogue_rates([devices.type], "prefill"))
+    return make_plan(request, [catalogue_rates([devices.type], "prefill")])

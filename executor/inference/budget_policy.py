@@ -8,7 +8,7 @@ from executor.inference.block_attention import BlockAttention
 from executor.inference.policy import Attended, LayerCall
 from executor.shares import whole
 from profiles.selection import POOLED, Selection
-from solver.plan import Plan
+from solver.plans import Plan
 
 
 class BudgetPolicy:

@@ -19,7 +19,7 @@ from solver.budgets.profile import Figures, profile_tokens
 from solver.budgets.recovery import least_pieces
 from solver.budgets.shifting import shift
 from solver.budgets.uniform import uniform
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 
 ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""

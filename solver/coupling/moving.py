@@ -14,11 +14,10 @@ import numpy as np
 from profiles.architecture import Architecture
 from profiles.device import device_profile
 from profiles.errors import HplbError
-from solver.coupling.bytes import fetched_bytes
-from solver.coupling.room import Room
-from solver.placement.exact import Deadline
-from solver.plan import Plan
-from solver.predict import planned_shares
+from solver.coupling.footprint import fetched_bytes
+from solver.coupling.relabel import Shared
+from solver.deadline import Deadline
+from solver.plans import Plan
 from solver.problem import Floats, LayerProblem, PlacementProblem, Shares
 from solver.solution import LayerSolution
 
@@ -98,9 +97,8 @@ def current_placement(
             f"the request's {_counted(types)}, and both must be the same in the same order"
         )
     _check_cover(plan, architecture)
-    shares = np.stack([planned_shares(plan, index) for index in range(architecture.layers)])
     links = np.array([device_profile(name).link_bandwidth for name in types])
-    return CurrentPlacement(shares, links, amortise_steps, plan.id)
+    return CurrentPlacement(plan.shares, links, amortise_steps, plan.id)
 
 
 def _check_cover(plan: Plan, architecture: Architecture) -> None:
@@ -126,7 +124,7 @@ def _check_cover(plan: Plan, architecture: Architecture) -> None:
 
 
 def decide_moves(
-    room: Room, solutions: Sequence[LayerSolution], current: CurrentPlacement, deadline: Deadline
+    room: Shared, solutions: Sequence[LayerSolution], current: CurrentPlacement, deadline: Deadline
 ) -> Moved:
     """The new placement in the layers where moving pays, the current one in the others."""
     problem, footprint = room.problem, room.footprint

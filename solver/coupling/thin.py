@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from solver.coupling.bytes import Footprint
-from solver.placement.exact import Deadline
+from solver.coupling.footprint import Footprint
+from solver.deadline import Deadline
 from solver.problem import Floats, Ints, LayerProblem, PlacementProblem, Shares
 
 CROWDING = 0.01

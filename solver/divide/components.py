@@ -14,7 +14,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from solver.problem import Floats, Ints, LayerProblem
+from solver.deadline import Deadline
+from solver.divide.wrap_around import Piece, Seconds, as_shares, best_pieces, blend
+from solver.problem import Floats, Ints, LayerProblem, Shares
 
 MOST_PAIRS = 60_000
 """Pairs of a set and a part of it up to which all are looked at: those of ten unlike groups."""
@@ -103,6 +105,28 @@ class Components:
             part = self.parts[whole]
             fewest[whole] = (needs[part] + fewest[whole - part]).min(axis=0)
         return fewest
+
+
+def by_components(layer: LayerProblem, deadline: Deadline, least_s: float) -> Shares | None:
+    """Every component of the best partition wrapped around its own devices; None without time.
+
+    `least_s` bounds the makespan. Several workloads are filled by their weighted seconds.
+    """
+    blended = blend(layer)
+    components = Components(blended)
+    _, level = components.least_s(least_s)
+    seconds = Seconds.of(blended)
+    placed: list[Piece] = []
+    first = 0
+    for groups, devices in components.partition(level):
+        items = np.flatnonzero(np.isin(layer.group_of, groups)).tolist()
+        inside = seconds.some(dict.fromkeys(items, 1.0), devices)
+        pieces, _ = best_pieces(inside, level, deadline)
+        if pieces is None:
+            return None
+        placed += [(items[item], first + device, share) for item, device, share in pieces]
+        first += devices
+    return as_shares(layer, placed)
 
 
 def _kinds(layer: LayerProblem) -> tuple[Floats, Floats, list[Ints], tuple[int, ...]]:

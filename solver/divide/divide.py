@@ -1,31 +1,22 @@
-"""Divided items: the best whole placement improved on by sharing items out (DESIGN section 1).
+"""Divided items: the best whole placement improved on by sharing items out (docs/design.md, 1).
 
-Wrap-around, the linear program's vertex and the whole placement are descended from by transfers;
-the linear program then gives the best shares on the pairs each ends with; the integer program
-searches where a gap is left; and parts are given up while that costs next to nothing. The whole
-placement stays where dividing gains less than the tolerance.
+Wrap-around, components, the linear program's vertex and the whole placement are starts; the linear
+program gives the best shares on the pairs each has; and parts are given up while that costs next to
+nothing. The whole placement stays where dividing gains less than the tolerance.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-
-from solver.divide.bounds import bounds_of_workloads, combined, divided_bound
-from solver.divide.by_components import by_components
-from solver.divide.cheapest import Searched, cheapest, least_makespan
-from solver.divide.components import applies
-from solver.divide.nodes import over_nodes
-from solver.divide.program import best_shares, vertex
+from solver.deadline import Deadline
+from solver.divide.components import applies, by_components
+from solver.divide.divided_bounds import bounds_of_workloads, combined, divided_bound
+from solver.divide.linear_program import best_shares, vertex
+from solver.divide.over_nodes import over_nodes
 from solver.divide.retreat import retreat
-from solver.divide.transfers import transfers
 from solver.divide.wrap_around import blend, wrap_around
-from solver.placement.exact import Deadline
 from solver.problem import Assignment, LayerProblem, Shares
 from solver.solution import Bound, LayerSolution
-
-DESCENT_PAIRS = 16_384
-"""Pairs of item and device up to which single parts are moved about: milliseconds a step."""
 
 VERTEX_PAIRS = 4096
 """Pairs, of every workload, up to which the program of all of them is solved: some 50 ms."""
@@ -71,20 +62,14 @@ def divide(
         if best.seconds <= enough_s or deadline.left_s <= 0 or node_size is not None:
             break
         best = min(best, _descended(layer, start.shares, deadline), key=_seconds)
-    searched = False
     if node_size is None:
-        if best.seconds > enough_s:
-            fewer = _searched(layer, best, each, tolerance, deadline)
-            searched = fewer.shares is not best.shares
-            best = _Reached.by(layer, fewer.shares)
-            bound = max(bound, fewer.bound or bound, key=_seconds)
         limit_s = max(best.seconds, min(enough_s, kept.seconds))
         best = _Reached.by(layer, retreat(layer, best.shares, limit_s, deadline))
     if best.seconds > kept.seconds * (1 - tolerance):
-        best, searched = kept, False
+        best = kept
     # Searches prove on rounded costs: never let rounding push a bound above what was reached.
     bound = Bound(min(bound.seconds, best.seconds), bound.proof)
-    return LayerSolution(best.shares, best.seconds, bound, searched)
+    return LayerSolution(best.shares, best.seconds, bound)
 
 
 def _seconds(of: _Reached | Bound) -> float:
@@ -120,26 +105,7 @@ def _of_identical(
 
 
 def _descended(layer: LayerProblem, start: Shares, deadline: Deadline) -> _Reached:
-    """Where transfers and the linear program lead from a start."""
-    if layer.item_s.size <= DESCENT_PAIRS:
-        start = transfers(layer, start, deadline)
+    """The best shares on the pairs of item and device that a start has."""
     reached = _Reached.by(layer, start)
     shares = best_shares(layer, start > 0, deadline)
     return reached if shares is None else min(reached, _Reached.by(layer, shares), key=_seconds)
-
-
-def _searched(
-    layer: LayerProblem,
-    start: _Reached,
-    each: list[Bound],
-    tolerance: float,
-    deadline: Deadline,
-) -> Searched:
-    """Without the parts that cost more than they bring, then by the integer program's phases."""
-    lighter = retreat(layer, start.shares, 0.0, deadline)
-    least_s = np.array([bound.seconds for bound in each])
-    half = deadline.within(deadline.left_s / 2)
-    found = least_makespan(layer, lighter, least_s, tolerance, half)
-    limit_s = layer.objective(layer.loads_of_shares(found.shares)) * (1 + tolerance / 2)
-    quarter = deadline.within(deadline.left_s / 2)
-    return replace(found, shares=cheapest(layer, found.shares, least_s, limit_s, quarter))

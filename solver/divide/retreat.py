@@ -11,8 +11,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from solver.divide.program import Pairs, best_shares
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
+from solver.divide.linear_program import Pairs, best_shares
 from solver.problem import LayerProblem, Shares
 
 

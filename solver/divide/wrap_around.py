@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solver.divide.bounds import divided_bound
-from solver.divide.program import cleaned
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
+from solver.divide.linear_program import cleaned
 from solver.problem import LayerProblem, Shares
 
 Piece = tuple[int, int, float]
@@ -72,16 +71,13 @@ class Seconds:
         return self.launch + (sum(self.work) + sum(self.part) + charges) / self.devices
 
 
-def wrap_around(
-    layer: LayerProblem, deadline: Deadline, least_s: float | None = None
-) -> Shares | None:
+def wrap_around(layer: LayerProblem, deadline: Deadline, least_s: float) -> Shares | None:
     """The best shares over some orders of the items; None without time for one.
 
-    `least_s` bounds the makespan, where known. Several workloads are filled by their weighted
+    `least_s` bounds the makespan. Several workloads are filled by their weighted
     seconds.
     """
     blended = blend(layer)
-    least_s = least_s or divided_bound(blended).seconds
     pieces, _ = best_pieces(Seconds.of(blended), least_s, deadline)
     return None if pieces is None else as_shares(layer, pieces)
 

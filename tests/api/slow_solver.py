@@ -4,8 +4,8 @@ from queue import Empty, Queue
 from threading import Event, Semaphore
 from typing import Any
 
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 from solver.solution import Progress
 
 
@@ -17,8 +17,8 @@ class SlowSolver:
         self.started = Semaphore(0)
         self._steps: Queue[Progress | None] = Queue()
 
-    def __call__(self, request: Any, profile: Any, rates: Any, **more: Any) -> Plan:
-        self.calls.append({"request": request, "profile": profile, "rates": rates, **more})
+    def __call__(self, request: Any, rates: Any, **more: Any) -> Plan:
+        self.calls.append({"request": request, "rates": rates, **more})
         self.started.release()
         on_progress, cancel = more.pop("on_progress"), more["cancel"]
         assert isinstance(cancel, Event)
@@ -30,7 +30,7 @@ class SlowSolver:
             if step is None:
                 break
             on_progress(step)
-        return make_plan(request, profile, rates, **more)
+        return make_plan(request, rates, **more)
 
     def wait_for_start(self) -> None:
         assert self.started.acquire(timeout=20)

@@ -13,7 +13,7 @@ from api.settings import Settings
 from api.store.database import Database
 from api.store.tables import StoredRecovery
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.api.world import CONTEXT, Clock, Json, World, fields, profile
 
 FALLEN = ((0, 1), (1, 2))

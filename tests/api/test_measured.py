@@ -4,8 +4,8 @@ import pytest
 
 from api.measured import drift, measure, predict, prediction_error
 from profiles.cost.catalogue import catalogue_rates
-from solver.plan import Plan
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan
 from solver.request import PlanRequest
 from tests.api.world import plan_body, profile
 
@@ -15,7 +15,7 @@ def _plan(loads: list[list[float]]) -> Plan:
     body = plan_body(gpus=len(loads[0]), profile=profile(layers=len(loads)))
     request = PlanRequest.model_validate(body)
     assert not isinstance(request.profile, str)
-    plan = make_plan(request, request.profile, catalogue_rates(["h200"], "prefill"))
+    plan = make_plan(request, [catalogue_rates(["h200"], "prefill")])
     layers = [
         layer.model_copy(update={"loads_s": row})
         for layer, row in zip(plan.layers, loads, strict=True)

@@ -12,7 +12,7 @@ from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
 from api.store.tables import Deployment
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.api.world import Clock, Json, World, profile
 
 MIXED: Json = {"gpus": ..., "devices": [{"type": "h200"}, {"type": "a100"}]}

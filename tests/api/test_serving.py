@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.api.world import World, plan_body
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 from api.service import Service
 from profiles.cost.catalogue import catalogue_rates
 from profiles.cost.work import FEATURES, INDEX, group_work, head_work
-from solver.plan import Plan
+from solver.plans import Plan
 
 Json = dict[str, Any]
 CONTEXT = 4096

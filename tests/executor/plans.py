@@ -7,7 +7,7 @@ import numpy as np
 from executor.messages import Assignment
 from profiles.architecture import Architecture
 from profiles.cost.work import Deployment, Phase
-from solver.plan import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step
+from solver.plans import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step
 
 Placement = list[list[tuple[int, float]]]
 """For every head its (device, share) entries."""

@@ -19,8 +19,8 @@ from executor.tensors import make_step, needed_bytes
 from executor.timing_lock import InterruptedWait, timing_lock
 from profiles.cost.work import FEATURES, INDEX, Deployment, Phase, group_work, head_work
 from profiles.selection import POOLED, Pooled, Sampled, Selection, SinkLocal, VerticalSlash
-from solver.plan import Plan
-from solver.predict import shard_work
+from solver.planning.predict import shard_work
+from solver.plans import Plan
 from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
 
 DEPLOYMENTS: tuple[Deployment, ...] = ("disaggregated", "tensor_parallel")

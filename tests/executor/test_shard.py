@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from executor.errors import ShardError
 from executor.shard import HeadPart, layer_shard
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
 
 

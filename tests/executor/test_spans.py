@@ -5,7 +5,7 @@ import pytest
 
 from executor.shard import layer_shard
 from executor.spans import sequence_chunks, sequence_rows, token_spans
-from solver.divide.rows import RowGrid, boundaries
+from solver.rows import RowGrid, boundaries
 from tests.executor.plans import QUARTERS, tiny_plan
 
 

@@ -17,7 +17,7 @@ from executor.traffic import Traffic
 from profiles.cost.work import Deployment, Workload
 from profiles.errors import HplbError
 from profiles.tasks.prompts import Prompt
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.executor import mixes
 from tests.executor.plans import assignment, tiny_plan
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 from solver.problem import Assignment, LayerProblem, PlacementProblem
+from solver.solution import Bound, LayerSolution
 
 
 def make_layer(
@@ -63,6 +64,11 @@ def layers(draw: st.DrawFn, max_items: int = 6, max_devices: int = 3) -> LayerPr
         two_valued=draw(st.booleans()),
         workloads=draw(st.sampled_from([1, 1, 2, 3])),
     )
+
+
+def started(layer: LayerProblem, assignment: Assignment) -> LayerSolution:
+    """A placement of which nothing is proved yet."""
+    return LayerSolution(layer.whole(assignment), layer.makespan(assignment), Bound(0.0, "none"))
 
 
 def soon(seconds: float = 30) -> Deadline:

@@ -5,11 +5,10 @@ import json
 import numpy as np
 
 from profiles.architecture import Architecture
-from profiles.cost.catalogue import catalogue_rates
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
-from solver.plan import Plan
-from solver.planner import Known, make_plan
+from solver.planning.planner import make_plan, rates_of
+from solver.plans import Plan
 from solver.problem import Floats
 from solver.request import PlanRequest
 from solver.verify import verify
@@ -52,14 +51,7 @@ def plan_of(profile: ModelProfile, **fields: object) -> Plan:
 
 def answer(request: PlanRequest) -> Plan:
     """The plan of a request whose profiles and current plan are inline, by catalogue rates."""
-    known = []
-    for step in request.steps:
-        profile = step.profile or request.profile
-        assert isinstance(profile, ModelProfile)
-        known.append(Known(profile, catalogue_rates(request.device_types, step.phase)))
-    current = request.placement.current_plan
-    assert not isinstance(current, str)
-    return make_plan(request, known[0].profile, known[0].rates, others=known[1:], current=current)
+    return make_plan(request, rates_of(request))
 
 
 def faults(plan: Plan) -> list[str]:

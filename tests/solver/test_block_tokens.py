@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from profiles.measurement import Measurement
 from profiles.model import ModelProfile
 from solver.cli import app
-from solver.explain import explain
+from solver.report.explain import explain
 from solver.request import PlanRequest
 from tests.solver.budgets.builders import curved
 from tests.solver.profiles import budgets_profile, faults, plan_of

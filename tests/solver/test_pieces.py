@@ -14,10 +14,10 @@ from profiles.measurement import Measurement
 from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Strided
 from solver.cli import app
-from solver.plan import Plan, Step
-from solver.predict import predicted_loads, shard_work
+from solver.planning.predict import predicted_loads, shard_work
+from solver.planning.scenarios import WorkloadError
+from solver.plans import Plan, Step
 from solver.request import PlanRequest
-from solver.scenarios import WorkloadError
 from solver.verify import verify
 from tests.solver.budgets.builders import curved
 from tests.solver.budgets.test_small_blocks import MODEL

@@ -9,7 +9,7 @@ import pytest
 
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Sampled, Selection, SinkLocal, Strided, VerticalSlash
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.verify import verify
 from tests.solver.profiles import budgets_profile, faults, plan_of
 from tests.solver.verify.handmade import sealed

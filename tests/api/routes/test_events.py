@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api.service import Service
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.verify import verify
 from tests.api.live import END, LATER, Sent, ask, ends, events, follow, until_ended
 from tests.api.slow_solver import SlowSolver

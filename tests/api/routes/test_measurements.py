@@ -9,7 +9,7 @@ import pytest
 from api.store import samples
 from api.store.tables import Batch, StoredSample
 from profiles.cost.work import FEATURES
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.api.world import Json, World, fields
 
 

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from api import making
 from api.pool import Pool
-from solver.plan import Plan, content_id
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
+from solver.plans import Plan, content_id
 from solver.verify import verify
 from tests.api.world import World, fields, plan_body, profile
 

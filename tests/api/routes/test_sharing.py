@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api.settings import Settings
-from solver.plan import Plan
+from solver.plans import Plan
 from tests.api.live import LATER, ask, until_ended
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import fields, plan_body

@@ -8,7 +8,7 @@ import pytest
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.verify import verify
 from tests.api.live import END, LATER, ask, ends, events, follow, serving, until_ended
 from tests.api.slow_solver import SlowSolver

@@ -7,7 +7,7 @@ import pytest
 
 from api.store import plans
 from profiles.model import ModelProfile
-from solver.plan import Plan
+from solver.plans import Plan
 from solver.verify import verify
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import CONTEXT, Json, World, fields, plan_body, profile
@@ -42,10 +42,8 @@ def test_every_step_is_solved_with_its_own_profile_and_its_phases_rates(
     plan = world.plan(**_steps(None, "other"))
     assert verify(plan.model_dump(mode="json")) == []
     (call,) = slow.calls
-    assert call["profile"].name == "small"
-    assert call["rates"]["h200"].phase == "prefill"
-    known = [(k.profile.name, k.rates["h200"].phase) for k in call["others"]]
-    assert known == [("other", "prefill"), ("small", "decode")]
+    assert [found.name for found in call["request"].profiles] == ["small", "other", "small"]
+    assert [own["h200"].phase for own in call["rates"]] == ["prefill", "prefill", "decode"]
     shown = [plan.profile.digest, *(o.profile.digest for o in plan.other_workloads)]
     assert shown == [_digest(profile()), _digest(_other()), _digest(profile())]
 
@@ -121,14 +119,14 @@ def test_the_current_plan_is_named_or_comes_along(world: World, slow: SlowSolver
     slow.finish(3)
     now = world.plan()
     world.plan(placement={"current_plan": now.id})
-    assert slow.calls[1]["current"] == now
+    assert slow.calls[1]["request"].current_plan == now
     inline = {**now.model_dump(mode="json"), "id": "what you like"}
     world.plan(placement={"current_plan": inline})
     assert len(slow.calls) == 2, "a plan is its content, and so the request is an equal one"
     inline["warnings"] = ["another content"]
     world.plan(placement={"current_plan": inline})
     assert len(slow.calls) == 3
-    assert slow.calls[2]["current"].id not in (now.id, "what you like")
+    assert slow.calls[2]["request"].current_plan.id not in (now.id, "what you like")
 
 
 def test_moving_from_a_plan_is_planned_again_with_it(world: World) -> None:

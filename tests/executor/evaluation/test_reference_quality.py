@@ -11,7 +11,7 @@ from profiles.cost.catalogue import catalogue_rates
 from profiles.library import REFERENCE_MODEL, REFERENCE_PROFILE, catalogue_profile
 from profiles.selection import POOLED
 from profiles.tasks.ruler import make
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
 from solver.request import PlanRequest
 
 TOKENS = 512
@@ -25,14 +25,14 @@ def test_a_plan_keeps_the_answers_that_means_of_blocks_lose() -> None:
     profile = catalogue_profile(REFERENCE_PROFILE)
     request = PlanRequest.model_validate(
         {
-            "profile": REFERENCE_PROFILE,
+            "profile": profile,
             "gpus": 2,
             "device_type": "cpu",
             "context_tokens": TOKENS,
             "budget": {"policy": "max_min", "tokens": 144},
         }
     )
-    plan = make_plan(request, profile, catalogue_rates(["cpu"], "prefill"))
+    plan = make_plan(request, [catalogue_rates(["cpu"], "prefill")])
     assert plan.workload.block_tokens == 16
     ours = BudgetPolicy.of_plan(plan)
     pooled = BudgetPolicy(plan.budgets, selection=POOLED, block_tokens=16)

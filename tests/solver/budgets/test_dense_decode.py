@@ -13,7 +13,7 @@ from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Selection, SinkLocal
 from solver.budgets.allocate import Budgets
 from solver.budgets.dense_decode import dense_where_cheaper
-from solver.planner import make_plan
+from solver.planning.planner import make_plan
 from solver.request import PlanRequest
 
 SHAPE = Architecture(layers=2, query_heads=4, kv_heads=2, head_dim=64, hidden_size=512)
@@ -73,9 +73,9 @@ def planned(scored_s: float, **placement: Any):
         source="a test",
         synthetic=True,
     )
-    asked = {"profile": "tested", "gpus": 2, "context_tokens": 8192, "phase": "decode"}
+    asked = {"profile": profile, "gpus": 2, "context_tokens": 8192, "phase": "decode"}
     request = PlanRequest.model_validate({**asked, "method": "greedy", "placement": placement})
-    return make_plan(request, profile, {"h200": rates(scored_blocks=scored_s)})
+    return make_plan(request, [{"h200": rates(scored_blocks=scored_s)}])
 
 
 def test_a_plan_says_that_its_decode_is_dense_unless_keys_are_evicted() -> None:

@@ -13,7 +13,7 @@ from profiles.cost.work import Workload, budget_pieces, causal_pieces
 from solver.budgets.curves import Ints, RecoveryCurves
 from solver.budgets.elastic import Cost, ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 from tests.solver.budgets.builders import random_curves
 from tests.solver.problems import soon
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.coupling.couple import couple
-from solver.coupling.pack import pack
-from solver.coupling.price import PRICE_STEP, Bracket, priced
+from solver.coupling.memory import PRICE_STEP, Bracket, pack, priced
 from solver.coupling.shortage import MemoryNotMetError, MemoryShortageError, shortage
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 from solver.problem import PlacementProblem
 from solver.solution import LayerSolution
 from tests.solver.coupling.cases import (

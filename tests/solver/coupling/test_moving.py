@@ -11,7 +11,7 @@ from profiles.architecture import Architecture
 from profiles.device import device_profile
 from solver.coupling.couple import couple
 from solver.coupling.moving import CurrentPlacement, MovingError, current_placement
-from solver.plan import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step
+from solver.plans import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step
 from solver.problem import PlacementProblem
 from tests.solver.coupling.cases import kv_bytes, make_footprint, make_problem, quickest, solution
 from tests.solver.problems import soon

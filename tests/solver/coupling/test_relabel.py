@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.coupling.relabel import Columns, relabel
-from solver.placement.exact import Deadline
+from solver.deadline import Deadline
 from tests.solver.problems import soon
 
 

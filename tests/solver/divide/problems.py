@@ -3,6 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from solver.divide.divided_bounds import divided_bound
+from solver.divide.wrap_around import blend
 from solver.problem import LayerProblem, Shares
 
 
@@ -66,6 +68,11 @@ def divisible_layers(
 
 def reached_s(layer: LayerProblem, shares: Shares) -> float:
     return layer.objective(layer.loads_of_shares(shares))
+
+
+def least_s(layer: LayerProblem) -> float:
+    """What is proved of the weighted seconds alone."""
+    return divided_bound(blend(layer)).seconds
 
 
 def check(layer: LayerProblem, shares: Shares) -> None:

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from solver.divide.cheapest import Prices, cheapest, least_makespan
+from solver.deadline import Deadline
 from solver.divide.divide import divide
-from solver.divide.nodes import cross_node_copies, over_nodes
+from solver.divide.over_nodes import cross_node_copies, over_nodes
 from solver.divide.retreat import retreat
-from solver.divide.transfers import transfers
-from solver.placement.exact import Deadline
 from solver.problem import LayerProblem
 from solver.solution import Bound
-from tests.solver.divide.problems import check, divisible_layers, make_divisible, reached_s
+from tests.solver.divide.problems import (
+    check,
+    divisible_layers,
+    least_s,
+    make_divisible,
+    reached_s,
+)
 from tests.solver.problems import soon
 
 TOLERANCE = 1e-3
@@ -66,16 +70,15 @@ def test_a_cancelled_search_returns_what_it_was_given() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(divisible_layers(types=3))
-def test_transfers_and_retreat_never_lose(layer: LayerProblem) -> None:
-    start = layer.whole(random_whole(layer))
-    moved = transfers(layer, start, soon())
-    check(layer, moved)
-    assert reached_s(layer, moved) <= reached_s(layer, start)
-    allowed = 1.1 * reached_s(layer, moved)
-    fewer = retreat(layer, moved, allowed, soon())
+def test_retreat_never_loses(layer: LayerProblem) -> None:
+    copies = min(layer.max_copies or layer.devices, layer.devices)
+    spread = np.zeros((layer.items, layer.devices))
+    spread[:, :copies] = 1 / copies
+    allowed = 1.1 * reached_s(layer, spread)
+    fewer = retreat(layer, spread, allowed, soon())
     check(layer, fewer)
     assert reached_s(layer, fewer) <= allowed
-    assert (fewer > 0).sum() <= (moved > 0).sum()
+    assert (fewer > 0).sum() <= (spread > 0).sum()
 
 
 def test_retreat_gives_up_a_needless_part() -> None:
@@ -85,40 +88,9 @@ def test_retreat_gives_up_a_needless_part() -> None:
     assert (retreat(layer, scattered, 0.0, soon()) > 0).sum() == 2
 
 
-def test_the_program_finds_the_least_makespan_and_proves_it() -> None:
-    """Heads of 3, 1, 1 and 3 in two groups on two devices: whole groups make 4 and a charge."""
-    layer = make_divisible(4, 2, 2, charge=0.5, launch=0.1)
-    layer.item_s[0] = np.array([3.0, 1, 1, 3])[:, None]
-    charge, launch = layer.group_s[0, 0, 0], layer.launch_s[0, 0]
-    start = np.full((4, 2), 0.5)
-    found = least_makespan(layer, start, np.full(1, 4.0), TOLERANCE, soon())
-    optimum = 4 + charge + launch
-    assert reached_s(layer, found.shares) == pytest.approx(optimum, rel=TOLERANCE)
-    assert found.bound is not None
-    assert optimum * (1 - 2 * TOLERANCE) <= found.bound.seconds <= optimum
-
-
-def test_the_program_starts_from_a_head_that_rounding_made_more_than_whole() -> None:
-    layer = make_divisible(4, 2, 2, charge=0.5, launch=0.1)
-    start = np.repeat([[np.nextafter(1.0, 2.0), 0.0]], 4, axis=0)
-    found = least_makespan(layer, start, np.zeros(1), TOLERANCE, soon())
-    assert reached_s(layer, found.shares) < reached_s(layer, start)
-
-
-def test_the_program_finds_the_cheapest_within_a_limit() -> None:
-    layer = make_divisible(4, 2, 2, charge=0.5, part=0.02, launch=0.1)
-    start = np.full((4, 2), 0.5)
-    limit_s = reached_s(layer, start)
-    found = cheapest(layer, start, np.zeros(1), limit_s, soon())
-    check(layer, found)
-    assert reached_s(layer, found) <= limit_s
-    prices = Prices.in_seconds(layer)
-    assert prices.of(layer, found) < prices.of(layer, start)
-
-
 def test_nodes_are_balanced_and_few_groups_cross() -> None:
     layer = make_divisible(128, 1, 96, charge=0.0, launch=0.05)
-    shares = over_nodes(layer, 8, soon())
+    shares = over_nodes(layer, 8, soon(), least_s(layer))
     assert shares is not None
     check(layer, shares)
     mean = layer.launch_s[0, 0] + layer.item_s[0, :, 0].sum() / 96
@@ -128,6 +100,6 @@ def test_nodes_are_balanced_and_few_groups_cross() -> None:
 
 def test_divide_over_nodes_obeys_its_rules() -> None:
     layer = make_divisible(16, 2, 12, charge=0.02, part=0.01, max_copies=3)
-    solution = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(1), node_size=4)
+    solution = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(), node_size=4)
     check(layer, solution.shares)
     assert solution.gap < 0.2

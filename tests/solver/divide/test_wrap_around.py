@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solver.divide.bounds import divided_bound
-from solver.divide.by_components import by_components
+from solver.divide.components import by_components
+from solver.divide.divided_bounds import divided_bound
 from solver.divide.wrap_around import wrap_around
 from solver.problem import LayerProblem, Shares
 from tests.solver.divide.problems import check as check_shares
-from tests.solver.divide.problems import divisible_layers, make_divisible, reached_s
+from tests.solver.divide.problems import divisible_layers, least_s, make_divisible, reached_s
 from tests.solver.problems import soon
 
 
@@ -21,7 +21,7 @@ def check(layer: LayerProblem, shares: Shares) -> None:
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 1000))
 def test_free_copies_reach_the_mean_with_few_divisions(items: int, devices: int, seed: int) -> None:
     layer = make_divisible(items, 1, devices, seed=seed, charge=0.0, launch=0.1)
-    shares = wrap_around(layer, soon())
+    shares = wrap_around(layer, soon(), least_s(layer))
     assert shares is not None
     check(layer, shares)
     mean = layer.launch_s[0, 0] + layer.item_s[0, :, 0].sum() / devices
@@ -32,7 +32,7 @@ def test_free_copies_reach_the_mean_with_few_divisions(items: int, devices: int,
 @settings(max_examples=50)
 @given(divisible_layers(types=1))
 def test_charges_and_copies_are_obeyed(layer: LayerProblem) -> None:
-    shares = wrap_around(layer, soon())
+    shares = wrap_around(layer, soon(), least_s(layer))
     assert shares is not None
     check(layer, shares)
 
@@ -40,7 +40,7 @@ def test_charges_and_copies_are_obeyed(layer: LayerProblem) -> None:
 @settings(max_examples=50)
 @given(divisible_layers(types=1))
 def test_components_obey_them_too(layer: LayerProblem) -> None:
-    shares = by_components(layer, soon())
+    shares = by_components(layer, soon(), least_s(layer))
     assert shares is not None
     check(layer, shares)
 
@@ -49,7 +49,7 @@ def test_two_copies_of_the_largest_item() -> None:
     """An item of 12 and six of 1 on four devices: at most two share the 12, so 6 it is."""
     layer = make_divisible(7, 1, 4, charge=0.0, launch=0.0, max_copies=2)
     layer.item_s[0] = np.array([12.0, 1, 1, 1, 1, 1, 1])[:, None]
-    shares = wrap_around(layer, soon())
+    shares = wrap_around(layer, soon(), least_s(layer))
     assert shares is not None
     np.testing.assert_allclose(reached_s(layer, shares), 6, rtol=1e-5)
     assert (shares[0] > 0).sum() == 2
@@ -59,7 +59,7 @@ def test_groups_that_fill_devices_are_not_copied() -> None:
     """Groups of 3 + 1, 2 + 2 and 4 on three devices: no copy is needed, and none is made."""
     layer = make_divisible(6, 2, 3, charge=0.5, launch=0.0)
     layer.item_s[0] = np.array([3.0, 1, 2, 2, 1, 3])[:, None]
-    shares = by_components(layer, soon())
+    shares = by_components(layer, soon(), least_s(layer))
     assert shares is not None
     assert reached_s(layer, shares) <= 4.5 * (1 + 1e-6)
     assert (layer.members @ (shares > 0) > 0).sum() == 3
@@ -69,6 +69,6 @@ def test_groups_that_fill_devices_are_not_copied() -> None:
 @given(st.integers(0, 100), st.sampled_from([0.0, 0.2]))
 def test_components_meet_their_bound_without_parts(seed: int, charge: float) -> None:
     layer = make_divisible(32, 4, 4, seed=seed, charge=charge + 0.05, launch=0.1)
-    shares = by_components(layer, soon())
+    shares = by_components(layer, soon(), least_s(layer))
     assert shares is not None
     assert reached_s(layer, shares) <= divided_bound(layer).seconds * 1.01

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from profiles.architecture import Architecture
-from solver.plan import (
+from solver.plans import (
     Costs,
     Entry,
     LayerPlan,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from profiles.architecture import Architecture
-from solver.plan import Rules
+from solver.plans import Rules
 from solver.problem import Floats, PlacementProblem
 
 BLOCK = 64

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from solver.plan import Rules
+from solver.plans import Rules
 from tests.solver.verify.handmade import DIVIDED, Json, handmade
 from tests.solver.verify.lies import Lies, Tamper, add, set_to, told
 from tests.solver.verify.placing import Served

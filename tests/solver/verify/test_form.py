@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import solver.verify
-from solver import plan as plans
+from solver import plans as plans
 from solver.verify import fields, verify
 from tests.solver.verify.handmade import DIVIDED, Json, handmade, sealed
 from tests.solver.verify.placing import Served

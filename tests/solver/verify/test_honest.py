@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.architecture import Architecture
-from solver.plan import Rules
+from solver.plans import Rules
 from solver.verify import unchecked_bounds, verify
 from tests.solver.verify.handmade import handmade
 from tests.solver.verify.placing import Served

@@ -2,7 +2,7 @@
 
 import pytest
 
-from solver.plan import Elastic, Elsewhere, Filled, Moving, Recovered
+from solver.plans import Elastic, Elsewhere, Filled, Moving, Recovered
 from solver.verify import verify
 from tests.solver.verify.handmade import DIVIDED, Json, handmade, sealed
 from tests.solver.verify.lies import Lies, add, set_to, told

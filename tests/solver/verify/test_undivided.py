@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from solver.plan import Rules
+from solver.plans import Rules
 from solver.verify import verify
 from tests.solver.verify.handmade import Json, handmade, sealed
 from tests.solver.verify.lies import Lies, add, set_to, told

@@ -1,0 +1,107 @@
+"""`hplb compare`: every method on one model, over device counts and deployments."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from profiles.console import clear_errors, console
+from profiles.library import DEFAULT_PROFILE
+from solver.budgets.options import FLOOR_TOKENS
+from solver.cli import flags
+from solver.cli.flags import check_folders
+from solver.cli.progress import interruptible, search_bar, show_progress
+from solver.cli.table import comparison_table
+from solver.report.comparison import (
+    DEFAULT_CONTEXT,
+    METHODS,
+    compare_plans,
+    comparison_requests,
+    notes,
+)
+from solver.request import PlanRequest
+
+
+@clear_errors()
+def compare_command(
+    profile: flags.Profile = DEFAULT_PROFILE,
+    gpus: Annotated[str, typer.Option(help="Device counts, e.g. 2,4,8.")] = "2,4,8",
+    device_type: flags.DeviceType = "h200",
+    context: flags.Context = DEFAULT_CONTEXT,
+    phase: flags.Phase = "prefill",
+    batch_size: flags.Batch = 1,
+    block_tokens: flags.BlockTokens = None,
+    piece_tokens: flags.PieceTokens = None,
+    deployment: Annotated[
+        str, typer.Option(help="Deployments to compare, comma-separated.")
+    ] = "disaggregated,tensor_parallel",
+    budget_policy: flags.Policy = "profile",
+    budget_tokens: flags.BudgetTokens = None,
+    budget_recovery: flags.BudgetRecovery = 0.9,
+    budget_scope: flags.BudgetScope = "layer",
+    budget_total: flags.BudgetTotal = "tiles",
+    curve: flags.Curve = None,
+    margin: flags.Margin = 0.0,
+    floor_tokens: flags.Floor = FLOOR_TOKENS,
+    unit: flags.Unit = "head",
+    equal_counts: flags.EqualCounts = False,
+    copies: flags.Copies = "priced",
+    method: Annotated[
+        str, typer.Option("--method", "--methods", help="Methods to compare, comma-separated.")
+    ] = ",".join(METHODS),
+    time_limit: flags.TimeLimit = 10.0,
+    tolerance: flags.Tolerance = 1e-3,
+    as_json: flags.AsJson = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw each device's load to this PNG.")] = None,
+) -> None:
+    """Compare the methods on one model over device counts and deployments; predicted seconds."""
+    check_folders(plot)
+    requests = comparison_requests(
+        profile,
+        flags.whole_numbers("gpus", gpus) or [],
+        deployment.split(","),
+        method.split(","),
+        device_type=device_type,
+        context_tokens=context,
+        phase=phase,
+        batch_size=batch_size,
+        block_tokens=block_tokens,
+        piece_tokens=piece_tokens,
+        budget=flags.budget(
+            budget_policy,
+            budget_tokens,
+            budget_recovery,
+            budget_scope,
+            budget_total,
+            curve,
+            margin,
+            floor_tokens,
+        ),
+        unit=unit,
+        equal_counts=equal_counts,
+        copies=copies,
+        time_limit_s=time_limit,
+        tolerance=tolerance,
+    )
+    with search_bar() as bar:
+        task = bar.add_task("", total=len(requests), detail="")
+
+        def announce(request: PlanRequest) -> None:
+            name = "divided" if request.placement.divisible else request.method
+            words = f"{name}, {request.gpus} devices, {request.deployment}"
+            bar.update(task, description=words, advance=1, detail="")
+
+        show = show_progress(bar, task)
+        made = interruptible(lambda stop: compare_plans(requests, announce, show, stop))
+    rows = made.rows
+    if as_json:
+        typer.echo(json.dumps([row.to_json() for row in rows]))
+    else:
+        console.print(comparison_table(rows))
+        for note in notes(rows):
+            console.print(f"[yellow]note[/]: {note}", highlight=False)
+    if plot is not None:
+        from solver.cli.plot import plot_loads
+
+        plot_loads(rows, plot)

@@ -1,0 +1,157 @@
+"""The request's fields as command-line flags, shared by `hplb plan` and `hplb compare`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from solver.request import RequestError
+
+Profile = Annotated[
+    str, typer.Option("--profile", "-p", help="A profile's name or the path of its JSON.")
+]
+DeviceType = Annotated[str, typer.Option(help="Device type of the catalogue, with --gpus.")]
+Context = Annotated[
+    int, typer.Option("--context", "--context-tokens", help="Context length in tokens.")
+]
+Phase = Annotated[str, typer.Option(help="prefill or decode.")]
+Batch = Annotated[int, typer.Option("--batch-size", help="Sequences in the step.")]
+Policy = Annotated[
+    str,
+    typer.Option(
+        "--budget-policy",
+        help="profile, uniform, recovery, max_min, max_min_shifting, influence or elastic.",
+    ),
+]
+BudgetTokens = Annotated[int | None, typer.Option(help="Mean tokens per head of the budget.")]
+BudgetRecovery = Annotated[float, typer.Option(help="Share of attention mass to reach.")]
+BudgetScope = Annotated[
+    str, typer.Option(help="Share a total out within each layer, or over the model.")
+]
+BudgetTotal = Annotated[str, typer.Option(help="What the total counts: tiles or tokens.")]
+BlockTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens a block: 16, 32, 64 or 128; the profile's own, or 64, unless given."),
+]
+PieceTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens a key piece, which divide a block's; the same unless given."),
+]
+Curve = Annotated[
+    str | None,
+    typer.Option(
+        "--curve",
+        help="Choose by what the executor's selector captures, or the best pieces would: "
+        "selected (where the profile has it) or oracle.",
+    ),
+]
+Margin = Annotated[
+    float,
+    typer.Option("--margin", help="Choose by the mean over prompts less so many deviations."),
+]
+Floor = Annotated[
+    int,
+    typer.Option("--floor-tokens", help="Of a total that is shared out, what every head keeps."),
+]
+BudgetDensity = Annotated[
+    float | None, typer.Option(help="Of policy elastic: mean attended share to hold.")
+]
+BudgetContexts = Annotated[
+    str | None, typer.Option(help="Of policy elastic: contexts to hold it at, comma-separated.")
+]
+Fill = Annotated[
+    bool, typer.Option("--fill", help="Spend idle time on larger budgets (needs curves).")
+]
+Unit = Annotated[str, typer.Option(help="What is placed as one: head or kv_group.")]
+EqualCounts = Annotated[
+    bool, typer.Option("--equal-counts", help="The same number of units on every device.")
+]
+Divisible = Annotated[bool, typer.Option("--divisible", help="Let several devices share a head.")]
+MaxCopies = Annotated[int | None, typer.Option(help="At most so many devices share a head.")]
+Copies = Annotated[
+    str, typer.Option(help="priced: a K/V copy costs its projection or transfer; free: nothing.")
+]
+Memory = Annotated[
+    bool, typer.Option("--memory", help="Keep weights and K/V within the devices' memory.")
+]
+KvRetention = Annotated[
+    str | None, typer.Option(help="What K/V stays: full or budget; implies --memory.")
+]
+MemoryLimit = Annotated[int | None, typer.Option(help="Bytes a device may hold; implies --memory.")]
+NodeSize = Annotated[
+    int | None, typer.Option(help="Devices of a node: share out over nodes first.")
+]
+Seed = Annotated[int | None, typer.Option(help="Search repeatably, with one worker.")]
+TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds to search, per plan.")]
+Tolerance = Annotated[float, typer.Option(help="Gap at which a plan counts as optimal.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def budget(
+    policy: str,
+    tokens: int | None,
+    recovery: float,
+    scope: str,
+    total: str,
+    curve: str | None,
+    margin: float,
+    floor_tokens: int,
+) -> dict[str, object]:
+    """The request's `budget` from its flags."""
+    return {
+        "policy": policy,
+        "tokens": tokens,
+        "recovery": recovery,
+        "scope": scope,
+        "total": total,
+        "curve": curve,
+        "margin": margin,
+        "floor_tokens": floor_tokens,
+    }
+
+
+def memory(asked: bool, retention: str | None, limit: int | None) -> dict[str, object] | None:
+    """The request's `placement.memory` from its flags, or None where none was given."""
+    if not asked and retention is None and limit is None:
+        return None
+    return {"kv_retention": retention or "full", "limit_bytes": limit}
+
+
+def whole_numbers(flag: str, text: str | None) -> list[int] | None:
+    """`2,4,8` as numbers."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise RequestError(f"{flag}: {text!r} is not a list of whole numbers such as 2,4,8")
+    return [int(part) for part in parts]
+
+
+def check_folders(*paths: Path | None) -> None:
+    """Refuse a path in a folder that is not there before anything is computed for it."""
+    for path in paths:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise RequestError(f"{path}: cannot be written: its folder does not exist")
+
+
+def device_groups(text: str) -> list[dict[str, Any]]:
+    """`h200:4,a100:4` as the request's `devices`."""
+    groups = []
+    for part in text.split(","):
+        name, _, count = part.strip().partition(":")
+        if not name or (count and not count.isdecimal()):
+            raise RequestError(
+                f"devices: {part.strip()!r} is not TYPE or TYPE:COUNT, e.g. h200:4,a100:4"
+            )
+        groups.append({"type": name, "count": int(count or 1)})
+    return groups
+
+
+def read_text(path: Path | str) -> str:
+    """A file's text; what is wrong with it names the file."""
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path}: is not text, so no JSON") from None

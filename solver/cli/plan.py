@@ -1,0 +1,193 @@
+"""`hplb plan`: one plan, from flags that mirror the body of `POST /plan`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from profiles.console import clear_errors, console
+from profiles.library import DEFAULT_PROFILE, resolve_profile
+from profiles.model import write_atomically
+from solver.budgets.options import FLOOR_TOKENS
+from solver.cli import flags
+from solver.cli.flags import check_folders, device_groups, read_text
+from solver.cli.progress import interruptible, search_bar, show_progress
+from solver.cli.table import explain_table, plan_table
+from solver.planning.planner import make_plan, rates_of
+from solver.planning.predict import planned_problem
+from solver.plans import Plan
+from solver.report.comparison import DEFAULT_CONTEXT, METHODS
+from solver.report.explain import explain
+from solver.request import PlanRequest, RequestError
+
+
+@clear_errors()
+def plan_command(
+    profile: flags.Profile = DEFAULT_PROFILE,
+    gpus: Annotated[
+        int | None, typer.Option(help="Number of devices of --device-type; 8 unless --devices.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Instead of --gpus: TYPE:COUNT,... in index order.")
+    ] = None,
+    device_type: flags.DeviceType = "h200",
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context",
+            "--context-tokens",
+            help=f"Context length in tokens; {DEFAULT_CONTEXT} unless --workloads.",
+        ),
+    ] = None,
+    phase: flags.Phase = "prefill",
+    batch_size: flags.Batch = 1,
+    block_tokens: flags.BlockTokens = None,
+    piece_tokens: flags.PieceTokens = None,
+    workloads: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --context: a JSON list of workloads "
+            "({context_tokens, batch_size, phase, weight, profile, sample}) to place for at once."
+        ),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="Of several workloads: their weighted mean, or the worst.")
+    ] = "mean",
+    deployment: Annotated[
+        str, typer.Option(help="disaggregated or tensor_parallel.")
+    ] = "disaggregated",
+    budget_policy: flags.Policy = "profile",
+    budget_tokens: flags.BudgetTokens = None,
+    budget_recovery: flags.BudgetRecovery = 0.9,
+    budget_scope: flags.BudgetScope = "layer",
+    budget_total: flags.BudgetTotal = "tiles",
+    budget_density: flags.BudgetDensity = None,
+    budget_contexts: flags.BudgetContexts = None,
+    curve: flags.Curve = None,
+    margin: flags.Margin = 0.0,
+    floor_tokens: flags.Floor = FLOOR_TOKENS,
+    fill: flags.Fill = False,
+    unit: flags.Unit = "head",
+    equal_counts: flags.EqualCounts = False,
+    divisible: flags.Divisible = False,
+    max_copies: flags.MaxCopies = None,
+    copies: flags.Copies = "priced",
+    memory: flags.Memory = False,
+    kv_retention: flags.KvRetention = None,
+    memory_limit: flags.MemoryLimit = None,
+    node_size: flags.NodeSize = None,
+    current_plan: Annotated[
+        Path | None, typer.Option(help="The plan in force: moving away from it is priced.")
+    ] = None,
+    amortise_steps: Annotated[
+        int, typer.Option(help="Steps over which moving must pay for itself.")
+    ] = 1000,
+    method: Annotated[str, typer.Option(help=f"auto, {', '.join(METHODS[:-2])}.")] = "auto",
+    time_limit: flags.TimeLimit = 10.0,
+    tolerance: flags.Tolerance = 1e-3,
+    seed: flags.Seed = None,
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Name for every layer what binds it.")
+    ] = False,
+    as_json: flags.AsJson = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan here.")] = None,
+    lp: Annotated[
+        Path | None, typer.Option(help="Write every layer's integer program to this folder.")
+    ] = None,
+) -> None:
+    """Decide which device computes which head, with a proof of how good the plan is."""
+    check_folders(out, lp)
+    if gpus is None and devices is None:
+        gpus = 8
+    steps = None if workloads is None else _workloads(workloads)
+    request = PlanRequest.checked(
+        profile=profile,
+        gpus=gpus,
+        devices=device_groups(devices) if devices is not None else None,
+        device_type=device_type,
+        context_tokens=DEFAULT_CONTEXT if context is None and steps is None else context,
+        phase=phase,
+        batch_size=batch_size,
+        workloads=steps,
+        objective=objective,
+        block_tokens=block_tokens,
+        piece_tokens=piece_tokens,
+        deployment=deployment,
+        budget={
+            **flags.budget(
+                budget_policy,
+                budget_tokens,
+                budget_recovery,
+                budget_scope,
+                budget_total,
+                curve,
+                margin,
+                floor_tokens,
+            ),
+            "density": budget_density,
+            "contexts": flags.whole_numbers("budget-contexts", budget_contexts),
+            "fill": fill,
+        },
+        placement={
+            "unit": unit,
+            "equal_counts": equal_counts,
+            "divisible": divisible,
+            "max_copies": max_copies,
+            "copies": copies,
+            "memory": flags.memory(memory, kv_retention, memory_limit),
+            "node_size": node_size,
+            "current_plan": None if current_plan is None else str(current_plan),
+            "amortise_steps": amortise_steps,
+        },
+        method=method,
+        time_limit_s=time_limit,
+        tolerance=tolerance,
+        seed=seed,
+    )
+    request = request.resolved(resolve_profile, lambda path: Plan.parse(read_text(path), path))
+    with search_bar() as bar:
+        task = bar.add_task(f"planning, {request.method}", total=None, detail="")
+        show = show_progress(bar, task)
+        made = interruptible(lambda stop: make_plan(request, rates_of(request), show, stop))
+    # Shown before it is written: a path that fails then loses nothing.
+    _show(made, explained, as_json)
+    if lp is not None:
+        _write_programs(made, lp)
+    if out is not None:
+        write_atomically(out, made.model_dump_json(indent=1) + "\n")
+
+
+def _workloads(path: Path) -> list[dict[str, Any]]:
+    try:
+        steps = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{path}: no JSON: {error}") from None
+    if not isinstance(steps, list):
+        raise RequestError(f"{path}: must be a list of workloads, like the request's `workloads`")
+    return steps
+
+
+def _show(made: Plan, explained: bool, as_json: bool) -> None:
+    if as_json:
+        plan = made.model_dump(mode="json")
+        whole = {"plan": plan, "explain": [e.to_json() for e in explain(made)]}
+        typer.echo(json.dumps(whole if explained else plan))
+        return
+    console.print(plan_table(made))
+    if explained:
+        console.print(explain_table(explain(made)))
+    for warning in ([made.reason] if made.reason else []) + made.warnings:
+        console.print(f"[yellow]note[/]: {warning}", highlight=False)
+
+
+def _write_programs(plan: Plan, folder: Path) -> None:
+    from solver.exact.ilp import write_lp
+
+    problem = planned_problem(plan)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(problem.layers):
+            write_lp(problem.layer(index), folder / f"layer_{index:03d}.lp")
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be written: {error.strerror}") from None

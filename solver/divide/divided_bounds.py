@@ -1,0 +1,89 @@
+"""Lower bounds that hold for divided items too, in seconds on the true costs.
+
+Identical devices: the mean load; the mean with the copies it forces, since a group or an item
+that outgrows a device pays its charges on several. Any devices: the largest item on the best
+`max_copies` of them, and the mean of the fastest. Several workloads: the weighted sum of their own
+bounds. Unlike devices: the linear relaxation (`solver.divide.linear_program`).
+"""
+
+import numpy as np
+
+from solver.bounds import (
+    fastest_devices,
+    forced_copies,
+    least_level,
+    mean_load,
+    weighted,
+)
+from solver.deadline import Deadline
+from solver.divide.components import Components, applies
+from solver.divide.linear_program import relaxed
+from solver.integers import SAFETY
+from solver.problem import LayerProblem
+from solver.solution import Bound
+
+RELAXED_PAIRS = 1024
+"""Pairs of item and device up to which the linear relaxation is solved: some tens of ms."""
+
+
+def divided_bound(layer: LayerProblem, deadline: Deadline | None = None) -> Bound:
+    """The best bound; the linear relaxation is solved where a deadline leaves time for it."""
+    return combined(layer, bounds_of_workloads(layer), deadline)
+
+
+def combined(layer: LayerProblem, each: list[Bound], deadline: Deadline | None = None) -> Bound:
+    """The best bound, given those of `bounds_of_workloads`."""
+    bound = weighted(layer, each)
+    if deadline is None or layer.identical or deadline.left_s <= 0:
+        return bound
+    if layer.workloads * layer.items * layer.devices > RELAXED_PAIRS:
+        return bound
+    _, seconds = relaxed(layer, np.array([least.seconds for least in each]), deadline)
+    return max(bound, Bound(SAFETY * seconds, "linear relaxation"), key=lambda b: b.seconds)
+
+
+def bounds_of_workloads(layer: LayerProblem) -> list[Bound]:
+    """What bounds the makespan of every workload, each as if it were the only one."""
+    return [_of_one(layer.of_workload(w)) for w in range(layer.workloads)]
+
+
+def _of_one(layer: LayerProblem) -> Bound:
+    bounds = [_largest(layer)]
+    if layer.identical:
+        bounds.append(mean_load(layer))
+        charged = layer.group_s.any() or layer.part_s.any()
+        if charged and (layer.max_copies is None or layer.max_copies > 1):
+            bounds.append(forced_copies(layer, bounds))
+            if applies(layer):
+                bounds.append(_components(layer, bounds))
+    else:
+        bounds.append(fastest_devices(layer))
+    return max(bounds, key=lambda bound: bound.seconds)
+
+
+def _largest(layer: LayerProblem) -> Bound:
+    """Within T a device does (T - charges) / work of an item, and at most `max_copies` devices."""
+    copies = min(layer.max_copies or layer.devices, layer.devices)
+    item_s, part_s = layer.item_s[0], layer.part_s[0]
+    charges = layer.launch_s[0] + layer.group_s[0, layer.group_of] + part_s
+    alone = (charges + item_s - part_s).min(axis=1)
+    if copies == 1:
+        return Bound(SAFETY * float(alone.max()), "largest item")
+    if layer.identical:
+        seconds = float((charges + (item_s - part_s) / copies)[:, 0].max())
+        return Bound(SAFETY * seconds, f"largest item on {copies} devices")
+    work = np.maximum(item_s - part_s, 1e-300)
+
+    def fits(level: float) -> bool:
+        done = np.clip((level - charges) / work, 0, 1)
+        best = np.partition(done, layer.devices - copies, axis=1)[:, layer.devices - copies :]
+        return bool((best.sum(axis=1) >= 1 - 1e-12).all())
+
+    seconds = least_level(fits, 0.0, float(alone.max()))
+    return Bound(SAFETY * seconds, f"largest item on {copies} devices")
+
+
+def _components(layer: LayerProblem, known: list[Bound]) -> Bound:
+    """The best way to gather groups into components, each at the mean of its own devices."""
+    low, _ = Components(layer).least_s(max(bound.seconds for bound in known))
+    return Bound(SAFETY * low, "mean loads of components")

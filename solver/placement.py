@@ -1,0 +1,112 @@
+"""Heads on devices by nothing but their costs: any array, no model, no workload."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from profiles.errors import HplbError
+from solver.problem import Assignment, Floats, PlacementProblem, Shares
+from solver.request import MAX_DEVICES, Method
+from solver.search.solve import Search, solve
+
+
+class CostsError(HplbError, ValueError):
+    """The costs are not such as can be placed; says where."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Who does what of every head, and how good that is proved to be.
+
+    `shares` [layers, heads, devices]: the fraction of every head that every device does; rows add
+    up to 1. `loads_s` [layers, devices]. Makespan and bound are sums over the layers, a barrier
+    after each; `proofs` [layers] name what bounds each. `reason` says why the search stopped short
+    of the tolerance, None where it did not.
+    """
+
+    shares: Shares
+    loads_s: Floats
+    lower_bound_s: float
+    proofs: list[str]
+    reason: str | None
+
+    @property
+    def makespan_s(self) -> float:
+        return float(self.loads_s.max(axis=1).sum())
+
+    @property
+    def gap(self) -> float:
+        """No placement is better by more than this part of the makespan."""
+        return max(0.0, 1 - self.lower_bound_s / self.makespan_s)
+
+    @property
+    def device_of_head(self) -> Assignment:
+        """The device with most of each head, `[layers, heads]`."""
+        return np.asarray(self.shares.argmax(axis=2), dtype=np.int64)
+
+
+def place(
+    costs: ArrayLike,
+    devices: int,
+    *,
+    equal_counts: bool = False,
+    divisible: bool = False,
+    max_copies: int | None = None,
+    method: Method = "auto",
+    time_limit_s: float = 10.0,
+    tolerance: float = 1e-3,
+    seed: int | None = None,
+) -> Placement:
+    """Place heads of these costs on identical devices, for the least sum of layers' largest loads.
+
+    `costs` [layers, heads] or [heads], in seconds or any unit; whole numbers are proved exactly.
+    `equal_counts`: numbers of heads at most one apart, as stock tensor-parallel engines and EPLB's
+    packing have it. `divisible`: up to `max_copies` devices share a head. Raises CostsError.
+    """
+    cost = np.atleast_2d(np.asarray(costs, dtype=np.float64))
+    _check(cost, devices, equal_counts=equal_counts, divisible=divisible, method=method)
+    layers, heads = cost.shape
+    problem = PlacementProblem(
+        head_s=cost[None, :, :, None],
+        part_s=np.zeros((1, layers, heads, 1)),
+        group_s=np.zeros((1, layers, heads, 1)),
+        launch_s=np.zeros((1, 1)),
+        weights=np.ones(1),
+        type_of=np.zeros(devices, dtype=np.int64),
+        equal_counts=equal_counts,
+        divisible=divisible and max_copies != 1,
+        max_copies=max_copies,
+    )
+    how = Search(method=method, tolerance=tolerance, time_limit_s=time_limit_s, seed=seed)
+    solution = solve(problem, how)
+    shares = np.stack([layer.shares for layer in solution.layers])
+    return Placement(
+        shares=shares,
+        loads_s=np.einsum("lhd,lh->ld", shares, cost),
+        lower_bound_s=solution.lower_bound_s,
+        proofs=[layer.bound.proof for layer in solution.layers],
+        reason=solution.reason,
+    )
+
+
+def _check(
+    cost: Floats, devices: int, *, equal_counts: bool, divisible: bool, method: Method
+) -> None:
+    if cost.ndim != 2 or not cost.size:
+        raise CostsError(f"costs: must be [layers, heads], not of shape {list(cost.shape)}")
+    wrong = ~np.isfinite(cost) | (cost < 0)
+    if wrong.any():
+        layer, head = np.argwhere(wrong)[0]
+        raise CostsError(
+            f"costs: layer {layer}, head {head}: {cost[layer, head]}, must be finite and at least 0"
+        )
+    if not (cost.sum(axis=1) > 0).all():
+        layer = int(np.argmax(cost.sum(axis=1) <= 0))
+        raise CostsError(f"costs: layer {layer}: every head costs 0; nothing is to be placed")
+    if not 1 <= devices <= MAX_DEVICES:
+        raise CostsError(f"devices: {devices}, must be 1 to {MAX_DEVICES}")
+    if divisible and equal_counts:
+        raise CostsError("divisible: engines that want equal_counts run whole heads")
+    if divisible and method != "auto":
+        raise CostsError(f"method: {method!r} cannot divide heads; use 'auto'")

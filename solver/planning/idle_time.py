@@ -1,0 +1,81 @@
+"""Idle time of a placement spent on larger budgets, in a request's own terms."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from profiles.cost.work import budget_pieces
+from profiles.heads import CurvesForm
+from solver.budgets.basis import Basis
+from solver.budgets.curves import RecoveryCurves
+from solver.budgets.errors import BudgetError
+from solver.budgets.fill_bubble import fill_bubble
+from solver.planning.costs import Demand, placement_problem
+from solver.planning.scenarios import Scenario
+from solver.plans import Filled
+from solver.problem import Floats, Ints, PlacementProblem
+from solver.request import PlacementOptions, PlanRequest
+
+
+def fill(
+    request: PlanRequest, problem: PlacementProblem, shares: Floats, steps: Sequence[Scenario]
+) -> tuple[Filled, list[Scenario]]:
+    """What was gained, and the one workload with its larger budgets.
+
+    `problem` is by head, `shares` [layers, heads, devices] what runs. Raises BudgetError where
+    there is more than one workload or the profile has no recovery curves.
+    """
+    [step] = steps
+    heads = step.known.profile.heads
+    if not isinstance(heads, CurvesForm):
+        raise BudgetError(
+            f"budget.fill: needs recovery curves to know what a larger budget brings; profile "
+            f"{step.known.profile.name!r} has the form {heads.form!r}"
+        )
+    basis = Basis.of(heads, request.budget, step.known.profile.name)
+    curves, expected = (
+        RecoveryCurves.of(form, step.workload) for form in (basis.cautious, basis.expected)
+    )
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    loads = np.stack(
+        [layer.loads_of_shares(part)[0] for layer, part in zip(layers, shares, strict=True)]
+    )
+
+    @lru_cache(maxsize=1)
+    def costed_of(content: bytes) -> PlacementProblem:
+        tokens = np.frombuffer(content, dtype=np.int64).reshape(step.budgets.tokens.shape)
+        return placement_problem(
+            [Demand(step.workload, tokens, step.known.rates, selection=step.selection)],
+            step.known.profile.architecture,
+            request.device_types,
+            PlacementOptions(
+                divisible=request.placement.divisible, copies=request.placement.copies
+            ),
+        )
+
+    def costed(tokens: Ints) -> PlacementProblem:
+        """Heads and groups are asked for one after the other, of the same budgets."""
+        return costed_of(np.ascontiguousarray(tokens, dtype=np.int64).tobytes())
+
+    found = fill_bubble(
+        step.budgets.tokens,
+        curves,
+        step.workload,
+        shares,
+        loads.max(axis=1, keepdims=True) - loads,
+        lambda tokens: costed(tokens).head_s[0][..., problem.type_of],
+        lambda tokens: costed(tokens).group_s[0][..., problem.type_of],
+    )
+    before, after = (
+        expected.at(budget_pieces(np.asarray(tokens, dtype=np.float64), step.workload))
+        for tokens in (step.budgets.tokens, found.tokens)
+    )
+    report = Filled(
+        added_tokens=found.added_tokens,
+        recovery_mean=(float(before.mean()), float(after.mean())),
+        recovery_min=(float(before.min()), float(after.min())),
+    )
+    budgets = replace(step.budgets, tokens=found.tokens, recovery=after, rules=None)
+    return report, [replace(step, budgets=budgets)]

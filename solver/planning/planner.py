@@ -1,0 +1,191 @@
+"""From a request to a plan: budgets, costs, placement, what couples the layers, figures."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from profiles.cost.catalogue import catalogue_rates
+from profiles.cost.rates import Rates
+from profiles.library import resolve_profile
+from profiles.model import ModelProfile
+from solver.bounds import lower_bound
+from solver.budgets.options import BudgetOptions
+from solver.deadline import Deadline
+from solver.planning.assemble import Draft, assemble
+from solver.planning.costs import placement_problem
+from solver.planning.idle_time import fill
+from solver.planning.rounding import rounded, undivided
+from solver.planning.scenarios import Known, Scenario, scenarios
+from solver.planning.settle import Settled, coupling, settle
+from solver.plans import Plan
+from solver.problem import PlacementProblem
+from solver.request import PlacementOptions, PlanRequest
+from solver.search.solve import Search, solve
+from solver.search.starts import start
+from solver.solution import LayerSolution, Progress, Solution
+
+QUICK_S = 0.1
+MEMORY_SHARE = 0.4
+NODES_SHARE = 0.15
+FILL_SHARE = 0.15
+BUDGETS_SHARE = 0.3
+"""Of the time limit that budget policies may search for."""
+
+
+def plan(profile: str | Path | ModelProfile, **fields: Any) -> Plan:
+    """Plan for a profile: a catalogue name, a path, or the profile itself; by catalogue rates.
+
+    `fields` are those of the request (`PlanRequest`), and of its `placement` and `budget` by their
+    own names: `plan("llama-3.1-8b-synthetic", gpus=8, context_tokens=131_072, divisible=True)`.
+    Raises RequestError as the service does, and what `make_plan` raises.
+    """
+    request = request_of(profile, **fields)
+    return make_plan(request, rates_of(request))
+
+
+def request_of(profile: str | Path | ModelProfile, **fields: Any) -> PlanRequest:
+    """A resolved request of `plan`'s keywords; placement's and budget's fields may stand alone."""
+    for name, options in (("placement", PlacementOptions), ("budget", BudgetOptions)):
+        apart = [key for key in options.model_fields if key in fields]
+        if not apart:
+            continue
+        given = fields.get(name, {})
+        given = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
+        fields[name] = {**given, **{key: fields.pop(key) for key in apart}}
+    named = profile if isinstance(profile, ModelProfile) else str(profile)
+    request = PlanRequest.checked(profile=named, **fields)
+    return request.resolved(resolve_profile, lambda path: Plan.load(Path(path)))
+
+
+def rates_of(request: PlanRequest) -> list[dict[str, Rates]]:
+    """The catalogue's rates for every step, by device type."""
+    return [catalogue_rates(request.device_types, step.phase) for step in request.steps]
+
+
+def make_plan(
+    request: PlanRequest,
+    rates: Sequence[Mapping[str, Rates]],
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: Event | None = None,
+) -> Plan:
+    """Plan as a resolved `request` asks; when `cancel` is set, the best plan so far.
+
+    `rates` of every step, by device type. Raises HplbError subclasses for what the profile, the
+    budget policy, the rates or the devices' memory cannot give.
+    """
+    began = time.monotonic()
+    stop = cancel or Event()
+    budgets_by = Deadline(began + BUDGETS_SHARE * request.time_limit_s, stop)
+    known = [Known(profile, own) for profile, own in zip(request.profiles, rates, strict=True)]
+    current = request.current_plan
+    steps = scenarios(request, known, budgets_by)
+    problem = _problem(request, steps)
+    bonds = coupling(request, steps, problem, current)
+    how = Search(
+        method=request.method,
+        tolerance=request.tolerance,
+        time_limit_s=max(_solving_s(request) - (time.monotonic() - began), 0.0),
+        objective=request.objective,
+        node_size=request.placement.node_size,
+        seed=request.seed,
+        on_progress=on_progress,
+        cancelled=stop,
+    )
+    solution = solve(problem, how)
+    end = Deadline(began + request.time_limit_s, stop)
+    settled = settle(request, problem, solution, current, bonds, how, end)
+    made = assemble(_draft(request, steps, problem, settled, end))
+    timing = {"solve_s": time.monotonic() - began, "created_at": datetime.now(UTC).isoformat()}
+    return made.identified().model_copy(update=timing)
+
+
+def _solving_s(request: PlanRequest) -> float:
+    """Seconds for the search: memory, a node's own plan and filling need some of the limit too."""
+    rules = request.placement
+    later = (
+        (rules.memory is not None) * MEMORY_SHARE
+        + (rules.node_size is not None) * NODES_SHARE
+        + request.budget.fill * FILL_SHARE
+    )
+    return (1 - later) * request.time_limit_s
+
+
+def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
+    return placement_problem(
+        [step.demand for step in steps],
+        steps[0].known.profile.architecture,
+        request.device_types,
+        request.placement,
+    )
+
+
+def _draft(
+    request: PlanRequest,
+    steps: list[Scenario],
+    problem: PlacementProblem,
+    settled: Settled,
+    end: Deadline,
+) -> Draft:
+    """Shares in whole query blocks, and what idles filled where asked for."""
+    solution = settled.solution
+    shares = np.stack([problem.shares_of_heads(layer.shares) for layer in solution.layers])
+    by_head = replace(problem, unit="head").weighing(solution.multipliers)
+    realised = shares[None]
+    if problem.divisible:
+        rules = request.placement
+        uncoupled = rules.memory is None and rules.current_plan is None
+        realised = rounded(by_head, solution.layers, steps, end, may_undo=uncoupled)
+        if uncoupled and request.objective == "worst":
+            quick = start(
+                [by_head.layer(i) for i in range(by_head.layers)],
+                "auto",
+                request.tolerance,
+                Deadline(time.monotonic() + QUICK_S, end.cancelled),
+            )
+            realised = undivided(by_head, realised, [layer.assignment for layer in quick])
+    filled = None
+    if request.budget.fill:
+        filled, steps = fill(request, by_head, realised[0], steps)
+        larger = _problem(request, steps)
+        solution = _bounded_anew(problem, larger, solution)
+        by_head = replace(larger, unit="head")
+    return Draft(
+        request=request,
+        steps=steps,
+        problem=by_head,
+        solution=solution,
+        shares=np.broadcast_to(realised, (len(steps), *shares.shape)),
+        settled=settled,
+        filled=filled,
+        cancelled=end.cancelled,
+    )
+
+
+def _bounded_anew(
+    before: PlacementProblem, problem: PlacementProblem, solution: Solution
+) -> Solution:
+    """The same shares under the costs of larger budgets, which need their own proof."""
+    layers = []
+    for index, placed in enumerate(solution.layers):
+        layer = problem.layer(index)
+        bound = lower_bound(layer)
+        makespan_s = layer.objective(layer.loads_of_shares(placed.shares))
+        # What was proved before holds where costs only grew: not where a head now attends to all
+        # and chooses nothing.
+        if _only_grew(before, problem, index) and placed.bound.seconds > bound.seconds:
+            bound = placed.bound
+        layers.append(LayerSolution(placed.shares, makespan_s, bound, placed.searched))
+    bound_s = float(sum(layer.bound.seconds for layer in layers))
+    return Solution(layers, bound_s, solution.multipliers, solution.reason)
+
+
+def _only_grew(before: PlacementProblem, after: PlacementProblem, layer: int) -> bool:
+    pairs = ((before.head_s, after.head_s), (before.group_s, after.group_s))
+    return all((new[:, layer] >= old[:, layer]).all() for old, new in pairs)

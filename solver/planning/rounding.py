@@ -1,0 +1,67 @@
+"""Divided heads in whole query blocks: what the executors will run, and what is certified."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from solver.deadline import Deadline
+from solver.planning.scenarios import Scenario
+from solver.problem import Assignment, Floats, PlacementProblem
+from solver.rows import RowGrid, polish_rows, realise_each
+from solver.solution import LayerSolution
+
+POLISHED_PAIRS = 4096
+"""Heads times devices of a layer up to which boundaries are shifted row by row."""
+
+LITTLE = 1e-4
+"""Rounding that costs less than this share of a layer's makespan is left as it is."""
+
+
+def rounded(
+    problem: PlacementProblem,
+    solutions: Sequence[LayerSolution],
+    steps: Sequence[Scenario],
+    deadline: Deadline,
+    *,
+    may_undo: bool,
+) -> Floats:
+    """The shares each workload realises, `[workloads, layers, heads, devices]`.
+
+    `problem` is by head, as the solutions are. The first workload's are exactly in whole rows;
+    they are what the plan states and the others round. With `may_undo` a layer that rounding makes
+    worse than its whole placement is left undivided.
+    """
+    grids = [RowGrid.of(step.budgets.tokens, step.workload) for step in steps]
+    realised = []
+    for index, solution in enumerate(solutions):
+        layer, wanted = problem.layer(index), solution.shares
+        each = realise_each(wanted, grids, index)
+        before_s = layer.objective(layer.loads_of_shares(wanted))
+        after_s = layer.objective(layer.loads_of_shares(each))
+        if after_s > before_s * (1 + LITTLE) and wanted.size <= POLISHED_PAIRS:
+            wanted = polish_rows(layer, wanted, grids, index, deadline)
+            each = realise_each(wanted, grids, index)
+        # The others round what the plan will state: the first workload's shares.
+        stated = each[0]
+        each = np.stack([stated, *realise_each(stated, grids, index)[1:]])
+        if may_undo and solution.whole is not None:
+            whole = np.broadcast_to(layer.whole(solution.whole), each.shape)
+            each = min(each, whole, key=lambda s: layer.objective(layer.loads_of_shares(s)))
+        realised.append(each)
+    return np.stack(realised, axis=1)
+
+
+def undivided(problem: PlacementProblem, shares: Floats, wholes: Sequence[Assignment]) -> Floats:
+    """`shares` [workloads, layers, heads, devices], or the whole placements if their worst is less.
+
+    For the worst case over workloads, which no layer can judge alone.
+    """
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    whole = np.stack([layer.whole(w) for layer, w in zip(layers, wholes, strict=True)])
+    candidates = [shares, np.broadcast_to(whole, shares.shape)]
+
+    def worst_s(each: Floats) -> float:
+        loads = [layer.loads_of_shares(each[:, index]) for index, layer in enumerate(layers)]
+        return float(np.sum([load.max(axis=1) for load in loads], axis=0).max())
+
+    return min(candidates, key=worst_s)

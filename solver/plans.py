@@ -1,0 +1,290 @@
+"""The plan: who computes what, predicted seconds, and the certificate. Frozen and content-named."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from profiles.architecture import Architecture
+from profiles.cost.work import Deployment, Phase, Workload
+from profiles.errors import HplbError
+from profiles.model import describe, write_atomically
+from profiles.selection import POOLED, Selection
+from profiles.sized import Sizes
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Recovery = Annotated[float, Field(ge=0, le=1)]
+UNTIMED = {"id", "solve_s", "created_at"}
+"""Fields that do not count towards a plan's identity."""
+
+
+class PlanError(HplbError):
+    """A plan's JSON is not a plan, or its content breaks its own rules."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Entry(_Part):
+    """A device and the share of a head's rows it does; 1 is the whole head."""
+
+    device: Annotated[int, Field(ge=0)]
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class LayerPlan(_Part):
+    """One layer: `heads[head]` is an ordered list of entries, `loads_s[device]` whole loads.
+
+    With several workloads `loads_s` and `makespan_s` are sums over them by the plan's weights.
+    """
+
+    makespan_s: Seconds
+    lower_bound_s: Seconds
+    bound: str
+    loads_s: list[Seconds]
+    heads: list[list[Entry]]
+
+
+class Costs(_Part):
+    """What the loads were computed from: seconds per device type, launch and charges apart.
+
+    head_s and part_s [layers][heads][types], group_s [layers][kv_heads][types], launch_s [types].
+    A device with a share of a head is charged share * head_s + (1 - share) * part_s; where no head
+    may be divided, part_s is empty.
+    """
+
+    head_s: list[list[list[Seconds]]]
+    part_s: list[list[list[Seconds]]] = []
+    group_s: list[list[list[Seconds]]]
+    launch_s: list[Seconds]
+
+
+class ProfileRef(_Part):
+    """Which profile the plan was made from."""
+
+    name: str
+    digest: str
+    source: str
+    synthetic: bool
+
+
+class Step(_Part, Sizes):
+    """The workload the plan is for, `piece_tokens` in the JSON where it is not `block_tokens`."""
+
+    context_tokens: int
+    phase: Phase
+    batch_size: int
+    deployment: Deployment
+
+    @property
+    def workload(self) -> Workload:
+        return Workload(**self.model_dump())
+
+
+class Rules(_Part):
+    """The rules the placement obeys."""
+
+    unit: Literal["head", "kv_group"]
+    equal_counts: bool
+    divisible: bool = False
+    max_copies: int | None = None
+    copies: Literal["priced", "free"] = "priced"
+    objective: Literal["mean", "worst"] = "mean"
+
+
+class OtherWorkload(_Part):
+    """A further workload that the same placement serves, at its weight in the plan's figures.
+
+    Shares are realised in the query blocks of its own context; `loads_s` [layers][devices].
+    """
+
+    weight: Annotated[float, Field(ge=0, le=1)]
+    workload: Step
+    profile: ProfileRef
+    budgets: list[list[int]]
+    selection: Selection = POOLED
+    costs: Costs
+    makespan_s: Seconds
+    loads_s: list[list[Seconds]]
+
+
+class Memory(_Part):
+    """Bytes every device holds and may hold, `[devices]`, at a context and batch."""
+
+    kv_retention: Literal["full", "budget"]
+    context_tokens: int
+    batch_size: int
+    limit_bytes: list[int]
+    weight_bytes: list[int]
+    kv_bytes: list[int]
+
+
+class Moving(_Part):
+    """What leaving the current plan costs: bytes each device must fetch, paid once.
+
+    `seconds` is the slowest device's transfer; `gain_s` a step's gain on the current placement.
+    """
+
+    current_plan: str
+    bytes: int
+    seconds: Seconds
+    amortise_steps: int
+    current_makespan_s: Seconds
+    gain_s: float
+    kept: bool
+
+
+class Recovered(_Part):
+    """What the first workload's budgets recover of the attention mass, over the heads, `[layers]`.
+
+    By the profile's `curve`: of the pieces that the executor's selector picks, or of the best ones.
+    A mean over prompts, whatever margin the budgets were chosen with.
+    """
+
+    curve: Literal["selected", "oracle"]
+    mean: list[Recovery]
+    least: list[Recovery]
+
+
+class Filled(_Part):
+    """What idle time bought: mean and least recovery before and after larger budgets."""
+
+    added_tokens: int
+    recovery_mean: tuple[float, float]
+    recovery_min: tuple[float, float]
+
+
+class Elastic(_Part):
+    """The rules alpha + beta * context [layers][heads] that `elastic` chose for the first workload.
+
+    `loss` is 1 - recovery summed over heads, averaged over `contexts`; no choice that keeps the
+    density there has less than `lower_bound`. `density` [contexts] is the mean attended share.
+    """
+
+    alpha: list[list[int]]
+    beta: list[list[float]]
+    loss: Annotated[float, Field(ge=0)]
+    lower_bound: Annotated[float, Field(ge=0)]
+    density: list[float]
+    contexts: list[int]
+
+
+class Elsewhere(_Part):
+    """The other deployment: this placement there, and at most what one made for it takes."""
+
+    deployment: Deployment
+    makespan_s: Seconds
+    replanned_s: Seconds
+    lower_bound_s: Seconds
+
+
+class Nodes(_Part):
+    """A plan shared out over nodes first, beside one replica of a node's plan on every node.
+
+    `cross_node_copies` counts (KV group, node) pairs beyond one a group, `[layers]`. A replica
+    serves its own step on `size` devices, so that `replicas` steps end every `replica_makespan_s`.
+    """
+
+    size: int
+    cross_node_copies: list[int]
+    replicas: int
+    replica_makespan_s: Seconds
+    replica_lower_bound_s: Seconds
+
+
+class Plan(_Part):
+    """A placement, its budgets, its predicted seconds and its certificate.
+
+    `budgets` [layers][heads] tokens, whose pieces an executor chooses by `selection`; `kv_copies`
+    and `divisions` [layers], `kv_bytes` [devices]; `devices` names the type of every device by
+    index, `device_types` the axis of `costs`. With several workloads, `workload`, `budgets`,
+    `selection` and `costs` are the first's, which counts `weight`; `makespan_s` is their weighted
+    mean or, with objective worst, the largest, and then the weights are the multipliers that prove
+    `lower_bound_s`.
+    """
+
+    id: str = ""
+    status: Literal["optimal", "feasible"]
+    solver: str
+    reason: str | None = None
+    makespan_s: Seconds
+    lower_bound_s: Seconds
+    gap: Annotated[float, Field(ge=0, le=1)]
+    tolerance: float
+    bubble_ratio: float
+    imbalance: float | None
+    stock_compatible: bool
+    stock_reason: str
+    kv_copies: list[int]
+    divisions: list[int] = []
+    kv_bytes: list[int]
+    budgets: list[list[int]]
+    selection: Selection = POOLED
+    warnings: list[str]
+    layers: list[LayerPlan]
+    profile: ProfileRef
+    architecture: Architecture
+    workload: Step
+    rules: Rules
+    devices: list[str]
+    device_types: list[str]
+    cost_model: dict[str, str]
+    costs: Costs
+    weight: Annotated[float, Field(ge=0, le=1)] = 1.0
+    other_workloads: list[OtherWorkload] = []
+    memory: Memory | None = None
+    moving: Moving | None = None
+    recovery: Annotated[Recovered | None, Field(exclude_if=lambda found: found is None)] = None
+    filled: Filled | None = None
+    elastic: Elastic | None = None
+    elsewhere: Elsewhere | None = None
+    nodes: Nodes | None = None
+    solve_s: Seconds = 0.0
+    created_at: str = ""
+
+    def identified(self) -> Self:
+        """The same plan with its content id."""
+        return self.model_copy(update={"id": content_id(self.model_dump(mode="json"))})
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """What every device does of every query head, `[layers, heads, devices]`."""
+        found = np.zeros((len(self.layers), self.architecture.query_heads, len(self.devices)))
+        for layer, planned in zip(found, self.layers, strict=True):
+            for head, entries in zip(layer, planned.heads, strict=True):
+                for entry in entries:
+                    head[entry.device] = entry.share
+        return found
+
+    def save(self, path: Path | str) -> None:
+        """Write the plan's JSON, whole or not at all."""
+        write_atomically(Path(path), self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a plan's file; PlanError says what is wrong with it."""
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise PlanError(f"{path}: {error.strerror}") from None
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str) -> Self:
+        """Read a plan's JSON."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise PlanError(f"{where}: {describe(error)}") from None
+
+
+def content_id(plan: dict[str, Any]) -> str:
+    """SHA-256 of a plan's canonical JSON without timings and timestamps."""
+    content = {field: value for field, value in plan.items() if field not in UNTIMED}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,241 @@
+"""Every method on the same problem, side by side: what `hplb compare` prints, plots and dumps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from profiles.library import resolve_profile
+from profiles.model import ModelProfile
+from solver.planning.planner import make_plan, rates_of, request_of
+from solver.plans import Plan
+from solver.request import PlanRequest
+from solver.solution import Progress
+
+METHODS = ("contiguous", "snake", "greedy_equal", "greedy", "ilp", "cp_sat", "auto", "divided")
+"""Ways to place; `divided` is `auto` with heads that several devices may share."""
+
+DEFAULT_CONTEXT = 131_072
+COLUMNS = ("problem", "method", "ms", "/ bound", "bubble %", "copies", "gap %", "solve s")
+
+
+def rules_of(method: str, unit: str, equal_counts: bool) -> dict[str, Any]:
+    """Placement rules of one method's request: divided heads obey neither unit nor counts."""
+    if method == "divided":
+        return {"divisible": True}
+    return {"unit": unit, "equal_counts": equal_counts}
+
+
+def method_of(plan: Plan) -> str:
+    """How a plan was made, as `METHODS` names it."""
+    return "divided" if plan.rules.divisible else plan.solver
+
+
+def problem_of(plan: Plan) -> str:
+    """What a method was given, within one comparison: `8 x disaggregated`."""
+    return f"{len(plan.devices)} x {plan.workload.deployment}"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One method's plan, judged against the best bound any method proved for the problem."""
+
+    plan: Plan
+    bound_s: float
+
+    @property
+    def over_bound(self) -> float:
+        return self.plan.makespan_s / self.bound_s
+
+    def to_json(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "gpus": len(plan.devices),
+            "deployment": plan.workload.deployment,
+            "method": method_of(plan),
+            "makespan_s": plan.makespan_s,
+            "lower_bound_s": self.bound_s,
+            "makespan_over_bound": self.over_bound,
+            "bubble_ratio": plan.bubble_ratio,
+            "imbalance": plan.imbalance,
+            "kv_copies": sum(plan.kv_copies),
+            "divisions": sum(plan.divisions),
+            "gap": 1 - self.bound_s / plan.makespan_s,
+            "solve_s": plan.solve_s,
+            "status": plan.status,
+            "recovery": None if plan.recovery is None else plan.recovery.model_dump(),
+            "plan_id": plan.id,
+            "warnings": plan.warnings,
+        }
+
+
+def by_problem(rows: list[Row]) -> dict[str, list[Row]]:
+    """The methods' rows of each problem, in the order they came."""
+    problems: dict[str, list[Row]] = {}
+    for row in rows:
+        problems.setdefault(problem_of(row.plan), []).append(row)
+    return problems
+
+
+def notes(rows: list[Row]) -> list[str]:
+    """What the plans warn of, each once; what only some problems have names them."""
+    problems = by_problem(rows)
+    said: dict[str, list[str]] = {}
+    for problem, members in problems.items():
+        for warning in dict.fromkeys(w for row in members for w in row.plan.warnings):
+            said.setdefault(warning, []).append(problem)
+    return [
+        warning if len(where) == len(problems) else f"{', '.join(where)}: {warning}"
+        for warning, where in said.items()
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Every method's plan of every problem; prints as a table, and draws itself in a notebook."""
+
+    rows: list[Row]
+
+    def __str__(self) -> str:
+        lines = [self.title, *_columns([COLUMNS, *(_cells(row) for row in self.rows)])]
+        return "\n".join([*lines, *(f"note: {note}" for note in notes(self.rows))])
+
+    __repr__ = __str__
+
+    @property
+    def title(self) -> str:
+        """What was compared: profile, workload and device types."""
+        return heading(self.rows[0].plan)
+
+    def _repr_html_(self) -> str:
+        """The table, with a bar as long as the makespan is over the bound."""
+        head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+        longest = max(row.over_bound for row in self.rows)
+        body = []
+        for row in self.rows:
+            cells = "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row))
+            width = 12 * row.over_bound / longest
+            bar = f'<div style="background:#4878cf;height:0.8em;width:{width:.2f}em"></div>'
+            body.append(f"<tr>{cells}<td>{bar}</td></tr>")
+        said = "".join(f"<li>{escape(note)}</li>" for note in notes(self.rows))
+        return (
+            f"<p>{escape(self.title)}</p><table><thead><tr>{head}<th></th></tr></thead>"
+            f"<tbody>{''.join(body)}</tbody></table><ul>{said}</ul>"
+        )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    plan = row.plan
+    return (
+        problem_of(plan),
+        method_of(plan),
+        f"{1e3 * plan.makespan_s:.3f}",
+        f"{row.over_bound:.4f}",
+        f"{100 * plan.bubble_ratio:.2f}",
+        f"{sum(plan.kv_copies)}",
+        f"{100 * (1 - row.bound_s / plan.makespan_s):.2f}",
+        f"{plan.solve_s:.2f}",
+    )
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, the first two columns to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def heading(plan: Plan) -> str:
+    """What is predicted: profile, workload and device types."""
+    label = " (synthetic)" if plan.profile.synthetic else ""
+    step = plan.workload
+    return (
+        f"{plan.profile.name}{label}, {step.phase} of {step.batch_size} x "
+        f"{step.context_tokens:,} tokens{pieces_of(plan)} on {', '.join(plan.device_types)}: "
+        "predicted"
+    )
+
+
+def pieces_of(plan: Plan) -> str:
+    """Both sizes where they differ."""
+    step = plan.workload
+    if step.piece_tokens == step.block_tokens:
+        return ""
+    return f", blocks of {step.block_tokens} over pieces of {step.piece_tokens}"
+
+
+def compare(
+    profile: str | Path | ModelProfile,
+    *,
+    gpus: Sequence[int] = (2, 4, 8),
+    deployments: Sequence[str] = ("disaggregated", "tensor_parallel"),
+    methods: Sequence[str] = METHODS,
+    **fields: Any,
+) -> Comparison:
+    """Plan a profile by every method, over device counts and deployments; predicted seconds.
+
+    `fields` are as in `plan`; the context is 131,072 tokens unless given. Raises RequestError.
+    """
+    fields = {"context_tokens": DEFAULT_CONTEXT, **fields}
+    requests = comparison_requests(profile, gpus, deployments, methods, **fields)
+    return compare_plans(requests, lambda _: None, lambda _: None)
+
+
+def comparison_requests(
+    profile: str | Path | ModelProfile,
+    gpus: Sequence[int],
+    deployments: Sequence[str],
+    methods: Sequence[str],
+    *,
+    unit: str = "head",
+    equal_counts: bool = False,
+    **fields: Any,
+) -> list[PlanRequest]:
+    """A resolved request for every count, deployment and method."""
+    loaded = resolve_profile(str(profile)) if isinstance(profile, str | Path) else profile
+    return [
+        request_of(
+            loaded,
+            gpus=count,
+            deployment=deployment,
+            method="auto" if method == "divided" else method,
+            **rules_of(method, unit, equal_counts),
+            **fields,
+        )
+        for count in gpus
+        for deployment in deployments
+        for method in methods
+    ]
+
+
+def compare_plans(
+    requests: list[PlanRequest],
+    on_plan: Callable[[PlanRequest], None],
+    on_progress: Callable[[Progress], None],
+    cancelled: Event | None = None,
+) -> Comparison:
+    """Plan every request; requests of one problem, whatever the method, share their best bound.
+
+    What holds of divided heads holds of whole ones, not the other way round.
+    """
+    plans = []
+    for request in requests:
+        on_plan(request)
+        plans.append(make_plan(request, rates_of(request), on_progress, cancelled))
+    return Comparison([Row(plan, _best_bound(plan, plans)) for plan in plans])
+
+
+def _best_bound(plan: Plan, plans: list[Plan]) -> float:
+    return max(
+        other.lower_bound_s
+        for other in plans
+        if problem_of(other) == problem_of(plan)
+        and (other.rules.divisible or not plan.rules.divisible)
+    )

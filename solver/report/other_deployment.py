@@ -1,0 +1,59 @@
+"""What the other deployment would make of a plan, and what a plan made for it would reach.
+
+Under tensor parallelism a head brings its projections with it and a K/V copy costs a projection;
+disaggregated, it does not, and a copy costs a transfer. A placement that is best under one can be
+poor under the other.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Event
+
+from profiles.cost.work import Deployment
+from solver.deadline import Deadline
+from solver.planning.costs import CostError, placement_problem
+from solver.planning.figures import objective_s
+from solver.planning.scenarios import Scenario
+from solver.plans import Elsewhere
+from solver.problem import Floats
+from solver.request import PlanRequest
+from solver.search.starts import start
+
+OTHER: dict[Deployment, Deployment] = {
+    "disaggregated": "tensor_parallel",
+    "tensor_parallel": "disaggregated",
+}
+QUICK_S = 0.5
+
+
+def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -> Elsewhere | None:
+    """This placement's makespan there, and what a quick plan made for it reaches, with its bound.
+
+    `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says. None
+    where the rates cannot cost it.
+    """
+    deployment = OTHER[request.deployment]
+    demands = [
+        replace(step.demand, workload=replace(step.workload, deployment=deployment))
+        for step in steps
+    ]
+    architecture = steps[0].known.profile.architecture
+    try:
+        problem = placement_problem(demands, architecture, request.device_types, request.placement)
+    except CostError:
+        return None
+    by_head = replace(problem, unit="head")
+    placed = [by_head.layer(index) for index in range(by_head.layers)]
+    here = [layer.loads_of_shares(shares[:, index]) for index, layer in enumerate(placed)]
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    deadline = Deadline(time.monotonic() + QUICK_S, Event())
+    quick = start(layers, "auto", request.tolerance, deadline)
+    there = [layer.loads_of_shares(q.shares) for layer, q in zip(layers, quick, strict=True)]
+    here_s = objective_s(request, problem, here)
+    return Elsewhere(
+        deployment=deployment,
+        makespan_s=here_s,
+        replanned_s=min(here_s, objective_s(request, problem, there)),
+        lower_bound_s=float(sum(solution.bound.seconds for solution in quick)),
+    )

@@ -1,0 +1,154 @@
+"""Shares become rows: cumulative shares rounded to query blocks, as the executor rounds them.
+
+A head's entries are ordered by device and take consecutive rows, cut where the causal work before
+the cut is nearest to the cumulative share (`executor.shares.row_boundary`). Query blocks are rows;
+the i-th weighs the key pieces of its list, min(height, (i + 1) m) where a block has m pieces. In
+decode a head is cut between (sequence, key piece) units instead, which all weigh the same: a
+triangle of height 1.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+
+from profiles.cost.work import Phase, Workload, budget_pieces
+from solver.deadline import Deadline
+from solver.problem import Floats, Ints, LayerProblem, Shares
+
+MOST_MOVES = 64
+"""Boundaries moved one after another; at thousands of rows a handful is all there is to gain."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowGrid:
+    """Where the heads of a step may be cut; `budget_pieces` [layers, heads] key pieces.
+
+    `block_pieces` key pieces make a query block.
+    """
+
+    budget_pieces: Ints
+    query_blocks: int
+    batch_size: int
+    phase: Phase
+    block_pieces: int = 1
+
+    @classmethod
+    def of(cls, budgets: Floats | Ints, workload: Workload) -> Self:
+        """Of a workload's budgets [layers, heads] in tokens."""
+        return cls(
+            budget_pieces(np.asarray(budgets, dtype=np.float64), workload),
+            workload.context_blocks,
+            workload.batch_size,
+            workload.phase,
+            workload.block_pieces,
+        )
+
+    def of_layer(self, layer: int) -> tuple[Ints, Ints, int]:
+        """The height of every head's triangle, its rows, `[heads]` each, and a row's growth."""
+        pieces = np.asarray(self.budget_pieces[layer], dtype=np.int64)
+        if self.phase == "decode":
+            return np.ones_like(pieces), pieces * self.batch_size, 1
+        rows = np.full_like(pieces, self.query_blocks)
+        return np.minimum(pieces, rows * self.block_pieces), rows, self.block_pieces
+
+
+def weight_before(height: Ints, rows: Ints, growth: int) -> Ints:
+    """Pieces in the lists of a head's first `rows` rows: the sum of min(height, growth * (i + 1)).
+
+    `height` is at most `growth` times all rows of the head.
+    """
+    ramp = np.minimum(height // growth, rows)
+    return np.asarray(growth * ramp * (ramp + 1) // 2 + (rows - ramp) * height, dtype=np.int64)
+
+
+def boundaries(shares: Shares, grid: RowGrid, layer: int) -> Ints:
+    """The row at which every device's part of a head ends, `[heads, devices]`."""
+    height, rows, growth = grid.of_layer(layer)
+    height, rows = height[:, None], rows[:, None]
+    placed = shares > 0
+    placed_after: Ints = np.cumsum(placed[:, ::-1], axis=1)[:, ::-1] - placed
+    ends = np.where(placed_after > 0, np.cumsum(shares, axis=1), 1.0)
+    wanted = ends * weight_before(height, rows, growth)
+    # Lists grow over the first rows of a head, and are all as high as the budget behind them.
+    growing = height // growth
+    ramp = growth * growing * (growing + 1) // 2
+    in_ramp = np.ceil((np.sqrt(8 * wanted / growth + 1) - 1) / 2)
+    beyond = growing + np.ceil((wanted - ramp) / height)
+    above = np.where(wanted <= ramp, in_ramp, beyond).astype(np.int64)
+    # The closed form may be a row off where the square root was rounded.
+    above += weight_before(height, above, growth) < wanted
+    one_less = weight_before(height, np.maximum(above - 1, 0), growth)
+    above -= (above > 0) & (one_less >= wanted)
+    above = np.minimum(above, rows)
+    below = np.maximum(above - 1, 0)
+    missing = wanted - weight_before(height, below, growth)
+    nearer_below = missing < weight_before(height, above, growth) - wanted
+    return np.where((above > 0) & nearer_below, below, above)
+
+
+def realise(shares: Shares, grid: RowGrid, layer: int) -> Shares:
+    """The shares that whole rows come to, `[heads, devices]`; a part without rows vanishes."""
+    height, rows, growth = grid.of_layer(layer)
+    height, rows = height[:, None], rows[:, None]
+    done = weight_before(height, boundaries(shares, grid, layer), growth)
+    return np.asarray(np.diff(done, axis=1, prepend=0) / weight_before(height, rows, growth))
+
+
+def realise_each(shares: Shares, grids: Sequence[RowGrid], layer: int) -> Shares:
+    """The same shares in the rows of every workload, `[workloads, heads, devices]`."""
+    return np.stack([realise(shares, grid, layer) for grid in grids])
+
+
+def polish_rows(
+    layer: LayerProblem, shares: Shares, grids: Sequence[RowGrid], index: int, deadline: Deadline
+) -> Shares:
+    """Shares whose rows come nearest to the makespan, `[heads, devices]`.
+
+    `grids` has one grid a workload; `index` is the layer's. The busiest devices shift a boundary
+    by a row of the first workload, or hand a part to its neighbour, while that helps.
+    """
+
+    def makespan(candidate: Shares) -> float:
+        return layer.objective(layer.loads_of_shares(realise_each(candidate, grids, index)))
+
+    best = min((shares, realise(shares, grids[0], index)), key=makespan)
+    best_s = makespan(best)
+    for _ in range(MOST_MOVES):
+        if deadline.left_s <= 0:
+            return best
+        loads = layer.loads_of_shares(realise_each(best, grids, index))
+        moves = list(_shifted(best, set(loads.argmax(axis=1).tolist()), grids[0], index))
+        if not moves:
+            return best
+        shifted = min(moves, key=makespan)
+        shifted_s = makespan(shifted)
+        if shifted_s >= best_s * (1 - 1e-12):
+            return best
+        best, best_s = shifted, shifted_s
+    return best
+
+
+def _shifted(shares: Shares, busiest: set[int], grid: RowGrid, layer: int) -> Iterator[Shares]:
+    """The shares after one boundary of a busiest device has given way to its neighbour."""
+    height, rows, growth = grid.of_layer(layer)
+    ends = boundaries(shares, grid, layer)
+    for head in np.flatnonzero((shares > 0).sum(axis=1) > 1):
+        devices = np.flatnonzero(shares[head])
+        total = weight_before(height[head], rows[head], growth)
+        for left, right in pairwise(devices.tolist()):
+            giver, taker = (left, right) if left in busiest else (right, left)
+            if giver not in busiest:
+                continue
+            at = int(ends[head, left])
+            step = -1 if giver == left else 1
+            moved_to = np.array([at, min(max(at + step, 0), rows[head])])
+            done = weight_before(height[head], moved_to, growth)
+            one_row = float(abs(done[1] - done[0]) / total)
+            for part in {min(one_row, float(shares[head, giver])), float(shares[head, giver])}:
+                moved: Floats = shares.copy()
+                moved[head, giver] -= part
+                moved[head, taker] += part
+                yield moved

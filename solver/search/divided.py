@@ -1,0 +1,77 @@
+"""Divided placements of every layer: cut what the quick whole placement leaves open.
+
+The whole placements are kept beside the divided ones: rounded to query blocks, a divided layer of
+a short context can end up worse.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf
+
+from solver.deadline import Deadline, Effort
+from solver.divide.over_nodes import over_nodes
+from solver.divide.wrap_around import wrap_around
+from solver.problem import LayerProblem
+from solver.search.driver import LAST_SHARES, Board, Stage, Tell, search
+from solver.search.steps import Fillings, descend_from_starts
+from solver.solution import LayerSolution
+
+WRAPS_S = 0.1
+"""Seconds that the wrap-around of all layers may take beyond a deadline that leaves none."""
+
+
+def divide_layers(
+    layers: Mapping[int, LayerProblem],
+    board: Board,
+    node_size: int | None,
+    deadline: Deadline,
+    workers: int,
+    *,
+    by_clock: bool,
+) -> None:
+    """Divide the heads of every layer on `board` until the tolerance or the deadline.
+
+    The wrap-around comes first, milliseconds a layer and hardly later than the deadline.
+    """
+    wrap_by = Deadline(max(deadline.at, time.monotonic() + WRAPS_S), deadline.cancelled)
+    for index, layer in layers.items():
+        quick = board.solved[index]
+        board.improve(index, replace(quick, whole=quick.assignment))
+        if layer.identical:
+            board.improve(index, _wrapped(layer, quick, node_size, wrap_by))
+
+    def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
+        from solver.divide.divide import divide
+
+        assert known.whole is not None  # set above
+        return divide(layer, known.whole, known.bound, board.tolerance, until, node_size)
+
+    def improve_whole(
+        layer: LayerProblem, known: LayerSolution, until: Deadline, tell: Tell
+    ) -> LayerSolution:
+        assert known.whole is not None  # set above
+        start = replace(known, shares=layer.whole(known.whole), makespan_s=inf)
+        better = descend_from_starts(layer, start, until, tell)
+        return replace(better, whole=better.assignment)
+
+    fillings = Fillings(board.tolerance, Effort())
+    # Every layer is cut quickly before any is cut well.
+    steps = [Stage(cut, 0.5), Stage(improve_whole), Stage(fillings.prove), Stage(cut, LAST_SHARES)]
+    if node_size is not None:
+        steps = [steps[0], steps[-1]]
+    search(layers, board, steps, deadline, workers, by_clock=by_clock)
+
+
+def _wrapped(
+    layer: LayerProblem, known: LayerSolution, node_size: int | None, deadline: Deadline
+) -> LayerSolution:
+    least_s = known.bound.seconds
+    if node_size is None:
+        shares = wrap_around(layer, deadline, least_s)
+    else:
+        shares = over_nodes(layer, node_size, deadline, least_s)
+    most = layer.max_copies or layer.devices
+    if shares is None or ((shares > 0).sum(axis=1) > most).any():
+        return known
+    return replace(known, shares=shares, makespan_s=layer.objective(layer.loads_of_shares(shares)))

@@ -1,0 +1,91 @@
+"""Quick placements of every layer: milliseconds, held outside the exact searches, never lost."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from solver.bounds import quick_bound
+from solver.deadline import Deadline
+from solver.heuristics.contiguous import contiguous
+from solver.heuristics.descent import descend
+from solver.heuristics.greedy import charged, greedy, longest_first, room
+from solver.heuristics.greedy_equal import greedy_equal
+from solver.heuristics.multifit import multifit
+from solver.heuristics.snake import snake
+from solver.problem import Assignment, LayerProblem
+from solver.request import Method
+from solver.solution import Bound, LayerSolution
+
+Heuristic = Callable[[LayerProblem], Assignment]
+HEURISTICS: dict[str, Heuristic] = {
+    "contiguous": contiguous,
+    "snake": snake,
+    "greedy_equal": greedy_equal,
+    "greedy": greedy,
+}
+
+
+def start(
+    layers: Sequence[LayerProblem], method: Method, tolerance: float, deadline: Deadline
+) -> list[LayerSolution]:
+    """The heuristic asked for; greedy for the exact methods; for `auto` the best of all.
+
+    Even `auto` tries no more than contiguous and greedy where those are within the tolerance.
+    """
+    if method != "auto":
+        only = HEURISTICS.get(method, greedy)
+        return [_solution(layer, [only(layer)]) for layer in layers]
+    greedily = longest_first(np.stack([layer.blended_s for layer in layers]), room(layers[0]))
+    plain = [
+        _solution(layer, [contiguous(layer), found])
+        for layer, found in zip(layers, greedily, strict=True)
+    ]
+    if within(plain, tolerance):
+        return plain
+    tried = [
+        _solution(layer, [known.assignment, *other_starts(layer)], known.bound)
+        for layer, known in zip(layers, plain, strict=True)
+    ]
+    summed = layers[0].additive and layers[0].workloads == 1
+    return _descended(layers, tried, deadline) if summed else tried
+
+
+def within(solutions: Sequence[LayerSolution], tolerance: float) -> bool:
+    """Whether these layers together are proved within the tolerance."""
+    makespan_s = sum(solution.makespan_s for solution in solutions)
+    bound_s = sum(solution.bound.seconds for solution in solutions)
+    return 1 - bound_s / makespan_s <= tolerance
+
+
+def other_starts(layer: LayerProblem) -> list[Assignment]:
+    """What there is beside contiguous and greedy, whole KV groups among it."""
+    starts = [snake(layer), greedy_equal(layer), charged(layer)]
+    if layer.identical:
+        starts.append(multifit(layer))
+    if not layer.single_groups:
+        by_group = layer.by_group()
+        starts += [heuristic(by_group)[layer.group_of] for heuristic in (greedy, snake)]
+    return starts
+
+
+def _solution(
+    layer: LayerProblem, starts: Sequence[Assignment], bound: Bound | None = None
+) -> LayerSolution:
+    """The best of those that obey the counts; contiguous always does."""
+    best = min((s for s in starts if layer.allows(s)), key=layer.makespan, default=starts[0])
+    return LayerSolution(layer.whole(best), layer.makespan(best), bound or quick_bound(layer))
+
+
+def _descended(
+    layers: Sequence[LayerProblem], tried: Sequence[LayerSolution], deadline: Deadline
+) -> list[LayerSolution]:
+    better = descend(
+        np.stack([layer.item_with_charge_s()[0] for layer in layers]),
+        np.stack([solution.assignment for solution in tried]),
+        deadline,
+        swaps_only=layers[0].equal_counts,
+    )
+    return [
+        _solution(layer, [solution.assignment, found], solution.bound)
+        for layer, solution, found in zip(layers, tried, better, strict=True)
+    ]

@@ -1,0 +1,90 @@
+"""The driver of refinements: largest gain first, what is told, and when it stops."""
+
+import time
+from dataclasses import replace
+from itertools import pairwise
+from threading import Event, Lock, Timer
+
+import pytest
+
+from solver.deadline import Deadline
+from solver.problem import LayerProblem
+from solver.search.driver import Board, Refinement, Stage, Tell, search
+from solver.search.solve import Search, solve
+from solver.solution import Bound, LayerSolution, Progress
+from tests.solver.problems import make_layer, make_problem, soon
+
+
+def board_of(gaps: dict[int, float], tolerance: float = 0.01) -> tuple[Board, list[Progress]]:
+    layer = make_layer(4, 1, 2)
+    seen: list[Progress] = []
+    solved = {
+        index: LayerSolution(layer.whole([0, 1, 0, 1]), 1.0, Bound(1 - gap, "test"))
+        for index, gap in gaps.items()
+    }
+    return Board(solved, dict.fromkeys(gaps, 1), tolerance, seen.append, Lock()), seen
+
+
+def closing(asked: list[float]) -> Refinement:
+    def refine(_: LayerProblem, known: LayerSolution, __: Deadline, ___: Tell) -> LayerSolution:
+        asked.append(known.gap)
+        return replace(known, bound=Bound(known.makespan_s, "closed"))
+
+    return refine
+
+
+def test_the_largest_gain_comes_first_and_every_better_bound_is_told() -> None:
+    board, seen = board_of({0: 0.1, 1: 0.4, 2: 0.2})
+    asked: list[float] = []
+    layers = {index: make_layer(4, 1, 2) for index in board.solved}
+    search(layers, board, [Stage(closing(asked))], soon(), workers=1)
+    assert asked == pytest.approx([0.4, 0.2, 0.1])
+    assert [progress.settled for progress in seen] == [1, 2, 3]
+    assert seen[-1].gap == pytest.approx(0)
+
+
+def test_a_plan_within_the_tolerance_leaves_its_open_layers_alone() -> None:
+    board, _ = board_of({0: 0.02, 1: 0.0, 2: 0.0})
+    asked: list[float] = []
+    layers = {index: make_layer(4, 1, 2) for index in board.solved}
+    search(layers, board, [Stage(closing(asked))], soon(), workers=2)
+    assert asked == []
+
+
+def test_what_is_no_better_is_not_taken() -> None:
+    board, seen = board_of({0: 0.3})
+    before = board.solved[0]
+    board.improve(0, replace(before, makespan_s=1.1))
+    assert board.solved[0].makespan_s == before.makespan_s
+    assert seen == []
+
+
+def test_a_better_bound_does_not_cost_a_better_placement() -> None:
+    board, _ = board_of({0: 0.3})
+    known = board.solved[0]
+    board.improve(0, replace(known, makespan_s=0.9))
+    board.improve(0, replace(known, bound=Bound(0.8, "later")))
+    assert (board.solved[0].makespan_s, board.solved[0].bound.seconds) == (0.9, 0.8)
+
+
+def test_progress_never_worsens_while_a_hard_layer_is_searched() -> None:
+    seen: list[Progress] = []
+    problem = make_problem(3, 48, 6, 6, seed=1)
+    solve(problem, Search("auto", 1e-6, 1.5, on_progress=seen.append))
+    for earlier, later in pairwise(seen):
+        assert later.makespan_s <= earlier.makespan_s * (1 + 1e-12)
+        assert later.lower_bound_s >= earlier.lower_bound_s * (1 - 1e-12)
+    assert seen
+
+
+@pytest.mark.parametrize("divisible", [False, True])
+def test_cancelling_auto_keeps_the_best_so_far(divisible: bool) -> None:
+    problem = make_problem(6, 64, 8, 8, seed=2, divisible=divisible)
+    cancelled = Event()
+    Timer(0.4, cancelled.set).start()
+    started = time.monotonic()
+    solution = solve(problem, Search("auto", 0.0, 60, cancelled=cancelled))
+    assert time.monotonic() - started < 30  # half of what it was given
+    assert len(solution.layers) == 6
+    assert solution.reason is not None
+    assert "cancelled" in solution.reason
