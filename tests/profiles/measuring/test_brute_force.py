@@ -8,10 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from executor.attention import HeadShare, attend, prepare
+from executor.attention.block_sparse import attend
+from executor.attention.select import pattern, select_for_budgets
+from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.patterns import Sampled
-from executor.select import pattern, select_for_budgets
 from profiles.heads import CurvesForm
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from executor.select import select_for_budgets
+from executor.attention.select import select_for_budgets
 from profiles.measuring import capture
 from profiles.measuring.attention import LayerAttention
 from profiles.measuring.choices import Choices

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from executor.select import select_for_budgets
+from executor.attention.select import select_for_budgets
 from profiles.measuring import attention
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item

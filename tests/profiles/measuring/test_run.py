@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from executor.select import select_for_budgets
+from executor.attention.select import select_for_budgets
 from profiles.cli import app
 from profiles.errors import MeasuringError
 from profiles.measuring.choices import Choices
