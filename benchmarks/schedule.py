@@ -197,7 +197,7 @@ def main() -> None:
     if not profiles:
         parser.error(f"no profile of {' or '.join(SHAPES)} below {arguments.data} matches")
     rows = [
-        {"profile": profile, "context_tokens": context, "plan": name, **row}
+        {"profile": profile.name, "context_tokens": context, "plan": name, **row}
         for profile, context, name in product(profiles, contexts, PLANS)
         for row in measure(plan_of(profile, context, name, arguments.time_limit), arguments.layers)
     ]

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api import making
-from api.pool import Pool
+from api.solves import make
+from api.solves.solve_pool import SolvePool
 from solver.planning.planner import make_plan
 from solver.plans import Plan, content_id
-from solver.verify import verify
+from solver.verifier import verify
 from tests.api.world import World, fields, plan_body, profile
 
 
 def test_a_plan_is_made_stored_and_true(world: World) -> None:
     plan = world.plan()
     assert content_id(plan.model_dump(mode="json")) == plan.id
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
     stored = world.client.get(f"/plans/{plan.id}")
     assert Plan.parse(stored.content, "stored") == plan
 
@@ -33,7 +33,7 @@ def test_an_equal_request_gets_the_stored_plan_and_a_fresh_one_is_solved_again(
         solves.append(args[0])
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(making, "make_plan", counted)
+    monkeypatch.setattr(make, "make_plan", counted)
     first, second = world.plan(), world.plan()
     assert first == second
     assert len(solves) == 1
@@ -67,14 +67,14 @@ def test_a_profile_can_be_named(world: World) -> None:
 def test_a_plan_in_small_blocks(world: World, block: int) -> None:
     plan = world.plan(block_tokens=block)
     assert plan.workload.block_tokens == block
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
 
 
 def test_a_plan_in_pieces_of_blocks(world: World) -> None:
     fine = world.plan(block_tokens=64, piece_tokens=16)
     stored = world.client.get(f"/plans/{fine.id}").json()
     assert stored["workload"]["piece_tokens"] == 16
-    assert verify(stored) == []
+    assert verify(stored).faults == []
     same = world.plan(block_tokens=64, piece_tokens=64)
     assert "piece_tokens" not in world.client.get(f"/plans/{same.id}").json()["workload"]
     assert same.id == world.plan().id != fine.id
@@ -197,9 +197,9 @@ def test_a_full_pool_turns_requests_away_and_recovers(
         assert go.wait(20)
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(making, "make_plan", held)
-    pool = Pool(1, 0)
-    monkeypatch.setattr(world.service.planning, "_pool", pool)
+    monkeypatch.setattr(make, "make_plan", held)
+    pool = SolvePool(1, 0)
+    monkeypatch.setattr(world.service.answerer, "_pool", pool)
     answers: list[int] = []
     first = Thread(
         target=lambda: answers.append(world.client.post("/plan", json=plan_body()).status_code)
@@ -221,7 +221,7 @@ def test_a_full_pool_turns_requests_away_and_recovers(
 
 
 def test_a_stopping_service_starts_no_solve(world: World) -> None:
-    world.service.planning.stop()
+    world.service.answerer.stop()
     fields(world.client.post("/plan", json=plan_body()), 503)
 
 

@@ -9,7 +9,7 @@ from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
 from solver.plans import Plan
-from solver.verify import verify
+from solver.verifier import verify
 from tests.api.live import END, LATER, ask, ends, events, follow, serving, until_ended
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import Clock, World, fields, plan_body
@@ -75,7 +75,7 @@ def test_cut_short_the_best_is_kept_but_is_no_answer(live_world: World, slow: Sl
         seen = reader.result(20)
     assert cancelled.status_code == 200
     plan = Plan.parse(cancelled.content, "cancelled")
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
     assert cancelled.headers["content-location"] == f"/plans/{plan.id}"
     assert ends(seen[-1]) == ("cancelled", END)
     assert seen[-1].data["plan_id"] == plan.id
@@ -85,7 +85,7 @@ def test_cut_short_the_best_is_kept_but_is_no_answer(live_world: World, slow: Sl
 
     live_world.register("a", 2)
     live_world.deploy(plan, ["a"])
-    assert live_world.service.planning.find(solve) is not None
+    assert live_world.service.answerer.find(solve) is not None
 
     slow.finish()
     anew = live.post("/plan", json=plan_body())
@@ -103,7 +103,7 @@ def test_a_plan_that_was_cut_short_can_be_planned_again(
     slow.wait_for_start()
     plan = live_world.client.post(f"/plans/{solve}/cancel").json()
     slow.finish()
-    again = live_world.service.planning.again(plan["id"])
+    again = live_world.service.answerer.again(plan["id"])
     assert len(slow.calls) == 2
     assert again.profile.digest == plan["profile"]["digest"]
 
@@ -151,7 +151,7 @@ def test_a_fault_of_ours_is_no_end_of_the_service(
     def broken(*_: object, **__: object) -> Plan:
         raise RuntimeError("inside words")
 
-    monkeypatch.setattr("api.making.make_plan", broken)
+    monkeypatch.setattr("api.solves.make.make_plan", broken)
     answer = live.post("/plan", json=plan_body())
     fields(answer, 500)
     assert "inside words" not in answer.text
