@@ -5,8 +5,9 @@ program gives the best shares on the pairs each has; and parts are given up whil
 nothing. The whole placement stays where dividing gains less than the tolerance.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from solver.deadline import Deadline
 from solver.divide.bounds import bounds_of_workloads, combined, divided_bound
@@ -80,17 +81,23 @@ def _starts(
     layer: LayerProblem, bound: Bound, node_size: int | None, deadline: Deadline
 ) -> Iterator[Shares]:
     """Divided placements to start from, the quickest first; all obey `max_copies`."""
-    found: Iterable[Shares | None]
-    if not layer.identical:
-        found = [vertex(layer, deadline) if layer.item_s.size <= VERTEX_PAIRS else None]
-    else:
+    found: Iterator[Shares | None] = iter(())
+    if layer.identical:
         blended = blend(layer)
         least_s = bound.seconds if layer.workloads == 1 else divided_bound(blended).seconds
         found = _of_identical(blended, least_s, node_size, deadline)
+    if node_size is None and not (layer.identical and layer.workloads == 1):
+        # What is wrapped around blended costs leaves every workload its own imbalance.
+        found = chain(found, _of_any(layer, deadline))
     copies = layer.max_copies or layer.devices
     for shares in found:
         if shares is not None and (shares > 0).sum(axis=1).max() <= copies:
             yield shares
+
+
+def _of_any(layer: LayerProblem, deadline: Deadline) -> Iterator[Shares | None]:
+    if layer.item_s.size <= VERTEX_PAIRS:
+        yield vertex(layer, deadline)
 
 
 def _of_identical(
