@@ -12,12 +12,12 @@ and worst, of medians over the repeats) and how many gaps stay open above 0.5 %.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any
 from unittest.mock import patch
 
@@ -26,10 +26,9 @@ import numpy as np
 from benchmarks import report
 from benchmarks.placement import SETTINGS, load, request
 from profiles.cost.catalogue import catalogue_rates
-from solver.deadline import Deadline
+from solver.heuristics.greedy import greedy
+from solver.placement import place
 from solver.planning.planner import make_plan
-from solver.problem import PlacementProblem
-from solver.search.solve import Search, solve_layers
 
 WHOLE = "everything"
 KINDS = ("free", "equal", "divided")
@@ -39,65 +38,35 @@ PARTITIONS = Path("../shared/data/partition/identical-machines.json")
 Row = dict[str, Any]
 
 
-def _unchanged(layer: Any, known: Any, *_: Any, **__: Any) -> Any:
-    """A refinement that leaves a layer as it was."""
+def _unchanged(_program: Any, _layer: Any, known: Any, *_: Any, **__: Any) -> Any:
+    """A step that leaves a layer as it was."""
     return known
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    return None
-
-
-def _never(*_: Any, **__: Any) -> bool:
-    return False
-
-
-def _as_started(layer: Any, start: Any, *_: Any, **__: Any) -> Any:
+def _as_started(_layer: Any, start: Any, *_: Any, **__: Any) -> Any:
     """A descent that stays where it began."""
     return start
 
 
-def _cp_sat_instead(layer: Any, known: Any, tolerance: float, deadline: Any, tell: Any) -> Any:
-    from solver.exactly import _by_cp_sat
-
-    from solver.deadline import Effort
-
-    return _by_cp_sat(layer, known, tolerance, deadline, Effort(), tell)
-
-
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
-    "enumeration": {"solver.search.steps.counted": _unchanged},
+    "multifit": {"solver.search.starts.multifit": greedy},
     "exchange": {"solver.search.steps.exchange": _as_started},
+    "descent": {
+        "solver.search.starts._descended": lambda _, tried, __: list(tried),
+        "solver.search.steps._descended": lambda layer, starts, _: min(starts, key=layer.makespan),
+    },
+    "configuration bound": {"solver.search.steps.Fillings.prove": _unchanged},
     "resplit": {"solver.search.steps.resplit_pairs": _as_started},
-    "covering": {
-        "solver.search.steps.by_covering": _nothing,
-        "solver.exactly.by_covering": _nothing,
-    },
-    "partition": {"solver.exactly._by_partition": _cp_sat_instead},
-    "configuration bound": {
-        "solver.filling.bound.configuration_bound": lambda *a, **_: a[6],
-    },
-    "cp_sat": {"solver.exactly._by_cp_sat": _unchanged},
-    "descent": {"solver.search.starts._descended": lambda layers, tried, deadline: list(tried)},
-    "cheapest divisions": {
-        "solver.divide.divide._searched": lambda layer, best, *_: _Kept(best.shares)
-    },
+    "subset sums": {"solver.search.steps.Fillings._fill": _unchanged},
+    "listed fillings": {"solver.filling.cover.all_fillings": lambda *_: None},
+    "covering": {"solver.search.steps.Fillings.cover": _unchanged},
+    "cp_sat": {"solver.exact.cp_sat.cp_sat": lambda _, known, *__: known},
     "components": {
-        "solver.divide.divide.applies": _never,
-        "solver.divide.bounds.applies": _never,
+        "solver.divide.divide.applies": lambda _: False,
+        "solver.divide.divided_bounds.applies": lambda _: False,
     },
-    "transfers": {"solver.divide.divide.transfers": _as_started},
     "retreat": {"solver.divide.divide.retreat": _as_started},
 }
-
-
-class _Kept:
-    """What a search that was left out comes back with."""
-
-    bound = None
-
-    def __init__(self, shares: Any) -> None:
-        self.shares = shares
 
 
 @contextmanager
@@ -134,27 +103,17 @@ def plans(names: list[str] | None, data: Path, gpus: int, limit: float) -> Itera
 
 
 def partitions(path: Path, limit: float) -> Iterator[Row]:
-    """The published instances as layers of one item a job."""
+    """The published instances, which only their optimum ends before their time."""
     if not path.exists():
         return
     for name, instance in json.loads(path.read_text()).items():
-        jobs, machines = np.array(instance["jobs"], dtype=np.float64), instance["machines"]
 
-        def solve(jobs: Any = jobs, machines: int = machines) -> Row:
+        def solve(jobs: Any = instance["jobs"], machines: int = instance["machines"]) -> Row:
             began = time.monotonic()
-            problem = PlacementProblem(
-                head_s=jobs[None, None, :, None],
-                part_s=np.zeros((1, 1, len(jobs), 1)),
-                group_s=np.zeros((1, 1, len(jobs), 1)),
-                launch_s=np.zeros((1, 1)),
-                weights=np.ones(1),
-                type_of=np.zeros(machines, dtype=np.int64),
-            )
-            how = Search(time_limit_s=limit, tolerance=1e-6)
-            [layer] = solve_layers(problem, how, Deadline(began + limit, Event()))
+            placed = place(jobs, machines, time_limit_s=limit, tolerance=1e-9)
             return {
-                "makespan": layer.makespan_s,
-                "bound": float(np.ceil(layer.bound.seconds - 1e-4)),
+                "makespan": placed.makespan_s,
+                "bound": math.ceil(placed.lower_bound_s * (1 - 1e-9)),
                 "divisions": 0,
                 "seconds": time.monotonic() - began,
             }
@@ -268,7 +227,6 @@ def main() -> None:
         time_limit_s=arguments.time_limit,
         repeats=arguments.repeats,
         summary=found,
-        rows=rows,
     )
 
 

@@ -5,7 +5,7 @@
 Synthetic throughout: log-normal budgets of 32 layers x 32 heads in 8 KV groups on 8 devices, with
 a tolerance of 0, so that only the clock or the cancelling ends the search. Seconds beyond the limit
 (below 0: ended before it), and milliseconds from the cancel to the plan: medians with the least
-and the most. Aims of issue 3: the deadline held, cancelled within 50 ms.
+and the most. Aims: the deadline held, cancelled within 50 ms.
 """
 
 import argparse

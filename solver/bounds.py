@@ -4,7 +4,8 @@ Identical devices: the mean load; the largest item; pigeonhole over the kG + 1 l
 (Graham 1969; Dell'Amico & Martello 1995); the copies that KV groups too large for one device must
 make; and what a device must hold beside the largest item when counts are equal. Unlike devices:
 the mean of the fastest. Several workloads: the weighted sum of their own bounds. Of these
-the means alone hold for divided items, which have bounds of their own (`solver.divide.bounds`).
+the means alone hold for divided items, which have bounds of their own
+(`solver.divide.divided_bounds`).
 """
 
 from collections.abc import Callable, Sequence

@@ -226,12 +226,21 @@ class PlacementProblem:
         return np.arange(self.heads, dtype=np.int64) // (self.heads // self.kv_heads)
 
     def layer(self, index: int) -> LayerProblem:
-        """One layer in the problem's unit."""
+        """One layer in the problem's unit, made once."""
+        if index not in self._layers:
+            self._layers[index] = self._layer(index)
+        return self._layers[index]
+
+    @cached_property
+    def _layers(self) -> dict[int, LayerProblem]:
+        return {}
+
+    def _layer(self, index: int) -> LayerProblem:
         by_head = LayerProblem(
-            item_s=self.head_s[:, index][..., self.type_of],
-            part_s=self.part_s[:, index][..., self.type_of],
-            group_s=self.group_s[:, index][..., self.type_of],
-            launch_s=self.launch_s[:, self.type_of],
+            item_s=self._by_device(self.head_s[:, index]),
+            part_s=self._by_device(self.part_s[:, index]),
+            group_s=self._by_device(self.group_s[:, index]),
+            launch_s=self._by_device(self.launch_s),
             weights=self.weights,
             group_of=self.group_of_head,
             type_of=self.type_of,
@@ -240,6 +249,13 @@ class PlacementProblem:
             max_copies=self.max_copies,
         )
         return by_head if self.unit == "head" else by_head.by_group()
+
+    def _by_device(self, by_type: Floats) -> Floats:
+        """`[..., types]` as `[..., devices]`; of one type, a view that takes no memory."""
+        if not self.identical:
+            return np.asarray(by_type[..., self.type_of])
+        only = by_type[..., self.type_of[:1]]
+        return np.broadcast_to(only, (*only.shape[:-1], self.devices))
 
     def shares_of_heads(self, shares: Shares) -> Shares:
         """Shares of the query heads, `[heads, devices]`, for shares of the problem's items."""

@@ -32,50 +32,57 @@ class RequestError(HplbError):
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DeviceGroup(_Options):
-    """`count` devices of one type of the catalogue."""
+    """Devices of one type, in index order."""
 
     type: str
+    """A type of the catalogue, or a share of a GPU: `h200@0.5`."""
     count: Annotated[int, Field(ge=1, le=MAX_DEVICES)] = 1
+    """How many of them."""
 
 
 class MemoryOptions(_Options):
-    """What a device may hold: weights (tensor parallel only) and K/V at a context and batch.
-
-    `limit_bytes` of each device, else what its type's memory leaves after `reserved_share`; the
-    context and batch are the largest workload's unless given. `kv_retention`: all keys, or where
-    the method evicts, the largest budget of the group's heads on that device.
-    """
+    """What a device may hold: weights (tensor parallel only) and K/V at a context and batch."""
 
     kv_retention: Retention = "full"
+    """K/V that stays: of all keys, or where the method evicts, of the largest budget of the
+    group's heads on that device."""
     limit_bytes: Annotated[int, Field(ge=1, le=2**50)] | None = None
+    """Bytes of each device; unless given, its type's memory less `reserved_share`."""
     reserved_share: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
+    """Share of a device's memory that is left for everything else."""
     context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)] | None = None
+    """Context that K/V is held of; the largest workload's unless given."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Sequences that K/V is held of; the largest workload's unless given."""
 
 
 class PlacementOptions(_Options):
-    """The rules a placement obeys.
-
-    `unit` moves as one; `divisible` heads may be shared by up to `max_copies` devices. `copies`
-    says whether a (KV group, device) pair costs its K/V projection or transfer, or nothing (what
-    the paper assumes: each group's one charge is then spread over its heads). `node_size` shares
-    out over nodes first. `current_plan` is where the deployment is now, by id, path or inline:
-    moving its bytes is paid once and weighed over `amortise_steps` steps.
-    """
+    """The rules a placement obeys."""
 
     unit: Unit = "head"
+    """What is placed as one: a query head, or a KV head with all its query heads."""
     equal_counts: bool = False
+    """The same number of units on every device, as stock tensor-parallel engines want."""
     divisible: bool = False
+    """Heads may be shared by several devices: query rows of a prefill, keys of a decode."""
     max_copies: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
+    """Of divisible heads: at most so many devices share one; any number unless given."""
     copies: Copies = "priced"
+    """Whether every (KV group, device) pair costs its K/V projection or transfer, or nothing, as
+    the paper has it: each group's one charge is then spread over its heads."""
     memory: MemoryOptions | None = None
+    """Keep weights and K/V within the devices' memory; not looked at unless given."""
     node_size: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
+    """Of divisible heads: devices of a node; heads are shared out over nodes first."""
     current_plan: Annotated[str, Field(pattern=PATH_PATTERN)] | Plan | None = None
+    """The plan in force, by id, path (command line only) or inline: moving away from it is
+    priced."""
     amortise_steps: Annotated[int, Field(ge=1, le=10**9)] = 1000
+    """Steps over which moving, paid once, is weighed."""
 
     def fault(self) -> str | None:
         """What does not go together, beginning with the field's name."""
@@ -91,49 +98,66 @@ class PlacementOptions(_Options):
 
 
 class WorkloadOptions(_Options):
-    """One of several steps that the placement serves; `weight` is relative to the others'.
-
-    `profile` is the request's unless given (another task's budgets, of the same architecture);
-    `sample` picks one request of a profile made of samples.
-    """
+    """One of several steps that the placement serves."""
 
     context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
+    """Context length in tokens."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
+    """Sequences in the step."""
     phase: Phase = "prefill"
+    """What the step does."""
     weight: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 1.0
+    """How much it counts, relative to the others."""
     profile: Annotated[str, Field(pattern=PATH_PATTERN)] | ModelProfile | None = None
+    """Another task's needs, of the same architecture; the request's profile unless given."""
     sample: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """One request of a profile made of samples, by index; their mean unless given."""
 
 
 class PlanRequest(_Options):
-    """A model profile, devices, one workload or several, and how to decide.
-
-    One workload is `context_tokens`, `phase` and `batch_size`; several are `workloads`, placed for
-    the least weighted `mean` of their makespans or the least `worst`. All are in query blocks of
-    `block_tokens`, with lists and budgets in key pieces of `piece_tokens`: unless either is given,
-    as the profile was measured; pieces are blocks where only the latter are given. With a `seed`
-    the search is repeatable: one worker, and effort counted in steps instead of seconds.
-    """
+    """A model profile, devices, one workload or several, and how to decide."""
 
     profile: Annotated[str, Field(pattern=PATH_PATTERN)] | ModelProfile
+    """What each head needs: a name, a path (command line only) or the profile itself."""
     gpus: Annotated[int, Field(ge=1, le=MAX_DEVICES, strict=True)] | None = None
+    """Number of devices of `device_type`; or give `devices`."""
     device_type: str = "h200"
+    """Type of the `gpus`: of the catalogue, or a share of a GPU (`h200@0.5`)."""
     devices: Annotated[list[DeviceGroup], Field(min_length=1, max_length=MAX_DEVICES)] | None = None
+    """Instead of `gpus`: unlike devices, in index order."""
     context_tokens: Annotated[int, Field(ge=1, le=MAX_CONTEXT)] | None = None
+    """Context length in tokens; or give `workloads`."""
     phase: Phase = "prefill"
+    """What the step does."""
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 1
+    """Sequences in the step."""
     workloads: Annotated[list[WorkloadOptions], Field(min_length=1, max_length=64)] | None = None
+    """Instead of `context_tokens`, `phase` and `batch_size`: several steps to place for at once."""
     objective: Objective = "mean"
+    """Of several workloads: the least weighted mean of their makespans, or the least worst."""
     block_tokens: Annotated[BlockTokens | None, Field(exclude_if=lambda size: size is None)] = None
+    """Query rows that share a list; unless given, as the profile was measured, else 64."""
     piece_tokens: Annotated[BlockTokens | None, Field(exclude_if=lambda size: size is None)] = None
+    """Keys that lists, budgets and pages count in; divides a block. Unless given, a block where
+    `block_tokens` is given, else as the profile was measured."""
     deployment: Deployment = "disaggregated"
+    """Where projections are computed: on other devices (a K/V transfer for every group and
+    device), or beside the heads."""
     budget: BudgetOptions = BudgetOptions()
+    """How many tokens each head may attend to."""
     placement: PlacementOptions = PlacementOptions()
+    """The rules the placement obeys."""
     method: Method = "auto"
+    """How to place: `auto` takes quick starts and improves them until proved or out of time."""
     time_limit_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    """Seconds to search."""
     tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 1e-3
+    """Gap at which a plan counts as optimal."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Search repeatably: one worker, effort counted in steps instead of seconds, so that only
+    the time limit can make a difference."""
     fresh: bool = False
+    """Solve anew although the same request was answered before."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -2,7 +2,7 @@
 
 A figure measured on one card is no aim for another, so that speeds are compared with `ceilings` of
 the same run: bytes a second of a copy, FLOP/s of a matrix product. The shares come from figures
-published for an H200 (reference/kernels.md, sections 0 and 7), whose copy moves 4.3 TB/s and whose
+published for an H200, whose copy moves 4.3 TB/s and whose
 8192^3 bf16 product reaches 790 TFLOP/s:
 
     dense causal prefill         450 of 790 TFLOP/s = 0.57   Triton without warp specialisation

@@ -28,7 +28,7 @@ from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, Layout, lay_out
 
 PER_LIST = 2.0
-"""What a list costs besides its blocks, in blocks (reference/kernels.md, section 2.3)."""
+"""What a list is assumed to cost besides its blocks, in blocks."""
 
 
 def run(section: Section) -> None:

@@ -23,7 +23,8 @@ from pydantic import TypeAdapter
 from benchmarks.gpu.aims import AIMS
 from benchmarks.gpu_results.fitting import Fit, errors, fits
 from benchmarks.gpu_results.reading import FILES, FOLDER, Results, ResultsError, newest, read
-from benchmarks.gpu_results.tables import Published, full, replaced, short, verdict
+from benchmarks.gpu_results.tables import Published, full, short, verdict
+from benchmarks.markdown import replaced
 from profiles.cost.rates import Rates
 from profiles.errors import HplbError
 from profiles.model import write_atomically
@@ -31,6 +32,7 @@ from profiles.model import write_atomically
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = Path("profiles/catalog/measured")
 README, DOCUMENT = Path("README.md"), Path("docs/gpu.md")
+COMMAND = "benchmarks.gpu_results"
 SAME = 1e-3
 """Rates refitted elsewhere differ in their last digits: numerical libraries sum in any order."""
 RATES = TypeAdapter(list[Rates])
@@ -64,7 +66,7 @@ class Checkout:
         }
         for name, text in ((README, short(published)), (DOCUMENT, full(published))):
             said = (self.root / name).read_text()
-            yield self.root / name, said, replaced(said, text, str(name))
+            yield self.root / name, said, replaced(said, text, COMMAND, str(name))
 
 
 def keep(path: Path, checkout: Checkout) -> None:

@@ -8,12 +8,11 @@ from benchmarks.gpu.aims import AIMS, Aim, ceiling
 from benchmarks.gpu.rows import Row, has_figures
 from benchmarks.gpu.summary import failures, late
 from benchmarks.gpu_results.fitting import Error
-from benchmarks.gpu_results.reading import FOLDER, Results, ResultsError
+from benchmarks.gpu_results.reading import FOLDER, Results
+from benchmarks.markdown import table
 from profiles.cost.rates import Rates
 from profiles.cost.work import FEATURES
 
-BEGIN = "<!-- begin: python -m benchmarks.gpu_results writes this from benchmarks/results -->"
-END = "<!-- end -->"
 WORDS = ("met", "missed", "not measured")
 NOTHING = (
     f"**No GPU has run this code yet**: `{FOLDER}` holds no results file of one, and no figure of "
@@ -28,15 +27,6 @@ class Published:
     results: Results
     rates: Sequence[Rates]
     errors: Sequence[Error]
-
-
-def replaced(document: str, text: str, where: str) -> str:
-    """`document` with `text` between its two comments; raises ResultsError where they are not."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ResultsError(f"{where}: has no {BEGIN} and {END} to write between")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def short(published: Mapping[str, Published]) -> str:
@@ -78,7 +68,7 @@ def _told(each: Published) -> str:
     sections = results.sections
     lines = [f"### {_about(results, '..' / FOLDER)}", ""]
     lines += [f"{_checks(results)}. {_ceilings(results)}", ""]
-    lines += _table(
+    lines += table(
         ("aim", "verdict", "rows that meet it", "worst to best"),
         [(aim.says, *verdict(aim, results)) for aim in AIMS],
     )
@@ -86,7 +76,7 @@ def _told(each: Published) -> str:
     names = list(dict.fromkeys(name for row in dense.values() for name in row))
     lines += _titled(
         "Dense causal prefill, TFLOP/s, median (10th to 90th percentile)",
-        _table(
+        table(
             ("tokens", *names),
             [
                 (f"{tokens:,}", *(dense[tokens].get(name, "") for name in names))
@@ -102,7 +92,7 @@ def _told(each: Published) -> str:
     lines += [f"{rates.phase}: {rates.source}\n" for rates in each.rates]
     lines += _titled(
         "Error of the fitted rates, of the measured time",
-        _table(
+        table(
             ("calls", "how many", "median", "worst", ""),
             [
                 (e.kind, str(e.calls), f"{e.median:.1%}", f"{e.worst:.1%}", _fitted(e))
@@ -191,14 +181,14 @@ def _headline(rows: Iterable[Row]) -> list[str]:
         cell = f"{row['over_dense']:.2f} ({row['over_mean']:.3f})"
         cells.setdefault(key, {})[row["scheme"]] = cell
     schemes = list(dict.fromkeys(name for those in cells.values() for name in those))
-    return _table(
+    return table(
         ("profile", "tokens", "layer", "block x piece", *schemes),
         [(*key, *(those.get(name, "") for name in schemes)) for key, those in cells.items()],
     )
 
 
 def _rates(rates: Sequence[Rates]) -> list[str]:
-    return _table(
+    return table(
         ("feature", *(each.phase for each in rates)),
         [(name, *(_rate(each, name) for each in rates)) for name in FEATURES],
     )
@@ -213,13 +203,5 @@ def _figures(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if has_figures(row)]
 
 
-def _titled(title: str, table: list[str]) -> list[str]:
-    return [f"{title}:", "", *table] if table else []
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table and an empty one; none without rows."""
-    if not rows:
-        return []
-    lines = [heads, ["---"] * len(heads), *rows]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+def _titled(title: str, lines: list[str]) -> list[str]:
+    return [f"{title}:", "", *lines] if lines else []

@@ -1,4 +1,7 @@
-"""Refit: rates from recent measurements, on a prior that gives way to them (DESIGN section 8)."""
+"""Refit: rates from recent measurements, on a prior that gives way to them.
+
+See docs/design.md, section 4.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

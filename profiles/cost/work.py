@@ -1,9 +1,9 @@
 """Work: what a head makes a device do, as counts the cost model multiplies with rates.
 
 A device's load in a layer is `launches` + the work of its heads + the work of the KV groups
-present there (DESIGN section 8). A head is charged for the (query, key) pairs its budget leaves;
-what belongs to a (KV group, device) pair (the K/V projection or transfer, the K/V bytes) is charged
-once per pair, so that a placement that scatters groups is seen to pay for it.
+present there (docs/design.md, section 4). A head is charged for the (query, key) pairs its budget
+leaves; what belongs to a (KV group, device) pair (the K/V projection or transfer, the K/V bytes) is
+charged once per pair, so that a placement that scatters groups is seen to pay for it.
 
 A block is the query rows that share one list of keys, a piece the unit of that list and of budgets.
 Pairs are counted in tiles of block x piece; those on the diagonal count whole.

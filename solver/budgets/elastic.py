@@ -2,7 +2,7 @@
 
 MoA (arXiv 2406.14909) chooses the rules from a menu by a mixed-integer program: the least loss
 with the density at most a bound at every one of several contexts. That is a multiple-choice
-knapsack with a capacity for each context (`solver.budgets.knapsack`).
+knapsack with a capacity for each context (`solver.budgets.multiple_choice`).
 
 Loss is 1 - recovery, averaged over the contexts; MoA's limit of two rules a layer is not kept.
 """
@@ -16,7 +16,13 @@ import numpy as np
 from profiles.cost.work import Workload, budget_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves, interpolate
 from solver.budgets.errors import BudgetError
-from solver.budgets.knapsack import Knapsack, along_the_hulls, by_cbc, one_rule, search
+from solver.budgets.multiple_choice import (
+    MultipleChoice,
+    along_the_hulls,
+    by_cbc,
+    one_rule,
+    search,
+)
 from solver.deadline import Deadline
 
 Cost = Callable[[Ints, int], Ints]
@@ -115,7 +121,7 @@ def elastic(
     shares = [c.share(b)[None, None] for b, c in zip(pieces.T, curves, strict=True)]
     at = [interpolate(c.shares, c.recovery, s) for s, c in zip(shares, curves, strict=True)]
     loss = 1 - np.mean(at, axis=0)
-    programs = [Knapsack(layer, drawn, capacity) for layer in loss]
+    programs = [MultipleChoice(layer, drawn, capacity) for layer in loss]
     solved = [one_rule(program) for program in programs]
     for index, program in enumerate(programs):
         if not deadline.cancelled.is_set():

@@ -3,8 +3,8 @@
 Minimises the sum over heads of influence_h * (1 - R_h(b_h)) with sum of cost(b_h) at most a total
 and b_h at least a floor: `max_min` with a weighted mean in place of the minimum. The weights follow
 MoA (arXiv 2406.14909): how much the model's loss moves with a head's attention, from gradients.
-That is a multiple-choice knapsack with one capacity (`solver.budgets.knapsack`), whose rules are
-all budgets of whole pieces; curves need not be concave.
+That is a multiple-choice knapsack with one capacity (`solver.budgets.multiple_choice`), whose
+rules are all budgets of whole pieces; curves need not be concave.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,15 @@ import numpy as np
 
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.errors import BudgetError
-from solver.budgets.knapsack import Chosen, Knapsack, along_the_hulls, one_rule, search, upgraded
 from solver.budgets.max_min import Cost, max_min
+from solver.budgets.multiple_choice import (
+    Chosen,
+    MultipleChoice,
+    along_the_hulls,
+    one_rule,
+    search,
+    upgraded,
+)
 from solver.budgets.undominated import undominated
 from solver.deadline import Deadline
 
@@ -70,7 +77,7 @@ def least_loss(
     drawn = cost(budgets)[:, None]
     capacity = heads * cost(np.array([each]))
     lost = weights(influence)[..., None] * (1 - curves.table()[..., floor - 1 :])
-    programs = [Knapsack(layer, drawn, capacity) for layer in lost]
+    programs = [MultipleChoice(layer, drawn, capacity) for layer in lost]
     solved = []
     for program, fair in zip(programs, max_min(curves, each, floor, cost), strict=True):
         start = min(one_rule(program), Chosen.of(program, fair - floor), key=lambda c: c.loss)
@@ -94,7 +101,7 @@ def weights(influence: Floats) -> Floats:
     return np.where(influence.any(axis=1, keepdims=True), scaled / scaled.mean(), 1.0)
 
 
-def _thrifty(program: Knapsack, choice: Ints) -> Ints:
+def _thrifty(program: MultipleChoice, choice: Ints) -> Ints:
     """The least budgets of the same loss, and what that sets free spent where it lowers any."""
     held = np.take_along_axis(program.loss, choice[:, None], axis=1)
     least = (program.loss <= held).argmax(axis=1)

@@ -20,38 +20,43 @@ Context = Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
 class BudgetOptions(BaseModel):
     """How many tokens each head may attend to.
 
-    `tokens` is the mean per head (`uniform`, `max_min`, `max_min_shifting`, `influence`);
-    `recovery` the share of attention mass to reach (`recovery`, and `profile` where the profile has
-    curves); `scope` and `total` say over what, and in which unit, a total is kept; of it every head
-    has at least `floor_tokens`, rounded up to pieces. `density` is the mean attended share that
-    `elastic` holds at every one of `contexts`. `fill` spends what idles after placement on larger
-    budgets.
-
-    `curve` says whose recovery budgets are chosen by: what the executor's selector captures
-    (`selected`), or the best pieces there are (`oracle`); unless given, `selected` where the
-    profile has it. They are chosen by its mean over prompts less `margin` standard deviations.
-
     What was not asked for before it could be is left out of the JSON at its default, so that older
     requests keep their digests.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     policy: Policy = "profile"
+    """How budgets are chosen."""
     tokens: Context | None = None
+    """Mean tokens per head: of `uniform`, `max_min`, `max_min_shifting`, `influence`, `elastic`."""
     recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
+    """Share of attention mass to reach: of `recovery`, and of `profile` where it has curves."""
     scope: Literal["layer", "model"] = "layer"
+    """A total is kept within each layer, or over the model."""
     total: Literal["tiles", "tokens"] = "tiles"
+    """What the total counts: work, or tokens as in the paper."""
     density: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    """Mean attended share that `elastic` holds; or give `tokens`."""
     contexts: Annotated[list[Context], Field(min_length=1)] | None = None
+    """Of `elastic`: where the density holds besides the workload's context; at a half and a quarter
+    of it unless given."""
     fill: bool = False
+    """Spend what idles after placement on larger budgets; needs recovery curves."""
     curve: Annotated[Curve | None, Field(exclude_if=lambda curve: curve is None)] = None
+    """Whose recovery budgets are chosen by: what the executor's selector captures, or the best
+    pieces would. Unless given, `selected` where the profile has it. Curves that fall are
+    levelled."""
     margin: Annotated[
         float, Field(ge=0, le=100, allow_inf_nan=False, exclude_if=lambda margin: margin == 0)
     ] = 0.0
+    """Choose by the mean over prompts less so many standard deviations; what a plan reports stays
+    the mean. Needs a profile with its spread."""
     floor_tokens: Annotated[
         int, Field(ge=1, le=MAX_CONTEXT, exclude_if=lambda tokens: tokens == FLOOR_TOKENS)
     ] = FLOOR_TOKENS
+    """What every head keeps under `max_min`, `max_min_shifting` and `influence`, rounded up to
+    pieces."""
 
     def fault(self) -> str | None:
         """What does not go together, beginning with the field's name."""

@@ -11,7 +11,7 @@ was left out bounds what any other can reach.
 import numpy as np
 
 from solver.budgets.curves import Floats, Ints
-from solver.budgets.knapsack import ROUNDING, Chosen, Knapsack
+from solver.budgets.multiple_choice import ROUNDING, Chosen, MultipleChoice
 from solver.deadline import Deadline
 
 STATES = (2**14, 2**17)
@@ -21,7 +21,9 @@ PROVED = 1e-8
 """Gap that rounding leaves of an exact proof."""
 
 
-def undominated(program: Knapsack, start: Chosen, tolerance: float, deadline: Deadline) -> Chosen:
+def undominated(
+    program: MultipleChoice, start: Chosen, tolerance: float, deadline: Deadline
+) -> Chosen:
     """The best choice within `tolerance`, as far as the lists' length and the deadline allow.
 
     `start` has a bound at its prices; the answer is worse in neither.
@@ -36,7 +38,7 @@ def undominated(program: Knapsack, start: Chosen, tolerance: float, deadline: De
     return start
 
 
-def _once(program: Knapsack, start: Chosen, most: int, deadline: Deadline) -> Chosen:
+def _once(program: MultipleChoice, start: Chosen, most: int, deadline: Deadline) -> Chosen:
     price, limit = start.prices[0], int(program.capacity[0])
     priced = program.priced(start.prices)
     least = priced.min(axis=1)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solver.coupling.bytes import Footprint
+from solver.coupling.footprint import Footprint
 from solver.coupling.memory import SolveAgain, fit_memory
 from solver.coupling.moving import CurrentPlacement, decide_moves
-from solver.coupling.room import Room, with_grace
+from solver.coupling.relabel import Shared, with_grace
 from solver.coupling.shortage import check_memory
 from solver.deadline import Deadline
 from solver.problem import Ints, PlacementProblem
@@ -49,7 +49,7 @@ def couple(
     if limits is not None:
         check_memory(problem, footprint, limits)
     most = None if limits is None else limits.astype(np.float64)
-    room = Room(problem, footprint, most, None if current is None else current.shares)
+    room = Shared(problem, footprint, most, None if current is None else current.shares)
     solutions = list(layers)
     soon = with_grace(deadline)
     if most is not None or current is not None:

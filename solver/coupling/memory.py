@@ -13,11 +13,8 @@ from itertools import zip_longest
 
 import numpy as np
 
-from solver.coupling.choose import choose
-from solver.coupling.pack import pack
-from solver.coupling.price import Bracket, priced
-from solver.coupling.relabel import Columns, deal
-from solver.coupling.room import Room, with_grace
+from solver.coupling.footprint import Footprint
+from solver.coupling.relabel import Columns, Shared, deal, with_grace
 from solver.coupling.shortage import MemoryNotMetError
 from solver.coupling.thin import thinned
 from solver.deadline import Deadline
@@ -46,10 +43,10 @@ class Candidate:
     held: Floats
 
 
-class Pool:
+class Candidates:
     """Every layer's candidates, and the best choice among them."""
 
-    def __init__(self, room: Room, quickest: Sequence[LayerSolution], limits: Floats) -> None:
+    def __init__(self, room: Shared, quickest: Sequence[LayerSolution], limits: Floats) -> None:
         self.room = room
         self.quickest = quickest
         self.limits = limits
@@ -138,7 +135,7 @@ class Pool:
 
 
 def fit_memory(
-    room: Room,
+    room: Shared,
     limits: Floats,
     quickest: Sequence[LayerSolution],
     solve_again: SolveAgain,
@@ -149,7 +146,7 @@ def fit_memory(
 
     `now` is what each layer may keep of the current plan, shares of the problem's items or None.
     """
-    pool = Pool(room, quickest, limits)
+    pool = Candidates(room, quickest, limits)
     soon = with_grace(deadline)
     best = list(quickest)
     packed = pack(room.problem, room.footprint, limits)
@@ -171,7 +168,7 @@ def fit_memory(
 
 
 def _with_prices(
-    pool: Pool, solve_again: SolveAgain, best: list[LayerSolution], deadline: Deadline
+    pool: Candidates, solve_again: SolveAgain, best: list[LayerSolution], deadline: Deadline
 ) -> list[LayerSolution]:
     """The best that the pool gives when placements with memory priced join it."""
     room, problem, quickest = pool.room, pool.room.problem, list(pool.quickest)
@@ -220,3 +217,135 @@ def _whole_groups(problem: PlacementProblem, devices: Ints) -> list[Shares]:
     """Shares of the problem's items, for the device of every group `[layers, kv_heads]`."""
     layers = [problem.layer(index) for index in range(problem.layers)]
     return [layer.whole(own[layer.group_of]) for layer, own in zip(layers, devices, strict=True)]
+
+
+def choose(makespan_s: Floats, held: Floats, capacity: Floats) -> Ints:
+    """The candidate of every layer, `[layers]`; the least excess found where nothing fits.
+
+    Toyoda's effective gradient (Management Science 21(12), 1975) for the multiple-choice knapsack:
+    from every layer's quickest candidate, switch the layer that pays the fewest seconds per byte of
+    excess removed until the capacities hold, then take back every switch that has become needless.
+
+    `makespan_s` [layers, candidates], infinite where a layer has fewer; `held` [layers,
+    candidates, classes] bytes; `capacity` [classes] bytes.
+    """
+    every = np.arange(len(makespan_s))
+    picks = np.asarray(makespan_s.argmin(axis=1), dtype=np.int64)
+    while True:
+        excess, excess_if = _excesses(picks, held, capacity)
+        dearer_s = np.maximum(makespan_s - makespan_s[every, picks][:, None], 0)
+        removed = excess - excess_if
+        usable = (removed > 0) & np.isfinite(makespan_s)
+        if excess == 0 or not usable.any():
+            return _taken_back(picks, makespan_s, held, capacity)
+        per_byte = np.where(usable, dearer_s / np.where(usable, removed, 1), np.inf)
+        # Of equally cheap switches (free ones, say) the one that removes most.
+        cheapest = np.where(per_byte <= per_byte.min(), removed, -np.inf)
+        layer, candidate = np.unravel_index(cheapest.argmax(), cheapest.shape)
+        picks[layer] = candidate
+
+
+def _taken_back(picks: Ints, makespan_s: Floats, held: Floats, capacity: Floats) -> Ints:
+    """Quicker candidates wherever the excess does not grow, the largest gain first."""
+    every = np.arange(len(picks))
+    while True:
+        excess, excess_if = _excesses(picks, held, capacity)
+        gain_s = np.where(excess_if <= excess, makespan_s[every, picks][:, None] - makespan_s, 0)
+        layer, candidate = np.unravel_index(gain_s.argmax(), gain_s.shape)
+        if gain_s[layer, candidate] <= 0:
+            return picks
+        picks[layer] = candidate
+
+
+def _excesses(picks: Ints, held: Floats, capacity: Floats) -> tuple[float, Floats]:
+    """Bytes above the capacities now, and after each possible switch `[layers, candidates]`."""
+    taken = held[np.arange(len(picks)), picks]
+    totals = taken.sum(axis=0)
+    after = totals - taken[:, None] + held
+    return float(_above(totals, capacity)), np.asarray(_above(after, capacity))
+
+
+def _above(totals: Floats, capacity: Floats) -> Floats:
+    return np.asarray(np.maximum(totals - capacity, 0).sum(axis=-1))
+
+
+def pack(problem: PlacementProblem, footprint: Footprint, limits: Floats) -> Ints | None:
+    """The device of every KV group, `[layers, kv_heads]`, or None where the last find no room.
+
+    The placement that needs least memory keeps every group together. Largest first (first-fit
+    decreasing, Johnson 1973), on the device with room that would finish the group's layer first:
+    where all groups take the same bytes, it finds room for all whenever there is room.
+    """
+    if problem.equal_counts:
+        return None
+    seconds = _group_seconds(problem)
+    sizes = footprint.group_bytes
+    left, loads = limits.copy(), np.zeros((problem.layers, problem.devices))
+    devices = np.empty(sizes.shape, dtype=np.int64)
+    order = np.lexsort((-seconds.mean(axis=-1).ravel(), -sizes.ravel()))
+    for unit in order:
+        layer, group = np.unravel_index(unit, sizes.shape)
+        finish = loads[layer] + seconds[layer, group]
+        finish[left < sizes[layer, group]] = np.inf
+        device = int(finish.argmin())
+        if not np.isfinite(finish[device]):
+            return None
+        devices[layer, group] = device
+        left[device] -= sizes[layer, group]
+        loads[layer, device] = finish[device]
+    return devices
+
+
+def _group_seconds(problem: PlacementProblem) -> Floats:
+    """A whole group with its charge, mean over workloads, `[layers, kv_heads, devices]`."""
+    heads_s = np.tensordot(problem.weights, problem.head_s, 1)
+    charges_s = np.tensordot(problem.weights, problem.group_s, 1)
+    grouped_s = heads_s.reshape(problem.layers, problem.kv_heads, -1, heads_s.shape[-1])
+    return np.asarray((grouped_s.sum(axis=2) + charges_s)[..., problem.type_of])
+
+
+PRICE_STEP = 3.0
+
+
+class Bracket:
+    """Prices [types] that rise where devices are too full, then close in on the least enough.
+
+    Between the last ones too low and the last ones enough by bisection, in powers.
+    """
+
+    def __init__(self, first: float, types: int) -> None:
+        self.first = first
+        self.price = np.zeros(types)
+        self.too_low = self.price
+        self.enough: Floats | None = None
+
+    def after(self, full: Ints) -> Floats:
+        """The next prices, when at the last ones the types `full` were too full, perhaps none."""
+        if not len(full):
+            self.enough = self.price
+        else:
+            self.too_low = self.price
+        if self.enough is None:
+            self.price = self.too_low.copy()
+            self.price[full] = np.maximum(PRICE_STEP * self.price[full], self.first)
+        else:
+            least = np.maximum(self.too_low, self.enough / PRICE_STEP**2)
+            self.price = np.sqrt(least * self.enough)
+        return self.price
+
+
+def priced(problem: PlacementProblem, footprint: Footprint, price: Floats) -> PlacementProblem:
+    """The problem with `price` [types] seconds a byte on K/V and weights.
+
+    A group is charged for what its hungriest head keeps, wherever it is; a part of a head for all
+    of the head's weights. Makespans of the priced problem mean nothing outside the search.
+    """
+    per_head = footprint.projection_bytes * price
+    per_group = footprint.kept_tokens.max(axis=-1) * footprint.token_bytes
+    per_group = per_group + footprint.projection_bytes
+    return replace(
+        problem,
+        head_s=problem.head_s + per_head,
+        part_s=problem.part_s + per_head,
+        group_s=problem.group_s + per_group[..., None] * price,
+    )

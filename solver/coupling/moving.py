@@ -14,8 +14,8 @@ import numpy as np
 from profiles.architecture import Architecture
 from profiles.device import device_profile
 from profiles.errors import HplbError
-from solver.coupling.bytes import fetched_bytes
-from solver.coupling.room import Room
+from solver.coupling.footprint import fetched_bytes
+from solver.coupling.relabel import Shared
 from solver.deadline import Deadline
 from solver.plans import Plan
 from solver.problem import Floats, LayerProblem, PlacementProblem, Shares
@@ -124,7 +124,7 @@ def _check_cover(plan: Plan, architecture: Architecture) -> None:
 
 
 def decide_moves(
-    room: Room, solutions: Sequence[LayerSolution], current: CurrentPlacement, deadline: Deadline
+    room: Shared, solutions: Sequence[LayerSolution], current: CurrentPlacement, deadline: Deadline
 ) -> Moved:
     """The new placement in the layers where moving pays, the current one in the others."""
     problem, footprint = room.problem, room.footprint

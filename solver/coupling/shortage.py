@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from profiles.errors import HplbError
-from solver.coupling.bytes import Footprint
+from solver.coupling.footprint import Footprint
 from solver.problem import Ints, PlacementProblem
 
 

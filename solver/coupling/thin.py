@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from solver.coupling.bytes import Footprint
+from solver.coupling.footprint import Footprint
 from solver.deadline import Deadline
 from solver.problem import Floats, Ints, LayerProblem, PlacementProblem, Shares
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from solver.deadline import Deadline
-from solver.divide.bounds import bounds_of_workloads, combined, divided_bound
 from solver.divide.components import applies, by_components
+from solver.divide.divided_bounds import bounds_of_workloads, combined, divided_bound
 from solver.divide.linear_program import best_shares, vertex
 from solver.divide.over_nodes import over_nodes
 from solver.divide.retreat import retreat

@@ -11,9 +11,9 @@ from profiles.cost.work import Workload
 from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets
 from solver.budgets.elastic import ElasticRules
-from solver.coupling.settle import Settled
 from solver.planning import figures
 from solver.planning.scenarios import Scenario
+from solver.planning.settle import Settled
 from solver.plans import (
     Costs,
     Elastic,

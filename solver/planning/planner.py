@@ -17,13 +17,13 @@ from profiles.library import resolve_profile
 from profiles.model import ModelProfile
 from solver.bounds import lower_bound
 from solver.budgets.options import BudgetOptions
-from solver.coupling.settle import Settled, coupling, settle
 from solver.deadline import Deadline
 from solver.planning.assemble import Draft, assemble
 from solver.planning.costs import placement_problem
-from solver.planning.fill import fill
+from solver.planning.idle_time import fill
 from solver.planning.rounding import rounded, undivided
 from solver.planning.scenarios import Known, Scenario, scenarios
+from solver.planning.settle import Settled, coupling, settle
 from solver.plans import Plan
 from solver.problem import PlacementProblem
 from solver.request import PlacementOptions, PlanRequest

@@ -39,7 +39,7 @@ def worst_s(choice: Choice) -> float:
     return float(np.sum([option.makespans_s for option in choice], axis=0).max())
 
 
-class Pool:
+class Placements:
     """The placements found of every layer, but those that another beats in every workload."""
 
     def __init__(self, layers: Sequence[LayerProblem]) -> None:
@@ -79,7 +79,7 @@ class Relaxed:
     value_s: float
 
 
-def relaxed(pool: Pool, deadline: Deadline) -> Relaxed | None:
+def relaxed(pool: Placements, deadline: Deadline) -> Relaxed | None:
     """The choice with placements in fractions; None where cut short."""
     _, layer_of, makespans_s = pool.flat()
     options, workloads = makespans_s.shape
@@ -99,7 +99,9 @@ def relaxed(pool: Pool, deadline: Deadline) -> Relaxed | None:
     return Relaxed(duals / duals.sum(), pool.largest(found.x[:-1]), found.fun * scale)
 
 
-def chosen(pool: Pool, start: Choice, enough_s: float, gap: float, deadline: Deadline) -> Choice:
+def chosen(
+    pool: Placements, start: Choice, enough_s: float, gap: float, deadline: Deadline
+) -> Choice:
     """The best choice of the pool and of what surrounds it, until `enough_s` or no help."""
     choice, before_s = start, np.inf
     while enough_s < worst_s(choice) < before_s:
@@ -109,7 +111,7 @@ def chosen(pool: Pool, start: Choice, enough_s: float, gap: float, deadline: Dea
     return choice
 
 
-def descended(pool: Pool, start: Choice, deadline: Deadline) -> Choice:
+def descended(pool: Placements, start: Choice, deadline: Deadline) -> Choice:
     """Change the layer that helps most, again and again, while the worst case falls."""
     choice = list(start)
     every, layer_of, makespans_s = pool.flat()
@@ -123,7 +125,7 @@ def descended(pool: Pool, start: Choice, deadline: Deadline) -> Choice:
     return choice
 
 
-def _surrounded(pool: Pool, choice: Choice, deadline: Deadline) -> Choice:
+def _surrounded(pool: Placements, choice: Choice, deadline: Deadline) -> Choice:
     """Descend with every layer's moves and swaps as further placements."""
     half = deadline.within(deadline.left_s / 2)
     for index, option in enumerate(choice):
@@ -149,7 +151,7 @@ def _neighbours(layer: LayerProblem, shares: Shares) -> Iterator[Shares]:
         yield layer.whole(swapped)
 
 
-def _integer_program(pool: Pool, start: Choice, gap: float, deadline: Deadline) -> Choice:
+def _integer_program(pool: Placements, start: Choice, gap: float, deadline: Deadline) -> Choice:
     """The best choice of the pool, or `start` where CBC has no time for better."""
     options, layer_of, makespans_s = pool.flat()
     with quiet():

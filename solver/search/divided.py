@@ -13,7 +13,7 @@ from solver.deadline import Deadline, Effort
 from solver.divide.over_nodes import over_nodes
 from solver.divide.wrap_around import wrap_around
 from solver.problem import LayerProblem
-from solver.search.driver import LAST_SHARES, Board, Step, Tell, search
+from solver.search.driver import LAST_SHARES, Board, Stage, Tell, search
 from solver.search.steps import Fillings, descend_from_starts
 from solver.solution import LayerSolution
 
@@ -57,7 +57,7 @@ def divide_layers(
 
     fillings = Fillings(board.tolerance, Effort())
     # Every layer is cut quickly before any is cut well.
-    steps = [Step(cut, 0.5), Step(improve_whole), Step(fillings.prove), Step(cut, LAST_SHARES)]
+    steps = [Stage(cut, 0.5), Stage(improve_whole), Stage(fillings.prove), Stage(cut, LAST_SHARES)]
     if node_size is not None:
         steps = [steps[0], steps[-1]]
     search(layers, board, steps, deadline, workers, by_clock=by_clock)

@@ -27,7 +27,7 @@ LAST_SHARES = 2.0
 
 
 @dataclass(frozen=True)
-class Step:
+class Stage:
     """A refinement, and how many times a layer's even share of the time left it may take.
 
     What others leave unused passes on to the layers that come later. One that uses every core by
@@ -83,7 +83,7 @@ class Board:
 def search(
     layers: Mapping[int, LayerProblem],
     board: Board,
-    steps: Sequence[Step],
+    steps: Sequence[Stage],
     deadline: Deadline,
     workers: int,
     *,
@@ -107,7 +107,7 @@ def search(
 def _one_pass(
     layers: Mapping[int, LayerProblem],
     board: Board,
-    step: Step,
+    step: Stage,
     waiting: list[int],
     deadline: Deadline,
     workers: int,

@@ -11,7 +11,7 @@ import numpy as np
 
 from solver.bounds import lifted, lower_bound
 from solver.deadline import Deadline, Effort
-from solver.filling.bound import PROOF, ConfigurationProgram
+from solver.filling.configuration_program import PROOF, ConfigurationProgram
 from solver.filling.cover import PROOF as COVERED
 from solver.heuristics.contiguous import contiguous
 from solver.heuristics.descent import descend
@@ -21,7 +21,7 @@ from solver.heuristics.resplit import resplit_pairs
 from solver.heuristics.subset_sums import subset_sums
 from solver.problem import Assignment, LayerProblem
 from solver.request import Method
-from solver.search.driver import LAST_SHARES, Step, Tell
+from solver.search.driver import LAST_SHARES, Stage, Tell
 from solver.search.starts import other_starts
 from solver.solution import LayerSolution
 
@@ -41,7 +41,7 @@ IMPORT_S = 0.5
 """OR-tools is imported where first needed, for quick plans do without; it takes that long."""
 
 
-def steps_of(method: Method, tolerance: float, effort: Effort) -> list[Step]:
+def steps_of(method: Method, tolerance: float, effort: Effort) -> list[Stage]:
     """What to try on a layer in turn; none for the heuristics, which are what they are."""
     fillings = Fillings(tolerance, effort)
 
@@ -66,13 +66,13 @@ def steps_of(method: Method, tolerance: float, effort: Effort) -> list[Step]:
     match method:
         case "auto":
             return [
-                Step(descend_from_starts),
-                Step(fillings.prove_and_resplit),
-                Step(fillings.cover, LAST_SHARES),
-                Step(exact, LAST_SHARES, alone=True),
+                Stage(descend_from_starts),
+                Stage(fillings.prove_and_resplit),
+                Stage(fillings.cover, LAST_SHARES),
+                Stage(exact, LAST_SHARES, alone=True),
             ]
         case "cp_sat" | "ilp":
-            return [Step(exact, LAST_SHARES, alone=True)]
+            return [Stage(exact, LAST_SHARES, alone=True)]
     return []
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
 from solver.problem import Floats, PlacementProblem
-from solver.search.choice import Choice, Pool, chosen, descended, relaxed, worst_s
+from solver.search.choice import Choice, Placements, chosen, descended, relaxed, worst_s
 from solver.solution import LayerSolution, Progress, Solution
 
 SolveMean = Callable[[PlacementProblem, Deadline], list[LayerSolution]]
@@ -62,7 +62,7 @@ def worst_case(
     The layers come back stated under the multipliers that prove the bound, which is as tight as
     `solve_mean` proves: it should work to half of `tolerance`.
     """
-    pool = Pool([problem.layer(index) for index in range(problem.layers)])
+    pool = Placements([problem.layer(index) for index in range(problem.layers)])
     choice = [pool.add(i, layer.whole(contiguous(layer))) for i, layer in enumerate(pool.layers)]
     target = np.full(problem.workloads, 1 / problem.workloads)
     best, step = Dual(target, []), 1.0

@@ -87,7 +87,7 @@ def test_a_larger_share_keeps_every_full_head(
 def test_published_files_leave_contiguous_devices_idle(
     file: str, model: str, devices: int, idle: float
 ) -> None:
-    """The idle shares of DESIGN section 1: half of the heads full, the rest 1,024 tokens."""
+    """Worked out by hand: half of the heads full, the rest 1,024 tokens."""
     path, context = published("duo-attention", file), 131_072
     heads = rules(path, MODELS[model], full_share=0.5, sink_tokens=128, recent_tokens=896)
     budgets = np.array(heads.alpha_tokens) + np.array(heads.beta) * context

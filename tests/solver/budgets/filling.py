@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Phase, Workload, budget_pieces, causal_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
-from solver.budgets.fill import Filled, fill_bubble
+from solver.budgets.fill_bubble import Filled, fill_bubble
 from tests.solver.budgets.builders import BLOCK, by_block, random_curves, small_curves
 
 

@@ -11,7 +11,7 @@ from profiles.cost.catalogue import catalogue_rates
 from profiles.cost.work import Phase, Workload, budget_pieces, group_work, head_work
 from profiles.library import resolve_profile
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
-from solver.budgets.fill import fill_bubble
+from solver.budgets.fill_bubble import fill_bubble
 from solver.budgets.recovery import least_pieces
 from tests.solver.budgets.builders import BLOCK, by_block
 from tests.solver.budgets.filling import Case, cases, measured, one_layer, tiny

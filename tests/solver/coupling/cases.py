@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from profiles.architecture import Architecture
-from solver.coupling.bytes import Footprint
+from solver.coupling.footprint import Footprint
 from solver.problem import Floats, PlacementProblem, Shares
 from solver.solution import Bound, LayerSolution
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Workload, kv_group_bytes
 from profiles.device import device_profile
-from solver.coupling.bytes import device_limits, fetched_bytes, fetched_pairs
+from solver.coupling.footprint import device_limits, fetched_bytes, fetched_pairs
 from tests.solver.coupling.cases import footprints, held, make_footprint, make_problem, problems
 
 # Heads 0, 1 are group 0, heads 2, 3 group 1: group 0 is split, head 3 is divided.

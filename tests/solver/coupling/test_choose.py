@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from solver.coupling.choose import choose
+from solver.coupling.memory import choose
 
 
 def case(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.coupling.couple import couple
-from solver.coupling.pack import pack
-from solver.coupling.price import PRICE_STEP, Bracket, priced
+from solver.coupling.memory import PRICE_STEP, Bracket, pack, priced
 from solver.coupling.shortage import MemoryNotMetError, MemoryShortageError, shortage
 from solver.deadline import Deadline
 from solver.problem import PlacementProblem

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from solver.divide.bounds import divided_bound
+from solver.divide.divided_bounds import divided_bound
 from solver.divide.wrap_around import blend
 from solver.problem import LayerProblem, Shares
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from solver.divide.bounds import bounds_of_workloads, divided_bound
 from solver.divide.components import Components
+from solver.divide.divided_bounds import bounds_of_workloads, divided_bound
 from solver.divide.linear_program import best_shares, relaxed, vertex
 from solver.problem import LayerProblem
 from tests.solver.divide.problems import divisible_layers, make_divisible

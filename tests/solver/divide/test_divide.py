@@ -100,6 +100,6 @@ def test_nodes_are_balanced_and_few_groups_cross() -> None:
 
 def test_divide_over_nodes_obeys_its_rules() -> None:
     layer = make_divisible(16, 2, 12, charge=0.02, part=0.01, max_copies=3)
-    solution = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(1), node_size=4)
+    solution = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(), node_size=4)
     check(layer, solution.shares)
     assert solution.gap < 0.2

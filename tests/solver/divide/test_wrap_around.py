@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solver.divide.bounds import divided_bound
 from solver.divide.components import by_components
+from solver.divide.divided_bounds import divided_bound
 from solver.divide.wrap_around import wrap_around
 from solver.problem import LayerProblem, Shares
 from tests.solver.divide.problems import check as check_shares

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from solver.deadline import Deadline
-from solver.filling.bound import ConfigurationProgram
+from solver.filling.configuration_program import ConfigurationProgram
 from solver.problem import Floats, Ints, LayerProblem
 
 

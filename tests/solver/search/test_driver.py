@@ -9,7 +9,7 @@ import pytest
 
 from solver.deadline import Deadline
 from solver.problem import LayerProblem
-from solver.search.driver import Board, Refinement, Step, Tell, search
+from solver.search.driver import Board, Refinement, Stage, Tell, search
 from solver.search.solve import Search, solve
 from solver.solution import Bound, LayerSolution, Progress
 from tests.solver.problems import make_layer, make_problem, soon
@@ -37,7 +37,7 @@ def test_the_largest_gain_comes_first_and_every_better_bound_is_told() -> None:
     board, seen = board_of({0: 0.1, 1: 0.4, 2: 0.2})
     asked: list[float] = []
     layers = {index: make_layer(4, 1, 2) for index in board.solved}
-    search(layers, board, [Step(closing(asked))], soon(), workers=1)
+    search(layers, board, [Stage(closing(asked))], soon(), workers=1)
     assert asked == pytest.approx([0.4, 0.2, 0.1])
     assert [progress.settled for progress in seen] == [1, 2, 3]
     assert seen[-1].gap == pytest.approx(0)
@@ -47,7 +47,7 @@ def test_a_plan_within_the_tolerance_leaves_its_open_layers_alone() -> None:
     board, _ = board_of({0: 0.02, 1: 0.0, 2: 0.0})
     asked: list[float] = []
     layers = {index: make_layer(4, 1, 2) for index in board.solved}
-    search(layers, board, [Step(closing(asked))], soon(), workers=2)
+    search(layers, board, [Stage(closing(asked))], soon(), workers=2)
     assert asked == []
 
 

@@ -11,7 +11,7 @@ from profiles.heads import CurvesForm
 from solver.budgets.basis import Basis
 from solver.budgets.curves import RecoveryCurves
 from solver.budgets.errors import BudgetError
-from solver.budgets.fill import fill_bubble
+from solver.budgets.fill_bubble import fill_bubble
 from solver.planning.costs import Demand, placement_problem
 from solver.planning.scenarios import Scenario
 from solver.plans import Filled

@@ -32,7 +32,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Knapsack:
+class MultipleChoice:
     """loss [heads, rules]; cost [rules, contexts]; capacity [contexts].
 
     Rule 0 costs the least everywhere. A choice is the rule of every head, `[heads]`.
@@ -68,16 +68,16 @@ class Chosen:
     prices: Floats
 
     @classmethod
-    def of(cls, program: Knapsack, choice: Ints) -> Self:
+    def of(cls, program: MultipleChoice, choice: Ints) -> Self:
         """A choice that fits, and no bound yet."""
         return cls(choice, program.total(choice), 0.0, np.zeros(len(program.capacity)))
 
 
-Settle = Callable[[Knapsack, Chosen, float, Deadline], Chosen]
+Settle = Callable[[MultipleChoice, Chosen, float, Deadline], Chosen]
 """The best choice within a gap, as far as the deadline allows: never worse than the start."""
 
 
-def one_rule(program: Knapsack) -> Chosen:
+def one_rule(program: MultipleChoice) -> Chosen:
     """The best single rule for all heads, and no bound yet."""
     heads = len(program.loss)
     fits = (program.cost * heads <= program.capacity).all(axis=1)
@@ -85,7 +85,7 @@ def one_rule(program: Knapsack) -> Chosen:
     return Chosen.of(program, np.full(heads, rule, dtype=np.int64))
 
 
-def along_the_hulls(program: Knapsack, other: Chosen) -> Chosen:
+def along_the_hulls(program: MultipleChoice, other: Chosen) -> Chosen:
     """A bound, and the better of `other` and the choice along the heads' convex hulls.
 
     As all prices fall together, every head walks along its hull, the steepest gain first.
@@ -105,7 +105,7 @@ def along_the_hulls(program: Knapsack, other: Chosen) -> Chosen:
     return Chosen(choice, loss, min(bound, loss), prices)
 
 
-def _best_prices(program: Knapsack) -> tuple[Floats, float]:
+def _best_prices(program: MultipleChoice) -> tuple[Floats, float]:
     """Prices `[contexts]` at which the priced choice is dearest, and the bound that this is.
 
     At any prices, the least priced loss less the capacities' own price is a lower bound.
@@ -135,7 +135,7 @@ def _best_prices(program: Knapsack) -> tuple[Floats, float]:
     return best, max(bound, 0.0)
 
 
-def upgraded(program: Knapsack, choice: Ints, slope: Floats) -> Ints:
+def upgraded(program: MultipleChoice, choice: Ints, slope: Floats) -> Ints:
     """Spend what is left of the capacities, the most gain for its price first."""
     choice = choice.copy()
     while True:
@@ -153,7 +153,7 @@ def upgraded(program: Knapsack, choice: Ints, slope: Floats) -> Ints:
 
 
 def search(
-    programs: list[Knapsack],
+    programs: list[MultipleChoice],
     solved: list[Chosen],
     tolerance: float,
     deadline: Deadline,
@@ -170,7 +170,7 @@ def search(
         solved[index] = settle(programs[index], solved[index], tolerance / 2, share)
 
 
-def by_cbc(program: Knapsack, start: Chosen, gap: float, deadline: Deadline) -> Chosen:
+def by_cbc(program: MultipleChoice, start: Chosen, gap: float, deadline: Deadline) -> Chosen:
     """Settled by the integer program over the rules that may yet be part of a better choice.
 
     Taking another rule than the one of least price adds at least the difference to the bound.

@@ -1,12 +1,12 @@
-"""What couples the layers once each is placed: device memory, and moving from the current plan."""
+"""What a request says of memory and moving, and what the plan reports of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solver.coupling.bytes import Footprint, device_limits
 from solver.coupling.couple import Coupled, couple
+from solver.coupling.footprint import Footprint, device_limits
 from solver.coupling.moving import CurrentPlacement, current_placement
 from solver.coupling.shortage import check_memory
 from solver.deadline import Deadline
