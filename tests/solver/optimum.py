@@ -65,7 +65,9 @@ def optimum(problem: PlacementProblem, *, worst: bool = False) -> float:
     makespans = [_layer(program, problem, layer) for layer in range(problem.head_s.shape[1])]
     weights = problem.weights.tolist()
     if not worst:
-        return program.minimum({t: w for own in makespans for t, w in zip(own, weights, strict=True)})
+        return program.minimum(
+            {t: w for own in makespans for t, w in zip(own, weights, strict=True)}
+        )
     largest = program.variable()
     for of_workload in zip(*makespans, strict=True):
         program.constrain({largest: -1.0, **dict.fromkeys(of_workload, 1.0)}, most=0)
