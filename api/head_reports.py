@@ -4,7 +4,8 @@ import numpy as np
 
 from api.errors import bad_field
 from api.schemas import SampleBody
-from profiles.cost.work import budget_pieces, causal_pieces
+from profiles.cost.work import budget_pieces
+from profiles.sizes import causal_pieces
 from solver.plans import Plan
 
 COUNTS_MAY_DIFFER = 2.0

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import arguments, deliver, table_to
-from executor.evaluation.budgets import Fitted, Setting, fit, uniform_within
+from executor.evaluation.density import Fitted, Setting, fit, uniform_within
 from profiles.cost.work import budget_pieces
 from profiles.heads import CurvesForm
 from profiles.library import REFERENCE_PROFILE, resolve_profile

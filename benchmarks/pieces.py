@@ -21,12 +21,12 @@ from rich.table import Table
 from scipy import stats
 
 from benchmarks.report import arguments, deliver, table_to
-from executor.evaluation.model import load
+from executor.evaluation.loaded import load
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens, windows
 from executor.inference.budget_policy import BudgetPolicy
-from executor.shares import causal_pieces
 from profiles.selection import Sampled
+from profiles.sizes import causal_pieces
 
 SIZES = ((64, 64), (64, 16), (16, 16), (128, 64), (128, 16))
 """Query rows that share a list, and the keys that it names."""

@@ -43,10 +43,10 @@ import numpy as np
 
 from benchmarks import dispatch, report
 from benchmarks.placement import load
+from executor.attention.query_rows import head_rows
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadRows, lay_out
-from executor.shard import layer_shard
-from executor.shares import row_boundary
+from executor.node.shard import layer_shard
 from profiles.cost.catalogue import catalogue_rates
 from profiles.model import ModelProfile
 from profiles.models import MODELS
@@ -82,14 +82,8 @@ def plan_of(profile: ModelProfile, context_tokens: int, name: str, limit_s: floa
 
 def heads_of(plan: Plan, layer: int, device: int) -> list[HeadRows]:
     """What a device computes of one prompt in one layer."""
-    block = plan.workload.block_tokens
-    query_blocks = -(-plan.workload.context_tokens // block)
-    found = []
-    for part in layer_shard(plan, device, layer).heads:
-        budget = min(-(-part.budget_tokens // block), query_blocks)
-        first, last = (row_boundary(share, budget, query_blocks) for share in part.rows)
-        found.append(HeadRows(part.head, plan.architecture.kv_head(part.head), budget, first, last))
-    return found
+    block, shard = plan.workload.block_tokens, layer_shard(plan, device, layer)
+    return [head_rows(share, shard.chunks[0], block, block) for share in shard.shares]
 
 
 def shares(plan: Plan, layers: int) -> list[list[HeadRows]]:

@@ -28,7 +28,7 @@ HEAD = """\
 # Options
 
 `python docs/options.py` writes this page from the schema of `POST /plan` and the flags of `hplb`,
-and a test holds them together. `solver.plan` takes the same fields as keywords. What does not go
+and a test holds them together. `solver.plans` takes the same fields as keywords. What does not go
 together is refused, by name: HTTP 422 with the field, an error on stderr and exit code 2 on the
 command line.
 

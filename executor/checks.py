@@ -2,13 +2,13 @@
 
 import torch
 
-from executor.backends import Backend
-from executor.counting import SCORED
+from executor.attention.backends import Backend
+from executor.attention.counts import SCORED
+from executor.attention.shares import whole
+from executor.attention.step import PreparedStep
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache
 from executor.kernels.patterns import runs
-from executor.prepared import Prepared
-from executor.shares import whole
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TRITON_SIZES = {"head_dim": (16, 256), "block_tokens": (16, 128), "piece_tokens": (16, 128)}
@@ -19,7 +19,7 @@ MOST_PIECES = 16384
 
 
 def check_tensors(
-    q: torch.Tensor, cache: Cache, step: Prepared, bounds: torch.Tensor | None
+    q: torch.Tensor, cache: Cache, step: PreparedStep, bounds: torch.Tensor | None
 ) -> None:
     """Raises AttentionError where q, the cache or the bounds do not fit the step or each other."""
     tokens = sum(chunk.new_tokens for chunk in step.chunks)
@@ -75,7 +75,7 @@ def _check_bounds(bounds: torch.Tensor | None, cache: Cache, piece_tokens: int) 
         )
 
 
-def _check_room(cache: Cache, step: Prepared) -> None:
+def _check_room(cache: Cache, step: PreparedStep) -> None:
     where, table = ("starts", cache.starts) if cache.pages is None else ("pages", cache.pages)
     assert table is not None
     rank = 1 if cache.pages is None else 2
@@ -113,7 +113,7 @@ def check_options(sms: int | None, watched_rows: int) -> None:
         raise AttentionError(f"watched_rows: {watched_rows!r} must be a whole number, at least 0")
 
 
-def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
+def check_backend(q: torch.Tensor, step: PreparedStep, backend: Backend) -> None:
     """Raises AttentionError for sizes or a device that the back end cannot serve."""
     if backend == "torch":
         if q.device.type != "cpu":
@@ -143,7 +143,7 @@ def check_backend(q: torch.Tensor, step: Prepared, backend: Backend) -> None:
         )
 
 
-def _most_scored(step: Prepared) -> int:
+def _most_scored(step: PreparedStep) -> int:
     """The longest row of scores that choosing makes, in pieces: heads of a run share one length."""
     most, prefill, decode = 0, step.prefill, step.decode
     if prefill:

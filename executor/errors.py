@@ -1,9 +1,10 @@
-"""What can go wrong on a node.
+"""What can go wrong in the executor.
 
 HplbError
  +- AttentionError      tensors, shares or lengths that do not fit each other or the back end
  +- ShardError          a plan gives a device work that cannot be worked out
  +- CannotMeasureError  this node cannot run that share: phase, memory, device or backend
+ +- EvaluationError     a model, a profile, a file or an option that cannot be evaluated
  +- StateError          the state directory cannot be used
  +- PlannerError        the planner did not do what was asked
      +- PlannerAwayError     it cannot be reached, or says it cannot serve now: try again
@@ -26,6 +27,10 @@ class ShardError(HplbError):
 
 class CannotMeasureError(HplbError):
     """This node cannot run what it was asked to; the message names the limit."""
+
+
+class EvaluationError(HplbError):
+    """A model, a profile, a file or an option that an evaluation cannot work with."""
 
 
 class StateError(HplbError):

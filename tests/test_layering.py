@@ -62,6 +62,34 @@ def _loads_measuring(path: Path) -> bool:
     )
 
 
+ROOMS = {
+    "attention": set(),
+    "reports": set(),
+    "node": {"attention", "reports"},
+    "inference": {"attention"},
+    "engines": {"attention", "inference"},
+    "evaluation": {"attention", "inference", "engines"},
+    "cli": {"attention", "reports", "node", "evaluation"},
+}
+"""The executor's, and the others that each imports, beside its kernels and what all share."""
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_the_executors_rooms_build_on_each_other(room: str) -> None:
+    files = sorted((ROOT / "executor" / room).rglob("*.py"))
+    assert files
+    for path in files:
+        names = {
+            (node.module or "").split(".")[1]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor.")
+        }
+        wrong = names & set(ROOMS) - ROOMS[room] - {room}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+        shows = imports(path) & {"typer", "rich", "matplotlib"}
+        assert room == "cli" or not shows, f"{path.relative_to(ROOT)} imports {shows}"
+
+
 def test_kernels_need_torch_and_triton_alone() -> None:
     for path in (ROOT / "executor" / "kernels").rglob("*.py"):
         foreign = imports(path) - set(sys.stdlib_module_names) - {"torch", "triton", "executor"}
@@ -85,7 +113,7 @@ def test_both_implementations_of_the_kernels_have_the_same_names() -> None:
 
 
 def test_the_torch_back_end_needs_no_triton() -> None:
-    script = "import sys; sys.modules['triton'] = None; import executor.attention as a; "
+    script = "import sys; sys.modules['triton'] = None; import executor.attention.block_sparse; "
     script += "from executor.kernels.implementation import implementation; implementation(False)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 

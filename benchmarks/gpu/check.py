@@ -27,7 +27,7 @@ from benchmarks.gpu.oracle import (
 from benchmarks.gpu.rows import Row
 from benchmarks.gpu.scene import Shape, Tensors, Tile, drawn, multiprocessors, programs
 from benchmarks.gpu.section import Section
-from executor.attention import allowed_tma
+from executor.attention.block_sparse import allowed_tma
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeLayout, lay_out_decode

@@ -7,7 +7,9 @@ import torch
 from benchmarks.gpu.oracle import decode_oracle, prefill_oracle, relative_error
 from benchmarks.gpu.rows import Row
 from benchmarks.gpu.scene import Shape, Tile, drawn
-from executor.attention import HeadShare, attend, prepare
+from executor.attention.block_sparse import attend
+from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
 from executor.kernels.batch import Chunk
 
 BUDGETS = (3, 100, 1, 6)
@@ -22,7 +24,7 @@ def mixed_step(
     device: torch.device,
     limit: float,
 ) -> Row:
-    """Sarathi's mixture through `executor.attention.attend`; four budgets in turn."""
+    """Sarathi's mixture through `executor.attention.block_sparse.attend`; four budgets in turn."""
     block = tile.block
     chunks = (
         Chunk(0, 9 * block + 5),

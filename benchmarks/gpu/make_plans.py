@@ -29,11 +29,12 @@ from benchmarks.gpu_results.fitting import LIST_BLOCKS
 from benchmarks.placement import load
 from profiles.cost.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
 from profiles.device import measured_rates
 from profiles.library import catalogue_profile
 from profiles.model import ModelProfile
 from profiles.selection import Sampled
+from profiles.sizes import causal_pieces
 from solver.planning.planner import make_plan
 from solver.plans import Plan
 from solver.request import DEFAULT_BLOCK_TOKENS, PlanRequest

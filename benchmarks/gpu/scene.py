@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from executor.attention import allowed_tma
+from executor.attention.block_sparse import allowed_tma
 from executor.kernels.batch import Cache, Chunk, query_starts
 from executor.kernels.chip import H100, chip_of
 from executor.kernels.layout import HeadRows, Layout, lay_out

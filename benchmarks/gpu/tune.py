@@ -27,7 +27,7 @@ from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, Tile, problems
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import timed
 from benchmarks.gpu.uniform_sparse import budget_for
-from executor.attention import allowed_tma
+from executor.attention.block_sparse import allowed_tma
 from executor.kernels.chip import chip_of
 from executor.kernels.triton import chunks as chunks_module
 from executor.kernels.triton import decode as decode_module

@@ -21,7 +21,7 @@ from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, Tile, problems,
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import rotation, timed
 from benchmarks.gpu.work import prefill_work
-from executor.shares import causal_pieces
+from profiles.sizes import causal_pieces
 
 ISSUE_5326 = Shape(7, 7)
 TOKENS, BUDGET_TOKENS = 109_632, 64 * 64

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from executor.evaluation.errors import EvaluationError
+from executor.errors import EvaluationError
 from profiles.tasks.sample import Sample
 
 

@@ -1,11 +1,10 @@
 """What the planner makes of a method's budgets: predicted seconds, and filled bubbles."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from executor.evaluation.budgets import Ints, Setting
+from executor.evaluation.density import Ints, Setting
 from profiles.cost.catalogue import catalogue_rates
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
@@ -13,11 +12,7 @@ from profiles.selection import Selection
 from solver.budgets.options import BudgetOptions
 from solver.planning.planner import make_plan
 from solver.plans import Plan
-from solver.request import Method as Placement
-from solver.request import PlanRequest
-
-if TYPE_CHECKING:
-    from executor.evaluation.methods import Method
+from solver.request import Method, PlanRequest
 
 TIME_LIMIT_S = 2.0
 
@@ -39,25 +34,25 @@ def filled_budgets(
     return np.array(plan.budgets, dtype=np.int64)
 
 
-def predicted_s(setting: Setting, method: "Method", devices: Devices) -> float:
+def predicted_s(
+    setting: Setting, tokens: Ints, selection: Selection, devices: Devices, method: Method
+) -> float:
     """Attention's seconds over all layers as the planner predicts them.
 
-    Heads are placed by `auto`; those of a method that chooses while it runs, whose loads nobody
-    knows beforehand, lie in file order.
+    `tokens` [layers, heads] are the budgets, and `method` places the heads.
     """
-    heads = BudgetsForm(tokens=method.tokens.astype(float).tolist())
+    heads = BudgetsForm(tokens=tokens.astype(float).tolist())
     profile = ModelProfile.model_validate(
         {
             "name": setting.profile.name,
             "architecture": setting.profile.architecture,
             "heads": heads,
-            "selection": method.selection,
-            "source": f"budgets of {method.name}",
+            "selection": selection,
+            "source": "budgets of an evaluated method",
             "synthetic": setting.profile.synthetic,
         }
     )
-    placement: Placement = "contiguous" if method.online else "auto"
-    return _plan(setting, profile, devices, BudgetOptions(), placement).makespan_s
+    return _plan(setting, profile, devices, BudgetOptions(), method).makespan_s
 
 
 def _plan(
@@ -65,7 +60,7 @@ def _plan(
     profile: ModelProfile,
     devices: Devices,
     budget: BudgetOptions,
-    method: Placement,
+    method: Method,
 ) -> Plan:
     request = PlanRequest.checked(
         profile=profile,

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked
-from executor.evaluation.budgets import Fitted, Ints, Setting, fit, uniform_within
-from executor.evaluation.errors import EvaluationError
-from executor.evaluation.makespan import Devices, filled_budgets
-from executor.evaluation.masses import Masses, exact_masses, pooled_masses, sampled_masses
+from executor.evaluation.block_masses import Masses, exact_masses, pooled_masses, sampled_masses
+from executor.evaluation.density import Fitted, Ints, Setting, fit, uniform_within
+from executor.evaluation.makespan import Devices, filled_budgets, predicted_s
 from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
@@ -32,7 +32,9 @@ from executor.inference.policy import Policy
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection, SinkLocal
+from profiles.sizes import causal_pieces
 from solver.budgets import options
+from solver.request import Method as Placement
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,15 @@ class Method:
         """Names what it attends to: budgets, selection and knob."""
         content = [self.tokens.tolist(), self.selection.model_dump(), self.knob]
         return sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def predicted_s(self, setting: Setting, devices: Devices) -> float:
+        """Attention's seconds over all layers as the planner predicts them.
+
+        Heads are placed by `auto`; those of a method that chooses while it runs, whose loads nobody
+        knows beforehand, lie in file order.
+        """
+        placement: Placement = "contiguous" if self.online else "auto"
+        return predicted_s(setting, self.tokens, self.selection, devices, placement)
 
 
 def unusable(names: Sequence[str], profile: ModelProfile) -> dict[str, str]:
@@ -197,7 +208,7 @@ class Maker:
 def _tokens_of_shares(shares: Any, setting: Setting) -> Ints:
     """Whole-block budgets [layers, heads] that compute nearest to these shares of causal tiles."""
     most = setting.workload.context_blocks
-    by_blocks = np.array([b * (b + 1) / 2 + (most - b) * b for b in range(1, most + 1)])
+    by_blocks = causal_pieces(np.arange(1, most + 1), most)
     blocks = 1 + np.abs(by_blocks / by_blocks[-1] - np.asarray(shares)[..., None]).argmin(axis=-1)
     tokens = np.minimum(blocks * setting.block_tokens, setting.context_tokens)
     return np.asarray(tokens, dtype=np.int64)

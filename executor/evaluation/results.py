@@ -9,9 +9,9 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-from executor.evaluation.model import Loaded
+from executor.evaluation.lines import Line
+from executor.evaluation.loaded import Loaded
 from executor.evaluation.runner import Evaluated, Options
-from executor.evaluation.summary import Line
 from profiles.model import ModelProfile
 
 PACKAGES = ("hplb", "torch", "transformers", "tokenizers", "numpy", "scipy")

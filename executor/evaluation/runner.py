@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, ask
-from executor.evaluation.budgets import Setting
-from executor.evaluation.errors import EvaluationError
-from executor.evaluation.generating import Generated, compare
-from executor.evaluation.makespan import Devices, predicted_s
+from executor.evaluation.density import Setting
+from executor.evaluation.generation import Generated, compare
+from executor.evaluation.journal import TEXT, Journal, Key, Row
+from executor.evaluation.loaded import Loaded
+from executor.evaluation.makespan import Devices
 from executor.evaluation.methods import DENSE, ONLINE, Maker, Method, watch
-from executor.evaluation.model import Loaded
-from executor.evaluation.record import TEXT, Journal, Key, Row
 from executor.evaluation.scoring import answer, surprise
 from executor.evaluation.texts import scored_tokens, windows
 from profiles.device import device_profile
@@ -135,7 +135,7 @@ def evaluate(
             *_read(loaded, options, context, methods, texts, journal, advance),
         ]
         makespan_s = {
-            (method.name, method.density): predicted_s(setting, method, options.devices)
+            (method.name, method.density): method.predicted_s(setting, options.devices)
             for method in methods
         }
         chosen = [sample for sample in asked if sample.seed in options.seeds[: options.generate]]

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
+from executor.engines.transformers.attach import attached
+from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, Word
-from executor.evaluation.errors import EvaluationError
-from executor.inference.attach import attached
 from executor.inference.policy import Policy
 from executor.inference.trace import Trace
+from profiles.sizes import causal_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +131,6 @@ def _computed(model: Any, trace: Trace | None, tokens: int, block_tokens: int) -
         return Computed(trace.tiles, trace.dense_tiles)
     config = model.config.get_text_config()
     blocks = -(-tokens // block_tokens)
-    dense = config.num_hidden_layers * config.num_attention_heads * blocks * (blocks + 1) // 2
+    heads = config.num_hidden_layers * config.num_attention_heads
+    dense = heads * causal_pieces(blocks, blocks)
     return Computed(dense, dense)

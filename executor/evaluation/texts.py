@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from executor.evaluation.errors import EvaluationError
+from executor.errors import EvaluationError
 from profiles.tasks.haystack import sentences
 
 MOST_SCORED = 1024

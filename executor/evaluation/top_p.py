@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from executor.evaluation.masses import (
+from executor.evaluation.block_masses import (
     ROWS_AT_ONCE,
     Masses,
     per_query_head,

@@ -6,17 +6,18 @@ from math import isclose
 
 import torch
 
-from executor.attention import AttentionResult, HeadShare, attend, prepare
-from executor.backends import Backend, resolve_backend
+from executor.attention.backends import Backend, resolve_backend
+from executor.attention.block_sparse import AttentionResult, attend
+from executor.attention.shares import HeadShare, check_block_sizes
+from executor.attention.step import PreparedStep, prepare
 from executor.checks import TRITON_SIZES, check_options
 from executor.choosing import pattern
 from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.prepared import Prepared
-from executor.shares import causal_pieces, check_block_sizes
 from profiles.architecture import Architecture
 from profiles.selection import Selection
+from profiles.sizes import causal_pieces
 
 
 class BlockAttention:
@@ -79,7 +80,7 @@ class BlockAttention:
 
     def _prepare(
         self, budgets: tuple[int, ...], kv_heads: int, chunk: Chunk, device: torch.device
-    ) -> Prepared:
+    ) -> PreparedStep:
         heads = len(budgets)
         # Patterns follow from the heads alone.
         shape = Architecture(
@@ -133,7 +134,7 @@ def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, columns, 0, rows)) if columns or rows else x
 
 
-def _of_heads(result: AttentionResult, step: Prepared) -> torch.Tensor | None:
+def _of_heads(result: AttentionResult, step: PreparedStep) -> torch.Tensor | None:
     """Recovery [query_heads] of an entry each in prefill, of a list's heads together in decode."""
     if result.recovery is None:
         return None

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any, Self
 
+from executor.attention.shares import whole
 from executor.errors import AttentionError
 from executor.inference.block_attention import BlockAttention
 from executor.inference.policy import Attended, LayerCall
-from executor.shares import whole
 from profiles.selection import POOLED, Selection
 from solver.plans import Plan
 

@@ -1,8 +1,8 @@
 """Dense attention by the same kernels: budgets that cover every context, for any model."""
 
+from executor.attention.step import MOST_TOKENS
 from executor.inference.block_attention import BlockAttention
 from executor.inference.policy import Attended, LayerCall
-from executor.prepared import MOST_TOKENS
 from profiles.selection import POOLED
 
 KEPT_STEPS = 8

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.selection import POOLED, Sampled, Selection
-from profiles.sizes import sizes_fault
+from profiles.sizes import causal_pieces, sizes_fault, whole_pieces
 
 Phase = Literal["prefill", "decode"]
 Deployment = Literal["disaggregated", "tensor_parallel"]
@@ -99,22 +99,9 @@ def budget_pieces(budgets: Floats, workload: Workload) -> NDArray[np.int64]:
     >>> budget_pieces(np.array([1, 65, 1000]), Workload(200, block_tokens=64, piece_tokens=16))
     array([ 4,  5, 13])
     """
-    pieces = np.ceil(np.asarray(budgets, dtype=np.float64) / workload.piece_tokens)
-    return np.clip(pieces, workload.least_pieces, workload.context_pieces).astype(np.int64)
-
-
-def causal_pieces(
-    pieces: NDArray[np.int64], query_blocks: int, block_pieces: int = 1
-) -> NDArray[np.int64]:
-    """Pieces in the lists of a causal prefill: the sum over query blocks i of min(pieces, (i+1) m).
-
-    m is `block_pieces`; `pieces`, of any shape, are at most those of all blocks.
-
-    >>> causal_pieces(np.array([4, 5, 13]), query_blocks=4, block_pieces=4)
-    array([16, 19, 37])
-    """
-    ramp = pieces // block_pieces
-    return block_pieces * ramp * (ramp + 1) // 2 + (query_blocks - ramp) * pieces
+    tokens = np.minimum(np.asarray(budgets, dtype=np.float64), workload.context_tokens)
+    least, most = workload.least_pieces, workload.context_pieces
+    return whole_pieces(tokens, workload.piece_tokens, least, most).astype(np.int64)
 
 
 def pair_flops(selection: Selection, architecture: Architecture, workload: Workload) -> int:

@@ -5,9 +5,10 @@ from typing import assert_never
 
 import numpy as np
 
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
+from profiles.sizes import causal_pieces
 from solver.budgets.basis import Basis
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.elastic import ElasticRules, Menu, elastic

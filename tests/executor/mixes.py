@@ -12,10 +12,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from executor.attention import attend, prepare
+from executor.attention.block_sparse import attend
+from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
 from executor.kernels.batch import Cache, Chunk
-from executor.shares import HeadShare
-from executor.traffic import Traffic
+from executor.node.traffic import Traffic
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile

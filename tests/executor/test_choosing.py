@@ -3,7 +3,7 @@ import pytest
 from executor.choosing import pattern
 from executor.errors import ShardError
 from executor.kernels import patterns
-from executor.shard import layer_shard
+from executor.node.shard import layer_shard
 from profiles import selection
 from profiles.architecture import Architecture
 from tests.executor.plans import tiny_plan
@@ -41,5 +41,5 @@ def test_strides_of_another_block_size_are_refused():
 
 def test_a_plans_selection_reaches_its_shards():
     plan = tiny_plan().model_copy(update={"selection": selection.SinkLocal(sink_tokens=64)})
-    parts = layer_shard(plan, 1, 0).heads
-    assert {part.pattern for part in parts} == {patterns.SinkLocal(1)}
+    shares = layer_shard(plan, 1, 0).shares
+    assert {share.pattern for share in shares} == {patterns.SinkLocal(1)}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.gpu.work import decode_work, prefill_work
-from executor.counting import count_work
+from executor.attention.counts import count_work
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadRows, lay_out

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.kernels.layout import HeadRows, lay_out
-from profiles.cost.work import causal_pieces
+from profiles.sizes import causal_pieces
 from tests.executor.kernels.reference import whole_prompts
 
 SIZE = 8

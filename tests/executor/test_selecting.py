@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from executor.attention import HeadShare, attend, prepare
+from executor.attention.block_sparse import attend
+from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
 from executor.choosing import pattern
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache, Chunk

@@ -19,7 +19,7 @@ def causal_pieces(budget: int, rows: int, own: int) -> int:
 
 
 def nearest_row(cumulative: float, budget: int, rows: int, own: int) -> int:
-    """`executor.shares.row_boundary`, written out."""
+    """`executor.attention.query_rows.block_boundary`, written out."""
     wanted = cumulative * causal_pieces(budget, rows, own)
     above = bisect_left(range(rows), wanted, key=lambda row: causal_pieces(budget, row, own))
     if above > 0:
@@ -98,7 +98,7 @@ def test_a_grid_is_a_workloads() -> None:
 @pytest.mark.slow  # imports torch
 @pytest.mark.parametrize("own", [1, 4, 8])
 def test_the_executor_cuts_where_we_say(own: int) -> None:
-    cut = pytest.importorskip("executor.shares")
+    cut = pytest.importorskip("executor.attention.query_rows")
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(8), 32)
     budgets = rng.integers(1, 2500 * own, (1, 32))
@@ -106,7 +106,7 @@ def test_the_executor_cuts_where_we_say(own: int) -> None:
     for head, row in enumerate(shares):
         ends = [*np.cumsum(row)[:-1].tolist(), 1.0]
         budget = min(int(budgets[0, head]), 2048 * own)
-        cuts = [cut.row_boundary(end, budget, 2048, block_pieces=own) for end in ends]
+        cuts = [cut.block_boundary(end, budget, 2048, block_pieces=own) for end in ends]
         assert cuts == found[head].tolist()
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from executor.evaluation import budgets
-from executor.evaluation.budgets import Setting, uniform_within
-from executor.evaluation.errors import EvaluationError
-from executor.evaluation.makespan import Devices, predicted_s
+from executor.errors import EvaluationError
+from executor.evaluation import density
+from executor.evaluation.density import Setting, uniform_within
+from executor.evaluation.makespan import Devices
 from executor.evaluation.methods import METHODS, ONLINE, Maker, check_names, unusable
 from executor.evaluation.top_p import Watching
 from executor.inference.policy import LayerCall
@@ -43,7 +43,7 @@ def watching() -> Watching:
 @pytest.fixture(autouse=True)
 def _no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules without a search that the clock ends: budgets are the same at every call."""
-    monkeypatch.setattr(budgets, "SEARCH_S", 0.0)
+    monkeypatch.setattr(density, "SEARCH_S", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_choosing_by_sampled_rows_is_priced(maker: Maker) -> None:
     [uniform] = maker.at(0.2, ("uniform",))
     uniform = replace(uniform, tokens=uniform.tokens * 2**9)
     pooled, sampled = (
-        predicted_s(long, replace(uniform, selection=s), Devices(2, "h200"))
+        replace(uniform, selection=s).predicted_s(long, Devices(2, "h200"))
         for s in (POOLED, SAMPLED)
     )
     # 2 of 16 rows against every key, at half of a tile's FLOPs.
@@ -111,7 +111,7 @@ def test_makespan_falls_with_the_budgets(maker: Maker) -> None:
     long = replace(SETTING, context_tokens=2**17)
     of = (maker.dense(), *maker.at(0.2, ("uniform", "top_p")))
     grown = [replace(m, tokens=m.tokens * 2**9) for m in of]
-    dense, *sparse = (predicted_s(long, m, Devices(2, "h200")) for m in grown)
+    dense, *sparse = (m.predicted_s(long, Devices(2, "h200")) for m in grown)
     assert all(0.05 * dense < seconds < dense for seconds in sparse)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from executor.evaluation.asked import ask
-from executor.evaluation.model import load
+from executor.evaluation.loaded import load
 from executor.evaluation.scoring import answer
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.cost.catalogue import catalogue_rates

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, ask
-from executor.evaluation.errors import EvaluationError
 from executor.evaluation.scoring import answer, logits_at_once, logits_step_by_step, surprise
 from executor.evaluation.top_p import TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from executor.evaluation.masses import Masses, exact_masses, pooled_masses, sampled_masses
+from executor.evaluation.block_masses import Masses, exact_masses, pooled_masses, sampled_masses
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.policy import LayerCall
 

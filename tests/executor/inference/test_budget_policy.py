@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from executor.engines.transformers.attach import attached
 from executor.errors import AttentionError, ShardError
-from executor.inference import BudgetPolicy, DensePolicy, LayerCall, attached
+from executor.inference.budget_policy import BudgetPolicy
+from executor.inference.dense_policy import DensePolicy
+from executor.inference.policy import LayerCall
 from executor.kernels import patterns
 from executor.kernels.patterns import lengths
-from executor.shares import causal_pieces
 from profiles.errors import UnknownNameError
 from profiles.selection import SinkLocal, Strided
+from profiles.sizes import causal_pieces
 
 from ...solver.profiles import plan_of, stated_budgets
 from ..plans import tiny_plan

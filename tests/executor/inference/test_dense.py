@@ -4,7 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
-from executor.inference import BudgetPolicy, DensePolicy, attached
+from executor.engines.transformers.attach import attached
+from executor.inference.budget_policy import BudgetPolicy
+from executor.inference.dense_policy import DensePolicy
 
 from .models import FAMILIES, HEADS, LAYERS, logits_in_steps, prompt, small
 

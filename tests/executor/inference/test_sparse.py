@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from executor.inference import BudgetPolicy, attached
-from executor.shares import causal_pieces
+from executor.engines.transformers.attach import attached
+from executor.inference.budget_policy import BudgetPolicy
 from profiles.selection import POOLED, Sampled, SinkLocal, Strided, VerticalSlash
+from profiles.sizes import causal_pieces
 
 from .models import (
     HEADS,

@@ -2,7 +2,8 @@ import math
 
 import torch
 
-from executor.inference import Attended, Trace
+from executor.inference.policy import Attended
+from executor.inference.trace import Trace
 
 
 def test_calls_are_summed():

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from executor.inference import BudgetPolicy, LayerCall, attached
+from executor.engines.transformers.attach import attached
 from executor.inference import window as windows
+from executor.inference.budget_policy import BudgetPolicy
+from executor.inference.policy import LayerCall
 from executor.inference.window import touched_tiles, windowed
 
 from .models import HEADS, LAYERS, WINDOW, prompt, small

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from executor.attention import HeadShare, attend, prepare
+from executor.attention.block_sparse import attend
+from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
 from executor.choosing import pattern
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.patterns import Sampled

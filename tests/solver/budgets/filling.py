@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hypothesis import strategies as st
 
-from profiles.cost.work import Phase, Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Phase, Workload, budget_pieces
+from profiles.sizes import causal_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.fill_bubble import Filled, fill_bubble
 from tests.solver.budgets.builders import BLOCK, by_block, random_curves, small_curves

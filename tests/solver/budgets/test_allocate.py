@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
+from profiles.sizes import causal_pieces
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import FLOORED, Policy
 from tests.solver.budgets.builders import SIZED, curved, given_to, profile_of

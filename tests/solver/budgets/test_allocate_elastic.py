@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
+from profiles.sizes import causal_pieces
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.elastic import ElasticRules
 from solver.budgets.errors import BudgetError

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
+from profiles.sizes import causal_pieces
 from solver.budgets.curves import Ints, RecoveryCurves
 from solver.budgets.elastic import Cost, ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError

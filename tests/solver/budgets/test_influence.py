@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.cost.work import Workload, causal_pieces
+from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
+from profiles.sizes import causal_pieces
 from solver.budgets.curves import Floats, Ints, RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.influence import Weighed, least_loss, weights

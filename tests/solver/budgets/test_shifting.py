@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.cost.work import Workload, causal_pieces
+from profiles.cost.work import Workload
+from profiles.sizes import causal_pieces
 from solver.budgets.curves import RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.shifting import shift

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from profiles.cost.work import Workload, budget_pieces, causal_pieces
+from profiles.cost.work import Workload, budget_pieces
 from profiles.model import ModelProfile
+from profiles.sizes import causal_pieces
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import FLOORED, SIZED, BudgetOptions, Policy

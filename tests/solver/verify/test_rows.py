@@ -67,7 +67,7 @@ def test_rows_are_counted_as_one_by_one(
 )
 def test_boundaries_are_the_executors(share: float, budget: int, count: int, own: int) -> None:
     pytest.importorskip("torch")
-    from executor.shares import row_boundary
+    from executor.attention.query_rows import block_boundary
 
     rows = Rows(min(budget, count * own), count, own)
-    assert rows.nearest(share) == row_boundary(share, rows.budget, count, block_pieces=own)
+    assert rows.nearest(share) == block_boundary(share, rows.budget, count, block_pieces=own)

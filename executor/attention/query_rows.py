@@ -1,0 +1,82 @@
+"""Which rows of q a share is: query blocks of its prompt, tokens of the step.
+
+A share is cut between query blocks, never in one: where the key pieces in the lists before the cut
+are nearest to the cumulative share. Equal shares give equal cuts, so that ranges which meet in
+their shares meet in rows.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import partial
+
+from executor.attention.shares import HeadShare
+from executor.kernels.batch import Chunk, query_starts
+from executor.kernels.decode_layout import DecodeHeads
+from executor.kernels.layout import HeadRows
+from profiles.sizes import causal_pieces, whole_pieces
+
+
+def block_boundary(
+    cumulative_share: float,
+    pieces: int,
+    query_blocks: int,
+    first: int = 0,
+    block_pieces: int = 1,
+) -> int:
+    """The query block before which a head's first `cumulative_share` of pieces is, to the nearest.
+
+    The head's query blocks are [first, query_blocks): a chunk's begin behind its prefix. `pieces`
+    are its budget, `block_pieces` a query block's own.
+
+    >>> block_boundary(0.5, pieces=100, query_blocks=100)  # causal work is a triangle
+    71
+    >>> block_boundary(0.5, pieces=1, query_blocks=100)
+    50
+    >>> block_boundary(0.5, pieces=100, query_blocks=100, first=98)
+    99
+    >>> block_boundary(0.5, pieces=100, query_blocks=100, block_pieces=4)
+    56
+    """
+    before = partial(causal_pieces, pieces, block_pieces=block_pieces)
+    wanted = before(first) + cumulative_share * (before(query_blocks) - before(first))
+    above = bisect_left(range(query_blocks), wanted, lo=first, key=before)
+    nearer_below = above > first and wanted - before(above - 1) < before(above) - wanted
+    return above - 1 if nearer_below else above
+
+
+def head_rows(share: HeadShare, chunk: Chunk, block_tokens: int, piece_tokens: int) -> HeadRows:
+    """A share of a prompt or of a chunk of one, in query blocks and key pieces."""
+    own, every = block_tokens // piece_tokens, -(-chunk.total_tokens // piece_tokens)
+    budget = whole_pieces(int(share.budget_tokens), piece_tokens, least=own, most=every)
+    begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
+    first, last = (block_boundary(edge, budget, end, begin, own) for edge in share.rows)
+    return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)
+
+
+def token_spans(
+    rows: Sequence[HeadRows],
+    lists: Sequence[DecodeHeads],
+    chunks: tuple[Chunk, ...],
+    block_tokens: int,
+    heads: int,
+) -> tuple[tuple[slice, ...], ...]:
+    """For each of `heads` the ranges of q's tokens that a step computes anything of, ascending.
+
+    Those of decodes whose tokens are neighbours are one.
+    """
+    starts = query_starts(chunks)
+    spans: list[list[slice]] = [[] for _ in range(heads)]
+    for part in rows:
+        chunk = chunks[part.sequence]
+        begin = max(part.first * block_tokens, chunk.cached_tokens)
+        end = min(part.last * block_tokens, chunk.total_tokens)
+        if begin < end:
+            origin = starts[part.sequence] - chunk.cached_tokens
+            spans[part.head].append(slice(origin + begin, origin + end))
+    for entry in lists:
+        for head in entry.heads:
+            mine = spans[head]
+            neighbours = bool(mine) and mine[-1].stop == entry.token
+            first = mine.pop().start if neighbours else entry.token
+            mine.append(slice(first, entry.token + 1))
+    return tuple(tuple(sorted(mine, key=lambda span: span.start)) for mine in spans)

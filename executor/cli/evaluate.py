@@ -1,0 +1,245 @@
+"""`hplb evaluate`: what sparse attention costs in quality, methods side by side."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from profiles.console import clear_errors, console
+from profiles.library import resolve_profile
+from profiles.model import ModelProfile, write_atomically
+from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
+from solver.budgets.options import FLOOR_TOKENS, Curve
+from solver.cli.flags import check_folders, whole_numbers
+from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens, RequestError
+
+if find_spec("torch") is None:
+    raise ModuleNotFoundError("hplb evaluate needs torch: pip install hplb[executor]", name="torch")
+
+if TYPE_CHECKING:
+    from executor.evaluation.lines import Line
+    from executor.evaluation.runner import Evaluated, Options
+
+app = typer.Typer()
+SELECTIONS: dict[str, Selection] = {
+    chosen.kind: chosen for chosen in (SAMPLED, POOLED, VerticalSlash())
+}
+CURVES: dict[str, Curve] = {"selected": "selected", "oracle": "oracle"}
+ALL = "all"
+
+
+@app.command("evaluate")
+@clear_errors()
+def evaluate_command(
+    model: Annotated[str, typer.Option(help="A directory, a name on the hub, or reference.")],
+    profile: Annotated[str, typer.Option("--profile", "-p", help="Its profile, by name or path.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The results to write, JSON.")],
+    policy: Annotated[
+        list[str] | None, typer.Option(help="A method to compare; repeat for more. All.")
+    ] = None,
+    contexts: Annotated[str, typer.Option(help="Tokens of the samples, e.g. 1024,2048.")] = "2048",
+    density: Annotated[
+        str, typer.Option(help="Shares of dense attention's blocks, comma-separated.")
+    ] = "0.1,0.2,0.3,0.5",
+    samples: Annotated[int, typer.Option(help="Samples of every task.")] = 20,
+    tasks: Annotated[str, typer.Option(help="RULER's tasks, comma-separated, or all.")] = ALL,
+    block_tokens: Annotated[
+        int | None, typer.Option(help="Tokens a block: 16, 32, 64 or 128; the profile's.")
+    ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            help="How budgets choose blocks: sampled, pooled or vertical_slash; as the profile "
+            "says, sampled where it scores none."
+        ),
+    ] = None,
+    floor_tokens: Annotated[
+        int | None, typer.Option(min=1, help="What max-min leaves every head; the paper's 128.")
+    ] = None,
+    curve: Annotated[
+        str | None, typer.Option(help="Curves budgets are chosen by: selected or oracle.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Text for perplexity; the library's held-out docstrings.")
+    ] = None,
+    generate: Annotated[
+        int, typer.Option(help="Answer so many samples of every task by generation too.")
+    ] = 0,
+    devices: Annotated[int, typer.Option(min=1, help="Devices that share the heads.")] = 4,
+    device_type: Annotated[str, typer.Option(help="Their type, of the catalogue.")] = "h200",
+    seed: Annotated[int, typer.Option(min=0, help="Which samples, and the resampling.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads to compute with; all.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the frontier to this PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Compare methods at equal computed blocks on RULER-like tasks and held-out text.
+
+    Rows are kept in OUT.rows.jsonl while it runs; started again, it goes on from there.
+    """
+    check_folders(out, plot)
+    for flag, path in (("--out", out), ("--plot", plot)):
+        if path is not None and path.is_dir():
+            raise RequestError(f"{flag} {path}: is a folder; name a file in it")
+    loaded_profile = resolve_profile(profile)
+    curved = CURVES.get(curve or "")
+    if curved != curve:
+        raise RequestError(f"--curve: {curve!r} must be {' or '.join(CURVES)}")
+
+    # torch takes seconds to load: `hplb --help` does without.
+    import torch
+
+    from executor.evaluation.makespan import Devices
+    from executor.evaluation.runner import Options
+    from profiles.tasks import ruler
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    size = _block_size(loaded_profile, block_tokens)
+    names, notes = _methods(policy or [ALL], loaded_profile)
+    options = Options(
+        contexts=tuple(dict.fromkeys(whole_numbers("contexts", contexts) or [])),
+        densities=_shares(density),
+        methods=names,
+        tasks=tuple(ruler.TASKS) if tasks == ALL else tuple(dict.fromkeys(tasks.split(","))),
+        samples=samples,
+        seed=seed,
+        block_tokens=size,
+        selection=_selection(loaded_profile, selection),
+        floor_tokens=floor_tokens or FLOOR_TOKENS,
+        devices=Devices(devices, device_type),
+        curve=curved,
+        text=text,
+        generate=generate,
+    )
+    _run(model, loaded_profile, options, notes, out, plot, as_json)
+
+
+def _run(
+    model: str,
+    profile: ModelProfile,
+    options: "Options",
+    notes: list[str],
+    out: Path,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate, write, print; what was computed is kept beside `out` until that is written."""
+    from executor.cli.frontier import plot_frontier
+    from executor.evaluation.caveats import caveats
+    from executor.evaluation.journal import Journal
+    from executor.evaluation.lines import summarise
+    from executor.evaluation.loaded import check_profile, load
+    from executor.evaluation.results import belongs_to, report
+    from executor.evaluation.runner import check, evaluate
+
+    loaded = load(model)
+    check_profile(loaded, profile)
+    check(options, loaded)
+    notes = [*notes, *caveats(loaded, profile, options)]
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    rows = out.with_name(f"{out.name}.rows.jsonl")
+    journal = Journal.open(rows, belongs_to(loaded, options))
+    with _bar() as bar:
+        task = bar.add_task("calibrating", total=options.number_of_rows)
+        evaluated = list(
+            evaluate(
+                loaded,
+                profile,
+                options,
+                journal,
+                lambda words: bar.update(task, advance=1, description=words),
+            )
+        )
+    lines = [line for each in evaluated for line in summarise(each, options.tasks, options.seed)]
+    results = report(model, loaded, profile, options, evaluated, lines, notes)
+    write_atomically(out, json.dumps(results, indent=1) + "\n")
+    rows.unlink()
+    if plot is not None:
+        plot_frontier(lines, plot)
+    if as_json:
+        typer.echo(json.dumps(results))
+    else:
+        _show(lines, evaluated, notes)
+
+
+def _show(lines: list["Line"], evaluated: list["Evaluated"], notes: list[str]) -> None:
+    from executor.cli.score_tables import by_setting, cost_table, generated_table, score_table
+
+    for group in by_setting(lines):
+        console.print(score_table(group))
+        console.print(cost_table(group))
+    for each in evaluated:
+        if each.generated:
+            console.print(generated_table(each.generated))
+    for note in notes:
+        console.print(f"[yellow]note[/]: {note}", highlight=False)
+
+
+def _methods(asked: list[str], profile: ModelProfile) -> tuple[tuple[str, ...], list[str]]:
+    """Methods to compare, and notes on those left out of all for want of what they need."""
+    from executor.evaluation import methods
+
+    named = [name for name in asked if name != ALL]
+    methods.check_names(named)
+    every = methods.METHODS if ALL in asked else tuple(dict.fromkeys(named))
+    lacking = methods.unusable(every, profile)
+    for name in named:
+        if name in lacking:
+            raise RequestError(f"--policy {name}: {lacking[name]}")
+    notes = [f"{name} is left out: it {why}" for name, why in lacking.items()]
+    return tuple(name for name in every if name not in lacking), notes
+
+
+def _selection(profile: ModelProfile, asked: str | None) -> Selection:
+    """What was asked for; the profile's own where it is of that kind, or nothing was asked."""
+    own = profile.selection
+    if own.scores and asked in (None, own.kind):
+        return own
+    chosen = SELECTIONS.get(asked or SAMPLED.kind)
+    if chosen is None:
+        raise RequestError(f"--selection: {asked!r} must be one of {', '.join(SELECTIONS)}")
+    return chosen
+
+
+def _block_size(profile: ModelProfile, asked: int | None) -> int:
+    measured = profile.measurement
+    size = asked or (measured.block_tokens if measured else DEFAULT_BLOCK_TOKENS)
+    if size not in get_args(BlockTokens):
+        sizes = ", ".join(map(str, get_args(BlockTokens)))
+        raise RequestError(f"--block-tokens: {size} must be one of {sizes}")
+    return size
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """`0.1,0.5` as numbers."""
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise RequestError(f"--density: {text!r} is not a list of shares such as 0.1,0.5") from None
+
+
+def _bar() -> Progress:
+    """A progress line on stderr that leaves nothing behind, so that stdout stays clean."""
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,198 @@
+"""`hplb executor`: a node that computes and measures what the planner assigns to it."""
+
+import os
+import platform
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import Annotated
+from uuid import uuid4
+
+import stamina
+import structlog
+import typer
+
+from executor.errors import CannotMeasureError
+from profiles.console import clear_errors, fail
+from profiles.device import device_profile, split_name
+from profiles.model import NAME_PATTERN
+from profiles.tasks.prompts import read as read_prompts
+
+if find_spec("torch") is None:
+    raise ModuleNotFoundError("hplb executor needs torch: pip install hplb[executor]", name="torch")
+
+app = typer.Typer()
+GPU_TYPES = ("h200", "h100", "a100")
+
+
+@app.command("executor")
+@clear_errors()
+def executor_command(
+    server: Annotated[
+        str, typer.Option(help="The planner's URL; its key comes from HPLB_API_KEY.")
+    ],
+    devices: Annotated[int, typer.Option(min=1, max=1024, help="Devices this node plays.")] = 1,
+    device_type: Annotated[
+        str | None, typer.Option("--type", help="Their type; found out where it can be.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, torch or triton.")] = "auto",
+    node_id: Annotated[str | None, typer.Option(help="This node's name; the host's.")] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Checkpoint and spool; ~/.local/state/hplb/NODE_ID.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute this model's activations (folder or hub name), not random ones."
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="What the model reads, round after round: JSON lines with a text each."),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Measure one assignment, hand it over and end.")
+    ] = False,
+) -> None:
+    """Run a node: it computes its share of the plan that is live and reports the seconds."""
+    name = node_id if node_id is not None else socket.gethostname()
+    if not re.fullmatch(NAME_PATTERN, name):
+        fail(f"--node-id: {name!r} must be letters, digits, '.', '_' or '-', at most 128")
+    if (model is None) != (prompts is None):
+        fail("--model and --prompts: one needs the other")
+    read = [] if prompts is None else read_prompts(prompts)
+    _log_plainly()
+    log = structlog.get_logger()
+    log.info("starting", node=name, devices=devices)
+
+    # torch takes seconds to load: `hplb --help` does without.
+    from executor.node.bench import Bench
+    from executor.node.daemon import Daemon, NodeFacts
+    from executor.planner_client import PlannerClient
+    from executor.reports.spool import Spool
+    from executor.reports.state import NodeState
+
+    types, accelerators = local_devices(devices, device_type)
+    chosen = node_backend(backend, accelerators)
+    traffic = None
+    if model is not None:
+        from executor.node.traffic import Traffic
+
+        traffic = Traffic(model, read, accelerators[0])
+        log.info("prompts are run through a model", model=model, prompts=len(read))
+    client = PlannerClient(server, name, str(uuid4()), os.environ.get("HPLB_API_KEY"))
+    folder = state_dir if state_dir is not None else Path.home() / ".local/state/hplb" / name
+    state = NodeState(folder)
+    daemon = Daemon(
+        NodeFacts(types, chosen, _versions()),
+        client,
+        Bench(accelerators, chosen, multiprocessors(types, accelerators), traffic),
+        state,
+        Spool(folder / "spool"),
+        once,
+    )
+    _stop_on_signals(daemon.stop)
+    daemon.run()
+    log.info("stopped")
+
+
+def local_devices(count: int, device_type: str | None) -> tuple[list[str], list[str]]:
+    """Types and accelerators of `count` local devices.
+
+    GPUs are dealt out in turn: with more devices than GPUs several share one, each still timed
+    alone. Raises UnknownNameError for a type that is in no catalogue, CannotMeasureError for one
+    that is not there or not recognised.
+    """
+    import torch
+
+    if device_type is not None:
+        device_profile(device_type)
+    gpus = torch.cuda.device_count()
+    if device_type == "cpu" or (device_type is None and not gpus):
+        return ["cpu"] * count, ["cpu"] * count
+    if not gpus:
+        raise CannotMeasureError(f"--type {device_type}: no CUDA device here; --type cpu runs")
+    places = [index % gpus for index in range(count)]
+    types = [device_type or gpu_type(torch.cuda.get_device_name(place)) for place in places]
+    return types, [f"cuda:{place}" for place in places]
+
+
+def multiprocessors(types: list[str], accelerators: list[str]) -> list[int | None]:
+    """How many multiprocessors each local device keeps to: a share of its type's, or None."""
+    import torch
+
+    shares = [split_name(kind)[1] for kind in types]
+    return [
+        None
+        if share == 1
+        else max(1, round(share * torch.cuda.get_device_properties(place).multi_processor_count))
+        for share, place in zip(shares, accelerators, strict=True)
+    ]
+
+
+def gpu_type(name: str) -> str:
+    """The catalogue's type of a GPU by its driver's name for it."""
+    for known in GPU_TYPES:
+        if known.upper() in name.upper():
+            return known
+    raise CannotMeasureError(f"{name!r} is in no catalogue: name the nearest type with --type")
+
+
+def node_backend(name: str, accelerators: list[str]) -> str:
+    """The back end called `name`; "auto" is triton on GPUs and torch on the CPU.
+
+    Raises UnknownNameError, and CannotMeasureError where the back end is the other's: Triton on a
+    CPU would be an interpreter, whose seconds say nothing.
+    """
+    import torch
+
+    from executor.attention.backends import resolve_backend
+
+    fitting = resolve_backend("auto", torch.device(accelerators[0]))
+    chosen = resolve_backend(name, torch.device(accelerators[0]))
+    if chosen != fitting:
+        raise CannotMeasureError(
+            f"--backend {chosen}: {accelerators[0]} is measured with {fitting}"
+        )
+    return chosen
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("hplb", "torch", "triton"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    """End after the share in progress on the first SIGTERM or SIGINT, at once on the second."""
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # The handler interrupts a thread that may hold the very lock that stopping needs.
+        Thread(target=stop).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+
+
+def _log_plainly() -> None:
+    """One line for each step on stderr; retries are the daemon's to speak of."""
+    stamina.instrumentation.set_on_retry_hooks([])
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

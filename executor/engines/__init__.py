@@ -1,0 +1,1 @@
+"""Engines that attend by a plan: a folder each."""

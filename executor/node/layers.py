@@ -1,0 +1,295 @@
+"""The layer that is timed: everything the cost model charges a device for in one layer, done.
+
+Under disaggregation (S-HPLB, arXiv 2603.10353) the K and V of the new tokens of every group present
+arrive over a link; under tensor parallelism the device projects them, and its heads' q and outputs,
+itself. On one device the link is a copy within its own memory.
+
+Tensors are random, or a prompt's own activations. These come after norms and position encoding,
+which no projection here would give: under tensor parallelism random ones are projected, at the same
+cost, and the model's are kept in their place.
+
+Both count what they do in units of `profiles.cost.work.FEATURES`. Bytes are counted in the
+model's dtype, as the cost model predicts them, also where a CPU computes in fp32: the wider
+element is part of that device's rate.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from executor.attention.block_sparse import AttentionResult, attend
+from executor.attention.step import PreparedStep, prepare
+from executor.errors import CannotMeasureError
+from executor.node.activations import Activations
+from executor.node.free_memory import free_bytes
+from executor.node.layer_cache import LayerCache
+from executor.node.shard import LayerShard
+from profiles.architecture import Architecture
+from profiles.cost.work import Deployment, Workload
+
+Shapes = dict[str, tuple[int, ...]]
+Work = Counter[str]
+SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """The work done by feature, and the log-sum-exp [parts, new tokens] of what was attended to."""
+
+    work: Work
+    lse: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layer(ABC):
+    """The tensors of a whole model's layer, of which any device's shard can be computed.
+
+    q [query_heads, new tokens, head_dim] and all K and V: each device its part. Where tensors are
+    random, a shard's heads are q's first ones, whichever they are in the model.
+    """
+
+    q: torch.Tensor
+    kv: LayerCache
+
+    @staticmethod
+    @abstractmethod
+    def shapes(architecture: Architecture, workload: Workload) -> Shapes:
+        """The shape of every tensor the constructor takes."""
+
+    @abstractmethod
+    def run(
+        self,
+        shard: LayerShard,
+        prepared: PreparedStep,
+        backend: str,
+        sms: int | None,
+        real: Activations | None = None,
+    ) -> Done:
+        """Compute a shard, its attention on `sms` multiprocessors.
+
+        Of random tensors, or of `real` ones: the shard's own (`Activations.of`), of whole prompts.
+        """
+
+    def prepare(self, shard: LayerShard) -> PreparedStep:
+        """What is known of a shard before any token is: an engine does it once a plan."""
+        workload, device = shard.workload, self.q.device
+        block, piece = workload.block_tokens, workload.piece_tokens
+        return prepare(
+            shard.shares,
+            shard.chunks,
+            block,
+            device,
+            piece_tokens=piece,
+            programs=lists_at_once(self.q, block, piece),
+            sdpa=self.q.is_cuda,
+        )
+
+    def attend(
+        self,
+        shard: LayerShard,
+        prepared: PreparedStep,
+        backend: str,
+        sms: int | None,
+        work: Work,
+        q: torch.Tensor,
+    ) -> AttentionResult:
+        """Select and attend; the output is [parts, new tokens, head_dim]. Adds to `work`."""
+        self.kv.refresh_bounds(prepared.context_tokens)
+        result = attend(q, self.kv.cache, prepared, backend, bounds=self.kv.bounds, sms=sms)
+        _count_attention(shard, prepared, work)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class DisaggregatedLayer(Layer):
+    """sent_keys, sent_values [kv_heads, new tokens, head_dim]: the other side's."""
+
+    sent_keys: torch.Tensor
+    sent_values: torch.Tensor
+
+    @staticmethod
+    def shapes(architecture: Architecture, workload: Workload) -> Shapes:
+        new = (architecture.kv_heads, _new_tokens(workload), architecture.head_dim)
+        return _attention_shapes(architecture, workload) | {"sent_keys": new, "sent_values": new}
+
+    def run(
+        self,
+        shard: LayerShard,
+        prepared: PreparedStep,
+        backend: str,
+        sms: int | None,
+        real: Activations | None = None,
+    ) -> Done:
+        work: Work = Counter()
+        came = (self.sent_keys, self.sent_values) if real is None else (real.keys, real.values)
+        for group in shard.groups:
+            for sent, kept in zip(came, self.kv.new_rows(group), strict=True):
+                kept.copy_(sent[group])
+                work["link_bytes"] += sent[group].numel() * shard.architecture.item_bytes
+        q = self.q[: len(shard.heads)] if real is None else real.q
+        return Done(work, self.attend(shard, prepared, backend, sms, work, q).lse)
+
+
+@dataclass(frozen=True, eq=False)
+class TensorParallelLayer(Layer):
+    """hidden [new tokens, hidden_size] and random weights; `partial` like hidden.
+
+    weights: q, k, v [heads or groups, hidden_size, head_dim], o [heads, head_dim, hidden_size];
+    `partial` is this device's term of the output projection, before the all-reduce; every run adds
+    to it, as an engine adds to its residual.
+    """
+
+    hidden: torch.Tensor
+    weight_q: torch.Tensor
+    weight_k: torch.Tensor
+    weight_v: torch.Tensor
+    weight_o: torch.Tensor
+    partial: torch.Tensor
+
+    def __post_init__(self) -> None:
+        # Projections of unit variance, as after a norm: no softmax then saturates.
+        self.hidden.mul_(self.hidden.shape[-1] ** -0.5)
+
+    @staticmethod
+    def shapes(architecture: Architecture, workload: Workload) -> Shapes:
+        width, dim = architecture.hidden_size, architecture.head_dim
+        hidden = (_new_tokens(workload), width)
+        return _attention_shapes(architecture, workload) | {
+            "hidden": hidden,
+            "weight_q": (architecture.query_heads, width, dim),
+            "weight_k": (architecture.kv_heads, width, dim),
+            "weight_v": (architecture.kv_heads, width, dim),
+            "weight_o": (architecture.query_heads, dim, width),
+            "partial": hidden,
+        }
+
+    def run(
+        self,
+        shard: LayerShard,
+        prepared: PreparedStep,
+        backend: str,
+        sms: int | None,
+        real: Activations | None = None,
+    ) -> Done:
+        work: Work = Counter()
+        # Heads whose part of a list rounds to nothing have no spans, and are perhaps the last.
+        spans = list(enumerate(zip(shard.heads, prepared.spans, strict=False)))
+        for index, (head, mine) in spans:
+            for span in mine:
+                projected = _project(self.hidden[span], self.weight_q[head], work)
+                self.q[index, span] = projected if real is None else real.q[index, span]
+        came = (None, None) if real is None else (real.keys, real.values)
+        for group in shard.groups:
+            kept_rows, weights = self.kv.new_rows(group), (self.weight_k, self.weight_v)
+            for weight, kept, sent in zip(weights, kept_rows, came, strict=True):
+                projected = _project(self.hidden, weight[group], work)
+                kept.copy_(projected if sent is None else sent[group])
+        q = self.q[: len(shard.heads)]
+        result = self.attend(shard, prepared, backend, sms, work, q)
+        for index, (head, mine) in spans:
+            for span in mine:
+                weight = self.weight_o[head]
+                self.partial[span].addmm_(result.out[index, span], weight)
+                work["projection_flops"] += 2 * result.out[index, span].numel() * weight.shape[1]
+        return Done(work, result.lse)
+
+
+LAYERS: dict[Deployment, type[DisaggregatedLayer] | type[TensorParallelLayer]] = {
+    "disaggregated": DisaggregatedLayer,
+    "tensor_parallel": TensorParallelLayer,
+}
+
+
+def make_layer(architecture: Architecture, workload: Workload, accelerator: str) -> Layer:
+    """Seeded random tensors of the model's shape on `cpu` (fp32) or `cuda:i` (the model's dtype).
+
+    All are filled, so that no timed run is the first to touch a page. Raises CannotMeasureError
+    when they do not fit into the memory that is free now.
+    """
+    kind = LAYERS[workload.deployment]
+    dtype = _dtype(architecture, accelerator)
+    shapes = kind.shapes(architecture, workload)
+    needed, free = needed_bytes(architecture, workload, dtype), free_bytes(accelerator)
+    if free is not None and needed > free:
+        raise CannotMeasureError(
+            f"{workload.batch_size} x {workload.context_tokens} tokens of "
+            f"{architecture.query_heads} heads need {needed / 1e9:.2f} GB on {accelerator} "
+            f"({workload.deployment}, {str(dtype).removeprefix('torch.')}), but only "
+            f"{free / 1e9:.2f} GB are free: plan for a shorter context or free memory"
+        )
+    generator = torch.Generator(accelerator).manual_seed(SEED)
+    made = {
+        name: torch.randn(shape, generator=generator, device=accelerator, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+    kv = LayerCache.of(made.pop("keys"), made.pop("values"), workload)
+    return kind(kv=kv, **made)
+
+
+def needed_bytes(architecture: Architecture, workload: Workload, dtype: torch.dtype) -> int:
+    """Bytes of every tensor of the layer, of the attention's output, which is as large as q, and of
+    the pages' bounds."""
+    shapes = LAYERS[workload.deployment].shapes(architecture, workload)
+    elements = sum(math.prod(shape) for shape in (*shapes.values(), shapes["q"]))
+    if workload.phase == "decode":
+        elements += 2 * math.prod(shapes["keys"]) // workload.piece_tokens
+    return elements * dtype.itemsize
+
+
+def lists_at_once(q: torch.Tensor, block_tokens: int, piece_tokens: int) -> int | None:
+    """Lists that a GPU computes at once; None where none are cut."""
+    if q.device.type != "cuda":
+        return None
+    # A machine without Triton still has the torch back end.
+    from executor.kernels.triton.prefill import programs_at_once
+
+    return programs_at_once(q.device, block_tokens, piece_tokens, q.shape[2], q.element_size())
+
+
+def _count_attention(shard: LayerShard, step: PreparedStep, work: Work) -> None:
+    architecture, workload = shard.architecture, shard.workload
+    rows = workload.block_tokens if workload.phase == "prefill" else 1
+    held = len(shard.groups) * workload.context_tokens * workload.batch_size
+    if workload.phase == "decode":
+        held = step.counts.decoded_pieces * workload.piece_tokens
+    work["launches"] += 1
+    work["kv_lists"] += len(shard.groups) * workload.batch_size
+    work["query_blocks"] += step.counts.query_blocks
+    work["tile_flops"] += (
+        4 * rows * workload.piece_tokens * architecture.head_dim * step.counts.tiles
+    )
+    work["sparse_tile_flops"] += (
+        4 * rows * workload.piece_tokens * architecture.head_dim * step.counts.sparse_tiles
+    )
+    work["scored_blocks"] += step.counts.scored_pieces
+    work["tile_flops"] += (
+        2 * workload.piece_tokens * architecture.head_dim * step.counts.sampled_pieces
+    )
+    work["kv_bytes"] += (
+        2 * (step.computed_rows + held) * architecture.head_dim * architecture.item_bytes
+    )
+
+
+def _project(x: torch.Tensor, weight: torch.Tensor, work: Work) -> torch.Tensor:
+    work["projection_flops"] += 2 * x.numel() * weight.shape[1]
+    return x @ weight
+
+
+def _new_tokens(workload: Workload) -> int:
+    return workload.batch_size * workload.new_tokens
+
+
+def _attention_shapes(architecture: Architecture, workload: Workload) -> Shapes:
+    kept = LayerCache.shape(architecture, workload)
+    queries = (architecture.query_heads, _new_tokens(workload), architecture.head_dim)
+    return {"q": queries, "keys": kept, "values": kept}
+
+
+def _dtype(architecture: Architecture, accelerator: str) -> torch.dtype:
+    dtype: torch.dtype = (
+        torch.float32 if accelerator == "cpu" else getattr(torch, architecture.dtype)
+    )
+    return dtype

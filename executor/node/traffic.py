@@ -1,0 +1,137 @@
+"""Traffic: prompts run through a model, whose layers' q, K and V are taken on the way."""
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoTokenizer
+
+from executor.errors import CannotMeasureError
+from executor.node.activations import Activations
+from executor.node.free_memory import free_bytes
+from profiles.architecture import Architecture
+from profiles.config_json import architecture_from_config
+from profiles.cost.work import Workload
+from profiles.measuring import capture
+from profiles.measuring.attention import LayerAttention
+from profiles.measuring.loading import folder_of
+from profiles.tasks.prompts import Prompt
+
+SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
+"""What a plan and a model must agree on; a CPU computes in another dtype than the plan's."""
+Taken = dict[int, list[Activations]]
+
+
+class Traffic:
+    """A model, and prompts that come again from the first when all have been."""
+
+    def __init__(self, model: str, prompts: Sequence[Prompt], accelerator: str) -> None:
+        """`model` is a folder or a name on the hub.
+
+        Raises HplbError where it is neither, is not whole, or makes no tokens of the prompts.
+        """
+        folder = folder_of(model)
+        self.architecture = architecture_from_config(folder / "config.json")
+        # It reports weights that attention does not need, such as the output layer's.
+        transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder)
+            loaded, report = AutoModel.from_pretrained(
+                folder,
+                attn_implementation=capture.NAME,
+                dtype=torch.float32 if accelerator == "cpu" else "auto",
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise CannotMeasureError(f"--model {model}: cannot be loaded: {reason}") from None
+        if missing := sorted(report["missing_keys"]):
+            # transformers would make them up, and what heads then do is no model's.
+            raise CannotMeasureError(
+                f"--model {model}: {len(missing)} weights are missing, {missing[0]} the first"
+            )
+        self._name, self._accelerator = model, accelerator
+        self._model = loaded.to(accelerator).eval()
+        ids = [self._tokenizer(prompt.whole, verbose=False)["input_ids"] for prompt in prompts]
+        if not any(ids):
+            raise CannotMeasureError(f"--model {model}: its tokenizer makes nothing of the prompts")
+        self._prompts: Iterator[list[int]] = cycle(ids)
+
+    @torch.no_grad()
+    def next_round(
+        self, architecture: Architecture, workload: Workload, layers: Sequence[int]
+    ) -> dict[int, Activations]:
+        """The layers' activations over the next prompts, `batch_size` sequences in a row.
+
+        Raises CannotMeasureError for a plan of another shape, a context that the model or the
+        memory cannot hold, and attention that is not causal over all tokens.
+        """
+        self._check_shape(architecture, workload)
+        self._check_memory(workload, len(layers))
+        taken: Taken = {layer: [] for layer in layers}
+
+        def watch(call: LayerAttention, _out: torch.Tensor) -> None:
+            if call.layer in taken:
+                taken[call.layer].append(_activations(call))
+
+        with capture.watching(watch):
+            for _ in range(workload.batch_size):
+                ids = torch.tensor([self._sequence(workload.context_tokens)])
+                self._model(ids.to(self._accelerator), use_cache=False)
+        return {layer: _joined(sequences) for layer, sequences in taken.items()}
+
+    def _sequence(self, tokens: int) -> list[int]:
+        """Prompts one after another until the context is full, the last one's end kept.
+
+        What is too long is cut at its beginning, behind the tokenizer's own first token.
+        """
+        ids: list[int] = []
+        while len(ids) < tokens:
+            ids += next(self._prompts)
+        kept = int(ids[0] == self._tokenizer.bos_token_id)
+        return [*ids[:kept], *ids[len(ids) - tokens + kept :]]
+
+    def _check_shape(self, architecture: Architecture, workload: Workload) -> None:
+        wrong = [
+            f"{getattr(self.architecture, name)} {name}, the plan {getattr(architecture, name)}"
+            for name in SHAPE
+            if getattr(self.architecture, name) != getattr(architecture, name)
+        ]
+        if wrong:
+            raise CannotMeasureError(f"--model {self._name}: has {'; '.join(wrong)}")
+        config = self._model.config.get_text_config()
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and workload.context_tokens > longest:
+            raise CannotMeasureError(
+                f"--model {self._name}: has positions for {longest} tokens, the plan is for "
+                f"{workload.context_tokens}"
+            )
+
+    def _check_memory(self, workload: Workload, layers: int) -> None:
+        heads = self.architecture.query_heads + 2 * self.architecture.kv_heads
+        tokens = workload.batch_size * workload.context_tokens
+        elements = layers * heads * self.architecture.head_dim * tokens
+        needed, free = elements * self._model.dtype.itemsize, free_bytes(self._accelerator)
+        if free is not None and needed > free:
+            raise CannotMeasureError(
+                f"--model {self._name}: the activations of {layers} layers at {tokens} tokens need "
+                f"{needed / 1e9:.2f} GB on {self._accelerator}, but only {free / 1e9:.2f} GB are "
+                "free: deploy fewer layers"
+            )
+
+
+def _activations(call: LayerAttention) -> Activations:
+    if call.slides or call.softcap is not None:
+        kind = "a sliding window" if call.slides else "squashed logits"
+        raise CannotMeasureError(
+            f"--model: layer {call.layer} has {kind}; deploy layers of full causal attention"
+        )
+    return Activations(call.q * (call.scaling * call.q.shape[2] ** 0.5), call.k, call.v)
+
+
+def _joined(sequences: list[Activations]) -> Activations:
+    parts = zip(*((s.q, s.keys, s.values) for s in sequences), strict=True)
+    return Activations(*(torch.cat(part, dim=1) for part in parts))

@@ -1,0 +1,1 @@
+"""What a node is told, remembers, and hands over."""

@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executor.attention.query_rows import block_boundary, head_rows
+from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
+from executor.kernels.batch import Chunk
+from executor.kernels.layout import HeadRows
+from executor.kernels.patterns import SinkLocal
+from profiles.sizes import causal_pieces
+
+OWN = st.sampled_from([1, 2, 4, 8])
+"""Key pieces of a query block."""
+
+
+@given(st.floats(0, 1), st.integers(1, 600), st.integers(1, 200), OWN, st.data())
+def test_boundary_is_the_nearest_in_pieces(share, budget, query_blocks, own, data):
+    first = data.draw(st.integers(0, query_blocks))
+    pieces = [int(causal_pieces(budget, block, own)) for block in range(query_blocks + 1)]
+    wanted = pieces[first] + share * (pieces[-1] - pieces[first])
+    boundary = block_boundary(share, budget, query_blocks, first, own)
+    assert first <= boundary <= query_blocks
+    assert abs(pieces[boundary] - wanted) == min(abs(p - wanted) for p in pieces[first:])
+
+
+@given(st.integers(1, 50), st.integers(1, 900), OWN)
+def test_whole_heads_have_every_block_of_their_chunk(query_blocks, budget, own):
+    first = query_blocks // 3
+    edges = (0.0, 1.0, 1.0 + 1e-9)
+    found = [block_boundary(edge, budget, query_blocks, first, own) for edge in edges]
+    assert found == [first, query_blocks, query_blocks]
+
+
+@pytest.mark.parametrize(("budget", "pieces"), [(1, 4), (64, 4), (65, 5), (200, 13), (10**15, 13)])
+def test_a_share_becomes_blocks_and_pieces(budget, pieces):
+    """Of 200 tokens, 13 pieces of 16; a query block's own 4 at least."""
+    share = HeadShare(3, 1, budget, (0.0, 1.0), 2, SinkLocal())
+    found = head_rows(share, Chunk(70, 130), 64, 16)
+    assert found == HeadRows(3, 1, pieces, 1, 4, 2, SinkLocal())
+
+
+def test_spans_are_the_tokens_of_q_that_are_computed():
+    """A chunk behind 40 cached tokens, two decodes side by side, and one behind a prompt."""
+    chunks = [Chunk(40, 30), Chunk(9, 1, True), Chunk(19, 1, True), Chunk(0, 20), Chunk(9, 1, True)]
+    shares = [
+        HeadShare(0, 0, 64, (0.0, 0.5)),
+        HeadShare(1, 0, 64, (0.5, 1.0)),
+        *[HeadShare(0, 0, 64, sequence=s) for s in (1, 2, 4)],
+        HeadShare(1, 0, 64, sequence=3),
+    ]
+    step = prepare(shares, chunks, 16)
+    assert step.prefill is not None
+    cut = step.prefill.heads[0].last * 16 - 40
+    first, second = step.spans
+    assert 0 < cut < 30
+    assert first == (slice(0, cut), slice(30, 32), slice(52, 53))
+    assert second == (slice(cut, 30), slice(32, 52))
+    assert step.computed_rows == 30 + 3 + 20
+    assert not step.covers

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from executor.attention import step as step_module
+from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
+from executor.choosing import pattern
+from executor.errors import AttentionError
+from executor.kernels.batch import Chunk
+from executor.kernels.patterns import POOLED, SinkLocal, Strided, runs
+from profiles import selection
+from profiles.architecture import Architecture
+from profiles.cost.work import INDEX, Workload, head_work
+
+ONE_HEAD = Architecture(layers=1, query_heads=1, kv_heads=1, head_dim=16, hidden_size=16)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 300),
+    st.sampled_from([16, 64]),
+    st.lists(st.integers(1, 400), max_size=3),
+    st.sampled_from(["prefill", "decode"]),
+    st.sampled_from([selection.Pooled(), selection.Sampled(), selection.Sampled(rows=7)]),
+)
+def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets, phase, chosen):
+    workload = Workload(context_tokens=tokens, block_tokens=block, phase=phase)
+    chunk = Chunk(tokens - workload.new_tokens, workload.new_tokens, phase == "decode")
+    kernels = pattern(chosen, ONE_HEAD, 0, block)
+    shares = [HeadShare(head, 0, b, pattern=kernels) for head, b in enumerate(budgets)]
+    counts = prepare(shares, [chunk], block, packed=False).counts
+    work = head_work(np.array(budgets), ONE_HEAD, workload, chosen).sum(axis=0)
+    rows = block if phase == "prefill" else 1
+    assert counts.query_blocks == work[INDEX["query_blocks"]]
+    flops = counts.tiles * 4 * rows * block * 16 + counts.sampled_pieces * 2 * block * 16
+    assert flops == work[INDEX["tile_flops"]]
+    assert counts.sparse_tiles * 4 * rows * block * 16 == work[INDEX["sparse_tile_flops"]]
+    assert counts.scored_pieces == work[INDEX["scored_blocks"]]
+
+
+def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
+    shares = [
+        HeadShare(0, 0, 16),
+        HeadShare(1, 0, 40),
+        HeadShare(2, 1, 16),
+        HeadShare(3, 0, 64, (0.5, 1.0)),
+        HeadShare(4, 0, 33, pattern=SinkLocal()),
+    ]
+    step = prepare(shares, [Chunk(200, 1, True)], 16)
+    assert step.decode is not None
+    entries = [(entry.heads, entry.budget_pieces, entry.part) for entry in step.decode.lists]
+    assert entries == [
+        ((0, 1), 3, (0.0, 1.0)),
+        ((2,), 1, (0.0, 1.0)),
+        ((3,), 4, (0.5, 1.0)),
+        ((4,), 3, (0.0, 1.0)),
+    ]
+    assert step.counts.tiles == 2 * 3 + 1 + 2 + 3
+    assert step.counts.decoded_pieces == 3 + 1 + 2 + 3
+    assert step.counts.scored_pieces == 4 * 13
+    apart = prepare(shares, [Chunk(200, 1, True)], 16, packed=False)
+    assert apart.decode is not None
+    assert [entry.heads for entry in apart.decode.lists] == [(0,), (1,), (2,), (3,), (4,)]
+
+
+def test_a_mixed_step_lays_out_both_phases_at_their_tokens():
+    chunks = [Chunk(40, 20), Chunk(70, 1, True), Chunk(0, 1)]
+    step = prepare([HeadShare(0, 0, 32, sequence=s) for s in range(3)], chunks, 16)
+    assert step.prefill is not None
+    assert step.decode is not None
+    assert step.prefill.query_block.tolist() == [2, 3, 0]
+    assert [(entry.sequence, entry.token) for entry in step.decode.lists] == [(1, 20)]
+    assert step.context_tokens.tolist() == [60, 71, 1]
+    assert step.covers
+    assert step.counts.query_blocks == 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "covers"),
+    [([(0.0, 1.0)], True), ([(0.0, 0.4), (0.4, 1.0)], True), ([(0, 0.4)], False)],
+)
+def test_whether_every_row_is_computed(rows, covers):
+    shares = [HeadShare(0, 0, 32, part) for part in rows]
+    assert prepare(shares, [Chunk(7, 100)], 16).covers == covers
+
+
+def test_room_to_grow_keeps_budgets_that_cover_the_present_context_only():
+    step = prepare([HeadShare(0, 0, 64)], [Chunk(40, 1, True)], 16, room_tokens=160)
+    assert step.decode is not None
+    assert (step.decode.most_pieces, step.decode.stored) == (10, 4)
+
+
+def test_nothing_to_do_is_prepared():
+    step = prepare([], [Chunk(0, 10)], 16)
+    assert (step.prefill, step.decode, step.counts.tiles) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_tokens": 0}, r"block_tokens: 0 must be a whole number, at least 1"),
+        ({"block_tokens": 16.0}, r"block_tokens: 16.0"),
+        ({"chunks": [Chunk(0, 0)]}, r"chunks\[0\].new_tokens: 0 must be .* at least 1"),
+        ({"chunks": [Chunk(-1, 5)]}, r"chunks\[0\].cached_tokens: -1 must be .* at least 0"),
+        ({"chunks": [Chunk(0, 2.0)]}, r"new_tokens: 2.0"),
+        ({"chunks": [Chunk(9, 2, True)]}, r"chunks\[0\]: decodes, but brings 2 new tokens"),
+        ({"room_tokens": 2**40}, r"may have 1073741824 tokens at most"),
+        ({"programs": 0}, r"programs: 0 must be a whole number, at least 1"),
+        ({"room_tokens": 9}, r"room_tokens: 9 must be .* at least the longest sequence's 10"),
+    ],
+)
+def test_bad_sizes_are_named(change, message):
+    arguments = {"shares": [HeadShare(0, 0, 16)], "chunks": [Chunk(0, 10)], "block_tokens": 16}
+    with pytest.raises(AttentionError, match=message):
+        prepare(**{**arguments, **change})
+
+
+def test_tables_are_on_the_device_asked_for():
+    step = prepare([HeadShare(0, 0, 16)], [Chunk(0, 10)], 16, torch.device("meta"))
+    assert step.prefill is not None
+    assert step.prefill.order.device.type == "meta"
+
+
+def test_a_strided_list_is_as_long_as_its_pattern_whatever_the_budget():
+    pattern = Strided(local_blocks=2, stride=4)
+    for budget_tokens in (16, 10_000):
+        share = HeadShare(0, 0, budget_tokens, pattern=pattern)
+        step = prepare([share], [Chunk(319, 1, True)], 16)
+        assert step.counts.tiles == 2 + 5
+        assert step.decode is not None
+        assert step.decode.stored == 7
+
+
+def test_lists_of_a_pattern_stand_side_by_side():
+    shares = [
+        HeadShare(head, head, 32, sequence=s, pattern=SinkLocal() if head % 2 else POOLED)
+        for s in range(3)
+        for head in range(4)
+    ]
+    step = prepare(shares, [Chunk(99, 1, True)] * 3, 16)
+    assert step.decode is not None
+    assert len(list(runs([entry.pattern for entry in step.decode.lists]))) == 2
+
+
+def test_more_blocks_than_places_are_refused(monkeypatch):
+    monkeypatch.setattr(step_module, "MOST_INDICES", 5)
+    with pytest.raises(AttentionError, match=r"6 chosen pieces in all, .* 5 at most"):
+        prepare([HeadShare(0, 0, 48)], [Chunk(0, 80)], 16)

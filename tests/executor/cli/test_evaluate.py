@@ -1,0 +1,208 @@
+"""`hplb evaluate` from end to end on a tiny model: results, resuming, and what it refuses."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from executor.cli.evaluate import app
+from executor.evaluation import density
+from executor.evaluation.journal import Journal, Row
+from executor.evaluation.methods import METHODS
+from profiles.selection import POOLED, Sampled, Selection, SinkLocal, VerticalSlash
+from tests.executor.evaluation.builders import HEADS, LAYERS, save_tiny, tiny_profile
+
+TASKS = "niah_single_1,niah_multikey_2"
+
+
+@pytest.fixture(autouse=True)
+def _no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules without a search that the clock ends: budgets are the same in every run."""
+    monkeypatch.setattr(density, "SEARCH_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Model, profile and a text."""
+    folder = tmp_path_factory.mktemp("tiny")
+    text = folder / "text.txt"
+    text.write_text("the grass is green . Ann works with the sky . " * 40)
+    return (*save_tiny(folder), text)
+
+
+def run(saved: tuple[Path, Path, Path], out: Path, *more: str) -> Result:
+    model, profile, text = saved
+    arguments = ["--model", str(model), "--profile", str(profile), "--text", str(text)]
+    arguments += ["--out", str(out), "--contexts", "128", "--density", "0.5"]
+    arguments += ["--block-tokens", "16", "--samples", "2", "--tasks", TASKS, *more]
+    return CliRunner().invoke(app, arguments)
+
+
+def results(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def test_all_methods_side_by_side(saved: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    out, plot = tmp_path / "r.json", tmp_path / "f.png"
+    ran = run(saved, out, "--plot", str(plot), "--generate", "1", "--devices", "2")
+    assert ran.exit_code == 0, ran.output
+    for word in (*METHODS, "NS1", "MK2", "average", "perplexity"):
+        assert word in ran.output
+    found = results(out)
+    assert [line["method"] for line in found["lines"]] == list(METHODS)
+    assert len(found["rows"]) == len(METHODS) * (2 * 2 + 2)
+    seeds = {row["seed"] for row in found["rows"] if row["task"] != "text"}
+    assert seeds == {1_000_000, 1_000_001}
+    by_method = {line["method"]: line for line in found["lines"]}
+    uniform = by_method["uniform"]["computed"]
+    assert by_method["dense"]["computed"] == 1.0
+    for name in ("streaming_llm", "moa", "shifting", "max_min", "max_min_model", "influence"):
+        assert by_method[name]["computed"] <= uniform + 1e-12 <= 0.5 + 1e-12, name
+    assert by_method["dense"]["to_dense"] is None
+    assert by_method["max_min"]["to_reference"] is None
+    for line in found["lines"]:
+        mean = sum(line["tasks"].values()) / 2
+        assert line["average"]["value"] == pytest.approx(mean)
+    # Nothing but the samples' own ends goes into an average.
+    for task in TASKS.split(","):
+        mine = [r["value"] for r in found["rows"] if (r["method"], r["task"]) == ("max_min", task)]
+        assert by_method["max_min"]["tasks"][task] == pytest.approx(sum(mine) / 2)
+    assert {"python", "torch", "transformers"} <= set(found["versions"])
+    assert len(found["weights_sha256"]) == len(found["profile"]["digest"]) == 64
+    assert [each["method"] for each in found["generated"]] == list(METHODS)
+    dense = found["generated"][0]
+    assert dense["samples"] == 2
+    assert dense["alike"] == 1.0
+    assert not list(tmp_path.glob("*.jsonl"))
+    width, height = struct.unpack(">II", plot.read_bytes()[16:24])
+    assert width > 600
+    assert height > 600
+
+
+def test_resumed_is_equal_to_uninterrupted(
+    saved: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--policy", "uniform", "--policy", "top_p", "--policy", "moa", "--json")
+    whole = run(saved, tmp_path / "whole.json", *asked)
+    assert whole.exit_code == 0, whole.output
+    add, added = Journal.add, []
+
+    def add_or_stop(journal: Journal, row: Row) -> None:
+        if len(added) == 7:
+            raise KeyboardInterrupt
+        added.append(row)
+        add(journal, row)
+
+    out = tmp_path / "resumed.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "add", add_or_stop)
+        assert run(saved, out, *asked).exit_code != 0
+    assert not out.exists()
+    assert len((tmp_path / "resumed.json.rows.jsonl").read_text().splitlines()) == 8
+    with monkeypatch.context() as patched:
+        later: list[Row] = []
+        patched.setattr(Journal, "add", lambda j, row: (later.append(row), add(j, row))[1])
+        again = run(saved, out, *asked)
+    assert again.exit_code == 0, again.output
+    first, second = results(tmp_path / "whole.json"), results(out)
+    assert len(later) == len(second["rows"]) - 7
+    assert first["rows"] == second["rows"]
+    assert first["lines"] == second["lines"]
+    assert json.loads(again.stdout) == second
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "chosen"),
+    [
+        (POOLED, None, POOLED),
+        (VerticalSlash(), None, VerticalSlash()),
+        (Sampled(rows=5), None, Sampled(rows=5)),
+        (Sampled(rows=5), "sampled", Sampled(rows=5)),
+        (Sampled(rows=5), "pooled", POOLED),
+        (SinkLocal(sink_tokens=16), None, Sampled()),
+        (POOLED, "sampled", Sampled()),
+    ],
+    ids=repr,
+)
+def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
+    saved: tuple[Path, Path, Path],
+    tmp_path: Path,
+    own: Selection,
+    asked: str | None,
+    chosen: Selection,
+) -> None:
+    model, _, text = saved
+    profile = tmp_path / "profile.json"
+    tiny_profile(selection=own.model_dump()).save(profile)
+    more = ["--policy", "dense"] + (["--selection", asked] if asked else [])
+    ran = run((model, profile, text), tmp_path / "r.json", *more)
+    assert ran.exit_code == 0, ran.output
+    assert results(tmp_path / "r.json")["options"]["selection"] == chosen.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--policy", "best"), "--policy: 'best' is unknown; known are dense, streaming_llm"),
+        (("--tasks", "niah"), "--tasks: 'niah' is unknown; known are niah_single_1"),
+        (("--contexts", "64"), "--contexts: 64 tokens are too few for a task: 96 at least"),
+        (("--contexts", "512"), "512 tokens are beyond the model's 256 positions"),
+        (("--contexts", "many"), "contexts: 'many' is not a list of whole numbers"),
+        (("--density", "0"), "--density: 0.0 must be above 0 and at most 1"),
+        (("--density", "nan"), "--density: nan must be above 0"),
+        (("--density", "1.5"), "--density: 1.5 must be above 0 and at most 1"),
+        (("--density", "half"), "--density: 'half' is not a list of shares"),
+        (("--density", "0.01"), "--density: 0"),
+        (("--samples", "0"), "--samples: 0 must be from 1"),
+        (("--generate", "3"), "--generate: 3 must be from 0 to --samples"),
+        (("--block-tokens", "48"), "--block-tokens: 48 must be one of 16, 32, 64, 128"),
+        (
+            ("--selection", "random"),
+            "--selection: 'random' must be one of sampled, pooled, vertical",
+        ),
+        (("--curve", "mine"), "--curve: 'mine' must be selected or oracle"),
+        (("--curve", "selected", "--policy", "max_min"), "has no selected_recovery"),
+        (("--text", "/no/such/file"), "--text /no/such/file: cannot be read"),
+        (("--model", "/no/such/model"), "--model /no/such/model: no such folder"),
+        (("--profile", "llama-3.1-8b-synthetic"), "layers is 32, but the model has 2"),
+        (("--device-type", "abacus", "--policy", "uniform"), "abacus"),
+        (("--out", "/no/such/folder/r.json"), "its folder does not exist"),
+        (("--out", "/"), "--out /: is a folder; name a file in it"),
+        (("--plot", "/"), "--plot /: is a folder; name a file in it"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    saved: tuple[Path, Path, Path], tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    ran = run(saved, tmp_path / "r.json", *more)
+    assert ran.exit_code == 2, ran.output
+    assert message in ran.stderr
+    assert ran.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_profile_without_curves_or_influence_leaves_methods_out(
+    saved: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    lacking = tmp_path / "budgets.json"
+    heads = {"form": "budgets", "tokens": [[64.0] * HEADS] * LAYERS}
+    tiny_profile(heads=heads).save(lacking)
+    refused = run(saved, tmp_path / "r.json", "--profile", str(lacking), "--policy", "max_min")
+    assert refused.exit_code == 2
+    assert "--policy max_min: needs recovery curves" in refused.stderr
+    ran = run(saved, tmp_path / "r.json", "--profile", str(lacking), "--samples", "1")
+    assert ran.exit_code == 0, ran.output
+    assert "bubble_filled is left out" in " ".join(ran.output.split())
+    assert [line["method"] for line in results(tmp_path / "r.json")["lines"]] == [
+        "dense",
+        "streaming_llm",
+        "uniform",
+        "top_p",
+        "top_p_pooled",
+        "top_p_oracle",
+    ]
