@@ -1,14 +1,106 @@
-"""What a plan says beside its placement: nodes, moving, filled budgets, the other deployment."""
+"""The figures a plan states, recomputed: of its layers, of the whole, and what it reports beside.
+
+Layers are summed, a barrier after each. With the objective `worst` the makespan is the largest of
+the workloads', while the layers are stated under the weights that prove the bound.
+"""
 
 import math
 
-from solver.verify.fields import Json
-from solver.verify.loads import RELATIVE
-from solver.verify.rows import whole_pieces
-from solver.verify.rules import Pairs
+from solver.verifier.form import Json
+from solver.verifier.loads import RELATIVE, Served, blend, blended_makespans, close, whole_pieces
+from solver.verifier.rules import Pairs
+
+RATIO = 1e-9
 
 
-def beside(plan: Json, pairs: list[Pairs]) -> list[str]:
+def wrong_figures(plan: Json, served: list[Served], pairs: list[Pairs]) -> list[str]:
+    """Every figure that does not follow from the placement; bounds are judged by the certificate.
+
+    `pairs` by layer.
+    """
+    return [*_layers(plan, served), *_totals(plan, served), *_reports(plan, pairs)]
+
+
+def _layers(plan: Json, served: list[Served]) -> list[str]:
+    """Loads and makespan of every layer."""
+    faults = []
+    figures = zip(plan["layers"], blend(served), blended_makespans(served), strict=True)
+    for index, (layer, loads, makespan_s) in enumerate(figures):
+        found = _differing(layer["loads_s"], loads)
+        if not close(layer["makespan_s"], makespan_s):
+            found.append(f"makespan {layer['makespan_s']} s, recomputed {makespan_s} s")
+        faults += [f"layer {index}: {fault}" for fault in found]
+    return faults
+
+
+def _differing(claimed: list[float], true: list[float]) -> list[str]:
+    """Devices whose load is not what the costs give."""
+    return [
+        f"device {device}: load {said} s, recomputed {seconds} s"
+        for device, (said, seconds) in enumerate(zip(claimed, true, strict=True))
+        if not close(said, seconds)
+    ]
+
+
+def _totals(plan: Json, served: list[Served]) -> list[str]:
+    """Every figure of the whole plan that does not follow from its layers."""
+    faults = _of_workloads(served[1:])
+    blended_s = math.fsum(blended_makespans(served))
+    if not blended_s > 0:
+        return [*faults, "makespan_s: the costs make every load 0, so that nothing can be said"]
+    makespan_s = blended_s
+    if plan["rules"]["objective"] == "worst":
+        makespan_s = max(math.fsum(workload.makespans) for workload in served)
+    if not close(plan["makespan_s"], makespan_s):
+        faults.append(f"makespan_s {plan['makespan_s']}, recomputed {makespan_s}")
+    return faults + _certified(plan, makespan_s) + _idle(plan, blend(served), blended_s)
+
+
+def _of_workloads(others: list[Served]) -> list[str]:
+    faults = []
+    for other in others:
+        makespan_s = math.fsum(other.makespans)
+        if not close(other.claim["makespan_s"], makespan_s):
+            said = other.claim["makespan_s"]
+            faults.append(f"{other.where}makespan_s {said}, recomputed {makespan_s}")
+        for index, (said, true) in enumerate(zip(other.claim["loads_s"], other.loads, strict=True)):
+            faults += [f"{other.where}layer {index}: {fault}" for fault in _differing(said, true)]
+    return faults
+
+
+def _certified(plan: Json, makespan_s: float) -> list[str]:
+    faults = []
+    gap = 1 - plan["lower_bound_s"] / makespan_s
+    if not math.isclose(plan["gap"], gap, rel_tol=1e-6, abs_tol=RATIO):
+        faults.append(f"gap {plan['gap']}, recomputed {gap}")
+    proved_s = math.fsum(layer["lower_bound_s"] for layer in plan["layers"])
+    if plan["lower_bound_s"] > proved_s * (1 + RELATIVE):
+        faults.append("lower_bound_s is above the sum of the layers' bounds")
+    if plan["lower_bound_s"] > makespan_s * (1 + RELATIVE):
+        faults.append("lower_bound_s is above the makespan")
+    if plan["status"] == "optimal" and gap > plan["tolerance"] + 1e-12:
+        faults.append(f"status optimal with a gap of {gap}")
+    return faults
+
+
+def _idle(plan: Json, loads: list[list[float]], blended_s: float) -> list[str]:
+    faults = []
+    busy = math.fsum(map(math.fsum, loads))
+    bubble = 1 - busy / (len(plan["devices"]) * blended_s)
+    if not math.isclose(plan["bubble_ratio"], bubble, rel_tol=1e-6, abs_tol=RATIO):
+        faults.append(f"bubble_ratio {plan['bubble_ratio']}, recomputed {bubble}")
+    said = plan["imbalance"]
+    wanted = None
+    if len(plan["device_types"]) == 1:
+        wanted = blended_s / (busy / len(plan["devices"]))
+    if said is None or wanted is None:
+        same = said is wanted
+    else:
+        same = math.isclose(said, wanted, rel_tol=1e-6)
+    return faults if same else [*faults, f"imbalance {said}, recomputed {wanted}"]
+
+
+def _reports(plan: Json, pairs: list[Pairs]) -> list[str]:
     """Every report that the plan has, as far as it follows from the plan."""
     faults = []
     if plan["nodes"] is not None:

@@ -5,9 +5,9 @@ import copy
 import pytest
 
 from solver.plans import Rules
-from solver.verify import verify
-from tests.solver.verify.handmade import Json, handmade, sealed
-from tests.solver.verify.lies import Lies, add, set_to, told
+from solver.verifier import verify
+from tests.solver.verifier.handmade import Json, handmade, sealed
+from tests.solver.verifier.lies import Lies, add, set_to, told
 
 HONEST = handmade()
 REPORTS = ("memory", "moving", "filled", "elsewhere", "nodes")
@@ -15,11 +15,11 @@ REPORTS = ("memory", "moving", "filled", "elsewhere", "nodes")
 
 def test_a_changed_content_breaks_the_id() -> None:
     plan = {**copy.deepcopy(HONEST), "solver": "ilp"}
-    assert any("SHA-256" in fault for fault in verify(plan))
+    assert any("SHA-256" in fault for fault in verify(plan).faults)
 
 
 def test_timings_do_not_count_towards_the_id() -> None:
-    assert verify({**HONEST, "solve_s": 3.0, "created_at": "today"}) == []
+    assert verify({**HONEST, "solve_s": 3.0, "created_at": "today"}).faults == []
 
 
 def test_a_plan_from_before_the_options_is_accepted() -> None:
@@ -35,7 +35,7 @@ def test_a_plan_from_before_the_options_is_accepted() -> None:
         }
         for layer in old["layers"]
     ]
-    assert verify(sealed(old)) == []
+    assert verify(sealed(old)).faults == []
 
 
 def other_device(plan: Json) -> None:
@@ -108,7 +108,7 @@ def test_every_lie_is_found(lie: str) -> None:
 @pytest.mark.parametrize("unit", ["head", "kv_group"])
 def test_unequal_counts_are_found(unit: str) -> None:
     equal = Rules.model_validate({"unit": unit, "equal_counts": True})
-    assert verify(handmade(equal)) == []
+    assert verify(handmade(equal)).faults == []
     free = handmade(equal.model_copy(update={"equal_counts": False}), seed=2)
     assert any(
         "equal_counts, but devices have" in fault

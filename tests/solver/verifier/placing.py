@@ -142,7 +142,7 @@ def loads_of(
 
 
 def mean_bounds(problem: PlacementProblem) -> Floats:
-    """The weighted mean load on identical devices, `[layers]`."""
-    work = problem.head_s[..., 0].sum(axis=2) + problem.group_s[..., 0].sum(axis=2)
-    each = problem.launch_s[:, :1] + work / problem.devices
+    """The weighted mean load, everything where it takes least, `[layers]`."""
+    work = problem.head_s.min(axis=3).sum(axis=2) + problem.group_s.min(axis=3).sum(axis=2)
+    each = problem.launch_s.min(axis=1, keepdims=True) + work / problem.devices
     return np.asarray(problem.weights @ each)

@@ -3,9 +3,9 @@
 import pytest
 
 from solver.plans import Elastic, Elsewhere, Filled, Moving, Recovered
-from solver.verify import verify
-from tests.solver.verify.handmade import DIVIDED, Json, handmade, sealed
-from tests.solver.verify.lies import Lies, add, set_to, told
+from solver.verifier import verify
+from tests.solver.verifier.handmade import DIVIDED, Json, handmade, sealed
+from tests.solver.verifier.lies import Lies, add, set_to, told
 
 FULL = handmade(
     DIVIDED, types=("h200",) * 4, deployment="tensor_parallel", retention="full", node_size=2
@@ -110,9 +110,9 @@ LIES: Lies = {
 
 def test_rules_that_do_not_give_the_budgets_are_found() -> None:
     rules = ruled(EVICTING).model_dump(mode="json")
-    assert verify(sealed({**EVICTING, "elastic": rules})) == []
+    assert verify(sealed({**EVICTING, "elastic": rules})).faults == []
     rules["alpha"][0][1] += EVICTING["workload"]["block_tokens"]
-    [fault] = verify(sealed({**EVICTING, "elastic": rules}))
+    [fault] = verify(sealed({**EVICTING, "elastic": rules})).faults
     assert fault == "elastic: layer 0, head 1: the rule does not give its budget"
 
 
@@ -132,10 +132,10 @@ def test_a_placement_that_is_kept_moves_and_gains_nothing() -> None:
         "current_makespan_s": HONEST["makespan_s"],
         "gain_s": 0.0,
     }
-    assert verify(sealed({**HONEST, "moving": still})) == []
-    [fault] = verify(sealed({**HONEST, "moving": {**still, "bytes": 10**9}}))
+    assert verify(sealed({**HONEST, "moving": still})).faults == []
+    [fault] = verify(sealed({**HONEST, "moving": {**still, "bytes": 10**9}})).faults
     assert "kept, but 1000000000 bytes are moved" in fault
-    [fault] = verify(sealed({**HONEST, "moving": {**still, "gain_s": 123.0}}))
+    [fault] = verify(sealed({**HONEST, "moving": {**still, "gain_s": 123.0}})).faults
     assert "gain_s 123.0" in fault
 
 

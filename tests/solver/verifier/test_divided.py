@@ -5,9 +5,9 @@ import math
 import pytest
 
 from solver.plans import Rules
-from tests.solver.verify.handmade import DIVIDED, Json, handmade
-from tests.solver.verify.lies import Lies, Tamper, add, set_to, told
-from tests.solver.verify.placing import Served
+from tests.solver.verifier.handmade import DIVIDED, Json, handmade
+from tests.solver.verifier.lies import Lies, Tamper, add, set_to, told
+from tests.solver.verifier.placing import Served
 
 HONEST = handmade(DIVIDED)
 DECODE = handmade(DIVIDED, served=[Served(phase="decode", batch_size=3)])

@@ -1,11 +1,12 @@
 """Telling lies: one change to an honest plan, sealed, and what the verifier says of it."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
-from solver.verify import verify
-from tests.solver.verify.handmade import Json, sealed
+from solver.verifier import verify
+from tests.solver.verifier.handmade import Json, sealed
 
 Tamper = Callable[[Json], object]
 Lies = dict[str, tuple[Tamper, str]]
@@ -14,10 +15,22 @@ Lies = dict[str, tuple[Tamper, str]]
 
 def told(honest: Json, tamper: Tamper) -> list[str]:
     """The faults found after the change."""
-    assert verify(honest) == []
+    assert verify(honest).faults == []
     plan = copy.deepcopy(honest)
     tamper(plan)
-    return verify(sealed(plan))
+    return verify(sealed(plan)).faults
+
+
+def claiming_optimal(plan: Json) -> Json:
+    """A plan whose bounds are all raised to the makespans, with the id of that content."""
+    forged = copy.deepcopy(plan)
+    for layer in forged["layers"]:
+        layer["lower_bound_s"], layer["bound"] = layer["makespan_s"], "configuration program"
+    bound_s = math.fsum(layer["lower_bound_s"] for layer in forged["layers"])
+    forged["lower_bound_s"] = min(bound_s, forged["makespan_s"])
+    forged["gap"] = max(0.0, 1 - forged["lower_bound_s"] / forged["makespan_s"])
+    forged["status"], forged["reason"] = "optimal", None
+    return sealed(forged)
 
 
 def set_to(value: object, *path: str | int) -> Tamper:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solver.verify.rows import Rows, rows_of
-from tests.solver.verify.placing import Served
+from solver.verifier.loads import Rows, rows_of
+from tests.solver.verifier.placing import Served
 
 STEP = {
     "context_tokens": 1000,

@@ -22,7 +22,7 @@ from solver.plans import (
     Step,
 )
 from solver.problem import PlacementProblem
-from tests.solver.verify.placing import (
+from tests.solver.verifier.placing import (
     BLOCK,
     Served,
     loads_of,
@@ -71,7 +71,7 @@ def handmade(
     loads = loads_of(problem, served, budgets, parts)
     makespans = loads.max(axis=2)
     blended, layer_s = np.einsum("w,lwd->ld", problem.weights, loads), makespans @ problem.weights
-    bounds = np.minimum(mean_bounds(problem) if problem.identical else layer_s / 2, layer_s)
+    bounds = np.minimum(mean_bounds(problem), layer_s)
     totals = makespans.sum(axis=0)
     makespan_s = float(totals.max() if rules.objective == "worst" else layer_s.sum())
     bound_s = min(float(bounds.sum()), makespan_s)
@@ -97,7 +97,7 @@ def handmade(
             LayerPlan(
                 makespan_s=float(layer_s[index]),
                 lower_bound_s=float(bounds[index]),
-                bound=_proof(len(served)) if problem.identical else "cp_sat",
+                bound=_proof(len(served), problem.identical),
                 loads_s=blended[index].tolist(),
                 heads=layer,
             )
@@ -144,8 +144,9 @@ def _step(one: Served, deployment: str) -> Step:
     )
 
 
-def _proof(workloads: int) -> str:
-    return "mean load" if workloads == 1 else "weighted sum of mean load"
+def _proof(workloads: int, identical: bool) -> str:
+    proof = "mean load" if identical else "mean of fastest devices"
+    return proof if workloads == 1 else f"weighted sum of {proof}"
 
 
 def _costs(problem: PlacementProblem, workload: int) -> Costs:
