@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
-from api import errors
+from api import problems
 from api.auth import BearerKey
-from api.limits import BodyLimit
+from api.body_limit import BodyLimit
 from api.metrics import HttpMetrics
 from api.routes import deployments, measurements, nodes, operations, plans, profiles, solves
 from api.service import Service
@@ -23,7 +23,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
-        document["components"]["schemas"] |= errors.problem_schemas()
+        document["components"]["schemas"] |= problems.problem_schemas()
         return document
 
 
@@ -51,12 +51,12 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         lifespan=_lifespan,
     )
     app.state.service = service
-    errors.install(app)
+    problems.install(app)
     app.include_router(operations.health)
     key = service.settings.api_key
     # The middleware is what asks for the key; this tells readers of the OpenAPI document.
     shown = [Depends(HTTPBearer(auto_error=False))] if key else []
-    told = errors.documented(401) if key else {}
+    told = problems.refusals(401) if key else {}
     for part in (plans, solves, profiles, nodes, deployments, measurements, operations):
         app.include_router(part.router, dependencies=shown, responses=told)
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)

@@ -1,12 +1,11 @@
 """The key: asked for on every route but health, compared in constant time."""
 
 import hmac
-import ipaddress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import problem_response
+from api.problems import problem_response
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
@@ -32,13 +31,3 @@ class BearerKey:
         return scheme.lower() == "bearer" and hmac.compare_digest(
             given.strip().encode("latin-1"), self.key
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to bind is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from api.demo import DemoOptions, run_demo
-from api.demo_report import report
-from api.serving import serve as serve_until_stopped
-from api.serving import stop_on_terminate
+from api.demo.findings import report
+from api.demo.round_trip import DemoOptions, run_demo
+from api.server import serve as serve_until_stopped
+from api.server import stop_on_terminate
 from api.settings import Settings
+from api.store.database import without_password
 from profiles.console import clear_errors, console, fail
 from profiles.heads import CurvesForm
 from profiles.library import (
@@ -51,10 +50,7 @@ def serve(
     except ValidationError as error:
         fail(f"settings (HPLB_...): {describe(error)}")
     stop_on_terminate()
-    try:
-        database = make_url(settings.database_url).render_as_string(hide_password=True)
-    except ArgumentError as error:
-        fail(f"database URL is not usable: {error}")
+    database = without_password(settings.database_url)
     serve_until_stopped(
         host,
         port,

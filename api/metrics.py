@@ -81,7 +81,7 @@ class Metrics:
             registry=self._registry,
         )
 
-    def solved(self, plan: Plan, seconds: float) -> None:
+    def observe_solve(self, plan: Plan, seconds: float) -> None:
         """Note a plan made."""
         self.solve_seconds.labels(plan.solver, plan.status).observe(seconds)
 

@@ -6,14 +6,14 @@ from threading import Lock
 
 
 class Notifier:
-    """`changed()` from any thread wakes every waiter, on whatever loop; `close()` ends them."""
+    """`notify()` from any thread wakes every waiter, on whatever loop; `close()` ends them."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._events: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
         self.closed = False
 
-    def changed(self) -> None:
+    def notify(self) -> None:
         """Wake every waiter; without any it costs next to nothing."""
         with self._lock:
             waited_for, self._events = self._events, {}
@@ -25,7 +25,7 @@ class Notifier:
     def close(self) -> None:
         """Wake every waiter for good: the service stops."""
         self.closed = True
-        self.changed()
+        self.notify()
 
     def next_change(self) -> asyncio.Event:
         """Set at the next change. Take it before looking, or a change in between is missed."""

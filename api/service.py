@@ -7,13 +7,13 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from api.deployments.views import gauges
+from api.loop.refiner import Refiner
 from api.metrics import Metrics
 from api.notify import Notifier
-from api.planning import Planning
-from api.refining import Refiner
 from api.settings import Settings
+from api.solves.answer import Answerer
 from api.store.database import Database
-from api.views import gauges
 from profiles.model import NAME_PATTERN
 
 Clock = Callable[[], float]
@@ -27,7 +27,7 @@ class Service:
     database: Database
     metrics: Metrics
     notifier: Notifier
-    planning: Planning
+    answerer: Answerer
     refiner: Refiner
     clock: Clock
 
@@ -36,12 +36,12 @@ class Service:
         """Wire the parts together."""
         metrics, notifier = Metrics(), Notifier()
         metrics.scrape(lambda: gauges(database, clock()))
-        planning = Planning(
+        answerer = Answerer(
             database, metrics, settings.solver_workers, settings.solver_queue, clock
         )
         refiner = Refiner(
             database,
-            planning,
+            answerer,
             notifier,
             metrics,
             settings.policy,
@@ -49,12 +49,12 @@ class Service:
             settings.sample_window,
             clock,
         )
-        return cls(settings, database, metrics, notifier, planning, refiner, clock)
+        return cls(settings, database, metrics, notifier, answerer, refiner, clock)
 
     def stop(self) -> None:
         """Cancel solves, end long polls; safe to call twice and from a signal handler."""
         self.notifier.close()
-        self.planning.stop()
+        self.answerer.stop()
         self.refiner.stop()
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.drift import DriftPolicy
-from api.refine import Policy
+from api.loop.decide import RefinePolicy
+from api.loop.drift import DriftPolicy
 
 MIB = 2**20
 
@@ -23,17 +23,17 @@ class Settings(BaseSettings):
     solver_queue: Annotated[int, Field(ge=0, le=1000)] = 16
     lease_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
     sample_window: Annotated[int, Field(ge=1, le=100_000)] = 4000
-    refine_min_rounds: Annotated[int, Field(ge=1)] = Policy.min_rounds
-    refine_min_gain: Annotated[float, Field(ge=0, lt=1)] = Policy.min_gain
-    refine_cooldown_s: Annotated[float, Field(ge=0)] = Policy.cooldown_s
-    refine_rollback_margin: Annotated[float, Field(ge=0)] = Policy.rollback_margin
+    refine_min_rounds: Annotated[int, Field(ge=1)] = RefinePolicy.min_rounds
+    refine_min_gain: Annotated[float, Field(ge=0, lt=1)] = RefinePolicy.min_gain
+    refine_cooldown_s: Annotated[float, Field(ge=0)] = RefinePolicy.cooldown_s
+    refine_rollback_margin: Annotated[float, Field(ge=0)] = RefinePolicy.rollback_margin
     drift_window: Annotated[int, Field(ge=1, le=1000)] = DriftPolicy.window
     drift_min_rounds: Annotated[int, Field(ge=1, le=1000)] = DriftPolicy.min_rounds
     drift_floor: Annotated[float, Field(ge=0, le=1)] = DriftPolicy.floor
     drift_z: Annotated[float, Field(ge=0)] = DriftPolicy.z
     drift_share: Annotated[float, Field(ge=0, le=1)] = DriftPolicy.share
-    drift_min_gain: Annotated[float, Field(ge=0, lt=1)] = Policy.min_recovery_gain
-    drift_max_slowdown: Annotated[float, Field(ge=0)] = Policy.max_slowdown
+    drift_min_gain: Annotated[float, Field(ge=0, lt=1)] = RefinePolicy.min_recovery_gain
+    drift_max_slowdown: Annotated[float, Field(ge=0)] = RefinePolicy.max_slowdown
 
     @field_validator("api_key", mode="before")
     @classmethod
@@ -51,9 +51,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> RefinePolicy:
         """The refine loop's thresholds."""
-        return Policy(
+        return RefinePolicy(
             min_rounds=self.refine_min_rounds,
             min_gain=self.refine_min_gain,
             cooldown_s=self.refine_cooldown_s,

@@ -13,6 +13,6 @@ RUN pip install --no-cache-dir -c constraints.txt '.[postgres]' \
 USER hplb
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import httpx; httpx.get('http://127.0.0.1:8000/healthz').raise_for_status()"]
+    CMD ["python", "-c", "import httpx; httpx.get('http://127.0.0.1:8000/healthz', trust_env=False).raise_for_status()"]
 # Binding beyond loopback needs HPLB_API_KEY; without it the service refuses to start.
 CMD ["hplb", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -3,8 +3,10 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from inspect import signature
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -12,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "profiles": {"profiles"},
     "solver": {"profiles", "solver"},
-    "executor": {"profiles", "solver", "executor"},
+    "executor": {"profiles", "solver", "executor", "api"},  # of api, `api.client` alone
     "api": {"profiles", "solver", "api"},
 }
 PARTS = set(MAY_IMPORT)
@@ -30,6 +32,24 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def modules(path: Path) -> set[str]:
+    """Modules a file imports, wherever in it, by their whole names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            whole = node.module or ""
+            # `from api import client` names a module, `from api.client import x` is one.
+            found |= {f"{whole}.{a.name}" for a in node.names} if "." not in whole else {whole}
+    return found
+
+
+def of(room: str, names: set[str]) -> set[str]:
+    """The names that are a room's, or in it."""
+    return {name for name in names if name == room or name.startswith(f"{room}.")}
+
+
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_imports_run_one_way(part: str) -> None:
     files = sorted((ROOT / part).rglob("*.py"))
@@ -37,6 +57,49 @@ def test_imports_run_one_way(part: str) -> None:
     for path in files:
         wrong = (imports(path) & PARTS) - MAY_IMPORT[part]
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_the_executor_reaches_the_service_through_its_client_alone() -> None:
+    for path in (ROOT / "executor").rglob("*.py"):
+        names = of("api", modules(path))
+        assert names == of("api.client", names), path
+
+
+def test_the_client_needs_httpx_and_what_travels() -> None:
+    files = sorted((ROOT / "api" / "client").rglob("*.py"))
+    assert files
+    for path in files:
+        foreign = imports(path) - set(sys.stdlib_module_names)
+        assert foreign <= {"httpx", "pydantic", "profiles", "solver", "api"}, path
+        names = of("api", modules(path))
+        assert names == of("api.client", names), path
+
+
+def test_the_demo_is_a_client_like_any_other() -> None:
+    for path in (ROOT / "api" / "demo").rglob("*.py"):
+        names = of("api", modules(path))
+        assert names == of("api.client", names) | of("api.demo", names), path
+
+
+def test_only_the_store_speaks_sql_and_it_knows_nothing_of_the_service() -> None:
+    for path in (ROOT / "api").rglob("*.py"):
+        if path.is_relative_to(ROOT / "api" / "store"):
+            names = of("api", modules(path))
+            assert names == of("api.store", names), path
+        else:
+            assert not imports(path) & {"sqlalchemy", "alembic", "sqlite3"}, path
+
+
+def test_the_loop_judges_without_io() -> None:
+    """All of `api/loop` but the two that carry out: numbers in, verdicts out, the time too."""
+    carry_out = {"refiner", "drift_watch"}
+    names = {path.stem for path in (ROOT / "api" / "loop").glob("*.py")}
+    assert carry_out < names
+    judges = names - carry_out - {"__init__"}
+    for path in (ROOT / "api" / "loop" / f"{name}.py" for name in judges):
+        assert of("api", modules(path)) <= {f"api.loop.{name}" for name in judges}, path
+        foreign = imports(path) - {"api", "profiles", "solver", "numpy"}
+        assert foreign <= {"collections", "dataclasses", "json"}, path
 
 
 @pytest.mark.parametrize("part", ["profiles", "solver", "api"])
@@ -100,6 +163,22 @@ def test_kernels_need_torch_and_triton_alone() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor")
         }
         assert all(m and m.startswith("executor.kernels") for m in modules), path
+
+
+def test_no_kernel_imports_what_imports_it() -> None:
+    """An implementation, picked when it is asked for, counts as an import of both."""
+    picked = ["executor.kernels.torch", "executor.kernels.triton"]
+    needs = {"executor.kernels.implementation": picked}
+    for path in (ROOT / "executor" / "kernels").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found = [n.module for n in ast.walk(ast.parse(path.read_text())) if _of_kernels(n)]
+        needs.setdefault(name, found)
+    order = TopologicalSorter(needs)
+    order.prepare()
+
+
+def _of_kernels(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor.kernels.")
 
 
 def test_both_implementations_of_the_kernels_have_the_same_names() -> None:

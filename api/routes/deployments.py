@@ -3,15 +3,15 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
-from api import deploying
-from api.errors import Problem, documented, not_found
-from api.schemas import DeploymentList, DeploymentRequest, DeploymentView
+from api.client.bodies import DeploymentList, DeploymentRequest, DeploymentView
+from api.deployments import deploy
+from api.deployments.views import deployment_view
+from api.problems import Problem, not_found, refusals
 from api.service import NamePath, ServiceDep
-from api.store.tables import Deployment, Generation
-from api.views import deployment_view
+from api.store import deployment_store
+from api.store.database import ConflictError
+from api.store.tables import StoredGeneration
 
 router = APIRouter(tags=["deployments"])
 
@@ -19,17 +19,17 @@ router = APIRouter(tags=["deployments"])
 @router.put(
     "/deployments/{name}",
     response_model=DeploymentView,
-    responses=documented(400, 404, 409, 413, 422),
+    responses=refusals(400, 404, 409, 413, 422),
 )
 def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep) -> DeploymentView:
     """Make a plan live on nodes. An equal PUT changes nothing."""
     try:
         with service.database.write() as session:
-            changed = deploying.put(session, name, body, service.clock())
-    except IntegrityError as error:
+            changed = deploy.put(session, name, body, service.clock())
+    except ConflictError as error:
         raise Problem(409, f"deployment {name!r} was put by another request") from error
     if changed:
-        service.notifier.changed()
+        service.notifier.notify()
     return get_deployment(name, service)
 
 
@@ -37,11 +37,11 @@ def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep)
 def list_deployments(service: ServiceDep) -> DeploymentList:
     """All deployments, by name."""
     with service.database.read() as session:
-        found = session.scalars(select(Deployment).order_by(Deployment.name)).all()
+        found = deployment_store.every(session)
         return DeploymentList(deployments=[deployment_view(session, d) for d in found])
 
 
-@router.get("/deployments/{name}", response_model=DeploymentView, responses=documented(404, 422))
+@router.get("/deployments/{name}", response_model=DeploymentView, responses=refusals(404, 422))
 def get_deployment(
     name: NamePath,
     service: ServiceDep,
@@ -51,10 +51,10 @@ def get_deployment(
 ) -> DeploymentView:
     """A deployment: what is live, what was predicted of it and what was measured."""
     with service.database.read() as session:
-        deployment = deploying.find(session, name)
+        deployment = deploy.find(session, name)
         if generation in (None, deployment.generation):
             return deployment_view(session, deployment)
-        past = session.get(Generation, (name, generation))
+        past = session.get(StoredGeneration, (name, generation))
         if past is None:
             raise not_found("generation", f"{generation} of {name}")
         return deployment_view(session, deployment, past)

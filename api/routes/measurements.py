@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from api.errors import Problem, documented
-from api.ingest import take_in
-from api.schemas import MeasurementBatch, MeasurementReceipt
+from api.client.bodies import MeasurementBatch, MeasurementReceipt
+from api.deployments.ingest import take_in
+from api.problems import Problem, refusals
 from api.service import ServiceDep
 
 router = APIRouter(tags=["measurements"])
@@ -13,24 +13,20 @@ router = APIRouter(tags=["measurements"])
 @router.post(
     "/measurements",
     response_model=MeasurementReceipt,
-    responses=documented(400, 404, 409, 413, 422),
+    responses=refusals(400, 404, 409, 413, 422),
 )
 def post_measurements(body: MeasurementBatch, service: ServiceDep) -> MeasurementReceipt:
     """Take in one round of one node; the same batch twice has no effect."""
     try:
         window = service.settings.drift_window
-        receipt = take_in(service.database, body, window, service.clock())
+        intake = take_in(service.database, body, window, service.clock())
     except Problem as problem:
         outcome = "superseded" if problem.status_code == 409 else "refused"
         service.metrics.batches.labels(outcome).inc()
         raise
+    receipt = intake.receipt
     service.metrics.batches.labels("duplicate" if receipt.duplicate else "accepted").inc()
     if not receipt.duplicate:
         service.metrics.samples_rejected.inc(receipt.rejected)
-        service.refiner.measured(body.deployment, receipt.kinds)
-    return MeasurementReceipt(
-        batch_id=body.batch_id,
-        duplicate=receipt.duplicate,
-        accepted=receipt.accepted,
-        rejected=receipt.rejected,
-    )
+        service.refiner.take_up(body.deployment, intake.kinds)
+    return receipt

@@ -4,17 +4,16 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
-from api import deploying
-from api.errors import Problem, bad_field, documented, not_found
+from api.client.bodies import Assignment, Lease, LeaseRenewal, NodeList, NodeRegistration
+from api.deployments import deploy
+from api.deployments.views import node_view
 from api.notify import wait_for
-from api.schemas import Assignment, Lease, LeaseRenewal, NodeList, NodeRegistration
+from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, Service, ServiceDep
-from api.store import plans
-from api.store.tables import Deployment, Node
-from api.views import node_view
+from api.store import node_store, plan_store
+from api.store.tables import StoredDeployment, StoredNode
 from profiles.device import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import NAME_PATTERN
@@ -25,7 +24,7 @@ RECHECK_S = 2.0
 """Another process on the same database may change an assignment without this one's notice."""
 
 
-@router.post("/nodes", response_model=Lease, responses=documented(400, 413, 422))
+@router.post("/nodes", response_model=Lease, responses=refusals(400, 413, 422))
 def register(body: NodeRegistration, service: ServiceDep) -> Lease:
     """Register a node, or replace its entry."""
     for index, kind in enumerate(body.devices):
@@ -34,27 +33,29 @@ def register(body: NodeRegistration, service: ServiceDep) -> Lease:
         except UnknownNameError as error:
             raise bad_field(f"devices.{index}", str(error)) from None
     with service.database.write() as session:
-        node = session.get(Node, body.node_id, with_for_update=True)
+        node = node_store.find(session, body.node_id)
         if node is None:
-            node = Node(node_id=body.node_id, deployment=None, part=[])
+            node = StoredNode(node_id=body.node_id, deployment=None, part=[])
             session.add(node)
         elif node.devices != body.devices:
-            deploying.leave(session, node, "came back with other devices")
+            deploy.leave(session, node, "came back with other devices")
         node.boot_id, node.backend = body.boot_id, body.backend
         node.devices, node.versions = body.devices, body.versions
         node.active_deployment = node.active_generation = node.error = None
         node.lease_expires_at = service.clock() + service.settings.lease_s
-    service.notifier.changed()
+    service.notifier.notify()
     return Lease(node_id=body.node_id, lease_s=service.settings.lease_s)
 
 
 @router.put(
-    "/nodes/{node_id}/lease", response_model=Lease, responses=documented(400, 404, 409, 413, 422)
+    "/nodes/{node_id}/lease",
+    response_model=Lease,
+    responses=refusals(400, 404, 409, 413, 422),
 )
 def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
     """Renew a lease and say what runs."""
     with service.database.write() as session:
-        node = session.get(Node, node_id, with_for_update=True)
+        node = node_store.find(session, node_id)
         if node is None:
             raise not_found("node", node_id)
         if node.boot_id != body.boot_id:
@@ -70,14 +71,14 @@ def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
 def list_nodes(service: ServiceDep) -> NodeList:
     """All nodes that ever registered; `live` while the lease runs."""
     with service.database.read() as session:
-        nodes = session.scalars(select(Node).order_by(Node.node_id))
+        nodes = node_store.every(session)
         return NodeList(nodes=[node_view(node, service.clock()) for node in nodes])
 
 
 @router.get(
     "/nodes/{node_id}/assignment",
     response_model=Assignment,
-    responses={204: {"description": "Nothing changed"}, **documented(404, 422)},
+    responses={204: {"description": "Nothing changed"}, **refusals(404, 422)},
 )
 async def assignment(
     node_id: NamePath,
@@ -104,19 +105,20 @@ def _assigned(
     service: Service, node_id: str, known: tuple[str | None, int | None]
 ) -> Assignment | None:
     with service.database.read() as session:
-        node = session.get(Node, node_id)
+        node = session.get(StoredNode, node_id)
         if node is None:
             raise not_found("node", node_id)
         if node.deployment is None:
             return None
-        deployment = session.get_one(Deployment, node.deployment)
+        deployment = session.get_one(StoredDeployment, node.deployment)
         if known == (deployment.name, deployment.generation):
             return None
-        return Assignment(
+        # Not checked against the plan's id here: the node that it is for does that.
+        return Assignment.model_construct(
             deployment=deployment.name,
             generation=deployment.generation,
             plan_id=deployment.plan_id,
-            plan=plans.load(session, deployment.plan_id),
+            plan=plan_store.load(session, deployment.plan_id),
             devices=node.part,
             layers=deployment.layers,
             rounds=deployment.rounds,

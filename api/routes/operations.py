@@ -2,11 +2,9 @@
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
-from api.errors import Problem, documented
-from api.schemas import Health
+from api.client.bodies import Health
+from api.problems import Problem, refusals
 from api.service import ServiceDep
 
 health = APIRouter(tags=["operations"])
@@ -19,14 +17,11 @@ async def healthy() -> Health:
     return Health()
 
 
-@health.get("/readyz", response_model=Health, responses=documented(503))
+@health.get("/readyz", response_model=Health, responses=refusals(503))
 def ready(service: ServiceDep) -> Health:
     """The database answers."""
-    try:
-        with service.database.read() as session:
-            session.execute(text("SELECT version_num FROM alembic_version"))
-    except SQLAlchemyError as error:
-        raise Problem(503, "the database does not answer") from error
+    if not service.database.answers():
+        raise Problem(503, "the database does not answer")
     return Health()
 
 

@@ -4,14 +4,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api.errors import documented
-from api.planning import Answer
-from api.prefer import APPLIED, seconds_to_wait
-from api.schemas import PlanPage
+from api.client.bodies import PlanPage, SolveAccepted, SolveStatus
+from api.problems import refusals
 from api.service import NamePath, ServiceDep
-from api.solve import Solve
-from api.solve_schemas import SolveAccepted, SolveStatus
-from api.store import plans
+from api.solves.answer import KeptPlan
+from api.solves.job import SolveJob
+from api.solves.prefer import APPLIED, seconds_to_wait
+from api.store import plan_store
 from solver.plans import Plan
 from solver.request import PlanRequest
 
@@ -34,7 +33,7 @@ def _retry_after() -> dict[str, Any]:
             "description": "Being solved; asked for with `Prefer`",
             "headers": _retry_after(),
         },
-        **documented(400, 409, 413, 422, 503),
+        **refusals(400, 409, 413, 422, 503),
     },
 )
 async def make_plan(
@@ -49,9 +48,9 @@ async def make_plan(
     """Decide which GPU computes which attention head; an equal request gets the stored plan."""
     wait_s = seconds_to_wait(prefer or ())
     if wait_s is None:
-        return plan_response(await service.planning.answer(body, request))
-    found = await service.planning.answer_or_solve(body, wait_s)
-    if isinstance(found, Answer):
+        return plan_response(await service.answerer.answer(body, request))
+    found = await service.answerer.answer_or_solve(body, wait_s)
+    if isinstance(found, KeptPlan):
         return plan_response(found)
     url = f"/plans/{found.id}"
     accepted = SolveAccepted(
@@ -61,7 +60,7 @@ async def make_plan(
     return Response(accepted.model_dump_json(), 202, headers, JSON)
 
 
-@router.get("/plans", response_model=PlanPage, responses=documented(422))
+@router.get("/plans", response_model=PlanPage, responses=refusals(422))
 def list_plans(
     service: ServiceDep,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -69,7 +68,7 @@ def list_plans(
 ) -> dict[str, object]:
     """Plans in short, newest first."""
     with service.database.read() as session:
-        page, total = plans.summaries(session, limit, offset)
+        page, total = plan_store.summaries(session, limit, offset)
     return {"plans": page, "total": total}
 
 
@@ -82,18 +81,18 @@ def list_plans(
             "description": "The id is a solve's, which is under way",
             "headers": _retry_after(),
         },
-        **documented(404, 409, 422, 503),
+        **refusals(404, 409, 422, 503),
     },
 )
 def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
     """A plan by its own id, or by that of its solve; a solve's problem where that failed."""
-    found = service.planning.stored(plan_id)
-    if isinstance(found, Solve):
+    found = service.answerer.find_either(plan_id)
+    if isinstance(found, SolveJob):
         return Response(found.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     return plan_response(found)
 
 
-def plan_response(answer: Answer) -> Response:
+def plan_response(answer: KeptPlan) -> Response:
     """A plan, and where it is to be found."""
     return Response(
         answer.body, headers={"Content-Location": f"/plans/{answer.plan_id}"}, media_type=JSON

@@ -1,12 +1,12 @@
 """`/profiles` and `/cost-models`."""
 
 from fastapi import APIRouter, Response
-from sqlalchemy.exc import IntegrityError
 
-from api.errors import Problem, bad_field, documented, not_found
-from api.schemas import CostModels, ProfileList, ProfileSummary
+from api.client.bodies import CostModels, ProfileList, ProfileSummary
+from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, ServiceDep
-from api.store import profiles, rates
+from api.store import profile_store, rate_store
+from api.store.database import ConflictError
 from profiles.library import catalogue_names
 from profiles.model import ModelProfile
 
@@ -17,21 +17,23 @@ router = APIRouter(tags=["profiles"])
 def list_profiles(service: ServiceDep) -> dict[str, object]:
     """The catalogue's profiles and those stored here."""
     with service.database.read() as session:
-        return {"profiles": profiles.summaries(session)}
+        return {"profiles": profile_store.summaries(session)}
 
 
-@router.get("/profiles/{name}", response_model=ModelProfile, responses=documented(404, 422))
+@router.get("/profiles/{name}", response_model=ModelProfile, responses=refusals(404, 422))
 def get_profile(name: NamePath, service: ServiceDep) -> Response:
     """A profile."""
     with service.database.read() as session:
-        profile = profiles.find(session, name)
+        profile = profile_store.find(session, name)
     if profile is None:
         raise not_found("profile", name)
     return Response(profile.model_dump_json(), media_type="application/json")
 
 
 @router.put(
-    "/profiles/{name}", response_model=ProfileSummary, responses=documented(400, 409, 413, 422)
+    "/profiles/{name}",
+    response_model=ProfileSummary,
+    responses=refusals(400, 409, 413, 422),
 )
 def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -> dict[str, object]:
     """Store a profile; plans made from an earlier one of that name keep theirs."""
@@ -41,17 +43,17 @@ def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -> dict
         raise Problem(409, f"profile {name!r} is the catalogue's and cannot be overwritten")
     try:
         with service.database.write() as session:
-            profiles.keep(session, body, service.clock())
-    except IntegrityError:
+            profile_store.keep(session, body, service.clock())
+    except ConflictError:
         # Another request stored the same profile in between.
         with service.database.write() as session:
-            profiles.keep(session, body, service.clock())
-    return profiles.summary(body)
+            profile_store.keep(session, body, service.clock())
+    return profile_store.summary(body)
 
 
 @router.get("/cost-models", response_model=CostModels)
 def list_cost_models(service: ServiceDep) -> dict[str, object]:
     """The rates that plans made now use."""
     with service.database.read() as session:
-        found = rates.all_in_force(session)
+        found = rate_store.all_in_force(session)
     return {"rates": [{**r.model_dump(), "version": r.version} for r in found]}

@@ -5,13 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
 
-from api import events
-from api.errors import documented, not_found
+from api.client.bodies import SolveEnd
+from api.problems import not_found, refusals
 from api.routes.plans import plan_response
 from api.service import NamePath, ServiceDep
-from api.solve import Solve
-from api.solve_schemas import SolveEnd
-from api.store import plans
+from api.solves import events
+from api.solves.job import SolveJob
+from api.store import plan_store
 from solver.plans import Plan
 
 router = APIRouter(tags=["plans"])
@@ -24,13 +24,15 @@ EVENTS = (
 )
 
 
-def _followed(plan_id: NamePath, service: ServiceDep) -> Solve | SolveEnd:
+def _followed(plan_id: NamePath, service: ServiceDep) -> SolveJob | SolveEnd:
     """The solve to follow, or the plan where the solve is no longer known."""
-    solve = service.planning.find(plan_id)
+    solve = service.answerer.find(plan_id)
     if solve is not None:
         return solve
     with service.database.read() as session:
-        shown = plans.find_summary(session, plans.find_answer(session, plan_id) or plan_id)
+        shown = plan_store.find_summary(
+            session, plan_store.find_answer(session, plan_id) or plan_id
+        )
     if shown is None:
         raise not_found("plan or solve", plan_id)
     return SolveEnd.model_validate({**shown, "plan_id": shown["id"]})
@@ -39,10 +41,10 @@ def _followed(plan_id: NamePath, service: ServiceDep) -> Solve | SolveEnd:
 @router.get(
     "/plans/{plan_id}/events",
     response_class=events.EventStream,
-    responses={200: {"description": EVENTS}, **documented(404, 422)},
+    responses={200: {"description": EVENTS}, **refusals(404, 422)},
 )
 async def follow(
-    followed: Annotated[Solve | SolveEnd, Depends(_followed)],
+    followed: Annotated[SolveJob | SolveEnd, Depends(_followed)],
     last_event_id: Annotated[
         str | None, Header(description="The last revision seen: later ones follow.")
     ] = None,
@@ -58,11 +60,11 @@ async def follow(
 @router.post(
     "/plans/{plan_id}/cancel",
     response_model=Plan,
-    responses=documented(404, 409, 422, 503),
+    responses=refusals(404, 409, 422, 503),
 )
 async def cancel(plan_id: NamePath, service: ServiceDep) -> Response:
     """End a solve with its best plan so far, which is kept but answers no later request.
 
     A solve that has ended is answered as `GET /plans/{id}` does.
     """
-    return plan_response(await service.planning.cut_short(plan_id))
+    return plan_response(await service.answerer.cut_short(plan_id))

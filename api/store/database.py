@@ -9,10 +9,16 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, orm, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from profiles.errors import HplbError
 
@@ -21,6 +27,18 @@ BUSY_TIMEOUT_MS = 10_000
 
 class StoreError(HplbError):
     """The database cannot be used: says which and why."""
+
+
+class ConflictError(Exception):
+    """Another transaction stored the same row first: what was read before is out of date."""
+
+
+class UnavailableError(Exception):
+    """The database does not answer; nothing was changed."""
+
+
+class Session(orm.Session):
+    """One transaction: what every function of the store works on."""
 
 
 class Database:
@@ -70,15 +88,31 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading."""
-        with Session(self._readers) as session:
+        """A session for reading; raises UnavailableError."""
+        with _own_errors(), Session(self._readers) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction: committed at the end, undone by any exception."""
-        with Session(self._writers, expire_on_commit=False) as session, session.begin():
+        """A transaction: committed at the end, undone by any exception.
+
+        Raises ConflictError and UnavailableError.
+        """
+        with (
+            _own_errors(),
+            Session(self._writers, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
+
+    def answers(self) -> bool:
+        """Whether the schema can be read."""
+        try:
+            with self.read() as session:
+                session.execute(text("SELECT version_num FROM alembic_version"))
+        except (SQLAlchemyError, UnavailableError):
+            return False
+        return True
 
     def close(self) -> None:
         """Close every connection."""
@@ -92,6 +126,25 @@ class Database:
                     detail = " ".join(verdict.split())
                     raise StoreError(f"database {shown} is damaged: {detail}")
             upgrade(connection)
+
+
+def without_password(url: str) -> str:
+    """A database URL without its password; raises StoreError for what is none."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise StoreError(f"database URL is not usable: {_first_line(error)}") from None
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """What the rest of the service has to know of a failed transaction, in its own words."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise ConflictError(_first_line(error)) from error
+    except OperationalError as error:
+        raise UnavailableError(str(error)) from error
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

@@ -71,7 +71,7 @@ class PlanOrigin(Table):
     created_at: Mapped[float]
 
 
-class Answer(Table):
+class StoredAnswer(Table):
     """The plan that answers every request of a digest."""
 
     __tablename__ = "answers"
@@ -93,10 +93,10 @@ class StoredRates(Table):
     created_at: Mapped[float]
 
 
-class Deployment(Table):
+class StoredDeployment(Table):
     """Which plan is live on which nodes; `refine_state` is the refine loop's memory.
 
-    `drift` is the newest verdict on the live generation's recovery (`api.drift.Drift`).
+    `drift` is the newest verdict on the live generation's recovery (`api.loop.drift.DriftVerdict`).
     """
 
     __tablename__ = "deployments"
@@ -113,7 +113,7 @@ class Deployment(Table):
     drift: Mapped[str | None] = mapped_column(Text)
 
 
-class Generation(Table):
+class StoredGeneration(Table):
     """What was live when, and why it came."""
 
     __tablename__ = "generations"
@@ -124,7 +124,7 @@ class Generation(Table):
     at: Mapped[float]
 
 
-class Node(Table):
+class StoredNode(Table):
     """A registered node; `deployment` is the one it serves, `part` its plan device indices."""
 
     __tablename__ = "nodes"
@@ -141,7 +141,7 @@ class Node(Table):
     part: Mapped[list[Any]]
 
 
-class Batch(Table):
+class StoredBatch(Table):
     """A batch of measurements, one round of one node; its id makes posting it twice harmless."""
 
     __tablename__ = "batches"

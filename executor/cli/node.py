@@ -14,10 +14,11 @@ from threading import Thread
 from typing import Annotated
 from uuid import uuid4
 
-import stamina
 import structlog
 import typer
 
+from api.client.bodies import NodeRegistration
+from api.client.planner_client import PlannerClient
 from executor.errors import CannotMeasureError
 from profiles.console import clear_errors, fail
 from profiles.device import device_profile, split_name
@@ -73,8 +74,7 @@ def executor_command(
 
     # torch takes seconds to load: `hplb --help` does without.
     from executor.node.bench import Bench
-    from executor.node.daemon import Daemon, NodeFacts
-    from executor.planner_client import PlannerClient
+    from executor.node.daemon import Daemon
     from executor.reports.spool import Spool
     from executor.reports.state import NodeState
 
@@ -86,11 +86,17 @@ def executor_command(
 
         traffic = Traffic(model, read, accelerators[0])
         log.info("prompts are run through a model", model=model, prompts=len(read))
-    client = PlannerClient(server, name, str(uuid4()), os.environ.get("HPLB_API_KEY"))
+    client = PlannerClient(server, os.environ.get("HPLB_API_KEY"))
     folder = state_dir if state_dir is not None else Path.home() / ".local/state/hplb" / name
     state = NodeState(folder)
     daemon = Daemon(
-        NodeFacts(types, chosen, _versions()),
+        NodeRegistration(
+            node_id=name,
+            boot_id=str(uuid4()),
+            devices=types,
+            backend=chosen,
+            versions=_versions(),
+        ),
         client,
         Bench(accelerators, chosen, multiprocessors(types, accelerators), traffic),
         state,
@@ -186,8 +192,7 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def _log_plainly() -> None:
-    """One line for each step on stderr; retries are the daemon's to speak of."""
-    stamina.instrumentation.set_on_retry_hooks([])
+    """One line for each step on stderr."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from api.client.bodies import DeviceSample
 from executor.attention.step import PreparedStep
-from executor.messages import Sample
 from executor.node.activations import Activations
 from executor.node.head_recovery import head_reports
 from executor.node.layers import Done, Layer, make_layer
@@ -77,7 +77,7 @@ class Bench:
         local_device: int,
         interrupted: Callable[[], bool],
         activations: Activations | None = None,
-    ) -> Sample | None:
+    ) -> DeviceSample | None:
         """Run and time a shard on a local device; None when it has nothing to do.
 
         `seconds` covers everything a device does in the layer, its step prepared once beforehand,
@@ -109,7 +109,7 @@ class Bench:
             heads = None
             if real is not None:
                 heads = head_reports(shard, prepared, real.q, layer.kv.cache, done.lse)
-        return Sample(
+        return DeviceSample(
             layer=shard.layer,
             device=shard.device,
             seconds=seconds,

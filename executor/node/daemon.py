@@ -6,25 +6,32 @@ is spooled, and the caller's own measures. Only the first speaks of an absent pl
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from threading import Thread
+from uuid import uuid4
 
 import structlog
 
-from executor.errors import (
-    CannotMeasureError,
+from api.client.bodies import (
+    Active,
+    Assignment,
+    DeviceSample,
+    LeaseRenewal,
+    MeasurementBatch,
+    NodeRegistration,
+)
+from api.client.planner_client import PlannerClient
+from api.client.planner_errors import (
     KeyRefusedError,
     NodeUnknownError,
     PlannerAwayError,
     PlannerError,
 )
-from executor.messages import Active, Assignment, Batch, Sample
+from executor.errors import CannotMeasureError
 from executor.node.bench import Bench
 from executor.node.duty import Duty, unfit
 from executor.node.timing_lock import InterruptedWait
-from executor.planner_client import PlannerClient
 from executor.reports.board import Board
 from executor.reports.delivery import deliver
 from executor.reports.outage import Outage
@@ -40,29 +47,20 @@ RENEWALS = 3
 """In the time a lease lasts: one or two may be lost."""
 
 
-@dataclass(frozen=True)
-class NodeFacts:
-    """What the planner is told of a node: the type of every local device, backend, versions."""
-
-    devices: list[str]
-    backend: str
-    versions: dict[str, str]
-
-
 class Daemon:
     """One node. `run` returns when stopped (or, with `once`, when all is measured and handed
     over) and raises HplbError when it cannot go on."""
 
     def __init__(
         self,
-        facts: NodeFacts,
+        node: NodeRegistration,
         client: PlannerClient,
         bench: Bench,
         state: NodeState,
         spool: Spool,
         once: bool = False,
     ) -> None:
-        self.facts, self.client, self.bench = facts, client, bench
+        self.node, self.client, self.bench = node, client, bench
         self.state, self.spool, self.once = state, spool, once
         self.board = Board()
         self._done: Assignment | None = None
@@ -95,7 +93,7 @@ class Daemon:
         assignment = self.state.load()
         if assignment is None:
             return
-        fault = unfit(assignment, self.facts.devices)
+        fault = unfit(assignment, self.node.devices)
         log.info(
             "resuming from the checkpoint",
             deployment=assignment.deployment,
@@ -112,7 +110,7 @@ class Daemon:
             try:
                 if not board.registered:
                     self._register()
-                lease = self.client.renew(*reported)
+                lease = self.client.renew(self.node.node_id, self._renewal(*reported))
             except PlannerAwayError as error:
                 outage.wait(error)
                 continue
@@ -125,13 +123,17 @@ class Daemon:
             board.wait_for(partial(self._lease_outdated, reported), lease.lease_s / RENEWALS)
 
     def _register(self) -> None:
-        if not self.client.knows_node():
+        if all(known.node_id != self.node.node_id for known in self.client.nodes()):
             # It may have lost its database, and with it what this node delivered before.
             self.state.forget_rounds()
             self._done = None
-        self.client.register(self.facts.devices, self.facts.backend, self.facts.versions)
-        log.info("registered", node=self.client.node_id, planner=self.client.url)
+        self.client.register(self.node)
+        log.info("registered", node=self.node.node_id, planner=self.client.url)
         self.board.change(registered=True, known=None)
+
+    def _renewal(self, active: Active | None, error: str | None) -> LeaseRenewal:
+        said = None if error is None else _one_line(error)
+        return LeaseRenewal(boot_id=self.node.boot_id, active=active, error=said)
 
     def _lease_outdated(self, reported: tuple[Active | None, str | None]) -> bool:
         return not self.board.registered or self.board.report != reported
@@ -143,7 +145,7 @@ class Daemon:
         wait_s = 1.0 if self.once else LONG_POLL_S
         while board.wait_for(lambda: board.registered):
             try:
-                assignment = self.client.assignment(board.known, wait_s)
+                assignment = self.client.assignment(self.node.node_id, board.known, wait_s)
             except NodeUnknownError as error:
                 board.change(registered=False)
                 outage.wait(error, silent=True)
@@ -164,7 +166,7 @@ class Daemon:
         """Accept an assignment: on disk first, acknowledged after."""
         board, active = self.board, assignment.active
         name = {"deployment": active.deployment, "generation": active.generation}
-        fault = unfit(assignment, self.facts.devices)
+        fault = unfit(assignment, self.node.devices)
         if fault is not None:
             log.error("assignment refused", **name, reason=fault)
             board.change(known=active, error=f"{active.deployment} {active.generation}: {fault}")
@@ -242,17 +244,24 @@ class Daemon:
     def _dropped(self, assignment: Assignment) -> bool:
         return self.board.stopping or self.board.assignment is not assignment
 
-    def _batch(self, assignment: Assignment, samples: list[Sample]) -> Batch:
-        return Batch(
+    def _batch(self, assignment: Assignment, samples: list[DeviceSample]) -> MeasurementBatch:
+        return MeasurementBatch(
+            batch_id=str(uuid4()),
             deployment=assignment.deployment,
             plan_id=assignment.plan_id,
             generation=assignment.generation,
-            node_id=self.client.node_id,
+            node_id=self.node.node_id,
+            timing="alone",
             samples=samples,
         )
 
     def _report(self, assignment: Assignment, fault: str) -> None:
-        fault = " ".join(fault.split())[:LONGEST_ERROR]
+        fault = _one_line(fault)
         log.error("cannot measure", generation=assignment.generation, reason=fault)
         if not self._dropped(assignment):
             self.board.change(error=f"{assignment.deployment} {assignment.generation}: {fault}")
+
+
+def _one_line(fault: str) -> str:
+    """As a lease may say it."""
+    return " ".join(fault.replace("\0", " ").split())[:LONGEST_ERROR]

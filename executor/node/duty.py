@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from executor.messages import Assignment, Sample
+from api.client.bodies import Assignment, DeviceSample
 from executor.node.bench import Bench
 from executor.node.shard import layer_shard
 from profiles.errors import HplbError
@@ -38,7 +38,7 @@ class Duty:
         ]
         bench.keep(self._shards)
 
-    def measure_round(self, dropped: Callable[[], bool]) -> list[Sample] | None:
+    def measure_round(self, dropped: Callable[[], bool]) -> list[DeviceSample] | None:
         """Every layer and device once, a sample for each that has work; None once `dropped()`.
 
         Raises what `Bench.next_round` and `Bench.measure` raise.

@@ -4,10 +4,10 @@ from collections import defaultdict
 
 import torch
 
+from api.client.bodies import HeadReport
 from executor.attention.step import PreparedStep
 from executor.kernels.batch import Cache
 from executor.kernels.recovery import recovery
-from executor.messages import HeadReport
 from executor.node.shard import LayerShard
 
 WATCHED_ROWS = 32

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from threading import Condition
 from typing import Any
 
-from executor.messages import Active, Assignment
+from api.client.bodies import Active, Assignment
 
 
 class Board:

@@ -2,8 +2,8 @@
 
 import structlog
 
-from executor.errors import KeyRefusedError, PlannerError, RefusedError, SupersededError
-from executor.planner_client import PlannerClient
+from api.client.planner_client import PlannerClient
+from api.client.planner_errors import KeyRefusedError, PlannerError, RefusedError, SupersededError
 from executor.reports.board import Board
 from executor.reports.outage import Outage
 from executor.reports.spool import Spool
@@ -25,7 +25,7 @@ def deliver(board: Board, client: PlannerClient, spool: Spool, state: NodeState)
         file, spooled = oldest
         name = {"generation": spooled.batch.generation, "round": spooled.round}
         try:
-            receipt = client.post(spooled.batch)
+            receipt = client.post_measurements(spooled.batch)
         except KeyRefusedError:
             raise
         except SupersededError:

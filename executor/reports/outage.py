@@ -4,7 +4,7 @@ import random
 
 import structlog
 
-from executor.errors import PlannerError
+from api.client.planner_errors import PlannerError
 from executor.reports.board import Board
 
 log = structlog.get_logger()

@@ -10,8 +10,8 @@ from threading import Lock
 import structlog
 from pydantic import BaseModel, ConfigDict
 
+from api.client.bodies import Key, MeasurementBatch
 from executor.errors import StateError
-from executor.messages import Batch, Key
 from executor.reports.state import read_or_set_aside
 from profiles.model import write_atomically
 
@@ -25,7 +25,7 @@ class Spooled(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     round: int
-    batch: Batch
+    batch: MeasurementBatch
 
 
 class Spool:
@@ -45,7 +45,7 @@ class Spool:
     def __len__(self) -> int:
         return len(self._files)
 
-    def add(self, batch: Batch, round_number: int) -> None:
+    def add(self, batch: MeasurementBatch, round_number: int) -> None:
         """Put a batch last; the oldest is dropped when there are too many."""
         path = self._folder / f"{self._next:012d}.json"
         write_atomically(path, Spooled(round=round_number, batch=batch).model_dump_json())

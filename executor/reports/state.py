@@ -12,8 +12,8 @@ from typing import Annotated, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from api.client.bodies import Assignment, Key
 from executor.errors import StateError
-from executor.messages import Assignment, Key
 from profiles.model import describe, write_atomically
 
 log = structlog.get_logger()

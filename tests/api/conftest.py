@@ -10,10 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
-from api import making
 from api.app import create_app
 from api.service import Service
 from api.settings import Settings
+from api.solves import make
 from api.store.database import Database
 from tests.api.live import serving
 from tests.api.slow_solver import SlowSolver
@@ -92,6 +92,6 @@ def live_world(live: httpx.Client, service: Service, clock: Clock) -> World:
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowSolver]:
     """Solves end when the test says so."""
     solver = SlowSolver()
-    monkeypatch.setattr(making, "make_plan", solver)
+    monkeypatch.setattr(make, "make_plan", solver)
     yield solver
     solver.finish(100)

@@ -29,7 +29,9 @@ def serving(service: Service) -> Iterator[httpx.Client]:
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False
+            ) as client:
                 yield client
         finally:
             service.stop()

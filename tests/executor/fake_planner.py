@@ -7,7 +7,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from executor.messages import Assignment
+from api.client.bodies import Assignment
+
+LISTED: dict[str, Any] = {
+    "boot_id": "boot",
+    "devices": ["cpu"],
+    "backend": "torch",
+    "versions": {},
+    "live": True,
+    "lease_expires_at": "",
+    "active": None,
+    "error": None,
+}
+"""What the list of nodes says of one beyond its registration."""
 
 
 class FakePlanner:
@@ -119,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if parts.path == "/nodes":
-            self._answer(200, {"nodes": list(self.state.nodes.values())})
+            self._answer(200, {"nodes": [LISTED | node for node in self.state.nodes.values()]})
             return
         if parts.path.split("/")[2] not in self.state.nodes:
             self._answer(404, {"detail": "no such node"})

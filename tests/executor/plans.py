@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from executor.messages import Assignment
+from api.client.bodies import Assignment
 from profiles.architecture import Architecture
 from profiles.cost.work import Deployment, Phase
 from solver.plans import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step

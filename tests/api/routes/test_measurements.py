@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.store import samples
-from api.store.tables import Batch, StoredSample
+from api.store import sample_store
+from api.store.tables import StoredBatch, StoredSample
 from profiles.cost.work import FEATURES
 from solver.plans import Plan
 from tests.api.world import Json, World, fields
@@ -24,7 +24,7 @@ def live(world: World) -> tuple[Plan, Json]:
 
 def _stored(world: World) -> tuple[int, int]:
     with world.service.database.read() as session:
-        return session.query(Batch).count(), session.query(StoredSample).count()
+        return session.query(StoredBatch).count(), session.query(StoredSample).count()
 
 
 def test_medians_over_complete_rounds(world: World, live: tuple[Plan, Json]) -> None:
@@ -220,7 +220,7 @@ def test_counts_that_are_not_the_plans_are_rejected_and_teach_nothing(
 def test_rounds_that_go_on_do_not_fill_the_database(
     world: World, live: tuple[Plan, Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "NEWEST_ROUNDS", 2)
+    monkeypatch.setattr(sample_store, "NEWEST_ROUNDS", 2)
     plan, view = live
     for slow in (2.0, 3.0, 4.0, 5.0):
         for index, node in enumerate("ab"):
@@ -246,5 +246,5 @@ def test_samples_stored_before_a_feature_was_told_apart_still_count(
         older.work, number = older.work[:-1], older.id
     with world.service.database.read() as session:
         assert len(session.get_one(StoredSample, number).work) == len(FEATURES) - 1
-        found = samples.newest(session, "h200", "prefill", 10)
+        found = sample_store.newest(session, "h200", "prefill", 10)
     assert sorted(sample.work[-1] > 0 for sample in found) == [False, True, True]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api import making
-from api.pool import Pool
+from api.solves import make
+from api.solves.solve_pool import SolvePool
 from solver.planning.planner import make_plan
 from solver.plans import Plan, content_id
 from solver.verifier import verify
@@ -33,7 +33,7 @@ def test_an_equal_request_gets_the_stored_plan_and_a_fresh_one_is_solved_again(
         solves.append(args[0])
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(making, "make_plan", counted)
+    monkeypatch.setattr(make, "make_plan", counted)
     first, second = world.plan(), world.plan()
     assert first == second
     assert len(solves) == 1
@@ -197,9 +197,9 @@ def test_a_full_pool_turns_requests_away_and_recovers(
         assert go.wait(20)
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(making, "make_plan", held)
-    pool = Pool(1, 0)
-    monkeypatch.setattr(world.service.planning, "_pool", pool)
+    monkeypatch.setattr(make, "make_plan", held)
+    pool = SolvePool(1, 0)
+    monkeypatch.setattr(world.service.answerer, "_pool", pool)
     answers: list[int] = []
     first = Thread(
         target=lambda: answers.append(world.client.post("/plan", json=plan_body()).status_code)
@@ -221,7 +221,7 @@ def test_a_full_pool_turns_requests_away_and_recovers(
 
 
 def test_a_stopping_service_starts_no_solve(world: World) -> None:
-    world.service.planning.stop()
+    world.service.answerer.stop()
     fields(world.client.post("/plan", json=plan_body()), 503)
 
 

@@ -85,7 +85,7 @@ def test_cut_short_the_best_is_kept_but_is_no_answer(live_world: World, slow: Sl
 
     live_world.register("a", 2)
     live_world.deploy(plan, ["a"])
-    assert live_world.service.planning.find(solve) is not None
+    assert live_world.service.answerer.find(solve) is not None
 
     slow.finish()
     anew = live.post("/plan", json=plan_body())
@@ -103,7 +103,7 @@ def test_a_plan_that_was_cut_short_can_be_planned_again(
     slow.wait_for_start()
     plan = live_world.client.post(f"/plans/{solve}/cancel").json()
     slow.finish()
-    again = live_world.service.planning.again(plan["id"])
+    again = live_world.service.answerer.again(plan["id"])
     assert len(slow.calls) == 2
     assert again.profile.digest == plan["profile"]["digest"]
 
@@ -151,7 +151,7 @@ def test_a_fault_of_ours_is_no_end_of_the_service(
     def broken(*_: object, **__: object) -> Plan:
         raise RuntimeError("inside words")
 
-    monkeypatch.setattr("api.making.make_plan", broken)
+    monkeypatch.setattr("api.solves.make.make_plan", broken)
     answer = live.post("/plan", json=plan_body())
     fields(answer, 500)
     assert "inside words" not in answer.text

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import stamina
 import structlog
 import torch
 from typer.testing import CliRunner
@@ -29,7 +28,6 @@ def _logging_as_it_was() -> Iterator[None]:
     """The command configures the whole process's log."""
     yield
     structlog.reset_defaults()
-    stamina.instrumentation.set_on_retry_hooks(None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from executor.messages import Assignment
+from api.client.bodies import Assignment
 from executor.reports.spool import Spool, Spooled
 from executor.reports.state import NodeState
 from tests.executor.fake_planner import FakePlanner

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load, save_file
 from transformers import AutoModel
 
+from api.client.bodies import Assignment, DeviceSample
 from executor.errors import CannotMeasureError
-from executor.messages import Assignment, Sample
 from executor.node.bench import Bench
 from executor.node.duty import Duty
 from executor.node.traffic import Traffic
@@ -111,7 +111,7 @@ def test_prompts_fill_the_context_in_turn_and_keep_their_end(folder: Path) -> No
 
 
 def brute_force(
-    folder: Path, prompts: list[Prompt], sample: Sample, plan: Plan
+    folder: Path, prompts: list[Prompt], sample: DeviceSample, plan: Plan
 ) -> dict[int, float]:
     """Recovery of whole heads that look at everything in their budget's blocks alike: by hand."""
     found = {}
@@ -166,7 +166,7 @@ def test_work_and_samples_are_otherwise_those_of_random_tensors(folder: Path) ->
     assert all(sample.heads is None for sample in random)
     assert [sample.work for sample in random] == [sample.work for sample in real]
     assert "heads" not in random[0].model_dump()
-    assert Sample.model_validate_json(real[0].model_dump_json()) == real[0]
+    assert DeviceSample.model_validate_json(real[0].model_dump_json()) == real[0]
 
 
 def test_the_task_shows_in_the_heads_that_seek(folder: Path) -> None:

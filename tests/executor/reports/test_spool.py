@@ -1,20 +1,27 @@
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from api.client.bodies import DeviceSample, MeasurementBatch
 from executor.errors import StateError
-from executor.messages import Batch, Sample
 from executor.reports.spool import Spool
 
 
-def batch(number: int = 0, generation: int = 1) -> Batch:
-    samples = [Sample(layer=0, device=0, seconds=0.1 + number, work={"launches": 1})]
-    return Batch(
-        deployment="prod", plan_id="p", generation=generation, node_id="n", samples=samples
+def batch(number: int = 0, generation: int = 1) -> MeasurementBatch:
+    samples = [DeviceSample(layer=0, device=0, seconds=0.1 + number, work={"launches": 1})]
+    return MeasurementBatch(
+        batch_id=str(uuid4()),
+        deployment="prod",
+        plan_id="p",
+        generation=generation,
+        node_id="n",
+        timing="alone",
+        samples=samples,
     )
 
 
-def drain(spool: Spool) -> list[Batch]:
+def drain(spool: Spool) -> list[MeasurementBatch]:
     found = []
     while (oldest := spool.oldest()) is not None:
         found.append(oldest[1].batch)

@@ -1,0 +1,363 @@
+"""The bodies of docs/http.md beyond `PlanRequest`, `Plan`, `ModelProfile` and `Rates`.
+
+What the service and its clients believe of a message is this one definition: the routes read and
+answer these types, `PlannerClient` sends and reads them, executors keep them on disk. What is sent,
+and all that a node is told, refuses fields it does not know; of other answers a client takes what
+it knows.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from profiles.cost.samples import LONGEST_S, MOST_UNITS, SHORTEST_S
+from profiles.cost.work import Deployment, Phase
+from profiles.model import NAME_PATTERN
+from solver.plans import Plan, content_id
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Token = Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+Line = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
+Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seconds = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S, allow_inf_nan=False)]
+Units = Annotated[float, Field(ge=0, le=MOST_UNITS, allow_inf_nan=False)]
+Timing = Literal["alone", "concurrent"]
+
+
+Key = tuple[str, int, str]
+"""Deployment, generation and plan id: what a measurement is a measurement of."""
+
+
+def _is_missing(value: object) -> bool:
+    """Whether to leave a field out: what an older peer does not know, it is not sent in vain."""
+    return value is None
+
+
+class _Exact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanSummary(BaseModel):
+    """A plan in a list; `devices` counts them by type."""
+
+    id: str
+    status: Literal["optimal", "feasible"]
+    solver: str
+    makespan_s: float
+    lower_bound_s: float
+    gap: float
+    bubble_ratio: float
+    profile: str
+    devices: dict[str, int]
+    context_tokens: int
+    phase: Phase
+    deployment: Deployment
+    created_at: str
+
+
+class PlanPage(BaseModel):
+    plans: list[PlanSummary]
+    total: int
+
+
+class SolveAccepted(BaseModel):
+    """The answer to a request that is being solved; `events` and `cancel` are paths."""
+
+    id: str
+    status: Literal["queued", "solving"]
+    events: str
+    cancel: str
+
+
+class SolveStatus(BaseModel):
+    """How far a solve is; null before its first incumbent. `elapsed_s` counts from its start."""
+
+    id: str
+    status: Literal["queued", "solving"]
+    makespan_s: float | None = None
+    lower_bound_s: float | None = None
+    gap: float | None = None
+    settled: int | None = None
+    layers: int | None = None
+    elapsed_s: float
+
+
+class Incumbent(BaseModel):
+    """Data of the event `incumbent`: a better plan or bound; `settled` of `layers` are proved."""
+
+    model_config = ConfigDict(frozen=True)
+
+    revision: int
+    makespan_s: float
+    lower_bound_s: float
+    gap: float
+    settled: int
+    layers: int
+    elapsed_s: float
+
+
+class SolveEnd(BaseModel):
+    """Data of the events `done` and `cancelled`: the plan that was kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan_id: str
+    status: Literal["optimal", "feasible"]
+    makespan_s: float
+    lower_bound_s: float
+    gap: float
+
+
+class ProfileSummary(BaseModel):
+    name: str
+    layers: int
+    query_heads: int
+    kv_heads: int
+    form: str
+    source: str
+    synthetic: bool
+    digest: str
+
+
+class ProfileList(BaseModel):
+    profiles: list[ProfileSummary]
+
+
+class VersionedRates(BaseModel):
+    """Rates and the version that plans name them by."""
+
+    version: str
+    device: str
+    phase: Phase
+    seconds_per: dict[str, float]
+    std: dict[str, float] | None
+    fitted_to_tokens: int | None
+    samples: int
+    source: str
+
+
+class CostModels(BaseModel):
+    rates: list[VersionedRates]
+
+
+class NodeRegistration(_Exact):
+    """`devices` are the types of the node's local devices, in order."""
+
+    node_id: Name
+    boot_id: Token
+    devices: Annotated[list[Line], Field(min_length=1, max_length=1024)]
+    backend: Line
+    versions: Annotated[dict[Line, Line], Field(max_length=64)] = {}
+
+
+class Active(_Exact):
+    """The generation of a deployment that a node has checkpointed and runs."""
+
+    deployment: Name
+    generation: Index
+
+
+class LeaseRenewal(_Exact):
+    """What a node runs, and why it does not run what it is to."""
+
+    boot_id: Token
+    active: Active | None = None
+    error: Text | None = None
+
+
+class Lease(_Exact):
+    """Renew within `lease_s`."""
+
+    node_id: str
+    lease_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class NodeView(BaseModel):
+    node_id: str
+    boot_id: str
+    devices: list[str]
+    backend: str
+    versions: dict[str, str]
+    live: bool
+    lease_expires_at: str
+    active: Active | None
+    error: str | None
+
+
+class NodeList(BaseModel):
+    nodes: list[NodeView]
+
+
+class Assignment(_Exact):
+    """What a node is to run: `devices[i]` is the plan's device that its local device i plays.
+
+    After `rounds` rounds, one more every `every_s` seconds, where given.
+    """
+
+    deployment: Name
+    generation: Index
+    plan_id: Name
+    plan: Plan
+    devices: Annotated[list[Index], Field(min_length=1)]
+    layers: Annotated[list[Index], Field(min_length=1)]
+    rounds: Annotated[int, Field(ge=1)]
+    every_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, exclude_if=_is_missing)] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _refers_to_its_plan(self) -> Self:
+        if content_id(self.plan.model_dump(mode="json")) != self.plan_id:
+            raise ValueError("plan_id: is not the content id of the plan that came with it")
+        for field, limit in (("devices", self.plan.devices), ("layers", self.plan.layers)):
+            indices: list[int] = getattr(self, field)
+            if max(indices) >= len(limit) or len(set(indices)) < len(indices):
+                raise ValueError(
+                    f"{field}: must be different indices below {len(limit)}, got {indices}"
+                )
+        return self
+
+    @property
+    def key(self) -> Key:
+        """What its measurements are of."""
+        return self.deployment, self.generation, self.plan_id
+
+    @property
+    def active(self) -> Active:
+        """How a lease names it."""
+        return Active(deployment=self.deployment, generation=self.generation)
+
+
+class DeploymentRequest(_Exact):
+    """`layers: null` means all of the plan's; `every_s: null`, that `rounds` rounds are all."""
+
+    plan_id: Name
+    nodes: Annotated[list[Name], Field(min_length=1, max_length=4096)]
+    layers: Annotated[list[Index], Field(min_length=1, max_length=1024)] | None = None
+    rounds: Annotated[int, Field(ge=1, le=100)] = 3
+    every_s: Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)] | None = None
+    refine: bool = True
+
+
+class GenerationView(BaseModel):
+    generation: int
+    plan_id: str
+    reason: str
+    at: str
+
+
+class MeasuredView(BaseModel):
+    """`device_loads_s` [layer][device], medians over rounds, null where not measured."""
+
+    rounds: int
+    device_loads_s: list[list[float | None]]
+    makespan_s: float
+    bubble_ratio: float
+    timing: Timing
+
+
+class PredictedView(BaseModel):
+    makespan_s: float
+    bubble_ratio: float
+
+
+class DriftedHead(BaseModel):
+    layer: int
+    head: int
+    expected: float
+    observed: float
+
+
+class RecoveryDrift(BaseModel):
+    """What heads recover beside what the profile promised, over the window's newest rounds."""
+
+    raised: bool
+    since: str | None
+    rounds: int
+    heads: int
+    heads_drifted: int
+    worst: list[DriftedHead]
+    observed_mean: float | None
+    observed_min: float | None
+    expected_mean: float | None
+    reason: str | None
+
+
+class DeploymentView(BaseModel):
+    name: str
+    generation: int
+    plan_id: str
+    nodes: list[str]
+    layers: list[int]
+    rounds: int
+    every_s: float | None
+    refine: bool
+    history: list[GenerationView]
+    measured: MeasuredView | None
+    predicted: PredictedView
+    prediction_error: float | None
+    drift: float | None
+    recovery_drift: RecoveryDrift | None
+    decision: str | None
+
+
+class DeploymentList(BaseModel):
+    deployments: list[DeploymentView]
+
+
+class HeadReport(_Exact):
+    """What the key pieces of a device held of a query head's attention.
+
+    `rows` are the query rows of the head that the device computed, `tiles` their (query block, key
+    piece) products, `recovery` the share of attention mass these held, a mean over a few rows.
+    """
+
+    head: Index
+    rows: Annotated[int, Field(ge=1, le=2**40)]
+    tiles: Annotated[int, Field(ge=1, le=2**60)]
+    recovery: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class DeviceSample(_Exact):
+    """Seconds of the plan's device `device` in `layer`, and the work it did; absent work is 0.
+
+    `work` in units of `FEATURES`. `heads` only of a model's own activations: recovery of random
+    tensors says nothing.
+    """
+
+    layer: Index
+    device: Index
+    seconds: Seconds
+    work: dict[str, Units]
+    heads: Annotated[list[HeadReport] | None, Field(max_length=1024, exclude_if=_is_missing)] = None
+
+
+class MeasurementBatch(_Exact):
+    """One round of one node; `batch_id` makes sending it twice harmless."""
+
+    batch_id: Token
+    deployment: Name
+    plan_id: Name
+    generation: Index
+    node_id: Name
+    timing: Timing
+    samples: Annotated[list[DeviceSample], Field(min_length=1, max_length=1_000_000)]
+
+    @property
+    def key(self) -> Key:
+        """What it is a measurement of."""
+        return self.deployment, self.generation, self.plan_id
+
+
+class MeasurementReceipt(_Exact):
+    """What became of a batch; `rejected` samples no such chip could have produced."""
+
+    batch_id: str
+    duplicate: bool
+    accepted: int
+    rejected: int
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"

@@ -1,0 +1,13 @@
+"""Which hosts are this machine itself."""
+
+import ipaddress
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to bind or to ask is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,175 @@
+"""What is shown of deployments and nodes: over HTTP and as gauges."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import numpy as np
+from prometheus_client.core import GaugeMetricFamily
+
+from api.client.bodies import (
+    Active,
+    DeploymentView,
+    GenerationView,
+    MeasuredView,
+    NodeView,
+    PredictedView,
+    RecoveryDrift,
+)
+from api.deployments.accuracy import RoundMedians, measure, predict, prediction_error, time_drift
+from api.loop import drift_watch
+from api.store import deployment_store, node_store, plan_store, sample_store
+from api.store.database import Database, Session
+from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
+
+
+def moment(epoch_s: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat()
+
+
+def deployment_view(
+    session: Session, deployment: StoredDeployment, past: StoredGeneration | None = None
+) -> DeploymentView:
+    """A deployment with its history, what was predicted of it and what was measured.
+
+    With `past`, plan and figures are that generation's, over the layers it was measured on.
+    """
+    generation = past.generation if past else deployment.generation
+    plan = plan_store.load(session, past.plan_id if past else deployment.plan_id)
+    timed = sample_store.of_generation(session, deployment.name, generation)
+    layers = deployment.layers
+    if past and timed:
+        layers = sorted({layer for layer, _, _ in timed.seconds})
+    predicted = predict(plan, layers)
+    found = measure(plan, layers, timed.seconds) if timed else None
+    history = deployment_store.history(session, deployment.name)
+    return DeploymentView(
+        name=deployment.name,
+        generation=generation,
+        plan_id=plan.id,
+        nodes=deployment.nodes,
+        layers=layers,
+        rounds=deployment.rounds,
+        every_s=deployment.every_s,
+        refine=deployment.refine,
+        history=[
+            GenerationView(
+                generation=entry.generation,
+                plan_id=entry.plan_id,
+                reason=entry.reason,
+                at=moment(entry.at),
+            )
+            for entry in history
+        ],
+        measured=_measured(found, timed.timing) if found and timed else None,
+        predicted=PredictedView(
+            makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
+        ),
+        prediction_error=prediction_error(plan, layers, found) if found else None,
+        drift=time_drift(predicted, found) if found else None,
+        recovery_drift=_recovery_drift(deployment) if past is None else None,
+        decision=deployment.decision,
+    )
+
+
+def _recovery_drift(deployment: StoredDeployment) -> RecoveryDrift | None:
+    verdict = drift_watch.verdict(deployment)
+    if verdict is None:
+        return None
+    since = None if verdict.since is None else moment(verdict.since)
+    return RecoveryDrift.model_validate({**asdict(verdict), "since": since})
+
+
+def _measured(found: RoundMedians, timing: str) -> MeasuredView:
+    loads = [[None if np.isnan(s) else float(s) for s in layer] for layer in found.loads_s]
+    return MeasuredView.model_validate(
+        {
+            "rounds": found.rounds,
+            "device_loads_s": loads,
+            "makespan_s": found.makespan_s,
+            "bubble_ratio": found.bubble_ratio,
+            "timing": timing,
+        }
+    )
+
+
+def node_view(node: StoredNode, now: float) -> NodeView:
+    """A node; live while its lease runs."""
+    active = None
+    if node.active_deployment is not None and node.active_generation is not None:
+        active = Active(deployment=node.active_deployment, generation=node.active_generation)
+    return NodeView(
+        node_id=node.node_id,
+        boot_id=node.boot_id,
+        devices=node.devices,
+        backend=node.backend,
+        versions=node.versions,
+        live=node.lease_expires_at > now,
+        lease_expires_at=moment(node.lease_expires_at),
+        active=active,
+        error=node.error,
+    )
+
+
+def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
+    """The state of deployments and nodes for a scrape; nothing where nothing is known."""
+
+    def per_deployment(name: str, help_text: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(name, help_text, labels=["deployment"])
+
+    generation = per_deployment("hplb_deployment_generation", "Generation that is live.")
+    makespan = per_deployment("hplb_plan_makespan_seconds", "Predicted, over the layers run.")
+    bound = per_deployment("hplb_plan_bound_seconds", "Proven lower bound, over the layers run.")
+    bubble = per_deployment("hplb_plan_bubble_ratio", "Predicted idle share of device time.")
+    measured = per_deployment("hplb_measured_makespan_seconds", "Makespan of measured medians.")
+    error = per_deployment("hplb_cost_model_error_ratio", "Mean relative error of predicted loads.")
+    drifted = per_deployment("hplb_deployment_drift_ratio", "Measured over predicted makespan.")
+    recovered = per_deployment("hplb_recovery_observed_mean", "Over the heads and rounds watched.")
+    least = per_deployment("hplb_recovery_observed_min", "The least of a head, over its rounds.")
+    promised = per_deployment("hplb_recovery_expected_mean", "What the profile promised of them.")
+    heads = per_deployment("hplb_recovery_drifted_heads", "Heads that recover less than promised.")
+    raised = per_deployment("hplb_recovery_drift_raised", "1 while drift is raised.")
+    live = GaugeMetricFamily("hplb_node_live", "1 while the lease runs.", labels=["node"])
+    active = GaugeMetricFamily(
+        "hplb_node_active_generation", "Generation a node says it runs.", labels=["node"]
+    )
+    with database.read() as session:
+        for deployment in deployment_store.every(session):
+            view = deployment_view(session, deployment)
+            plan = plan_store.load(session, deployment.plan_id)
+            label = [deployment.name]
+            generation.add_metric(label, view.generation)
+            makespan.add_metric(label, view.predicted.makespan_s)
+            if not plan.other_workloads:  # else it bounds all of them together, not what runs
+                bound.add_metric(label, sum(plan.layers[i].lower_bound_s for i in view.layers))
+            bubble.add_metric(label, view.predicted.bubble_ratio)
+            for family, value in (
+                (measured, view.measured.makespan_s if view.measured else None),
+                (error, view.prediction_error),
+                (drifted, view.drift),
+                *_recovery_values(view.recovery_drift, (recovered, least, promised, heads, raised)),
+            ):
+                if value is not None:
+                    family.add_metric(label, value)
+        for node in node_store.every(session):
+            live.add_metric([node.node_id], float(node.lease_expires_at > now))
+            if node.active_generation is not None:
+                active.add_metric([node.node_id], node.active_generation)
+    per_name = [generation, makespan, bound, bubble, measured, error, drifted]
+    return [*per_name, recovered, least, promised, heads, raised, live, active]
+
+
+def _recovery_values(
+    drift: RecoveryDrift | None, families: Sequence[GaugeMetricFamily]
+) -> Iterable[tuple[GaugeMetricFamily, float | None]]:
+    if drift is None or drift.reason is not None:
+        return []
+    values = (
+        drift.observed_mean,
+        drift.observed_min,
+        drift.expected_mean,
+        drift.heads_drifted,
+        float(drift.raised),
+    )
+    return zip(families, values, strict=True)

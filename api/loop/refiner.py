@@ -1,0 +1,257 @@
+"""Carries out the refine loop: refits rates, steps the state machine, does what it asks for.
+
+One thread, so that refits and decisions come one after another; everything it knows between two
+steps is in the database, and a restart takes up where the last process stopped.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Condition, Thread
+
+import structlog
+
+from api.deployments import deploy
+from api.deployments.accuracy import measure
+from api.loop import drift_watch
+from api.loop.decide import (
+    Drifted,
+    Explain,
+    Measured,
+    Move,
+    Recoveries,
+    RefinePolicy,
+    RefineState,
+    Replan,
+    Replanned,
+    decide,
+)
+from api.loop.drift import DriftPolicy
+from api.loop.promise import least_promised
+from api.metrics import Metrics
+from api.notify import Notifier
+from api.problems import Problem
+from api.solves.answer import Answerer
+from api.store import deployment_store, plan_store, rate_store, sample_store
+from api.store.database import Database, Session
+from api.store.tables import StoredDeployment
+from profiles.cost.rates import Rates
+from profiles.cost.regression import refit
+from profiles.cost.work import Phase
+from profiles.device import device_profile
+from profiles.errors import HplbError
+from profiles.model import ModelProfile
+from solver.planning.predict import predicted_loads
+from solver.plans import Plan
+
+log = structlog.get_logger()
+
+Kind = tuple[str, Phase]
+
+
+class Refiner:
+    """`measured()` hands work over; `settle()` waits until all of it is done."""
+
+    def __init__(
+        self,
+        database: Database,
+        answerer: Answerer,
+        notifier: Notifier,
+        metrics: Metrics,
+        policy: RefinePolicy,
+        drift_policy: DriftPolicy,
+        sample_window: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._answerer = answerer
+        self._notifier = notifier
+        self._metrics = metrics
+        self._policy = policy
+        self._drift_policy = drift_policy
+        self._window = sample_window
+        self._clock = clock
+        self._queue: SimpleQueue[tuple[str, frozenset[Kind]] | None] = SimpleQueue()
+        self._open = 0
+        self._idle = Condition()
+        self._stopping = False
+        self._thread = Thread(target=self._run, name="refine", daemon=True)
+
+    def start(self) -> None:
+        """Take up every deployment where the last process left it."""
+        with self._database.read() as session:
+            names = deployment_store.names_to_refine(session)
+        for name in names:
+            self.take_up(name, frozenset())
+        self._thread.start()
+
+    def take_up(self, deployment: str, kinds: frozenset[Kind]) -> None:
+        """A batch of this deployment was stored, with samples of these device types and phases."""
+        with self._idle:
+            self._open += 1
+        self._queue.put((deployment, kinds))
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing handed over is left; returns whether that came in time."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._open == 0, timeout_s)
+
+    def stop(self) -> None:
+        """End after the step at hand; what is left is taken up at the next start."""
+        self._stopping = True
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None and not self._stopping:
+            work = [first, *self._waiting()]
+            for kind in sorted(frozenset[Kind]().union(*(kinds for _, kinds in work))):
+                self._attempt(partial(self._refit, *kind))
+            for name in dict.fromkeys(name for name, _ in work):
+                self._attempt(partial(self._consider, name))
+            self._notifier.notify()
+            with self._idle:
+                self._open -= len(work)
+                self._idle.notify_all()
+
+    def _attempt(self, job: Callable[[], None]) -> None:
+        """One failure, whatever it was, must not end the loop or the other deployments' turn."""
+        try:
+            job()
+        except Exception:
+            if not self._stopping:
+                log.exception("refine_failed")
+
+    def _waiting(self) -> Iterable[tuple[str, frozenset[Kind]]]:
+        """What else is in the queue: many nodes report at once, one refit serves them all."""
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return
+            if item is None:
+                return
+            yield item
+
+    def _refit(self, device: str, phase: Phase) -> None:
+        prior = rate_store.prior(device, phase)
+        with self._database.read() as session:
+            known = sample_store.newest(session, device, phase, self._window)
+            in_force = rate_store.in_force(session, device, phase)
+        result = refit(prior, device_profile(device), known)
+        log.info(
+            "rates_refit",
+            device=device,
+            phase=phase,
+            accepted=result.accepted,
+            outliers=result.rejected_outliers,
+            error_ratio=result.mean_error_ratio,
+        )
+        if result.accepted and result.rates.version != in_force.version:
+            with self._database.write() as session:
+                rate_store.keep(session, result.rates, self._clock())
+            self._metrics.refits.labels(device, phase).inc()
+
+    def _consider(self, name: str) -> None:
+        with self._database.write() as session:
+            deployment = deploy.find(session, name)
+            drifted = self._look_for_drift(session, deployment)
+            if not deployment.refine:
+                return
+            replan = RefineState.from_json(deployment.refine_state).replanning
+            timed = sample_store.of_generation(session, deployment.name, deployment.generation)
+            live = plan_store.load(session, deployment.plan_id)
+            if drifted:
+                replan |= self._step(session, deployment, Drifted(deployment.generation))
+            found = measure(live, deployment.layers, timed.seconds) if timed else None
+            if found is not None:
+                event = Measured(deployment.generation, found.rounds, found.makespan_s)
+                replan |= self._step(session, deployment, event)
+            generation = deployment.generation
+        if replan:
+            self._replan(name, generation, live.id)
+
+    def _look_for_drift(self, session: Session, deployment: StoredDeployment) -> bool:
+        """Keep the newest verdict on the live generation; returns whether drift is raised."""
+        before = drift_watch.verdict(deployment)
+        found = drift_watch.look(session, deployment, self._drift_policy, self._clock())
+        if found is None:
+            return False
+        if found.raised != (before is not None and before.raised):
+            log.info("drift", deployment=deployment.name, raised=found.raised)
+            self._metrics.drift_raises.labels(deployment.name).inc(found.raised)
+        return found.raised
+
+    def _replan(self, name: str, generation: int, plan_id: str) -> None:
+        corrected = self._corrected(name, generation)
+        candidate, failure = self._candidate(plan_id, corrected)
+        if self._stopping:
+            return
+        with self._database.write() as session:
+            deployment = deploy.find(session, name)
+            if deployment.generation != generation:
+                return
+            if candidate is None:
+                state = RefineState.from_json(deployment.refine_state)
+                deployment.refine_state = replace(state, replanning=False).to_json()
+                deployment.decision = f"held: planning again failed: {failure}"
+                return
+            live = plan_store.load(session, plan_id)
+            phase = live.workload.phase
+            by_type = {t: rate_store.in_force(session, t, phase) for t in live.device_types}
+            layers, recoveries = deployment.layers, None
+            if corrected is not None:
+                current, new = (least_promised(corrected, p, layers) for p in (live, candidate))
+                recoveries = Recoveries(current, new)
+            event = Replanned(
+                candidate.id,
+                current_s=_makespan_s(live, layers, by_type),
+                candidate_s=_makespan_s(candidate, layers, by_type),
+                recoveries=recoveries,
+            )
+            self._step(session, deployment, event)
+
+    def _corrected(self, name: str, generation: int) -> ModelProfile | None:
+        """The profile as observed, where drift is what the deployment is planned again for."""
+        with self._database.read() as session:
+            deployment = session.get_one(StoredDeployment, name)
+            correcting = RefineState.from_json(deployment.refine_state).correcting
+            if not correcting or deployment.generation != generation:
+                return None
+            plan = plan_store.load(session, deployment.plan_id)
+            return drift_watch.corrected_profile(session, deployment, plan)
+
+    def _candidate(self, plan_id: str, corrected: ModelProfile | None) -> tuple[Plan | None, str]:
+        try:
+            return self._answerer.again(plan_id, corrected), ""
+        except HplbError as error:
+            return None, str(error)
+        except Problem as error:
+            return None, error.detail
+
+    def _step(
+        self, session: Session, deployment: StoredDeployment, event: Measured | Drifted | Replanned
+    ) -> bool:
+        """Step the state machine and do what it asks for; returns whether it asks for a replan."""
+        now, wants_replan = self._clock(), False
+        state, effects = decide(
+            RefineState.from_json(deployment.refine_state), event, self._policy, now
+        )
+        deployment.refine_state = state.to_json()
+        for effect in effects:
+            match effect:
+                case Explain(text):
+                    deployment.decision = text
+                    log.info("decided", deployment=deployment.name, decision=text)
+                case Move(plan_id, reason):
+                    deployment.plan_id = plan_id
+                    deploy.start_generation(session, deployment, reason, now, by_refine=True)
+                    self._metrics.moves.labels(deployment.name).inc()
+                case Replan():
+                    wants_replan = True
+        return wants_replan
+
+
+def _makespan_s(plan: Plan, layers: list[int], by_type: Mapping[str, Rates]) -> float:
+    """Predicted seconds of some layers, a barrier after each."""
+    return float(predicted_loads(plan, by_type)[layers].max(axis=1).sum())

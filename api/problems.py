@@ -1,0 +1,181 @@
+"""Every error leaves as an RFC 9457 problem: `application/problem+json`, bad fields by name."""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from api.store.database import UnavailableError
+from profiles.errors import HplbError
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+MAX_FIELD_ERRORS = 20
+OWN_FIELDS = re.compile(r"([a-z_.]+(?:, [a-z_.]+)*): (.*)", re.DOTALL)
+
+
+class FieldError(BaseModel):
+    """A field by its path in the body, query or URL, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457, with `errors` as the extension member for bad fields."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+class Problem(HTTPException):
+    """Raise to answer with a problem; `fields` maps a field to what is wrong with it."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        fields: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.fields = [FieldError(field=f, message=m) for f, m in (fields or {}).items()]
+
+
+def not_found(what: str, name: str) -> Problem:
+    """404 for a thing that is not stored."""
+    return Problem(404, f"no {what} {name!r}")
+
+
+def bad_field(field: str, message: str) -> Problem:
+    """422 for one field."""
+    return Problem(422, f"{field}: {message}", {field: message})
+
+
+def as_problem(error: Exception) -> Problem:
+    """What an error is answered with, wherever it came up."""
+    match error:
+        case Problem():
+            return error
+        case HTTPException():
+            return Problem(error.status_code, str(error.detail), headers=error.headers)
+        case HplbError():
+            field, _colon, rest = str(error).partition(": ")
+            return Problem(422, str(error), {field: rest} if rest and " " not in field else None)
+        case UnavailableError():
+            log.error("database_error", error=str(error))
+            detail = "the database does not answer; nothing was changed"
+            return Problem(503, detail, headers={"Retry-After": "1"})
+        case _:
+            log.error("unexpected_error", error=repr(error))
+            return Problem(500, "an unexpected error; the server's log has the details")
+
+
+def body_of(problem: Problem) -> ProblemBody:
+    """A problem in RFC 9457's form."""
+    return _body(problem.status_code, str(problem.detail), problem.fields)
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response itself, for where no exception can be raised."""
+    body = _body(status, detail, errors).model_dump_json(exclude_none=True)
+    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def _body(status: int, detail: str, errors: Sequence[FieldError]) -> ProblemBody:
+    return ProblemBody(
+        title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors) or None
+    )
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` for the problems a route may answer with."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
+
+
+def problem_schemas() -> dict[str, Any]:
+    """What `refusals` refers to, for the OpenAPI document's components."""
+    schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), "ProblemBody": schema}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of error with a problem."""
+    for kind in (HTTPException, HplbError, UnavailableError, Exception):
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(RequestValidationError, _invalid)
+
+
+def _answer(_: Request, error: Exception) -> Response:
+    problem = as_problem(error)
+    detail = str(problem.detail)
+    return problem_response(problem.status_code, detail, problem.fields, problem.headers)
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        position = faults[0]["loc"][-1]
+        reason = faults[0]["ctx"]["error"]
+        return problem_response(400, f"the body is not JSON: {reason} at character {position}")
+    errors = _field_errors(faults, error.body)
+    return problem_response(422, "; ".join(f"{e.field}: {e.message}" for e in errors[:5]), errors)
+
+
+def _field_errors(faults: Sequence[Any], body: object) -> list[FieldError]:
+    found = []
+    for fault in faults:
+        place, *path = fault["loc"]
+        if place == "body" and _of_an_unmeant_branch(path, fault["type"], body):
+            continue
+        keys = _keys(path, fault["type"], body) if place == "body" else [*map(str, path)]
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        # A rule over several values names its fields itself: `gpus: give either ...`.
+        named = OWN_FIELDS.match(message) if fault["type"] == "value_error" else None
+        own, message = (named[1].split(", "), named[2]) if named else ([], message)
+        for path_of in [[*keys, name] for name in own] or [keys]:
+            found.append(FieldError(field=".".join(path_of) or "body", message=message))
+    return found[:MAX_FIELD_ERRORS]
+
+
+def _of_an_unmeant_branch(path: Sequence[Any], kind: str, body: object) -> bool:
+    """Whether a union's `name` branch complains of what was meant as an inline object."""
+    value = body
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+    return kind == "string_type" and path[-1:] == ["str"] and isinstance(value, dict)
+
+
+def _keys(path: Sequence[Any], kind: str, body: object) -> list[str]:
+    """The parts of a fault's path that are keys of the body, without pydantic's branch names."""
+    keys, value = [], body
+    for position, part in enumerate(path):
+        absent = kind == "missing" and position == len(path) - 1
+        if isinstance(value, dict) and (part in value or absent):
+            keys.append(str(part))
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            keys.append(str(part))
+            value = value[part]
+    return keys

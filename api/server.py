@@ -1,0 +1,98 @@
+"""Runs the application under uvicorn so that it stops promptly, long polls and solves included."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from api import logs
+from api.app import create_app
+from api.client.loopback import is_loopback
+from api.service import Service
+from api.settings import Settings
+from api.store.database import Database
+from profiles.errors import HplbError
+
+GRACE_S = 2
+"""For answers still on their way when the service is told to stop."""
+
+
+class ServeError(HplbError):
+    """The service cannot listen as it was told to."""
+
+
+class _Server(uvicorn.Server):
+    """Ends long polls and solves with the signal: uvicorn waits for their answers first."""
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, on_started: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._service = service
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        # Not from within the handler: the locks it takes may be held by the interrupted code.
+        self._loop.call_soon_threadsafe(self._service.stop)
+
+
+def serve(
+    host: str, port: int, settings: Settings, on_started: Callable[[str], None] | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; `on_started` gets the address once it answers.
+
+    Raises ServeError where the address is not loopback and no key is set, or cannot be bound;
+    StoreError where the database cannot be used.
+    """
+    if settings.api_key is None and not is_loopback(host):
+        raise ServeError(
+            f"{host} can be reached from other machines: set HPLB_API_KEY to a secret that "
+            "clients send as their bearer key, or serve on 127.0.0.1"
+        )
+    logs.configure()
+    with _listen(host, port) as listener:
+        url = _url(listener)
+        service = Service.make(settings, Database.open(settings.database_url))
+        config = uvicorn.Config(
+            create_app(service=service),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        started = on_started or (lambda _: None)
+        server = _Server(config, service, lambda: started(url))
+        server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ServeError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    except UnicodeError:
+        raise ServeError(f"cannot listen on {host!r}: that is no host name") from None
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def stop_on_terminate() -> None:
+    """Let SIGTERM end the process as Ctrl-C does: after the clean stop, without a traceback."""
+
+    def terminate(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, terminate)

@@ -1,0 +1,223 @@
+"""Answers a plan request: from the store, or by a solve in a bounded pool off the event loop.
+
+Equal requests share one solve. It goes on while somebody waits for it or has asked to be answered
+later; cut short, its best plan so far is kept but answers no request.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from api.metrics import Metrics
+from api.problems import Problem, as_problem, not_found
+from api.solves.job import Ended, Outcome, SolveJob
+from api.solves.make import PlanMaker, abandoned
+from api.solves.registry import SolveRegistry
+from api.solves.resolve import ResolvedRequest, resolve, with_profile
+from api.solves.solve_pool import SolvePool
+from api.store import plan_store
+from api.store.database import Database, Session
+from profiles.model import ModelProfile
+from solver.plans import Plan
+from solver.request import PlanRequest
+
+log = structlog.get_logger()
+
+RETRY_AFTER_S = 2
+LOOK_FOR_CLIENT_S = 0.5
+
+
+@dataclass(frozen=True)
+class KeptPlan:
+    """A stored plan: its id and its JSON."""
+
+    plan_id: str
+    body: str
+
+
+class Answerer:
+    """At most `workers` solves at a time and `queue` waiting; more are turned away with 503."""
+
+    def __init__(
+        self,
+        database: Database,
+        metrics: Metrics,
+        workers: int,
+        queue: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._maker = PlanMaker(database, metrics, clock)
+        self._pool = SolvePool(workers, queue)
+        self._solves = SolveRegistry(clock)
+        self._lock = Lock()
+        self._stopping = False
+        metrics.scrape(self._pool.gauges)
+
+    async def answer(self, request: PlanRequest, client: Request) -> KeptPlan:
+        """The plan, however long it takes; a solve that no client waits for any more is ended."""
+        resolved, stored = await run_in_threadpool(self._look_up, request)
+        if stored is not None:
+            return stored
+        solve = self._join(resolved, detached=False)
+        try:
+            while not await solve.ended_within(LOOK_FOR_CLIENT_S):
+                if self._stopping or await client.is_disconnected():
+                    raise abandoned()
+        finally:
+            if solve.leave():
+                self._abandon(solve)
+        return await run_in_threadpool(self._answer_of, solve)
+
+    async def answer_or_solve(self, request: PlanRequest, wait_s: float) -> KeptPlan | SolveJob:
+        """The plan if it is there within `wait_s`, else the solve, which goes on by itself."""
+        resolved, stored = await run_in_threadpool(self._look_up, request)
+        if stored is not None:
+            return stored
+        solve = self._join(resolved, detached=True)
+        if await solve.ended_within(wait_s):
+            return await run_in_threadpool(self._answer_of, solve)
+        return solve
+
+    def again(self, plan_id: str, corrected: ModelProfile | None = None) -> Plan:
+        """Answer a stored plan's request once more, under the rates now in force.
+
+        With a `corrected` profile it takes the place of the one the plan was made from.
+        """
+        with self._database.read() as session:
+            request = plan_store.request_of(session, plan_id)
+            if corrected is not None:
+                made_from = plan_store.load(session, plan_id).profile.digest
+                request = with_profile(request, made_from, corrected)
+        resolved, stored = self._look_up(request)
+        if stored is None:
+            solve = self._join(resolved, detached=True)
+            solve.ended.wait()
+            if isinstance(solve.outcome, Ended) and solve.outcome.cut_short:
+                raise Problem(409, "the solve was cancelled")
+            stored = self._answer_of(solve)
+        made = self._maker.find(stored.plan_id)
+        return Plan.parse(stored.body, "stored plan") if made is None else made.plan
+
+    def find(self, digest: str) -> SolveJob | None:
+        """The newest solve of a request, while it can still be asked about."""
+        return self._solves.find(digest)
+
+    def find_either(self, name: str) -> KeptPlan | SolveJob:
+        """What a plan's or a solve's id stands for: a plan, or a solve that is under way.
+
+        Raises Problem: 404 where it stands for nothing, the solve's own where that failed.
+        """
+        solve = self._solves.find(name)
+        if solve is not None:
+            return solve if solve.outcome is None else self._answer_of(solve)
+        with self._database.read() as session:
+            answer = _load(session, plan_store.find_answer(session, name) or name)
+        if answer is None:
+            raise not_found("plan or solve", name)
+        return answer
+
+    async def cut_short(self, digest: str) -> KeptPlan:
+        """End a solve with its best plan so far; one that has ended stays what it is.
+
+        Raises Problem: 404 for what is no solve, 409 where its turn never came.
+        """
+        solve = self._solves.find(digest)
+        if solve is None:
+            return await run_in_threadpool(self._stored_answer, digest)
+        solve.cancel("cut_short")
+        self._withdraw(
+            solve, Problem(409, "the solve was cancelled before its turn came: there is no plan")
+        )
+        while not await solve.ended_within(LOOK_FOR_CLIENT_S):
+            if self._stopping:
+                raise abandoned()
+        return await run_in_threadpool(self._answer_of, solve)
+
+    def stop(self) -> None:
+        """Cancel every solve; what they have found by then is not kept."""
+        with self._lock:
+            self._stopping = True
+        for solve in self._solves.under_way():
+            self._abandon(solve)
+            solve.changes.close()
+
+    def _look_up(self, request: PlanRequest) -> tuple[ResolvedRequest, KeptPlan | None]:
+        with self._database.read() as session:
+            resolved = resolve(session, request)
+            plan_id = None if request.fresh else plan_store.find_answer(session, resolved.digest)
+            return resolved, _load(session, plan_id)
+
+    def _stored_answer(self, digest: str) -> KeptPlan:
+        with self._database.read() as session:
+            answer = _load(session, plan_store.find_answer(session, digest))
+        if answer is None:
+            raise not_found("solve", digest)
+        return answer
+
+    def _answer_of(self, solve: SolveJob) -> KeptPlan:
+        """The plan that a solve ended with, or its problem raised."""
+        if isinstance(solve.outcome, Problem):
+            raise solve.outcome.with_traceback(None)
+        assert solve.outcome is not None
+        plan_id = solve.outcome.plan.plan_id
+        made = self._maker.find(plan_id)
+        if made is not None:
+            return KeptPlan(plan_id, made.body)
+        with self._database.read() as session:
+            answer = _load(session, plan_id)
+        if answer is None:
+            raise not_found("plan", plan_id)
+        return answer
+
+    def _join(self, resolved: ResolvedRequest, *, detached: bool) -> SolveJob:
+        """The solve of an equal request if there is one to share, else one that starts now."""
+        with self._lock:
+            found = self._solves.find(resolved.digest)
+            shared = found is not None and (found.outcome is None or not resolved.request.fresh)
+            if found is not None and shared and found.join(detached=detached):
+                return found
+            solve = SolveJob(resolved.digest)
+            solve.join(detached=detached)
+            if self._stopping or not self._pool.submit(solve, lambda: self._run(solve, resolved)):
+                raise Problem(
+                    503,
+                    f"{self._pool.jobs} plans are being made; try again in a moment",
+                    headers={"Retry-After": str(RETRY_AFTER_S)},
+                )
+            self._solves.add(solve)
+            return solve
+
+    def _run(self, solve: SolveJob, resolved: ResolvedRequest) -> None:
+        solve.begin()
+        try:
+            outcome: Outcome = self._maker.make(solve, resolved)
+        except Exception as error:
+            outcome = as_problem(error)
+            if outcome.status_code == 500:
+                log.exception("solve_failed", solve=solve.id)
+        self._end(solve, outcome)
+
+    def _abandon(self, solve: SolveJob) -> None:
+        solve.cancel("abandoned")
+        self._withdraw(solve, abandoned())
+
+    def _withdraw(self, solve: SolveJob, told: Problem) -> None:
+        """End a cancelled solve whose turn has not come."""
+        if self._pool.withdraw(solve):
+            self._end(solve, told)
+
+    def _end(self, solve: SolveJob, outcome: Outcome) -> None:
+        # Under the lock: a quick solve may end before `_join` has entered it.
+        with self._lock:
+            self._solves.note_end(solve)
+        solve.end(outcome)
+
+
+def _load(session: Session, plan_id: str | None) -> KeptPlan | None:
+    body = None if plan_id is None else plan_store.find_body(session, plan_id)
+    return KeptPlan(plan_id, body) if plan_id and body else None

@@ -1,0 +1,119 @@
+"""Looks up everything a plan request refers to: profiles, devices, rates, the current plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api.problems import bad_field
+from api.store import plan_store, profile_store, rate_store
+from api.store.database import Session
+from profiles.cost.rates import Rates
+from profiles.device import device_profile
+from profiles.errors import UnknownNameError
+from profiles.model import ModelProfile
+from solver.plans import Plan
+from solver.request import PlanRequest
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedRequest:
+    """A request whose profiles are all inline, the same with its current plan inline too, and the
+    rates of each of its steps by device type."""
+
+    request: PlanRequest
+    whole: PlanRequest
+    rates: list[Mapping[str, Rates]]
+    digest: str
+
+
+def resolve(session: Session, request: PlanRequest) -> ResolvedRequest:
+    """Names are looked up in the store and the catalogue, never as files.
+
+    Raises Problem: 422 with the field for what is not known, or does not fit together.
+    """
+    _check_types(request)
+    request, by_step = _with_profiles(session, request)
+    types = list(dict.fromkeys(request.device_types))
+    in_force: dict[str, Mapping[str, Rates]] = {
+        phase: {name: rate_store.in_force(session, name, phase) for name in types}
+        for phase in dict.fromkeys(step.phase for step in request.steps)
+    }
+    by_rates = [in_force[step.phase] for step in request.steps]
+    digest = request.digest(
+        [profile.digest for profile in by_step],
+        [own.version for each in by_rates for own in each.values()],
+    )
+    whole = request.resolved(_unknown, lambda plan_id: _plan(session, plan_id))
+    return ResolvedRequest(request, whole, by_rates, digest)
+
+
+def with_profile(request: PlanRequest, digest: str, instead: ModelProfile) -> PlanRequest:
+    """A request whose profiles are all inline, with another one wherever that of `digest` was."""
+
+    def replaced(profile: str | ModelProfile | None) -> str | ModelProfile | None:
+        same = isinstance(profile, ModelProfile) and profile.digest == digest
+        return instead if same else profile
+
+    steps = [
+        step.model_copy(update={"profile": replaced(step.profile)})
+        for step in request.workloads or []
+    ]
+    update: dict[str, Any] = {"profile": replaced(request.profile), "workloads": steps or None}
+    return request.model_copy(update=update)
+
+
+def _check_types(request: PlanRequest) -> None:
+    field = "device_type" if request.devices is None else "devices"
+    for name in dict.fromkeys(request.device_types):
+        try:
+            device_profile(name)
+        except UnknownNameError as error:
+            raise bad_field(field, str(error)) from None
+
+
+def _with_profiles(
+    session: Session, request: PlanRequest
+) -> tuple[PlanRequest, list[ModelProfile]]:
+    """The request with every profile inline, and the profile of each step."""
+    main = _profile(session, request.profile, "profile")
+    workloads, by_step = [], []
+    for index, step in enumerate(request.workloads or []):
+        field = f"workloads.{index}.profile"
+        own = None if step.profile is None else _profile(session, step.profile, field)
+        if own is not None and own.architecture != main.architecture:
+            raise bad_field(
+                field,
+                f"{own.name!r} is of another architecture than the request's {main.name!r}",
+            )
+        workloads.append(step.model_copy(update={"profile": own}))
+        by_step.append(own or main)
+    update: dict[str, Any] = {"profile": main, "workloads": workloads or None}
+    placement = request.placement
+    if isinstance(placement.current_plan, Plan):
+        # By its content: whatever id it came with would name the request's digest.
+        named = placement.current_plan.identified()
+        update["placement"] = placement.model_copy(update={"current_plan": named})
+    return request.model_copy(update=update), by_step or [main]
+
+
+def _profile(session: Session, given: str | ModelProfile, field: str) -> ModelProfile:
+    if isinstance(given, ModelProfile):
+        return given
+    profile = profile_store.find(session, given)
+    if profile is None:
+        known = (
+            ", ".join(str(entry["name"]) for entry in profile_store.summaries(session)) or "none"
+        )
+        raise bad_field(field, f"unknown profile {given!r}; known are {known}")
+    return profile
+
+
+def _unknown(name: str) -> ModelProfile:
+    raise KeyError(name)  # every profile is inline by now
+
+
+def _plan(session: Session, plan_id: str) -> Plan:
+    found = plan_store.find(session, plan_id)
+    if found is None:
+        raise bad_field("placement.current_plan", f"no plan {plan_id!r} is stored here")
+    return found

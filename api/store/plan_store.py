@@ -1,0 +1,122 @@
+"""Plans by content id, what they were made for, and the requests that they answer."""
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import func, select
+
+from api.store import profile_store
+from api.store.database import Session
+from api.store.tables import PlanOrigin, StoredAnswer, StoredPlan
+from profiles.model import ModelProfile
+from solver.plans import Plan
+from solver.request import PlanRequest
+
+
+@lru_cache(maxsize=64)
+def _parse(body: str) -> Plan:
+    return Plan.parse(body, "stored plan")
+
+
+def find_body(session: Session, plan_id: str) -> str | None:
+    """A plan's JSON, or None."""
+    return session.scalar(select(StoredPlan.body).where(StoredPlan.id == plan_id))
+
+
+def find(session: Session, plan_id: str) -> Plan | None:
+    """A plan, or None."""
+    body = find_body(session, plan_id)
+    return _parse(body) if body else None
+
+
+def load(session: Session, plan_id: str) -> Plan:
+    """A plan that another row refers to."""
+    body = session.scalars(select(StoredPlan.body).where(StoredPlan.id == plan_id)).one()
+    return _parse(body)
+
+
+def find_answer(session: Session, request_digest: str) -> str | None:
+    """The id of the plan that an equal request got, or None."""
+    return session.scalar(select(StoredAnswer.plan_id).where(StoredAnswer.digest == request_digest))
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """What a list of plans shows of one."""
+    shown = {"id", "status", "solver", "makespan_s", "lower_bound_s", "gap", "bubble_ratio"}
+    return {
+        **plan.model_dump(mode="json", include=shown),
+        "profile": plan.profile.name,
+        "devices": dict(Counter(plan.devices)),
+        "context_tokens": plan.workload.context_tokens,
+        "phase": plan.workload.phase,
+        "deployment": plan.workload.deployment,
+        "created_at": plan.created_at,
+    }
+
+
+def find_summary(session: Session, plan_id: str) -> dict[str, Any] | None:
+    """A plan in short, or None."""
+    return session.scalar(select(StoredPlan.summary).where(StoredPlan.id == plan_id))
+
+
+def summaries(session: Session, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Plans in short, newest first, and how many there are."""
+    newest = select(StoredPlan.summary).order_by(StoredPlan.created_at.desc(), StoredPlan.id)
+    page = session.scalars(newest.limit(limit).offset(offset)).all()
+    total = session.scalar(select(func.count()).select_from(StoredPlan)) or 0
+    return list(page), total
+
+
+def keep(
+    session: Session, plan: Plan, request: PlanRequest, answers: str | None, now: float
+) -> str:
+    """Store a plan with what it was made for: a request whose profiles are all inline.
+
+    `answers` is the digest of the requests that are to get it from now on. Returns the plan's JSON
+    as it is stored: that of an equal one kept before stays, its timings with it.
+    """
+    assert isinstance(request.profile, ModelProfile)
+    profile_store.keep_content(session, request.profile)
+    body = find_body(session, plan.id)
+    if body is None:
+        body = plan.model_dump_json()
+        session.add(StoredPlan(id=plan.id, body=body, summary=summary(plan), created_at=now))
+        session.flush()
+    session.merge(
+        PlanOrigin(
+            plan_id=plan.id,
+            profile_digest=request.profile.digest,
+            options=_options(session, request),
+            created_at=now,
+        )
+    )
+    if answers is not None:
+        session.merge(StoredAnswer(digest=answers, plan_id=plan.id, created_at=now))
+    return body
+
+
+def request_of(session: Session, plan_id: str) -> PlanRequest:
+    """The newest request that a plan was made for, its profiles inline as they were then."""
+    origin = session.get_one(PlanOrigin, plan_id)
+    options = dict(origin.options)
+    if options.get("workloads"):
+        options["workloads"] = [_with_profile(session, step) for step in options["workloads"]]
+    return PlanRequest(profile=profile_store.load(session, origin.profile_digest), **options)
+
+
+def _options(session: Session, request: PlanRequest) -> dict[str, Any]:
+    """Everything but the profiles, and these by their digests."""
+    without: Any = {"profile": True, "fresh": True, "workloads": {"__all__": {"profile"}}}
+    options = request.model_dump(mode="json", exclude=without)
+    for stored, step in zip(options["workloads"] or [], request.workloads or [], strict=True):
+        if isinstance(step.profile, ModelProfile):
+            profile_store.keep_content(session, step.profile)
+            stored["profile"] = step.profile.digest
+    return options
+
+
+def _with_profile(session: Session, step: dict[str, Any]) -> dict[str, Any]:
+    if "profile" not in step:
+        return step
+    return {**step, "profile": profile_store.load(session, step["profile"])}

@@ -1,0 +1,141 @@
+"""The client and the service speak the same language, whatever proxies the environment names."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.client.bodies import (
+    Active,
+    DeploymentRequest,
+    LeaseRenewal,
+    MeasurementBatch,
+    NodeRegistration,
+)
+from api.client.planner_client import PlannerClient
+from api.client.planner_errors import (
+    NodeUnknownError,
+    PlannerAwayError,
+    RefusedError,
+    SupersededError,
+)
+from api.service import Service
+from solver.request import PlanRequest
+from tests.api.slow_solver import SlowSolver
+from tests.api.world import World, fields, plan_body
+
+NOBODY = "http://127.0.0.1:9"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+@pytest.fixture
+def planner(live: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> PlannerClient:
+    """A client of a service on this machine, where every proxy leads nowhere."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for name in PROXIES:
+        monkeypatch.setenv(name, NOBODY)
+        monkeypatch.setenv(name.upper(), NOBODY)
+    return PlannerClient(str(live.base_url))
+
+
+def _node(name: str = "a") -> NodeRegistration:
+    return NodeRegistration(
+        node_id=name, boot_id="boot", devices=["h200", "h200"], backend="none", versions={}
+    )
+
+
+def test_a_plan_goes_live_is_measured_and_seen(planner: PlannerClient, live_world: World) -> None:
+    assert planner.ready().status == "ok"
+    request = PlanRequest.model_validate(plan_body())
+    plan = planner.plan(request)
+    assert planner.plan(request) == plan == live_world.plan()
+    assert planner.register(_node()).lease_s == 10
+    assert planner.assignment("a", None, 0) is None
+    wanted = DeploymentRequest(plan_id=plan.id, nodes=["a"], rounds=2, every_s=2.5, refine=False)
+    view = planner.put_deployment("d", wanted)
+    assert (view.generation, view.measured, view.every_s) == (1, None, 2.5)
+
+    found = planner.assignment("a", None, 20)
+    assert found is not None
+    assert (found.plan, found.devices, found.every_s) == (plan, [0, 1], 2.5)
+    assert planner.assignment("a", found.active, 0) is None
+    planner.renew("a", LeaseRenewal(boot_id="boot", active=found.active, error="warm"))
+    (node,) = planner.nodes()
+    assert (node.live, node.active, node.error) == (True, found.active, "warm")
+
+    batch = MeasurementBatch.model_validate(live_world.batch(plan, live_world.view(), "a", [0, 1]))
+    assert batch.key == found.key
+    assert planner.post_measurements(batch).accepted == len(batch.samples)
+    assert planner.post_measurements(batch).duplicate
+    seen = planner.deployment("d")
+    assert seen.measured is not None
+    assert seen.measured.rounds == 1
+    assert planner.deployment("d", 1) == seen.model_copy(update={"recovery_drift": None})
+
+
+def test_what_the_service_refuses_says_why(planner: PlannerClient, live_world: World) -> None:
+    with pytest.raises(RefusedError, match=r"POST /plan: 422 .*unknown profile 'nobody'"):
+        planner.plan(PlanRequest.model_validate(plan_body(profile="nobody")))
+    with pytest.raises(RefusedError, match="GET /deployments/d: 404"):
+        planner.deployment("d")
+    with pytest.raises(NodeUnknownError):
+        planner.renew("a", LeaseRenewal(boot_id="boot"))
+    with pytest.raises(NodeUnknownError):
+        planner.assignment("a", Active(deployment="d", generation=1), 0)
+    plan = live_world.plan()
+    planner.register(_node())
+    live_world.deploy(plan, ["a"])
+    late = live_world.batch(plan, {**live_world.view(), "generation": 0}, "a", [0])
+    with pytest.raises(SupersededError, match="generation 0"):
+        planner.post_measurements(MeasurementBatch.model_validate(late))
+
+
+def test_a_plan_is_waited_for_as_long_as_asked(
+    planner: PlannerClient, slow: SlowSolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.client.planner_client.TIMEOUT_S", 0.2)
+    with pytest.raises(PlannerAwayError) as caught:
+        planner.plan(PlanRequest.model_validate(plan_body()), wait_s=0.1)
+    assert not caught.value.answered
+    assert len(slow.calls) == 1, "asked once"
+    assert slow.calls[0]["cancel"].wait(20)
+
+
+def test_a_planner_elsewhere_is_asked_through_the_proxy(
+    planner: PlannerClient, service: Service
+) -> None:
+    del planner, service  # the proxies are what this takes of them
+    with pytest.raises(PlannerAwayError, match="refused"):
+        PlannerClient("http://planner.invalid:8000").ready()
+
+
+def test_the_documents_example_runs(planner: PlannerClient) -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "http.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    said: dict[str, Any] = {}
+    exec(example.replace("http://127.0.0.1:8000", planner.url), said)
+    assert said["plan"].profile.name == "llama-3.1-8b-synthetic"
+    assert len(said["plan"].devices) == 8
+
+
+def test_what_the_client_exports() -> None:
+    import api.client
+
+    assert set(api.client.__all__) == {
+        "DeploymentRequest",
+        "PlannerAwayError",
+        "PlannerClient",
+        "PlannerError",
+        "RefusedError",
+    }
+
+
+@pytest.mark.parametrize("left_out", ["batch_id", "timing"])
+def test_a_batch_says_which_it_is_and_how_it_was_timed(world: World, left_out: str) -> None:
+    plan = world.plan()
+    world.register("a", 2)
+    batch = world.batch(plan, world.deploy(plan, ["a"]), "a", [0, 1])
+    del batch[left_out]
+    assert left_out in fields(world.post(batch))
