@@ -39,7 +39,9 @@ def lower_bound(layer: LayerProblem) -> Bound:
 
 
 def _best(layer: LayerProblem, *, copies: bool) -> Bound:
-    return weighted(layer, [_of_one(layer.of_workload(w), copies) for w in range(layer.workloads)])
+    each = [_of_one(layer.of_workload(w), copies) for w in range(layer.workloads)]
+    bound = weighted(layer, each)
+    return Bound(lifted(layer, bound.seconds), bound.proof)
 
 
 def weighted(layer: LayerProblem, each: Sequence[Bound]) -> Bound:

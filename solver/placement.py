@@ -1,6 +1,8 @@
 """Heads on devices by nothing but their costs: any array, no model, no workload."""
 
 from dataclasses import dataclass
+from numbers import Integral
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -64,8 +66,14 @@ def place(
     `equal_counts`: numbers of heads at most one apart, as stock tensor-parallel engines and EPLB's
     packing have it. `divisible`: up to `max_copies` devices share a head. Raises CostsError.
     """
-    cost = np.atleast_2d(np.asarray(costs, dtype=np.float64))
-    _check(cost, devices, equal_counts=equal_counts, divisible=divisible, method=method)
+    try:
+        cost = np.atleast_2d(np.asarray(costs, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise CostsError(f"costs: must be numbers [layers, heads]: {error}") from None
+    _check_costs(cost)
+    _check_rules(devices, equal_counts, divisible, max_copies)
+    how = Search(method=method, tolerance=tolerance, time_limit_s=time_limit_s, seed=seed)
+    _check_search(how, divisible)
     layers, heads = cost.shape
     problem = PlacementProblem(
         head_s=cost[None, :, :, None],
@@ -78,7 +86,6 @@ def place(
         divisible=divisible and max_copies != 1,
         max_copies=max_copies,
     )
-    how = Search(method=method, tolerance=tolerance, time_limit_s=time_limit_s, seed=seed)
     solution = solve(problem, how)
     shares = np.stack([layer.shares for layer in solution.layers])
     return Placement(
@@ -90,9 +97,7 @@ def place(
     )
 
 
-def _check(
-    cost: Floats, devices: int, *, equal_counts: bool, divisible: bool, method: Method
-) -> None:
+def _check_costs(cost: Floats) -> None:
     if cost.ndim != 2 or not cost.size:
         raise CostsError(f"costs: must be [layers, heads], not of shape {list(cost.shape)}")
     wrong = ~np.isfinite(cost) | (cost < 0)
@@ -104,9 +109,29 @@ def _check(
     if not (cost.sum(axis=1) > 0).all():
         layer = int(np.argmax(cost.sum(axis=1) <= 0))
         raise CostsError(f"costs: layer {layer}: every head costs 0; nothing is to be placed")
-    if not 1 <= devices <= MAX_DEVICES:
-        raise CostsError(f"devices: {devices}, must be 1 to {MAX_DEVICES}")
+
+
+def _check_rules(devices: int, equal_counts: bool, divisible: bool, max_copies: int | None) -> None:
+    if not _whole(devices) or not 1 <= devices <= MAX_DEVICES:
+        raise CostsError(f"devices: {devices!r}, must be a whole number from 1 to {MAX_DEVICES}")
     if divisible and equal_counts:
         raise CostsError("divisible: engines that want equal_counts run whole heads")
-    if divisible and method != "auto":
-        raise CostsError(f"method: {method!r} cannot divide heads; use 'auto'")
+    if max_copies is not None and not divisible:
+        raise CostsError("max_copies: is for divisible placements; whole heads are on one device")
+    if max_copies is not None and not (_whole(max_copies) and max_copies >= 1):
+        raise CostsError(f"max_copies: {max_copies!r}, must be a whole number of at least 1")
+
+
+def _check_search(how: Search, divisible: bool) -> None:
+    if how.method not in get_args(Method):
+        raise CostsError(f"method: {how.method!r}, must be one of {', '.join(get_args(Method))}")
+    if divisible and how.method != "auto":
+        raise CostsError(f"method: {how.method!r} cannot divide heads; use 'auto'")
+    if not how.time_limit_s > 0:
+        raise CostsError(f"time_limit_s: {how.time_limit_s}, must be above 0")
+    if not 0 <= how.tolerance < 1:
+        raise CostsError(f"tolerance: {how.tolerance}, must be at least 0 and below 1")
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)

@@ -3,8 +3,10 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from inspect import signature
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -171,6 +173,43 @@ def test_the_executors_rooms_build_on_each_other(room: str) -> None:
         assert room == "cli" or not shows, f"{path.relative_to(ROOT)} imports {shows}"
 
 
+SEARCH_ROOMS = {
+    "heuristics": {"exact"},
+    "exact": set(),
+    "filling": {"exact"},
+    "divide": {"exact"},
+    "search": {"heuristics", "exact", "filling", "divide"},
+    "coupling": {"heuristics", "exact"},
+    "budgets": {"exact"},
+    "verifier": set(),
+}
+"""The solver's rooms that know nothing of planning, and the others that each imports."""
+SHOWING = {"typer", "rich", "matplotlib"}
+MAY_USE_OR_TOOLS = {"exact/cp_sat.py", "filling/cover.py"}
+
+
+@pytest.mark.parametrize("room", sorted(SEARCH_ROOMS))
+def test_the_solvers_rooms_build_on_each_other(room: str) -> None:
+    files = sorted((ROOT / "solver" / room).rglob("*.py"))
+    assert files
+    rooms = {path.name for path in (ROOT / "solver").iterdir() if path.is_dir()}
+    for path in files:
+        names = {name.split(".")[1] for name in of("solver", modules(path)) if "." in name}
+        wrong = names & rooms - SEARCH_ROOMS[room] - {room}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_the_solver_shows_in_its_commands_alone() -> None:
+    for path in (ROOT / "solver").rglob("*.py"):
+        shows = imports(path) & SHOWING
+        assert path.parent.name == "cli" or not shows, f"{path.relative_to(ROOT)} imports {shows}"
+
+
+def test_or_tools_are_used_in_two_places() -> None:
+    users = [path for path in (ROOT / "solver").rglob("*.py") if "ortools" in imports(path)]
+    assert {str(path.relative_to(ROOT / "solver")) for path in users} == MAY_USE_OR_TOOLS
+
+
 def test_kernels_need_torch_and_triton_alone() -> None:
     for path in (ROOT / "executor" / "kernels").rglob("*.py"):
         foreign = imports(path) - set(sys.stdlib_module_names) - {"torch", "triton", "executor"}
@@ -181,6 +220,22 @@ def test_kernels_need_torch_and_triton_alone() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor")
         }
         assert all(m and m.startswith("executor.kernels") for m in modules), path
+
+
+def test_no_kernel_imports_what_imports_it() -> None:
+    """An implementation, picked when it is asked for, counts as an import of both."""
+    picked = ["executor.kernels.torch", "executor.kernels.triton"]
+    needs = {"executor.kernels.implementation": picked}
+    for path in (ROOT / "executor" / "kernels").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found = [n.module for n in ast.walk(ast.parse(path.read_text())) if _of_kernels(n)]
+        needs.setdefault(name, found)
+    order = TopologicalSorter(needs)
+    order.prepare()
+
+
+def _of_kernels(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor.kernels.")
 
 
 def test_both_implementations_of_the_kernels_have_the_same_names() -> None:

@@ -60,8 +60,11 @@ def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
         cbc.tmpDir = folder
         try:
             problem.solve(cbc)
-        except (pulp.PulpSolverError, OSError) as error:
-            # Cancelled; or CBC crashed, as 2.10 does when time is up during preprocessing.
+            if problem.status == pulp.LpStatusUndefined:
+                raise pulp.PulpSolverError("its answer is none that CBC gives")
+        except (pulp.PulpSolverError, OSError, LookupError, ValueError) as error:
+            # Cancelled; or CBC crashed, as 2.10 does when time is up during preprocessing. An
+            # answer cut short makes PuLP stumble over words that are not there.
             if deadline.left_s <= 0:
                 return "nothing"
             raise SolverFailedError(f"CBC failed in {folder}: {error}") from error

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from ortools.sat.python import cp_model
 
+from solver.bounds import lifted
 from solver.deadline import Deadline, Effort, stopping
 from solver.exact.interchangeable import Classes, classes_of
 from solver.exact.symmetry import canonical, reachable
@@ -60,7 +61,7 @@ def cp_sat(
         return better
     units = program.scale * (PARTS if layer.workloads > 1 else 1)
     bound = math.ceil(solver.best_objective_bound - 1e-6)
-    return better.prove(seconds_of(bound, units) + apart_s, PROOF)
+    return better.prove(lifted(layer, seconds_of(bound, units) + apart_s), PROOF)
 
 
 class _Listener(cp_model.CpSolverSolutionCallback):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pulp
 
+from solver.bounds import lifted
 from solver.deadline import Deadline
 from solver.exact.cbc import CBC_SAFETY, quiet, run_cbc
 from solver.exact.symmetry import canonical, reachable
@@ -104,7 +105,8 @@ def ilp(
     if outcome == "feasible":
         return better
     objective_s = float(pulp.value(program.problem.objective)) / scale
-    return better.prove(objective_s * (1 - tolerance / 2) * CBC_SAFETY, "ilp (CBC)")
+    proved_s = objective_s * (1 - tolerance / 2) * CBC_SAFETY
+    return better.prove(lifted(layer, proved_s), "ilp (CBC)")
 
 
 def write_lp(layer: LayerProblem, path: Path) -> None:

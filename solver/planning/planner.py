@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from profiles.catalogue import catalogue_rates, load_profile
 from profiles.cost.rates import Rates
+from profiles.errors import UnknownNameError
 from profiles.model import ModelProfile
 from solver.bounds import lower_bound
 from solver.budgets.options import BudgetOptions
@@ -25,7 +26,7 @@ from solver.planning.scenarios import Known, Scenario, scenarios
 from solver.planning.settle import Settled, coupling, settle
 from solver.plans import Plan
 from solver.problem import PlacementProblem
-from solver.request import PlacementOptions, PlanRequest
+from solver.request import PlacementOptions, PlanRequest, RequestError
 from solver.search.solve import Search, solve
 from solver.search.starts import start
 from solver.solution import LayerSolution, Progress, Solution
@@ -53,19 +54,23 @@ def request_of(profile: str | Path | ModelProfile, **fields: Any) -> PlanRequest
     """A resolved request of `plan`'s keywords; placement's and budget's fields may stand alone."""
     for name, options in (("placement", PlacementOptions), ("budget", BudgetOptions)):
         apart = [key for key in options.model_fields if key in fields]
-        if not apart:
-            continue
         given = fields.get(name, {})
         given = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
-        fields[name] = {**given, **{key: fields.pop(key) for key in apart}}
+        # What is no mapping is left to the request's own check.
+        if apart and isinstance(given, Mapping):
+            fields[name] = {**given, **{key: fields.pop(key) for key in apart}}
     named = profile if isinstance(profile, ModelProfile) else str(profile)
     request = PlanRequest.checked(profile=named, **fields)
     return request.resolved(load_profile, lambda path: Plan.load(Path(path)))
 
 
 def rates_of(request: PlanRequest) -> list[dict[str, Rates]]:
-    """The catalogue's rates for every step, by device type."""
-    return [catalogue_rates(request.device_types, step.phase) for step in request.steps]
+    """The catalogue's rates for every step, by device type; RequestError for an unknown one."""
+    try:
+        return [catalogue_rates(request.device_types, step.phase) for step in request.steps]
+    except UnknownNameError as error:
+        field = "device_type" if request.devices is None else "devices"
+        raise RequestError(f"{field}: {error}") from None
 
 
 def make_plan(

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from tests.profiles.cli.command import hplb, refused
 
 from profiles.errors import ProfileError
 from profiles.tasks.example import Question
 from profiles.tasks.prompts import Prompt, generated, read, write
+from tests.profiles.cli.command import hplb, refused
 
 
 def words(text: str) -> int:

@@ -1,17 +1,21 @@
 """The driver: never worse than its starts, bounded, anytime, and honest about why it stopped."""
 
+import os
 import time
 from dataclasses import replace
-from threading import Event, Timer
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solver.problem import PlacementProblem
-from solver.search.solve import Search, solve
+from solver.deadline import Deadline
+from solver.problem import LayerProblem, PlacementProblem
+from solver.request import Method
+from solver.search.driver import Stage, Tell
+from solver.search.solve import MOST_WORKERS, Search, solve
 from solver.search.starts import HEURISTICS
-from solver.solution import Progress, Solution
+from solver.solution import LayerSolution, Progress, Solution
 from tests.solver.problems import make_problem
 
 problems = st.builds(
@@ -63,19 +67,48 @@ def test_relabelling_heads_leaves_the_proved_optimum() -> None:
     assert makespan(a) == pytest.approx(makespan(b), rel=2e-4)
 
 
-def test_alike_layers_are_solved_once_and_get_the_same_answer() -> None:
-    one = make_problem(1, 16, 4, 4)
-    many = replace(
-        one,
-        head_s=one.head_s.repeat(50, axis=1),
-        part_s=one.part_s.repeat(50, axis=1),
-        group_s=one.group_s.repeat(50, axis=1),
-    )
+def repeated(problem: PlacementProblem, times: int) -> PlacementProblem:
+    """The same layers again and again."""
+    arrays = ("head_s", "part_s", "group_s")
+    return replace(problem, **{name: getattr(problem, name).repeat(times, 1) for name in arrays})
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[LayerProblem]:
+    """The layers that the search refines, each by one step that proves it."""
+    asked: list[LayerProblem] = []
+
+    def refine(layer: LayerProblem, known: LayerSolution, _: Deadline, __: Tell) -> LayerSolution:
+        asked.append(layer)
+        return known.prove(known.makespan_s, f"step {len(asked)}")
+
+    monkeypatch.setattr("solver.search.solve.steps_of", lambda *_: [Stage(refine)])
+    return asked
+
+
+def test_alike_layers_are_solved_once_and_get_the_same_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = counting(monkeypatch)
     seen: list[Progress] = []
-    solution = solve(many, Search("cp_sat", on_progress=seen.append))
-    assert len(seen) >= 1
-    assert seen[-1].layers == 50
-    assert len({layer.makespan_s for layer in solution.layers}) == 1
+    many = repeated(make_problem(1, 16, 4, 4), 50)
+    solution = solve(many, Search("auto", 0.0, 60, on_progress=seen.append))
+    assert len(asked) == 1
+    assert [layer.bound.proof for layer in solution.layers] == ["step 1"] * 50
+    assert (seen[-1].layers, seen[-1].settled) == (50, 50)
+    assert seen[-1].makespan_s == pytest.approx(makespan(solution))
+
+
+@pytest.mark.parametrize("array", ["head_s", "part_s", "group_s"])
+def test_layers_that_differ_in_any_cost_are_solved_apart(
+    monkeypatch: pytest.MonkeyPatch, array: str
+) -> None:
+    asked = counting(monkeypatch)
+    problem = repeated(make_problem(1, 16, 4, 4), 3)
+    getattr(problem, array)[0, 2, 1] += 1.0
+    solution = solve(problem, Search("auto", 0.0, 60))
+    assert len(asked) == 2
+    proofs = [layer.bound.proof for layer in solution.layers]
+    assert proofs[0] == proofs[1] != proofs[2]
 
 
 def test_a_deadline_that_has_passed_still_gives_greedy_with_the_reason() -> None:
@@ -87,21 +120,37 @@ def test_a_deadline_that_has_passed_still_gives_greedy_with_the_reason() -> None
     assert "cp_sat found nothing better" in solution.reason
 
 
-def test_a_deadline_is_held() -> None:
+def test_the_clock_ends_a_search_and_says_so() -> None:
+    """What is computed after the limit costs processor time, however busy the machine is."""
+    limit_s = 1.0
     problem = make_problem(16, 64, 8, 8, seed=2)
-    started = time.monotonic()
-    solve(problem, Search("cp_sat", 0.0, 1.0))
-    assert time.monotonic() - started < 5  # a second, and room for a loaded machine
+    solve(make_problem(1, 8, 8, 2), Search("cp_sat", 0.0, 5))  # imports OR-tools
+    began_s = time.process_time()
+    solution = solve(problem, Search("cp_sat", 0.0, limit_s))
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    assert time.process_time() - began_s <= workers * limit_s + 0.5
+    assert solution.reason is not None
+    assert "not proved within the tolerance when the search ended" in solution.reason
+    assert makespan(solution) <= makespan(solve(problem, Search("greedy", 0.0, 1)))
 
 
-def test_cancelling_keeps_the_best_so_far() -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", ["auto", "cp_sat", "ilp"])
+def test_cancelling_ends_the_search_long_before_its_limit(method: Method) -> None:
+    """Cancelled at the second word of progress, or the first; else it would take an hour."""
     problem = make_problem(8, 64, 8, 8, seed=2)
     cancelled = Event()
-    Timer(0.3, cancelled.set).start()
-    started = time.monotonic()
-    solution = solve(problem, Search("cp_sat", 0.0, 60, cancelled=cancelled))
-    assert time.monotonic() - started < 30  # half of what it was given
-    assert makespan(solution) <= makespan(solve(problem, Search("greedy", 0.0, 1)))
+    told: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) == 2 or method == "ilp":
+            cancelled.set()
+
+    solution = solve(problem, Search(method, 0.0, 3600, on_progress=tell, cancelled=cancelled))
+    assert solution.reason is not None
+    assert "when the search was cancelled" in solution.reason
+    assert makespan(solution) <= min(progress.makespan_s for progress in told) * (1 + 1e-12)
 
 
 def test_heuristics_come_without_a_reason() -> None:

@@ -1,34 +1,82 @@
-"""The executor's choice of pieces of keys for a few query blocks, at any budget: for measuring.
+"""A profile's selection as the kernels carry it out: a plan's heads, and any budget when measuring.
 
-`hplb profiles measure` finds `choose` by the entry-point group `hplb.selectors`.
+`hplb profiles measure` finds `select_for_budgets` by the entry-point group `hplb.selectors`.
 """
 
 from collections.abc import Callable
 
 import torch
 
-from executor.errors import AttentionError
+from executor.errors import AttentionError, ShardError
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadRows, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout, lay_out
 from executor.kernels.means import key_pieces
-from executor.kernels.patterns import Sampled, SinkLocal, VerticalSlash, rule, rule_pieces
+from executor.kernels.patterns import (
+    POOLED,
+    Pattern,
+    Pooled,
+    Rule,
+    Sampled,
+    VerticalSlash,
+    rule_pieces,
+)
 from executor.kernels.sampled import lists_at_once, sampled_scores
 from executor.kernels.torch.means import query_means
 from executor.kernels.torch.select import best_pieces, line_scores
 from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
 from profiles import selection
+from profiles.architecture import Architecture
 from profiles.selection import Selection
 
 
+def pattern(
+    selected: Selection, architecture: Architecture, kv_head: int, piece_tokens: int
+) -> Pattern:
+    """The pattern of the query heads of `kv_head` in pieces of `piece_tokens`.
+
+    A head that attends to all has a budget that covers the context, whatever its pattern. Raises
+    ShardError for strided blocks of another size: they would not fall on whole blocks.
+    """
+    if not isinstance(selected, selection.Strided):
+        return _any_heads_pattern(selected, piece_tokens)
+    if selected.block_tokens != piece_tokens:
+        raise ShardError(
+            f"selection: a strided pattern of {selected.block_tokens}-token blocks cannot "
+            f"run in pieces of {piece_tokens}: plan with its own block size"
+        )
+    if selected.dense(kv_head, architecture):
+        return POOLED
+    offset = selected.offset(kv_head, architecture)
+    return Rule.strided(selected.local_blocks, selected.vert_stride, offset)
+
+
+def _any_heads_pattern(selected: Selection, piece_tokens: int) -> Pattern:
+    """The pattern of a selection that is the same in every head, within a head's own budget.
+
+    Raises AttentionError for a strided one.
+    """
+    match selected:
+        case selection.Pooled():
+            return POOLED
+        case selection.VerticalSlash():
+            return VerticalSlash()
+        case selection.Sampled():
+            return Sampled(selected.rows)
+        case selection.SinkLocal():
+            return Rule.sink_local(-(-selected.sink_tokens // piece_tokens))
+        case selection.Strided():
+            raise AttentionError("selection: strided chooses by no budget")
+
+
 @torch.no_grad()
-def choose(
+def select_for_budgets(
     q: torch.Tensor,
     k: torch.Tensor,
     query_blocks: torch.Tensor,
     block_tokens: int,
     piece_tokens: int,
-    chosen: Selection,
+    selected: Selection,
 ) -> Callable[[int], torch.Tensor]:
     """From a budget in pieces to the lists of `query_blocks`, bool [heads, query blocks, pieces].
 
@@ -45,19 +93,15 @@ def choose(
     first, last = layout.own_pieces(numbers)
     piece = torch.arange(pieces, device=q.device)
     best: Callable[[torch.Tensor, int], torch.Tensor]
-    match chosen:
-        case selection.Pooled():
+    match _any_heads_pattern(selected, piece_tokens):
+        case Pooled():
             best = _by_scores(_pooled_scores(q, cache, layout, query_blocks), first, last)
-        case selection.VerticalSlash():
-            best = _by_scores(_line_scores(q, cache, layout, numbers), first, last)
-        case selection.Sampled():
-            pattern = Sampled(chosen.rows)
-            scores = _sampled_scores(q, cache, layout, query_blocks, pattern)
-            best = _by_scores(scores, first, last)
-        case selection.SinkLocal():
-            best = _by_rule(SinkLocal(-(-chosen.sink_tokens // piece_tokens)), own, last)
-        case _:
-            raise AttentionError(f"selection: {chosen.kind} chooses by no budget")
+        case VerticalSlash() as lines:
+            best = _by_scores(_line_scores(q, cache, layout, numbers, lines), first, last)
+        case Sampled() as rows:
+            best = _by_scores(_sampled_scores(q, cache, layout, query_blocks, rows), first, last)
+        case Rule() as rule:
+            best = _by_rule(rule, own, last)
 
     def lists(budget: int) -> torch.Tensor:
         found = piece <= last[:, None]
@@ -78,11 +122,11 @@ def _by_scores(
 
 
 def _by_rule(
-    pattern: SinkLocal, own: int, last: torch.Tensor
+    rule: Rule, own: int, last: torch.Tensor
 ) -> Callable[[torch.Tensor, int], torch.Tensor]:
     def best(cut: torch.Tensor, kept: int) -> torch.Tensor:
         place, ends = torch.arange(kept, device=last.device), last[cut][:, None]
-        return rule_pieces(rule(pattern, own), place, ends, torch.full_like(ends, kept))
+        return rule_pieces(rule, own, place, ends, torch.full_like(ends, kept))
 
     return best
 
@@ -94,7 +138,7 @@ def _layout(
     heads, tokens = q.shape[:2]
     blocks, pieces = -(-tokens // block_tokens), -(-tokens // piece_tokens)
     size = heads // k.shape[0]
-    rows = [HeadRows(head, head // size, pieces, 0, blocks) for head in range(heads)]
+    rows = [HeadBlocks(head, head // size, pieces, 0, blocks) for head in range(heads)]
     cache = Cache(k, k, starts=torch.zeros(1, dtype=torch.int32, device=q.device))
     chunks = (Chunk(0, tokens),)
     return cache, lay_out(rows, chunks, block_tokens, q.device, piece_tokens=piece_tokens)
@@ -114,15 +158,16 @@ def _pooled_scores(
 
 
 def _line_scores(
-    q: torch.Tensor, cache: Cache, layout: Layout, numbers: torch.Tensor
+    q: torch.Tensor, cache: Cache, layout: Layout, numbers: torch.Tensor, pattern: VerticalSlash
 ) -> torch.Tensor:
     """Of lists `numbers` [heads x query blocks], fp32 [heads x query blocks, pieces]."""
-    pattern, own = VerticalSlash(), [x.view(len(q), -1) for x in layout.own_pieces(numbers)]
+    own = [x.view(len(q), -1) for x in layout.own_pieces(numbers)]
+    piece_lse = implementation(q.is_cuda).piece_lse
     step = entries_at_once(*scored_size(layout, 0, len(q), pattern))
     scores = []
     for begin in range(0, len(q), step):
         end = min(begin + step, len(q))
-        lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=q.is_cuda)
+        lines = line_masses(piece_lse, q, cache, layout, begin, end, pattern)
         of_heads = zip(*lines, *(x[begin:end] for x in own), strict=True)
         scores += [line_scores(*of_head) for of_head in of_heads]
     return torch.cat(scores)
@@ -137,11 +182,8 @@ def _sampled_scores(
 ) -> torch.Tensor:
     blocks, pieces = layout.heads[0].last, layout.grid(0).pieces
     at_once = lists_at_once(pattern, pieces, layout.piece_tokens, use_triton=q.is_cuda)
-    scores = []
+    piece_lse, scores = implementation(q.is_cuda).piece_lse, list[torch.Tensor]()
     for head in range(len(q)):
         for numbers in torch.split(head * blocks + query_blocks.to(q.device), at_once):
-            found = sampled_scores(
-                q, cache, layout, numbers[None], pieces, pattern, use_triton=q.is_cuda
-            )
-            scores.append(found[0])
+            scores += sampled_scores(piece_lse, q, cache, layout, numbers[None], pieces, pattern)
     return torch.cat(scores)
