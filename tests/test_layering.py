@@ -109,6 +109,26 @@ def test_the_planner_does_without_torch(part: str) -> None:
             assert not imports(path) & {"torch", "triton", "transformers"}, path
 
 
+@pytest.mark.parametrize("part", ["profiles", "solver"])
+def test_what_shows_things_to_people_is_in_cli_alone(part: str) -> None:
+    files = sorted((ROOT / part).rglob("*.py"))
+    cli = {path for path in files if path.is_relative_to(ROOT / part / "cli")}
+    assert {"typer", "rich", "matplotlib"} <= set().union(*(imports(path) for path in cli))
+    for path in set(files) - cli:
+        wrong = imports(path) & {"typer", "rich", "matplotlib"}
+        wrong |= {name for name in modules(path) if name.split(".")[1:2] == ["cli"]}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_or_tools_is_for_exact_search() -> None:
+    solver = ROOT / "solver"
+    may = (solver / "search", solver / "exact", solver / "filling" / "cover.py")
+    users = {path for path in solver.rglob("*.py") if "ortools" in imports(path)}
+    assert users
+    wrong = {path for path in users if not any(path.is_relative_to(place) for place in may)}
+    assert not wrong
+
+
 def test_measuring_a_model_is_imported_where_it_is_asked_for() -> None:
     """The command imports it inside its function: `hplb --help` loads no torch."""
     importers = [path for path in (ROOT / "profiles").rglob("*.py") if _loads_measuring(path)]
