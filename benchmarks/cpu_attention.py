@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import report
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_PIECES, HeadRows, Layout, lay_out
+from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout, lay_out
 from executor.kernels.torch.prefill import prefill_attention
 
 Row = dict[str, Any]
@@ -111,7 +111,7 @@ def contenders(case: Case, compiled: bool) -> tuple[dict[str, Work], list[Row]]:
         blocks = case.tokens // block
         for budget in case.budgets:
             heads = [
-                HeadRows(h, 0, max(1, round(budget * blocks)), 0, blocks) for h in range(HEADS)
+                HeadBlocks(h, 0, max(1, round(budget * blocks)), 0, blocks) for h in range(HEADS)
             ]
             layout = lay_out(heads, [Chunk(0, case.tokens)], block)
             indices = lists_by_chance(layout)

@@ -24,8 +24,9 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from benchmarks import report
 from benchmarks.cpu_attention import lists_by_chance
+from benchmarks.gpu.peers import block_mask, padded_lists
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_PIECES, HeadRows, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout, lay_out
 from executor.kernels.torch.prefill import prefill_attention
 
 Row = dict[str, Any]
@@ -46,36 +47,21 @@ FULL: tuple[Step, ...] = (
 QUICK: tuple[Step, ...] = ((16, 128, 2, 0.25), (16, 120, 1, 0.25))
 
 
-def block_mask(layout: Layout, indices: torch.Tensor, tokens: int) -> BlockMask:
+def mask_of(layout: Layout, indices: torch.Tensor, tokens: int) -> BlockMask:
     """The lists as FlexAttention reads them: full blocks, and each row's own under the causal mask.
 
     A CPU wants as many places for a list as there are blocks of keys, which the padding makes.
     """
-    heads, size = len(layout.heads), layout.block_tokens
-    place = torch.arange(layout.lists // heads, dtype=torch.int32)
-    stored = torch.cat([indices, indices.new_zeros(1)])
-    start = layout.start[:, None]
-    full = stored[(start + place).clamp(0, len(indices))].where(start != ALL_PIECES, place)
-    own = layout.query_block.view(1, heads, -1, 1)
-    return BlockMask(
-        seq_lengths=(tokens, tokens),
-        kv_num_blocks=torch.ones_like(own[..., 0]),
-        kv_indices=torch.nn.functional.pad(own, (0, len(place) - 1)),
-        full_kv_num_blocks=layout.length.view(1, heads, -1) - 1,
-        full_kv_indices=full.view(1, heads, -1, len(place)),
-        q_num_blocks=None,
-        q_indices=None,
-        full_q_num_blocks=None,
-        full_q_indices=None,
-        BLOCK_SIZE=(size, size),
-        mask_mod=_causal,
+    heads = len(layout.heads)
+    blocks = layout.lists // heads
+    own = layout.query_block.view(heads, -1, 1)
+    return block_mask(
+        torch.nn.functional.pad(own, (0, blocks - 1)),
+        padded_lists(layout, indices, blocks).view(heads, -1, blocks),
+        layout.length.view(heads, -1) - 1,
+        block_tokens=layout.block_tokens,
+        tokens=tokens,
     )
-
-
-def _causal(
-    _batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
-) -> torch.Tensor:
-    return query >= key
 
 
 def measure(step: Step, flex: Callable[..., Any], head_dim: int, turns: int) -> Row:
@@ -86,12 +72,12 @@ def measure(step: Step, flex: Callable[..., Any], head_dim: int, turns: int) -> 
     q = torch.randn(heads, tokens, head_dim, generator=random)
     keys, values = torch.randn(2, 1, tokens, head_dim, generator=random)
     cache = Cache(keys, values, starts=torch.zeros(1, dtype=torch.int32))
-    rows = [HeadRows(head, 0, max(1, round(budget * blocks)), 0, blocks) for head in range(heads)]
+    rows = [HeadBlocks(head, 0, max(1, round(budget * blocks)), 0, blocks) for head in range(heads)]
     layout = lay_out(rows, [Chunk(0, tokens)], block)
     indices = lists_by_chance(layout)
     out, lse = torch.empty_like(q), torch.empty(q.shape[:2])
     began = time.process_time()
-    mask = block_mask(layout, indices, tokens)
+    mask = mask_of(layout, indices, tokens)
     planned = time.process_time() - began
 
     def theirs() -> torch.Tensor:

@@ -45,7 +45,7 @@ from benchmarks import dispatch, report
 from benchmarks.placement import load
 from executor.attention.query_rows import head_rows
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.node.shard import layer_shard
 from profiles.cost.catalogue import catalogue_rates
 from profiles.model import ModelProfile
@@ -80,20 +80,20 @@ def plan_of(profile: ModelProfile, context_tokens: int, name: str, limit_s: floa
     return make_plan(request, [catalogue_rates(["h200"], "prefill")])
 
 
-def heads_of(plan: Plan, layer: int, device: int) -> list[HeadRows]:
+def heads_of(plan: Plan, layer: int, device: int) -> list[HeadBlocks]:
     """What a device computes of one prompt in one layer."""
     block, shard = plan.workload.block_tokens, layer_shard(plan, device, layer)
     return [head_rows(share, shard.chunks[0], block, block) for share in shard.shares]
 
 
-def shares(plan: Plan, layers: int) -> list[list[HeadRows]]:
+def shares(plan: Plan, layers: int) -> list[list[HeadBlocks]]:
     """Every device's work in `layers` layers spread over the model."""
     chosen = np.linspace(0, len(plan.layers) - 1, layers).round().astype(int).tolist()
     every = [heads_of(plan, layer, d) for layer in chosen for d in range(len(plan.devices))]
     return [heads for heads in every if any(head.first < head.last for head in heads)]
 
 
-def group_budgets(heads: list[HeadRows]) -> list[int]:
+def group_budgets(heads: list[HeadBlocks]) -> list[int]:
     """Blocks of the one list that a KV group's heads on a device read in decode: the largest."""
     largest: dict[int, int] = {}
     for head in heads:
@@ -197,7 +197,7 @@ def main() -> None:
     if not profiles:
         parser.error(f"no profile of {' or '.join(SHAPES)} below {arguments.data} matches")
     rows = [
-        {"profile": profile, "context_tokens": context, "plan": name, **row}
+        {"profile": profile.name, "context_tokens": context, "plan": name, **row}
         for profile, context, name in product(profiles, contexts, PLANS)
         for row in measure(plan_of(profile, context, name, arguments.time_limit), arguments.layers)
     ]

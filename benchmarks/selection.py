@@ -21,8 +21,8 @@ import torch
 
 from benchmarks import report
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_PIECES, HeadRows, lay_out
-from executor.kernels.patterns import Pattern, Pooled, Sampled, SinkLocal, VerticalSlash
+from executor.kernels.layout import ALL_PIECES, HeadBlocks, lay_out
+from executor.kernels.patterns import Pattern, Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.select import select
 from executor.kernels.torch.select import best_pieces
 
@@ -41,7 +41,7 @@ OURS: dict[str, Pattern] = {
     "last 64 rows": VerticalSlash(SCORED_ROWS, row_step=1),
     "pooled": Pooled(),
     "sampled": Sampled(),
-    "sink + local": SinkLocal(),
+    "sink + local": Rule.sink_local(),
 }
 HEADS = {
     "columns": {"columns": 24, "slashes": 0, "needles": 0},
@@ -120,7 +120,7 @@ def ours(
 ) -> tuple[float, int]:
     """Recovery and tiles of the lists that `select` makes."""
     cache = Cache(k[None], k[None], starts=torch.zeros(1, dtype=torch.int32))
-    heads = [HeadRows(0, 0, budget, 0, len(masses), 0, pattern)]
+    heads = [HeadBlocks(0, 0, budget, 0, len(masses), 0, pattern)]
     layout = lay_out(heads, [Chunk(0, len(k))], BLOCK)
     indices = select(q[None], cache, layout).long()
     stored = layout.start != ALL_PIECES

@@ -8,14 +8,10 @@ from executor.attention.shares import whole
 from executor.attention.step import PreparedStep
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache
-from executor.kernels.patterns import runs
+from executor.kernels.chip import chip_of
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TRITON_SIZES = {"head_dim": (16, 256), "block_tokens": (16, 128), "piece_tokens": (16, 128)}
-MOST_FP32 = 256 * 64
-"""head_dim times query block that fp32, computed as three products of tf32, has room for."""
-MOST_PIECES = 16384
-"""Pieces whose scores fit a program's registers (`kernels.triton.top_pieces`)."""
 
 
 def check_tensors(
@@ -130,10 +126,25 @@ def check_backend(q: torch.Tensor, step: PreparedStep, backend: Backend) -> None
             raise AttentionError(
                 f"{name}: {value} must be a power of two from {least} to {most} for triton"
             )
-    if q.dtype == torch.float32 and q.shape[2] * step.block_tokens > MOST_FP32:
+    # What the torch back end, which needs no Triton, has no use for.
+    from executor.kernels.triton import decode, prefill
+    from executor.kernels.triton.top_pieces import MOST_PIECES
+
+    chip = chip_of(q.device)
+    has = f"more shared memory than a program has here, {chip.program_bytes} bytes"
+    kind = f"q: {str(q.dtype).removeprefix('torch.')} with head_dim {q.shape[2]}"
+    tma = chip.tma and prefill.long_enough(step.block_tokens, step.piece_tokens)
+    if step.prefill and not prefill.fits(
+        step.block_tokens, q.shape[2], q.element_size(), chip, tma
+    ):
         raise AttentionError(
-            f"q: float32 with head_dim {q.shape[2]} and blocks of {step.block_tokens} takes more "
-            "shared memory than a multiprocessor has: use blocks of 64, or bfloat16"
+            f"{kind} and blocks of {step.block_tokens} takes {has}: use smaller blocks, or bfloat16"
+        )
+    widest = step.decode.heads.shape[1] if step.decode else 0
+    if widest and not decode.fits(q.shape[2], q.element_size(), widest, chip):
+        raise AttentionError(
+            f"{kind} and lists of {widest} query heads each takes {has}: give every query head a "
+            "list of its own (prepare(packed=False)), or use bfloat16"
         )
     pieces = _most_scored(step)
     if pieces > MOST_PIECES:
@@ -144,13 +155,11 @@ def check_backend(q: torch.Tensor, step: PreparedStep, backend: Backend) -> None
 
 
 def _most_scored(step: PreparedStep) -> int:
-    """The longest row of scores that choosing makes, in pieces: heads of a run share one length."""
-    most, prefill, decode = 0, step.prefill, step.decode
+    """The longest row of scores that choosing makes, in pieces."""
+    prefill, decode, most = step.prefill, step.decode, 0
     if prefill:
-        for pattern, first, last in runs([rows.pattern for rows in prefill.heads]):
-            run = prefill.heads[first:last]
-            if isinstance(pattern, SCORED) and any(prefill.stores(rows) for rows in run):
-                most = max(most, *(prefill.grid(rows.sequence).pieces for rows in run))
+        scored = [x for x in prefill.heads if isinstance(x.pattern, SCORED) and prefill.stores(x)]
+        most = max((prefill.grid(x.sequence).pieces for x in scored), default=0)
     if decode and any(
         isinstance(entry.pattern, SCORED) and entry.budget_pieces < decode.most_pieces
         for entry in decode.lists

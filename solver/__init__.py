@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from solver.plans import Plan
     from solver.report.comparison import compare
     from solver.request import PlanRequest
-    from solver.verify import verify
+    from solver.verifier import verify
 
 __all__ = ["Plan", "PlanRequest", "compare", "place", "plan", "verify"]
 
@@ -31,7 +31,7 @@ _HOMES = {
     "compare": "solver.report.comparison",
     "place": "solver.placement",
     "plan": "solver.planning.planner",
-    "verify": "solver.verify",
+    "verify": "solver.verifier",
 }
 
 

@@ -15,7 +15,7 @@ from benchmarks.gpu.work import decode_work, prefill_work, product_work
 from benchmarks.gpu_results.calls import features
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.patterns import POOLED, Pattern, Sampled, VerticalSlash
 from profiles.cost.work import FEATURES, INDEX
 
@@ -71,7 +71,7 @@ def prefill(
     """As on a GPU: at blocks of 64 heads that share a list share a program."""
     group = heads // GROUPS or 1
     rows = [
-        HeadRows(head, head // group, budget, 0, -(-tokens // tile.block), pattern=pattern)
+        HeadBlocks(head, head // group, budget, 0, -(-tokens // tile.block), pattern=pattern)
         for head in range(heads)
     ]
     pack = tile.block == 64

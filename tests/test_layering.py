@@ -3,8 +3,10 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from inspect import signature
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -161,6 +163,22 @@ def test_kernels_need_torch_and_triton_alone() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor")
         }
         assert all(m and m.startswith("executor.kernels") for m in modules), path
+
+
+def test_no_kernel_imports_what_imports_it() -> None:
+    """An implementation, picked when it is asked for, counts as an import of both."""
+    picked = ["executor.kernels.torch", "executor.kernels.triton"]
+    needs = {"executor.kernels.implementation": picked}
+    for path in (ROOT / "executor" / "kernels").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found = [n.module for n in ast.walk(ast.parse(path.read_text())) if _of_kernels(n)]
+        needs.setdefault(name, found)
+    order = TopologicalSorter(needs)
+    order.prepare()
+
+
+def _of_kernels(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor.kernels.")
 
 
 def test_both_implementations_of_the_kernels_have_the_same_names() -> None:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from benchmarks.gpu.scene import Shape, Tile
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
-from executor.kernels.layout import HeadRows
-from executor.kernels.patterns import POOLED, Pattern, Sampled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.layout import HeadBlocks
+from executor.kernels.patterns import POOLED, Pattern, Rule, Sampled, VerticalSlash, by_budget
 
 PATTERNS: tuple[Pattern, ...] = (
     POOLED,
     VerticalSlash(scored_rows=20),
-    SinkLocal(2),
-    Strided(2, 3, 1),
+    Rule.sink_local(2),
+    Rule.strided(2, 3, 1),
     Sampled(),
 )
 BUDGETS = (1, 3, 6, 1000, 2, 5, 4, 9)
@@ -35,11 +35,11 @@ def prompts(block: int, blocks: int) -> tuple[Chunk, ...]:
     )
 
 
-def shares(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
+def shares(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadBlocks]:
     """All heads different; head 0 in two ranges of rows with rows of nobody between them, and head
     1 not at all."""
     # A strided pattern's blocks are square.
-    patterns = [x for x in PATTERNS if tile.per_block == 1 or not isinstance(x, Strided)]
+    patterns = [x for x in PATTERNS if tile.per_block == 1 or by_budget(x)]
     found = []
     for sequence, chunk in enumerate(chunks):
         first, last = _rows(chunk, tile)
@@ -54,23 +54,23 @@ def shares(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
             if head == 1 and shape.query_heads > 1:
                 ranges = []
             found += [
-                HeadRows(head, group, budget, begin, end, sequence, pattern)
+                HeadBlocks(head, group, budget, begin, end, sequence, pattern)
                 for begin, end in ranges
             ]
     return found
 
 
-def paired_heads(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadRows]:
+def paired_heads(shape: Shape, chunks: Sequence[Chunk], tile: Tile) -> list[HeadBlocks]:
     """Two dense heads, then two of one rule, and so on; in odd sequences the first is alone."""
     found = []
     for sequence, chunk in enumerate(chunks):
         for head in range(shape.query_heads):
             same_rule = bool(head // 2 % 2)
-            pattern: Pattern = SinkLocal(2) if same_rule else POOLED
+            pattern: Pattern = Rule.sink_local(2) if same_rule else POOLED
             budget = 2 if sequence % 2 and not head else 3 if same_rule else 1000
             rows = _rows(chunk, tile)
             group = head // shape.group_size
-            found.append(HeadRows(head, group, pieces(budget, tile), *rows, sequence, pattern))
+            found.append(HeadBlocks(head, group, pieces(budget, tile), *rows, sequence, pattern))
     return found
 
 

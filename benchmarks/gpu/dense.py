@@ -21,12 +21,12 @@ from benchmarks.gpu.scene import LLAMA_8B, TINY, Problem, Shape, Tile, problems,
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import Timed, rotation, timed
 from benchmarks.gpu.work import prefill_work
-from executor.kernels.patterns import POOLED, Pattern, SinkLocal
+from executor.kernels.patterns import POOLED, Pattern, Rule
 
 TOKENS = (131_072, 32_768, 8_192, 65_536, 16_384)
 TILES = (Tile(64, 64), Tile(128, 128))
 GATHERED = Tile(64, 16)
-PACKED: dict[str, Pattern] = {"dense": POOLED, "sink_local": SinkLocal(), "pooled": POOLED}
+PACKED: dict[str, Pattern] = {"dense": POOLED, "sink_local": Rule.sink_local(), "pooled": POOLED}
 """Heads that share programs, and the pattern of those that are not dense."""
 BUDGET_TOKENS = 1_024
 """Of these; DuoAttention's streaming heads (arXiv 2410.10819) have about as many."""

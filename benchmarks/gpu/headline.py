@@ -29,7 +29,7 @@ from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import Timed, rotation, timed
 from benchmarks.gpu.work import Work, prefill_work
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 
 DENSE, UNIFORM, DIVIDED = "dense contiguous", "uniform contiguous", "adaptive divided"
 LONGEST = 131_072
@@ -108,7 +108,7 @@ def _measured(section: Section, layer: Layer, scheme: str, times: int) -> Row:
     }
 
 
-def _likeness(heads: list[HeadRows]) -> list[object]:
+def _likeness(heads: list[HeadBlocks]) -> list[object]:
     """What a share's time depends on: its heads with their groups numbered as they come."""
     groups: dict[int, int] = {}
     return [
@@ -118,7 +118,7 @@ def _likeness(heads: list[HeadRows]) -> list[object]:
 
 
 def _timed(
-    layer: Layer, heads: list[HeadRows], tile: Tile, device: torch.device
+    layer: Layer, heads: list[HeadBlocks], tile: Tile, device: torch.device
 ) -> tuple[Found, Found]:
     """One device's share with selection and without, each with its work."""
     nothing = (Timed(0.0, 0.0, 0.0, 0), Work())
@@ -147,10 +147,10 @@ def _tensors(shape: Shape, tokens: int, device: torch.device) -> list[Tensors]:
     ]
 
 
-def _share(shape: Shape, rows: int) -> list[HeadRows]:
+def _share(shape: Shape, rows: int) -> list[HeadBlocks]:
     """An eighth of a dense layer: the most heads a device has, of as few groups as they have."""
     heads = range(-(-shape.query_heads // DEVICES))
-    return [HeadRows(head, head // shape.group_size, rows, 0, rows) for head in heads]
+    return [HeadBlocks(head, head // shape.group_size, rows, 0, rows) for head in heads]
 
 
 def _dense(section: Section, shape: Shape, tokens: int) -> tuple[float, dict[str, Work]]:

@@ -25,7 +25,7 @@ from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import rotation, timed
 from benchmarks.gpu.uniform_sparse import budget_for
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout, lay_out
 
 PER_LIST = 2.0
 """What a list is assumed to cost besides its blocks, in blocks."""
@@ -63,16 +63,16 @@ def _measured(section: Section, layer: Layer, scheme: str) -> Row:
     return row | _beside_equal(section, layer, heads, skewed.tiles)
 
 
-def _spread(heads: list[HeadRows]) -> float:
+def _spread(heads: list[HeadBlocks]) -> float:
     budgets = [rows.budget_pieces for rows in heads]
     return max(budgets, default=0) / max(min(budgets, default=1), 1)
 
 
-def _beside_equal(section: Section, layer: Layer, heads: list[HeadRows], tiles: int) -> Row:
+def _beside_equal(section: Section, layer: Layer, heads: list[HeadBlocks], tiles: int) -> Row:
     rows = layer.rows
     density = tiles / (len(heads) * rows * (rows + 1) / 2)
     budget = budget_for(density, rows)
-    equal = [HeadRows(x.head, x.group, budget, 0, rows, pattern=x.pattern) for x in heads]
+    equal = [HeadBlocks(x.head, x.group, budget, 0, rows, pattern=x.pattern) for x in heads]
     seconds = []
     for each in (heads, equal):
         chunks = (Chunk(0, layer.context_tokens),)

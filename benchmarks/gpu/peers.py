@@ -42,18 +42,24 @@ def sdpa(
     return call
 
 
+def causal(
+    _batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+) -> torch.Tensor:
+    """FlexAttention's mask of what a query may see."""
+    return query >= key
+
+
 def flex_dense(problem: Problem) -> Call:
     """Causal FlexAttention in its default blocks of 128 tokens."""
     tokens, device = problem.tensors.q.shape[1], problem.tensors.q.device
     blocks = -(-tokens // 128)
     row = torch.arange(blocks, device=device, dtype=torch.int32)
-    mask = _block_mask(
-        own=row[None],
+    mask = block_mask(
+        own=row[None, :, None],
         others=row.expand(1, blocks, blocks),
         count=row[None],
         block_tokens=128,
         tokens=tokens,
-        mask_mod=_causal,
     )
     return _flex(problem, mask, {})
 
@@ -70,12 +76,12 @@ def flex_plan(problem: Problem, width: int | None = None) -> BlockMask:
     assert [rows.head for rows in layout.heads] == list(range(heads))
     chosen = padded_lists(layout, problem.indices, width).view(heads, -1, width)
     own = layout.query_block.view(heads, -1)
-    mask_mod = _causal
+    mask_mod = causal
     if chosen.device.type == "cpu":
         mask_mod = partial(_listed, _dense(chosen, layout.length.view(heads, -1)), size)
     tokens = problem.tensors.q.shape[1]
-    return _block_mask(
-        own,
+    return block_mask(
+        own[..., None],
         chosen,
         layout.length.view(heads, -1) - 1,
         block_tokens=size,
@@ -99,20 +105,24 @@ def padded_lists(layout: Layout, indices: torch.Tensor, width: int) -> torch.Ten
     return torch.where(start == ALL_PIECES, place, stored[at])
 
 
-def _block_mask(
+def block_mask(
     own: torch.Tensor,
     others: torch.Tensor,
     count: torch.Tensor,
     *,
     block_tokens: int,
     tokens: int,
-    mask_mod: Callable[..., torch.Tensor],
+    mask_mod: Callable[..., torch.Tensor] = causal,
 ) -> BlockMask:
-    """own, count [heads, rows], others [heads, rows, most]: `count` full blocks and the own one."""
+    """Of every query block the own block under `mask_mod`, and `count` others in full.
+
+    own [heads, query blocks, at least 1], count [heads, query blocks], others [heads, query blocks,
+    most]: what stands behind the own one, or the count, means nothing.
+    """
     return BlockMask(
         seq_lengths=(tokens, tokens),
-        kv_num_blocks=torch.ones_like(own)[None],
-        kv_indices=own[None, ..., None].contiguous(),
+        kv_num_blocks=torch.ones_like(own[..., 0])[None],
+        kv_indices=own[None].contiguous(),
         full_kv_num_blocks=count[None].int(),
         full_kv_indices=others[None].contiguous(),
         q_num_blocks=None,
@@ -122,12 +132,6 @@ def _block_mask(
         BLOCK_SIZE=(block_tokens, block_tokens),
         mask_mod=mask_mod,
     )
-
-
-def _causal(
-    _batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
-) -> torch.Tensor:
-    return query >= key
 
 
 def _listed(

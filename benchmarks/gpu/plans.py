@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.scene import Shape, Tile
-from executor.kernels.layout import HeadRows
-from executor.kernels.patterns import POOLED, Pattern, Sampled, SinkLocal, VerticalSlash
+from executor.kernels.layout import HeadBlocks
+from executor.kernels.patterns import POOLED, Pattern, Rule, Sampled, VerticalSlash
 
 INPUTS = Path(__file__).parent / "inputs"
 PATTERNS: dict[str, Pattern] = {
     "sampled": Sampled(),
     "pooled": POOLED,
     "vertical_slash": VerticalSlash(),
-    "sink_local": SinkLocal(),
+    "sink_local": Rule.sink_local(),
 }
 CONTIGUOUS = "adaptive contiguous"
 
@@ -40,7 +40,7 @@ class Layer:
     pattern: Pattern
     kv_copies: dict[str, int]
     middle: bool
-    devices: dict[str, list[list[HeadRows]]] = field(repr=False)
+    devices: dict[str, list[list[HeadBlocks]]] = field(repr=False)
 
     @property
     def rows(self) -> int:
@@ -82,10 +82,10 @@ def _layer(
         **{name: (scheme, adaptive) for name, scheme in layer["schemes"].items()},
     }
 
-    def share(parts: list[int | list[int]], budgets: list[int]) -> list[HeadRows]:
+    def share(parts: list[int | list[int]], budgets: list[int]) -> list[HeadBlocks]:
         whole = [[part, 0, rows] if isinstance(part, int) else part for part in parts]
         return [
-            HeadRows(
+            HeadBlocks(
                 head,
                 head // shape.group_size,
                 budgets[head],
@@ -124,10 +124,10 @@ def _boundary(row: int, scale: float) -> int:
     return row if scale == 1 else round(row * scale)
 
 
-def coarser(heads: list[HeadRows]) -> list[HeadRows]:
+def coarser(heads: list[HeadBlocks]) -> list[HeadBlocks]:
     """The same share in blocks twice as long: budgets rounded up, rows meeting where they met."""
     return [
-        HeadRows(
+        HeadBlocks(
             rows.head,
             rows.group,
             -(-rows.budget_pieces // 2),

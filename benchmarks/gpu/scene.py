@@ -12,7 +12,7 @@ import torch
 from executor.attention.block_sparse import allowed_tma
 from executor.kernels.batch import Cache, Chunk, query_starts
 from executor.kernels.chip import H100, chip_of
-from executor.kernels.layout import HeadRows, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout, lay_out
 from executor.kernels.patterns import POOLED, Pattern
 from executor.kernels.select import select
 from executor.kernels.triton.prefill import prefill_attention, programs_at_once
@@ -129,11 +129,11 @@ def whole_heads(
     budgets: Sequence[int] | int,
     query_blocks: int,
     pattern: Pattern = POOLED,
-) -> list[HeadRows]:
+) -> list[HeadBlocks]:
     """Every head with all of its rows; budgets in pieces, one for each or for all."""
     each = [budgets] * shape.query_heads if isinstance(budgets, int) else budgets
     return [
-        HeadRows(head, head // shape.group_size, budget, 0, query_blocks, pattern=pattern)
+        HeadBlocks(head, head // shape.group_size, budget, 0, query_blocks, pattern=pattern)
         for head, budget in enumerate(each)
     ]
 

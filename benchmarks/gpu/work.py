@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout
-from executor.kernels.layout import ALL_PIECES, HeadRows, Layout
+from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout
 from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
 
 Work = dict[str, Any]
@@ -168,7 +168,7 @@ def _scored(layout: Layout) -> tuple[dict[str, int], int]:
     return pairs, sampled
 
 
-def _computed(layout: Layout, rows: HeadRows) -> int:
+def _computed(layout: Layout, rows: HeadBlocks) -> int:
     """Query tokens that an entry computes."""
     chunk, size = layout.chunks[rows.sequence], layout.block_tokens
     last = min(rows.last * size, chunk.total_tokens)

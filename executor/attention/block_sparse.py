@@ -12,7 +12,7 @@ import torch
 from executor.attention.backends import resolve_backend
 from executor.attention.counts import Counts, Schedule
 from executor.attention.shares import HeadShare
-from executor.attention.step import PreparedStep, prepare
+from executor.attention.step import PreparedStep, prepare, tables
 from executor.checks import check_backend, check_options, check_tensors
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds
@@ -113,12 +113,17 @@ def attend(
 
 
 def _await_tables(step: PreparedStep, device: torch.device) -> None:
-    """Let this stream wait for the tables that another one may still be copying.
+    """Let this stream wait for the tables that another one may still be copying, and keep their
+    memory from others until it is done, should the step be dropped before.
 
-    Not while a graph is captured: that begins with everything done.
+    Not while a graph is captured: that begins with everything done, and what it reads must be kept.
     """
-    if step.copied is not None and not torch.cuda.is_current_stream_capturing():
-        torch.cuda.current_stream(device).wait_event(step.copied)
+    if step.copied is None or torch.cuda.is_current_stream_capturing():
+        return
+    stream = torch.cuda.current_stream(device)
+    stream.wait_event(step.copied)
+    for table in tables(step):
+        table.record_stream(stream)
 
 
 def allowed_tma() -> bool | None:

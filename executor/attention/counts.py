@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
-from executor.kernels.layout import HeadRows, Layout
+from executor.kernels.layout import HeadBlocks, Layout
 from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
 from profiles.sizes import causal_pieces
 
@@ -49,7 +49,7 @@ class Schedule:
 
 
 def count_work(
-    rows: list[HeadRows],
+    rows: list[HeadBlocks],
     lists: list[DecodeHeads],
     prefill: Layout | None,
     chunks: tuple[Chunk, ...],

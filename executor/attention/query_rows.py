@@ -12,7 +12,7 @@ from functools import partial
 from executor.attention.shares import HeadShare
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads
-from executor.kernels.layout import HeadRows
+from executor.kernels.layout import HeadBlocks
 from profiles.sizes import causal_pieces, whole_pieces
 
 
@@ -44,17 +44,17 @@ def block_boundary(
     return above - 1 if nearer_below else above
 
 
-def head_rows(share: HeadShare, chunk: Chunk, block_tokens: int, piece_tokens: int) -> HeadRows:
+def head_rows(share: HeadShare, chunk: Chunk, block_tokens: int, piece_tokens: int) -> HeadBlocks:
     """A share of a prompt or of a chunk of one, in query blocks and key pieces."""
     own, every = block_tokens // piece_tokens, -(-chunk.total_tokens // piece_tokens)
     budget = whole_pieces(int(share.budget_tokens), piece_tokens, least=own, most=every)
     begin, end = chunk.cached_tokens // block_tokens, -(-chunk.total_tokens // block_tokens)
     first, last = (block_boundary(edge, budget, end, begin, own) for edge in share.rows)
-    return HeadRows(share.head, share.group, budget, first, last, share.sequence, share.pattern)
+    return HeadBlocks(share.head, share.group, budget, first, last, share.sequence, share.pattern)
 
 
 def token_spans(
-    rows: Sequence[HeadRows],
+    rows: Sequence[HeadBlocks],
     lists: Sequence[DecodeHeads],
     chunks: tuple[Chunk, ...],
     block_tokens: int,

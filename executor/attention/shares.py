@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
-from executor.kernels.patterns import POOLED, Pattern, Strided
+from executor.kernels.patterns import POOLED, Pattern, by_budget
 from profiles.sizes import sizes_fault
 
 SHARE_ROUNDING = 1e-9
@@ -76,7 +76,7 @@ def _is_range(rows: object) -> bool:
 
 
 def _check_pattern(pattern: Pattern, where: str) -> None:
-    least = {"scored_rows": 1, "row_step": 1, "rows": 1, "local_blocks": 1, "stride": 1}
+    least = {"scored_rows": 1, "row_step": 1, "rows": 1, "local_pieces": 1, "stride": 1}
     if not isinstance(pattern, Pattern):
         raise AttentionError(f"{where}.pattern: {pattern!r} is no pattern of kernels.patterns")
     for name, value in vars(pattern).items():
@@ -100,7 +100,7 @@ def check_block_sizes(block_tokens: int, piece_tokens: int) -> None:
 def check_patterns(shares: Sequence[HeadShare], block_tokens: int, piece_tokens: int) -> None:
     """Raises AttentionError for a strided pattern whose query and key blocks would differ."""
     for number, share in enumerate(shares):
-        if isinstance(share.pattern, Strided) and block_tokens != piece_tokens:
+        if not by_budget(share.pattern) and block_tokens != piece_tokens:
             raise AttentionError(
                 f"shares[{number}].pattern: strided blocks are square, but pieces of "
                 f"{piece_tokens} tokens do not fill blocks of {block_tokens}"

@@ -7,7 +7,7 @@ graph.
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +25,8 @@ from executor.errors import AttentionError
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
 from executor.kernels.dense import Apart, set_apart
-from executor.kernels.layout import Layout, lay_out, sent
-from executor.kernels.patterns import Grid, Strided, lengths
+from executor.kernels.layout import Layout, lay_out, send
+from executor.kernels.patterns import Grid, by_budget, lengths
 
 MOST_TOKENS = 2**30
 """Tokens are counted in int32 on the device."""
@@ -131,7 +131,7 @@ def prepare(
     computed_rows = sum(span.stop - span.start for mine in spans for span in mine)
     counts = count_work(rows, lists, prefill, chunks, block_tokens, piece_tokens)
     context_tokens = torch.tensor([chunk.total_tokens for chunk in chunks], dtype=torch.int32)
-    context_tokens = sent(context_tokens, device)
+    context_tokens = send(context_tokens, device)
     return PreparedStep(
         chunks,
         block_tokens,
@@ -156,6 +156,16 @@ def prepare(
         copied=_recorded(device),
         apart=apart,
     )
+
+
+def tables(prepared: object) -> Iterator[torch.Tensor]:
+    """Every tensor of a step, or of a part of one."""
+    for name in getattr(prepared, "__dataclass_fields__", ()):
+        value = getattr(prepared, name)
+        if isinstance(value, torch.Tensor):
+            yield value
+        else:
+            yield from tables(value)
 
 
 def _recorded(device: torch.device) -> torch.cuda.Event | None:
@@ -197,10 +207,10 @@ def _decode_lists(
 
 
 def _list_budget(share: HeadShare, piece_tokens: int, most_pieces: int) -> int:
-    if isinstance(share.pattern, Strided):
-        grid = Grid(1, most_pieces)
-        return int(lengths(share.pattern, 0, most_pieces - 1, most_pieces, grid))
-    return -(-share.budget_tokens // piece_tokens)
+    if by_budget(share.pattern):
+        return -(-share.budget_tokens // piece_tokens)
+    grid = Grid(1, most_pieces)
+    return int(lengths(share.pattern, 0, most_pieces - 1, most_pieces, grid))
 
 
 def _check_sizes(

@@ -8,10 +8,10 @@ import torch
 
 from executor.attention.backends import Backend, resolve_backend
 from executor.attention.block_sparse import AttentionResult, attend
+from executor.attention.select import pattern
 from executor.attention.shares import HeadShare, check_block_sizes
 from executor.attention.step import PreparedStep, prepare
 from executor.checks import TRITON_SIZES, check_options
-from executor.choosing import pattern
 from executor.inference.policy import Attended, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages

@@ -8,6 +8,8 @@ import torch
 
 RESERVED_BYTES = 1024
 """Shared memory that the driver takes for itself from every program."""
+GRID_AXIS = 65535
+"""Programs along the second or the third axis of a launch, at most; the first one has 2^31 - 1."""
 REGISTERS = 65536
 """Of a multiprocessor, since Kepler; a thread has 255 at most."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from executor.kernels.layout import ALL_PIECES, sent
+from executor.kernels.layout import ALL_PIECES, send
 from executor.kernels.patterns import POOLED, Pattern
 
 PADDING = -1
@@ -89,10 +89,10 @@ def lay_out_decode(
         lists,
         most_pieces,
         piece_tokens,
-        entries=sent(torch.tensor(entries, dtype=torch.int32).view(-1, 3), device),
-        heads=sent(torch.tensor(heads, dtype=torch.int32).view(-1, widest), device),
-        start=sent(start, device),
-        budget=sent(budget, device),
-        part=sent(part.view(-1, 2), device),
+        entries=send(torch.tensor(entries, dtype=torch.int32).view(-1, 3), device),
+        heads=send(torch.tensor(heads, dtype=torch.int32).view(-1, widest), device),
+        start=send(start, device),
+        budget=send(budget, device),
+        part=send(part.view(-1, 2), device),
         stored=int(kept.sum()),
     )

@@ -18,7 +18,7 @@ import torch
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 
 from executor.kernels.batch import Cache, query_starts
-from executor.kernels.layout import HeadRows, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout, lay_out
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Shape = tuple[object, ...]
@@ -61,11 +61,11 @@ def set_apart(layout: Layout, programs: int | None = None) -> Apart | None:
     starts = query_starts(layout.chunks)
     together: dict[tuple[int, int], list[int]] = defaultdict(list)
     others = []
-    for rows in layout.heads:
-        if _whole(rows, layout) and not layout.stores(rows):
-            together[rows.sequence, rows.group].append(rows.head)
+    for blocks in layout.heads:
+        if _whole(blocks, layout) and not layout.stores(blocks):
+            together[blocks.sequence, blocks.group].append(blocks.head)
         else:
-            others.append(rows)
+            others.append(blocks)
     if not together:
         return None
     dense = tuple(
@@ -81,10 +81,10 @@ def set_apart(layout: Layout, programs: int | None = None) -> Apart | None:
     return Apart(dense, rest)
 
 
-def _whole(rows: HeadRows, layout: Layout) -> bool:
-    chunk = layout.chunks[rows.sequence]
+def _whole(blocks: HeadBlocks, layout: Layout) -> bool:
+    chunk = layout.chunks[blocks.sequence]
     last = -(-chunk.total_tokens // layout.block_tokens)
-    return chunk.cached_tokens == 0 and (rows.first, rows.last) == (0, last)
+    return chunk.cached_tokens == 0 and (blocks.first, blocks.last) == (0, last)
 
 
 def dense_attention(

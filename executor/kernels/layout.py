@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from executor.kernels.batch import Chunk, query_starts
-from executor.kernels.patterns import POOLED, Grid, Pattern, SinkLocal, Strided, lengths
+from executor.kernels.patterns import POOLED, Grid, Pattern, Rule, by_budget, lengths
 
 ALL_PIECES = -1
 """`Layout.start` of a list that holds every piece up to its own and needs no indices."""
@@ -29,7 +29,7 @@ WHOLE = -1
 
 
 @dataclass(frozen=True)
-class HeadRows:
+class HeadBlocks:
     """Query blocks [first, last) of one sequence's query head `head`, which reads KV head `group`.
 
     Blocks count from the start of the sequence: those of a chunk begin with the one that holds
@@ -63,7 +63,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The lists of all computed (entry, query block) pairs, entry after entry, row after row.
+    """The lists of all computed (entry, query block) pairs, entry after entry, block after block.
 
     A query block is `block_tokens` rows that share a list, a piece the `piece_tokens` keys that a
     list names. List l has `length[l]` pieces in ascending order, the last ones the query block's
@@ -76,11 +76,11 @@ class Layout:
     longest first. pairs int32 [pairs, 2], longest first: lists of two heads of a group that are the
     same, computed together and not in `order`; none where lists are cut. tiles: pieces in all
     lists, each block_tokens x piece_tokens pairs; pieces_read: those that programs read, a pair's
-    once. longest: those of the longest list, or of the longest part where lists are cut (`parts`)
-    into `splits` parts.
+    once where one has room for both. longest: those of the longest list, or of the longest part
+    where lists are cut (`parts`) into `splits` parts.
     """
 
-    heads: tuple[HeadRows, ...]
+    heads: tuple[HeadBlocks, ...]
     chunks: tuple[Chunk, ...]
     block_tokens: int
     piece_tokens: int
@@ -120,12 +120,12 @@ class Layout:
         tokens = self.chunks[sequence].total_tokens
         return Grid.of(tokens, self.block_tokens, self.piece_tokens)
 
-    def stores(self, rows: HeadRows) -> bool:
-        """Whether any list of `rows` needs indices: does not hold every piece there is for it."""
-        grid = self.grid(rows.sequence)
-        causal = min(rows.last * grid.per_block, grid.pieces)
-        kept = 0 if isinstance(rows.pattern, Strided) else max(rows.budget_pieces, grid.per_block)
-        return rows.first < rows.last and kept < causal
+    def stores(self, blocks: HeadBlocks) -> bool:
+        """Whether any list of `blocks` needs indices: does not hold every piece there is for it."""
+        grid = self.grid(blocks.sequence)
+        causal = min(blocks.last * grid.per_block, grid.pieces)
+        kept = max(blocks.budget_pieces, grid.per_block) if by_budget(blocks.pattern) else 0
+        return blocks.first < blocks.last and kept < causal
 
     def own_pieces(self, lists: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first and the last own piece of each query block of `lists`, int32 [lists] each."""
@@ -136,7 +136,7 @@ class Layout:
 
 
 def lay_out(
-    heads: Sequence[HeadRows],
+    heads: Sequence[HeadBlocks],
     chunks: Sequence[Chunk],
     block_tokens: int,
     device: torch.device | str = "cpu",
@@ -153,14 +153,15 @@ def lay_out(
     heads, chunks = tuple(heads), tuple(chunks)
     piece_tokens = piece_tokens or block_tokens
     starts = query_starts(chunks)
-    table = [_entry(rows, chunks[rows.sequence], starts[rows.sequence]) for rows in heads]
-    size = [rows.last - rows.first for rows in heads]
+    table = [_entry(blocks, chunks[blocks.sequence], starts[blocks.sequence]) for blocks in heads]
+    size = [blocks.last - blocks.first for blocks in heads]
     grids = [
-        Grid.of(chunks[rows.sequence].total_tokens, block_tokens, piece_tokens) for rows in heads
+        Grid.of(chunks[blocks.sequence].total_tokens, block_tokens, piece_tokens)
+        for blocks in heads
     ]
     entry = torch.arange(len(heads)).repeat_interleave(torch.tensor(size, dtype=torch.int64))
     none = [torch.empty(0, dtype=torch.int64)]
-    row = torch.cat(none + [torch.arange(rows.first, rows.last) for rows in heads])
+    block = torch.cat(none + [torch.arange(blocks.first, blocks.last) for blocks in heads])
     each = list(zip(heads, grids, strict=True))
     length = torch.cat(
         none + [lengths(r.pattern, r.budget_pieces, r.first, r.last, grid) for r, grid in each]
@@ -175,18 +176,18 @@ def lay_out(
         cuts = cut(length, programs, LEAST_BLOCKS * block_tokens // piece_tokens)
         longest, splits = int(cuts[:, 2].max()), int(cuts[:, 3].max()) + 1
         if splits:
-            parts = _parts(cuts, entries[entry], row * block_tokens, block_tokens, device)
+            parts = _parts(cuts, entries[entry], block * block_tokens, block_tokens, device)
     if pack is None:
         pack = device.type == "cuda" and 2 * block_tokens <= PACKED_ROWS
     pairs = torch.empty(0, 2, dtype=torch.int64)
     if pack and parts is None:
-        pairs = _pairs(heads, entry, row, length, start)
+        pairs = _pairs(heads, entry, block, start, block_tokens // piece_tokens)
     alone = torch.ones(len(length), dtype=torch.bool).index_fill_(0, pairs.flatten(), False)
     alone = alone.nonzero().flatten()
     tensors = {
         "entries": entries,
         "entry": entry.int(),
-        "query_block": row.int(),
+        "query_block": block.int(),
         "length": length.int(),
         "start": start.int(),
         "order": alone[longest_first(length[alone]).long()].int(),
@@ -197,7 +198,7 @@ def lay_out(
         chunks,
         block_tokens,
         piece_tokens,
-        **{name: sent(tensor, device) for name, tensor in tensors.items()},
+        **{name: send(tensor, device) for name, tensor in tensors.items()},
         tiles=int(length.sum()),
         pieces_read=int(length.sum() - length[pairs[:, 0]].sum()),
         stored=int(kept.sum()),
@@ -208,36 +209,38 @@ def lay_out(
 
 
 def _pairs(
-    heads: tuple[HeadRows, ...],
+    heads: tuple[HeadBlocks, ...],
     entry: torch.Tensor,
-    row: torch.Tensor,
-    length: torch.Tensor,
+    block: torch.Tensor,
     start: torch.Tensor,
+    per_block: int,
 ) -> torch.Tensor:
     """Pairs of lists that are the same by rule, of one group and query block, int64 [pairs, 2].
 
-    Those of all pieces, and those of equal length of patterns that choose without scores.
+    Those of all pieces, and those of equal length of patterns that choose without scores. What a
+    list holds follows from its entry and its query block, so that each entry's lists meet those of
+    the entries before it that are still without a partner.
     """
-    kinds: dict[object, int] = {}
-    alike = [
-        kinds.setdefault((x.sequence, x.group, x.pattern), len(kinds))
-        if isinstance(x.pattern, SinkLocal | Strided)
-        else -1
-        for x in heads
-    ]
-    same_keys = [kinds.setdefault((x.sequence, x.group), len(kinds)) for x in heads]
-    every = start == ALL_PIECES
-    kind = torch.where(every, torch.tensor(same_keys)[entry], torch.tensor(alike)[entry])
-    candidates = (every | (kind >= 0)).nonzero().flatten()
-    key = torch.stack([kind, row, length], 1)[candidates]
-    _, run = torch.unique(key, dim=0, return_inverse=True)
-    order = run.argsort(stable=True)
-    run, candidates = run[order], candidates[order]
-    first = torch.searchsorted(run, run)
-    even = (torch.arange(len(run)) - first) % 2 == 0
-    paired = even[:-1] & (run[:-1] == run[1:])
-    at = paired.nonzero().flatten()
-    return torch.stack([candidates[at], candidates[at + 1]], 1)
+    waiting: dict[object, torch.Tensor] = {}
+    pairs = [torch.empty(0, 2, dtype=torch.int64)]
+    most = int(block.max()) + 1 if len(block) else 0
+    begins = torch.searchsorted(entry, torch.arange(len(heads) + 1)).tolist()
+    for blocks, begin, end in zip(heads, begins, begins[1:], strict=False):
+        number, every = torch.arange(begin, end), start[begin:end] == ALL_PIECES
+        group = (blocks.sequence, blocks.group)
+        kinds: list[tuple[object, torch.Tensor]] = [(group, number[every])]
+        if isinstance(blocks.pattern, Rule):
+            # How long a list without all pieces is, where its query block does not say it.
+            kept = max(blocks.budget_pieces, per_block) if by_budget(blocks.pattern) else None
+            kinds.append(((group, blocks.pattern, kept), number[~every]))
+        for kind, lists in kinds:
+            partner = waiting.setdefault(kind, torch.full((most,), -1))
+            at = block[lists]
+            first = partner[at]
+            met = first >= 0
+            pairs.append(torch.stack([first[met], lists[met]], 1))
+            partner[at] = torch.where(met, -1, lists)
+    return torch.cat(pairs)
 
 
 def _parts(
@@ -255,22 +258,29 @@ def _parts(
     tokens = token[number][:, None] + torch.arange(block_tokens)
     stored = (tokens >= cached) & (tokens < total)
     return Parts(
-        table=sent(cuts[longest_first(cuts[:, 2])], device),
-        slots=sent(slots, device),
-        heads=sent(torch.where(stored, head, -1).int(), device),
-        tokens=sent((origin + tokens).int(), device),
+        table=send(cuts[longest_first(cuts[:, 2])], device),
+        slots=send(slots, device),
+        heads=send(torch.where(stored, head, -1).int(), device),
+        tokens=send((origin + tokens).int(), device),
     )
 
 
-def _entry(rows: HeadRows, chunk: Chunk, start: int) -> tuple[int, ...]:
+def _entry(blocks: HeadBlocks, chunk: Chunk, start: int) -> tuple[int, ...]:
     origin = start - chunk.cached_tokens
-    return rows.head, rows.group, rows.sequence, origin, chunk.cached_tokens, chunk.total_tokens
+    return (
+        blocks.head,
+        blocks.group,
+        blocks.sequence,
+        origin,
+        chunk.cached_tokens,
+        chunk.total_tokens,
+    )
 
 
 def list_range(layout: Layout, first: int, last: int) -> tuple[int, int]:
     """The lists of entries [first, last): from which number to before which."""
-    begin = sum(rows.last - rows.first for rows in layout.heads[:first])
-    return begin, begin + sum(rows.last - rows.first for rows in layout.heads[first:last])
+    begin = sum(blocks.last - blocks.first for blocks in layout.heads[:first])
+    return begin, begin + sum(blocks.last - blocks.first for blocks in layout.heads[first:last])
 
 
 def longest_first(length: torch.Tensor) -> torch.Tensor:
@@ -301,7 +311,7 @@ def cut(length: torch.Tensor, programs: int, least: int) -> torch.Tensor:
     return torch.stack([number, first, count, slot], 1).int()
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """`tensor` on `device`.
 
     From pinned memory the copy is queued behind the kernels before it instead of waiting.

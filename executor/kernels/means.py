@@ -26,7 +26,7 @@ class KeyPieces:
 def key_pieces(layout: Layout) -> KeyPieces:
     """The pieces that `layout` may choose from, computed on its device."""
     table, size = layout.entries, layout.piece_tokens
-    count = sum(layout.grid(s).pieces for s in {rows.sequence for rows in layout.heads})
+    count = sum(layout.grid(s).pieces for s in {blocks.sequence for blocks in layout.heads})
     tokens = table.new_zeros(len(layout.chunks)).scatter_(0, table[:, 2].long(), table[:, 5])
     pieces = (tokens + size - 1) // size
     start = pieces.cumsum(0, dtype=torch.int32) - pieces

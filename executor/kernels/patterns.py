@@ -1,7 +1,8 @@
 """Which pieces of keys a head's query block may choose from, and how many it takes.
 
 Every pattern takes the query block's own pieces, so that only the last ones of a list need a mask.
-All but `Strided` take exactly their budget of pieces, the block's own at least, or all there are.
+All but `strided` ones take exactly their budget of pieces, the block's own at least, or all there
+are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,28 +45,58 @@ class Sampled:
     rows: int = 2
 
 
-@dataclass(frozen=True)
-class SinkLocal:
-    """The first `sink_pieces` and the nearest ones: StreamingLLM (arXiv 2309.17453), MoA
-    (arXiv 2406.14909), DuoAttention (arXiv 2410.10819)."""
-
-    sink_pieces: int = 1
+EVERY = 2**30
+"""`Rule.sink_pieces` where the rule alone says how long a list is."""
 
 
 @dataclass(frozen=True)
-class Strided:
-    """The last `local_blocks` and beyond them every `stride`-th, those b with b % stride == offset.
+class Rule:
+    """A list known without scores: pieces `offset + i * stride`, i < sink_pieces, then the nearest.
 
-    S2-Attention (arXiv 2407.17678). The budget is the pattern's own.
+    The nearest are what the others leave of the list's length, at least `local_pieces` and the
+    query block's own. `sink_local` and `strided` are the rules that are published. Raises
+    ValueError for an offset that is no remainder by the stride.
     """
 
-    local_blocks: int
+    sink_pieces: int
+    local_pieces: int
     stride: int
-    offset: int = 0
+    offset: int
+
+    def __post_init__(self) -> None:
+        if 0 < self.stride <= self.offset:
+            raise ValueError(
+                f"offset: {self.offset} must be less than the stride, {self.stride}: it is what a "
+                "piece's number leaves when divided by it"
+            )
+
+    def within(self, per_block: int) -> tuple[int, int, int, int]:
+        """Its numbers where a query block has `per_block` pieces of its own."""
+        return self.sink_pieces, max(self.local_pieces, per_block), self.stride, self.offset
+
+    @classmethod
+    def sink_local(cls, sink_pieces: int = 1) -> "Rule":
+        """The first `sink_pieces` and the nearest ones: StreamingLLM (arXiv 2309.17453), MoA
+        (arXiv 2406.14909), DuoAttention (arXiv 2410.10819)."""
+        return cls(sink_pieces, 1, 1, 0)
+
+    @classmethod
+    def strided(cls, local_blocks: int, stride: int, offset: int = 0) -> "Rule":
+        """The last `local_blocks` and beyond them every `stride`-th, those b with
+        b % stride == offset: S2-Attention (arXiv 2407.17678).
+
+        The budget is the rule's own, and its blocks are square.
+        """
+        return cls(EVERY, local_blocks, stride, offset)
 
 
-Pattern = Pooled | VerticalSlash | Sampled | SinkLocal | Strided
+Pattern = Pooled | VerticalSlash | Sampled | Rule
 POOLED = Pooled()
+
+
+def by_budget(pattern: Pattern) -> bool:
+    """Whether a head's budget says how long its lists are, rather than the pattern itself."""
+    return not isinstance(pattern, Rule) or pattern.sink_pieces < EVERY
 
 
 @dataclass(frozen=True)
@@ -103,55 +134,33 @@ def lengths(
     [1, 2, 3, 3, 3]
     >>> lengths(Pooled(), 6, 0, 4, Grid(per_block=4, pieces=14)).tolist()
     [4, 6, 6, 6]
-    >>> lengths(Strided(2, stride=3), 9, 0, 8, Grid(1, 8)).tolist()  # row 7: 7, 6 and 0, 3
+    >>> lengths(Rule.strided(2, stride=3), 9, 0, 8, Grid(1, 8)).tolist()  # block 7: 7, 6 and 0, 3
     [1, 2, 3, 3, 3, 4, 4, 4]
     """
     causal = grid.causal(first, last)
-    if not isinstance(pattern, Strided):
+    if not isinstance(pattern, Rule) or by_budget(pattern):
         return causal.clamp(max=max(budget_pieces, grid.per_block))
     assert grid.per_block == 1, "a strided pattern's query and key blocks are of one size"
-    beyond = (causal - pattern.local_blocks).clamp(min=0)
-    strided = (beyond - pattern.offset + pattern.stride - 1).div(
-        pattern.stride, rounding_mode="floor"
-    )
-    return causal.clamp(max=pattern.local_blocks) + strided.clamp(min=0)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A list known without scores: pieces `offset + i * stride`, then the nearest ones.
-
-    Of `length` pieces the nearest are max(local_pieces, length - sink_pieces).
-    """
-
-    sink_pieces: int
-    local_pieces: int
-    stride: int
-    offset: int
-
-
-def rule(pattern: SinkLocal | Strided, per_block: int) -> Rule:
-    """The rule of `pattern` where a query block has `per_block` pieces."""
-    if isinstance(pattern, SinkLocal):
-        return Rule(pattern.sink_pieces, per_block, 1, 0)
-    everything = 2**30
-    return Rule(everything, pattern.local_blocks, pattern.stride, pattern.offset)
+    beyond = (causal - pattern.local_pieces).clamp(min=0)
+    distant = (beyond - pattern.offset + pattern.stride - 1) // pattern.stride
+    return causal.clamp(max=pattern.local_pieces) + distant.clamp(min=0)
 
 
 def rule_pieces(
-    rule: Rule, place: torch.Tensor, last: torch.Tensor, length: torch.Tensor
+    rule: Rule, per_block: int, place: torch.Tensor, last: torch.Tensor, length: torch.Tensor
 ) -> torch.Tensor:
     """The piece at `place` of a list of `length` pieces that ends with piece `last`; broadcast.
 
     >>> last, length = torch.tensor(7), torch.tensor(4)
-    >>> rule_pieces(rule(SinkLocal(1), 1), torch.arange(4), last, length).tolist()
+    >>> rule_pieces(Rule.sink_local(1), 1, torch.arange(4), last, length).tolist()
     [0, 5, 6, 7]
-    >>> rule_pieces(rule(Strided(2, stride=3), 1), torch.arange(4), last, length).tolist()
+    >>> rule_pieces(Rule.strided(2, stride=3), 1, torch.arange(4), last, length).tolist()
     [0, 3, 6, 7]
     """
-    near = torch.minimum((length - rule.sink_pieces).clamp(min=rule.local_pieces), last + 1)
+    sink_pieces, local_pieces, stride, offset = rule.within(per_block)
+    near = torch.minimum((length - sink_pieces).clamp(min=local_pieces), last + 1)
     distant = place < length - near
-    return torch.where(distant, rule.offset + place * rule.stride, last - (length - 1 - place))
+    return torch.where(distant, offset + place * stride, last - (length - 1 - place))
 
 
 Kind = TypeVar("Kind")
@@ -160,7 +169,7 @@ Kind = TypeVar("Kind")
 def runs(kinds: Sequence[Kind]) -> Iterator[tuple[Kind, int, int]]:
     """(kind, first, last) of every run of equal neighbours in `kinds`.
 
-    >>> [(first, last) for _, first, last in runs([POOLED, POOLED, SinkLocal()])]
+    >>> [(first, last) for _, first, last in runs([POOLED, POOLED, Rule.sink_local()])]
     [(0, 2), (2, 3)]
     """
     first = 0

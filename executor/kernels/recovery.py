@@ -37,7 +37,7 @@ def recovery(
     pieces = max(
         (layout.grid(sequence).pieces for sequence in range(len(layout.chunks))), default=0
     )
-    return _captured(q, cache, rows, lse, layout.piece_tokens, pieces, use_triton)
+    return _recovery(q, cache, rows, lse, layout.piece_tokens, pieces, use_triton)
 
 
 def decode_recovery(
@@ -65,7 +65,7 @@ def decode_recovery(
         token[:, None].expand_as(layout.heads),
         torch.where(there, newest, -1).int(),
     )
-    return _captured(q, cache, rows, lse, layout.piece_tokens, layout.most_pieces, use_triton)
+    return _recovery(q, cache, rows, lse, layout.piece_tokens, layout.most_pieces, use_triton)
 
 
 def sampled_rows(layout: Layout, samples: int) -> QueryRows:
@@ -85,7 +85,7 @@ def sampled_rows(layout: Layout, samples: int) -> QueryRows:
     return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)
 
 
-def _captured(
+def _recovery(
     q: torch.Tensor,
     cache: Cache,
     rows: QueryRows,

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.implementation import implementation
-from executor.kernels.layout import ALL_PIECES, HeadRows, Layout
+from executor.kernels.chip import GRID_AXIS
+from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout
 from executor.kernels.patterns import Sampled
-from executor.kernels.scores import SCORE_BYTES, QueryRows, row_masses
+from executor.kernels.scores import SCORE_BYTES, PieceLse, QueryRows, row_masses
 
 BYTES_PER_PIECE = 16
 """What stays alive for one row and piece: log-sum-exp, mass, and a copy of each in between."""
@@ -28,7 +28,7 @@ def lists_at_once(pattern: Sampled, pieces: int, piece_tokens: int, *, use_trito
 
 def stored_lists(layout: Layout, first: int, last: int) -> torch.Tensor:
     """Numbers of the stored lists of entries [first, last), int64 [entries, lists], -1 for none."""
-    most = max(rows.last - rows.first for rows in layout.heads[first:last])
+    most = max(blocks.last - blocks.first for blocks in layout.heads[first:last])
     entry = torch.arange(first, last, dtype=torch.int32, device=layout.entry.device)
     start = torch.searchsorted(layout.entry, entry)[:, None]
     stop = torch.searchsorted(layout.entry, entry, right=True)[:, None]
@@ -42,44 +42,51 @@ def windows(
 ) -> Iterator[tuple[slice, slice, int]]:
     """Parts of `stored_lists(layout, first, last)`, none of more than `at_once` lists.
 
-    A part is its entries, its lists and the number of pieces that they choose from.
+    A part is its entries, GRID_AXIS at most, its lists and how many pieces they choose from.
     """
     heads = layout.heads[first:last]
-    most = max(rows.last - rows.first for rows in heads)
-    step, window = max(1, at_once // max(1, most)), max(1, min(most, at_once))
+    most = max(blocks.last - blocks.first for blocks in heads)
+    step = max(1, min(GRID_AXIS, at_once // max(1, most)))
+    window = max(1, min(most, at_once))
     for begin in range(0, len(heads), step):
         entries = slice(begin, min(begin + step, len(heads)))
         for low in range(0, most, window):
             high = min(low + window, most)
-            yield entries, slice(low, high), _causal(layout, heads[entries], high)
+            pieces = _causal(layout, heads[entries], high)
+            if pieces:
+                yield entries, slice(low, high), pieces
 
 
-def _causal(layout: Layout, heads: Sequence[HeadRows], lists: int) -> int:
-    """The most pieces that one of the first `lists` of one of `heads` chooses from."""
-    return max(
+def _causal(layout: Layout, heads: Sequence[HeadBlocks], lists: int) -> int:
+    """The most pieces that one of the first `lists` of one of `heads` chooses from, 0 if none does.
+
+    Heads that attend to everything choose from nothing, however long their prompt.
+    """
+    causal = (
         min(
-            min(rows.last, rows.first + lists) * layout.per_block,
-            layout.grid(rows.sequence).pieces,
+            min(blocks.last, blocks.first + lists) * layout.per_block,
+            layout.grid(blocks.sequence).pieces,
         )
-        for rows in heads
+        for blocks in heads
+        if layout.stores(blocks)
     )
+    return max(causal, default=0)
 
 
 def most_pieces(layout: Layout, first: int, last: int) -> int:
     """The most pieces that a list of entries [first, last) chooses from."""
     heads = layout.heads[first:last]
-    return _causal(layout, heads, max(rows.last for rows in heads))
+    return _causal(layout, heads, max(blocks.last for blocks in heads))
 
 
 def sampled_scores(
+    piece_lse: PieceLse,
     q: torch.Tensor,
     cache: Cache,
     layout: Layout,
     numbers: torch.Tensor,
     pieces: int,
     pattern: Sampled,
-    *,
-    use_triton: bool,
 ) -> torch.Tensor:
     """Attention mass of the first `pieces`, fp32 [entries, lists, pieces].
 
@@ -88,7 +95,7 @@ def sampled_scores(
     for nothing.
     """
     rows = query_rows(layout, numbers, pattern.rows)
-    lse = implementation(use_triton).piece_lse(q, cache, rows, layout.piece_tokens, pieces)
+    lse = piece_lse(q, cache, rows, layout.piece_tokens, pieces)
     return row_masses(lse).view(*numbers.shape, pattern.rows, pieces).sum(2)
 
 
@@ -100,9 +107,9 @@ def query_rows(layout: Layout, numbers: torch.Tensor, rows: int) -> QueryRows:
     """
     table = layout.entries[layout.entry[numbers.amax(1)]]
     head, group, sequence, origin, cached, total = table.unbind(1)
-    row, size = layout.query_block[numbers.clamp(min=0)], layout.block_tokens
-    begin = torch.maximum(cached[:, None], row * size)
-    new = torch.minimum(total[:, None], (row + 1) * size) - begin
+    block, size = layout.query_block[numbers.clamp(min=0)], layout.block_tokens
+    begin = torch.maximum(cached[:, None], block * size)
+    new = torch.minimum(total[:, None], (block + 1) * size) - begin
     edge = new[..., None] * torch.arange(rows + 1, device=numbers.device) // rows
     sampled = (edge.diff() > 0) & (numbers[..., None] >= 0)
     position = torch.where(sampled, begin[..., None] + edge[..., 1:] - 1, -1).flatten(1).int()

@@ -4,9 +4,12 @@ A softmax over all keys follows from it (Online normalizer calculation, arXiv 18
 number per piece instead of one per key.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from executor.kernels.batch import Cache
 
 SCORE_BYTES = 256 * 2**20
 """Bound on the scores alive at once: what is scored goes through in runs that keep to it."""
@@ -30,6 +33,11 @@ class QueryRows:
         """Some rows of some entries."""
         of_rows = (x[entries, rows] for x in (self.head, self.token, self.position))
         return QueryRows(self.group[entries], self.sequence[entries], *of_rows)
+
+
+PieceLse = Callable[[torch.Tensor, Cache, QueryRows, int, int], torch.Tensor]
+"""An implementation's `piece_lse`, handed to what works with either: q, cache, rows, piece_tokens,
+pieces."""
 
 
 def row_masses(lse: torch.Tensor) -> torch.Tensor:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.implementation import implementation
 from executor.kernels.layout import Layout
 from executor.kernels.patterns import VerticalSlash
-from executor.kernels.scores import SCORE_BYTES, QueryRows, row_masses
+from executor.kernels.scores import SCORE_BYTES, PieceLse, QueryRows, row_masses
 
 BYTES_PER_SCORE = 24
-"""What stays alive for one row and block: log-sum-exp, mass, and a copy of each in between."""
+"""What stays alive for one row and piece: log-sum-exp, mass, and a copy of each in between."""
 UPDATES = 4
 
 
@@ -46,9 +45,9 @@ class Parts:
         return found.masked_fill_(self.distance < 0, 0.0)
 
 
-def entries_at_once(rows: int, blocks: int) -> int:
+def entries_at_once(rows: int, pieces: int) -> int:
     """How many entries' line masses fit into SCORE_BYTES."""
-    return max(1, SCORE_BYTES // max(1, BYTES_PER_SCORE * rows * blocks))
+    return max(1, SCORE_BYTES // max(1, BYTES_PER_SCORE * rows * pieces))
 
 
 def scored_size(layout: Layout, first: int, last: int, pattern: VerticalSlash) -> tuple[int, int]:
@@ -60,14 +59,13 @@ def scored_size(layout: Layout, first: int, last: int, pattern: VerticalSlash) -
 
 
 def line_masses(
+    piece_lse: PieceLse,
     q: torch.Tensor,
     cache: Cache,
     layout: Layout,
     first: int,
     last: int,
     pattern: VerticalSlash,
-    *,
-    use_triton: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mass of columns and of diagonals of pieces, both fp32 [entries, pieces].
 
@@ -75,13 +73,13 @@ def line_masses(
     before its own, as far as the scored rows tell. Those are new tokens, counted back
     from an entry's last one in steps of `row_step`. A row whose scores overflow counts for nothing.
     """
-    count, blocks = scored_size(layout, first, last, pattern)
+    count, pieces = scored_size(layout, first, last, pattern)
     rows = _last_rows(layout.entries[first:last], count, pattern.row_step)
-    lse = implementation(use_triton).piece_lse(q, cache, rows, layout.piece_tokens, blocks)
+    lse = piece_lse(q, cache, rows, layout.piece_tokens, pieces)
     newest = (layout.entries[first:last, 5] - 1) // layout.piece_tokens
-    query_blocks = (count - 1) * pattern.row_step // layout.piece_tokens + 2
-    return _divided(
-        _parts(row_masses(lse), rows.position // layout.piece_tokens, newest, query_blocks)
+    query_pieces = (count - 1) * pattern.row_step // layout.piece_tokens + 2
+    return _divide(
+        _parts(row_masses(lse), rows.position // layout.piece_tokens, newest, query_pieces)
     )
 
 
@@ -95,17 +93,17 @@ def _last_rows(entries: torch.Tensor, count: int, step: int) -> QueryRows:
     return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)
 
 
-def _parts(mass: torch.Tensor, own: torch.Tensor, newest: torch.Tensor, query_blocks: int) -> Parts:
-    """From mass [entries, rows, blocks], each row's `own` block and each entry's `newest` one."""
-    block = newest[:, None] - torch.arange(query_blocks, device=mass.device)
+def _parts(mass: torch.Tensor, own: torch.Tensor, newest: torch.Tensor, query_pieces: int) -> Parts:
+    """From mass [entries, rows, pieces], each row's `own` piece and each entry's `newest` one."""
+    piece = newest[:, None] - torch.arange(query_pieces, device=mass.device)
     # Sums of what overflowed or was not there are 0, all others 1.
     real = mass.sum(2) > 0
-    member = ((own[:, None] == block[:, :, None]) & real[:, None]).float()
-    distance = block[:, :, None] - torch.arange(mass.shape[2], device=mass.device)
+    member = ((own[:, None] == piece[:, :, None]) & real[:, None]).float()
+    distance = piece[:, :, None] - torch.arange(mass.shape[2], device=mass.device)
     return Parts(member @ mass, member.sum(2), distance.long())
 
 
-def _divided(parts: Parts) -> tuple[torch.Tensor, torch.Tensor]:
+def _divide(parts: Parts) -> tuple[torch.Tensor, torch.Tensor]:
     """Columns and diagonals whose sum fits the parts, per scored row."""
     seen = parts.rows[:, :, None] * (parts.distance >= 0)
     column_rows = seen.sum(1).clamp(min=1.0)

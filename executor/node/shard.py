@@ -6,8 +6,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from executor.attention.select import pattern
 from executor.attention.shares import HeadShare
-from executor.choosing import pattern
 from executor.errors import ShardError
 from executor.kernels.batch import Chunk
 from profiles.architecture import Architecture

@@ -1,16 +1,21 @@
 """Divided items: the best whole placement improved on by sharing items out (docs/design.md, 1).
 
 Wrap-around, components, the linear program's vertex and the whole placement are starts; the linear
-program gives the best shares on the pairs each has; and parts are given up while that costs next to
-nothing. The whole placement stays where dividing gains less than the tolerance.
+program gives the best shares on the pairs each has; the integer program searches where a gap is
+left; and parts are given up while that costs next to nothing. The whole placement stays where
+dividing gains less than the tolerance.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
 
 from solver.deadline import Deadline
 from solver.divide.components import applies, by_components
 from solver.divide.divided_bounds import bounds_of_workloads, combined, divided_bound
+from solver.divide.integer_program import Searched, least_makespan
 from solver.divide.linear_program import best_shares, vertex
 from solver.divide.over_nodes import over_nodes
 from solver.divide.retreat import retreat
@@ -62,14 +67,20 @@ def divide(
         if best.seconds <= enough_s or deadline.left_s <= 0 or node_size is not None:
             break
         best = min(best, _descended(layer, start.shares, deadline), key=_seconds)
+    searched = False
     if node_size is None:
+        if best.seconds > enough_s:
+            found = _searched(layer, best, each, tolerance, deadline)
+            searched = found.shares is not best.shares
+            best = _Reached.by(layer, found.shares)
+            bound = max(bound, found.bound or bound, key=_seconds)
         limit_s = max(best.seconds, min(enough_s, kept.seconds))
         best = _Reached.by(layer, retreat(layer, best.shares, limit_s, deadline))
     if best.seconds > kept.seconds * (1 - tolerance):
-        best = kept
+        best, searched = kept, False
     # Searches prove on rounded costs: never let rounding push a bound above what was reached.
     bound = Bound(min(bound.seconds, best.seconds), bound.proof)
-    return LayerSolution(best.shares, best.seconds, bound)
+    return LayerSolution(best.shares, best.seconds, bound, searched)
 
 
 def _seconds(of: _Reached | Bound) -> float:
@@ -80,17 +91,23 @@ def _starts(
     layer: LayerProblem, bound: Bound, node_size: int | None, deadline: Deadline
 ) -> Iterator[Shares]:
     """Divided placements to start from, the quickest first; all obey `max_copies`."""
-    found: Iterable[Shares | None]
-    if not layer.identical:
-        found = [vertex(layer, deadline) if layer.item_s.size <= VERTEX_PAIRS else None]
-    else:
+    found: Iterator[Shares | None] = iter(())
+    if layer.identical:
         blended = blend(layer)
         least_s = bound.seconds if layer.workloads == 1 else divided_bound(blended).seconds
         found = _of_identical(blended, least_s, node_size, deadline)
+    if node_size is None and not (layer.identical and layer.workloads == 1):
+        # What is wrapped around blended costs leaves every workload its own imbalance.
+        found = chain(found, _of_any(layer, deadline))
     copies = layer.max_copies or layer.devices
     for shares in found:
         if shares is not None and (shares > 0).sum(axis=1).max() <= copies:
             yield shares
+
+
+def _of_any(layer: LayerProblem, deadline: Deadline) -> Iterator[Shares | None]:
+    if layer.item_s.size <= VERTEX_PAIRS:
+        yield vertex(layer, deadline)
 
 
 def _of_identical(
@@ -109,3 +126,13 @@ def _descended(layer: LayerProblem, start: Shares, deadline: Deadline) -> _Reach
     reached = _Reached.by(layer, start)
     shares = best_shares(layer, start > 0, deadline)
     return reached if shares is None else min(reached, _Reached.by(layer, shares), key=_seconds)
+
+
+def _searched(
+    layer: LayerProblem, start: _Reached, each: list[Bound], tolerance: float, deadline: Deadline
+) -> Searched:
+    """The integer program from a start without the parts that bring nothing."""
+    lighter = retreat(layer, start.shares, 0.0, deadline)
+    least_s = np.array([bound.seconds for bound in each])
+    half = deadline.within(deadline.left_s / 2)
+    return least_makespan(layer, lighter, least_s, tolerance, half)

@@ -11,7 +11,8 @@ from executor.attention.step import prepare
 from executor.checks import check_backend
 from executor.errors import AttentionError
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.patterns import POOLED, Sampled, Strided
+from executor.kernels.chip import A100, H100
+from executor.kernels.patterns import POOLED, Rule, Sampled, VerticalSlash
 from profiles.errors import HplbError, UnknownNameError
 
 from .kernels.reference import prefill_reference, random_cache, random_q, relative_error
@@ -138,26 +139,61 @@ def test_pieces_that_nobody_chooses_among_may_be_many(budget_tokens, tokens, roo
     check_backend(QUERY, prepare(shares, chunks, 16, room_tokens=room_tokens), "triton")
 
 
-def test_a_choice_beside_a_longer_sequence_of_its_pattern_is_refused():
-    shares = [HeadShare(0, 0, 10**9), HeadShare(0, 0, 32, sequence=1)]
+@pytest.mark.parametrize("pattern", [POOLED, Sampled(2), VerticalSlash()], ids=repr)
+def test_a_choice_may_stand_beside_a_longer_sequence_that_makes_none(pattern):
+    shares = [
+        HeadShare(0, 0, 10**9, pattern=pattern),
+        HeadShare(0, 0, 32, sequence=1, pattern=pattern),
+    ]
     step = prepare(shares, [Chunk(0, 16 * 16385), Chunk(0, 64)], 16)
-    with pytest.raises(AttentionError, match=r"16385 pieces .* triton chooses among 16384"):
-        check_backend(QUERY, step, "triton")
+    check_backend(QUERY, step, "triton")
 
 
-def test_fp32_that_no_multiprocessor_has_room_for_is_refused_by_name():
-    step = prepare([HeadShare(0, 0, 128)], [Chunk(0, 200)], 128)
-    q = torch.zeros(1, 200, 256)
-    cache = Cache(q, q, starts=torch.zeros(1, dtype=torch.int32))
-    with pytest.raises(AttentionError, match=r"q: float32 with head_dim 256 and blocks of 128"):
-        attend(q, cache, step, "triton")
+@pytest.mark.parametrize(
+    ("chip", "head_dim", "block", "refused"),
+    [
+        (H100, 256, 128, True),
+        (H100, 256, 64, False),
+        (H100, 128, 128, False),
+        (A100, 256, 64, True),
+        (A100, 256, 32, False),
+        (A100, 128, 128, False),
+    ],
+)
+def test_fp32_that_a_chip_has_no_room_for_is_refused_by_name(
+    monkeypatch, chip, head_dim, block, refused
+):
+    monkeypatch.setattr("executor.checks.chip_of", lambda _: chip)
+    step, q = prepare([HeadShare(0, 0, 64)], [Chunk(0, 200)], block), torch.zeros(1, 200, head_dim)
+    check_backend(q.half(), step, "triton")
+    if refused:
+        said = rf"q: float32 with head_dim 256 and blocks of {block} .* {chip.program_bytes} bytes"
+        with pytest.raises(AttentionError, match=said):
+            check_backend(q, step, "triton")
+    else:
+        check_backend(q, step, "triton")
+
+
+def test_fp32_decodes_of_too_many_heads_a_list_are_refused_by_name(monkeypatch):
+    shares, chunks = [HeadShare(head, 0, 16) for head in range(64)], [Chunk(63, 1, True)]
+    q = torch.zeros(64, 1, 256)
+    step, unpacked = (prepare(shares, chunks, 16, packed=packed) for packed in (True, False))
+    check_backend(q, step, "triton")
+    monkeypatch.setattr("executor.checks.chip_of", lambda _: A100)
+    check_backend(q.half(), step, "triton")
+    check_backend(q, unpacked, "triton")
+    with pytest.raises(
+        AttentionError, match=r"head_dim 256 and lists of 64 query heads each .*packed=False"
+    ):
+        check_backend(q, step, "triton")
 
 
 class Stream:
-    """Stands for a CUDA stream: notes what it waits for."""
+    """Stands for a CUDA stream: notes what it waits for, and whose memory it uses."""
 
     def __init__(self) -> None:
         self.waited: list[object] = []
+        self.used: list[torch.Tensor] = []
 
     def wait_event(self, event: object) -> None:
         self.waited.append(event)
@@ -168,11 +204,18 @@ def test_a_stream_waits_for_the_tables_that_another_copied(monkeypatch, capturin
     stream, copied = Stream(), object()
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
-    step = replace(prepare([HeadShare(0, 0, 16)], [Chunk(0, 16)], 16), copied=copied)
-    cache = Cache(KEYS, KEYS, starts=torch.zeros(1, dtype=torch.int32))
-    attend(torch.zeros(1, 16, 16), cache, step)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, by: by.used.append(x))
+    shares = [HeadShare(0, 0, 16), HeadShare(0, 0, 16, sequence=1)]
+    step = replace(
+        prepare(shares, [Chunk(0, 16), Chunk(15, 1, True)], 16, programs=9), copied=copied
+    )
+    attend(torch.zeros(1, 17, 16), Cache(KEYS[None], KEYS[None], pages=PAGES.expand(2, 1)), step)
     # What a capture begins with is done: a graph cannot wait for an event from outside of it.
     assert stream.waited == ([] if capturing else [copied])
+    # Nor is memory that a step drops given away while another stream still reads it.
+    tables = [step.prefill.entries, step.prefill.order, step.decode.part, step.context_tokens]
+    for table in tables:
+        assert any(table is used for used in stream.used) is not capturing
 
 
 def test_nothing_is_prepared_while_a_graph_is_captured(monkeypatch):
@@ -186,6 +229,6 @@ def test_sizes_of_pieces_and_blocks_that_do_not_fit_are_named():
     for piece, said in ((0, "piece_tokens: 0 must"), (24, "piece_tokens: 24 does not divide")):
         with pytest.raises(AttentionError, match=said):
             prepare(shares, chunks, 64, piece_tokens=piece)
-    strided = [HeadShare(0, 0, 16, pattern=Strided(1, 2))]
+    strided = [HeadShare(0, 0, 16, pattern=Rule.strided(1, 2))]
     with pytest.raises(AttentionError, match=r"shares\[0\].pattern: strided blocks are square"):
         prepare(strided, chunks, 64, piece_tokens=16)

@@ -23,7 +23,7 @@ from benchmarks.gpu.uniform_sparse import budget_for, in_runs
 from benchmarks.gpu_results.calls import calls
 from benchmarks.gpu_results.reading import newest, read
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.patterns import Pooled
 from tests.executor.kernels import reference
 from tests.executor.kernels.compiled import compiled_by
@@ -183,7 +183,7 @@ def test_the_vectorised_oracle_agrees_with_the_reference(page_tokens, block):
         page_tokens=page_tokens,
         gaps=page_tokens > 0,
     )
-    heads = [HeadRows(0, 0, 3, 1, 3), HeadRows(3, 1, 9, 2, 3, 1), HeadRows(2, 1, 1, 0, 1, 2)]
+    heads = [HeadBlocks(0, 0, 3, 1, 3), HeadBlocks(3, 1, 9, 2, 3, 1), HeadBlocks(2, 1, 1, 0, 1, 2)]
     layout = lay_out(heads, chunks, block, piece_tokens=16)
     indices = reference.random_indices(layout)
     out, lse = prefill_oracle(tensors.q, tensors.cache, layout, indices)

@@ -8,17 +8,17 @@ from benchmarks.gpu.work import decode_work, prefill_work
 from executor.attention.counts import count_work
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Sampled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import Rule, Sampled, VerticalSlash, by_budget
 
 CHUNKS = (Chunk(0, 150), Chunk(40, 30))
 HEADS = [
-    HeadRows(0, 0, 99, 0, 10),
-    HeadRows(1, 0, 3, 0, 10, pattern=Sampled(2)),
-    HeadRows(2, 1, 3, 4, 7, pattern=VerticalSlash()),
-    HeadRows(3, 1, 4, 0, 10, pattern=SinkLocal()),
-    HeadRows(3, 1, 2, 2, 5, sequence=1),
-    HeadRows(2, 1, 9, 2, 5, sequence=1, pattern=Strided(2, 3)),
+    HeadBlocks(0, 0, 99, 0, 10),
+    HeadBlocks(1, 0, 3, 0, 10, pattern=Sampled(2)),
+    HeadBlocks(2, 1, 3, 4, 7, pattern=VerticalSlash()),
+    HeadBlocks(3, 1, 4, 0, 10, pattern=Rule.sink_local()),
+    HeadBlocks(3, 1, 2, 2, 5, sequence=1),
+    HeadBlocks(2, 1, 9, 2, 5, sequence=1, pattern=Rule.strided(2, 3)),
 ]
 
 
@@ -28,7 +28,7 @@ def test_kinds_of_tiles_add_up_and_counts_are_the_executors(block, piece):
     heads = [
         replace(x, first=x.first // per_block, last=-(-x.last // per_block))
         for x in HEADS
-        if per_block == 1 or not isinstance(x.pattern, Strided)
+        if per_block == 1 or by_budget(x.pattern)
     ]
     layout = lay_out(heads, CHUNKS, block, piece_tokens=piece)
     work = prefill_work(layout, 32, 2, chooses=True)
@@ -51,7 +51,7 @@ def test_scored_pairs_by_hand():
 def test_a_query_block_of_several_pieces_has_as_many_on_the_diagonal():
     per_tile = 4 * 64 * 16 * 32
     # Ten pieces: the third query block has two of its own.
-    layout = lay_out([HeadRows(0, 0, 5, 0, 3)], CHUNKS[:1], 64, piece_tokens=16)
+    layout = lay_out([HeadBlocks(0, 0, 5, 0, 3)], CHUNKS[:1], 64, piece_tokens=16)
     work = prefill_work(layout, 32, 2, chooses=True)
     assert work["diagonal_flops"] == per_tile * (4 + 4 + 2)
     assert work["listed_flops"] == per_tile * (0 + 1 + 3)
@@ -62,7 +62,7 @@ def test_a_query_block_of_several_pieces_has_as_many_on_the_diagonal():
 
 
 def test_a_pair_of_heads_reads_once_what_it_computes_twice():
-    heads = [HeadRows(head, 0, 99, 0, 10) for head in range(3)]
+    heads = [HeadBlocks(head, 0, 99, 0, 10) for head in range(3)]
     alone, packed = (
         prefill_work(lay_out(heads, CHUNKS[:1], 16, pack=pack), 32, 2) for pack in (False, True)
     )
@@ -75,7 +75,7 @@ def test_a_pair_of_heads_reads_once_what_it_computes_twice():
 
 def test_only_lists_without_indices_are_dense_and_only_whole_heads_are_not_sparse():
     per_tile = 4 * 16 * 16 * 32
-    layout = lay_out([HeadRows(0, 0, 10, 0, 10), HeadRows(1, 0, 3, 0, 10)], CHUNKS[:1], 16)
+    layout = lay_out([HeadBlocks(0, 0, 10, 0, 10), HeadBlocks(1, 0, 3, 0, 10)], CHUNKS[:1], 16)
     work = prefill_work(layout, 32, 2)
     assert work["dense_flops"] == per_tile * (45 + 1 + 2)
     assert work["listed_flops"] == per_tile * 7 * 2

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from profiles.sizes import causal_pieces
 from tests.executor.kernels.reference import whole_prompts
 
@@ -14,7 +14,7 @@ SIZE = 8
 def test_the_pieces_of_a_heads_lists_follow_from_its_budget(budget, tokens, per_block):
     block = per_block * SIZE
     blocks, pieces = -(-tokens // block), -(-tokens // SIZE)
-    head = HeadRows(0, 0, budget, 0, blocks)
+    head = HeadBlocks(0, 0, budget, 0, blocks)
     layout = lay_out([head], whole_prompts(tokens), block, piece_tokens=SIZE)
     kept = max(budget, per_block)
     assert layout.length.tolist() == [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from benchmarks import dispatch
 from benchmarks.schedule import main
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from tests.profiles.published import HEADS
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
@@ -39,7 +39,7 @@ def test_no_schedule_beats_what_is_unavoidable(costs: list[int], programs: int) 
 
 def test_orders_by_hand() -> None:
     """Lists of 1, 2, 3 and 4 blocks cost 3, 4, 5 and 6: 18 for two programs."""
-    layout = lay_out([HeadRows(0, 0, 9, 0, 4)], [Chunk(0, 64)], 16)
+    layout = lay_out([HeadBlocks(0, 0, 9, 0, 4)], [Chunk(0, 64)], 16)
     assert layout.length.tolist() == [1, 2, 3, 4]
     over = dispatch.prefill(layout, layout, programs=2)
     assert over == {
@@ -55,7 +55,7 @@ def test_orders_by_hand() -> None:
 
 def test_cut_lists_cost_every_part_its_overhead() -> None:
     """One list of 64 blocks on 2 programs: 66 whole, two parts of 32 cost 34 each."""
-    heads, chunk = [HeadRows(0, 0, 64, 63, 64)], [Chunk(0, 1024)]
+    heads, chunk = [HeadBlocks(0, 0, 64, 63, 64)], [Chunk(0, 1024)]
     over = dispatch.prefill(lay_out(heads, chunk, 16), lay_out(heads, chunk, 16, programs=2), 2)
     assert (over["mean: longest"], over["mean: cut"]) == (2.0, 34 / 33)
     assert over["longest"] == 1.0

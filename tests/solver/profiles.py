@@ -1,7 +1,5 @@
 """Small profiles to plan, made for the tests (synthetic)."""
 
-import json
-
 import numpy as np
 
 from profiles.architecture import Architecture
@@ -11,7 +9,7 @@ from solver.planning.planner import make_plan, rates_of
 from solver.plans import Plan
 from solver.problem import Floats
 from solver.request import PlanRequest
-from solver.verify import verify
+from solver.verifier import verify
 
 
 def budgets_profile(
@@ -56,4 +54,4 @@ def answer(request: PlanRequest) -> Plan:
 
 def faults(plan: Plan) -> list[str]:
     """What the verifier finds in the plan's JSON."""
-    return verify(json.loads(plan.model_dump_json()))
+    return verify(plan, time_limit_s=1).faults

@@ -18,12 +18,12 @@ from solver.planning.predict import predicted_loads, shard_work
 from solver.planning.scenarios import WorkloadError
 from solver.plans import Plan, Step
 from solver.request import PlanRequest
-from solver.verify import verify
+from solver.verifier import verify
 from tests.solver.budgets.builders import curved
 from tests.solver.budgets.test_small_blocks import MODEL
 from tests.solver.profiles import budgets_profile, faults, plan_of, stated_budgets
 from tests.solver.test_block_tokens import MEASURED
-from tests.solver.verify.handmade import sealed
+from tests.solver.verifier.handmade import sealed
 
 runner = CliRunner()
 BASE = {"profile": "x", "gpus": 2, "context_tokens": 1024}
@@ -301,7 +301,7 @@ def test_a_plan_made_before_pieces_keeps_its_id_and_verifies() -> None:
     """Divided, in blocks of 32, for a prefill and a decode, by sampled rows."""
     text = BEFORE.read_text()
     plan = Plan.parse(text, str(BEFORE))
-    assert verify(json.loads(text)) == []
+    assert verify(json.loads(text)).faults == []
     assert plan.identified().id == plan.id
     assert json.loads(plan.model_dump_json()) == json.loads(text)
     assert plan.workload.piece_tokens == plan.workload.block_tokens == 32
@@ -344,13 +344,13 @@ def test_lies_about_pieces_are_found(change: dict[str, Any], fault: str) -> None
     assert sum(plan.divisions) > 0
     lie = plan.model_dump(mode="json")
     lie["workload"] |= change
-    assert any(fault in found for found in verify(sealed(lie)))
+    assert any(fault in found for found in verify(sealed(lie)).faults)
 
 
 def test_budgets_are_whole_pieces() -> None:
     plan = plan_of(stated_budgets(np.full((1, 4), 80.0), 4), **FINE).model_dump(mode="json")
     plan["budgets"][0][1] = 72
-    [fault] = verify(sealed(plan))
+    [fault] = verify(sealed(plan)).faults
     assert fault == "layer 0: head 1: budget 72 is not whole pieces within 8192"
 
 
@@ -358,7 +358,7 @@ def test_a_strided_plan_in_pieces_does_not_verify() -> None:
     plan = plan_of(budgets_profile(), **FINE, method="greedy").model_dump(mode="json")
     strided = Strided(block_tokens=64, local_blocks=16, vert_stride=8)
     plan["selection"] = strided.model_dump(mode="json")
-    assert any("blocks are square" in fault for fault in verify(sealed(plan)))
+    assert any("blocks are square" in fault for fault in verify(sealed(plan)).faults)
 
 
 # On the command line.

@@ -10,9 +10,9 @@ import pytest
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Sampled, Selection, SinkLocal, Strided, VerticalSlash
 from solver.plans import Plan
-from solver.verify import verify
+from solver.verifier import verify
 from tests.solver.profiles import budgets_profile, faults, plan_of
-from tests.solver.verify.handmade import sealed
+from tests.solver.verifier.handmade import sealed
 
 BEFORE = Path(__file__).with_name("plan_before_selection.json")
 STRIDED = Strided(block_tokens=64, local_blocks=16, vert_stride=8, dense_kv_heads=1)
@@ -55,7 +55,7 @@ def test_pooled_leaves_no_trace() -> None:
 def test_a_plan_made_before_selections_keeps_its_id_and_verifies() -> None:
     text = BEFORE.read_text()
     plan = Plan.parse(text, str(BEFORE))
-    assert verify(json.loads(text)) == []
+    assert verify(json.loads(text)).faults == []
     assert plan.selection == plan.other_workloads[0].selection == POOLED
     assert plan.identified().id == plan.id
     assert faults(plan) == []
@@ -78,5 +78,5 @@ def test_the_verifier_reads_it(selection: Any, fault: str) -> None:
     plan = copy.deepcopy(json.loads(BEFORE.read_text()))
     for place, where in ((plan, ""), (plan["other_workloads"][0], "other_workloads.0.")):
         place["selection"] = selection
-        assert any(found.startswith(where + fault) for found in verify(sealed(plan)))
+        assert any(found.startswith(where + fault) for found in verify(sealed(plan)).faults)
         del place["selection"]

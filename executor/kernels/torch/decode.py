@@ -13,6 +13,7 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
+from executor.kernels.torch.merge import merge
 from executor.kernels.torch.prefill import Pair, flash
 from executor.kernels.torch.threads import in_threads
 
@@ -39,7 +40,7 @@ def decode_attention(
 
     def compute(run: _Run) -> Pair:
         keys, values = (
-            _gathered(x[:, run.entry.group], run, layout.piece_tokens)
+            _gather(x[:, run.entry.group], run, layout.piece_tokens)
             for x in (cache.keys, cache.values)
         )
         return flash(q[_heads(run.entry), run.entry.token].float().unsqueeze(0), keys, values)
@@ -50,7 +51,7 @@ def decode_attention(
     results = zip(runs, in_threads(compute, runs), strict=True)
     for number, of_entry in groupby(results, lambda result: result[0].number):
         outs, lses = zip(*(result for _, result in of_entry), strict=True)
-        result, row_lse = _merged(torch.cat(outs), torch.cat(lses))
+        result, row_lse = merge(torch.cat(outs), torch.cat(lses))
         at = _heads(layout.lists[number]), layout.lists[number].token
         out[at], lse[at] = result.to(out.dtype), row_lse
 
@@ -66,7 +67,7 @@ class _Run:
     tokens: int
 
 
-def _gathered(x: torch.Tensor, run: _Run, piece_tokens: int) -> torch.Tensor:
+def _gather(x: torch.Tensor, run: _Run, piece_tokens: int) -> torch.Tensor:
     """Keys or values of a run, fp32 [1, tokens, head_dim], of x [pages, page_tokens, head_dim]."""
     if x.shape[1] == piece_tokens:
         found = x.index_select(0, run.pages)
@@ -102,9 +103,3 @@ def _runs(
 
 def _heads(entry: DecodeHeads) -> torch.Tensor:
     return torch.tensor(entry.heads)
-
-
-def _merged(out: torch.Tensor, lse: torch.Tensor) -> Pair:
-    """One result of those of all runs, out [runs, heads, head_dim] and lse [runs, heads]."""
-    total = lse.logsumexp(0)
-    return (out * (lse - total).exp().unsqueeze(-1)).sum(0), total

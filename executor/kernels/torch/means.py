@@ -25,12 +25,12 @@ def query_means(q: torch.Tensor, layout: Layout, first: int, last: int) -> torch
     """
     size = layout.block_tokens
     found = [q.new_empty(0, q.shape[2], dtype=torch.float32)]
-    for rows, entry in zip(layout.heads[first:last], layout.entries[first:last], strict=True):
+    for blocks, entry in zip(layout.heads[first:last], layout.entries[first:last], strict=True):
         origin, cached, total = entry[3:].tolist()
-        begin, end = max(cached, rows.first * size), min(total, rows.last * size)
-        if rows.first < rows.last:
-            x = q[rows.head, origin + begin : origin + end]
-            found.append(block_means(x, size, missing=begin - rows.first * size))
+        begin, end = max(cached, blocks.first * size), min(total, blocks.last * size)
+        if blocks.first < blocks.last:
+            x = q[blocks.head, origin + begin : origin + end]
+            found.append(block_means(x, size, missing=begin - blocks.first * size))
     return torch.cat(found)
 
 

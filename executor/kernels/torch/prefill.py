@@ -40,7 +40,7 @@ def prefill_attention(
         elif span.kind == 0:
             out[at], lse[at] = 0.0, -torch.inf
         else:
-            chosen = indices[span.start :][: span.rows * span.kind].view(span.rows, span.kind)
+            chosen = indices[span.start :][: span.blocks * span.kind].view(span.blocks, span.kind)
             _chosen_pieces(q[at], reader, span, chosen, out[at], lse[at])
 
     in_threads(
@@ -94,9 +94,9 @@ def _chosen_pieces(
     block = reader.block_tokens
     old = span.first_token - span.first * block
     computed = slice(old, old + span.new_tokens)
-    queries = q.new_zeros(span.rows * block, q.shape[1], dtype=torch.float32)
+    queries = q.new_zeros(span.blocks * block, q.shape[1], dtype=torch.float32)
     queries[computed] = q
     keys, values = reader.gathered(span, chosen)
-    result, row_lse = attend(queries.view(span.rows, block, -1), keys, values)
+    result, row_lse = attend(queries.view(span.blocks, block, -1), keys, values)
     out.copy_(result.flatten(0, 1)[computed])
     lse.copy_(row_lse.flatten()[computed])

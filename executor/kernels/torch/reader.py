@@ -29,7 +29,7 @@ class Reader:
         return keys, self._tokens(self._cache.values, span, "values")
 
     def gathered(self, span: Span, chosen: torch.Tensor) -> Pair:
-        """The chosen [rows, length] pieces of the span's sequence, [rows, tokens, head_dim].
+        """The chosen [blocks, length] pieces of the span's sequence, [blocks, tokens, head_dim].
 
         Zeros stand for own pieces behind its end.
         """
@@ -67,7 +67,7 @@ class Reader:
         else:
             tokens = self._range(x, span, 0, whole * size)
             self._select(tokens.view(whole, size, -1), places, gathered[:count])
-        if rest and (span.first + span.rows) * (self.block_tokens // size) > whole:
+        if rest and (span.first + span.blocks) * (self.block_tokens // size) > whole:
             gathered[count - 1, :rest] = self._short(x, span, whole * size)
             gathered[count - 1, rest:] = 0.0
         gathered[count:] = 0.0

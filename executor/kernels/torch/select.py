@@ -5,7 +5,7 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
-from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule, rule_pieces
+from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule_pieces
 from executor.kernels.sampled import (
     lists_at_once,
     most_pieces,
@@ -14,6 +14,7 @@ from executor.kernels.sampled import (
     windows,
 )
 from executor.kernels.torch.means import key_means, query_means
+from executor.kernels.torch.scores import piece_lse
 from executor.kernels.vertical_slash import line_masses
 
 
@@ -21,31 +22,32 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
     """Fill indices int32 [stored] with the lists of `layout`, q [heads, new tokens, head_dim]."""
     pieces: KeyPieces | None = None
     keys = torch.empty(0)
-    for entry, rows in enumerate(layout.heads):
+    for entry, blocks in enumerate(layout.heads):
         lists = slice(*list_range(layout, entry, entry + 1))
         stored = layout.start[lists] >= 0
         length = layout.length[lists][stored]
         if not len(length):
             continue
         first, last = (x[stored] for x in layout.own_pieces(lists))
-        if isinstance(rows.pattern, Pooled):
+        if isinstance(blocks.pattern, Pooled):
             if pieces is None:
                 pieces = key_pieces(layout)
                 keys = key_means(cache, pieces, layout.piece_tokens)
             queries = query_means(q, layout, entry, entry + 1)[stored]
-            begin, count = int(pieces.start[rows.sequence]), int(last.max()) + 1
-            scores = queries @ keys[rows.group, begin : begin + count].T
+            begin, count = int(pieces.start[blocks.sequence]), int(last.max()) + 1
+            scores = queries @ keys[blocks.group, begin : begin + count].T
             found = best_pieces(scores, first, last, int(length[0])).flatten()
-        elif isinstance(rows.pattern, VerticalSlash):
-            lines = line_masses(q, cache, layout, entry, entry + 1, rows.pattern, use_triton=False)
+        elif isinstance(blocks.pattern, VerticalSlash):
+            lines = line_masses(piece_lse, q, cache, layout, entry, entry + 1, blocks.pattern)
             scores = line_scores(lines[0][0], lines[1][0], first, last)
             found = best_pieces(scores, first, last, int(length[0])).flatten()
-        elif isinstance(rows.pattern, Sampled):
-            found = _by_samples(q, cache, layout, entry, rows.pattern)
+        elif isinstance(blocks.pattern, Sampled):
+            found = _by_samples(q, cache, layout, entry, blocks.pattern)
         else:
             place = torch.arange(int(length.max()), device=q.device)
-            by = rule(rows.pattern, layout.per_block)
-            found = rule_pieces(by, place, last[:, None], length[:, None])
+            found = rule_pieces(
+                blocks.pattern, layout.per_block, place, last[:, None], length[:, None]
+            )
             found = found[place < length[:, None]].int()
         begin = int(layout.start[lists][stored][0])
         indices[begin : begin + len(found)] = found
@@ -61,9 +63,7 @@ def _by_samples(
     for _, part, pieces in windows(layout, entry, entry + 1, at_once):
         numbers = lists[part][lists[part] >= 0]
         if len(numbers):
-            scores = sampled_scores(
-                q, cache, layout, numbers[None], pieces, pattern, use_triton=False
-            )[0]
+            [scores] = sampled_scores(piece_lse, q, cache, layout, numbers[None], pieces, pattern)
             kept = int(layout.length[numbers[0]])
             found.append(best_pieces(scores, *layout.own_pieces(numbers), kept).flatten())
     return torch.cat(found)

@@ -5,7 +5,7 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
-from executor.kernels.patterns import Grid, SinkLocal, Strided, lengths, rule, rule_pieces
+from executor.kernels.patterns import Grid, Rule, lengths, rule_pieces
 from executor.kernels.torch.select import best_pieces
 
 
@@ -43,11 +43,11 @@ def _list(
 ) -> torch.Tensor:
     """The list of `entry`, int32, whose sequence has so many `pieces`."""
     newest = torch.tensor([pieces - 1], device=q.device)
-    if isinstance(entry.pattern, SinkLocal | Strided):
+    if isinstance(entry.pattern, Rule):
         length = lengths(entry.pattern, budget, pieces - 1, pieces, Grid(1, pieces))
         length = length.clamp(max=budget).to(q.device)
         place = torch.arange(int(length), device=q.device)
-        return rule_pieces(rule(entry.pattern, 1), place, newest, length).int()
+        return rule_pieces(entry.pattern, 1, place, newest, length).int()
     rows = piece_rows(cache, entry.sequence, torch.arange(pieces, device=q.device), layout)
     queries = q[list(entry.heads), entry.token].float()
     # Against the bounds side by side, low and high.

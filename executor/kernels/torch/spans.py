@@ -15,7 +15,7 @@ STRIP_TOKENS = 768
 
 @dataclass(frozen=True)
 class Span:
-    """Query blocks [first, first + rows) of a head, whose lists are of one kind.
+    """Query blocks [first, first + blocks) of a head, whose lists are of one kind.
 
     `kind` is their length, or ALL_PIECES; `start` is where the first one's indices are. `missing`
     own pieces lie behind the sequence's end. The tokens from `first_token` of the sequence on are
@@ -29,7 +29,7 @@ class Span:
     kind: int
     start: int
     first: int
-    rows: int
+    blocks: int
     missing: int
     first_token: int
     new_tokens: int
@@ -37,8 +37,8 @@ class Span:
 
     def tiles(self, per_block: int) -> int:
         """Pieces of all its lists, at most."""
-        dense = (self.first + self.rows) * per_block
-        return self.rows * (dense if self.kind == ALL_PIECES else self.kind)
+        dense = (self.first + self.blocks) * per_block
+        return self.blocks * (dense if self.kind == ALL_PIECES else self.kind)
 
 
 def spans(layout: Layout, head_dim: int) -> Iterator[Span]:
@@ -47,10 +47,10 @@ def spans(layout: Layout, head_dim: int) -> Iterator[Span]:
     kinds = layout.length.masked_fill(every_piece, ALL_PIECES).tolist()
     starts = layout.start.tolist()
     block, begin = layout.block_tokens, 0
-    for rows, entry in zip(layout.heads, layout.entries.tolist(), strict=True):
+    for blocks, entry in zip(layout.heads, layout.entries.tolist(), strict=True):
         head, group, sequence, origin, cached, total = entry
-        end = begin + rows.last - rows.first
-        behind = rows.last * layout.per_block - layout.grid(sequence).pieces
+        end = begin + blocks.last - blocks.first
+        behind = blocks.last * layout.per_block - layout.grid(sequence).pieces
         # A list whose own pieces are not all there is a batch of its own.
         numbered = [
             (number, kinds[number], max(behind, 0) if number == end - 1 else 0)
@@ -58,10 +58,10 @@ def spans(layout: Layout, head_dim: int) -> Iterator[Span]:
         ]
         for (kind, missing), alike in groupby(numbered, itemgetter(1, 2)):
             lists = [number for number, *_ in alike]
-            at_once = _rows_at_once(kind, layout.piece_tokens, head_dim, block)
+            at_once = _blocks_at_once(kind, layout.piece_tokens, head_dim, block)
             for part in range(lists[0], lists[-1] + 1, at_once):
                 count = min(at_once, lists[-1] + 1 - part)
-                first = rows.first + part - begin
+                first = blocks.first + part - begin
                 token = max(first * block, cached)
                 new = min((first + count) * block, total) - token
                 if new > 0:
@@ -72,7 +72,7 @@ def spans(layout: Layout, head_dim: int) -> Iterator[Span]:
         begin = end
 
 
-def _rows_at_once(kind: int, piece_tokens: int, head_dim: int, block_tokens: int) -> int:
+def _blocks_at_once(kind: int, piece_tokens: int, head_dim: int, block_tokens: int) -> int:
     if kind <= 0:
         return -(-STRIP_TOKENS // block_tokens)
     return max(1, GATHERED_BYTES // (2 * 4 * kind * piece_tokens * head_dim))

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
+from executor.kernels.triton.arguments import pool_of
 from executor.kernels.triton.means import tile
 
 
@@ -21,11 +22,10 @@ def fill_page_bounds(
         per_page = len(bounds) // len(cache.keys)
         pieces = 1 if newest else pages * per_page
         page_bounds_kernel[(pieces, sequences, bounds.shape[1])](
-            cache.keys,
+            pool_of(cache.keys),
             cache.pages,
             tokens,
             bounds,
-            *cache.keys.stride(),
             *cache.pages.stride(),
             *bounds.stride(),
             NEWEST=newest,
@@ -49,14 +49,10 @@ def _greatest(a, b):
     do_not_specialize_on_alignment=["table_ptr", "tokens_ptr"],
 )
 def page_bounds_kernel(
-    keys_ptr,
+    keys,
     table_ptr,
     tokens_ptr,
     bounds_ptr,
-    key_page,
-    key_group,
-    key_token,
-    key_dim,
     table_sequence,
     table_page,
     bound_row,
@@ -69,7 +65,7 @@ def page_bounds_kernel(
     DIM: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The bounds of one piece, if it is a sequence's: of its newest one or of each."""
+    """The bounds of one piece, if it is a sequence's: its newest one or any; keys: `Pool`."""
     sequence = tl.program_id(1)
     group = tl.program_id(2).to(tl.int64)
     tokens = tl.load(tokens_ptr + sequence)
@@ -79,15 +75,15 @@ def page_bounds_kernel(
         at = table_ptr + sequence.to(tl.int64) * table_sequence + piece // PER_PAGE * table_page
         page, within = tl.load(at).to(tl.int64), piece % PER_PAGE
         dims = tl.arange(0, DIM)
-        keys_at = keys_ptr + page * key_page + group * key_group + dims[None, :] * key_dim
+        keys_at = keys.source + page * keys.page + group * keys.group + dims[None, :] * keys.dim
         low = tl.full([ROWS, DIM], float("inf"), tl.float32)
         high = tl.full([ROWS, DIM], float("-inf"), tl.float32)
         for begin in range(0, TOKENS, ROWS):
             token = begin + tl.arange(0, ROWS)
             # The first token is always real, and once more it changes neither bound.
             token = within * TOKENS + tl.where(token < real, token, 0)
-            keys = tl.load(keys_at + token[:, None].to(tl.int64) * key_token).to(tl.float32)
-            low, high = _least(low, keys), _greatest(high, keys)
+            read = tl.load(keys_at + token[:, None].to(tl.int64) * keys.token).to(tl.float32)
+            low, high = _least(low, read), _greatest(high, read)
         row = page * PER_PAGE + within
         out = bounds_ptr + row * bound_row + group * bound_group + dims * bound_dim
         kind = bounds_ptr.dtype.element_ty

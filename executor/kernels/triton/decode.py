@@ -8,33 +8,20 @@ is TILE keys, gathered row by row from as many pieces and pages as that takes.
 # Triton compiles the functions below from their source; it has no types for mypy to check.
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from typing import Any, NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
-from executor.kernels.chip import H100, Chip, chip_of
+from executor.kernels.chip import H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
+from executor.kernels.triton.arguments import entries_of, partial_of, pool_of, rows_of
 from executor.kernels.triton.chunks import PROGRAMS_PER_SM, first_part, programs
 from executor.kernels.triton.merge import merge
-from executor.kernels.triton.prefill import Partial, Pool, Rows
 from executor.kernels.triton.softmax import LOG2_E, absorb, finish
 
 TILE_BYTES = 16384
 """Keys of one step: three buffers of K and of V fit a multiprocessor's shared memory twice."""
-
-
-class Entries(NamedTuple):
-    """The tensors of a DecodeLayout and its DecodeLists by their names there."""
-
-    entries: Any
-    heads: Any
-    start: Any
-    first: Any
-    count: Any
-    indices: Any
 
 
 def decode_attention(
@@ -63,21 +50,16 @@ def decode_attention(
     if not entries:
         return
     head_dim, grid = q.shape[2], programs(q.device, sms)
-    partial = Partial(
-        q.new_empty(grid + entries, widest, head_dim, dtype=torch.float32),
-        q.new_empty(grid + entries, widest, dtype=torch.float32),
-    )
+    partial = partial_of(grid + entries, widest, q)
     parts = q.new_empty(entries, 2, dtype=torch.int32)
     decode_kernel[(grid,)](
-        Rows(q, *q.stride()),
-        Pool(cache.keys, *cache.keys.stride()),
-        Pool(cache.values, *cache.values.stride()),
+        rows_of(q),
+        pool_of(cache.keys),
+        pool_of(cache.values),
         cache.pages,
         *cache.pages.stride(),
         partial,
-        Entries(
-            layout.entries, layout.heads, layout.start, lists.first, lists.count, lists.indices
-        ),
+        entries_of(layout, lists),
         parts,
         context_tokens,
         entries,
@@ -102,8 +84,7 @@ def launch_options(
     chip: Chip = H100,
 ) -> dict[str, int]:
     """Tile shape, warps and pipeline depth."""
-    rows = max(16, triton.next_power_of_2(widest))
-    tile = max(16, min(64, TILE_BYTES // (head_dim * item_bytes)))
+    rows, tile = tile_shape(head_dim, item_bytes, widest)
     three = (rows + 6 * tile) * head_dim * item_bytes
     return {
         "ENTRIES": max(16, triton.next_power_of_2(entries)),
@@ -115,6 +96,27 @@ def launch_options(
         # Index, page and keys are each loaded three steps before the next needs them, or two.
         "num_stages": 10 if chip.programs(three, 4) >= PROGRAMS_PER_SM else 7,
     }
+
+
+def tile_shape(head_dim: int, item_bytes: int, widest: int) -> tuple[int, int]:
+    """Query heads and keys of a step."""
+    keys = max(16, min(64, TILE_BYTES // (head_dim * item_bytes)))
+    return max(16, triton.next_power_of_2(widest)), keys
+
+
+def fits(head_dim: int, item_bytes: int, widest: int, chip: Chip) -> bool:
+    """Whether a program has the shared memory for `widest` query heads of a group, with K and V of
+    two steps.
+
+    fp32 is three products of tf32, which keep what the queries' roundings leave of them, too, and a
+    Hopper both parts of the weights.
+    """
+    rows, tile = tile_shape(head_dim, item_bytes, widest)
+    operands = 2 if item_bytes > 2 else 1
+    held = (operands * rows + 4 * tile) * head_dim * item_bytes
+    if chip.tma:
+        held += operands * rows * tile * item_bytes
+    return held <= chip.program_bytes - RESERVED_BYTES
 
 
 # Neither a longer context nor another batch may compile anew while others wait for their step.

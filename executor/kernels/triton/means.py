@@ -10,20 +10,7 @@ import triton.language as tl
 from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces
-
-
-def key_strides(cache: Cache) -> tuple[int, int, int, int]:
-    """Strides of the keys by page (0 where there are none), group, token and dimension."""
-    strides = cache.keys.stride()
-    return (0, *strides) if cache.pages is None else strides  # type: ignore[return-value]
-
-
-def key_table(cache: Cache) -> torch.Tensor:
-    """Where sequences' keys are: int32 [sequences, pages], or first tokens [sequences, 1]."""
-    if cache.pages is not None:
-        return cache.pages
-    assert cache.starts is not None
-    return cache.starts[:, None]
+from executor.kernels.triton.arguments import pool_of, rows_of, table_of
 
 
 def key_means(cache: Cache, pieces: KeyPieces, piece_tokens: int) -> torch.Tensor:
@@ -31,16 +18,15 @@ def key_means(cache: Cache, pieces: KeyPieces, piece_tokens: int) -> torch.Tenso
     groups = cache.keys.shape[0 if cache.pages is None else 1]
     shape = (groups, cache.keys.shape[-1], len(pieces.sequence))
     means = torch.empty(shape, dtype=torch.float32, device=cache.keys.device).transpose(1, 2)
-    table = key_table(cache)
+    table = table_of(cache)
     if len(pieces.sequence):
         key_means_kernel[(len(pieces.sequence), groups)](
-            cache.keys,
+            pool_of(cache.keys),
             table,
             pieces.sequence,
             pieces.start,
             pieces.tokens,
             means,
-            *key_strides(cache),
             *table.stride(),
             *means.stride(),
             PAGE=cache.page_tokens,
@@ -60,36 +46,26 @@ def query_means(q: torch.Tensor, layout: Layout, first: int, last: int) -> torch
     means = torch.empty(end - begin, q.shape[2], dtype=torch.float32, device=q.device)
     if begin < end:
         query_means_kernel[(end - begin,)](
-            q,
+            rows_of(q),
             layout.entries,
             layout.entry[begin:],
             layout.query_block[begin:],
             layout.start[begin:],
             means,
-            *q.stride(),
             **tile(layout.block_tokens, q.shape[2]),
         )
     return means
 
 
 @triton.jit
-def key_offsets(
-    table_ptr,
-    sequence,
-    token,
-    key_page,
-    key_token,
-    table_sequence,
-    table_page,
-    PAGE: tl.constexpr,
-):
+def key_offsets(keys, table_ptr, sequence, token, table_sequence, table_page, PAGE: tl.constexpr):
     """Where tokens (any shape) of `sequence` lie in a cache of PAGE tokens a page, 0 without."""
     table_ptr += sequence.to(tl.int64) * table_sequence
     if PAGE > 0:
         page = tl.load(table_ptr + token // PAGE * table_page).to(tl.int64)
-        offset = page * key_page + token % PAGE * key_token
+        offset = page * keys.page + token % PAGE * keys.token
     else:
-        offset = (tl.load(table_ptr).to(tl.int64) + token) * key_token
+        offset = (tl.load(table_ptr).to(tl.int64) + token) * keys.token
     return offset
 
 
@@ -120,16 +96,12 @@ def _mean(
     do_not_specialize_on_alignment=["table_ptr"],
 )
 def key_means_kernel(
-    keys_ptr,
+    keys,
     table_ptr,
     sequence_ptr,
     start_ptr,
     tokens_ptr,
     means_ptr,
-    key_page,
-    key_group,
-    key_token,
-    key_dim,
     table_sequence,
     table_page,
     mean_group,
@@ -140,37 +112,32 @@ def key_means_kernel(
     DIM: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The mean of one piece of keys, written to its place among the computed ones."""
+    """The mean of one piece of keys, written to its place among the computed ones; keys: `Pool`."""
     place = tl.program_id(0)
     group = tl.program_id(1).to(tl.int64)
     sequence = tl.load(sequence_ptr + place).to(tl.int32)
     begin = (place - tl.load(start_ptr + sequence)) * TOKENS
     real = tl.minimum(tl.load(tokens_ptr + sequence) - begin, TOKENS)
-    at = key_offsets(
-        table_ptr, sequence, begin, key_page, key_token, table_sequence, table_page, PAGE
-    )
-    at = keys_ptr + at + group * key_group
-    mean = _mean(at, key_token, key_dim, 0, real, TOKENS, DIM, ROWS)
+    at = key_offsets(keys, table_ptr, sequence, begin, table_sequence, table_page, PAGE)
+    at = keys.source + at + group * keys.group
+    mean = _mean(at, keys.token, keys.dim, 0, real, TOKENS, DIM, ROWS)
     out = means_ptr + place.to(tl.int64) * mean_piece + group * mean_group
     tl.store(out + tl.arange(0, DIM) * mean_dim, mean)
 
 
 @triton.jit(do_not_specialize_on_alignment=["entry_ptr", "query_block_ptr", "start_ptr"])
 def query_means_kernel(
-    q_ptr,
+    q,
     entries_ptr,
     entry_ptr,
     query_block_ptr,
     start_ptr,
     means_ptr,
-    q_head,
-    q_token,
-    q_dim,
     TOKENS: tl.constexpr,
     DIM: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """The mean of one list's query block."""
+    """The mean of one list's query block; q: `Rows`."""
     number = tl.program_id(0)
     if tl.load(start_ptr + number) >= 0:
         table = entries_ptr + 6 * tl.load(entry_ptr + number)
@@ -178,6 +145,6 @@ def query_means_kernel(
         origin = tl.load(table + 3) + begin
         first = tl.maximum(tl.load(table + 4) - begin, 0)
         last = tl.minimum(tl.load(table + 5) - begin, TOKENS)
-        at = q_ptr + tl.load(table).to(tl.int64) * q_head + origin.to(tl.int64) * q_token
-        mean = _mean(at, q_token, q_dim, first, last, TOKENS, DIM, ROWS)
+        at = q.ptr + tl.load(table).to(tl.int64) * q.head + origin.to(tl.int64) * q.token
+        mean = _mean(at, q.token, q.dim, first, last, TOKENS, DIM, ROWS)
         tl.store(means_ptr + number.to(tl.int64) * DIM + tl.arange(0, DIM), mean)

@@ -11,8 +11,6 @@ in the same order. Lists that the layout cuts are merged afterwards (Flash-Decod
 # Triton compiles the functions below from their source; it has no types for mypy to check.
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from typing import Any, NamedTuple
-
 import torch
 import triton
 import triton.language as tl
@@ -21,49 +19,14 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from executor.kernels.batch import Cache
 from executor.kernels.chip import H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.layout import Layout
+from executor.kernels.triton.arguments import Pool, lists_of, partial_of, pool_of, rows_of
 from executor.kernels.triton.merge import merge
 from executor.kernels.triton.softmax import LOG2_E, absorb, finish
 
+LEAST_KEYS = 16
+"""Keys of a step, at least: a tensor core's."""
 LEAST_BOX = 64
 """Keys that a descriptor reads at once, at least: a shorter piece is gathered with others."""
-
-
-class Rows(NamedTuple):
-    """q or out [heads, tokens, head_dim] and its strides."""
-
-    ptr: Any
-    head: Any
-    token: Any
-    dim: Any
-
-
-class Pool(NamedTuple):
-    """Keys or values and their strides: [pages, groups, page_tokens, head_dim], or without pages
-    [groups, tokens, head_dim] and a stride of page 0. `source` is a pointer or a descriptor."""
-
-    source: Any
-    page: Any
-    group: Any
-    token: Any
-    dim: Any
-
-
-class Lists(NamedTuple):
-    """The tensors of a Layout by their names there; `indices` int32 [stored]."""
-
-    entries: Any
-    entry: Any
-    query_block: Any
-    length: Any
-    start: Any
-    indices: Any
-
-
-class Partial(NamedTuple):
-    """Results of parts of lists: out fp32 [slots, block, head_dim], lse fp32 [slots, block]."""
-
-    out: Any
-    lse: Any
 
 
 def prefill_attention(
@@ -90,14 +53,15 @@ def prefill_attention(
     if tma is None:
         tma = chip_of(q.device).tma and long_enough(layout.block_tokens, layout.piece_tokens)
         tma = tma and describable(cache.keys) and describable(cache.values)
-    partial = Partial(
-        q.new_empty(layout.splits, layout.block_tokens, q.shape[2], dtype=torch.float32),
-        q.new_empty(layout.splits, layout.block_tokens, dtype=torch.float32),
-    )
+    partial = partial_of(layout.splits, layout.block_tokens, q)
     table = cache.starts if cache.pages is None else cache.pages
     assert table is not None
-    # One launch after the other: heads that share a list, two to a program, then the others.
-    for pack, tasks in ((2, layout.pairs), (1, layout.order if parts is None else parts.table)):
+    # One launch after the other: heads that share a list, two to a program where it has room for
+    # their queries, then the others.
+    two = 2 * layout.block_tokens
+    together = fits(two, q.shape[2], q.element_size(), chip_of(q.device), tma)
+    pairs = (2, layout.pairs) if together else (1, layout.pairs.flatten())
+    for pack, tasks in (pairs, (1, layout.order if parts is None else parts.table)):
         if not len(tasks):
             continue
         options = launch_options(
@@ -111,20 +75,13 @@ def prefill_attention(
             chip_of(q.device),
         )
         prefill_kernel[(len(tasks) if sms is None else min(sms, len(tasks)),)](
-            Rows(q, *q.stride()),
+            rows_of(q),
             _pool(cache.keys, tma, options["KEYS"]),
             _pool(cache.values, tma, options["KEYS"]),
-            Rows(out, *out.stride()),
+            rows_of(out),
             lse,
             *lse.stride(),
-            Lists(
-                layout.entries,
-                layout.entry,
-                layout.query_block,
-                layout.length,
-                layout.start,
-                indices,
-            ),
+            lists_of(layout, indices),
             table,
             table.stride(0),
             table.stride(-1),
@@ -158,10 +115,10 @@ def describable(x: torch.Tensor) -> bool:
 
 
 def _pool(x: torch.Tensor, tma: bool, keys: int) -> Pool:
-    source: Any = x
-    if tma:
-        source = TensorDescriptor.from_tensor(x, [1] * (x.dim() - 2) + [keys, x.shape[-1]])
-    return Pool(source, *((0,) * (4 - x.dim())), *x.stride())
+    if not tma:
+        return pool_of(x)
+    box = [1] * (x.dim() - 2) + [keys, x.shape[-1]]
+    return pool_of(x, TensorDescriptor.from_tensor(x, box))
 
 
 def launch_options(
@@ -186,10 +143,7 @@ def launch_options(
     if wide and (tma or rows > 64):
         keys = min(keys, 32)
     room = chip.program_bytes - RESERVED_BYTES
-    if item_bytes > 2:
-        # Three products of tf32 keep parts of their operands in shared memory, too.
-        room = room * 2 // 3
-    while keys > 16 and held_bytes(rows, keys, head_dim, item_bytes, tma) > room:
+    while keys > LEAST_KEYS and held_bytes(rows, keys, head_dim, item_bytes, tma) > room:
         keys //= 2
     # Where little more is needed anyway, so that a multiprocessor holds two programs of 8 warps.
     few = {"maxnreg": 128} if head_dim <= 64 < rows and tma and item_bytes == 2 else {}
@@ -210,9 +164,18 @@ def launch_options(
 
 def held_bytes(rows: int, keys: int, head_dim: int, item_bytes: int, tma: bool = True) -> int:
     """Shared memory of a program: its rows of queries and the tiles of K and of V under way, three
-    of each by descriptors, two where their pointers take the registers."""
-    tiles = 6 if tma else 4
-    return (rows + tiles * keys) * head_dim * item_bytes
+    of each by descriptors, two where their pointers take the registers.
+
+    fp32 is three products of tf32, which keep what the queries' roundings leave of them, too.
+    """
+    tiles, operands = 6 if tma else 4, 2 if item_bytes > 2 else 1
+    return (operands * rows + tiles * keys) * head_dim * item_bytes
+
+
+def fits(rows: int, head_dim: int, item_bytes: int, chip: Chip, tma: bool) -> bool:
+    """Whether a program has the shared memory for so many query rows, at its fewest keys a step."""
+    held = held_bytes(rows, LEAST_KEYS, head_dim, item_bytes, tma)
+    return held <= chip.program_bytes - RESERVED_BYTES
 
 
 def programs_at_once(
@@ -328,8 +291,8 @@ def prefill_kernel(
                     )
                     key = piece * PIECE + step % (PIECE // KEYS) * KEYS
                     row = place_of(key, place, table_page, base, PAGE)
-                    k = described(keys.source, row, group, PAGE, KEYS, DIM)
-                    v = described(values.source, row, group, PAGE, KEYS, DIM)
+                    k = load_described(keys.source, row, group, PAGE, KEYS, DIM)
+                    v = load_described(values.source, row, group, PAGE, KEYS, DIM)
                     scores = tl.dot(query, k.T, input_precision="tf32x3")
                     if (step + 1) * KEYS > before:
                         seen = (key + slots)[None, :] <= token[:, None]
@@ -342,8 +305,8 @@ def prefill_kernel(
                     )
                     key = piece * PIECE + step % (PIECE // KEYS) * KEYS
                     row = place_of(key, place, table_page, base, PAGE)
-                    k = described(keys.source, row, group, PAGE, KEYS, DIM)
-                    v = described(values.source, row, group, PAGE, KEYS, DIM)
+                    k = load_described(keys.source, row, group, PAGE, KEYS, DIM)
+                    v = load_described(values.source, row, group, PAGE, KEYS, DIM)
                     # What lies behind the end may be NaN, and 0 * NaN would reach the result.
                     v = tl.where((key + slots < total_tokens)[:, None], v, 0.0)
                     scores = tl.dot(query, k.T, input_precision="tf32x3")
@@ -424,7 +387,7 @@ def place_of(key, place, page_stride, base, PAGE: tl.constexpr):
 
 
 @triton.jit
-def described(source, row, group, PAGE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr):
+def load_described(source, row, group, PAGE: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr):
     """Keys or values [KEYS, head_dim] from `row` (page, token) on, by their descriptor."""
     if PAGE > 0:
         tile = source.load([row[0], group.to(tl.int32), row[1], 0])

@@ -3,27 +3,22 @@
 # Triton compiles the functions below from their source; it has no types for mypy to check.
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-from dataclasses import astuple
-
 import torch
 import triton
 import triton.language as tl
 
 from executor.kernels.layout import Layout
 from executor.kernels.patterns import Rule
+from executor.kernels.triton.arguments import lists_of
 
 
 def rule_lists(rule: Rule, layout: Layout, first: int, last: int, indices: torch.Tensor) -> None:
     """Fill the stored ones of lists [first, last) by `rule`."""
     if first < last:
         rule_lists_kernel[(last - first,)](
-            layout.entries,
-            layout.entry[first:],
-            layout.query_block[first:],
-            layout.length[first:],
-            layout.start[first:],
-            indices,
-            *astuple(rule),
+            lists_of(layout, indices),
+            first,
+            *rule.within(layout.per_block),
             PER_BLOCK=layout.per_block,
             PIECE=layout.piece_tokens,
             STEP=128,
@@ -50,17 +45,10 @@ def write_rule(
         tl.store(out_ptr + place, piece, mask=place < length)
 
 
-@triton.jit(
-    do_not_specialize=["sink_pieces", "local_pieces", "stride", "offset"],
-    do_not_specialize_on_alignment=["entry_ptr", "query_block_ptr", "length_ptr", "start_ptr"],
-)
+@triton.jit(do_not_specialize=["first", "sink_pieces", "local_pieces", "stride", "offset"])
 def rule_lists_kernel(
-    entries_ptr,
-    entry_ptr,
-    query_block_ptr,
-    length_ptr,
-    start_ptr,
-    indices_ptr,
+    lists,
+    first,
     sink_pieces,
     local_pieces,
     stride,
@@ -69,18 +57,11 @@ def rule_lists_kernel(
     PIECE: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    """One list."""
-    number = tl.program_id(0)
-    start = tl.load(start_ptr + number)
+    """One list; `lists`: `Lists`."""
+    number = first + tl.program_id(0)
+    start = tl.load(lists.start + number)
     if start >= 0:
-        entry, query_block = tl.load(entry_ptr + number), tl.load(query_block_ptr + number)
-        write_rule(
-            last_piece(entries_ptr, entry, query_block, PER_BLOCK, PIECE),
-            tl.load(length_ptr + number),
-            indices_ptr + start,
-            sink_pieces,
-            local_pieces,
-            stride,
-            offset,
-            STEP,
-        )
+        entry, query_block = tl.load(lists.entry + number), tl.load(lists.query_block + number)
+        last = last_piece(lists.entries, entry, query_block, PER_BLOCK, PIECE)
+        length, out_ptr = tl.load(lists.length + number), lists.indices + start
+        write_rule(last, length, out_ptr, sink_pieces, local_pieces, stride, offset, STEP)

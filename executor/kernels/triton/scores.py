@@ -30,9 +30,9 @@ import triton
 import triton.language as tl
 
 from executor.kernels.batch import Cache
-from executor.kernels.chip import H100, RESERVED_BYTES, Chip, chip_of
+from executor.kernels.chip import GRID_AXIS, H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.scores import QueryRows
-from executor.kernels.triton.means import key_strides, key_table
+from executor.kernels.triton.arguments import pool_of, rows_of, table_of
 
 LOG2_E = 1.4426950408889634
 STRETCH = 1024
@@ -53,7 +53,7 @@ def piece_lse(
     entries, count, width = sums.shape
     lse = sums.view(torch.float32)
     if lse.numel():
-        piece_lse_kernel[(triton.cdiv(width, 1024), count, entries)](
+        piece_lse_kernel[(entries, count, triton.cdiv(width, 1024))](
             sums, rows.position, lse, *rows.position.stride(), width, PIECE=piece_tokens, STEP=1024
         )
     return lse[..., :pieces]
@@ -76,27 +76,29 @@ def piece_sums(
     width = triton.cdiv(pieces, max(4, per_tile)) * max(4, per_tile)
     tiles = width // per_tile
     sums = torch.empty(entries, count, width, dtype=torch.int32, device=q.device)
-    table = key_table(cache)
-    if sums.numel():
-        grid = (triton.cdiv(count, options["ROWS"]), triton.cdiv(tiles, options["TILES"]), entries)
-        piece_sums_kernel[grid](
-            q,
-            cache.keys,
+    table = table_of(cache)
+    # The rows of a stretch of keys follow one another, so that they find it in cache: entries are
+    # the last axis, which has no room for as many as there may be.
+    for begin in range(0, entries if sums.numel() else 0, GRID_AXIS):
+        some, every_row = slice(begin, begin + GRID_AXIS), slice(None)
+        part, found = rows.part(some, every_row), sums[some]
+        tiles_at_once = triton.cdiv(tiles, options["TILES"])
+        piece_sums_kernel[(triton.cdiv(count, options["ROWS"]), tiles_at_once, len(found))](
+            rows_of(q),
+            pool_of(cache.keys),
             table,
-            rows.group,
-            rows.sequence,
-            rows.head,
-            rows.token,
-            rows.position,
-            sums,
-            *q.stride(),
-            *key_strides(cache),
+            part.group,
+            part.sequence,
+            part.head,
+            part.token,
+            part.position,
+            found,
             *table.stride(),
-            rows.group.stride(0),
-            rows.sequence.stride(0),
-            *rows.head.stride(),
-            *rows.token.stride(),
-            *rows.position.stride(),
+            part.group.stride(0),
+            part.sequence.stride(0),
+            *part.head.stride(),
+            *part.token.stride(),
+            *part.position.stride(),
             count,
             tiles,
             q.shape[2] ** -0.5 * LOG2_E,
@@ -160,8 +162,8 @@ def launch_options(
     ],
 )
 def piece_sums_kernel(
-    q_ptr,
-    keys_ptr,
+    q,
+    keys,
     table_ptr,
     group_ptr,
     sequence_ptr,
@@ -169,13 +171,6 @@ def piece_sums_kernel(
     token_ptr,
     position_ptr,
     sums_ptr,
-    q_head,
-    q_token,
-    q_dim,
-    key_page,
-    key_group,
-    key_token,
-    key_dim,
     table_sequence,
     table_page,
     group_entry,
@@ -196,7 +191,7 @@ def piece_sums_kernel(
     KEYS: tl.constexpr,
     TILES: tl.constexpr,
 ):
-    """TILES tiles of KEYS keys against one tile of an entry's rows."""
+    """TILES tiles of KEYS keys against one tile of an entry's rows; q: `Rows`, keys: `Pool`."""
     PARTS: tl.constexpr = KEYS // PIECE
     entry = tl.program_id(2)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -213,15 +208,15 @@ def piece_sums_kernel(
         head = tl.load(head_ptr + entry * head_entry + row * head_row, mask=seeing, other=0)
         token = tl.load(token_ptr + entry * token_entry + row * token_row, mask=seeing, other=0)
         dims = tl.arange(0, DIM)
-        q_row = head.to(tl.int64) * q_head + token.to(tl.int64) * q_token
-        q_at = q_ptr + q_row[:, None] + dims[None, :] * q_dim
-        q = tl.load(q_at, mask=seeing[:, None], other=0.0)
+        q_row = head.to(tl.int64) * q.head + token.to(tl.int64) * q.token
+        q_at = q.ptr + q_row[:, None] + dims[None, :] * q.dim
+        query = tl.load(q_at, mask=seeing[:, None], other=0.0)
         sequence = tl.load(sequence_ptr + entry * sequence_entry).to(tl.int64)
         group = tl.load(group_ptr + entry * group_entry).to(tl.int64)
         table_ptr += sequence * table_sequence
-        keys_at = keys_ptr + group * key_group + dims[None, :] * key_dim
+        keys_at = keys.source + group * keys.group + dims[None, :] * keys.dim
         if PAGE == 0:
-            keys_at += tl.load(table_ptr).to(tl.int64) * key_token
+            keys_at += tl.load(table_ptr).to(tl.int64) * keys.token
         slot, part = tl.arange(0, KEYS), tl.arange(0, PARTS)
         out = (entry.to(tl.int64) * rows + row) * tiles
         for tile in range(begin, end):
@@ -230,11 +225,11 @@ def piece_sums_kernel(
             real = tl.minimum(key, last)
             if PAGE > 0:
                 page = tl.load(table_ptr + real // PAGE * table_page).to(tl.int64)
-                at = page * key_page + key % PAGE * key_token
+                at = page * keys.page + key % PAGE * keys.token
             else:
-                at = real.to(tl.int64) * key_token
+                at = real.to(tl.int64) * keys.token
             k = tl.load(keys_at + at[:, None])
-            scores = tl.dot(q, k.T, input_precision="tf32x3")
+            scores = tl.dot(query, k.T, input_precision="tf32x3")
             if tile * KEYS + KEYS > least:
                 scores = tl.where(key[None, :] <= position[:, None], scores, float("-inf"))
             # A whole power of two, so that the sum's own bits and it can be added up.
@@ -271,9 +266,9 @@ def piece_lse_kernel(
     STEP: tl.constexpr,
 ):
     """STEP natural logarithms of a row's sums, -inf in its future."""
-    row, entry = tl.program_id(1), tl.program_id(2)
+    entry, row = tl.program_id(0), tl.program_id(1)
     position = tl.load(position_ptr + entry * position_entry + row * position_row)
-    piece = tl.program_id(0) * STEP + tl.arange(0, STEP)
+    piece = tl.program_id(2) * STEP + tl.arange(0, STEP)
     at = (entry.to(tl.int64) * tl.num_programs(1) + row) * width + piece
     wide = tl.load(sums_ptr + at, mask=piece < width, other=0)
     mantissa = (((wide & 0x7FFFF) << 4) | 0x3F800000).to(tl.float32, bitcast=True)

@@ -5,12 +5,12 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
-from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule, runs
+from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, runs
 from executor.kernels.sampled import most_pieces, query_rows, stored_lists, windows
 from executor.kernels.scores import SCORE_BYTES
 from executor.kernels.triton.means import key_means, query_means
 from executor.kernels.triton.rule_lists import rule_lists
-from executor.kernels.triton.scores import piece_sums
+from executor.kernels.triton.scores import piece_lse, piece_sums
 from executor.kernels.triton.top_pieces import line_lists, pooled_lists, sampled_lists
 from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
 
@@ -22,8 +22,8 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
     """Fill indices int32 [stored] with the lists of `layout`, q [heads, new tokens, head_dim]."""
     pieces: KeyPieces | None = None
     keys = torch.empty(0)
-    for pattern, first, last in runs([rows.pattern for rows in layout.heads]):
-        if not any(layout.stores(rows) for rows in layout.heads[first:last]):
+    for pattern, first, last in runs([blocks.pattern for blocks in layout.heads]):
+        if not any(layout.stores(blocks) for blocks in layout.heads[first:last]):
             continue
         if isinstance(pattern, Pooled):
             if pieces is None:
@@ -44,7 +44,7 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
             _fill_samples(q, cache, layout, pattern, first, last, indices)
         else:
             lists = list_range(layout, first, last)
-            rule_lists(rule(pattern, layout.per_block), layout, *lists, indices)
+            rule_lists(pattern, layout, *lists, indices)
 
 
 def _fill_lines(
@@ -56,12 +56,16 @@ def _fill_lines(
     last: int,
     indices: torch.Tensor,
 ) -> None:
-    step = entries_at_once(*scored_size(layout, first, last, pattern))
-    for begin in range(first, last, step):
-        end = min(last, begin + step)
-        lines = line_masses(q, cache, layout, begin, end, pattern, use_triton=True)
-        lists = list_range(layout, begin, end)
-        line_lists(*lines, begin, layout, *lists, indices)
+    # A long prompt's entries that choose nothing would widen the others' rows of scores.
+    for chooses, low, high in runs([layout.stores(blocks) for blocks in layout.heads[first:last]]):
+        if not chooses:
+            continue
+        step = entries_at_once(*scored_size(layout, first + low, first + high, pattern))
+        for begin in range(first + low, first + high, step):
+            end = min(first + high, begin + step)
+            lines = line_masses(piece_lse, q, cache, layout, begin, end, pattern)
+            lists = list_range(layout, begin, end)
+            line_lists(*lines, begin, layout, *lists, indices)
 
 
 def _fill_samples(

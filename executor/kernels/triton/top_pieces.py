@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 
 from executor.kernels.layout import Layout
+from executor.kernels.triton.arguments import lists_of
 from executor.kernels.triton.rule_lists import last_piece
 from executor.kernels.triton.scores import LOWEST, OVERFLOW, weights_of
 
@@ -29,8 +30,6 @@ MOST_PIECES = 16384
 """Pieces that a list may be chosen from: wider rows of scores do not fit into registers."""
 MOST_TOGETHER = 4
 """Lists of one program that read the mean keys together, where MOST_PIECES has room for them."""
-SLICED = ["entry_ptr", "query_block_ptr", "length_ptr", "start_ptr"]
-"""Arguments that begin at some list: to compile for their alignment would stall later steps."""
 
 
 def launch_options(pieces: int) -> dict[str, int]:
@@ -70,9 +69,9 @@ def pooled_lists(
             queries,
             keys,
             key_start,
-            *_lists(layout, first),
-            indices,
+            lists_of(layout, indices),
             *keys.stride(),
+            first,
             len(queries),
             DIM=queries.shape[1],
             **_grid(layout),
@@ -101,9 +100,9 @@ def line_lists(
         line_lists_kernel[(last - first,)](
             columns.contiguous(),
             behind,
+            lists_of(layout, indices),
+            first,
             entry,
-            *_lists(layout, first),
-            indices,
             columns.shape[1],
             **_grid(layout),
             **options,
@@ -133,19 +132,12 @@ def sampled_lists(
             *position.stride(),
             numbers,
             *numbers.stride(),
-            *_lists(layout, 0),
-            indices,
+            lists_of(layout, indices),
             position.shape[1] // lists,
             sums.shape[2] // 4,
             **_grid(layout),
             **launch_options(pieces),
         )
-
-
-def _lists(layout: Layout, first: int) -> tuple[torch.Tensor, ...]:
-    """The tables of the lists from number `first` on."""
-    lists = (layout.entry, layout.query_block, layout.length, layout.start)
-    return layout.entries, *(table[first:] for table in lists)
 
 
 def _grid(layout: Layout) -> dict[str, int]:
@@ -202,46 +194,44 @@ def keep_best(scores, first, last, length, out_ptr, PIECES: tl.constexpr):
     tl.store(out_ptr + place, piece, mask=kept)
 
 
-@triton.jit(do_not_specialize=["key_dim", "lists"], do_not_specialize_on_alignment=SLICED)
+@triton.jit(do_not_specialize=["key_dim", "first", "count"])
 def pooled_lists_kernel(
     queries_ptr,
     keys_ptr,
     key_start_ptr,
-    entries_ptr,
-    entry_ptr,
-    query_block_ptr,
-    length_ptr,
-    start_ptr,
-    indices_ptr,
+    lists,
     key_group,
     key_piece,
     key_dim,
-    lists,
+    first,
+    count,
     DIM: tl.constexpr,
     PER_BLOCK: tl.constexpr,
     PIECE: tl.constexpr,
     LISTS: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """Neighbouring lists by the products of their mean queries with the mean keys.
+    """Neighbouring ones of the `count` lists from `first` on, by the products of their mean queries
+    with the mean keys; `lists`: `Lists`.
 
     Lists of one entry read every mean key together.
     """
-    begin = tl.program_id(0) * LISTS
+    query = tl.program_id(0) * LISTS
+    begin = first + query
     place = tl.arange(0, LISTS)
-    stored = tl.load(start_ptr + begin + place, mask=begin + place < lists, other=-1) >= 0
-    entry = tl.load(entry_ptr + begin + place, mask=stored, other=-1)
-    query_block = tl.load(query_block_ptr + begin + place, mask=stored, other=-1)
+    stored = tl.load(lists.start + begin + place, mask=query + place < count, other=-1) >= 0
+    entry = tl.load(lists.entry + begin + place, mask=stored, other=-1)
+    query_block = tl.load(lists.query_block + begin + place, mask=stored, other=-1)
     last_entry = tl.max(entry, 0)
     piece = tl.arange(0, PIECES)
     for this in range(tl.min(tl.where(stored, entry, last_entry + 1), 0), last_entry + 1):
         own = entry == this
-        table = entries_ptr + 6 * this
+        table = lists.entries + 6 * this
         group = tl.load(table + 1).to(tl.int64)
         key_start = tl.load(key_start_ptr + tl.load(table + 2)).to(tl.int64)
         latest = tl.max(tl.where(own, query_block, -1), 0)
-        causal = piece <= last_piece(entries_ptr, this, latest, PER_BLOCK, PIECE)
-        query_at = queries_ptr + (begin + place).to(tl.int64) * DIM
+        causal = piece <= last_piece(lists.entries, this, latest, PER_BLOCK, PIECE)
+        query_at = queries_ptr + (query + place).to(tl.int64) * DIM
         key_at = keys_ptr + group * key_group + key_start * key_piece
         scores = tl.zeros([LISTS, PIECES], tl.float32)
         for _ in range(DIM):
@@ -252,50 +242,46 @@ def pooled_lists_kernel(
         for one in range(LISTS):
             if tl.max((own & (place == one)).to(tl.int32), 0) > 0:
                 number = begin + one
-                block = tl.load(query_block_ptr + number)
+                block = tl.load(lists.query_block + number)
                 keep_best(
                     tl.sum(tl.where(place[:, None] == one, scores, 0.0), 0),
                     block * PER_BLOCK,
-                    last_piece(entries_ptr, this, block, PER_BLOCK, PIECE),
-                    tl.load(length_ptr + number),
-                    indices_ptr + tl.load(start_ptr + number),
+                    last_piece(lists.entries, this, block, PER_BLOCK, PIECE),
+                    tl.load(lists.length + number),
+                    lists.indices + tl.load(lists.start + number),
                     PIECES,
                 )
 
 
-@triton.jit(do_not_specialize=["first_entry", "pieces"], do_not_specialize_on_alignment=SLICED)
+@triton.jit(do_not_specialize=["first", "first_entry", "pieces"])
 def line_lists_kernel(
     columns_ptr,
     diagonals_ptr,
+    lists,
+    first,
     first_entry,
-    entries_ptr,
-    entry_ptr,
-    query_block_ptr,
-    length_ptr,
-    start_ptr,
-    indices_ptr,
     pieces,
     PER_BLOCK: tl.constexpr,
     PIECE: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """One list by its entry's columns and diagonals of pieces."""
-    number = tl.program_id(0)
-    start = tl.load(start_ptr + number)
+    """One list by its entry's columns and diagonals of pieces; `lists`: `Lists`."""
+    number = first + tl.program_id(0)
+    start = tl.load(lists.start + number)
     if start >= 0:
-        entry, query_block = tl.load(entry_ptr + number), tl.load(query_block_ptr + number)
-        first = query_block * PER_BLOCK
-        last = last_piece(entries_ptr, entry, query_block, PER_BLOCK, PIECE)
+        entry, query_block = tl.load(lists.entry + number), tl.load(lists.query_block + number)
+        own_first = query_block * PER_BLOCK
+        last = last_piece(lists.entries, entry, query_block, PER_BLOCK, PIECE)
         line = (entry - first_entry).to(tl.int64)
         piece = tl.arange(0, PIECES)
         scores = tl.zeros([PIECES], tl.float32)
         diagonals_ptr += line * (pieces + PIECES) + pieces - 1
-        for own in range(first, last + 1):
+        for own in range(own_first, last + 1):
             scores += tl.load(diagonals_ptr - own + piece)
-        scores /= last + 1 - first
+        scores /= last + 1 - own_first
         scores += tl.load(columns_ptr + line * pieces + piece, mask=piece <= last, other=0.0)
-        length = tl.load(length_ptr + number)
-        keep_best(scores, first, last, length, indices_ptr + start, PIECES)
+        length = tl.load(lists.length + number)
+        keep_best(scores, own_first, last, length, lists.indices + start, PIECES)
 
 
 @triton.jit(
@@ -317,19 +303,14 @@ def sampled_lists_kernel(
     numbers_ptr,
     numbers_entry,
     numbers_list,
-    entries_ptr,
-    entry_ptr,
-    query_block_ptr,
-    length_ptr,
-    start_ptr,
-    indices_ptr,
+    lists,
     rows,
     fours,
     PER_BLOCK: tl.constexpr,
     PIECE: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """One list by the attention of its `rows` sampled rows."""
+    """One list by the attention of its `rows` sampled rows; `lists`: `Lists`."""
     nth, entry = tl.program_id(0), tl.program_id(1)
     number = tl.load(numbers_ptr + entry * numbers_entry + nth * numbers_list)
     if number >= 0:
@@ -344,8 +325,8 @@ def sampled_lists_kernel(
             # Not times 0: the weights of a row that does not count may be anything, NaN too.
             if (position >= 0) & (largest < OVERFLOW):
                 joint += weights * (1.0 / tl.sum(weights, 0))
-        query_block = tl.load(query_block_ptr + number)
-        last = last_piece(entries_ptr, tl.load(entry_ptr + number), query_block, PER_BLOCK, PIECE)
-        length = tl.load(length_ptr + number)
-        out_ptr = indices_ptr + tl.load(start_ptr + number)
+        query_block, entry_at = tl.load(lists.query_block + number), lists.entry + number
+        last = last_piece(lists.entries, tl.load(entry_at), query_block, PER_BLOCK, PIECE)
+        length = tl.load(lists.length + number)
+        out_ptr = lists.indices + tl.load(lists.start + number)
         keep_best(joint, query_block * PER_BLOCK, last, length, out_ptr, PIECES)

@@ -12,14 +12,14 @@ from api.solves import make
 from api.solves.solve_pool import SolvePool
 from solver.planning.planner import make_plan
 from solver.plans import Plan, content_id
-from solver.verify import verify
+from solver.verifier import verify
 from tests.api.world import World, fields, plan_body, profile
 
 
 def test_a_plan_is_made_stored_and_true(world: World) -> None:
     plan = world.plan()
     assert content_id(plan.model_dump(mode="json")) == plan.id
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
     stored = world.client.get(f"/plans/{plan.id}")
     assert Plan.parse(stored.content, "stored") == plan
 
@@ -67,14 +67,14 @@ def test_a_profile_can_be_named(world: World) -> None:
 def test_a_plan_in_small_blocks(world: World, block: int) -> None:
     plan = world.plan(block_tokens=block)
     assert plan.workload.block_tokens == block
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
 
 
 def test_a_plan_in_pieces_of_blocks(world: World) -> None:
     fine = world.plan(block_tokens=64, piece_tokens=16)
     stored = world.client.get(f"/plans/{fine.id}").json()
     assert stored["workload"]["piece_tokens"] == 16
-    assert verify(stored) == []
+    assert verify(stored).faults == []
     same = world.plan(block_tokens=64, piece_tokens=64)
     assert "piece_tokens" not in world.client.get(f"/plans/{same.id}").json()["workload"]
     assert same.id == world.plan().id != fine.id

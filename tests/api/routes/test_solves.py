@@ -9,7 +9,7 @@ from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
 from solver.plans import Plan
-from solver.verify import verify
+from solver.verifier import verify
 from tests.api.live import END, LATER, ask, ends, events, follow, serving, until_ended
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import Clock, World, fields, plan_body
@@ -75,7 +75,7 @@ def test_cut_short_the_best_is_kept_but_is_no_answer(live_world: World, slow: Sl
         seen = reader.result(20)
     assert cancelled.status_code == 200
     plan = Plan.parse(cancelled.content, "cancelled")
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
     assert cancelled.headers["content-location"] == f"/plans/{plan.id}"
     assert ends(seen[-1]) == ("cancelled", END)
     assert seen[-1].data["plan_id"] == plan.id

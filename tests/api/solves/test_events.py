@@ -8,7 +8,7 @@ import pytest
 
 from api.service import Service
 from solver.plans import Plan
-from solver.verify import verify
+from solver.verifier import verify
 from tests.api.live import END, LATER, Sent, ask, ends, events, follow, until_ended
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import Json, fields, plan_body
@@ -121,7 +121,7 @@ def test_a_real_search_reports_bounds_its_plan_and_stops_when_told(live: httpx.C
         seen = [first, *coming]
     assert cancelled.status_code == 200
     plan = Plan.parse(cancelled.content, "cancelled")
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
     assert {sent.event for sent in seen[:-1]} == {"incumbent"}
     assert seen[-1].data["plan_id"] == plan.id
     for earlier, later in pairwise(seen[:-1]):

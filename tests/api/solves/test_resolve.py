@@ -8,7 +8,7 @@ import pytest
 from api.store import plan_store
 from profiles.model import ModelProfile
 from solver.plans import Plan
-from solver.verify import verify
+from solver.verifier import verify
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import CONTEXT, Json, World, fields, plan_body, profile
 
@@ -40,7 +40,7 @@ def test_every_step_is_solved_with_its_own_profile_and_its_phases_rates(
     _store(world, _other())
     slow.finish()
     plan = world.plan(**_steps(None, "other"))
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
     (call,) = slow.calls
     assert [found.name for found in call["request"].profiles] == ["small", "other", "small"]
     assert [own["h200"].phase for own in call["rates"]] == ["prefill", "prefill", "decode"]
@@ -101,7 +101,7 @@ def test_divided_heads_are_deployed_measured_and_planned_again(world: World) -> 
     heads["heads"]["tokens"] = [[4096, 64, 64, 64]] * 3
     plan = world.plan(profile=heads, method="auto", placement={"divisible": True, "copies": "free"})
     assert any(len(entries) > 1 for layer in plan.layers for entries in layer.heads)
-    assert verify(plan.model_dump(mode="json")) == []
+    assert verify(plan.model_dump(mode="json")).faults == []
     world.register("a", 2)
     view = world.deploy(plan, ["a"])
     for _ in range(2):

@@ -16,8 +16,8 @@ from executor.attention.step import prepare
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.dense import dense_attention
-from executor.kernels.device_parts import join_device_parts
-from executor.kernels.patterns import SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import Rule, VerticalSlash
+from executor.kernels.torch.merge import merge
 from tests.executor.kernels.reference import (
     contexts,
     decode_reference,
@@ -64,8 +64,8 @@ def test_shares_and_patterns_of_a_prompt(backend):
         HeadShare(1, 0, 10_000),
         HeadShare(2, 1, 1, (0.25, 1.0)),
         HeadShare(3, 1, 64, (0.0, 0.5), pattern=VerticalSlash()),
-        HeadShare(3, 1, 48, (0.5, 1.0), pattern=SinkLocal()),
-        HeadShare(4, 0, 48, pattern=Strided(2, 3)),
+        HeadShare(3, 1, 48, (0.5, 1.0), pattern=Rule.sink_local()),
+        HeadShare(4, 0, 48, pattern=Rule.strided(2, 3)),
     ]
     step = prepare(shares, chunks, 16)
     result = attend(q, cache, step, backend)
@@ -107,9 +107,7 @@ def test_shares_of_a_head_meet_without_gap_and_add_up(cached, new, budget_blocks
     ]
     for name in ("tiles",) if chunks[0].decodes else ("tiles", "query_blocks"):
         assert sum(getattr(p.counts, name) for p in parts) == getattr(whole.counts, name)
-    out, lse = join_device_parts(
-        torch.stack([p.out for p in parts]), torch.stack([p.lse for p in parts])
-    )
+    out, lse = merge(torch.stack([p.out for p in parts]), torch.stack([p.lse for p in parts]))
     assert torch.allclose(out, whole.out, atol=1e-5)
     assert torch.allclose(lse, whole.lse, atol=1e-5)
 
@@ -229,7 +227,7 @@ DENSE_AND_OTHERS = [
     HeadShare(2, 1, 80),
     HeadShare(3, 1, 10_000, (0.0, 0.5)),
     HeadShare(0, 0, 10_000, sequence=1),
-    HeadShare(1, 0, 48, sequence=1, pattern=SinkLocal()),
+    HeadShare(1, 0, 48, sequence=1, pattern=Rule.sink_local()),
     HeadShare(0, 0, 32, sequence=2),
 ]
 

@@ -6,8 +6,8 @@ from executor.attention.query_rows import block_boundary, head_rows
 from executor.attention.shares import HeadShare
 from executor.attention.step import prepare
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows
-from executor.kernels.patterns import SinkLocal
+from executor.kernels.layout import HeadBlocks
+from executor.kernels.patterns import Rule
 from profiles.sizes import causal_pieces
 
 OWN = st.sampled_from([1, 2, 4, 8])
@@ -35,9 +35,9 @@ def test_whole_heads_have_every_block_of_their_chunk(query_blocks, budget, own):
 @pytest.mark.parametrize(("budget", "pieces"), [(1, 4), (64, 4), (65, 5), (200, 13), (10**15, 13)])
 def test_a_share_becomes_blocks_and_pieces(budget, pieces):
     """Of 200 tokens, 13 pieces of 16; a query block's own 4 at least."""
-    share = HeadShare(3, 1, budget, (0.0, 1.0), 2, SinkLocal())
+    share = HeadShare(3, 1, budget, (0.0, 1.0), 2, Rule.sink_local())
     found = head_rows(share, Chunk(70, 130), 64, 16)
-    assert found == HeadRows(3, 1, pieces, 1, 4, 2, SinkLocal())
+    assert found == HeadBlocks(3, 1, pieces, 1, 4, 2, Rule.sink_local())
 
 
 def test_spans_are_the_tokens_of_q_that_are_computed():

@@ -6,7 +6,7 @@ import pytest
 from executor.attention.shares import HeadShare, check_shares
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
-from executor.kernels.patterns import Sampled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import Rule, Sampled, VerticalSlash
 
 PROMPT, DECODE = Chunk(0, 64), Chunk(63, 1, decodes=True)
 
@@ -27,8 +27,14 @@ PROMPT, DECODE = Chunk(0, 64), Chunk(63, 1, decodes=True)
         (HeadShare(0, 0, 16, (0.0, 0.5, 1.0)), r"rows"),
         (HeadShare(0, 0, 16, ("0", "1")), r"rows"),
         (HeadShare(0, 0, 16, pattern=None), r"pattern: None is no pattern of kernels.patterns"),
-        (HeadShare(0, 0, 16, pattern=Strided(2, 0)), r"pattern.stride: 0 must be .* at least 1"),
-        (HeadShare(0, 0, 16, pattern=SinkLocal(-1)), r"pattern.sink_pieces: -1 .* at least 0"),
+        (
+            HeadShare(0, 0, 16, pattern=Rule.strided(2, 0)),
+            r"pattern.stride: 0 must be .* at least 1",
+        ),
+        (
+            HeadShare(0, 0, 16, pattern=Rule.sink_local(-1)),
+            r"pattern.sink_pieces: -1 .* at least 0",
+        ),
         (HeadShare(0, 0, 16, pattern=VerticalSlash(0)), r"pattern.scored_rows: 0"),
         (HeadShare(0, 0, 16, pattern=Sampled(0)), r"pattern.rows: 0"),
         (HeadShare(1, 0, 16, (0.2, 0.6)), r"head 1 of sequence 0 is also shares\[0\]'s: .*overlap"),

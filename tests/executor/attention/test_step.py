@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executor.attention import step as step_module
+from executor.attention.select import pattern
 from executor.attention.shares import HeadShare
 from executor.attention.step import prepare
-from executor.choosing import pattern
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
-from executor.kernels.patterns import POOLED, SinkLocal, Strided, runs
+from executor.kernels.patterns import POOLED, Rule, runs
 from profiles import selection
 from profiles.architecture import Architecture
 from profiles.cost.work import INDEX, Workload, head_work
@@ -47,7 +47,7 @@ def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
         HeadShare(1, 0, 40),
         HeadShare(2, 1, 16),
         HeadShare(3, 0, 64, (0.5, 1.0)),
-        HeadShare(4, 0, 33, pattern=SinkLocal()),
+        HeadShare(4, 0, 33, pattern=Rule.sink_local()),
     ]
     step = prepare(shares, [Chunk(200, 1, True)], 16)
     assert step.decode is not None
@@ -125,7 +125,7 @@ def test_tables_are_on_the_device_asked_for():
 
 
 def test_a_strided_list_is_as_long_as_its_pattern_whatever_the_budget():
-    pattern = Strided(local_blocks=2, stride=4)
+    pattern = Rule.strided(local_blocks=2, stride=4)
     for budget_tokens in (16, 10_000):
         share = HeadShare(0, 0, budget_tokens, pattern=pattern)
         step = prepare([share], [Chunk(319, 1, True)], 16)
@@ -136,7 +136,7 @@ def test_a_strided_list_is_as_long_as_its_pattern_whatever_the_budget():
 
 def test_lists_of_a_pattern_stand_side_by_side():
     shares = [
-        HeadShare(head, head, 32, sequence=s, pattern=SinkLocal() if head % 2 else POOLED)
+        HeadShare(head, head, 32, sequence=s, pattern=Rule.sink_local() if head % 2 else POOLED)
         for s in range(3)
         for head in range(4)
     ]

@@ -89,7 +89,7 @@ def test_every_kv_head_has_its_own_pattern():
     """Of strided blocks with a dense KV head, whose query heads' budgets cover the context."""
     strided = Strided(block_tokens=16, local_blocks=2, vert_stride=3, dense_kv_heads=1)
     policy = BudgetPolicy([[48, 48, 1000, 1000]], selection=strided, block_tokens=16)
-    blocks = int(lengths(patterns.Strided(2, 3), 3, 0, 7, patterns.Grid(1, 7)).sum())
+    blocks = int(lengths(patterns.Rule.strided(2, 3), 3, 0, 7, patterns.Grid(1, 7)).sum())
     assert policy.attend(call(tokens=100)).tiles == 2 * blocks + 2 * causal_pieces(7, 7)
 
 

@@ -1,53 +1,107 @@
-"""Compile decode and its merge for sm_90; that needs no GPU.
+"""Compile decode and its merge for sm_90 (and sm_80); that needs no GPU.
 
 `compile_decode.py [NAME...] [--table]` prints what came out of those named, or all.
 """
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from executor.kernels.triton.chunks import PROGRAMS_PER_SM
-from executor.kernels.triton.decode import Entries, decode_kernel, launch_options
+from executor.kernels.triton.arguments import Entries, Partial, Pool, Rows
+from executor.kernels.triton.decode import decode_kernel, fits, launch_options
 from executor.kernels.triton.merge import SLOTS_PER_STEP, merge_kernel
-from executor.kernels.triton.prefill import Partial, Pool, Rows
-from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
+from tests.executor.kernels.cubin import (
+    CHIPS,
+    ITEM_BYTES,
+    ONE,
+    Configurations,
+    compiled_as_launched,
+    main,
+    resources,
+)
 
-HALVES = ("bf16", "fp16")
 HEAD_DIMS = (64, 128, 256)
-SIZES = ((64, 64), (128, 128), (16, 16), (16, 128))
-"""Tokens of a piece and of a page."""
-ENTRIES = (8, 2048)
-"""Batches of 1 and 256 with 8 KV groups."""
-WIDEST = 4
 
 
-def decode_facts(dtype: str, head_dim: int, piece: int, page: int, entries: int, tool: Path):
-    options = launch_options(piece, head_dim, 2, entries, WIDEST) | {"PAGE": page, "ALIKE": True}
-    pointer = f"*{dtype}"
-    types: dict[str, Any] = {
-        "q": Rows(pointer, "i32", "i32", ONE),
-        "keys": Pool(pointer, "i32", "i32", "i32", ONE),
-        "values": Pool(pointer, "i32", "i32", "i32", ONE),
-        "table_ptr": "*i32",
-        "table_sequence": "i32",
-        "table_page": "i32",
-        "partial": Partial("*fp32", "*fp32"),
-        "lists": Entries(*["*i32"] * 6),
-        "parts_ptr": "*i32",
-        "context_ptr": "*i32",
-        "entries": "i32",
-        "widest": "i32",
-        "scale_log2": "fp32",
-    }
-    compiled = compiled_as_launched(decode_kernel, types, options)
-    kept = re.findall(rf"memdesc<(\d+)x{options['TILE']}x{head_dim}x", compiled.asm["ttgir"])
+@dataclass(frozen=True)
+class Shape:
+    """One configuration: tokens of a piece and of a page, entries, and the widest one's heads."""
+
+    dtype: str = "bf16"
+    head_dim: int = 128
+    piece: int = 64
+    page: int = 64
+    entries: int = 128
+    widest: int = 4
+    capability: int = 90
+
+    @property
+    def name(self) -> str:
+        sizes = map(str, (self.head_dim, self.piece, self.page, self.entries))
+        said = ["decode", self.dtype, *sizes]
+        if self.dtype == "fp32":
+            said += [f"{self.widest} heads", f"sm_{self.capability}"]
+        return " ".join(said)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the launcher decides."""
+        item, chip = ITEM_BYTES[self.dtype], CHIPS[self.capability]
+        sizes = (self.piece, self.head_dim, item, self.entries, self.widest, chip)
+        return launch_options(*sizes) | {"PAGE": self.page, "ALIKE": True}
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """The kernel's parameters."""
+        pointer = f"*{self.dtype}"
+        pool = Pool(pointer, "i32", "i32", "i32", ONE)
+        return {
+            "q": Rows(pointer, "i32", "i32", ONE),
+            "keys": pool,
+            "values": pool,
+            "table_ptr": "*i32",
+            "table_sequence": "i32",
+            "table_page": "i32",
+            "partial": Partial("*fp32", "*fp32"),
+            "lists": ENTRIES,
+            "parts_ptr": "*i32",
+            "context_ptr": "*i32",
+            "entries": "i32",
+            "widest": "i32",
+            "scale_log2": "fp32",
+        }
+
+
+ENTRIES = Entries("*i32", "*i32", "*i32", "*i32", "*fp64", "*i32", "*i32", "*i32")
+
+
+def shapes():
+    """What production runs, batches of 1 and 256 with 8 KV groups, then fp32 as wide as it may be.
+
+    fp16 is bf16 to a compiler, but for what it writes: see `merge_facts`.
+    """
+    for head_dim in HEAD_DIMS:
+        for piece, page in ((64, 64), (128, 128), (16, 16), (16, 128)):
+            for entries in (8, 2048):
+                yield Shape("bf16", head_dim, piece, page, entries)
+    for head_dim, widest in ((64, 128), (128, 128), (256, 32), (256, 64)):
+        for capability in CHIPS:
+            yield Shape("fp32", head_dim, widest=widest, capability=capability)
+
+
+def decode_facts(shape: Shape, tool: Path):
+    options, chip = shape.options, CHIPS[shape.capability]
+    compiled = compiled_as_launched(
+        decode_kernel, shape.types, options, capability=shape.capability
+    )
+    kept = re.findall(rf"memdesc<(\d+)x{options['TILE']}x{shape.head_dim}x", compiled.asm["ttgir"])
     return {
         "async_copies": compiled.asm["ptx"].count("cp.async.cg"),
         "buffers": max(map(int, kept), default=1),
-        "wanted_per_sm": PROGRAMS_PER_SM,
-        **resources(compiled, tool),
+        "expected": fits(shape.head_dim, ITEM_BYTES[shape.dtype], shape.widest, chip),
+        **resources(compiled, tool, chip),
     }
 
 
@@ -66,16 +120,8 @@ def merge_facts(dtype: str, head_dim: int, tool: Path):
 
 
 def configurations() -> Configurations:
-    found: Configurations = {
-        f"decode {dtype} {head_dim} {piece} {page} {entries}": partial(
-            decode_facts, dtype, head_dim, piece, page, entries
-        )
-        for dtype in HALVES
-        for head_dim in HEAD_DIMS
-        for piece, page in SIZES
-        for entries in ENTRIES
-    }
-    for dtype in HALVES:
+    found: Configurations = {shape.name: partial(decode_facts, shape) for shape in shapes()}
+    for dtype in ("bf16", "fp16"):
         for head_dim in HEAD_DIMS:
             found[f"merge {dtype} {head_dim}"] = partial(merge_facts, dtype, head_dim)
     return found

@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from executor.kernels.chip import A100, H100
-from executor.kernels.triton.prefill import (
-    Lists,
-    Partial,
-    Pool,
-    Rows,
-    launch_options,
-    long_enough,
-    prefill_kernel,
+from executor.kernels.triton.arguments import Lists, Partial, Pool, Rows
+from executor.kernels.triton.prefill import fits, launch_options, long_enough, prefill_kernel
+from tests.executor.kernels.cubin import (
+    CHIPS,
+    ITEM_BYTES,
+    ONE,
+    Configurations,
+    compiled_as_launched,
+    main,
+    resources,
 )
-from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
-
-ITEM_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-CHIPS = {90: H100, 80: A100}
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,11 @@ def shapes():
         # vLLM's pages hold 16 tokens, others several pieces.
         yield Shape("bf16", head_dim, piece=16, page=128, tma=False)
     for head_dim in (64, 128, 256):
-        for block in (64, 128) if head_dim < 256 else (64,):
+        for block in (64, 128):
             yield Shape("fp32", head_dim, block, block, block)
+        yield Shape("fp32", head_dim, pack=2)
+    for head_dim, block in ((64, 128), (128, 128), (256, 32), (256, 64)):
+        yield Shape("fp32", head_dim, block, 16, 16, tma=False, capability=80)
     for head_dim in (64, 128, 256):
         for block, piece in ((64, 64), (128, 128), (64, 16)):
             yield Shape("bf16", head_dim, block, piece, piece, tma=False, capability=80)
@@ -119,6 +119,7 @@ def facts(shape: Shape, tool: Path):
         "keys": keys,
         "warps": options["num_warps"],
         "stages": options["num_stages"],
+        "expected": fits(shape.pack * shape.block, shape.head_dim, item, chip, shape.tma),
         **resources(compiled, tool, chip),
         "buffers": buffers(compiled.asm["ttgir"], keys, shape.head_dim),
         "wgmma": ptx.count("wgmma.mma_async"),

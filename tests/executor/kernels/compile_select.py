@@ -7,26 +7,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from executor.kernels.chip import A100, H100
 from executor.kernels.triton import bounds, means, scores, select_decode, top_pieces
+from executor.kernels.triton.arguments import Lists, Pool, Rows
 from executor.kernels.triton.rule_lists import rule_lists_kernel
-from tests.executor.kernels.cubin import ONE, Configurations, compiled_as_launched, main, resources
+from tests.executor.kernels.compile_decode import ENTRIES
+from tests.executor.kernels.cubin import (
+    CHIPS,
+    ONE,
+    Configurations,
+    compiled_as_launched,
+    main,
+    resources,
+)
 
-FLOATS = ("queries_ptr", "means_ptr", "columns_ptr", "diagonals_ptr", "scores_ptr", "lse_ptr")
-WIDE = {"part_ptr": "*fp64", "numbers_ptr": "*i64"}
+FLOATS = (
+    "queries_ptr",
+    "keys_ptr",
+    "means_ptr",
+    "columns_ptr",
+    "diagonals_ptr",
+    "scores_ptr",
+    "lse_ptr",
+)
+WIDE = {"numbers_ptr": "*i64"}
 SIZES = (1024, 2048, 4096, 8192, 16384)
 GRIDS = ((1, 64), (4, 16))
 """Pieces of a block, and their tokens."""
 PAGES = ((0, 16), (16, 16), (64, 16), (64, 64), (128, 128))
 """Tokens of a page (0 without) and of a piece."""
-CHIPS = {90: H100, 80: A100}
 KINDS = (("sm_90", "*bf16", 2, 90), ("sm_80", "*bf16", 2, 80), ("fp32", "*fp32", 4, 90))
 
 
-def parameter_type(kernel, name: str, cached: str) -> str:
-    if name in ("q_ptr", "keys_ptr", "bounds_ptr"):
-        # Pooled lists read means that are already fp32.
-        return "*fp32" if kernel is top_pieces.pooled_lists_kernel else cached
+def parameter_type(name: str, cached: str) -> Any:
+    groups = {
+        "q": Rows(cached, "i32", "i32", ONE),
+        "keys": Pool(cached, "i32", "i32", "i32", ONE),
+        "lists": Lists(*["*i32"] * 6),
+        "entries": ENTRIES,
+    }
+    if name in groups:
+        return groups[name]
+    if name == "bounds_ptr":
+        return cached
     if name in WIDE:
         return WIDE[name]
     if name.endswith("_ptr"):
@@ -42,8 +64,7 @@ def facts(
     ones = "key_piece" if kernel is top_pieces.pooled_lists_kernel else ("_dim", "mean_piece")
     names = [n for n in kernel.arg_names if not n.isupper()]
     types = {
-        n: ONE if n.endswith(ones) and n not in loose else parameter_type(kernel, n, cached)
-        for n in names
+        n: ONE if n.endswith(ones) and n not in loose else parameter_type(n, cached) for n in names
     }
     compiled = compiled_as_launched(kernel, types, options, capability=capability)
     ptx = compiled.asm["ptx"]
@@ -74,7 +95,7 @@ def configurations() -> Configurations:
             ):
                 found[f"{kind} {name}"] = partial(facts, kernel, **grid, **options)
         found[f"decode {pieces}"] = partial(
-            facts, select_decode.choose_kernel, WIDEST=8, enable_fp_fusion=False, **options
+            facts, select_decode.best_kernel, WIDEST=8, enable_fp_fusion=False, **options
         )
     for dim in (64, 128, 256):
         for rows in (16, 64, 128):

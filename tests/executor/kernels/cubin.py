@@ -16,11 +16,14 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from executor.kernels.chip import H100, RESERVED_BYTES, Chip
+from executor.kernels.chip import A100, H100, RESERVED_BYTES, Chip
 
 Facts = dict[str, Any]
 Configurations = dict[str, Callable[[Path], Facts]]
 """What compiles a configuration, by its name, given where cuobjdump is."""
+CHIPS = {90: H100, 80: A100}
+"""By compute capability."""
+ITEM_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 ONE = "constexpr"
 """The type of a stride of 1, which the launcher takes for a constant."""
 SIXTEENS = [["tt.divisibility", 16]]

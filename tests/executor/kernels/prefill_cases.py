@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.triton.prefill import prefill_attention
 from tests.executor.kernels.reference import (
     prefill_reference,
@@ -47,7 +47,7 @@ def rows_of(chunk: Chunk, block: int) -> tuple[int, int]:
 def skewed_heads(chunks, block, heads, groups):
     """Every head of every sequence with a budget of its own, heavy ones last."""
     return [
-        HeadRows(h, h * groups // heads, 1 + h + s, *rows_of(chunk, block), sequence=s)
+        HeadBlocks(h, h * groups // heads, 1 + h + s, *rows_of(chunk, block), sequence=s)
         for s, chunk in enumerate(chunks)
         for h in range(heads)
     ]

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import POOLED, Strided
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import POOLED, Rule, by_budget
 from executor.kernels.torch import prefill
 from executor.kernels.torch.prefill import prefill_attention
 from executor.kernels.torch.threads import in_threads
@@ -39,7 +39,7 @@ def small_steps(monkeypatch):
 def every_row(chunks, block, budgets, per_group=1, pattern=POOLED):
     """Head h of every sequence, all query blocks that a chunk touches, with budgets[h] blocks."""
     return [
-        HeadRows(
+        HeadBlocks(
             head,
             head // per_group,
             budget,
@@ -104,7 +104,7 @@ def test_prefill_of_a_mixed_step(dtype, paged, count):
     head_dim=st.sampled_from([1, 8, 20, 33]),
     per_group=st.integers(1, 8),
     budgets=st.lists(st.integers(0, 9), min_size=1, max_size=5),
-    pattern=st.sampled_from([POOLED, Strided(1, 2), Strided(2, 3, 1)]),
+    pattern=st.sampled_from([POOLED, Rule.strided(1, 2), Rule.strided(2, 3, 1)]),
     paged=st.booleans(),
     seed=st.integers(0, 99),
     data=st.data(),
@@ -113,14 +113,14 @@ def test_prefill_of_anything(
     chunks, sizes, pieces_a_page, head_dim, per_group, budgets, pattern, paged, seed, data
 ):
     heads, (block, piece) = [], sizes
-    if block != piece and isinstance(pattern, Strided):
+    if block != piece and not by_budget(pattern):
         pattern = POOLED
     for rows in every_row(chunks, block, budgets, per_group, pattern):
         cut = sorted(
             data.draw(st.lists(st.integers(rows.first, rows.last), min_size=2, max_size=2))
         )
         heads.append(
-            HeadRows(rows.head, rows.group, rows.budget_pieces, *cut, rows.sequence, pattern)
+            HeadBlocks(rows.head, rows.group, rows.budget_pieces, *cut, rows.sequence, pattern)
         )
     layout = lay_out(heads, chunks, block, piece_tokens=piece)
     groups = -(-len(budgets) // per_group)
@@ -166,7 +166,7 @@ def test_paged_equals_contiguous_and_neither_reads_what_lies_behind():
 def test_what_no_list_names_stays_out():
     """Where a short last block is gathered, nothing stands in for its missing tokens."""
     chunks = (Chunk(0, 40),)
-    layout = lay_out([HeadRows(0, 0, 2, 2, 3)], chunks, 16)
+    layout = lay_out([HeadBlocks(0, 0, 2, 2, 3)], chunks, 16)
     for paged in (False, True):
         cache = random_cache(chunks, 1, 8, 16, paged=paged)
         unnamed = (0, slice(16, 32)) if cache.pages is None else (int(cache.pages[0, 1]),)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.decode_layout import PADDING, DecodeHeads, DecodeLists, lay_out_decode
-from executor.kernels.device_parts import join_device_parts
 from executor.kernels.layout import ALL_PIECES
+from executor.kernels.torch.merge import merge
 from executor.kernels.triton.decode import decode_attention
 from tests.executor.kernels.reference import (
     decode_reference,
@@ -209,7 +209,7 @@ def test_parts_of_a_list_merge_to_the_whole(budget):
         shares = lay_out_decode([replace(e, part=part) for e in layout.lists], MOST_BLOCKS, BLOCK)
         parts.append(check(q, cache, shares, random_lists(shares, chunks), contexts))
     assert (parts[0][1][:, 1] == -math.inf).all()
-    out, lse = join_device_parts(*(torch.stack(x) for x in zip(*parts, strict=True)))
+    out, lse = merge(*(torch.stack(x) for x in zip(*parts, strict=True)))
     assert torch.allclose(out, whole, rtol=0, atol=1e-6)
     assert torch.allclose(lse, whole_lse, rtol=0, atol=1e-6)
 

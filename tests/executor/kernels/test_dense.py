@@ -8,8 +8,8 @@ import torch
 from executor.kernels import dense
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.dense import WholePrompt, dense_attention, set_apart
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import SinkLocal, Strided
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import Rule, by_budget
 from tests.executor.kernels.cpu_cases import strided
 from tests.executor.kernels.reference import (
     prefill_reference,
@@ -22,16 +22,16 @@ from tests.executor.kernels.reference import (
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 CHUNKS = (Chunk(0, 70), Chunk(32, 50), Chunk(0, 37), Chunk(5, 20))
 ROWS = (
-    HeadRows(0, 0, 99, 0, 5),
-    HeadRows(1, 0, 2, 0, 5),
-    HeadRows(2, 0, 5, 0, 5),
-    HeadRows(3, 1, 99, 0, 3),  # A part of its rows.
-    HeadRows(3, 1, 99, 3, 5),
-    HeadRows(0, 0, 99, 2, 6, sequence=1),  # Behind a prefix.
-    HeadRows(2, 1, 99, 0, 3, sequence=2, pattern=SinkLocal()),
-    HeadRows(1, 0, 2, 0, 3, sequence=2),
-    HeadRows(3, 1, 99, 0, 3, sequence=2, pattern=Strided(2, 3)),
-    HeadRows(0, 0, 99, 0, 2, sequence=3),  # Behind a prefix shorter than a block.
+    HeadBlocks(0, 0, 99, 0, 5),
+    HeadBlocks(1, 0, 2, 0, 5),
+    HeadBlocks(2, 0, 5, 0, 5),
+    HeadBlocks(3, 1, 99, 0, 3),  # A part of its rows.
+    HeadBlocks(3, 1, 99, 3, 5),
+    HeadBlocks(0, 0, 99, 2, 6, sequence=1),  # Behind a prefix.
+    HeadBlocks(2, 1, 99, 0, 3, sequence=2, pattern=Rule.sink_local()),
+    HeadBlocks(1, 0, 2, 0, 3, sequence=2),
+    HeadBlocks(3, 1, 99, 0, 3, sequence=2, pattern=Rule.strided(2, 3)),
+    HeadBlocks(0, 0, 99, 0, 2, sequence=3),  # Behind a prefix shorter than a block.
 )
 APART = (WholePrompt((0, 2), 0, 0, 0, 70), WholePrompt((2,), 1, 2, 120, 37))
 
@@ -48,16 +48,18 @@ def test_heads_of_whole_prompts_that_hold_every_piece_are_set_apart():
 
 
 def test_a_short_prompts_budget_of_one_block_is_all_of_it():
-    apart = set_apart(lay_out([HeadRows(0, 0, 1, 0, 1)], [Chunk(0, 9)], 16, piece_tokens=4))
+    apart = set_apart(lay_out([HeadBlocks(0, 0, 1, 0, 1)], [Chunk(0, 9)], 16, piece_tokens=4))
     assert apart.dense == (WholePrompt((0,), 0, 0, 0, 9),)
     assert apart.others is None
-    assert set_apart(lay_out([HeadRows(0, 0, 4, 0, 2)], [Chunk(0, 32)], 16, piece_tokens=4)) is None
+    assert (
+        set_apart(lay_out([HeadBlocks(0, 0, 4, 0, 2)], [Chunk(0, 32)], 16, piece_tokens=4)) is None
+    )
 
 
 @pytest.mark.parametrize("programs", [None, 1, 4])
 @pytest.mark.parametrize("piece", [16, 8])
 def test_both_layouts_read_the_same_indices(piece, programs):
-    rows = [x for x in ROWS if piece == 16 or not isinstance(x.pattern, Strided)]
+    rows = [x for x in ROWS if piece == 16 or by_budget(x.pattern)]
     layout = lay_out(rows, CHUNKS, 16, programs=programs, piece_tokens=piece)
     others = set_apart(layout, programs).others
     kept = [

@@ -9,12 +9,12 @@ from executor.kernels.layout import (
     ALL_PIECES,
     LEAST_BLOCKS,
     WHOLE,
-    HeadRows,
+    HeadBlocks,
     cut,
     lay_out,
     longest_first,
 )
-from executor.kernels.patterns import Strided
+from executor.kernels.patterns import POOLED, Rule
 
 BLOCK = 16
 
@@ -33,7 +33,7 @@ def layouts(draw):
         begin, end = chunk.cached_tokens // BLOCK, -(-chunk.total_tokens // BLOCK)
         first = draw(st.integers(begin, end))
         last = draw(st.integers(first, end))
-        heads.append(HeadRows(0, 0, draw(st.integers(1, 50)), first, last, sequence))
+        heads.append(HeadBlocks(0, 0, draw(st.integers(1, 50)), first, last, sequence))
     programs, piece = draw(st.none() | st.integers(1, 64)), draw(st.sampled_from([4, 8, 16]))
     return lay_out(heads, chunks, BLOCK, programs=programs, piece_tokens=piece)
 
@@ -83,7 +83,7 @@ def test_no_part_is_longer_than_a_fair_one_or_the_least(length, programs, least)
 
 def test_merged_rows_belong_to_their_tokens_and_cached_rows_to_none():
     chunks = (Chunk(0, 7), Chunk(200, 50))
-    heads = [HeadRows(3, 0, 16, 12, 16, sequence=1)]
+    heads = [HeadBlocks(3, 0, 16, 12, 16, sequence=1)]
     layout = lay_out(heads, chunks, BLOCK, programs=64)
     rows = 4
     assert layout.parts.heads.shape == layout.parts.tokens.shape == (rows, BLOCK)
@@ -97,16 +97,16 @@ def test_merged_rows_belong_to_their_tokens_and_cached_rows_to_none():
 
 
 def test_short_lists_are_not_cut():
-    layout = lay_out([HeadRows(0, 0, LEAST_BLOCKS, 0, 30)], [Chunk(0, 480)], BLOCK, programs=999)
+    layout = lay_out([HeadBlocks(0, 0, LEAST_BLOCKS, 0, 30)], [Chunk(0, 480)], BLOCK, programs=999)
     assert layout.parts is None
     assert (layout.splits, layout.longest) == (0, LEAST_BLOCKS)
 
 
 def test_lists_without_indices_and_where_the_others_begin():
     heads = [
-        HeadRows(1, 0, 2, 0, 4),
-        HeadRows(0, 1, 9, 1, 3),
-        HeadRows(2, 0, 1, 0, 4, pattern=Strided(1, 2)),
+        HeadBlocks(1, 0, 2, 0, 4),
+        HeadBlocks(0, 1, 9, 1, 3),
+        HeadBlocks(2, 0, 1, 0, 4, pattern=Rule.strided(1, 2)),
     ]
     layout = lay_out(heads, [Chunk(0, 60)], BLOCK)
     assert layout.length.tolist() == [1, 2, 2, 2, 2, 3, 1, 2, 2, 3]
@@ -117,7 +117,7 @@ def test_lists_without_indices_and_where_the_others_begin():
 
 
 def test_lists_of_pieces_hold_their_own_block_and_round_up_to_it():
-    heads = [HeadRows(0, 0, 6, 0, 4), HeadRows(1, 0, 1, 0, 4), HeadRows(2, 0, 99, 1, 4)]
+    heads = [HeadBlocks(0, 0, 6, 0, 4), HeadBlocks(1, 0, 1, 0, 4), HeadBlocks(2, 0, 99, 1, 4)]
     layout = lay_out(heads, [Chunk(0, 54)], BLOCK, piece_tokens=4)
     assert layout.length.tolist() == [4, 6, 6, 6, 4, 4, 4, 4, 8, 12, 14]
     all_ = ALL_PIECES
@@ -130,6 +130,35 @@ def test_lists_of_pieces_hold_their_own_block_and_round_up_to_it():
 
 def test_equal_lengths_keep_the_heads_order():
     assert longest_first(torch.tensor([2, 5, 2, 5, 9])).tolist() == [4, 1, 3, 0, 2]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_every_two_lists_that_are_the_same_by_rule_make_a_pair(data):
+    """As they come: the first with the second, the third with the fourth."""
+    pattern = st.sampled_from([POOLED, Rule.sink_local(), Rule.sink_local(2)])
+    square = data.draw(st.booleans())
+    if square:
+        pattern = st.one_of(pattern, st.just(Rule.strided(1, 2)))
+    heads = []
+    for head in range(data.draw(st.integers(1, 8))):
+        first = data.draw(st.integers(0, 6))
+        last = data.draw(st.integers(first, 6))
+        sizes = data.draw(st.integers(0, 1)), data.draw(st.integers(1, 9)), first, last
+        heads.append(HeadBlocks(head, *sizes, data.draw(st.integers(0, 1)), data.draw(pattern)))
+    chunks = (Chunk(0, 96), Chunk(0, 90))
+    layout = lay_out(heads, chunks, BLOCK, piece_tokens=BLOCK if square else 4, pack=True)
+    alike = {}
+    for number in range(layout.lists):
+        x, length = layout.heads[int(layout.entry[number])], int(layout.length[number])
+        by = "all" if int(layout.start[number]) == ALL_PIECES else x.pattern
+        if by == "all" or isinstance(by, Rule):
+            key = (x.sequence, x.group, by, int(layout.query_block[number]), length)
+            alike.setdefault(key, []).append(number)
+    wanted = {tuple(same[n : n + 2]) for same in alike.values() for n in range(0, len(same) - 1, 2)}
+    assert set(map(tuple, layout.pairs.tolist())) == wanted
+    lengths = layout.length[layout.pairs[:, 0]].tolist()
+    assert lengths == sorted(lengths, reverse=True)
 
 
 def test_nothing_to_lay_out():

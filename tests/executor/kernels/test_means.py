@@ -5,9 +5,9 @@ import torch
 
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.means import key_pieces
-from executor.kernels.patterns import SinkLocal
+from executor.kernels.patterns import Rule
 from executor.kernels.torch.means import block_means
 
 from .reference import (
@@ -31,7 +31,7 @@ def layout_of(sequences, block=SIZE):
     heads = []
     for s in sequences:
         first, last = CHUNKS[s].cached_tokens // block, -(-CHUNKS[s].total_tokens // block)
-        heads.append(HeadRows(s % 2, s % 2, 1, first, last, s, SinkLocal()))
+        heads.append(HeadBlocks(s % 2, s % 2, 1, first, last, s, Rule.sink_local()))
     return lay_out(heads, CHUNKS, block, piece_tokens=SIZE)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import POOLED, SinkLocal, Strided
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import POOLED, Rule
 from executor.kernels.select import select
 from executor.kernels.triton import prefill as module
 from executor.kernels.triton.prefill import describable, launch_options
@@ -52,7 +52,7 @@ def test_every_length_block_and_type(tma, paged, dtype, tokens, block, head_dim)
     q = random_q(chunks, 2, head_dim, dtype=dtype)
     cache = random_cache(chunks, 1, head_dim, block, paged=paged, dtype=dtype)
     rows = rows_of(chunks[0], block)
-    layout = lay_out([HeadRows(0, 0, 2, *rows), HeadRows(1, 0, 99, *rows)], chunks, block)
+    layout = lay_out([HeadBlocks(0, 0, 2, *rows), HeadBlocks(1, 0, 99, *rows)], chunks, block)
     assert_right(q, cache, layout, random_indices(layout), tma=tma)
 
 
@@ -87,7 +87,7 @@ def test_pieces_shorter_than_blocks(block, piece, page):
     q = random_q(chunks, 3, 16)
     cache = random_cache(chunks, 1, 16, page or 16, paged=page is not None)
     heads = [
-        HeadRows(head, 0, budget, *rows_of(chunk, block), sequence=s)
+        HeadBlocks(head, 0, budget, *rows_of(chunk, block), sequence=s)
         for s, chunk in enumerate(chunks)
         for head, budget in enumerate((1, block // piece + 1, 99))
     ]
@@ -102,10 +102,16 @@ def test_two_heads_that_share_a_list_in_one_program(tma, paged, sms):
     """Dense, equal rules and lists still shorter than their budgets; what is alone stays alone."""
     chunks = (Chunk(0, 70), Chunk(33, 30))
     q, cache = random_q(chunks, 7, 16), random_cache(chunks, 2, 16, 16, paged=paged)
-    kinds = [(99, POOLED), (99, SinkLocal()), (2, POOLED), (2, SinkLocal()), (2, SinkLocal())]
-    kinds += [(2, SinkLocal(2)), (2, SinkLocal())]
+    kinds = [
+        (99, POOLED),
+        (99, Rule.sink_local()),
+        (2, POOLED),
+        (2, Rule.sink_local()),
+        (2, Rule.sink_local()),
+    ]
+    kinds += [(2, Rule.sink_local(2)), (2, Rule.sink_local())]
     heads = [
-        HeadRows(head, int(head == 6), budget, *rows_of(chunk, 16), sequence, pattern)
+        HeadBlocks(head, int(head == 6), budget, *rows_of(chunk, 16), sequence, pattern)
         for sequence, chunk in enumerate(chunks)
         for head, (budget, pattern) in enumerate(kinds)
     ]
@@ -126,11 +132,33 @@ def test_two_heads_that_share_a_list_in_one_program(tma, paged, sms):
     assert_right(q, cache, layout, indices, tma=tma, sms=sms)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+def test_two_heads_that_do_not_fit_a_program_together_are_computed_apart(dtype, monkeypatch):
+    """What fp32 keeps of head_dim 256 leaves no room for a second head's 64 rows."""
+    chunks, packed, launched = (Chunk(0, 64),), [], module.prefill_kernel
+
+    class Launcher:
+        def __getitem__(self, grid):
+            def launch(*arguments, **options):
+                packed.append(options["PACK"])
+                launched[grid](*arguments, **options)
+
+            return launch
+
+    monkeypatch.setattr(module, "prefill_kernel", Launcher())
+    q = random_q(chunks, 2, 256, dtype=dtype)
+    cache = random_cache(chunks, 1, 256, 64, paged=False, dtype=dtype)
+    layout = lay_out([HeadBlocks(h, 0, 1, 0, 1) for h in range(2)], chunks, 64, pack=True)
+    assert len(layout.pairs) == 1
+    assert_right(q, cache, layout, torch.empty(0, dtype=torch.int32))
+    assert packed == [1 if dtype == torch.float32 else 2]
+
+
 def test_cut_lists_of_pieces_off_a_queue():
     chunks = (Chunk(500, 30), Chunk(0, 40))
     q, cache = random_q(chunks, 2, 16), random_cache(chunks, 1, 16, 16, paged=True)
     heads = [
-        HeadRows(h, 0, 20 + h, *rows_of(c, 32), s) for h in (0, 1) for s, c in enumerate(chunks)
+        HeadBlocks(h, 0, 20 + h, *rows_of(c, 32), s) for h in (0, 1) for s, c in enumerate(chunks)
     ]
     layout = lay_out(heads, chunks, 32, programs=9, piece_tokens=16)
     assert layout.splits
@@ -141,7 +169,7 @@ def test_a_part_that_ends_within_a_step_masks_what_the_step_has_beyond_it():
     """Parts of 11 or 12 pieces in steps of 32 keys, of which the first parts hold no own piece."""
     chunks = (Chunk(544 - 32, 32),)
     q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16)
-    heads = [HeadRows(0, 0, 99, 16, 17)]
+    heads = [HeadBlocks(0, 0, 99, 16, 17)]
     layout = lay_out(heads, chunks, 32, programs=3, piece_tokens=16)
     assert layout.parts.table[:, 2].tolist() == [12, 11, 11]
     for tma in (None, True):
@@ -162,10 +190,10 @@ def test_row_ranges_are_computed_and_nothing_else():
     chunks = whole_prompts(90, 33)
     q, cache = random_q(chunks, 3, 16), random_cache(chunks, 2, 16, 16)
     heads = [
-        HeadRows(0, 0, 2, 0, 2),
-        HeadRows(1, 1, 6, 3, 6),
-        HeadRows(2, 0, 3, 4, 4),
-        HeadRows(2, 1, 9, 1, 2, sequence=1, pattern=Strided(1, 2)),
+        HeadBlocks(0, 0, 2, 0, 2),
+        HeadBlocks(1, 1, 6, 3, 6),
+        HeadBlocks(2, 0, 3, 4, 4),
+        HeadBlocks(2, 1, 9, 1, 2, sequence=1, pattern=Rule.strided(1, 2)),
     ]
     layout = lay_out(heads, chunks, 16)
     assert_right(q, cache, layout, random_indices(layout))
@@ -174,9 +202,9 @@ def test_row_ranges_are_computed_and_nothing_else():
 def test_row_ranges_recombine_to_the_whole_head():
     chunks = whole_prompts(120)
     q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16)
-    heads = [HeadRows(0, 0, 99, first, last) for first, last in pairwise((0, 3, 4, 8))]
+    heads = [HeadBlocks(0, 0, 99, first, last) for first, last in pairwise((0, 3, 4, 8))]
     none = torch.empty(0, dtype=torch.int32)
-    whole = computed(q, cache, lay_out([HeadRows(0, 0, 99, 0, 8)], chunks, 16), none)
+    whole = computed(q, cache, lay_out([HeadBlocks(0, 0, 99, 0, 8)], chunks, 16), none)
     parts = computed(q, cache, lay_out(heads, chunks, 16), none)
     for part, full in zip(parts, whole, strict=True):
         assert torch.equal(part, full)
@@ -188,7 +216,7 @@ def test_huge_and_tiny_logits(tma, scale):
     chunks = whole_prompts(60)
     q = random_q(chunks, 2, 32, scale=scale)
     cache = random_cache(chunks, 1, 32, 16, scale=scale)
-    layout = lay_out([HeadRows(0, 0, 4, 0, 4), HeadRows(1, 0, 2, 0, 4)], chunks, 16)
+    layout = lay_out([HeadBlocks(0, 0, 4, 0, 4), HeadBlocks(1, 0, 2, 0, 4)], chunks, 16)
     indices = random_indices(layout)
     out, lse = computed(q, cache, layout, indices, tma=tma)
     wanted, wanted_lse = prefill_reference(q, cache, layout, indices)
@@ -266,7 +294,7 @@ def test_pages_beyond_the_reach_of_int32():
         pool[place] = small.keys[small.pages[0, block_number]]
     pages = torch.tensor([places], dtype=torch.int32)
     q = random_q(chunks, 1, head_dim, dtype=torch.float16)
-    layout = lay_out([HeadRows(0, 0, 2, 0, 2)], chunks, block)
+    layout = lay_out([HeadBlocks(0, 0, 2, 0, 2)], chunks, block)
     none = torch.empty(0, dtype=torch.int32)
     for tma in (False, True):
         assert_right(q, Cache(pool, pool, pages=pages), layout, none, tma=tma)

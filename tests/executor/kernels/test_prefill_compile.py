@@ -33,19 +33,20 @@ def test_every_production_shape_uses_wgmma_without_spills_and_fits_shared_memory
 
 
 @pytest.mark.slow
-def test_fp32_compiles_for_correctness_alone(compiled):
+def test_fp32_compiles_for_correctness_alone_and_fits_where_the_back_end_says_so(compiled):
     """By three products of tf32: it spills, and `Shape` says nothing of its speed."""
     fp32 = {n: f for n, f in compiled.items() if "fp32" in n}
-    assert len(fp32) == 5
+    assert len(fp32) == 9 + 4
     for name, facts in fp32.items():
-        assert facts["fits"], name
-        assert facts["wgmma"] > 0, name
-        assert facts["stack_bytes"] < 4096, name
+        assert facts["fits"] == facts["expected"], name
+        assert facts["wgmma"] > 0 or "sm_80" in name, name
+        assert facts["stack_bytes"] < 8192, name
+    assert {facts["fits"] for facts in fp32.values()} == {True, False}
 
 
 @pytest.mark.slow
 def test_an_a100_has_room_for_it(compiled):
-    ampere = {n: f for n, f in compiled.items() if "sm_80" in n}
+    ampere = {n: f for n, f in compiled.items() if "sm_80" in n and "fp32" not in n}
     assert len(ampere) == 9
     for name, facts in ampere.items():
         assert facts["fits"], name

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from tests.executor.kernels.prefill_cases import (
     assert_right,
     caches,
@@ -34,7 +34,7 @@ def test_an_empty_list_and_masked_rows_give_zero_and_minus_infinity(tma, kept):
     unused = next(page for page in range(6) if page not in cache.pages)
     # What lies before a sequence's first page is no business of an empty list.
     pages = torch.cat([torch.tensor([[unused]], dtype=torch.int32), cache.pages], 1)[:, 1:]
-    layout = lay_out([HeadRows(0, 0, 1, 0, 4)], chunks, 16)
+    layout = lay_out([HeadBlocks(0, 0, 1, 0, 4)], chunks, 16)
     indices = random_indices(layout)
     if kept == "nothing":
         layout = replace(layout, length=layout.length.index_fill(0, torch.tensor([2]), 0))
@@ -67,7 +67,7 @@ def test_cut_lists_merge_to_the_whole(tma, paged, sms):
     q = random_q(chunks, 2, 16)
     cache = random_cache(chunks, 2, 16, 16, paged=paged)
     heads = [
-        HeadRows(head, head, budget, *rows_of(chunk, 16), sequence=s)
+        HeadBlocks(head, head, budget, *rows_of(chunk, 16), sequence=s)
         for (s, chunk), (head, budget) in product(enumerate(chunks), [(0, 99), (1, 9)])
     ]
     whole = lay_out(heads, chunks, 16)
@@ -84,7 +84,7 @@ def test_cut_lists_merge_to_the_whole(tma, paged, sms):
 def test_nothing_to_compute():
     chunks = whole_prompts(20)
     q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 16)
-    layout = lay_out([HeadRows(0, 0, 1, 1, 1)], chunks, 16)
+    layout = lay_out([HeadBlocks(0, 0, 1, 1, 1)], chunks, 16)
     out, lse = computed(q, cache, layout, random_indices(layout))
     assert out.isnan().all()
     assert lse.isnan().all()

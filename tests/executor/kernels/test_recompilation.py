@@ -15,8 +15,8 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -42,7 +42,7 @@ KERNELS = {
     scores: ["piece_sums_kernel", "piece_lse_kernel"],
     top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "sampled_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
-    decode_selection: ["piece_scores_kernel", "choose_kernel", "rule_kernel"],
+    decode_selection: ["piece_scores_kernel", "best_kernel", "rule_kernel"],
 }
 
 
@@ -90,9 +90,14 @@ def off_by(items, x):
 
 # 1, odd and a multiple of 16: sequences, blocks, heads and parameters.
 PREFILLS = [
-    ((Chunk(0, 130),), VerticalSlash(8, 2), Strided(1, 1, 0), SinkLocal(1)),
-    ((Chunk(40, 85), Chunk(0, 200), Chunk(0, 16)), VerticalSlash(16, 1), Strided(3, 7, 5), None),
-    ((Chunk(0, 256),) * 16, VerticalSlash(5, 3), Strided(16, 16, 0), SinkLocal(16)),
+    ((Chunk(0, 130),), VerticalSlash(8, 2), Rule.strided(1, 1, 0), Rule.sink_local(1)),
+    (
+        (Chunk(40, 85), Chunk(0, 200), Chunk(0, 16)),
+        VerticalSlash(16, 1),
+        Rule.strided(3, 7, 5),
+        None,
+    ),
+    ((Chunk(0, 256),) * 16, VerticalSlash(5, 3), Rule.strided(16, 16, 0), Rule.sink_local(16)),
 ]
 
 
@@ -101,9 +106,14 @@ PREFILLS = [
 def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, paged, per_block):
     block = SIZE * per_block
     for chunks, lines, strided, sink in PREFILLS:
-        patterns = [Pooled(), lines, sink or Pooled(), strided if per_block == 1 else SinkLocal(3)]
+        patterns = [
+            Pooled(),
+            lines,
+            sink or Pooled(),
+            strided if per_block == 1 else Rule.sink_local(3),
+        ]
         heads = [
-            HeadRows(h, 0, 2, c.cached_tokens // block, -(-c.total_tokens // block), s, p)
+            HeadBlocks(h, 0, 2, c.cached_tokens // block, -(-c.total_tokens // block), s, p)
             for h, p in enumerate(patterns)
             for s, c in enumerate(chunks)
         ]
@@ -136,7 +146,9 @@ def test_sampled_prefills_of_other_lengths_and_rows_compile_nothing_anew(compile
         ((Chunk(0, 1280),) * 16, 16),
     ):
         heads = [
-            HeadRows(0, 0, 2, c.cached_tokens // SIZE, -(-c.total_tokens // SIZE), s, Sampled(rows))
+            HeadBlocks(
+                0, 0, 2, c.cached_tokens // SIZE, -(-c.total_tokens // SIZE), s, Sampled(rows)
+            )
             for s, c in enumerate(chunks)
         ]
         q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
@@ -147,9 +159,9 @@ def test_sampled_prefills_of_other_lengths_and_rows_compile_nothing_anew(compile
 
 def test_decodes_of_other_batches_lengths_and_shares_compile_nothing_anew(compiled):
     for batch, blocks, widest, rules in (
-        (1, 1, 1, [SinkLocal(1), Strided(1, 1, 0)]),
-        (3, 8, 3, [SinkLocal(5), Strided(16, 7, 3)]),
-        (4, 15, 4, [SinkLocal(16), Strided(5, 16, 0)]),
+        (1, 1, 1, [Rule.sink_local(1), Rule.strided(1, 1, 0)]),
+        (3, 8, 3, [Rule.sink_local(5), Rule.strided(16, 7, 3)]),
+        (4, 15, 4, [Rule.sink_local(16), Rule.strided(5, 16, 0)]),
     ):
         chunks = (Chunk(blocks * SIZE - 1, 1),) * batch
         q, cache = random_q(chunks, 4, DIM), random_cache(chunks, 2, DIM, SIZE, paged=True)
@@ -173,6 +185,6 @@ def test_decodes_of_other_batches_lengths_and_shares_compile_nothing_anew(compil
         rows = torch.zeros(batch, SIZE, dtype=torch.int32)
         merge.merge(out, lse, rows, rows, rows, out, lse)
         decode_recovery(q, cache, layout, context, lse, use_triton=True)
-    assert {"decode_kernel", "merge_kernel", "choose_kernel", "rule_kernel"} < set(compiled)
+    assert {"decode_kernel", "merge_kernel", "best_kernel", "rule_kernel"} < set(compiled)
     # Loops over as many rows as the widest of the model's groups has; bounds of every page.
     assert_one_of_each(compiled, "WIDEST", "NEWEST")

@@ -7,8 +7,8 @@ import torch
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import SinkLocal
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import Rule
 from executor.kernels.recovery import decode_recovery, recovery, sampled_rows
 from executor.kernels.select_decode import select_decode
 
@@ -28,12 +28,12 @@ BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "trito
 SIZE, DIM = 8, 16
 CHUNKS = (Chunk(0, 61), Chunk(21, 20), Chunk(0, 1))
 HEADS = [
-    HeadRows(0, 0, 2, 0, 8, 0),
-    HeadRows(1, 0, 3, 3, 7, 0, SinkLocal()),
-    HeadRows(2, 1, 1, 2, 6, 1),
-    HeadRows(3, 1, 9, 0, 8, 0),
-    HeadRows(0, 1, 1, 0, 1, 2),
-    HeadRows(0, 1, 1, 3, 3, 1),
+    HeadBlocks(0, 0, 2, 0, 8, 0),
+    HeadBlocks(1, 0, 3, 3, 7, 0, Rule.sink_local()),
+    HeadBlocks(2, 1, 1, 2, 6, 1),
+    HeadBlocks(3, 1, 9, 0, 8, 0),
+    HeadBlocks(0, 1, 1, 0, 1, 2),
+    HeadBlocks(0, 1, 1, 3, 3, 1),
 ]
 
 
@@ -95,7 +95,7 @@ def test_sampled_rows_are_spread_evenly_over_the_computed_ones():
 def test_sampled_rows_lie_at_many_places_of_their_blocks():
     """Rows at one place would all, or none, see the token before them in their own block."""
     chunks = (Chunk(0, 2048),)
-    layout = lay_out((HeadRows(0, 0, 1, 0, 128),), chunks, 16)
+    layout = lay_out((HeadBlocks(0, 0, 1, 0, 128),), chunks, 16)
     places = (sampled_rows(layout, 32).position[0] % 16).tolist()
     assert max(places.count(place) for place in range(16)) <= 4
     assert len(set(places)) >= 12

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.implementation import implementation
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.patterns import Pooled, Sampled
 from executor.kernels.sampled import (
     lists_at_once,
@@ -32,7 +33,7 @@ CHUNKS = (Chunk(0, 45), Chunk(43, 17), Chunk(0, 1), Chunk(20, 3))
 def every_head(rows, budget=2, heads=3, block=SIZE):
     """Whole heads of every sequence, three to a group of two."""
     return [
-        HeadRows(h, h // 2, budget, c.cached_tokens // block, -(-c.total_tokens // block), s, p)
+        HeadBlocks(h, h // 2, budget, c.cached_tokens // block, -(-c.total_tokens // block), s, p)
         for s, c in enumerate(CHUNKS)
         for h, p in enumerate([Sampled(rows)] * heads)
     ]
@@ -53,7 +54,9 @@ def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, per_page, p
     layout = lay_out(every_head(rows, block=block), CHUNKS, block, piece_tokens=SIZE)
     for entry in (0, 5, 7, 11):
         numbers = all_numbers(layout, entry)
-        [found] = sampled_scores(q, cache, layout, numbers, 9, pattern, use_triton=use_triton)
+        [found] = sampled_scores(
+            implementation(use_triton).piece_lse, q, cache, layout, numbers, 9, pattern
+        )
         for number, masses in zip(numbers[0].tolist(), found, strict=True):
             row = int(layout.query_block[number])
             wanted = sample_reference(q, cache, layout, entry, row)
@@ -64,7 +67,7 @@ def test_scores_are_the_masses_of_the_sampled_rows(use_triton, rows, per_page, p
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 16])
 @pytest.mark.parametrize("chunk", [Chunk(0, 16), Chunk(0, 13), Chunk(13, 1), Chunk(11, 12)])
 def test_rows_are_strided_up_to_the_last_and_none_comes_twice(rows, chunk):
-    head = HeadRows(0, 0, 1, chunk.cached_tokens // SIZE, -(-chunk.total_tokens // SIZE))
+    head = HeadBlocks(0, 0, 1, chunk.cached_tokens // SIZE, -(-chunk.total_tokens // SIZE))
     layout = lay_out([head], [chunk], SIZE)
     found = query_rows(layout, torch.arange(layout.lists)[None], rows)
     for row, position in zip(
@@ -90,7 +93,7 @@ def test_what_only_the_last_row_looks_for_is_taken_and_means_miss_it(use_triton)
     patterns = [Pooled(), Sampled(1), Sampled(2)]
     found = []
     for budget in (3, 4):
-        heads = [HeadRows(0, 0, budget, blocks - 1, blocks, 0, pattern) for pattern in patterns]
+        heads = [HeadBlocks(0, 0, budget, blocks - 1, blocks, 0, pattern) for pattern in patterns]
         layout = lay_out(heads, whole_prompts(size * blocks), size)
         indices = select(q, cache, layout, use_triton=use_triton)
         found.append([list_of(layout, indices, number) for number in range(3)])
@@ -106,12 +109,16 @@ def test_what_only_the_last_row_looks_for_is_taken_and_means_miss_it(use_triton)
 def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
     chunks = whole_prompts(48)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
-    layout = lay_out([HeadRows(0, 0, 2, 0, 6, 0, Sampled(2))], chunks, SIZE)
+    layout = lay_out([HeadBlocks(0, 0, 2, 0, 6, 0, Sampled(2))], chunks, SIZE)
     numbers = torch.arange(6)[None]
-    wanted = sampled_scores(q, cache, layout, numbers, 6, Sampled(2), use_triton=use_triton)
+    wanted = sampled_scores(
+        implementation(use_triton).piece_lse, q, cache, layout, numbers, 6, Sampled(2)
+    )
     q[0, 43] = value
     q[0, [23, 19]] = value
-    found = sampled_scores(q, cache, layout, numbers, 6, Sampled(2), use_triton=use_triton)
+    found = sampled_scores(
+        implementation(use_triton).piece_lse, q, cache, layout, numbers, 6, Sampled(2)
+    )
     assert found.sum(2)[0].tolist() == pytest.approx([2, 2, 0, 2, 2, 1], abs=1e-5)
     torch.testing.assert_close(found[0, [0, 1, 3, 4]], wanted[0, [0, 1, 3, 4]])
 
@@ -123,7 +130,7 @@ def test_the_other_rows_of_a_block_choose_where_one_overflows(use_triton, value)
     chunks = whole_prompts(12 * SIZE)
     q, cache = random_q(chunks, 1, DIM, scale=2), random_cache(chunks, 1, DIM, SIZE)
     one, two = (
-        lay_out([HeadRows(0, 0, 4, 0, 12, 0, Sampled(rows))], chunks, SIZE) for rows in (1, 2)
+        lay_out([HeadBlocks(0, 0, 4, 0, 12, 0, Sampled(rows))], chunks, SIZE) for rows in (1, 2)
     )
     wanted = select(q, cache, one, use_triton=use_triton)
     assert not torch.equal(select(q, cache, two, use_triton=use_triton), wanted)
@@ -141,7 +148,7 @@ def test_a_row_that_overflows_at_one_key_does_not_choose_its_piece(use_triton, v
     q[..., 0] = cache.keys[..., 0] = 0.0
     q[0, SIZE // 2 - 1 :: SIZE, 0] = cache.keys[0, 2 * SIZE + 1, 0] = value
     one, two = (
-        lay_out([HeadRows(0, 0, 3, 5, 12, 0, Sampled(rows))], chunks, SIZE) for rows in (1, 2)
+        lay_out([HeadBlocks(0, 0, 3, 5, 12, 0, Sampled(rows))], chunks, SIZE) for rows in (1, 2)
     )
     wanted = select(q, cache, one, use_triton=use_triton)
     found = select(q, cache, two, use_triton=use_triton)
@@ -158,9 +165,11 @@ def test_scores_of_any_size_give_the_masses_of_the_definition(use_triton, scale)
     """Equal ones, ones whose exponentials no float holds, and pieces that weigh nothing."""
     chunks = whole_prompts(160)
     q, cache = random_q(chunks, 1, DIM, scale=scale), random_cache(chunks, 1, DIM, SIZE)
-    layout = lay_out([HeadRows(0, 0, 3, 0, 20, 0, Sampled(2))], chunks, SIZE)
+    layout = lay_out([HeadBlocks(0, 0, 3, 0, 20, 0, Sampled(2))], chunks, SIZE)
     numbers = all_numbers(layout, 0)
-    [found] = sampled_scores(q, cache, layout, numbers, 20, Sampled(2), use_triton=use_triton)
+    [found] = sampled_scores(
+        implementation(use_triton).piece_lse, q, cache, layout, numbers, 20, Sampled(2)
+    )
     chosen = select(q, cache, layout, use_triton=use_triton)
     for row, masses in enumerate(found):
         wanted = sample_reference(q, cache, layout, 0, row)
@@ -215,8 +224,12 @@ def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeyp
 def test_windows_keep_to_their_lists_and_hold_every_stored_list_once(at_once, per_block):
     tokens = 30 * SIZE
     blocks = 30 // per_block
-    heads = [HeadRows(0, 0, 6, 5, blocks), HeadRows(1, 0, 40, 0, blocks), HeadRows(2, 0, 9, 2, 2)]
-    heads += [HeadRows(h, 0, 8, 0, blocks) for h in range(3, 6)]
+    heads = [
+        HeadBlocks(0, 0, 6, 5, blocks),
+        HeadBlocks(1, 0, 40, 0, blocks),
+        HeadBlocks(2, 0, 9, 2, 2),
+    ]
+    heads += [HeadBlocks(h, 0, 8, 0, blocks) for h in range(3, 6)]
     layout = lay_out(heads, whole_prompts(tokens), SIZE * per_block, piece_tokens=SIZE)
     numbers = stored_lists(layout, 0, 6)
     last, seen = layout.own_pieces(slice(None))[1], []
@@ -252,7 +265,7 @@ def test_what_a_row_that_overflows_gives_elsewhere_counts_for_nothing(use_triton
     q[0, 127, 1] = keys[0, 3 * 16 : 4 * 16, 1] = 10.0
     keys[0, : 4 * 16, 0] = bits * math.log(2) * 16**0.5 / 3e20
     cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
-    layout = lay_out([HeadRows(0, 0, 3, 7, 8, 0, Sampled(2))], chunks, 16)
+    layout = lay_out([HeadBlocks(0, 0, 3, 7, 8, 0, Sampled(2))], chunks, 16)
     assert select(q, cache, layout, use_triton=use_triton).tolist() == [0, 3, 7]
 
 
@@ -261,7 +274,7 @@ def test_sums_that_nobody_has_written_do_not_choose(monkeypatch):
     """A tile of rows without a position, of a last block of one token, writes none."""
     chunks = whole_prompts(193)
     q, cache = random_q(chunks, 1, 16, scale=3), random_cache(chunks, 1, 16, 16)
-    layout = lay_out([HeadRows(0, 0, 12, 0, 13, 0, Sampled(5))], chunks, 16)
+    layout = lay_out([HeadBlocks(0, 0, 12, 0, 13, 0, Sampled(5))], chunks, 16)
     wanted = select(q, cache, layout, use_triton=False)
     empty = torch.empty
 

@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 
 from executor.kernels import vertical_slash
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash, lengths
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import (
+    EVERY,
+    Pooled,
+    Rule,
+    Sampled,
+    VerticalSlash,
+    by_budget,
+    lengths,
+)
 from executor.kernels.select import select
+from executor.kernels.triton import top_pieces
 
 from .line_reference import line_reference
 from .reference import (
@@ -27,13 +36,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")
 BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
 NO_WARNING = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 SIZE, DIM = 8, 16
-PATTERNS = [Pooled(), VerticalSlash(6, 5), Sampled(3), SinkLocal(2), Strided(2, 3, 1)]
+PATTERNS = [Pooled(), VerticalSlash(6, 5), Sampled(3), Rule.sink_local(2), Rule.strided(2, 3, 1)]
 # Block, piece and page. A stride's blocks have one piece alone.
 GRIDS = [(8, 8, 8), (8, 8, 32), (32, 16, 16), (32, 16, 64), (64, 16, 16), (64, 16, 32)]
 
 
 def patterns_of(block, piece):
-    return [p for p in PATTERNS if block == piece or not isinstance(p, Strided)]
+    return [p for p in PATTERNS if block == piece or by_budget(p)]
 
 
 def all_lists(layout, indices):
@@ -59,10 +68,10 @@ def defined(q, cache, layout, entry, row):
     first, last = row * block // size, (end - 1) // size
     kept = min(max(rows.budget_pieces, block // size), last + 1)
     match rows.pattern:
-        case SinkLocal(sinks):
+        case Rule(sinks) if sinks < EVERY:
             sink = list(range(min(sinks, max(0, kept - block // size))))
             return sorted({*sink, *range(last + 1 - kept + len(sink), last + 1)})
-        case Strided(local, stride, offset):
+        case Rule(_, local, stride, offset):
             return [b for b in range(row + 1) if b > row - local or b % stride == offset]
         case Pooled():
             query = q[head, origin + begin : origin + end].double().mean(0)
@@ -87,7 +96,7 @@ def entries(chunks, patterns, budget, heads=3, groups=2, block=SIZE):
             middle = (first + last) // 2
             for begin, end in ((first, middle), (middle, last)):
                 place = (number + s) % heads, (number * s) % groups
-                found.append(HeadRows(*place, budget, begin, end, s, pattern))
+                found.append(HeadBlocks(*place, budget, begin, end, s, pattern))
     return found
 
 
@@ -133,7 +142,7 @@ def problems(draw):
     chunks = tuple(Chunk(*pair) for pair in draw(st.lists(sizes, min_size=1, max_size=3)))
     pattern = st.sampled_from(patterns_of(block, piece))
     if block == piece:
-        strided = st.builds(Strided, st.integers(1, 4), st.integers(1, 4), st.just(0))
+        strided = st.builds(Rule.strided, st.integers(1, 4), st.integers(1, 4), st.just(0))
         pattern = st.one_of(pattern, strided)
     heads = []
     for _ in range(draw(st.integers(0, 4))):
@@ -143,7 +152,7 @@ def problems(draw):
         last = draw(st.integers(first, blocks[1]))
         group, budget = draw(st.integers(0, 1)), draw(st.integers(1, 9))
         head = draw(st.integers(0, 2))
-        heads.append(HeadRows(head, group, budget, first, last, s, draw(pattern)))
+        heads.append(HeadBlocks(head, group, budget, first, last, s, draw(pattern)))
     page = piece * draw(st.sampled_from([0, 1, 2, 4]))
     return chunks, heads, block, piece, page, draw(st.integers(0, 99))
 
@@ -155,6 +164,22 @@ def solved(problem, head_dim, **options):
     cache = random_cache(chunks, 2, head_dim, page, paged=page > 0, seed=seed)
     layout = lay_out(heads, chunks, block, piece_tokens=piece)
     return layout, select(q, cache, layout, **options)
+
+
+@pytest.mark.parametrize("pattern", [Pooled(), VerticalSlash(6, 5), Sampled(3)], ids=repr)
+def test_prompts_that_choose_nothing_may_be_as_long_as_they_like(pattern, monkeypatch):
+    """Between others, more pieces than a row of scores has room for."""
+    monkeypatch.setattr(top_pieces, "MOST_PIECES", 16)
+    chunks = whole_prompts(12 * SIZE, 40 * SIZE, 16 * SIZE)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    sizes = ((4, 12), (40, 40), (3, 16))
+    heads = [
+        HeadBlocks(0, 0, budget, 0, blocks, s, pattern) for s, (budget, blocks) in enumerate(sizes)
+    ]
+    layout = lay_out(heads, chunks, SIZE)
+    indices = select(q, cache, layout, use_triton=True)
+    for (entry, block), found in all_lists(layout, indices).items():
+        assert found == defined(q, cache, layout, entry, block)
 
 
 @settings(max_examples=60, deadline=None)
@@ -169,7 +194,7 @@ def test_lists_are_exactly_as_long_as_budgets_say_sorted_causal_and_hold_sink_an
         assert chosen == sorted(set(chosen))
         own = list(range(int(first[number]), int(last[number]) + 1))
         assert chosen[-len(own) :] == own
-        if not isinstance(rows.pattern, Strided):
+        if by_budget(rows.pattern):
             assert len(chosen) == len(own) or chosen[0] == 0 or len(chosen) <= grid.per_block
 
 
@@ -186,7 +211,7 @@ def test_a_range_selects_what_the_whole_head_selects(use_triton):
     chunks = whole_prompts(60)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
     for pattern in PATTERNS:
-        parts = [HeadRows(0, 0, 3, 0, 5, 0, pattern), HeadRows(0, 0, 3, 5, 8, 0, pattern)]
+        parts = [HeadBlocks(0, 0, 3, 0, 5, 0, pattern), HeadBlocks(0, 0, 3, 5, 8, 0, pattern)]
         layouts = [lay_out(h, chunks, SIZE) for h in (parts, [replace(parts[1], first=0)])]
         split, whole = [all_lists(x, select(q, cache, x, use_triton=use_triton)) for x in layouts]
         assert list(split.values()) == list(whole.values())
@@ -203,7 +228,7 @@ def test_scores_that_overflow_cannot_push_out_own_and_sink_or_reach_the_future(
     chunks = whole_prompts(64)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
     q[0, 20], cache.keys[0, 5], cache.keys[0, 33] = value, -value, value
-    rows = HeadRows(0, 0, 3, 0, 8 // per_block, 0, pattern)
+    rows = HeadBlocks(0, 0, 3, 0, 8 // per_block, 0, pattern)
     layout = lay_out([rows], chunks, SIZE * per_block, piece_tokens=SIZE)
     for (_, row), chosen in all_lists(
         layout, select(q, cache, layout, use_triton=use_triton)
@@ -220,7 +245,7 @@ def test_scores_that_overflow_cannot_push_out_own_and_sink_or_reach_the_future(
 def test_lists_that_share_a_program_do_not_share_what_overflows(use_triton, broken):
     chunks = whole_prompts(56, 56)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
-    layout = lay_out([HeadRows(0, 0, 3, 4, 7, s) for s in (0, 1)], chunks, SIZE)
+    layout = lay_out([HeadBlocks(0, 0, 3, 4, 7, s) for s in (0, 1)], chunks, SIZE)
     wanted = select(q, cache, layout, use_triton=use_triton).view(2, -1)
     cache.keys[0, 56 * broken : 56 * (broken + 1)] = math.nan
     found = select(q, cache, layout, use_triton=use_triton).view(2, -1)
@@ -252,7 +277,7 @@ def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
 def test_few_entries_at_a_time_select_the_same(use_triton, monkeypatch):
     chunks = whole_prompts(60)
     q, cache = random_q(chunks, 3, DIM), random_cache(chunks, 1, DIM, SIZE)
-    heads = [HeadRows(h, 0, 2 + h, 5, 8, 0, VerticalSlash(7, 1)) for h in range(3)]
+    heads = [HeadBlocks(h, 0, 2 + h, 5, 8, 0, VerticalSlash(7, 1)) for h in range(3)]
     layout = lay_out(heads, chunks, SIZE)
     wanted = select(q, cache, layout, use_triton=use_triton)
     monkeypatch.setattr(vertical_slash, "SCORE_BYTES", 2 * 7 * 8 * vertical_slash.BYTES_PER_SCORE)
@@ -265,7 +290,10 @@ def test_few_entries_at_a_time_select_the_same(use_triton, monkeypatch):
 def test_entries_without_rows_have_no_lists(use_triton, pattern):
     chunks = whole_prompts(60)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
-    heads = [HeadRows(0, 0, 2, 8, 8, 0, pattern), HeadRows(0, 0, 2, 0, 8, 0, SinkLocal(1))]
+    heads = [
+        HeadBlocks(0, 0, 2, 8, 8, 0, pattern),
+        HeadBlocks(0, 0, 2, 0, 8, 0, Rule.sink_local(1)),
+    ]
     layout = lay_out(heads, chunks, SIZE)
     wanted = select(q, cache, lay_out(heads[1:], chunks, SIZE), use_triton=use_triton)
     assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
@@ -274,6 +302,13 @@ def test_entries_without_rows_have_no_lists(use_triton, pattern):
 @BOTH
 def test_nothing_is_stored_where_every_list_holds_every_block(use_triton):
     chunks = whole_prompts(30)
-    layout = lay_out([HeadRows(0, 0, 4, 0, 4), HeadRows(0, 0, 1, 2, 2)], chunks, SIZE)
+    layout = lay_out([HeadBlocks(0, 0, 4, 0, 4), HeadBlocks(0, 0, 1, 2, 2)], chunks, SIZE)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
     assert select(q, cache, layout, use_triton=use_triton).shape == (0,)
+
+
+@pytest.mark.parametrize("offset", [3, 4])
+def test_an_offset_that_is_no_remainder_by_the_stride_is_refused(offset):
+    """Of the pieces b with b % stride == offset there would be none."""
+    with pytest.raises(ValueError, match=rf"offset: {offset} must be less than the stride, 3"):
+        Rule.strided(2, stride=3, offset=offset)

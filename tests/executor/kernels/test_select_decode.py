@@ -11,7 +11,7 @@ from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import ALL_PIECES
-from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.patterns import EVERY, Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.select_decode import select_decode
 
 from .reference import (
@@ -25,7 +25,7 @@ from .reference import (
 
 BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
 SIZE, DIM, MOST = 8, 16, 10
-PATTERNS = [Pooled(), VerticalSlash(), Sampled(), SinkLocal(2), Strided(2, 3)]
+PATTERNS = [Pooled(), VerticalSlash(), Sampled(), Rule.sink_local(2), Rule.strided(2, 3)]
 
 
 def defined(q, cache, entry, context, budget, stored, size=SIZE):
@@ -35,10 +35,10 @@ def defined(q, cache, entry, context, budget, stored, size=SIZE):
         return list(range(pieces))
     newest, length = pieces - 1, min(budget, pieces)
     match entry.pattern:
-        case SinkLocal(sinks):
+        case Rule(sinks) if sinks < EVERY:
             sink = list(range(min(sinks, length - 1)))
             return sorted({*sink, *range(newest - length + len(sink) + 1, newest + 1)})
-        case Strided(local, stride, offset):
+        case Rule(_, local, stride, offset):
             near = [p for p in range(pieces) if p > newest - local][-budget:]
             far = [p for p in range(max(0, pieces - local)) if p % stride == offset]
             return far[: max(0, budget - len(near))] + near
@@ -114,7 +114,7 @@ def test_lists_and_parts_are_what_is_defined_in_triton(problem):
 def test_one_layout_serves_a_growing_sequence_and_one_that_left(use_triton, per_page):
     chunks = (Chunk(39, 1), Chunk(69, 1))
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE * per_page, paged=True)
-    kinds = [Pooled(), SinkLocal(), Strided(1, 2)]
+    kinds = [Pooled(), Rule.sink_local(), Rule.strided(1, 2)]
     lists = [DecodeHeads(s, s, 0, (0, 1), 3, (0.0, 0.5), p) for p in kinds for s in (0, 1)]
     lists += [DecodeHeads(s, s, 0, (1,), MOST) for s in (0, 1)]
     layout = lay_out_decode(lists, MOST, SIZE)

@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadRows, lay_out
-from executor.kernels.patterns import Pooled, Sampled, SinkLocal, Strided, VerticalSlash
+from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.patterns import Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
@@ -20,7 +20,7 @@ from executor.kernels.triton import select_decode as decode_selection
 from .reference import random_cache, random_q
 
 SIZE, DIM = 8, 16
-PATTERNS = [Pooled(), VerticalSlash(9, 2), Sampled(), SinkLocal(), Strided(2, 3)]
+PATTERNS = [Pooled(), VerticalSlash(9, 2), Sampled(), Rule.sink_local(), Rule.strided(2, 3)]
 CHUNKS = (Chunk(20, 41), Chunk(0, 61))
 KERNELS = {
     bounds: ["page_bounds_kernel"],
@@ -28,7 +28,7 @@ KERNELS = {
     scores: ["piece_sums_kernel", "piece_lse_kernel"],
     top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "sampled_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
-    decode_selection: ["piece_scores_kernel", "choose_kernel", "rule_kernel"],
+    decode_selection: ["piece_scores_kernel", "best_kernel", "rule_kernel"],
 }
 
 
@@ -64,7 +64,7 @@ def without_values(mode, thing):
 def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged, per_block):
     patterns = PATTERNS if per_block == 1 else PATTERNS[:-1]
     first, last = 3 // per_block, 8 // per_block
-    heads = [HeadRows(h, 0, 3, first, last, s, p) for s in (0, 1) for h, p in enumerate(patterns)]
+    heads = [HeadBlocks(h, 0, 3, first, last, s, p) for s in (0, 1) for h, p in enumerate(patterns)]
     with FakeTensorMode() as mode:
         with pytest.raises(DataDependentOutputException):
             torch.zeros(3).max().item()
@@ -104,6 +104,6 @@ def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):
     assert found.indices.shape == (layout.stored,)
     assert shares.shape == (len(lists),)
     # Pooled and vertical-slash entries choose in one launch.
-    chosen = ["piece_scores_kernel", "choose_kernel", "rule_kernel", "rule_kernel"]
+    chosen = ["piece_scores_kernel", "best_kernel", "rule_kernel", "rule_kernel"]
     bounded = ["page_bounds_kernel", "page_bounds_kernel"]
     assert launched == [*bounded, *chosen, "piece_sums_kernel", "piece_lse_kernel"]

@@ -7,7 +7,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.torch.select import best_pieces, line_scores
 from executor.kernels.triton.top_pieces import (
     MOST_PIECES,
@@ -106,7 +106,7 @@ def test_lines_score_by_the_mean_over_the_own_pieces_that_a_block_has(
     size, chunks, heads = 8, whole_prompts(*tokens), []
     for s, count in enumerate(tokens):
         blocks = -(-count // (size * per_block))
-        heads += [HeadRows(0, 0, per_block + 2, 0, blocks, s), HeadRows(1, 0, 6, 0, blocks, s)]
+        heads += [HeadBlocks(0, 0, per_block + 2, 0, blocks, s), HeadBlocks(1, 0, 6, 0, blocks, s)]
     layout = lay_out(heads, chunks, size * per_block, piece_tokens=size)
     generator = torch.Generator().manual_seed(0)
     width = -(-max(tokens) // size)

@@ -6,7 +6,7 @@ import torch
 
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadRows, lay_out
+from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.patterns import VerticalSlash
 from executor.kernels.scores import QueryRows
 from executor.kernels.triton import scores
@@ -20,10 +20,10 @@ BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "trito
 SIZE, DIM = 16, 16
 CHUNKS = (Chunk(0, 70), Chunk(33, 30), Chunk(20, 3), Chunk(0, 1))
 HEADS = [
-    HeadRows(0, 0, 2, 0, 5, 0, VerticalSlash()),
-    HeadRows(2, 1, 2, 2, 4, 1, VerticalSlash()),
-    HeadRows(1, 0, 2, 1, 2, 2, VerticalSlash()),
-    HeadRows(0, 1, 2, 0, 1, 3, VerticalSlash()),
+    HeadBlocks(0, 0, 2, 0, 5, 0, VerticalSlash()),
+    HeadBlocks(2, 1, 2, 2, 4, 1, VerticalSlash()),
+    HeadBlocks(1, 0, 2, 1, 2, 2, VerticalSlash()),
+    HeadBlocks(0, 1, 2, 0, 1, 3, VerticalSlash()),
 ]
 
 
@@ -43,11 +43,11 @@ def test_masses_of_columns_and_diagonals_are_those_of_the_definition(
         for h in HEADS
     ]
     layout = lay_out(heads, CHUNKS, SIZE * per_block, piece_tokens=SIZE)
-    found = line_masses(q, cache, layout, 0, 4, pattern, use_triton=use_triton)
+    found = line_masses(implementation(use_triton).piece_lse, q, cache, layout, 0, 4, pattern)
     for entry in range(4):
         for lines, wanted in zip(found, line_reference(q, cache, layout, entry, 5), strict=True):
             assert relative_error(lines[entry], wanted) < 1e-5
-    later = line_masses(q, cache, layout, 1, 3, pattern, use_triton=use_triton)[0]
+    later = line_masses(implementation(use_triton).piece_lse, q, cache, layout, 1, 3, pattern)[0]
     assert relative_error(later, found[0][1:3, : later.shape[1]].double()) < 1e-5
 
 
@@ -59,8 +59,8 @@ def test_a_planted_column_and_a_planted_diagonal_are_told_apart():
     keys[0, token, (token // SIZE + 3) % 8] = keys[0, 5 * SIZE : 6 * SIZE, 8] = 1.0
     cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
     pattern = VerticalSlash(32, 2)
-    layout = lay_out([HeadRows(0, 0, 3, 0, blocks, 0, pattern)], chunks, SIZE)
-    column, diagonal = line_masses(q, cache, layout, 0, 1, pattern, use_triton=False)
+    layout = lay_out([HeadBlocks(0, 0, 3, 0, blocks, 0, pattern)], chunks, SIZE)
+    column, diagonal = line_masses(implementation(False).piece_lse, q, cache, layout, 0, 1, pattern)
     assert int(column[0].argmax()) == 5
     # Keys stand for the query blocks 3 and 11 after their own.
     assert set(diagonal[0].topk(2).indices.tolist()) == {3, 11}
@@ -75,7 +75,9 @@ def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
     pattern = VerticalSlash(2, 1)
     layout = lay_out(HEADS, CHUNKS, SIZE)
     q[0, 69] = value
-    column, diagonal = line_masses(q, cache, layout, 0, 1, pattern, use_triton=use_triton)
+    column, diagonal = line_masses(
+        implementation(use_triton).piece_lse, q, cache, layout, 0, 1, pattern
+    )
     assert float(column.sum() + diagonal.sum()) == pytest.approx(1.0, abs=1e-5)
 
 

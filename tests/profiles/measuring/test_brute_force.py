@@ -9,12 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from executor.attention.block_sparse import attend
+from executor.attention.select import pattern, select_for_budgets
 from executor.attention.shares import HeadShare
 from executor.attention.step import prepare
-from executor.choosing import pattern
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.patterns import Sampled
-from executor.selecting import choose
 from profiles.heads import CurvesForm
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
@@ -42,7 +41,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Choices:
 @pytest.fixture(scope="module")
 def profile(choices: Choices, tmp_path_factory: pytest.TempPathFactory) -> ModelProfile:
     parts = Parts(tmp_path_factory.mktemp("state"))
-    return measure(choices, "tiny", parts, choose, lambda *_: None)
+    return measure(choices, "tiny", parts, select_for_budgets, lambda *_: None)
 
 
 @pytest.fixture(scope="module")

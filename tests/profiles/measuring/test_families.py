@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from executor.selecting import choose
+from executor.attention.select import select_for_budgets
 from profiles.measuring import capture
 from profiles.measuring.attention import LayerAttention
 from profiles.measuring.choices import Choices
@@ -72,7 +72,7 @@ def test_curves_are_those_of_the_maps(family, choices, tokens, eager, own) -> No
     choices = replace(choices, block_tokens=own * SIZE, piece_tokens=SIZE)
     loaded, budgets = load(choices), choices.budgets()[0]
     item = Item(0, "text", TOKENS, tuple(tokens[0].tolist()), ())
-    found = PromptRun(loaded, choices, {TOKENS: budgets}, choose).measure(item)
+    found = PromptRun(loaded, choices, {TOKENS: budgets}, select_for_budgets).measure(item)
     rows = draw(TOKENS, own * SIZE, ROWS, np.random.default_rng([0, TOKENS, 0]))
     positions, members = rows.position.tolist(), rows.member.tolist()
     blocks, config = rows.blocks.tolist(), loaded.model.config

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from executor.selecting import choose
+from executor.attention.select import select_for_budgets
 from profiles.measuring import attention
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item
@@ -45,7 +45,7 @@ def test_no_tensor_holds_a_whole_map(
     choices = Choices(
         str(folder), tmp_path, (tokens,), block_tokens=16, rows=16, influence=influence
     )
-    run = PromptRun(load(choices), choices, {tokens: choices.budgets()[0]}, choose)
+    run = PromptRun(load(choices), choices, {tokens: choices.budgets()[0]}, select_for_budgets)
     text = np.random.default_rng(0).integers(4, 64, tokens)
     with Largest() as largest:
         run.measure(Item(0, "text", tokens, tuple(text.tolist()), (900, 1000)))

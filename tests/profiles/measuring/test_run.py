@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from executor.selecting import choose
+from executor.attention.select import select_for_budgets
 from profiles.cli import app
 from profiles.errors import MeasuringError
 from profiles.measuring.choices import Choices
@@ -37,7 +37,7 @@ def run(choices: Choices, state: Path, stop_after: int | None = None) -> ModelPr
         if done == stop_after:
             raise KeyboardInterrupt
 
-    return measure(choices, "m", Parts(state), choose, progress)
+    return measure(choices, "m", Parts(state), select_for_budgets, progress)
 
 
 def figures(profile: ModelProfile) -> dict:

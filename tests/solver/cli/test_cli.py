@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from solver.cli import app
 from tests.solver.profiles import budgets_profile
+from tests.solver.verifier.lies import claiming_optimal
 
 runner = CliRunner()
 
@@ -102,6 +103,7 @@ def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
         (["compare", "--gpus", "2,x"], "gpus"),
         (["compare", "--method", "greedy,magic"], "method"),
         (["verify", "/nowhere/plan.json"], "cannot be read"),
+        (["verify", "/nowhere/plan.json", "--time-limit", "nan"], "time-limit"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], words: str) -> None:
@@ -128,6 +130,44 @@ def test_verify_refuses_a_plan_that_lies(profile: str, tmp_path: Path) -> None:
     assert "makespan_s" in result.stdout
     out.write_text(out.read_text()[:100])
     assert "plan.json" in run("verify", str(out), code=2)
+
+
+def test_verify_tells_unproved_bounds_from_proved_ones(profile: str, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    run("plan", "-p", profile, "--gpus", "3", "--method", "auto", "-o", str(out))
+    verify = ["verify", str(out)]
+    assert run(*verify, "--strict").strip() == "the plan keeps every promise"
+    report = json.loads(run(*verify, "--json"))
+    assert (report["ok"], report["faults"], report["unproved"]) == (True, [], [])
+    assert {layer["verdict"] for layer in report["layers"]} == {"proved"}
+    assert all(layer["proved_s"] >= layer["claimed_s"] > 0 for layer in report["layers"])
+    for flags, code in (([], 3), (["--strict"], 1)):
+        result = runner.invoke(app, [*verify, "--time-limit", "0", *flags])
+        assert result.exit_code == code
+        assert "layer 2: bound" in result.stdout
+        assert "3 of 3 layers' bounds are unproved" in result.stdout
+        result = runner.invoke(app, [*verify, "--time-limit", "0", "--json", *flags])
+        assert result.exit_code == code
+        assert json.loads(result.stdout)["unproved"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("divisible", "code", "verdict"), [(False, 1, "false"), (True, 3, "unproved")]
+)
+def test_bounds_raised_to_the_makespans(
+    profile: str, tmp_path: Path, divisible: bool, code: int, verdict: str
+) -> None:
+    """Their id is that of the content, and nothing in the plan contradicts them."""
+    out = tmp_path / "plan.json"
+    method = ["--divisible"] if divisible else ["--method", "contiguous"]
+    run("plan", "-p", profile, "--gpus", "3", *method, "-o", str(out))
+    out.write_text(json.dumps(claiming_optimal(json.loads(out.read_text()))))
+    result = runner.invoke(app, ["verify", str(out), "--json"])
+    assert result.exit_code == code
+    report = json.loads(result.stdout)
+    assert verdict in {layer["verdict"] for layer in report["layers"]}
+    assert report["ok"] == (code == 3)
+    assert runner.invoke(app, ["verify", str(out), "--strict"]).exit_code == 1
 
 
 @pytest.mark.slow

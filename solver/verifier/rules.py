@@ -1,0 +1,257 @@
+"""The rules a placement obeys, kept: heads covered, units, counts, copies, budgets, bytes."""
+
+import math
+from collections import Counter
+from itertools import accumulate, pairwise
+
+from solver.verifier.form import Json
+from solver.verifier.loads import RELATIVE, Rows, claims, rows_of
+
+Pairs = set[tuple[int, int]]
+"""(KV group, device) pairs present in a layer."""
+ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+EXACT = 1e-12
+"""A sum of a few hundred shares is as good as exact within this."""
+
+
+def uncovered(plan: Json) -> list[str]:
+    """What is wrong with the entries of every head."""
+    faults = []
+    for index, layer in enumerate(plan["layers"]):
+        for head, entries in enumerate(layer["heads"]):
+            found = _whole(entries, len(plan["devices"]))
+            if len(entries) > 1 and not found:
+                rows = rows_of(plan["budgets"][index][head], plan["workload"])
+                found = _divided(entries, plan["rules"]) + _realisable(entries, rows)
+            faults += [f"layer {index}: head {head}: {fault}" for fault in found]
+    return faults
+
+
+def _divisions(plan: Json) -> list[str]:
+    """Per layer, the entries beyond one a head; none where the plan does not say."""
+    faults = []
+    for index, layer in enumerate(plan["layers"]):
+        counted = sum(len(entries) - 1 for entries in layer["heads"])
+        claimed = plan["divisions"][index] if plan["divisions"] else 0
+        if claimed != counted:
+            faults.append(f"layer {index}: divisions {claimed}, counted {counted}")
+    return faults
+
+
+def _whole(entries: list[Json], devices: int) -> list[str]:
+    faults = []
+    if abs(math.fsum(entry["share"] for entry in entries) - 1) > EXACT:
+        faults.append("shares do not add up to 1")
+    if any(entry["share"] <= 0 for entry in entries):
+        faults.append("a share is not positive")
+    used = [entry["device"] for entry in entries]
+    if len(set(used)) != len(used):
+        faults.append("a device twice")
+    if any(device >= devices for device in used):
+        faults.append(f"a device that is not among the {devices}")
+    return faults
+
+
+def _divided(entries: list[Json], rules: Json) -> list[str]:
+    if not rules["divisible"]:
+        return [f"divided over {len(entries)} devices, but heads are not divisible"]
+    if rules["max_copies"] is not None and len(entries) > rules["max_copies"]:
+        return [f"divided over {len(entries)} devices, but max_copies is {rules['max_copies']}"]
+    return []
+
+
+def _realisable(entries: list[Json], rows: Rows) -> list[str]:
+    """The first workload does exactly the shares: they end where whole rows end."""
+    shares = [entry["share"] for entry in entries]
+    edges = rows.edges(shares)
+    faults = [
+        f"the first {share} of its work does not end with a row; {rows.share(edge)} does"
+        for share, edge in zip(accumulate(shares), edges[1:], strict=True)
+        if abs(share - rows.share(edge)) > EXACT
+    ]
+    if not faults and any(end <= start for start, end in pairwise(edges)):
+        faults.append("a part without a row")
+    return faults
+
+
+def broken_rules(plan: Json, pairs: list[Pairs]) -> list[str]:
+    """Every rule, for every layer and every workload, and what is counted by them.
+
+    `pairs` by layer.
+    """
+    faults = _divisions(plan) + _copies(plan, pairs) + _memory(plan, pairs)
+    for index, present in enumerate(pairs):
+        faults += [f"layer {index}: {fault}" for fault in _placement(plan, index, present)]
+    for where, claim in claims(plan):
+        found = _budgets(claim) + _square(claim) + _parts(claim["costs"])
+        if plan["rules"]["copies"] == "free":
+            found += _free(claim["costs"])
+        faults += [where + fault for fault in found]
+    total = math.fsum(claim["weight"] for _, claim in claims(plan))
+    if not math.isclose(total, 1.0, rel_tol=RELATIVE):
+        faults.append(f"weights of the workloads add up to {total}, not to 1")
+    return faults
+
+
+def _placement(plan: Json, index: int, pairs: Pairs) -> list[str]:
+    """The unit stays whole, and counts are equal where asked for."""
+    shape, layer, asked = plan["architecture"], plan["layers"][index], plan["rules"]
+    faults = []
+    if asked["unit"] == "kv_group" and len(pairs) != shape["kv_heads"]:
+        faults.append("unit kv_group, but a group is on several devices")
+    if asked["equal_counts"]:
+        if asked["unit"] == "head":
+            counts = Counter(entry["device"] for entries in layer["heads"] for entry in entries)
+        else:
+            counts = Counter(device for _, device in pairs)
+        every = [counts[device] for device in range(len(plan["devices"]))]
+        if max(every) - min(every) > 1:
+            faults.append(f"equal_counts, but devices have {every}")
+        if any(len(entries) > 1 for entries in layer["heads"]):
+            faults.append("equal_counts, but a head is divided")
+    return faults
+
+
+def _budgets(claim: Json) -> list[str]:
+    context, piece = claim["workload"]["context_tokens"], claim["workload"]["piece_tokens"]
+    return [
+        f"layer {index}: head {head}: budget {budget} is not whole pieces within {context}"
+        for index, budgets in enumerate(claim["budgets"])
+        for head, budget in enumerate(budgets)
+        if budget > context or (budget % piece and budget != context)
+    ]
+
+
+def _square(claim: Json) -> list[str]:
+    step, kind = claim["workload"], claim["selection"]["kind"]
+    if kind == "strided" and step["piece_tokens"] != step["block_tokens"]:
+        return ["selection strided, whose blocks are square, in pieces that are no blocks"]
+    return []
+
+
+def _parts(costs: Json) -> list[str]:
+    """What a part repeats is part of the whole."""
+    return [
+        f"layer {index}: head {head}: part_s is above head_s"
+        for index, layer in enumerate(costs["part_s"])
+        for head, repeated in enumerate(layer)
+        if any(
+            part > whole * (1 + RELATIVE)
+            for part, whole in zip(repeated, costs["head_s"][index][head], strict=True)
+        )
+    ]
+
+
+def _free(costs: Json) -> list[str]:
+    return [
+        f"copies are free, but {name} charges for them"
+        for name in ("group_s", "part_s")
+        if any(seconds for layer in costs[name] for item in layer for seconds in item)
+    ]
+
+
+def present(plan: Json) -> list[Pairs]:
+    """(KV group, device) pairs of every layer, as the first workload computes it."""
+    shape = plan["architecture"]
+    size = shape["query_heads"] // shape["kv_heads"]
+    return [
+        {
+            (head // size, entry["device"])
+            for head, entries in enumerate(layer["heads"])
+            for entry in entries
+        }
+        for layer in plan["layers"]
+    ]
+
+
+def _copies(plan: Json, pairs: list[Pairs]) -> list[str]:
+    """K/V copies and bytes, and whether a stock engine could run the placement."""
+    groups, step = plan["architecture"]["kv_heads"], plan["workload"]
+    faults = [
+        f"layer {index}: kv_copies {claimed}, counted {len(here)} pairs of {groups} groups"
+        for index, (claimed, here) in enumerate(zip(plan["kv_copies"], pairs, strict=True))
+        if claimed != len(here) - groups
+    ]
+    counts = [Counter(device for _, device in here) for here in pairs]
+    devices = range(len(plan["devices"]))
+    group_bytes = _row_bytes(plan) * step["context_tokens"] * step["batch_size"]
+    held = [group_bytes * sum(count[device] for count in counts) for device in devices]
+    faults += _wrong("kv_bytes", plan["kv_bytes"], held)
+    stock = all(
+        len(here) == groups and len({count[device] for device in devices}) == 1
+        for here, count in zip(pairs, counts, strict=True)
+    )
+    if plan["stock_compatible"] != stock:
+        faults.append(f"stock_compatible {plan['stock_compatible']}, found {stock}")
+    return faults
+
+
+def _memory(plan: Json, pairs: list[Pairs]) -> list[str]:
+    """Weights and K/V on every device, and whether they fit."""
+    report = plan["memory"]
+    if report is None:
+        return []
+    faults = _wrong("memory: weight_bytes", report["weight_bytes"], _weights(plan, pairs))
+    faults += _wrong("memory: kv_bytes", report["kv_bytes"], _kept(plan, pairs))
+    for device, limit in enumerate(report["limit_bytes"]):
+        needed = report["weight_bytes"][device] + report["kv_bytes"][device]
+        if needed > limit:
+            faults.append(f"memory: device {device}: {needed} bytes, the limit is {limit}")
+    return faults
+
+
+def _weights(plan: Json, pairs: list[Pairs]) -> list[int]:
+    """q and o of every head, k and v of every group present; none where others project."""
+    shape = plan["architecture"]
+    if plan["workload"]["deployment"] == "disaggregated":
+        return [0] * len(plan["devices"])
+    matrices = 2 * shape["hidden_size"] * shape["head_dim"] * ITEM_BYTES[shape["dtype"]]
+    counts: Counter[int] = Counter()
+    for layer, here in zip(plan["layers"], pairs, strict=True):
+        counts.update(entry["device"] for entries in layer["heads"] for entry in entries)
+        counts.update(device for _, device in here)
+    return [matrices * counts[device] for device in range(len(plan["devices"]))]
+
+
+def _kept(plan: Json, pairs: list[Pairs]) -> list[int]:
+    """K/V bytes at the report's context and batch: all keys, or the largest budget's."""
+    report = plan["memory"]
+    tokens: Counter[int] = Counter()
+    for index, here in enumerate(pairs):
+        for group, device in here:
+            tokens[device] += (
+                report["context_tokens"]
+                if report["kv_retention"] == "full"
+                else _retained(plan, index, group, device)
+            )
+    every = _row_bytes(plan) * report["batch_size"]
+    return [every * tokens[device] for device in range(len(plan["devices"]))]
+
+
+def _retained(plan: Json, index: int, group: int, device: int) -> int:
+    """The largest budget of the group's heads on a device, in whole pieces within the context.
+
+    A head keeps the most that it may attend to in any of the workloads.
+    """
+    shape, piece = plan["architecture"], plan["workload"]["piece_tokens"]
+    size = shape["query_heads"] // shape["kv_heads"]
+    largest = max(
+        claim["budgets"][index][head]
+        for _, claim in claims(plan)
+        for head in range(group * size, (group + 1) * size)
+        if any(entry["device"] == device for entry in plan["layers"][index]["heads"][head])
+    )
+    return int(min(-(-largest // piece) * piece, plan["memory"]["context_tokens"]))
+
+
+def _row_bytes(plan: Json) -> int:
+    """Bytes of one token's K and V in one group."""
+    return int(2 * plan["architecture"]["head_dim"] * ITEM_BYTES[plan["architecture"]["dtype"]])
+
+
+def _wrong(name: str, claimed: list[int], true: list[int]) -> list[str]:
+    return [
+        f"{name} of device {device}: {said}, recomputed {counted}"
+        for device, (said, counted) in enumerate(zip(claimed, true, strict=True))
+        if said != counted
+    ]
