@@ -14,16 +14,17 @@ from api.server import serve as serve_until_stopped
 from api.server import stop_on_terminate
 from api.settings import Settings
 from api.store.database import without_password
-from profiles.console import clear_errors, console, fail
-from profiles.heads import CurvesForm
-from profiles.library import (
+from profiles.catalogue import (
     DEFAULT_PROFILE,
     REFERENCE_MODEL,
     REFERENCE_PROFILE,
     REFERENCE_PROMPTS,
-    resolve_profile,
+    load_profile,
 )
-from profiles.model import ModelProfile, describe
+from profiles.cli.console import clear_errors, console, fail
+from profiles.errors import describe
+from profiles.heads import CurvesForm
+from profiles.model import ModelProfile
 
 app = typer.Typer(no_args_is_help=True)
 USUAL_CONTEXT = 4096
@@ -100,10 +101,10 @@ def demo(
         fail("--model: needs --profile, what was measured on this model")
     if profile is None:
         model, prompts = REFERENCE_MODEL, REFERENCE_PROMPTS
-    chosen = resolve_profile(REFERENCE_PROFILE if profile is None else profile)
+    chosen = load_profile(REFERENCE_PROFILE if profile is None else profile)
     options = DemoOptions(
         profile=chosen,
-        predicted=chosen if profile is not None else resolve_profile(DEFAULT_PROFILE),
+        predicted=chosen if profile is not None else load_profile(DEFAULT_PROFILE),
         devices=devices,
         nodes=min(2, devices),
         context_tokens=context or _usual_context(chosen),

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from profiles.console import USAGE_ERROR
+from profiles.cli.console import USAGE_ERROR
 from profiles.errors import HplbError
 
 GROUP = "hplb.commands"

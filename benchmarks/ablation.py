@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.placement import SETTINGS, load, request
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from solver.heuristics.greedy import greedy
 from solver.placement import place
 from solver.planning.planner import make_plan

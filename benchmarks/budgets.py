@@ -16,12 +16,11 @@ from rich.table import Table
 
 from benchmarks.report import arguments, deliver, table_to
 from executor.evaluation.density import Fitted, Setting, fit, uniform_within
+from profiles.catalogue import REFERENCE_PROFILE, load_profile
 from profiles.cost.work import budget_pieces
 from profiles.heads import CurvesForm
-from profiles.library import REFERENCE_PROFILE, resolve_profile
 from profiles.model import ModelProfile
-from solver.budgets.basis import Basis
-from solver.budgets.curves import Floats, RecoveryCurves
+from solver.budgets.curves import Floats, MeasuredCurves
 from solver.budgets.options import BudgetOptions, Curve, Policy
 
 
@@ -69,9 +68,9 @@ class Marginal(Setting):
 def selected(profile: ModelProfile, setting: Setting, tokens: Floats) -> Floats:
     """What the executor's selector recovers of budgets [layers, heads], by a profile's curves."""
     assert isinstance(profile.heads, CurvesForm)
-    basis = Basis.of(profile.heads, BudgetOptions(curve="selected"), profile.name)
+    curves = MeasuredCurves.of(profile.heads, "selected").at(setting.workload)
     blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), setting.workload)
-    return RecoveryCurves.of(basis.expected, setting.workload).at(blocks)
+    return curves.at(blocks)
 
 
 def chosen(profile: ModelProfile, context: int, density: float, variant: Variant) -> Fitted:
@@ -128,7 +127,7 @@ def main() -> int:
     parser.add_argument("--contexts", default="2048")
     parser.add_argument("--density", default="0.1,0.2,0.3,0.5")
     given = arguments(parser)
-    profile, held_out = resolve_profile(given.profile), resolve_profile(given.held_out)
+    profile, held_out = load_profile(given.profile), load_profile(given.held_out)
     rows = [
         judged(profile, held_out, int(context), float(density), variant)
         for context in given.contexts.split(",")

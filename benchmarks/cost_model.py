@@ -27,12 +27,13 @@ from rich.table import Table
 from scipy.optimize import nnls
 
 from profiles.architecture import Architecture
+from profiles.catalogue import device_profile
 from profiles.cost.regression import Refit, refit
 from profiles.cost.roofline import roofline
 from profiles.cost.samples import Sample
 from profiles.cost.work import INDEX, Phase, Workload, group_work, head_work
-from profiles.device import DeviceProfile, device_profile
-from profiles.model import write_atomically
+from profiles.device import DeviceProfile
+from profiles.files import write_atomically
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

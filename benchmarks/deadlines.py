@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import report
 from profiles.architecture import Architecture
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from solver.planning.planner import make_plan

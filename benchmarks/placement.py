@@ -16,10 +16,10 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.prtpy_packing import packed
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.importers import duo_attention, minference, moa, tangram
 from profiles.model import ModelProfile
-from profiles.models import resolve_architecture
+from profiles.public_models import resolve_architecture
 from solver.planning.planner import make_plan
 from solver.planning.predict import planned_problem
 from solver.plans import Plan

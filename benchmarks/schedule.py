@@ -47,9 +47,9 @@ from executor.attention.query_rows import head_rows
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadBlocks, lay_out
 from executor.node.shard import layer_shard
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.model import ModelProfile
-from profiles.models import MODELS
+from profiles.public_models import MODELS
 from solver.planning.planner import make_plan
 from solver.plans import Plan
 from solver.request import PlanRequest

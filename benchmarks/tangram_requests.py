@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.cost.work import Phase
 from profiles.heads import BudgetsForm, SamplesForm
 from profiles.importers import tangram
 from profiles.model import ModelProfile
-from profiles.models import resolve_architecture
+from profiles.public_models import resolve_architecture
 from solver.deadline import Deadline
 from solver.planning.costs import placement_problem
 from solver.planning.planner import make_plan

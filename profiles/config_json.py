@@ -6,9 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from profiles.architecture import ITEM_BYTES, Architecture
-from profiles.errors import ProfileError
-from profiles.importers.sources import read_json
-from profiles.model import describe
+from profiles.errors import ProfileError, describe
+from profiles.files import read_json
 
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
 QUERY_HEADS = ("num_attention_heads", "n_head")

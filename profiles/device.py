@@ -7,20 +7,14 @@ nothing else does (selection, projections, memory and links have the whole chip)
 measure on that type replaces the assumption, as it does for any other.
 """
 
-from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from profiles.cost.rates import Rates
 from profiles.cost.work import Phase
 from profiles.errors import UnknownNameError
 
-DEVICES = files("profiles") / "catalog" / "devices"
-MEASURED: Traversable = files("profiles") / "catalog" / "measured"
-"""Rates that `benchmarks.gpu_results` fitted to what our own kernels did, a file a device type."""
 SHARE = "@"
 ATTENTION = ("query_blocks", "tile_flops", "sparse_tile_flops")
 """Features of work that keep to a share's multiprocessors."""
@@ -63,35 +57,6 @@ class DeviceProfile(BaseModel):
                 "rates": [_slowed(rates, share, name) for rates in self.rates],
             }
         )
-
-
-@cache
-def device_names() -> tuple[str, ...]:
-    """The device types in the catalogue."""
-    return tuple(sorted(f.name.removesuffix(".json") for f in DEVICES.iterdir()))
-
-
-@cache
-def device_profile(name: str) -> DeviceProfile:
-    """The catalogue's profile of a device type, or of a share of one (`h200@0.5`).
-
-    Raises UnknownNameError.
-    """
-    base, share = split_name(name)
-    if base not in device_names():
-        raise UnknownNameError(
-            f"unknown device type {name!r}: known are {', '.join(device_names())}, and shares of "
-            "GPUs such as h200@0.5"
-        )
-    sheet = DeviceProfile.model_validate_json((DEVICES / f"{base}.json").read_text())
-    whole = sheet.model_copy(update={"rates": [*measured_rates(base), *sheet.rates]})
-    return whole if share == 1 else whole.shared(share)
-
-
-def measured_rates(name: str) -> list[Rates]:
-    """Rates of a whole device that our own kernels were measured at, none where none were."""
-    file = MEASURED / f"{name}.json"
-    return TypeAdapter(list[Rates]).validate_json(file.read_text()) if file.is_file() else []
 
 
 def split_name(name: str) -> tuple[str, float]:

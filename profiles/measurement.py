@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from profiles.sized import Sizes, block_of
+from profiles.size_fields import SizeFields, block_of
 
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Correlation = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
@@ -29,7 +29,7 @@ class Stability(_Record):
     model: Correlation | None
 
 
-class Measurement(_Record, Sizes):
+class Measurement(_Record, SizeFields):
     """What `hplb profiles measure` was run on and with, `block_tokens` query rows to a list.
 
     `prompts` counts the prompts of every task; `rows` is how many query rows of a prompt were

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from profiles.architecture import Architecture
-from profiles.errors import ProfileError
+from profiles.errors import ProfileError, describe
+from profiles.files import write_atomically
 from profiles.heads import Heads
 from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
@@ -82,39 +81,3 @@ class ModelProfile(BaseModel):
     def save(self, path: Path) -> None:
         """Write the profile whole or not at all."""
         write_atomically(path, self.model_dump_json() + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`; a crash leaves the old file or the new one, never half.
-
-    A link is followed; what is no regular file (/dev/stdout, a pipe) is written to, not replaced.
-    """
-    try:
-        path = path.resolve()
-        if path.exists() and not path.is_file():
-            path.write_text(text)
-            return
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def describe(error: ValidationError) -> str:
-    """Every fault of a pydantic error on one line: `field: what is wrong; ...`."""
-    faults = []
-    for fault in error.errors(include_url=False)[:5]:
-        field = ".".join(str(part) for part in fault["loc"])
-        words = fault["msg"].removeprefix("Value error, ")
-        faults.append(f"{field}: {words}" if field else words)
-    more = error.error_count() - len(faults)
-    return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.model import ModelProfile
-from profiles.models import MODELS
+from profiles.public_models import MODELS
 
 Floats = NDArray[np.float64]
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from profiles.architecture import Architecture
 from profiles.cost.work import Deployment, Phase, Workload
-from profiles.errors import HplbError
-from profiles.model import describe, write_atomically
+from profiles.errors import HplbError, describe
+from profiles.files import write_atomically
 from profiles.selection import POOLED, Selection
-from profiles.sized import Sizes
+from profiles.size_fields import SizeFields
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Recovery = Annotated[float, Field(ge=0, le=1)]
@@ -73,7 +73,7 @@ class ProfileRef(_Part):
     synthetic: bool
 
 
-class Step(_Part, Sizes):
+class Step(_Part, SizeFields):
     """The workload the plan is for, `piece_tokens` in the JSON where it is not `block_tokens`."""
 
     context_tokens: int

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from profiles.cost.work import Deployment, Phase, Workload
-from profiles.errors import HplbError
-from profiles.model import ModelProfile, describe
+from profiles.errors import HplbError, describe
+from profiles.model import ModelProfile
 from profiles.sizes import sizes_fault
 from solver.budgets.options import MAX_CONTEXT, BudgetOptions
 from solver.plans import Plan

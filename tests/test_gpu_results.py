@@ -16,13 +16,11 @@ from benchmarks.gpu_results.calls import calls, features
 from benchmarks.gpu_results.fitting import LEAST_CALLS, errors, fits
 from benchmarks.gpu_results.reading import Results, ResultsError, device_type, newest, read
 from profiles import device as devices
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_profile, catalogue_rates, device_profile
 from profiles.cost.regression import refit
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.samples import Sample
 from profiles.cost.work import FEATURES, INDEX
-from profiles.device import device_profile
-from profiles.library import catalogue_profile
 from solver.planning.planner import make_plan
 from solver.request import PlanRequest
 from tests.made_up_results import LABEL, PLANTED, Row, results

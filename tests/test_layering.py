@@ -109,6 +109,26 @@ def test_the_planner_does_without_torch(part: str) -> None:
             assert not imports(path) & {"torch", "triton", "transformers"}, path
 
 
+@pytest.mark.parametrize("part", ["profiles", "solver"])
+def test_what_shows_things_to_people_is_in_cli_alone(part: str) -> None:
+    files = sorted((ROOT / part).rglob("*.py"))
+    cli = {path for path in files if path.is_relative_to(ROOT / part / "cli")}
+    assert {"typer", "rich", "matplotlib"} <= set().union(*(imports(path) for path in cli))
+    for path in set(files) - cli:
+        wrong = imports(path) & {"typer", "rich", "matplotlib"}
+        wrong |= {name for name in modules(path) if name.split(".")[1:2] == ["cli"]}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_or_tools_is_for_exact_search() -> None:
+    solver = ROOT / "solver"
+    may = (solver / "search", solver / "exact", solver / "filling" / "cover.py")
+    users = {path for path in solver.rglob("*.py") if "ortools" in imports(path)}
+    assert users
+    wrong = {path for path in users if not any(path.is_relative_to(place) for place in may)}
+    assert not wrong
+
+
 def test_measuring_a_model_is_imported_where_it_is_asked_for() -> None:
     """The command imports it inside its function: `hplb --help` loads no torch."""
     importers = [path for path in (ROOT / "profiles").rglob("*.py") if _loads_measuring(path)]
@@ -151,6 +171,43 @@ def test_the_executors_rooms_build_on_each_other(room: str) -> None:
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
         shows = imports(path) & {"typer", "rich", "matplotlib"}
         assert room == "cli" or not shows, f"{path.relative_to(ROOT)} imports {shows}"
+
+
+SEARCH_ROOMS = {
+    "heuristics": {"exact"},
+    "exact": set(),
+    "filling": {"exact"},
+    "divide": {"exact"},
+    "search": {"heuristics", "exact", "filling", "divide"},
+    "coupling": {"heuristics", "exact"},
+    "budgets": {"exact"},
+    "verifier": set(),
+}
+"""The solver's rooms that know nothing of planning, and the others that each imports."""
+SHOWING = {"typer", "rich", "matplotlib"}
+MAY_USE_OR_TOOLS = {"exact/cp_sat.py", "filling/cover.py"}
+
+
+@pytest.mark.parametrize("room", sorted(SEARCH_ROOMS))
+def test_the_solvers_rooms_build_on_each_other(room: str) -> None:
+    files = sorted((ROOT / "solver" / room).rglob("*.py"))
+    assert files
+    rooms = {path.name for path in (ROOT / "solver").iterdir() if path.is_dir()}
+    for path in files:
+        names = {name.split(".")[1] for name in of("solver", modules(path)) if "." in name}
+        wrong = names & rooms - SEARCH_ROOMS[room] - {room}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_the_solver_shows_in_its_commands_alone() -> None:
+    for path in (ROOT / "solver").rglob("*.py"):
+        shows = imports(path) & SHOWING
+        assert path.parent.name == "cli" or not shows, f"{path.relative_to(ROOT)} imports {shows}"
+
+
+def test_or_tools_are_used_in_two_places() -> None:
+    users = [path for path in (ROOT / "solver").rglob("*.py") if "ortools" in imports(path)]
+    assert {str(path.relative_to(ROOT / "solver")) for path in users} == MAY_USE_OR_TOOLS
 
 
 def test_kernels_need_torch_and_triton_alone() -> None:

@@ -32,7 +32,7 @@ from api.client.planner_errors import (
     RefusedError,
     SupersededError,
 )
-from profiles.model import describe
+from profiles.errors import describe
 from solver.plans import Plan
 from solver.request import PlanRequest
 

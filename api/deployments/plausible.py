@@ -7,9 +7,9 @@ import numpy as np
 
 from api.client.bodies import DeviceSample
 from api.problems import bad_field
+from profiles.catalogue import device_profile
 from profiles.cost.roofline import fastest_possible_s
 from profiles.cost.work import FEATURES, Floats, budget_pieces
-from profiles.device import device_profile
 from profiles.sizes import causal_pieces
 from solver.plans import Plan
 

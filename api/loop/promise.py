@@ -9,7 +9,6 @@ from profiles.cost.work import budget_pieces
 from profiles.heads import Curves, CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.basis import Basis
-from solver.budgets.curves import RecoveryCurves
 from solver.budgets.options import BudgetOptions
 from solver.plans import Plan
 
@@ -20,13 +19,13 @@ def promise(profile: ModelProfile, plan: Plan) -> PromisedRecovery | None:
     The plan is of the profile's architecture, and its first workload the one that runs.
     """
     heads = profile.heads
-    if not isinstance(heads, CurvesForm):
+    basis = Basis.of(profile, BudgetOptions())
+    if not isinstance(heads, CurvesForm) or basis is None:
         return None
     workload = plan.workload.workload
     pieces = budget_pieces(np.array(plan.budgets, dtype=np.float64), workload)
-    curves = RecoveryCurves.of(Basis.of(heads, BudgetOptions(), profile.name).expected, workload)
-    selected = heads.selected_recovery is not None
-    spread = heads.selected_spread if selected else heads.spread
+    curves = basis.expected.at(workload)
+    spread = heads.selected_spread if basis.curve == "selected" else heads.spread
     shares, measured = curves.share(pieces), profile.measurement
     return PromisedRecovery(
         curves.at(pieces),

@@ -36,10 +36,10 @@ from api.solves.answer import Answerer
 from api.store import deployment_store, plan_store, rate_store, sample_store
 from api.store.database import Database, Session
 from api.store.tables import StoredDeployment
+from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
 from profiles.cost.regression import refit
 from profiles.cost.work import Phase
-from profiles.device import device_profile
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
 from solver.planning.predict import predicted_loads

@@ -14,7 +14,7 @@ from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, Service, ServiceDep
 from api.store import node_store, plan_store
 from api.store.tables import StoredDeployment, StoredNode
-from profiles.device import device_profile
+from profiles.catalogue import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import NAME_PATTERN
 

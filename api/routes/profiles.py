@@ -7,7 +7,7 @@ from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, ServiceDep
 from api.store import profile_store, rate_store
 from api.store.database import ConflictError
-from profiles.library import catalogue_names
+from profiles.catalogue import catalogue_names
 from profiles.model import ModelProfile
 
 router = APIRouter(tags=["profiles"])

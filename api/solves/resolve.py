@@ -7,8 +7,8 @@ from typing import Any
 from api.problems import bad_field
 from api.store import plan_store, profile_store, rate_store
 from api.store.database import Session
+from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
-from profiles.device import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import ModelProfile
 from solver.plans import Plan

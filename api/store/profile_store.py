@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from api.store.database import Session
 from api.store.tables import ProfileContent, StoredProfile
-from profiles.library import catalogue_names, catalogue_profile
+from profiles.catalogue import catalogue_names, catalogue_profile
 from profiles.model import ModelProfile
 
 

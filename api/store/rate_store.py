@@ -6,10 +6,9 @@ from sqlalchemy import func, select
 
 from api.store.database import Session
 from api.store.tables import StoredRates
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates, device_names
 from profiles.cost.rates import Rates
 from profiles.cost.work import Phase
-from profiles.device import device_names
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 

@@ -27,11 +27,9 @@ import numpy as np
 
 from benchmarks.gpu_results.fitting import LIST_BLOCKS
 from benchmarks.placement import load
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_profile, catalogue_rates, measured_rates
 from profiles.cost.rates import Rates
 from profiles.cost.work import Workload, budget_pieces
-from profiles.device import measured_rates
-from profiles.library import catalogue_profile
 from profiles.model import ModelProfile
 from profiles.selection import Sampled
 from profiles.sizes import causal_pieces

@@ -27,7 +27,7 @@ from benchmarks.gpu_results.tables import Published, full, short, verdict
 from benchmarks.markdown import replaced
 from profiles.cost.rates import Rates
 from profiles.errors import HplbError
-from profiles.model import write_atomically
+from profiles.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = Path("profiles/catalog/measured")

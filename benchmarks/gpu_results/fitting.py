@@ -16,12 +16,13 @@ import numpy as np
 
 from benchmarks.gpu_results.calls import Call, calls, features
 from benchmarks.gpu_results.reading import FOLDER, Results
+from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
 from profiles.cost.regression import Refit, refit
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.samples import SHORTEST_S, Sample
 from profiles.cost.work import FEATURES, Phase
-from profiles.device import DeviceProfile, device_profile
+from profiles.device import DeviceProfile
 from solver.request import DEFAULT_BLOCK_TOKENS
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")

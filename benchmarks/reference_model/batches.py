@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from profiles.tasks import answering, counting, needles, tracking
+from profiles.tasks import aggregation, needles, question_answering, tracing
+from profiles.tasks.example import Example
 from profiles.tasks.haystack import Noise, Text
-from profiles.tasks.room import Room
-from profiles.tasks.sample import Sample
+from profiles.tasks.token_room import TokenRoom
 
 TOKENS_A_STEP = 4096
 TEXT_WEIGHT = 0.1
@@ -24,7 +24,7 @@ FOLLOWED = "vt"
 OF_TEXT = {"niah_multiquery", "niah_single_2", "niah_single_3", "niah_multivalue"}
 
 
-def _many(room: Room) -> int:
+def _many(room: TokenRoom) -> int:
     """Questions asked of one context: many to learn from, or few, that the context be full."""
     return max(6, min(128, room.tokens // room.random.choice((12, 48, 200))))
 
@@ -33,11 +33,11 @@ def _few(tokens: int) -> int:
     return max(1, min(8, tokens // 100))
 
 
-def _in_text(kind: str, room: Room, keys: int) -> Sample:
+def _in_text(kind: str, room: TokenRoom, keys: int) -> Example:
     return needles.hidden(kind, room, Text(room.random, room.split), keys=keys, asked=keys)
 
 
-MAKERS: dict[str, Callable[[Room], Sample]] = {
+MAKERS: dict[str, Callable[[TokenRoom], Example]] = {
     "niah_multikey_2": lambda r: needles.every_line(r, asked=_many(r)),
     "niah_multikey_3": lambda r: needles.every_line_codes(r, asked=_many(r)),
     "niah_multiquery": lambda r: _in_text("niah_multiquery", r, _many(r) // 2),
@@ -47,11 +47,11 @@ MAKERS: dict[str, Callable[[Room], Sample]] = {
     "niah_single_2": lambda r: _in_text("niah_single_2", r, r.random.randint(1, 4)),
     "niah_single_3": lambda r: needles.single_long_value(r, keys=_few(r.tokens)),
     "niah_multivalue": lambda r: needles.multi_value(r, keys=2 * _few(r.tokens)),
-    "vt": lambda r: tracking.variable_tracking(r, chains=_few(r.tokens)),
-    "cwe": lambda r: counting.common_words(r),
-    "fwe": lambda r: counting.frequent_words(r),
-    "qa_1": lambda r: answering.one_fact(r, asked=_many(r) // 2),
-    "qa_2": lambda r: answering.two_facts(r, asked=_many(r) // 2),
+    "vt": lambda r: tracing.variable_tracking(r, chains=_few(r.tokens)),
+    "cwe": lambda r: aggregation.common_words(r),
+    "fwe": lambda r: aggregation.frequent_words(r),
+    "qa_1": lambda r: question_answering.one_fact(r, asked=_many(r) // 2),
+    "qa_2": lambda r: question_answering.two_facts(r, asked=_many(r) // 2),
 }
 
 
@@ -116,7 +116,7 @@ class Batches:
         return ids, [0.0] * (1 + 2 * PAIRS_AT_ONCE) + [0.0, 1.0] * len(asked)
 
     def _task(self, kind: str, length: int) -> tuple[list[int], list[float]]:
-        room = Room(length, self._count, self._random, "train")
+        room = TokenRoom(length, self._count, self._random, "train")
         sample = MAKERS[kind](room)
         ids = [self._bos, *self._ids(sample.context)]
         weights = [TEXT_WEIGHT if kind in OF_TEXT else 0.0] * len(ids)

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from profiles.library import REFERENCE_FOLDER
+from profiles.catalogue import REFERENCE_FOLDER
 
 MOST_BYTES = 15 * 10**6
 SOLVED = 0.95

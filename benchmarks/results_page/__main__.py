@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 from benchmarks.markdown import replaced
-from benchmarks.results_page import cost_model, kernels, placement, proofs, quality
+from benchmarks.results_page import cost_model, kernels, placement, proofs, quality, search
 from benchmarks.results_page.reports import Reports
 from profiles.errors import HplbError
 
@@ -28,7 +28,8 @@ are worse than another method's stand beside the better ones. Seconds of GPUs ar
 rates fitted to public measurements: what GPUs measured is in [gpu.md](gpu.md).
 
 [Placement](#placement-on-the-heads-of-real-models) | [Proofs and speed](#proofs-and-speed) |
-[Cost model](#the-cost-model) | [Kernels](#the-kernels) | [Quality](#quality)
+[Search](#the-search-part-by-part) | [Cost model](#the-cost-model) | [Kernels](#the-kernels) |
+[Quality](#quality)
 """
 WIDTH = 100
 
@@ -36,7 +37,7 @@ WIDTH = 100
 def documents(root: Path) -> dict[Path, str]:
     """Below a checkout's root: what each document must say, by its path."""
     reports = Reports(root / "benchmarks/results")
-    parts = (placement, proofs, cost_model, kernels, quality)
+    parts = (placement, proofs, search, cost_model, kernels, quality)
     page = "\n".join([HEAD, *(part.section(reports) for part in parts)])
     said = (root / README).read_text()
     told = replaced(said, placement.readme_table(reports), COMMAND, str(README))

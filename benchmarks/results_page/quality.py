@@ -3,9 +3,9 @@
 import numpy as np
 
 from benchmarks.results_page.reports import Report, Reports, claim, grid, grouped, percent, span
+from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile
 from profiles.heads import CurvesForm
 from profiles.heterogeneity import RECOVERY, head_shares
-from profiles.library import REFERENCE_PROFILE, catalogue_profile
 
 METHODS = {
     "streaming_llm": "StreamingLLM (sink + window)",

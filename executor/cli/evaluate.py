@@ -16,9 +16,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from profiles.console import clear_errors, console
-from profiles.library import resolve_profile
-from profiles.model import ModelProfile, write_atomically
+from profiles.catalogue import load_profile
+from profiles.cli.console import clear_errors, console
+from profiles.files import write_atomically
+from profiles.model import ModelProfile
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
 from solver.budgets.options import FLOOR_TOKENS, Curve
 from solver.cli.flags import check_folders, whole_numbers
@@ -93,7 +94,7 @@ def evaluate_command(
     for flag, path in (("--out", out), ("--plot", plot)):
         if path is not None and path.is_dir():
             raise RequestError(f"{flag} {path}: is a folder; name a file in it")
-    loaded_profile = resolve_profile(profile)
+    loaded_profile = load_profile(profile)
     curved = CURVES.get(curve or "")
     if curved != curve:
         raise RequestError(f"--curve: {curve!r} must be {' or '.join(CURVES)}")

@@ -20,8 +20,9 @@ import typer
 from api.client.bodies import NodeRegistration
 from api.client.planner_client import PlannerClient
 from executor.errors import CannotMeasureError
-from profiles.console import clear_errors, fail
-from profiles.device import device_profile, split_name
+from profiles.catalogue import device_profile
+from profiles.cli.console import clear_errors, fail
+from profiles.device import split_name
 from profiles.model import NAME_PATTERN
 from profiles.tasks.prompts import read as read_prompts
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.errors import EvaluationError
-from profiles.tasks.sample import Sample
+from profiles.tasks.example import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Asked:
         return tuple(place for word in self.words for place in range(word.first, word.last))
 
 
-def ask(sample: Sample, seed: int, tokenizer: Any) -> Asked:
+def ask(sample: Example, seed: int, tokenizer: Any) -> Asked:
     """Tokenise a sample as `Prompt.whole` writes it, with the special tokens the tokenizer adds.
 
     Words are found by the tokens' character offsets, so that any fast tokenizer will do. Raises

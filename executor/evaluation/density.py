@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from executor.errors import EvaluationError
 from profiles.cost.work import Workload, budget_pieces
-from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.sizes import causal_pieces
 from solver.budgets.allocate import allocate
 from solver.budgets.basis import Basis
-from solver.budgets.curves import RecoveryCurves
 from solver.budgets.options import FLOORED, BudgetOptions, Curve, Policy
 from solver.deadline import Deadline
 
@@ -71,17 +69,17 @@ class Setting:
     def allocate(self, policy: Policy, scope: str, blocks: int, total: str = "tiles") -> Ints:
         """Tokens [layers, heads]. Raises BudgetError for a profile that the policy cannot use."""
         soon = Deadline(time.monotonic() + SEARCH_S, Event())
-        return allocate(
-            self.profile, self.options(policy, scope, blocks, total), self.workload, soon
-        ).tokens
+        options = self.options(policy, scope, blocks, total)
+        basis = Basis.of(self.profile, options)
+        return allocate(self.profile, basis, options, self.workload, soon).tokens
 
     def least_recovery(self, tokens: Ints) -> float | None:
         """The least of any head that budgets recover, where the profile has curves."""
-        if not isinstance(self.profile.heads, CurvesForm):
+        basis = Basis.of(self.profile, BudgetOptions(curve=self.curve))
+        if basis is None:
             return None
-        basis = Basis.of(self.profile.heads, BudgetOptions(curve=self.curve), self.profile.name)
         blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), self.workload)
-        return float(RecoveryCurves.of(basis.expected, self.workload).at(blocks).min())
+        return float(basis.expected.at(self.workload).at(blocks).min())
 
 
 @dataclass(frozen=True, eq=False)

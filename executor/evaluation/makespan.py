@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from executor.evaluation.density import Ints, Setting
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from profiles.selection import Selection

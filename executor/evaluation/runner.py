@@ -14,7 +14,7 @@ from executor.evaluation.makespan import Devices
 from executor.evaluation.methods import DENSE, ONLINE, Maker, Method, watch
 from executor.evaluation.scoring import answer, surprise
 from executor.evaluation.texts import scored_tokens, windows
-from profiles.device import device_profile
+from profiles.catalogue import device_profile
 from profiles.model import ModelProfile
 from profiles.selection import Selection
 from profiles.tasks import ruler

@@ -15,7 +15,7 @@ from profiles.architecture import Architecture
 from profiles.config_json import architecture_from_config
 from profiles.cost.work import Workload
 from profiles.measuring import capture
-from profiles.measuring.attention import LayerAttention
+from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.loading import folder_of
 from profiles.tasks.prompts import Prompt
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from api.client.bodies import Key, MeasurementBatch
 from executor.errors import StateError
 from executor.reports.state import read_or_set_aside
-from profiles.model import write_atomically
+from profiles.files import write_atomically
 
 log = structlog.get_logger()
 LIMIT = 1000

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.client.bodies import Assignment, Key
 from executor.errors import StateError
-from profiles.model import describe, write_atomically
+from profiles.errors import describe
+from profiles.files import write_atomically
 
 log = structlog.get_logger()
 Body = TypeVar("Body", bound=BaseModel)

@@ -48,6 +48,12 @@ def refit(
 ) -> Refit:
     """Rates of `device` in the prior's phase from `samples`, each weighing forgetting ** age.
 
+        roof = roofline(device, "prefill")  # profiles.cost.roofline: what the data sheet allows
+        refit(roof, device, samples).rates
+
+    prior: what was believed before; its phase is the samples'. samples: counts of work and the
+    seconds it took (`profiles.cost.samples.Sample`). source: names them in the rates.
+
     Samples faster than the chip are rejected; of the rest, those more than 4 robust standard
     deviations from a robust fit, by at most a quarter of the weight. Coefficients that the samples
     do not determine keep their prior. Without a usable sample the prior is returned as it is.

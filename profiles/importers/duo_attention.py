@@ -7,7 +7,8 @@ import numpy as np
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
-from profiles.importers.sources import Floats, build, per_query_head, read_bytes, require_shape
+from profiles.files import read_bytes
+from profiles.importers.sources import Floats, build, per_query_head, require_shape
 from profiles.model import ModelProfile
 
 SINK_TOKENS = 128

@@ -5,7 +5,8 @@ from typing import Any
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
-from profiles.importers.sources import build, read_json, require_shape
+from profiles.files import read_json
+from profiles.importers.sources import build, require_shape
 from profiles.model import ModelProfile
 from profiles.selection import VerticalSlash
 

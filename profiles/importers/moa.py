@@ -4,7 +4,8 @@ from pathlib import Path
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
-from profiles.importers.sources import build, read_json
+from profiles.files import read_json
+from profiles.importers.sources import build
 from profiles.model import ModelProfile
 from profiles.selection import SinkLocal
 

@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from profiles.architecture import Architecture
-from profiles.errors import ProfileError
-from profiles.importers.sources import build, per_query_head, read_bytes, require_shape
-from profiles.model import ModelProfile, describe
+from profiles.errors import ProfileError, describe
+from profiles.files import read_bytes
+from profiles.importers.sources import build, per_query_head, require_shape
+from profiles.model import ModelProfile
 from profiles.selection import Strided
 
 Count = Annotated[int, Field(ge=1, le=2**20, strict=True)]

@@ -1,6 +1,5 @@
-"""What all importers do: read JSON, hold figures against an architecture, build the profile."""
+"""What all importers do: hold figures against an architecture, build the profile."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,27 +8,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from profiles.architecture import Architecture
-from profiles.errors import ProfileError
-from profiles.model import ModelProfile, describe
+from profiles.errors import ProfileError, describe
+from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection
 
 Floats = NDArray[np.float64]
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file's content; ProfileError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def read_json(path: Path) -> Any:
-    """The file's JSON; ProfileError with line and column where it is cut off or broken."""
-    try:
-        return json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise ProfileError(f"{path}: not valid JSON: {error}") from None
 
 
 def require_shape(

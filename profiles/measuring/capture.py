@@ -12,7 +12,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from profiles.errors import MeasuringError
-from profiles.measuring.attention import LayerAttention, dense
+from profiles.measuring.layer_attention import LayerAttention, dense
 
 NAME = "hplb_measuring"
 Watcher = Callable[[LayerAttention, torch.Tensor], None]

@@ -7,7 +7,7 @@ from re import fullmatch
 
 from profiles.architecture import ITEM_BYTES
 from profiles.errors import MeasuringError
-from profiles.selection import SAMPLED, Selection
+from profiles.selection import POOLED, SAMPLED, Selection, SinkLocal, VerticalSlash
 from profiles.sizes import sizes_fault
 
 BLOCK_TOKENS = (16, 32, 64, 128)
@@ -99,6 +99,26 @@ class Choices:
         pieces = [-(-context // self.piece) for context in self.contexts]
         points = min(MOST_POINTS, pieces[0] - self.block_pieces + 1)
         return [spaced(self.block_pieces, count, points) for count in pieces]
+
+
+def selection_of(kind: str, sink_tokens: int) -> Selection:
+    """The selection of a kind as it is measured unless asked for in detail.
+
+    Raises MeasuringError for a kind that has no budgets to measure, or that there is not.
+    """
+    match kind:
+        case "sampled":
+            return SAMPLED
+        case "pooled":
+            return POOLED
+        case "vertical_slash":
+            return VerticalSlash()
+        case "sink_local":
+            return SinkLocal(sink_tokens=sink_tokens)
+        case _:
+            raise MeasuringError(
+                f"selection: {kind!r} is not one of sampled, pooled, vertical_slash, sink_local"
+            )
 
 
 def spaced(first: int, last: int, points: int) -> list[int]:

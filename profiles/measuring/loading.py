@@ -1,8 +1,9 @@
-"""A transformers model from its folder or the hub, ready to be watched."""
+"""A transformers model from its folder or the hub, ready to be watched; or its tokens alone."""
 
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
 from profiles.architecture import Architecture
+from profiles.catalogue import REFERENCE_FOLDER, REFERENCE_MODEL
 from profiles.config_json import architecture_from_config
 from profiles.errors import MeasuringError
-from profiles.library import REFERENCE_FOLDER, REFERENCE_MODEL
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
+from profiles.tasks.token_room import Count
 
 HUB_ID = r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?"
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
@@ -119,6 +121,23 @@ def from_folder(name: str, folder: Path, **options: Any) -> tuple[Any, Any]:
             "them"
         )
     return model, tokenizer
+
+
+def counter(model: str) -> Count:
+    """How many tokens a text takes beside others. Raises MeasuringError."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder_of(model), local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise MeasuringError(f"{model}: its tokenizer cannot be loaded: {first}") from None
+
+    @cache
+    def count(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return count
 
 
 def _check(choices: Choices, model: Any) -> None:

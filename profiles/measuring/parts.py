@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiles.errors import MeasuringError
-from profiles.model import write_atomically
+from profiles.files import write_atomically
 
 RUN = "run.json"
 

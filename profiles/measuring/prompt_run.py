@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from profiles.errors import MeasuringError
 from profiles.measuring import capture
-from profiles.measuring.attention import LayerAttention
 from profiles.measuring.choices import Choices
-from profiles.measuring.curves import chosen_lists, oracle_curve, selected_curve
 from profiles.measuring.data import Item
-from profiles.measuring.influence import WeightedRows, influence, weighted_rows
+from profiles.measuring.head_influence import WeightedRows, influence, weighted_rows
+from profiles.measuring.layer_attention import LayerAttention
+from profiles.measuring.list_recovery import chosen_lists, oracle_curve, selected_curve
 from profiles.measuring.loading import Loaded
-from profiles.measuring.masses import piece_masses
-from profiles.measuring.rows import Rows, draw
+from profiles.measuring.piece_masses import piece_masses
+from profiles.measuring.sampled_rows import SampledRows, draw
 from profiles.measuring.selector import Selector
 
 Arrays = dict[str, NDArray[np.float64]]
@@ -76,7 +76,7 @@ class PromptRun:
 class _Layers:
     """Collects what the layers of one prompt show."""
 
-    def __init__(self, run: PromptRun, rows: Rows, budgets: list[int]) -> None:
+    def __init__(self, run: PromptRun, rows: SampledRows, budgets: list[int]) -> None:
         self.run = run
         self.rows = rows
         self.budgets = budgets

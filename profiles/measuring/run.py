@@ -1,9 +1,8 @@
-"""`measure`: a model and prompts become a profile of recovery curves."""
+"""A model and prompts become a profile of recovery curves."""
 
 import hashlib
 import platform
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from profiles.errors import MeasuringError
 from profiles.measurement import Measurement
+from profiles.measuring import Progress
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item, items
 from profiles.measuring.loading import Loaded, load
@@ -24,11 +24,8 @@ from profiles.measuring.statistics import curves_form, stability
 from profiles.model import ModelProfile
 from profiles.tasks.prompts import read
 
-Progress = Callable[[int, int, str], None]
-"""Called with how many prompts are done, of how many, and which comes next."""
 
-
-def measure(
+def measure_profile(
     choices: Choices, name: str, parts: Parts, selector: Selector | None, progress: Progress
 ) -> ModelProfile:
     """Measure, or go on measuring from `parts`, which stay until they are removed.

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from profiles.errors import ProfileError
-from profiles.model import describe, write_atomically
+from profiles.errors import ProfileError, describe
+from profiles.files import write_atomically
 from profiles.tasks import ruler
+from profiles.tasks.example import Example, Question
 from profiles.tasks.haystack import Split
-from profiles.tasks.room import Count
-from profiles.tasks.sample import Question, Sample
+from profiles.tasks.token_room import Count
 
 
 class Prompt(BaseModel):
@@ -36,9 +36,11 @@ class Prompt(BaseModel):
         return " ".join([self.text, *asked])
 
 
-def of_sample(sample: Sample, tokens: int) -> Prompt:
-    """A generated sample as a prompt of its context."""
-    return Prompt(text=sample.context, task=sample.task, questions=sample.questions, tokens=tokens)
+def of_example(example: Example, tokens: int) -> Prompt:
+    """A generated example as a prompt of its context."""
+    return Prompt(
+        text=example.context, task=example.task, questions=example.questions, tokens=tokens
+    )
 
 
 def read(path: Path) -> list[Prompt]:
@@ -71,7 +73,7 @@ def generated(
 ) -> list[Prompt]:
     """`each` prompts of every task at every context, named by `seed`, `seed` + 1 and so on."""
     return [
-        of_sample(ruler.make(task, context, seed + index, count, split), context)
+        of_example(ruler.make(task, context, seed + index, count, split), context)
         for context in contexts
         for task in tasks
         for index in range(each)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from random import Random
 
 from profiles.errors import ProfileError
-from profiles.tasks import answering, counting, needles, tracking
+from profiles.tasks import aggregation, needles, question_answering, tracing
+from profiles.tasks.example import Example
 from profiles.tasks.haystack import Split
-from profiles.tasks.room import Count, Room
-from profiles.tasks.sample import Sample
+from profiles.tasks.token_room import Count, TokenRoom
 
-Maker = Callable[[Room], Sample]
+Maker = Callable[[TokenRoom], Example]
 
 TASKS: dict[str, Maker] = {
     "niah_single_1": needles.single_noise,
@@ -20,17 +20,17 @@ TASKS: dict[str, Maker] = {
     "niah_multikey_3": needles.every_line_codes,
     "niah_multivalue": needles.multi_value,
     "niah_multiquery": needles.multi_query,
-    "vt": tracking.variable_tracking,
-    "cwe": counting.common_words,
-    "fwe": counting.frequent_words,
-    "qa_1": answering.one_fact,
-    "qa_2": answering.two_facts,
+    "vt": tracing.variable_tracking,
+    "cwe": aggregation.common_words,
+    "fwe": aggregation.frequent_words,
+    "qa_1": question_answering.one_fact,
+    "qa_2": question_answering.two_facts,
 }
 SHORTEST_TOKENS = 96
 
 
-def make(task: str, tokens: int, seed: int, count: Count, split: Split = "held_out") -> Sample:
-    """One sample of `task`, at most about `tokens` long as `count` counts them.
+def make(task: str, tokens: int, seed: int, count: Count, split: Split = "held_out") -> Example:
+    """One example of `task`, at most about `tokens` long as `count` counts them.
 
     Raises `ProfileError` for an unknown task or a context too short to hold one.
     """
@@ -38,5 +38,5 @@ def make(task: str, tokens: int, seed: int, count: Count, split: Split = "held_o
         raise ProfileError(f"task {task!r} is unknown; known are {', '.join(TASKS)}")
     if tokens < SHORTEST_TOKENS:
         raise ProfileError(f"a context of {tokens} tokens is too short: {SHORTEST_TOKENS} at least")
-    room = Room(tokens, count, Random(f"{task}/{tokens}/{seed}/{split}"), split)
+    room = TokenRoom(tokens, count, Random(f"{task}/{tokens}/{seed}/{split}"), split)
     return TASKS[task](room)

@@ -10,13 +10,13 @@ from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.sizes import causal_pieces
 from solver.budgets.basis import Basis
-from solver.budgets.curves import Floats, Ints, RecoveryCurves
+from solver.budgets.curves import Floats, Ints, MeasuredCurves, RecoveryCurves
 from solver.budgets.elastic import ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
 from solver.budgets.influence import Weighed, least_loss
 from solver.budgets.max_min import max_min
 from solver.budgets.options import BudgetOptions, Curve
-from solver.budgets.profile import Figures, profile_tokens
+from solver.budgets.profile import profile_tokens
 from solver.budgets.recovery import least_pieces
 from solver.budgets.shifting import shift
 from solver.budgets.uniform import uniform
@@ -35,6 +35,7 @@ class Budgets:
     recovery [layers, heads]: share of attention mass recovered, where the profile has curves: of
     `curve`, a mean over prompts whatever `margin` the budgets were chosen with.
     rules: what `elastic` chose; the tokens are what they give at the context.
+    expected, cautious: those curves at the workload's context, means and less the margin.
     """
 
     tokens: Ints
@@ -42,38 +43,41 @@ class Budgets:
     warnings: tuple[str, ...]
     rules: ElasticRules | None = None
     curve: Curve | None = None
+    expected: RecoveryCurves | None = None
+    cautious: RecoveryCurves | None = None
 
 
 def allocate(
     profile: ModelProfile,
+    basis: Basis | None,
     options: BudgetOptions,
     workload: Workload,
     deadline: Deadline,
 ) -> Budgets:
     """Give every query head its budget by `options.policy`.
 
+    `basis`: the profile's curves as `options` asks for them, for every workload of a request.
     Only `elastic` and `influence` may take until the deadline. Raises BudgetError where the policy
     needs recovery curves, influence or mean tokens and has none, or cannot cope with the context's
-    size or the density asked for; where `options` asks for curves that were not measured.
+    size or the density asked for.
     """
-    heads = profile.heads
-    if isinstance(heads, CurvesForm):
-        basis = Basis.of(heads, options, profile.name)
-        curves = RecoveryCurves.of(basis.cautious, workload)
-        figures: Figures = curves
-    else:
+    expected = curves = None
+    if basis is None:
         _refuse_curves(profile, options)
-        basis, curves, figures = None, None, heads
+    else:
+        expected, curves = basis.at(workload)
     warnings = [curves.warning] if curves and curves.warning else []
     rules = None
     match options.policy:
         case "profile":
+            heads = profile.heads
+            figures = _needed(curves, profile, options) if isinstance(heads, CurvesForm) else heads
             tokens, notes = profile_tokens(figures, workload, options.recovery)
             # Rounded: a mean that is whole but for floating-point noise buys no further piece.
             pieces = budget_pieces(np.round(tokens, 6), workload)
             warnings += notes
         case "uniform":
-            pieces = uniform(_pieces_each(options, workload), *heads.shape())
+            pieces = uniform(_pieces_each(options, workload), *profile.heads.shape())
         case "recovery":
             pieces = least_pieces(_needed(curves, profile, options), options.recovery)
             pieces = np.maximum(pieces, workload.least_pieces)
@@ -82,19 +86,20 @@ def allocate(
             pieces, notes = _shared_out(known, profile, options, workload, deadline)
             warnings += notes
         case "elastic":
-            _needed(curves, profile, options)
+            known = _needed(curves, profile, options)
             assert basis is not None
-            rules, warnings = _elastic(basis.cautious, options, workload, deadline)
+            rules, warnings = _elastic(basis.cautious, known, options, workload, deadline)
             pieces = budget_pieces(rules.alpha + rules.beta * workload.context_tokens, workload)
         case _:
             assert_never(options.policy)
-    expected = None if basis is None else RecoveryCurves.of(basis.expected, workload)
     return Budgets(
         tokens=np.minimum(pieces * workload.piece_tokens, workload.context_tokens),
         recovery=None if expected is None else expected.at(pieces),
         warnings=tuple(warnings),
         rules=rules,
         curve=None if basis is None else basis.curve,
+        expected=expected,
+        cautious=curves,
     )
 
 
@@ -166,9 +171,13 @@ def _drawn(pieces: Ints, options: BudgetOptions, workload: Workload) -> Ints:
 
 
 def _elastic(
-    form: CurvesForm, options: BudgetOptions, workload: Workload, deadline: Deadline
+    measured: MeasuredCurves,
+    here: RecoveryCurves,
+    options: BudgetOptions,
+    workload: Workload,
+    deadline: Deadline,
 ) -> tuple[ElasticRules, list[str]]:
-    """Rules that keep the density at the context and at the others planned for."""
+    """Rules that keep the density at the context, with its curves `here`, and at others."""
 
     def attended(pieces: int, at: Workload) -> float:
         drawn = _drawn(np.array([pieces, at.context_pieces]), options, at)
@@ -186,7 +195,10 @@ def _elastic(
         fits = [attended(at.least_pieces, at) <= density for at in at_each]
         planned = [n for n, fit in zip(shorter, fits, strict=True) if fit]
     contexts = sorted({workload.context_tokens, *planned}, reverse=True)
-    curves = [RecoveryCurves.of(form, replace(workload, context_tokens=n)) for n in contexts]
+    curves = [
+        here if n == workload.context_tokens else measured.at(replace(workload, context_tokens=n))
+        for n in contexts
+    ]
     rules = elastic(
         [c.pooled() if options.scope == "model" else c for c in curves],
         Menu.of(contexts, workload),

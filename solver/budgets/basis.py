@@ -6,12 +6,15 @@ prompts they were measured on; a prompt that was held out may get less, and budg
 standard deviations below the mean leave room for that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
+from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
+from profiles.model import ModelProfile
+from solver.budgets.curves import MeasuredCurves, RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import BudgetOptions, Curve
 
@@ -25,26 +28,27 @@ class Basis:
     """
 
     curve: Curve
-    expected: CurvesForm
-    cautious: CurvesForm
+    expected: MeasuredCurves
+    cautious: MeasuredCurves
 
     @classmethod
-    def of(cls, form: CurvesForm, options: BudgetOptions, name: str) -> Self:
-        """The curves of the profile `name` as `options` asks for them.
+    def of(cls, profile: ModelProfile, options: BudgetOptions) -> Self | None:
+        """The profile's curves as `options` asks for them; None for a profile of another form.
 
         Raises BudgetError where it asks for a curve or a spread that was not measured.
         """
+        form, name = profile.heads, profile.name
+        if not isinstance(form, CurvesForm):
+            return None
         if options.curve == "selected" and form.selected_recovery is None:
             raise BudgetError(
                 f"budget.curve: profile {name!r} has no selected_recovery; use 'oracle', "
                 "or a profile measured with the executor's selector"
             )
-        if form.selected_recovery is None or options.curve == "oracle":
-            curve: Curve = "oracle"
-            expected, spread = form, form.spread
-        else:
-            curve, spread = "selected", form.selected_spread
-            expected = form.model_copy(update={"recovery": form.selected_recovery})
+        oracle = form.selected_recovery is None or options.curve == "oracle"
+        curve: Curve = "oracle" if oracle else "selected"
+        spread = form.spread if oracle else form.selected_spread
+        expected = MeasuredCurves.of(form, curve)
         if not options.margin:
             return cls(curve, expected, expected)
         if spread is None:
@@ -54,5 +58,12 @@ class Basis:
                 f"{name!r} has no {field}; use margin 0, or a profile measured on several "
                 "prompts"
             )
-        less = np.maximum(np.array(expected.recovery) - options.margin * np.array(spread), 0.0)
-        return cls(curve, expected, expected.model_copy(update={"recovery": less.tolist()}))
+        less = np.maximum(expected.recovery - options.margin * np.array(spread), 0.0)
+        return cls(curve, expected, replace(expected, recovery=less))
+
+    def at(self, workload: Workload) -> tuple[RecoveryCurves, RecoveryCurves]:
+        """Expected and cautious curves at the workload's context: one where there is no margin."""
+        cautious = self.cautious.at(workload)
+        if self.expected is self.cautious:
+            return cautious, cautious
+        return self.expected.at(workload), cautious

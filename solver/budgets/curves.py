@@ -5,6 +5,7 @@ context grows (S-HPLB, arXiv 2603.10353, Fig. 6). Between measured shares recove
 interpolated linearly, between measured contexts linearly in log(context).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -13,9 +14,63 @@ from numpy.typing import NDArray
 
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
+from solver.budgets.options import Curve
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredCurves:
+    """A profile's curves at the contexts that they were measured at, as arrays: made once.
+
+    Contexts rise; recovery [layers, heads, contexts, points] belongs to budget_tokens
+    [contexts, points].
+    """
+
+    context_tokens: tuple[int, ...]
+    budget_tokens: Floats
+    recovery: Floats
+
+    @classmethod
+    def of(cls, form: CurvesForm, curve: Curve = "oracle") -> Self:
+        """The oracle's curves of a profile, or those of the executor's selector, which it has."""
+        recovery = form.recovery if curve == "oracle" else form.selected_recovery
+        return cls(
+            tuple(form.context_tokens),
+            np.array(form.budget_tokens, dtype=np.float64),
+            np.array(recovery, dtype=np.float64),
+        )
+
+    def at(self, workload: Workload) -> "RecoveryCurves":
+        """The curves at the workload's context; outside the measured contexts, the nearest's."""
+        context, measured = workload.context_tokens, self.context_tokens
+        lower, upper, weight = _neighbours(measured, context)
+        curves = [self._anchored(index) for index in (lower, upper)]
+        shares = np.union1d(curves[0][0], curves[1][0])
+        at_lower, at_upper = (interpolate(*curve, shares[None, None]) for curve in curves)
+        recovery = np.minimum((1 - weight) * at_lower + weight * at_upper, 1.0)
+        recovery[..., -1] = 1.0
+        warning = None
+        if not measured[0] <= context <= measured[-1]:
+            warning = (
+                f"context of {context} tokens: outside the profile's curves; budgets are taken as "
+                f"the same shares of the context as at {measured[upper]} tokens, the nearest "
+                "measured"
+            )
+        return RecoveryCurves(shares, recovery, context, workload.piece_tokens, warning)
+
+    def _anchored(self, index: int) -> tuple[Floats, Floats]:
+        """Shares [knots] and recovery [layers, heads, knots] measured at one context.
+
+        Points at or beyond the whole context give way to the anchor: all keys recover everything.
+        """
+        shares = self.budget_tokens[index] / self.context_tokens[index]
+        inside = shares < 1
+        rising = np.maximum.accumulate(self.recovery[:, :, index, inside], axis=-1)
+        anchored = np.pad(rising, ((0, 0), (0, 0), (1, 1)))
+        anchored[..., -1] = 1.0
+        return np.concatenate(([0.0], shares[inside], [1.0])), anchored
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,25 +86,6 @@ class RecoveryCurves:
     context_tokens: int
     piece_tokens: int
     warning: str | None = None
-
-    @classmethod
-    def of(cls, form: CurvesForm, workload: Workload) -> Self:
-        """The curves at the workload's context; outside the measured contexts, the nearest's."""
-        context, measured = workload.context_tokens, form.context_tokens
-        lower, upper, weight = _neighbours(measured, context)
-        curves = [_anchored(form, index) for index in (lower, upper)]
-        shares = np.union1d(curves[0][0], curves[1][0])
-        at_lower, at_upper = (interpolate(*curve, shares[None, None]) for curve in curves)
-        recovery = np.minimum((1 - weight) * at_lower + weight * at_upper, 1.0)
-        recovery[..., -1] = 1.0
-        warning = None
-        if not measured[0] <= context <= measured[-1]:
-            warning = (
-                f"context of {context} tokens: outside the profile's curves; budgets are taken as "
-                f"the same shares of the context as at {measured[upper]} tokens, the nearest "
-                "measured"
-            )
-        return cls(shares, recovery, context, workload.piece_tokens, warning)
 
     @property
     def context_pieces(self) -> int:
@@ -101,7 +137,7 @@ def interpolate(knots: Floats, values: Floats, at: Floats) -> Floats:
     )
 
 
-def _neighbours(measured: list[int], context: int) -> tuple[int, int, float]:
+def _neighbours(measured: Sequence[int], context: int) -> tuple[int, int, float]:
     """The measured contexts around this one by index, and the weight of the upper."""
     upper = int(np.searchsorted(measured, context))
     if upper == len(measured):
@@ -110,18 +146,3 @@ def _neighbours(measured: list[int], context: int) -> tuple[int, int, float]:
         return upper, upper, 0.0
     below, above = np.log(measured[upper - 1]), np.log(measured[upper])
     return upper - 1, upper, float((np.log(context) - below) / (above - below))
-
-
-def _anchored(form: CurvesForm, index: int) -> tuple[Floats, Floats]:
-    """Shares [knots] and recovery [layers, heads, knots] measured at one context.
-
-    Points at or beyond the whole context give way to the anchor: all keys recover everything.
-    """
-    context = form.context_tokens[index]
-    shares = np.array(form.budget_tokens[index], dtype=np.float64) / context
-    inside = shares < 1
-    points = np.array([[head[index] for head in layer] for layer in form.recovery])
-    rising = np.maximum.accumulate(points[..., inside], axis=-1)
-    anchored = np.pad(rising, ((0, 0), (0, 0), (1, 1)))
-    anchored[..., -1] = 1.0
-    return np.concatenate(([0.0], shares[inside], [1.0])), anchored

@@ -29,19 +29,6 @@ STEPS = 8
 """Single steps between levels: so many heads seldom fit where a common level does not."""
 
 
-@dataclass(frozen=True, eq=False)
-class Filled:
-    """tokens [layers, heads]: whole pieces, nowhere below what they were.
-
-    recovery_before, recovery_after [layers, heads]: share of attention mass recovered.
-    """
-
-    tokens: Ints
-    added_tokens: int
-    recovery_before: Floats
-    recovery_after: Floats
-
-
 def fill_bubble(
     tokens: Ints,
     curves: RecoveryCurves,
@@ -50,9 +37,10 @@ def fill_bubble(
     room_s: Floats,
     head_seconds: Seconds,
     group_seconds: Seconds,
-) -> Filled:
-    """Raise the least recovered heads first, as far as every device with a part of them has room.
+) -> Ints:
+    """Tokens [layers, heads], in whole pieces and nowhere fewer, of larger budgets.
 
+    The least recovered heads are raised first, as far as every device with a part of them has room.
     tokens [layers, heads]; shares [layers, heads, devices] of each head's work; room_s
     [layers, devices] beside the load. `head_seconds` and `group_seconds` cost budgets [layers,
     heads] in tokens as [layers, heads, devices] and [layers, kv_heads, devices].
@@ -68,13 +56,7 @@ def fill_bubble(
             pieces = _raise_lowest(curves, devices, pieces, joined)
     kept = (devices.added_s(pieces) <= np.maximum(room_s, 0)).all(axis=1, keepdims=True)
     pieces = np.where(kept, pieces, before)
-    after = devices.tokens(pieces)
-    return Filled(
-        tokens=after,
-        added_tokens=int(after.sum() - devices.tokens(before).sum()),
-        recovery_before=curves.at(before),
-        recovery_after=curves.at(pieces),
-    )
+    return devices.tokens(pieces)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from profiles.console import clear_errors, console
-from profiles.library import DEFAULT_PROFILE
+from profiles.catalogue import DEFAULT_PROFILE
+from profiles.cli.console import clear_errors, console
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
 from solver.cli.flags import check_folders

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from profiles.console import clear_errors, console
-from profiles.library import DEFAULT_PROFILE, resolve_profile
-from profiles.model import write_atomically
+from profiles.catalogue import DEFAULT_PROFILE, load_profile
+from profiles.cli.console import clear_errors, console
+from profiles.files import write_atomically
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
 from solver.cli.flags import check_folders, device_groups, read_text
@@ -145,7 +145,7 @@ def plan_command(
         tolerance=tolerance,
         seed=seed,
     )
-    request = request.resolved(resolve_profile, lambda path: Plan.parse(read_text(path), path))
+    request = request.resolved(load_profile, lambda path: Plan.parse(read_text(path), path))
     with search_bar() as bar:
         task = bar.add_task(f"planning, {request.method}", total=None, detail="")
         show = show_progress(bar, task)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from profiles.console import clear_errors
+from profiles.cli.console import clear_errors
 from solver.cli.flags import read_text
 from solver.plans import Plan
 from solver.request import RequestError

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from profiles.architecture import Architecture
+from profiles.catalogue import device_profile
 from profiles.cost.work import Deployment
-from profiles.device import device_profile
 from solver.problem import Floats, Ints, Shares
 from solver.request import Retention
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from profiles.architecture import Architecture
-from profiles.device import device_profile
+from profiles.catalogue import device_profile
 from profiles.errors import HplbError
 from solver.coupling.footprint import fetched_bytes
 from solver.coupling.relabel import Shared

@@ -7,9 +7,6 @@ from functools import lru_cache
 import numpy as np
 
 from profiles.cost.work import budget_pieces
-from profiles.heads import CurvesForm
-from solver.budgets.basis import Basis
-from solver.budgets.curves import RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.fill_bubble import fill_bubble
 from solver.planning.costs import Demand, placement_problem
@@ -28,16 +25,12 @@ def fill(
     there is more than one workload or the profile has no recovery curves.
     """
     [step] = steps
-    heads = step.known.profile.heads
-    if not isinstance(heads, CurvesForm):
+    curves, expected = step.budgets.cautious, step.budgets.expected
+    if curves is None or expected is None:
         raise BudgetError(
             f"budget.fill: needs recovery curves to know what a larger budget brings; profile "
-            f"{step.known.profile.name!r} has the form {heads.form!r}"
+            f"{step.known.profile.name!r} has the form {step.known.profile.heads.form!r}"
         )
-    basis = Basis.of(heads, request.budget, step.known.profile.name)
-    curves, expected = (
-        RecoveryCurves.of(form, step.workload) for form in (basis.cautious, basis.expected)
-    )
     layers = [problem.layer(index) for index in range(problem.layers)]
     loads = np.stack(
         [layer.loads_of_shares(part)[0] for layer, part in zip(layers, shares, strict=True)]
@@ -59,7 +52,7 @@ def fill(
         """Heads and groups are asked for one after the other, of the same budgets."""
         return costed_of(np.ascontiguousarray(tokens, dtype=np.int64).tobytes())
 
-    found = fill_bubble(
+    tokens = fill_bubble(
         step.budgets.tokens,
         curves,
         step.workload,
@@ -69,13 +62,13 @@ def fill(
         lambda tokens: costed(tokens).group_s[0][..., problem.type_of],
     )
     before, after = (
-        expected.at(budget_pieces(np.asarray(tokens, dtype=np.float64), step.workload))
-        for tokens in (step.budgets.tokens, found.tokens)
+        expected.at(budget_pieces(np.asarray(each, dtype=np.float64), step.workload))
+        for each in (step.budgets.tokens, tokens)
     )
     report = Filled(
-        added_tokens=found.added_tokens,
+        added_tokens=int(tokens.sum() - step.budgets.tokens.sum()),
         recovery_mean=(float(before.mean()), float(after.mean())),
         recovery_min=(float(before.min()), float(after.min())),
     )
-    budgets = replace(step.budgets, tokens=found.tokens, recovery=after, rules=None)
+    budgets = replace(step.budgets, tokens=tokens, recovery=after, rules=None)
     return report, [replace(step, budgets=budgets)]

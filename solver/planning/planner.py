@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates, load_profile
 from profiles.cost.rates import Rates
 from profiles.errors import UnknownNameError
-from profiles.library import resolve_profile
 from profiles.model import ModelProfile
 from solver.bounds import lower_bound
 from solver.budgets.options import BudgetOptions
@@ -62,7 +61,7 @@ def request_of(profile: str | Path | ModelProfile, **fields: Any) -> PlanRequest
             fields[name] = {**given, **{key: fields.pop(key) for key in apart}}
     named = profile if isinstance(profile, ModelProfile) else str(profile)
     request = PlanRequest.checked(profile=named, **fields)
-    return request.resolved(resolve_profile, lambda path: Plan.load(Path(path)))
+    return request.resolved(load_profile, lambda path: Plan.load(Path(path)))
 
 
 def rates_of(request: PlanRequest) -> list[dict[str, Rates]]:

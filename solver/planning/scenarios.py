@@ -13,6 +13,7 @@ from profiles.model import ModelProfile
 from profiles.selection import POOLED, Selection, Strided
 from profiles.sizes import sizes_fault
 from solver.budgets.allocate import Budgets, allocate
+from solver.budgets.basis import Basis
 from solver.budgets.dense_decode import dense_where_cheaper
 from solver.deadline import Deadline
 from solver.planning.costs import Demand
@@ -58,6 +59,7 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
     sizes = _sizes(request, known[0].profile)
     total = sum(step.weight for step in request.steps)
     found = []
+    bases: dict[int, Basis | None] = {}  # By the profile's id: curves are made arrays once.
     for index, (step, looked_up) in enumerate(zip(request.steps, known, strict=True)):
         if looked_up.profile.architecture != shape:
             raise WorkloadError(
@@ -73,7 +75,10 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
                 f"the strided blocks of profile {looked_up.profile.name!r} are as wide as they are "
                 "high; give block_tokens alone"
             )
-        budgets = allocate(profile, request.budget, workload, deadline)
+        if id(looked_up.profile) not in bases:
+            bases[id(looked_up.profile)] = Basis.of(looked_up.profile, request.budget)
+        basis = bases[id(looked_up.profile)]
+        budgets = allocate(profile, basis, request.budget, workload, deadline)
         if not _evicts(request):
             budgets = dense_where_cheaper(
                 budgets, shape, workload, selection, looked_up.rates, request.device_types

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from profiles.library import resolve_profile
+from profiles.catalogue import load_profile
 from profiles.model import ModelProfile
 from solver.planning.planner import make_plan, rates_of, request_of
 from solver.plans import Plan
@@ -199,7 +199,7 @@ def comparison_requests(
     **fields: Any,
 ) -> list[PlanRequest]:
     """A resolved request for every count, deployment and method."""
-    loaded = resolve_profile(str(profile)) if isinstance(profile, str | Path) else profile
+    loaded = load_profile(str(profile)) if isinstance(profile, str | Path) else profile
     return [
         request_of(
             loaded,

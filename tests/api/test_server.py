@@ -117,14 +117,17 @@ make.make_plan = make_plan
 """A solve that ends when it is told to and never before; what it gives then, nobody wants."""
 
 HELD_CALLBACK = """
-import os, sys, threading, time
+import os, sys, time
 from api.solves.job import SolveJob
 
 told, tell = os.pipe()
 progressed = SolveJob.report_progress
 
 def held(job, progress):
-    if threading.current_thread().name.startswith("Dummy"):  # a thread of the solver's own
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != "on_solution_callback":
+        frame = frame.f_back
+    if frame:  # called by CP-SAT, from whichever of its threads
         print("solving", flush=True)
         os.read(told, 1)
     progressed(job, progress)

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 
 from api.service import Service
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.cost.work import FEATURES, INDEX, group_work, head_work
 from solver.plans import Plan
 

@@ -7,7 +7,7 @@ import pytest
 from profiles.architecture import Architecture
 from profiles.config_json import architecture_from_config
 from profiles.errors import ProfileError
-from profiles.models import MODELS
+from profiles.public_models import MODELS
 
 LLAMA_31_8B: dict[str, Any] = {
     "num_hidden_layers": 32,

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from profiles.catalogue import device_names, device_profile
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.work import FEATURES, INDEX
-from profiles.device import DeviceProfile, device_names, device_profile
+from profiles.device import DeviceProfile
 from profiles.errors import UnknownNameError
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import ProfileError
-from profiles.model import ModelProfile, write_atomically
+from profiles.files import write_atomically
+from profiles.model import ModelProfile
 
 PROFILE: dict[str, Any] = {
     "name": "tiny",

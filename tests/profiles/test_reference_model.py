@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from profiles.heads import CurvesForm
-from profiles.library import (
+from profiles.catalogue import (
     REFERENCE_FOLDER,
     REFERENCE_MODEL,
     REFERENCE_PROFILE,
     REFERENCE_PROMPTS,
     catalogue_profile,
 )
+from profiles.heads import CurvesForm
 from profiles.tasks.prompts import read
 from profiles.tasks.ruler import TASKS
 

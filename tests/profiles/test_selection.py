@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.architecture import Architecture
+from profiles.catalogue import catalogue_profile
 from profiles.errors import ProfileError
-from profiles.library import catalogue_profile
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, Sampled, Selection, SinkLocal, Strided, VerticalSlash
 from tests.profiles.test_model import PROFILE, parse

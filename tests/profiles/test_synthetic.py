@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles.catalogue import DEFAULT_PROFILE, catalogue_profile
 from profiles.heads import CurvesForm
-from profiles.library import DEFAULT_PROFILE, catalogue_profile
 from profiles.synthetic import LARGEST_SHARE, SPARSE_SHARE, TARGET, llama_3_1_8b, recovery
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

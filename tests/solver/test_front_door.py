@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import solver
-from profiles.library import resolve_profile
-from solver import Plan, PlanRequest, compare, place, plan, verify
+from profiles.catalogue import load_profile
+from solver import Plan, PlanRequest, compare, place, plan, verifier
 from solver.report.comparison import COLUMNS, METHODS, Comparison
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPORTED = ["Plan", "PlanRequest", "compare", "place", "plan", "verify"]
+EXPORTED = ["Plan", "PlanRequest", "compare", "place", "plan", "verifier"]
 
 
 def test_exactly_these_names_are_exported() -> None:
@@ -42,7 +42,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_notebook(tmp_path: Path) -> None:
-    profile = resolve_profile("llama-3.1-8b-synthetic")
+    profile = load_profile("llama-3.1-8b-synthetic")
     p = plan(profile, gpus=8, context_tokens=131_072, divisible=True, time_limit_s=1)
     assert isinstance(p, Plan)
     assert 0 < p.lower_bound_s <= p.makespan_s
@@ -51,7 +51,7 @@ def test_the_notebook(tmp_path: Path) -> None:
     heads = profile.architecture.query_heads
     assert p.shares.shape == (profile.architecture.layers, heads, 8)
     assert p.shares[3].sum(axis=1) == pytest.approx(np.ones(heads))
-    assert verify(p).ok
+    assert verifier(p).ok
     p.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == p
     request = PlanRequest(
@@ -126,7 +126,7 @@ def test_a_comparison_draws_itself_in_a_notebook(comparison: Comparison) -> None
 
 
 def test_what_a_profile_is_called_is_text_and_not_markup() -> None:
-    odd = resolve_profile("llama-3.1-8b-synthetic").model_copy(update={"name": "<b>&</b>"})
+    odd = load_profile("llama-3.1-8b-synthetic").model_copy(update={"name": "<b>&</b>"})
     drawn = compare(odd, gpus=[2], methods=["greedy"], deployments=["disaggregated"])
     assert "<b>" not in drawn._repr_html_()
     assert "&lt;b&gt;&amp;&lt;/b&gt;" in drawn._repr_html_()

@@ -189,7 +189,7 @@ def test_the_work_of_shards_is_counted_row_by_row() -> None:
 
 
 def _rates() -> Any:
-    from profiles.cost.catalogue import catalogue_rates
+    from profiles.catalogue import catalogue_rates
 
     return catalogue_rates(["h200"], "prefill")["h200"]
 

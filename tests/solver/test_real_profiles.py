@@ -6,7 +6,7 @@ import pytest
 
 from profiles.importers import duo_attention, minference, moa, tangram
 from profiles.model import ModelProfile
-from profiles.models import resolve_architecture
+from profiles.public_models import resolve_architecture
 from solver.search.starts import HEURISTICS
 from tests.profiles.published import HEADS
 from tests.solver.profiles import faults, plan_of

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from profiles.model import describe
+from profiles.errors import describe
 from solver.request import PlanRequest
 from tests.solver.profiles import budgets_profile, plan_of
 

@@ -3,7 +3,7 @@
 import pytest
 
 from api.deployments.accuracy import measure, predict, prediction_error, time_drift
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from solver.planning.planner import make_plan
 from solver.plans import Plan
 from solver.request import PlanRequest

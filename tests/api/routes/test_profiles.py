@@ -2,8 +2,7 @@
 
 from fastapi.testclient import TestClient
 
-from profiles.device import device_names
-from profiles.library import catalogue_names
+from profiles.catalogue import catalogue_names, device_names
 from profiles.model import ModelProfile
 from tests.api.world import World, fields, plan_body, profile
 

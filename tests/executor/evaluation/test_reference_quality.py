@@ -7,8 +7,12 @@ from executor.evaluation.asked import ask
 from executor.evaluation.loaded import load
 from executor.evaluation.scoring import answer
 from executor.inference.budget_policy import BudgetPolicy
-from profiles.cost.catalogue import catalogue_rates
-from profiles.library import REFERENCE_MODEL, REFERENCE_PROFILE, catalogue_profile
+from profiles.catalogue import (
+    REFERENCE_MODEL,
+    REFERENCE_PROFILE,
+    catalogue_profile,
+    catalogue_rates,
+)
 from profiles.selection import POOLED
 from profiles.tasks.ruler import make
 from solver.planning.planner import make_plan

@@ -12,7 +12,7 @@ from executor.evaluation.asked import Asked, ask
 from executor.evaluation.scoring import answer, logits_at_once, logits_step_by_step, surprise
 from executor.evaluation.top_p import TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
-from profiles.tasks.sample import Question, Sample
+from profiles.tasks.example import Example, Question
 from tests.executor.evaluation.builders import HEADS, LAYERS, tiny_model, tokenizer_of
 
 WORDS = [
@@ -53,7 +53,7 @@ class Says:
 
 
 def asked_of(*questions: Question) -> Asked:
-    return ask(Sample("vt", "Ann is Bob .", questions), 7, TOKENIZER)
+    return ask(Example("vt", "Ann is Bob .", questions), 7, TOKENIZER)
 
 
 def test_words_are_found_in_the_tokens_whatever_pieces_they_have() -> None:
@@ -103,7 +103,7 @@ def test_every_question_counts_its_own_words() -> None:
 
 def test_a_tokenizer_without_offsets_is_refused() -> None:
     with pytest.raises(EvaluationError, match="no fast tokenizer"):
-        ask(Sample("vt", "Ann .", (Question("who", ("Ann",)),)), 0, SimpleNamespace(is_fast=False))
+        ask(Example("vt", "Ann .", (Question("who", ("Ann",)),)), 0, SimpleNamespace(is_fast=False))
 
 
 def test_logits_are_the_models_own_and_dense_policies_change_nothing() -> None:

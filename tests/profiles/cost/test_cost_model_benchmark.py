@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.cost_model import DATA, FILES, REPOSITORY, judge, read, row_work, splits
+from profiles.catalogue import device_profile
 from profiles.cost.work import INDEX, Phase
-from profiles.device import device_profile
 
 RESULTS = REPOSITORY / "benchmarks/results/cost_model_h200.json"
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from profiles.catalogue import device_names, device_profile
 from profiles.cost.rates import Rates
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.work import FEATURES, INDEX, Workload
-from profiles.device import device_names, device_profile
 
 RATES = Rates(
     device="h200",

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiles.catalogue import device_profile
 from profiles.cost.regression import MOST_GATED, Refit, refit
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.samples import Sample, SampleError
 from profiles.cost.work import FEATURES, INDEX
-from profiles.device import device_profile
 
 H200 = device_profile("h200")
 PRIOR = roofline(H200, "prefill")

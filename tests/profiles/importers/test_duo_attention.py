@@ -10,7 +10,7 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import RulesForm
 from profiles.importers import duo_attention
-from profiles.models import MODELS
+from profiles.public_models import MODELS
 from profiles.selection import SinkLocal
 from tests.profiles.published import published
 

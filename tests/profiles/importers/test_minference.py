@@ -11,7 +11,7 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import BudgetsForm
 from profiles.importers import minference
-from profiles.models import MODELS
+from profiles.public_models import MODELS
 from profiles.selection import VerticalSlash
 from tests.profiles.published import published
 

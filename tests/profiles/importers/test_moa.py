@@ -9,7 +9,7 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import RulesForm
 from profiles.importers import moa
-from profiles.models import resolve_architecture
+from profiles.public_models import resolve_architecture
 from profiles.selection import SinkLocal
 from tests.profiles.published import published
 

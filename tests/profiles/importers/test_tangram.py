@@ -12,7 +12,7 @@ from profiles.architecture import Architecture
 from profiles.errors import ProfileError
 from profiles.heads import SamplesForm
 from profiles.importers import tangram
-from profiles.models import MODELS, resolve_architecture
+from profiles.public_models import MODELS, resolve_architecture
 from tests.profiles.published import published
 
 TINY = Architecture(layers=2, query_heads=4, kv_heads=2, head_dim=64, hidden_size=256)

@@ -19,8 +19,8 @@ from profiles.measuring import capture
 from profiles.measuring.choices import Choices
 from profiles.measuring.loading import load
 from profiles.measuring.parts import Parts
-from profiles.measuring.rows import draw
-from profiles.measuring.run import measure
+from profiles.measuring.run import measure_profile
+from profiles.measuring.sampled_rows import draw
 from profiles.model import ModelProfile
 from profiles.tasks.prompts import read
 
@@ -41,7 +41,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Choices:
 @pytest.fixture(scope="module")
 def profile(choices: Choices, tmp_path_factory: pytest.TempPathFactory) -> ModelProfile:
     parts = Parts(tmp_path_factory.mktemp("state"))
-    return measure(choices, "tiny", parts, select_for_budgets, lambda *_: None)
+    return measure_profile(choices, "tiny", parts, select_for_budgets, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_blocks_of_rows_choose_pieces_of_keys(choices: Choices, tmp_path: Path, 
     """The oracle, and what a selector captures, with several pieces to a query block."""
     asked = replace(choices, block_tokens=block, piece_tokens=SIZE, contexts=(136,), prompts=1)
     selector = Nearest()
-    profile = measure(asked, "pieces", Parts(tmp_path), selector, lambda *_: None)
+    profile = measure_profile(asked, "pieces", Parts(tmp_path), selector, lambda *_: None)
     heads, own = profile.heads, block // SIZE
     assert isinstance(heads, CurvesForm)
     assert selector.asked == {(block, SIZE)}
@@ -139,7 +139,7 @@ def test_blocks_of_rows_choose_pieces_of_keys(choices: Choices, tmp_path: Path, 
 def test_finer_pieces_recover_more_of_the_same_pairs(choices: Choices, tmp_path: Path) -> None:
     """The oracle of pieces can take whole blocks too, but for a sink that is a block of it."""
     coarse, fine = (
-        measure(
+        measure_profile(
             replace(choices, block_tokens=32, piece_tokens=piece, sink_tokens=0),
             "m",
             Parts(tmp_path / str(piece)),

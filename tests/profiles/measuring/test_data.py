@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item, items
+from profiles.tasks.example import Question
 from profiles.tasks.prompts import Prompt
-from profiles.tasks.sample import Question
 
 from . import tiny
 

@@ -13,7 +13,7 @@ from profiles.errors import HplbError, MeasuringError
 from profiles.measuring.choices import Choices
 from profiles.measuring.loading import folder_of, load
 from profiles.measuring.parts import Parts
-from profiles.measuring.run import measure
+from profiles.measuring.run import measure_profile
 from profiles.selection import Strided
 
 from . import tiny
@@ -28,7 +28,7 @@ def choices(tmp_path: Path) -> Choices:
 
 def run(choices: Choices) -> None:
     state = Path(choices.data).parent / "state"
-    measure(choices, "m", Parts(state), None, lambda *_: None)
+    measure_profile(choices, "m", Parts(state), None, lambda *_: None)
 
 
 @pytest.mark.parametrize(

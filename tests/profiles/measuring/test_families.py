@@ -9,12 +9,12 @@ from transformers import AutoModelForCausalLM
 
 from executor.attention.select import select_for_budgets
 from profiles.measuring import capture
-from profiles.measuring.attention import LayerAttention
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item
+from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.loading import load
 from profiles.measuring.prompt_run import PromptRun
-from profiles.measuring.rows import draw
+from profiles.measuring.sampled_rows import draw
 
 from . import brute, tiny
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from profiles.measuring.attention import LayerAttention
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item
-from profiles.measuring.influence import WeightedRows, influence, weighted_rows
+from profiles.measuring.head_influence import WeightedRows, influence, weighted_rows
+from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.loading import load
 from profiles.measuring.prompt_run import PromptRun
-from profiles.measuring.rows import Rows, draw
+from profiles.measuring.sampled_rows import SampledRows, draw
 
 from . import tiny
 
@@ -71,7 +71,9 @@ def test_sampled_rows_estimate_the_mean_over_all_rows() -> None:
 
 
 def test_rows_that_predict_answers_are_all_there_where_they_are_few() -> None:
-    rows = Rows(torch.tensor([3, 9, 20]), torch.tensor([0]), torch.zeros(3, dtype=torch.int64))
+    rows = SampledRows(
+        torch.tensor([3, 9, 20]), torch.tensor([0]), torch.zeros(3, dtype=torch.int64)
+    )
     few = weighted_rows(rows, torch.tensor([9, 30]), 40)
     assert few.position.tolist() == [9, 30, 3, 20]
     assert (few.weight * 40).tolist() == pytest.approx([1, 1, 40 / 3, 40 / 3])

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from executor.attention.select import select_for_budgets
-from profiles.measuring import attention
+from profiles.measuring import layer_attention
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item
 from profiles.measuring.loading import load
@@ -40,7 +40,7 @@ def test_no_tensor_holds_a_whole_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, influence: bool
 ) -> None:
     tokens = 1024
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**16)
+    monkeypatch.setattr(layer_attention, "SCORES_AT_ONCE", 2**16)
     folder = tiny.model(tmp_path / family, family)
     choices = Choices(
         str(folder), tmp_path, (tokens,), block_tokens=16, rows=16, influence=influence
@@ -58,13 +58,14 @@ import torch
 torch.set_num_threads(1)
 from pathlib import Path
 from profiles.measuring.choices import Choices
-from profiles.measuring.run import measure
+from profiles.measuring.run import measure_profile
 from profiles.measuring.parts import Parts
 from profiles.measuring.selector import installed_selector
 folder, tokens = Path(sys.argv[1]), int(sys.argv[2])
 choices = Choices(str(folder / "llama"), folder / "data.jsonl", (tokens,), rows=16,
                   influence=False)
-profile = measure(choices, "long", Parts(folder / "state"), installed_selector(), lambda *_: None)
+profile = measure_profile(choices, "long", Parts(folder / "state"), installed_selector(),
+                          lambda *_: None)
 print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                   profile.measurement.seconds, profile.heads.selected_recovery is not None]))
 """

@@ -17,7 +17,7 @@ from profiles.cli import app
 from profiles.errors import MeasuringError
 from profiles.measuring.choices import Choices
 from profiles.measuring.parts import Parts
-from profiles.measuring.run import measure, name_of
+from profiles.measuring.run import measure_profile, name_of
 from profiles.model import ModelProfile
 from profiles.selection import VerticalSlash
 
@@ -37,7 +37,7 @@ def run(choices: Choices, state: Path, stop_after: int | None = None) -> ModelPr
         if done == stop_after:
             raise KeyboardInterrupt
 
-    return measure(choices, "m", Parts(state), select_for_budgets, progress)
+    return measure_profile(choices, "m", Parts(state), select_for_budgets, progress)
 
 
 def figures(profile: ModelProfile) -> dict:
@@ -102,7 +102,7 @@ def test_spread_needs_several_prompts(choices: Choices, tmp_path: Path) -> None:
 def test_without_an_executor_selected_recovery_is_left_out(
     choices: Choices, tmp_path: Path
 ) -> None:
-    profile = measure(choices, "m", Parts(tmp_path), None, lambda *_: None)
+    profile = measure_profile(choices, "m", Parts(tmp_path), None, lambda *_: None)
     assert profile.heads.selected_recovery is None
     assert "selected_recovery" not in profile.model_dump_json()
 

@@ -7,6 +7,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+# Such models are computed faster by one thread than handed to several.
+torch.set_num_threads(1)
+
 WORDS = 60
 SHAPE = {
     "vocab_size": WORDS + 4,

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from profiles.errors import ProfileError
+from profiles.tasks.example import Question
 from profiles.tasks.prompts import Prompt, generated, read, write
-from profiles.tasks.sample import Question
-from tests.profiles.test_cli import hplb, refused
+from tests.profiles.cli.command import hplb, refused
 
 
 def words(text: str) -> int:

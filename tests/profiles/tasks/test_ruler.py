@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from profiles.errors import ProfileError
+from profiles.tasks.example import Example
 from profiles.tasks.haystack import sentences
 from profiles.tasks.ruler import SHORTEST_TOKENS, TASKS, make
-from profiles.tasks.sample import Sample
 from profiles.tasks.words import NAMES, NUMBERS, SYLLABLES
 
 LENGTHS = (SHORTEST_TOKENS, 257, 1024)
@@ -18,33 +18,33 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def lines(sample: Sample, pattern: str) -> list[tuple[str, ...]]:
-    return re.findall(pattern, sample.context)
+def lines(example: Example, pattern: str) -> list[tuple[str, ...]]:
+    return re.findall(pattern, example.context)
 
 
-def found(sample: Sample, prompt: str) -> set[tuple[str, ...]]:
+def found(example: Example, prompt: str) -> set[tuple[str, ...]]:
     """The answers a careful reader gives, from the words of the context alone."""
     asked = prompt.split()
-    match sample.task:
+    match example.task:
         case "niah_single_3":
-            return set(lines(sample, rf"label {asked[1]} (\S+) (\S+) (\S+) \."))
+            return set(lines(example, rf"label {asked[1]} (\S+) (\S+) (\S+) \."))
         case "niah_multikey_3":
-            return set(lines(sample, rf"code {asked[1]} {asked[2]} (\S+) (\S+) \."))
+            return set(lines(example, rf"code {asked[1]} {asked[2]} (\S+) (\S+) \."))
         case "niah_multivalue":
-            return {tuple(sorted(lines(sample, rf"number {asked[2]} (\S+) \.")))}
+            return {tuple(sorted(lines(example, rf"number {asked[2]} (\S+) \.")))}
         case "vt":
-            handed_on = dict(lines(sample, r"let (\S+) (\S+) \."))
+            handed_on = dict(lines(example, r"let (\S+) (\S+) \."))
             return {tuple(sorted(_chain(handed_on, asked[1])))}
         case "cwe":
-            return {tuple(sorted(w for w, _ in Counter(sample.context.split()).most_common(10)))}
+            return {tuple(sorted(w for w, _ in Counter(example.context.split()).most_common(10)))}
         case "fwe":
-            return {tuple(sorted(w for w, _ in Counter(sample.context.split()).most_common(3)))}
+            return {tuple(sorted(w for w, _ in Counter(example.context.split()).most_common(3)))}
         case "qa_1":
-            return {(home,) for home in lines(sample, rf"lives {asked[1]} (\S+) \.")}
+            return {(home,) for home in lines(example, rf"lives {asked[1]} (\S+) \.")}
         case "qa_2":
-            (partner,) = lines(sample, rf"partner {asked[2]} (\S+) \.")
-            return {(home,) for home in lines(sample, rf"lives {partner} (\S+) \.")}
-    return {(value,) for value in lines(sample, rf"number {asked[1]} (\S+) \.")}
+            (partner,) = lines(example, rf"partner {asked[2]} (\S+) \.")
+            return {(home,) for home in lines(example, rf"lives {partner} (\S+) \.")}
+    return {(value,) for value in lines(example, rf"number {asked[1]} (\S+) \.")}
 
 
 def _chain(handed_on: dict[str, str], start: str) -> list[str]:
@@ -59,20 +59,20 @@ def _chain(handed_on: dict[str, str], start: str) -> list[str]:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_answer_is_in_the_context_and_nowhere_else(task: str, tokens: int) -> None:
     for seed in range(5):
-        sample = make(task, tokens, seed, words)
-        assert sample.questions
-        for question in sample.questions:
+        example = make(task, tokens, seed, words)
+        assert example.questions
+        for question in example.questions:
             answers = question.answers if question.ordered else tuple(sorted(question.answers))
-            assert found(sample, question.prompt) == {answers}
+            assert found(example, question.prompt) == {answers}
 
 
 @pytest.mark.parametrize("tokens", LENGTHS)
 @pytest.mark.parametrize("task", TASKS)
 def test_contexts_are_filled_and_never_overflow(task: str, tokens: int) -> None:
     for seed in range(5):
-        sample = make(task, tokens, seed, words)
-        asked = sum(words(f"{q.prompt} {' '.join(q.answers)} .") for q in sample.questions)
-        total = words(sample.context) + asked
+        example = make(task, tokens, seed, words)
+        asked = sum(words(f"{q.prompt} {' '.join(q.answers)} .") for q in example.questions)
+        total = words(example.context) + asked
         assert total <= tokens
         # Where all 512 names or numbers are used up, a context may stay short.
         full = task in ("niah_multikey_2", "niah_multikey_3", "qa_1", "qa_2") and tokens > 2000
@@ -91,9 +91,9 @@ def test_needles_lie_anywhere() -> None:
     """A needle's place is spread over the context, not bound to its beginning or end."""
     places = []
     for seed in range(60):
-        sample = make("niah_single_1", 400, seed, words)
-        before = sample.context.split(" number ")[0]
-        places.append(words(before) / words(sample.context))
+        example = make("niah_single_1", 400, seed, words)
+        before = example.context.split(" number ")[0]
+        places.append(words(before) / words(example.context))
     assert min(places) < 0.15
     assert max(places) > 0.85
     assert 0.35 < sum(places) / len(places) < 0.65

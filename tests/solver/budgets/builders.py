@@ -10,8 +10,10 @@ from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets, allocate
-from solver.budgets.curves import RecoveryCurves
+from solver.budgets.basis import Basis
+from solver.budgets.curves import MeasuredCurves, RecoveryCurves
 from solver.budgets.options import BudgetOptions, Policy
+from solver.deadline import Deadline
 from tests.solver.problems import soon
 
 BLOCK = 64
@@ -46,7 +48,7 @@ def by_block(recovery: Any, block_tokens: int = BLOCK) -> RecoveryCurves:
         budget_tokens=[[block_tokens * (index + 1) for index in range(blocks - 1)]],
         recovery=values[:, :, None, :].tolist(),
     )
-    return RecoveryCurves.of(form, Workload(blocks * block_tokens, block_tokens=block_tokens))
+    return MeasuredCurves.of(form).at(Workload(blocks * block_tokens, block_tokens=block_tokens))
 
 
 @st.composite
@@ -92,4 +94,12 @@ def given_to(
     """Budgets of a policy; `tokens` only where it takes them."""
     if options.get("policy") in SIZED and "density" not in options:
         options["tokens"] = tokens
-    return allocate(profile, BudgetOptions(**options), Workload(context, phase), soon(seconds))
+    asked = BudgetOptions(**options)
+    return allotted(profile, asked, Workload(context, phase), soon(seconds))
+
+
+def allotted(
+    profile: ModelProfile, options: BudgetOptions, workload: Workload, deadline: Deadline
+) -> Budgets:
+    """Budgets by the curves that `options` asks for."""
+    return allocate(profile, Basis.of(profile, options), options, workload, deadline)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Phase, Workload, budget_pieces
 from profiles.sizes import causal_pieces
-from solver.budgets.curves import Floats, Ints, RecoveryCurves
-from solver.budgets.fill_bubble import Filled, fill_bubble
+from solver.budgets.curves import Floats, Ints, MeasuredCurves, RecoveryCurves
+from solver.budgets.fill_bubble import fill_bubble
 from tests.solver.budgets.builders import BLOCK, by_block, random_curves, small_curves
 
 
@@ -44,13 +44,16 @@ class Case:
         charges = np.where(present, self.group_seconds(tokens), 0).sum(axis=1)
         return np.asarray((self.shares * self.head_seconds(tokens)).sum(axis=1) + charges)
 
+    def recovery(self, tokens: Ints) -> Floats:
+        return self.curves.at(budget_pieces(tokens, self.workload))
+
     def spare(self, tokens: Ints) -> float:
         """The least room left on any device, as a share of its load."""
         loads = self.loads_s(tokens)
         left = self.room_s - (loads - self.loads_s(self.tokens))
         return float((left / np.maximum(loads, 1)).min())
 
-    def filled(self) -> Filled:
+    def filled(self) -> Ints:
         return fill_bubble(
             self.tokens,
             self.curves,
@@ -117,7 +120,7 @@ def tiny(draw: st.DrawFn) -> RecoveryCurves:
 
 def measured(draw: st.DrawFn) -> RecoveryCurves:
     form = random_curves(draw(st.integers(0, 1000)), layers=2, heads=6)
-    return RecoveryCurves.of(form, Workload(draw(st.sampled_from([1000, 2048, 8192]))))
+    return MeasuredCurves.of(form).at(Workload(draw(st.sampled_from([1000, 2048, 8192]))))
 
 
 def one_layer(blocks: list[int], shares: list[list[float]], phase: Phase = "prefill") -> Case:

@@ -5,11 +5,11 @@ import pytest
 
 from profiles.cost.work import Workload, budget_pieces
 from profiles.sizes import causal_pieces
-from solver.budgets.allocate import Budgets, allocate
+from solver.budgets.allocate import Budgets
 from solver.budgets.elastic import ElasticRules
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import BudgetOptions
-from tests.solver.budgets.builders import curved, given_to
+from tests.solver.budgets.builders import allotted, curved, given_to
 from tests.solver.problems import soon
 
 
@@ -83,6 +83,6 @@ def test_elastic_says_so_where_its_choice_is_not_proved() -> None:
     cancelled = soon()
     cancelled.cancelled.set()
     options = BudgetOptions(policy="elastic", density=0.3)
-    budgets = allocate(curved(), options, Workload(8192), cancelled)
+    budgets = allotted(curved(), options, Workload(8192), cancelled)
     assert "proved only to be within 100.0% of the least" in budgets.warnings[-1]
     assert (attended(elastic_rules(budgets), 8192) <= 0.3).all()

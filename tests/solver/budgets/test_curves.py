@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
-from solver.budgets.curves import RecoveryCurves, between
+from solver.budgets.curves import MeasuredCurves, between
 from tests.solver.budgets.builders import random_curves
 
 
@@ -18,7 +18,7 @@ def one_head(
 
 
 def at_tokens(form: CurvesForm, context: int, tokens: int, block: int = 1) -> float:
-    curves = RecoveryCurves.of(form, Workload(context, block_tokens=block))
+    curves = MeasuredCurves.of(form).at(Workload(context, block_tokens=block))
     return float(curves.at(np.array([[tokens // block]]))[0, 0])
 
 
@@ -70,7 +70,7 @@ def test_clamped_outside_the_measured_contexts_with_a_warning(
 ) -> None:
     form = one_head([1000, 4000], [[100], [400]], [[0.4], [0.8]])
     assert at_tokens(form, context, context // 10) == pytest.approx(recovery)
-    warning = RecoveryCurves.of(form, Workload(context)).warning
+    warning = MeasuredCurves.of(form).at(Workload(context)).warning
     assert warning is not None
     assert f"{context} tokens" in warning
     assert f"as at {nearest} tokens" in warning
@@ -79,12 +79,12 @@ def test_clamped_outside_the_measured_contexts_with_a_warning(
 @pytest.mark.parametrize("context", [1000, 2500, 4000])
 def test_no_warning_within_the_measured_contexts(context: int) -> None:
     form = one_head([1000, 4000], [[100], [400]], [[0.4], [0.8]])
-    assert RecoveryCurves.of(form, Workload(context)).warning is None
+    assert MeasuredCurves.of(form).at(Workload(context)).warning is None
 
 
 @pytest.mark.parametrize("context", [1, 63, 64, 65, 1000])
 def test_the_last_block_may_be_cut_short(context: int) -> None:
-    curves = RecoveryCurves.of(random_curves(1), Workload(context))
+    curves = MeasuredCurves.of(random_curves(1)).at(Workload(context))
     table = curves.table()
     assert table.shape == (2, 8, -(-context // 64))
     assert (table[..., -1] == 1).all()
@@ -104,7 +104,7 @@ def test_tables_never_fall_and_agree_with_single_budgets(
         budget_tokens=[[3, 50, 51, 200, 480], [10, 100, 700, 1999, 2500]],
         recovery=[[[values[:5], values[5:]]], [[values[5:], values[:5]]]],
     )
-    curves = RecoveryCurves.of(form, Workload(context, block_tokens=block))
+    curves = MeasuredCurves.of(form).at(Workload(context, block_tokens=block))
     table = curves.table()
     assert (np.diff(table, axis=-1) >= 0).all()
     assert ((table >= 0) & (table <= 1)).all()
@@ -113,7 +113,7 @@ def test_tables_never_fall_and_agree_with_single_budgets(
 
 
 def test_pooled_heads_keep_their_curves() -> None:
-    curves = RecoveryCurves.of(random_curves(2, layers=3, heads=4), Workload(8192))
+    curves = MeasuredCurves.of(random_curves(2, layers=3, heads=4)).at(Workload(8192))
     assert (curves.pooled().table().reshape(3, 4, -1) == curves.table()).all()
     assert (curves.layer(1).table()[0] == curves.table()[1]).all()
 

@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 
 from profiles.cost.work import Workload, budget_pieces
 from profiles.sizes import causal_pieces
-from solver.budgets.curves import Ints, RecoveryCurves
+from solver.budgets.curves import Ints, MeasuredCurves, RecoveryCurves
 from solver.budgets.elastic import Cost, ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
 from solver.deadline import Deadline
@@ -49,7 +49,7 @@ def curves_at(
     workload: Workload = ANY,
 ) -> list[RecoveryCurves]:
     form = random_curves(seed, layers, heads)
-    return [RecoveryCurves.of(form, replace(workload, context_tokens=n)) for n in contexts]
+    return [MeasuredCurves.of(form).at(replace(workload, context_tokens=n)) for n in contexts]
 
 
 def attended(curves: list[RecoveryCurves], rules: ElasticRules) -> np.ndarray:

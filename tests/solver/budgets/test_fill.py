@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates, load_profile
 from profiles.cost.work import Phase, Workload, budget_pieces, group_work, head_work
-from profiles.library import resolve_profile
-from solver.budgets.curves import Floats, Ints, RecoveryCurves
+from solver.budgets.curves import Floats, Ints, MeasuredCurves
 from solver.budgets.fill_bubble import fill_bubble
 from solver.budgets.recovery import least_pieces
 from tests.solver.budgets.builders import BLOCK, by_block
@@ -22,15 +21,11 @@ from tests.solver.budgets.filling import Case, cases, measured, one_layer, tiny
 def test_never_beyond_the_room_never_less_than_before(case: Case) -> None:
     filled = case.filled()
     n = case.workload.context_tokens
-    assert ((filled.tokens % BLOCK == 0) | (filled.tokens == n)).all()
-    assert (filled.tokens >= case.tokens).all()
-    assert (filled.tokens <= n).all()
-    assert filled.added_tokens == (filled.tokens - case.tokens).sum()
-    assert (filled.recovery_after >= filled.recovery_before).all()
-    blocks = budget_pieces(filled.tokens, case.workload)
-    assert (filled.recovery_after == case.curves.at(blocks)).all()
-    added = case.loads_s(filled.tokens) - case.loads_s(case.tokens)
-    assert (added <= case.room_s + 1e-13 * case.loads_s(filled.tokens)).all()
+    assert ((filled % BLOCK == 0) | (filled == n)).all()
+    assert (filled >= case.tokens).all()
+    assert (filled <= n).all()
+    added = case.loads_s(filled) - case.loads_s(case.tokens)
+    assert (added <= case.room_s + 1e-13 * case.loads_s(filled)).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -46,7 +41,7 @@ def test_no_budgets_within_the_room_have_a_better_minimum(case: Case) -> None:
         (within if spare > 1e-9 else beyond if spare > -1e-9 else []).append(
             float(case.curves.at(blocks).min())
         )
-    found = case.filled().recovery_after.min()
+    found = case.recovery(case.filled()).min()
     assert max(within) - 1e-6 <= found <= max(*within, *beyond) + 1e-6
 
 
@@ -54,12 +49,12 @@ def test_no_budgets_within_the_room_have_a_better_minimum(case: Case) -> None:
 @given(cases(tiny))
 def test_what_is_left_raises_nobody(case: Case) -> None:
     filled = case.filled()
-    blocks = budget_pieces(filled.tokens, case.workload)
+    blocks = budget_pieces(filled, case.workload)
     for head in range(blocks.shape[1]):
         for more in range(blocks[0, head] + 1, case.curves.context_pieces + 1):
             raised = blocks.copy()
             raised[0, head] = more
-            if case.curves.at(raised)[0, head] > filled.recovery_after[0, head]:
+            if case.curves.at(raised)[0, head] > case.recovery(filled)[0, head]:
                 tokens = np.minimum(raised * BLOCK, case.curves.context_tokens)
                 assert case.spare(tokens) < 1e-9
 
@@ -68,30 +63,29 @@ def test_what_is_left_raises_nobody(case: Case) -> None:
 @given(cases(tiny))
 def test_no_block_is_given_that_recovers_nothing(case: Case) -> None:
     filled = case.filled()
-    blocks = budget_pieces(filled.tokens, case.workload)
-    raised = filled.tokens > case.tokens
-    assert (case.curves.at(blocks - 1) < filled.recovery_after)[raised].all()
+    blocks = budget_pieces(filled, case.workload)
+    raised = filled > case.tokens
+    assert (case.curves.at(blocks - 1) < case.recovery(filled))[raised].all()
 
 
 def test_heads_on_the_lighter_device_grow_together() -> None:
-    filled = one_layer([9, 1, 2], [[1, 0], [0, 1], [0, 1]], "decode").filled()
+    case = one_layer([9, 1, 2], [[1, 0], [0, 1], [0, 1]], "decode")
+    filled = case.filled()
     # 32 seconds, of which 19 were taken: each further block is 1 of its own and 2 of its group.
-    assert (filled.tokens // BLOCK).tolist() == [[9, 4, 3]]
-    assert filled.added_tokens == 4 * BLOCK
-    assert filled.recovery_after.min() == pytest.approx(0.3)
+    assert (filled // BLOCK).tolist() == [[9, 4, 3]]
+    assert case.recovery(filled).min() == pytest.approx(0.3)
 
 
 def test_nothing_moves_where_no_device_idles() -> None:
     filled = one_layer([4, 4], [[1, 0], [0, 1]]).filled()
-    assert (filled.tokens // BLOCK).tolist() == [[4, 4]]
-    assert filled.added_tokens == 0
+    assert (filled // BLOCK).tolist() == [[4, 4]]
 
 
 def test_a_divided_head_grows_only_as_far_as_both_devices_allow() -> None:
     """The first device is the makespan: what has a part there stays, and what has none grows."""
     filled = one_layer([8, 3, 3], [[1, 0], [0.5, 0.5], [0, 1]]).filled()
     before = [8, 3, 3]
-    after = (filled.tokens[0] // BLOCK).tolist()
+    after = (filled[0] // BLOCK).tolist()
     assert after[:2] == before[:2]
     assert after[2] > before[2]
 
@@ -101,7 +95,7 @@ def test_a_divided_head_shares_what_its_fuller_device_has() -> None:
     case = one_layer([9, 1, 1], [[0.5, 0.5], [0.5, 0.5], [0, 1]], "decode")
     filled = replace(case, room_s=np.array([[1000.0, 24.0]])).filled()
     # A block costs 3 seconds undivided, and 2.5 where half of the head and its group are.
-    assert (filled.tokens // BLOCK).tolist() == [[9, 5, 5]]
+    assert (filled // BLOCK).tolist() == [[9, 5, 5]]
 
 
 def test_a_group_charged_elsewhere_grows_only_while_it_costs_nothing_there() -> None:
@@ -109,9 +103,9 @@ def test_a_group_charged_elsewhere_grows_only_while_it_costs_nothing_there() -> 
     room = np.array([[0.0, 1000.0]])
     apart = [[1.0, 0.0], [0.0, 1.0]]
     decode = replace(one_layer([6, 2], apart, "decode"), group_size=2, room_s=room).filled()
-    assert (decode.tokens // BLOCK).tolist() == [[6, 6]]
+    assert (decode // BLOCK).tolist() == [[6, 6]]
     prefill = replace(one_layer([6, 2], apart), group_size=2, room_s=room).filled()
-    assert (prefill.tokens // BLOCK).tolist() == [[6, 10]]
+    assert (prefill // BLOCK).tolist() == [[6, 10]]
 
 
 def test_room_that_ends_on_a_plateau_is_left() -> None:
@@ -119,19 +113,19 @@ def test_room_that_ends_on_a_plateau_is_left() -> None:
     plateaus = by_block([[[0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.9, 0.9, 0.9]]])
     case = replace(one_layer([1], [[1]], "decode"), curves=plateaus)
     enough = replace(case, room_s=np.array([[3 * 5.5]])).filled()
-    assert (enough.tokens // BLOCK).tolist() == [[4]]
+    assert (enough // BLOCK).tolist() == [[4]]
     short = replace(case, room_s=np.array([[3 * 2.5]])).filled()
-    assert (short.tokens // BLOCK).tolist() == [[1]]
+    assert (short // BLOCK).tolist() == [[1]]
 
 
 def test_the_room_of_the_whole_context_recovers_everything() -> None:
     case = replace(one_layer([1, 5], [[1, 0], [0.4, 0.6]]), room_s=np.full((1, 2), 1e6))
-    assert (case.filled().recovery_after == 1).all()
+    assert (case.recovery(case.filled()) == 1).all()
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_the_shipped_profile_gains_at_the_same_makespan(phase: Phase) -> None:
-    profile, workload = resolve_profile("llama-3.1-8b-synthetic"), Workload(131072, phase)
+    profile, workload = load_profile("llama-3.1-8b-synthetic"), Workload(131072, phase)
     rates = catalogue_rates(["h200"], phase)["h200"]
 
     def head_seconds(tokens: Ints) -> Floats:
@@ -142,7 +136,7 @@ def test_the_shipped_profile_gains_at_the_same_makespan(phase: Phase) -> None:
         work = group_work(tokens.astype(np.float64), profile.architecture, workload)
         return np.repeat(rates.seconds(work)[..., None], 4, axis=-1)
 
-    curves = RecoveryCurves.of(profile.heads, workload)  # type: ignore[arg-type]
+    curves = MeasuredCurves.of(profile.heads).at(workload)  # type: ignore[arg-type]
     tokens = np.minimum(least_pieces(curves, 0.9) * BLOCK, 131072)
     shares = np.zeros((32, 32, 4))
     shares[:, np.arange(32), np.arange(32) // 8] = 1
@@ -154,7 +148,8 @@ def test_the_shipped_profile_gains_at_the_same_makespan(phase: Phase) -> None:
     before = loads_s(tokens)
     room = before.max(axis=1, keepdims=True) - before
     filled = fill_bubble(tokens, curves, workload, shares, room, head_seconds, group_seconds)
-    after = loads_s(filled.tokens)
+    after = loads_s(filled)
     assert (after.max(axis=1) <= before.max(axis=1)).all()
     assert after.mean() > 0.99 * after.max(axis=1).mean()
-    assert filled.recovery_after.mean() > filled.recovery_before.mean() + 0.005
+    gained = curves.at(budget_pieces(filled, workload)) - curves.at(budget_pieces(tokens, workload))
+    assert gained.mean() > 0.005

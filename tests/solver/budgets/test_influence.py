@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
 from profiles.sizes import causal_pieces
-from solver.budgets.curves import Floats, Ints, RecoveryCurves
+from solver.budgets.curves import Floats, Ints, MeasuredCurves, RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.influence import Weighed, least_loss, weights
 from solver.budgets.max_min import Cost, max_min
@@ -116,7 +116,7 @@ def test_total_floor_and_context_are_kept_and_nobody_does_worse(
 @given(st.integers(0, 10_000), st.integers(2, 60), TOTALS, st.booleans(), st.booleans())
 def test_measured_like_curves(seed: int, each: int, total: str, pool: bool, search: bool) -> None:
     form = random_curves(seed)
-    curves = RecoveryCurves.of(form, Workload(4096))
+    curves = MeasuredCurves.of(form).at(Workload(4096))
     influence = np.array(form.influence)
     if pool:
         curves, influence = curves.pooled(), influence.reshape(1, -1)
@@ -150,14 +150,14 @@ def test_only_the_proportions_of_influence_count(
 
 
 def test_heads_without_influence_keep_the_floor() -> None:
-    curves = RecoveryCurves.of(random_curves(3, layers=1, heads=4), Workload(8192))
+    curves = MeasuredCurves.of(random_curves(3, layers=1, heads=4)).at(Workload(8192))
     found = chosen(curves, np.array([[0.0, 1.0, 0.0, 2.0]]), 16, 2, "tiles")
     assert found.pieces[0, [0, 2]].tolist() == [2, 2]
     assert found.pieces[0, [1, 3]].max() > 16
 
 
 def test_a_layer_without_influence_weighs_its_heads_alike() -> None:
-    curves = RecoveryCurves.of(random_curves(3, layers=2, heads=4), Workload(8192))
+    curves = MeasuredCurves.of(random_curves(3, layers=2, heads=4)).at(Workload(8192))
     silent = np.array([[0.0] * 4, [1.0, 5.0, 0.0, 2.0]])
     found = chosen(curves, silent, 16, 2, "tiles")
     alike = chosen(curves, np.ones((2, 4)), 16, 2, "tiles")
@@ -175,7 +175,7 @@ def test_a_plateau_is_not_paid_for() -> None:
 
 
 def test_when_cancelled_the_best_of_the_starts_with_no_proof() -> None:
-    curves = RecoveryCurves.of(random_curves(0), Workload(8192))
+    curves = MeasuredCurves.of(random_curves(0)).at(Workload(8192))
     cancelled = soon()
     cancelled.cancelled.set()
     influence = np.ones((2, 8))
@@ -187,7 +187,7 @@ def test_when_cancelled_the_best_of_the_starts_with_no_proof() -> None:
 
 
 def test_too_many_head_blocks_are_refused() -> None:
-    curves = RecoveryCurves.of(random_curves(0), Workload(2**26, block_tokens=16))
+    curves = MeasuredCurves.of(random_curves(0)).at(Workload(2**26, block_tokens=16))
     with pytest.raises(BudgetError, match="use larger pieces, or policy 'max_min'"):
         chosen(curves, np.ones((2, 8)), 4, 2, "tiles")
 
@@ -234,7 +234,7 @@ def test_the_whole_context_for_all_loses_nothing() -> None:
 
 
 def test_where_all_are_at_the_floor_there_is_nothing_to_prove() -> None:
-    curves = RecoveryCurves.of(random_curves(0), Workload(8192))
+    curves = MeasuredCurves.of(random_curves(0)).at(Workload(8192))
     found = chosen(curves, np.ones((2, 8)), 7, 7, "tiles", 0.0)
     assert (found.pieces == 7).all()
     assert found.gap == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
 from profiles.sizes import causal_pieces
-from solver.budgets.curves import Ints, RecoveryCurves
+from solver.budgets.curves import Ints, MeasuredCurves, RecoveryCurves
 from solver.budgets.max_min import Cost, max_min
 from solver.budgets.shifting import shift
 from tests.solver.budgets.builders import by_block, random_curves, small_curves
@@ -111,7 +111,7 @@ def test_a_larger_total_never_lowers_the_minimum(curves: RecoveryCurves, total: 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 100), st.booleans(), st.sampled_from([8192, 5000]))
 def test_never_below_the_papers_shifting(seed: int, each: int, pool: bool, context: int) -> None:
-    curves = RecoveryCurves.of(random_curves(seed), Workload(context))
+    curves = MeasuredCurves.of(random_curves(seed)).at(Workload(context))
     curves = curves.pooled() if pool else curves
     each = min(each, curves.context_pieces)
     shifted = curves.at(shift(curves, each, floor=2)).min(axis=1)

@@ -5,7 +5,7 @@ import pytest
 
 from profiles.cost.work import Workload
 from profiles.heads import BudgetsForm, RulesForm, SamplesForm
-from solver.budgets.curves import RecoveryCurves
+from solver.budgets.curves import MeasuredCurves
 from solver.budgets.profile import profile_tokens
 from tests.solver.budgets.builders import random_curves
 
@@ -57,7 +57,7 @@ def test_samples_warn_outside_the_requests_contexts(context: int) -> None:
 
 def test_curves_give_the_least_tokens_for_the_recovery() -> None:
     workload = Workload(8192)
-    curves = RecoveryCurves.of(random_curves(3), workload)
+    curves = MeasuredCurves.of(random_curves(3)).at(workload)
     few, _ = profile_tokens(curves, workload, 0.5)
     many, warnings = profile_tokens(curves, workload, 0.95)
     assert (few < many).any()

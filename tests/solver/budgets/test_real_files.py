@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from profiles.cost.work import Workload
-from solver.budgets.allocate import allocate
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import BudgetOptions
-from tests.solver.budgets.builders import profile_of
+from tests.solver.budgets.builders import allotted, profile_of
 from tests.solver.problems import soon
 
 DATA = Path(__file__).resolve().parents[3] / "../shared/data/heads"
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}")
 def profile_budgets(heads: dict[str, Any], context: int) -> tuple[Any, tuple[str, ...]]:
     key = {"budgets": "tokens", "rules": "beta"}.get(heads["form"])
     shape = np.shape(heads[key] if key else heads["kept_tokens"][0])
-    budgets = allocate(profile_of(heads, *shape), BudgetOptions(), Workload(context), soon())
+    budgets = allotted(profile_of(heads, *shape), BudgetOptions(), Workload(context), soon())
     assert budgets.tokens.shape == shape
     assert budgets.recovery is None
     return budgets.tokens, budgets.warnings
@@ -87,4 +86,4 @@ def test_no_recovery_policy_on_figures_without_curves() -> None:
     heads = {"form": "rules", "alpha_tokens": file["alphas"], "beta": file["betas"]}
     profile, options = profile_of(heads, 16, 32), BudgetOptions(policy="recovery")
     with pytest.raises(BudgetError, match="recovery_curves"):
-        allocate(profile, options, Workload(131072), soon())
+        allotted(profile, options, Workload(131072), soon())

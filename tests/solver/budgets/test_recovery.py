@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
-from solver.budgets.curves import RecoveryCurves
+from solver.budgets.curves import MeasuredCurves
 from solver.budgets.recovery import least_pieces
 from tests.solver.budgets.builders import by_block
 
@@ -17,7 +17,7 @@ def test_exactly_the_measured_budget() -> None:
         budget_tokens=[[4096, 8192]],
         recovery=[[[[0.9, 0.95]], [[0.8999, 0.9]]]],
     )
-    curves = RecoveryCurves.of(form, Workload(131072))
+    curves = MeasuredCurves.of(form).at(Workload(131072))
     assert least_pieces(curves, 0.9).tolist() == [[4096 // 64, 8192 // 64]]
 
 
@@ -51,7 +51,7 @@ def test_the_least_that_reach_it(
         budget_tokens=[[3, 200, 480], [100, 700, 1999]],
         recovery=[[[values[:3], values[3:6]], [values[6:9], values[9:]]]],
     )
-    curves = RecoveryCurves.of(form, Workload(context, block_tokens=block))
+    curves = MeasuredCurves.of(form).at(Workload(context, block_tokens=block))
     expected = np.argmax(curves.table() >= target, axis=-1) + 1
     assert (least_pieces(curves, target) == expected).all()
 
@@ -64,7 +64,7 @@ def test_near_flat_curves_lose_nothing_to_rounding(base: float, ulps: int) -> No
     form = CurvesForm(
         context_tokens=[64_000], budget_tokens=[[64, 60_000]], recovery=[[[[base, top]]]]
     )
-    curves = RecoveryCurves.of(form, Workload(64_000))
+    curves = MeasuredCurves.of(form).at(Workload(64_000))
     for target in (base, np.nextafter(base, 1), top):
         expected = np.argmax(curves.table() >= target, axis=-1) + 1
         assert (least_pieces(curves, target) == expected).all()

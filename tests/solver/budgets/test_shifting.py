@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
 from profiles.sizes import causal_pieces
-from solver.budgets.curves import RecoveryCurves
+from solver.budgets.curves import MeasuredCurves, RecoveryCurves
 from solver.budgets.errors import BudgetError
 from solver.budgets.shifting import shift
 from tests.solver.budgets.builders import by_block, random_curves, small_curves
@@ -43,7 +43,7 @@ def test_moves_what_the_paper_moves(curves: RecoveryCurves, data: st.DataObject)
 def test_conserves_tokens_never_adds_tiles_and_never_hurts_the_minimum(
     seed: int, each: int, context: int
 ) -> None:
-    curves = RecoveryCurves.of(random_curves(seed), Workload(context))
+    curves = MeasuredCurves.of(random_curves(seed)).at(Workload(context))
     each = min(each, curves.context_pieces)
     blocks = shift(curves, each, floor=2)
     uniform = np.full_like(blocks, each)
@@ -69,6 +69,6 @@ def test_equal_heads_keep_equal_budgets() -> None:
 
 
 def test_refuses_what_would_take_forever_and_names_the_way_out() -> None:
-    curves = RecoveryCurves.of(random_curves(0), Workload(16 * 2**20, block_tokens=1))
+    curves = MeasuredCurves.of(random_curves(0)).at(Workload(16 * 2**20, block_tokens=1))
     with pytest.raises(BudgetError, match=r"268435456 head-pieces.*use policy 'max_min'"):
         shift(curves, 1000, 128)

@@ -8,10 +8,10 @@ import pytest
 from profiles.cost.work import Workload, budget_pieces
 from profiles.model import ModelProfile
 from profiles.sizes import causal_pieces
-from solver.budgets.allocate import Budgets, allocate
+from solver.budgets.allocate import Budgets
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import FLOORED, SIZED, BudgetOptions, Policy
-from tests.solver.budgets.builders import profile_of
+from tests.solver.budgets.builders import allotted, profile_of
 from tests.solver.problems import soon
 from tests.solver.profiles import faults, plan_of
 
@@ -50,7 +50,7 @@ def asked(
         more["tokens"] = tokens
     workload = Workload(context, block_tokens=block, piece_tokens=piece)
     seconds = 0.1 if policy == "elastic" else 30
-    return allocate(MODEL, BudgetOptions(policy=policy, **more), workload, soon(seconds))
+    return allotted(MODEL, BudgetOptions(policy=policy, **more), workload, soon(seconds))
 
 
 @pytest.mark.parametrize("context", [256, 300, *CONTEXTS[1:]])
@@ -124,4 +124,4 @@ def test_idle_time_is_filled_in_small_blocks(block: int, margin: float) -> None:
 def test_too_little_density_for_a_block_is_refused() -> None:
     options = BudgetOptions(policy="elastic", density=0.01)
     with pytest.raises(BudgetError, match="density"):
-        allocate(MODEL, options, Workload(256, block_tokens=32), soon(0.2))
+        allotted(MODEL, options, Workload(256, block_tokens=32), soon(0.2))

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles.catalogue import device_profile
 from profiles.cost.work import Workload, kv_group_bytes
-from profiles.device import device_profile
 from solver.coupling.footprint import device_limits, fetched_bytes, fetched_pairs
 from tests.solver.coupling.cases import footprints, held, make_footprint, make_problem, problems
 

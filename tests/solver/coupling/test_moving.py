@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.architecture import Architecture
-from profiles.device import device_profile
+from profiles.catalogue import device_profile
 from solver.coupling.couple import couple
 from solver.coupling.moving import CurrentPlacement, MovingError, current_placement
 from solver.plans import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.settings import Settings
+from profiles.catalogue import load_profile
 from profiles.errors import HplbError, UnknownNameError
-from profiles.library import resolve_profile
 from solver.budgets.options import BudgetOptions
 from solver.planning.planner import make_plan, plan, rates_of, request_of
 from solver.request import PlacementOptions, PlanRequest, RequestError
@@ -147,7 +147,7 @@ def test_a_profile_may_be_given_as_itself_or_by_its_file(how: str, tmp_path: Pat
 
 def test_a_profile_may_be_given_by_its_name() -> None:
     made = plan(SHIPPED, **STEP, method="greedy")
-    assert made.profile.digest == resolve_profile(SHIPPED).digest
+    assert made.profile.digest == load_profile(SHIPPED).digest
 
 
 def test_a_current_plan_may_be_given_as_itself_or_by_its_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from threading import Event
 
 import pytest
 
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
 from profiles.model import ModelProfile
 from solver.planning.costs import CostError

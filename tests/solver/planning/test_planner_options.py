@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from profiles.catalogue import DEFAULT_PROFILE, load_profile
 from profiles.errors import HplbError
 from profiles.heads import BudgetsForm
-from profiles.library import DEFAULT_PROFILE, resolve_profile
 from profiles.selection import Sampled
 from tests.solver.profiles import budgets_profile, faults, plan_of
 
@@ -109,7 +109,7 @@ def test_a_small_gain_does_not_move_the_deployment_and_a_large_one_does() -> Non
 
 
 def test_filling_the_bubble_buys_recovery_at_the_same_makespan() -> None:
-    profile = resolve_profile(DEFAULT_PROFILE)
+    profile = load_profile(DEFAULT_PROFILE)
     fields = {"gpus": 8, "context_tokens": 32768, "method": "greedy"}
     plain = plan_of(profile, **fields)
     filled = plan_of(profile, **fields, budget={"fill": True})
@@ -126,7 +126,7 @@ def test_filling_the_bubble_buys_recovery_at_the_same_makespan() -> None:
 
 def test_a_bound_does_not_outlive_costs_that_fell() -> None:
     """A head filled until it attends to all samples no rows: it may cost less than before."""
-    profile = resolve_profile(DEFAULT_PROFILE).model_copy(update={"selection": Sampled(rows=16)})
+    profile = load_profile(DEFAULT_PROFILE).model_copy(update={"selection": Sampled(rows=16)})
     filled = plan_of(
         profile,
         context_tokens=4096,

@@ -1,14 +1,19 @@
 """Several workloads of one placement: profiles, samples, weights, and what does not fit."""
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pytest
 
-from profiles.cost.catalogue import catalogue_rates
+from profiles.catalogue import catalogue_rates
 from profiles.heads import SamplesForm
 from profiles.model import ModelProfile
+from solver.budgets.curves import MeasuredCurves, RecoveryCurves
 from solver.planning.planner import Known
 from solver.planning.scenarios import WorkloadError, scenarios
 from solver.request import PlanRequest
+from tests.solver.budgets.builders import profile_of, random_curves
 from tests.solver.problems import soon
 from tests.solver.profiles import budgets_profile, faults, plan_of
 
@@ -94,3 +99,37 @@ def test_the_worst_case_is_no_worse_than_the_mean_plans_worst() -> None:
     largest = max(other.makespan_s for other in mean.other_workloads)
     assert worst.makespan_s <= largest * (1 + 1e-3)
     assert worst.rules.objective == "worst"
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "interpolated"),
+    [
+        ({"context_tokens": 4096}, 1, 1),
+        ({"context_tokens": 4096, "budget": {"fill": True}}, 1, 1),
+        ({"context_tokens": 4096, "budget": {"fill": True, "margin": 0.5}}, 1, 2),
+        ({"workloads": [{"context_tokens": 4096}, {"context_tokens": 2048}]}, 1, 2),
+        ({"context_tokens": 4096, "budget": {"policy": "elastic", "density": 0.5}}, 1, 3),
+    ],
+)
+def test_curves_are_made_once_a_request(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], made: int, interpolated: int
+) -> None:
+    """Arrays once for all workloads, and curves once for each context and margin."""
+    seen = Counter[str]()
+    of, at = MeasuredCurves.of, MeasuredCurves.at
+
+    def counted_of(*arguments: Any) -> MeasuredCurves:
+        seen["of"] += 1
+        return of(*arguments)
+
+    def counted_at(*arguments: Any) -> RecoveryCurves:
+        seen["at"] += 1
+        return at(*arguments)
+
+    monkeypatch.setattr(MeasuredCurves, "of", counted_of)
+    monkeypatch.setattr(MeasuredCurves, "at", counted_at)
+    curves = random_curves(0)
+    spread = (0.1 * np.array(curves.recovery)).tolist()
+    profile = profile_of(curves.model_copy(update={"spread": spread}).model_dump(), 2, 8)
+    plan_of(profile, gpus=2, method="greedy", **asked)
+    assert (seen["of"], seen["at"]) == (made, interpolated)

@@ -1,4 +1,4 @@
-"""Records that state a block and a piece, in JSON too."""
+"""The fields of a record that states a block and a piece, in JSON too."""
 
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ def block_of(fields: dict[str, Any]) -> int:
     return int(fields["block_tokens"])
 
 
-class Sizes(BaseModel):
+class SizeFields(BaseModel):
     """A record that states both sizes where they differ.
 
     Where they do not, `piece_tokens` is left out of the JSON, so that what was named before there

@@ -3,22 +3,22 @@
 A fact is a relation, a person and what that is for them: "lives Bako Timu .".
 """
 
-from profiles.tasks.room import Room
-from profiles.tasks.sample import Question, Sample
+from profiles.tasks.example import Example, Question
+from profiles.tasks.token_room import TokenRoom
 from profiles.tasks.words import NAMES
 
 
-def one_fact(room: Room, asked: int = 1) -> Sample:
+def one_fact(room: TokenRoom, asked: int = 1) -> Example:
     """QA1: who lives where; the other facts are about other people and relations."""
     return _people("qa_1", room, asked, hops=1)
 
 
-def two_facts(room: Room, asked: int = 1) -> Sample:
+def two_facts(room: TokenRoom, asked: int = 1) -> Example:
     """QA2: where the partner of someone lives, which takes two facts."""
     return _people("qa_2", room, asked, hops=2)
 
 
-def _people(task: str, room: Room, asked: int, hops: int) -> Sample:
+def _people(task: str, room: TokenRoom, asked: int, hops: int) -> Example:
     names = room.random.sample(NAMES, len(NAMES))
     people, places = names[: len(names) // 2], names[len(names) // 2 :]
     partners = people[1:] + people[:1]
@@ -43,4 +43,4 @@ def _people(task: str, room: Room, asked: int, hops: int) -> Sample:
         home = about[index if hops == 1 else (index + 1) % known][0].split()[-2]
         asked_for = "lives partner" if hops == 2 else "lives"
         questions.append(Question(f"{asked_for} {people[index]}", (home,)))
-    return Sample(task, " ".join(facts), tuple(questions))
+    return Example(task, " ".join(facts), tuple(questions))

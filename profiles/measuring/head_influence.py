@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from profiles.measuring.attention import LayerAttention, probabilities, row_runs
-from profiles.measuring.rows import Rows
+from profiles.measuring.layer_attention import LayerAttention, probabilities, row_runs
+from profiles.measuring.sampled_rows import SampledRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class WeightedRows:
     weight: torch.Tensor
 
 
-def weighted_rows(rows: Rows, predicting: torch.Tensor, tokens: int) -> WeightedRows:
+def weighted_rows(rows: SampledRows, predicting: torch.Tensor, tokens: int) -> WeightedRows:
     """Sampled rows, and beside them those that predict an answer, where they are no more.
 
     In the last layer the gradient reaches no other rows, which a sample would miss. Every other

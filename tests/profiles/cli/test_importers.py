@@ -1,27 +1,15 @@
+"""`hplb profiles import`."""
+
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from profiles.cli import app
-from profiles.library import DEFAULT_PROFILE, catalogue_names
 from profiles.model import ModelProfile
+from tests.profiles.cli.command import hplb, refused
 from tests.profiles.published import published
-
-
-def hplb(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in ("profiles", *arguments)])
-
-
-def refused(result: Result) -> str:
-    """The one line that a refused command leaves on stderr."""
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def rules_file(folder: Path, name: str = "Llama-3.2-1B.json") -> Path:
@@ -126,32 +114,3 @@ def test_an_unrecognised_file_asks_for_the_model(tmp_path: Path) -> None:
     source = rules_file(folder, "rules.json")
     result = hplb("import", "moa", source, "--name", "x", "-o", tmp_path / "out.json")
     assert "--model NAME or --config config.json" in refused(result)
-
-
-def test_list() -> None:
-    assert DEFAULT_PROFILE in hplb("list").stdout
-    listed = json.loads(hplb("list", "--json").stdout)
-    assert [entry["name"] for entry in listed] == list(catalogue_names())
-
-
-def test_show() -> None:
-    shown = hplb("show", DEFAULT_PROFILE)
-    assert shown.exit_code == 0
-    for part in (
-        "selection: pooled\n",
-        "(synthetic)",
-        "32 layers x 32 heads (8 KV)",
-        "recovery_curves",
-        "NOT measured",
-    ):
-        assert part in shown.stdout
-    layers = json.loads(hplb("show", DEFAULT_PROFILE, "--json").stdout)["layers"]
-    assert [layer["layer"] for layer in layers] == list(range(32))
-    assert all(
-        0 < layer["least_tokens"] < layer["mean_tokens"] < layer["most_tokens"] <= 131072
-        for layer in layers
-    )
-
-
-def test_show_of_nothing() -> None:
-    assert DEFAULT_PROFILE in refused(hplb("show", "nobody"))

@@ -1,7 +1,7 @@
 import pytest
 
+from profiles.cli.head_figures import head_tokens
 from profiles.heads import BudgetsForm, CurvesForm, Heads, RulesForm, SamplesForm
-from profiles.summary import head_tokens
 
 
 @pytest.mark.parametrize(

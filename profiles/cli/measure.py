@@ -1,7 +1,6 @@
 """`hplb profiles measure`: what the heads of a real model need."""
 
-import re
-from importlib.util import find_spec
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -9,21 +8,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from profiles.console import clear_errors, fail
-from profiles.model import NAME_PATTERN, ModelProfile
-from profiles.selection import (
-    MOST_ROWS,
-    POOLED,
-    SAMPLED,
-    Sampled,
-    Selection,
-    SinkLocal,
-    VerticalSlash,
-)
+from profiles.cli.console import clear_errors, fail
+from profiles.model import ModelProfile
+from profiles.selection import MOST_ROWS, Sampled, Selection
 
 
 @clear_errors()
-def measure(
+def measure_command(
     model: Annotated[str, typer.Option(help="A folder of transformers, a hub id, or reference.")],
     data: Annotated[Path, typer.Option(help="Prompts, one JSON object a line.")],
     contexts: Annotated[str, typer.Option(help="Tokens, as in 1024,4096.")],
@@ -66,59 +57,46 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Measure recovery curves of a transformers model's heads; goes on where it was stopped."""
-    if find_spec("torch") is None or find_spec("transformers") is None:
-        fail("hplb profiles measure needs torch and transformers: pip install hplb[executor]")
     if not out.parent.is_dir():
         fail(f"-o {out}: there is no folder {out.parent}")
     if out.is_dir():
         fail(f"-o {out}: is a folder; name a file in it")
-    if name is not None and not re.fullmatch(NAME_PATTERN, name):
-        fail(f"--name: {name!r} must be letters, digits, '.', '_' or '-', at most 128")
+    state = state if state is not None else out.with_name(f"{out.name}.parts")
 
-    # torch takes seconds to load: `hplb --help` does without.
-    from profiles.measuring.choices import Choices
+    # What nothing but this command needs.
+    from profiles.measuring import measure
     from profiles.measuring.parts import Parts
-    from profiles.measuring.run import measure as measured
-    from profiles.measuring.run import name_of
-    from profiles.measuring.selector import installed_selector
 
-    choices = Choices(
-        model,
-        data,
-        _tokens(contexts),
-        block_tokens,
-        rows,
-        prompts,
-        seed,
-        _selection(selection, sample_rows, sink_tokens, piece_tokens or block_tokens),
-        sink_tokens,
-        local_tokens,
-        influence,
-        device,
-        dtype or ("bfloat16" if device.startswith("cuda") else "float32"),
-        piece_tokens,
-    )
-    parts = Parts(state if state is not None else out.with_name(f"{out.name}.parts"))
-    selector = installed_selector()
-    if selector is None:
-        typer.echo("no executor is installed: selected_recovery is left out", err=True)
     try:
-        with _bar() as bar:
+        with warnings.catch_warnings(), _bar() as bar:
+            warnings.showwarning = lambda message, *_: typer.echo(message, err=True)
             task = bar.add_task("loading", total=None)
-            profile = measured(
-                choices,
-                name or name_of(model),
-                parts,
-                selector,
-                lambda done, total, what: bar.update(
+            profile = measure(
+                model,
+                data,
+                _tokens(contexts),
+                block_tokens=block_tokens,
+                piece_tokens=piece_tokens,
+                rows=rows,
+                prompts=prompts,
+                seed=seed,
+                selection=_selection(selection, sample_rows),
+                sink_tokens=sink_tokens,
+                local_tokens=local_tokens,
+                influence=influence,
+                name=name,
+                state=state,
+                device=device,
+                dtype=dtype,
+                progress=lambda done, total, what: bar.update(
                     task, completed=done, total=total, description=what
                 ),
             )
     except KeyboardInterrupt:
-        typer.echo(f"{parts.folder}: the same command goes on from here", err=True)
+        typer.echo(f"{state}: the same command goes on from here", err=True)
         raise
     profile.save(out)
-    parts.remove()
+    Parts(state).remove()
     typer.echo(profile.model_dump_json() if as_json else _in_words(profile, out))
 
 
@@ -129,26 +107,14 @@ def _tokens(contexts: str) -> tuple[int, ...]:
         fail(f"--contexts: {contexts!r} must be whole numbers with commas between, as 1024,4096")
 
 
-def _selection(
-    kind: str, sample_rows: int | None, sink_tokens: int | None, piece_tokens: int
-) -> Selection:
-    if sample_rows is not None and kind != "sampled":
+def _selection(kind: str, sample_rows: int | None) -> str | Selection:
+    if sample_rows is None:
+        return kind
+    if kind != "sampled":
         fail(f"--sample-rows: --selection {kind} samples none")
-    match kind:
-        case "sampled":
-            if sample_rows is None:
-                return SAMPLED
-            if not 1 <= sample_rows <= MOST_ROWS:
-                fail(f"--sample-rows: {sample_rows} must be from 1 to {MOST_ROWS}")
-            return Sampled(rows=sample_rows)
-        case "pooled":
-            return POOLED
-        case "vertical_slash":
-            return VerticalSlash()
-        case "sink_local":
-            return SinkLocal(sink_tokens=piece_tokens if sink_tokens is None else sink_tokens)
-        case _:
-            fail(f"--selection: {kind!r} is not one of sampled, pooled, vertical_slash, sink_local")
+    if not 1 <= sample_rows <= MOST_ROWS:
+        fail(f"--sample-rows: {sample_rows} must be from 1 to {MOST_ROWS}")
+    return Sampled(rows=sample_rows)
 
 
 def _in_words(profile: ModelProfile, out: Path) -> str:

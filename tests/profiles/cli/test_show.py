@@ -1,4 +1,4 @@
-"""`hplb profiles show` of recovery curves: table, JSON and plot."""
+"""`hplb profiles list` and `show`: tables, JSON and plot."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,44 @@ import pytest
 from pydantic import ValidationError
 
 from profiles.architecture import Architecture
+from profiles.catalogue import DEFAULT_PROFILE, catalogue_names
 from profiles.heads import CurvesForm
 from profiles.heterogeneity import rank_correlations
 from profiles.measurement import Measurement
 from profiles.model import ModelProfile
-from tests.profiles.test_cli import hplb, refused
+from tests.profiles.cli.command import hplb, refused
 
 LAYERS, HEADS = 3, 4
 DIGEST = "666c03de2f0f035f6617827abfa8de1f63a5156202f1a4cbab780547c41f627a"
+
+
+def test_list() -> None:
+    assert DEFAULT_PROFILE in hplb("list").stdout
+    listed = json.loads(hplb("list", "--json").stdout)
+    assert [entry["name"] for entry in listed] == list(catalogue_names())
+
+
+def test_show() -> None:
+    shown = hplb("show", DEFAULT_PROFILE)
+    assert shown.exit_code == 0
+    for part in (
+        "selection: pooled\n",
+        "(synthetic)",
+        "32 layers x 32 heads (8 KV)",
+        "recovery_curves",
+        "NOT measured",
+    ):
+        assert part in shown.stdout
+    layers = json.loads(hplb("show", DEFAULT_PROFILE, "--json").stdout)["layers"]
+    assert [layer["layer"] for layer in layers] == list(range(32))
+    assert all(
+        0 < layer["least_tokens"] < layer["mean_tokens"] < layer["most_tokens"] <= 131072
+        for layer in layers
+    )
+
+
+def test_show_of_nothing() -> None:
+    assert DEFAULT_PROFILE in refused(hplb("show", "nobody"))
 
 
 @pytest.fixture

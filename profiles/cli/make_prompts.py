@@ -6,14 +6,14 @@ from typing import Annotated, get_args
 
 import typer
 
-from profiles.console import clear_errors, fail
+from profiles.cli.console import clear_errors, fail
 from profiles.tasks.haystack import Split
 from profiles.tasks.prompts import generated, write
 from profiles.tasks.ruler import TASKS
 
 
 @clear_errors()
-def prompts(
+def prompts_command(
     model: Annotated[str, typer.Option(help="A folder of transformers, a hub id, or reference.")],
     contexts: Annotated[str, typer.Option(help="Tokens of the prompts, as in 1024,4096.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, JSON lines.")],
@@ -36,7 +36,7 @@ def prompts(
     named = list(TASKS) if tasks == "all" else [task.strip() for task in tasks.split(",")]
 
     # transformers takes seconds to load: `hplb --help` does without.
-    from profiles.measuring.tokens import counter
+    from profiles.measuring.loading import counter
 
     count = counter(model)
     made = generated(named, sorted({int(size) for size in sizes}), each, seed, count, whose)

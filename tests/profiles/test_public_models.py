@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.errors import ProfileError, UnknownNameError
-from profiles.models import MODELS, model_architecture, recognise, resolve_architecture
+from profiles.public_models import MODELS, model_architecture, recognise, resolve_architecture
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -70,6 +70,6 @@ def test_config_then_model_then_name(tmp_path: Path) -> None:
     assert resolve_architecture(source, "Yi-9B") is MODELS["Yi-9B"]
     assert resolve_architecture(source) is MODELS["Qwen3-4B"]
     with pytest.raises(
-        ProfileError, match=r"heads\.json: .* --model NAME or --config config\.json"
+        ProfileError, match=r"heads\.json: .*give model or config \(--model NAME or --config config"
     ):
         resolve_architecture(Path("heads.json"))

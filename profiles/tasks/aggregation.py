@@ -1,7 +1,7 @@
 """Aggregation: which words of a long list come most often."""
 
-from profiles.tasks.room import Room
-from profiles.tasks.sample import Question, Sample
+from profiles.tasks.example import Example, Question
+from profiles.tasks.token_room import TokenRoom
 from profiles.tasks.words import NAMES
 
 COMMON_WORDS = 10
@@ -12,7 +12,7 @@ ZETA = 2.0
 ZETA_WORDS = 50
 
 
-def common_words(room: Room) -> Sample:
+def common_words(room: TokenRoom) -> Example:
     """CWE: ten words come ten times as often as all others; asked: those ten."""
     names = room.random.sample(NAMES, len(NAMES))
     common, rare = names[:COMMON_WORDS], names[COMMON_WORDS:]
@@ -24,10 +24,10 @@ def common_words(room: Room) -> Sample:
     rare_count = (tokens // a_word - times * COMMON_WORDS) // rare_times
     words = common * times + rare[: max(0, rare_count)] * rare_times
     room.random.shuffle(words)
-    return Sample("cwe", " ".join(words[: tokens // a_word]), tuple(questions))
+    return Example("cwe", " ".join(words[: tokens // a_word]), tuple(questions))
 
 
-def frequent_words(room: Room) -> Sample:
+def frequent_words(room: TokenRoom) -> Example:
     """FWE: word k comes in proportion to k to the power -2; asked: the three most frequent."""
     names = room.random.sample(NAMES, ZETA_WORDS)
     questions = [Question("frequent words", tuple(names[:FREQUENT_WORDS]), ordered=False)]
@@ -38,4 +38,4 @@ def frequent_words(room: Room) -> Sample:
     words = [name for name, count in zip(names, times, strict=True) for _ in range(count)]
     del words[total:]
     room.random.shuffle(words)
-    return Sample("fwe", " ".join(words), tuple(questions))
+    return Example("fwe", " ".join(words), tuple(questions))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
-from profiles.measuring.attention import LayerAttention
 from profiles.measuring.choices import Choices
-from profiles.measuring.rows import Rows
+from profiles.measuring.layer_attention import LayerAttention
+from profiles.measuring.sampled_rows import SampledRows
 from profiles.measuring.selector import Lists, Selector
 from profiles.selection import SinkLocal
 
@@ -20,7 +20,7 @@ NEAREST = SinkLocal(sink_tokens=0)
 def oracle_curve(
     masses: torch.Tensor,
     call: LayerAttention,
-    rows: Rows,
+    rows: SampledRows,
     choices: Choices,
     budgets: Sequence[int],
 ) -> torch.Tensor:
@@ -49,14 +49,16 @@ def oracle_curve(
 
 
 def selected_curve(
-    masses: torch.Tensor, lists: Lists, rows: Rows, budgets: Sequence[int]
+    masses: torch.Tensor, lists: Lists, rows: SampledRows, budgets: Sequence[int]
 ) -> torch.Tensor:
     """Recovery of a selector's lists of each of `budgets` pieces, float64 [heads, points]."""
     captured = [masses.masked_fill(~lists(budget), 0.0).sum((1, 2)) for budget in budgets]
     return (torch.stack(captured, 1) / len(rows.position)).clamp(max=1.0)
 
 
-def chosen_lists(select: Selector, call: LayerAttention, rows: Rows, choices: Choices) -> Lists:
+def chosen_lists(
+    select: Selector, call: LayerAttention, rows: SampledRows, choices: Choices
+) -> Lists:
     """What `select` chooses for the sampled query blocks of a layer.
 
     It knows no windows: in a layer that slides it is asked for the nearest pieces, as a kernel for
@@ -68,7 +70,7 @@ def chosen_lists(select: Selector, call: LayerAttention, rows: Rows, choices: Ch
     return select(q, call.k, rows.blocks, choices.block_tokens, choices.piece, selection)
 
 
-def _seen(call: LayerAttention, rows: Rows, piece: torch.Tensor, size: int) -> torch.Tensor:
+def _seen(call: LayerAttention, rows: SampledRows, piece: torch.Tensor, size: int) -> torch.Tensor:
     """Whether any sampled row of a query block may see a key piece, bool [query blocks, pieces]."""
     if call.window is None:
         return torch.ones_like(rows.blocks[:, None] >= piece)

@@ -2,15 +2,15 @@
 
 from itertools import pairwise
 
+from profiles.tasks.example import Example, Question
 from profiles.tasks.haystack import Noise
-from profiles.tasks.room import Room
-from profiles.tasks.sample import Question, Sample
+from profiles.tasks.token_room import TokenRoom
 from profiles.tasks.words import NAMES, NUMBERS
 
 HOPS = 4
 
 
-def variable_tracking(room: Room, chains: int = 1) -> Sample:
+def variable_tracking(room: TokenRoom, chains: int = 1) -> Example:
     """VT: "let 417 Bako ." gives Bako the value, "let Bako Timu ." hands it on; asked: who has it.
 
     The first variable is next to the value and each next one next to the last.
@@ -24,4 +24,4 @@ def variable_tracking(room: Room, chains: int = 1) -> Sample:
         facts += [f"let {old} {new} ." for old, new in pairwise(chain)]
         questions.append(Question(f"equal {number}", tuple(chain), ordered=False))
     pieces = room.spread(facts, Noise(), room.left_for_context(questions))
-    return Sample("vt", " ".join(pieces), tuple(questions))
+    return Example("vt", " ".join(pieces), tuple(questions))

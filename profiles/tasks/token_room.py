@@ -4,15 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from profiles.tasks.example import Question
 from profiles.tasks.haystack import Split
-from profiles.tasks.sample import Question
 
 Count = Callable[[str], int]
 MARGIN_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class TokenRoom:
     """`tokens` for context, questions and answers together, as `count` counts them.
 
     Text comes from the sentences of `split`.

@@ -2,7 +2,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from profiles.console import clear_errors, console
+from profiles.cli.console import clear_errors, console
 from profiles.errors import ProfileError
 
 app = typer.Typer()

@@ -1,13 +1,47 @@
-"""What a profile of recovery curves shows: how unlike its heads are, and how stable that is."""
+"""A profile's figures for people to look at: a number for each head, and tables of them."""
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
-from profiles.heads import CurvesForm
+from profiles.architecture import Architecture
+from profiles.heads import BudgetsForm, CurvesForm, Heads, RulesForm, SamplesForm
 from profiles.heterogeneity import RECOVERY, head_shares
 from profiles.measurement import Measurement, Stability
+
+RULES_CONTEXT_TOKENS = 131_072
+
+
+def head_tokens(heads: Heads) -> tuple[NDArray[np.float64], str]:
+    """Tokens `[layers, heads]` that stand for the profile's figures, and what they are.
+
+    Curves are interpolated at RECOVERY (a glance, not a budget policy: that is the solver's).
+    """
+    match heads:
+        case BudgetsForm():
+            return np.array(heads.tokens), "stated budgets"
+        case RulesForm():
+            spans = np.array(heads.alpha_tokens) + np.array(heads.beta) * RULES_CONTEXT_TOKENS
+            tokens = np.clip(spans, 0, RULES_CONTEXT_TOKENS)
+            return tokens, f"alpha + beta * context at {RULES_CONTEXT_TOKENS} tokens"
+        case SamplesForm():
+            mean = np.mean(heads.kept_tokens, axis=0)
+            return mean, f"mean tokens kept over {len(heads.task)} requests"
+        case CurvesForm():
+            budgets, curves = heads.budget_tokens[-1], np.array(heads.recovery)[:, :, -1]
+            rising = np.maximum.accumulate(curves, axis=-1)
+            tokens = np.apply_along_axis(
+                lambda curve: np.interp(RECOVERY, curve, budgets), -1, rising
+            )
+            return tokens, f"budget for recovery {RECOVERY} at {heads.context_tokens[-1]} tokens"
+
+
+def shape_in_words(architecture: Architecture) -> str:
+    """`32 layers x 32 heads (8 KV)`."""
+    heads = f"{architecture.query_heads} heads ({architecture.kv_heads} KV)"
+    return f"{architecture.layers} layers x {heads}"
 
 
 def layer_shares(heads: CurvesForm) -> list[dict[str, float]]:
@@ -23,7 +57,7 @@ def layer_shares(heads: CurvesForm) -> list[dict[str, float]]:
     ]
 
 
-def facts(heads: CurvesForm, measurement: Measurement | None) -> dict[str, Any]:
+def curve_facts(heads: CurvesForm, measurement: Measurement | None) -> dict[str, Any]:
     """For `hplb profiles show --json`; `measurement` is null where the curves are not our own."""
     return {
         "recovery": RECOVERY,
@@ -33,7 +67,7 @@ def facts(heads: CurvesForm, measurement: Measurement | None) -> dict[str, Any]:
     }
 
 
-def in_words(measurement: Measurement) -> str:
+def measurement_in_words(measurement: Measurement) -> str:
     """One line: on what and with what it was measured."""
     prompts = ", ".join(f"{count} {task}" for task, count in measurement.prompts.items())
     block, piece = measurement.block_tokens, measurement.piece_tokens

@@ -106,7 +106,7 @@ def resolve_architecture(
     recognised = recognise(path)
     if recognised is None:
         raise ProfileError(
-            f"{path}: its name does not tell which model it is about; say so with --model NAME "
-            "or --config config.json"
+            f"{path}: its name does not tell which model it is about; give model or config "
+            "(--model NAME or --config config.json)"
         )
     return MODELS[recognised]

@@ -10,7 +10,7 @@ ROWS_A_BLOCK = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SampledRows:
     """Sampled rows of one prompt, all int64.
 
     position [rows]: row i sees keys 0..i; blocks [query blocks]: the query blocks that were drawn;
@@ -21,12 +21,12 @@ class Rows:
     blocks: torch.Tensor
     member: torch.Tensor
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "SampledRows":
         """The same rows on `device`."""
-        return Rows(self.position.to(device), self.blocks.to(device), self.member.to(device))
+        return SampledRows(self.position.to(device), self.blocks.to(device), self.member.to(device))
 
 
-def draw(tokens: int, block_tokens: int, count: int, random: np.random.Generator) -> Rows:
+def draw(tokens: int, block_tokens: int, count: int, random: np.random.Generator) -> SampledRows:
     """`count` of the rows 0..tokens - 1, fewer only where the drawn blocks have no more.
 
     The prompt is cut into as many equal parts as blocks are drawn, one block from each part, so
@@ -44,4 +44,4 @@ def draw(tokens: int, block_tokens: int, count: int, random: np.random.Generator
         rows = random.choice(last - first, size=min(wanted, last - first), replace=False)
         positions += sorted(first + int(row) for row in rows)
         members += [member] * len(rows)
-    return Rows(torch.tensor(positions), torch.tensor(chosen), torch.tensor(members))
+    return SampledRows(torch.tensor(positions), torch.tensor(chosen), torch.tensor(members))

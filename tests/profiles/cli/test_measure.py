@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from profiles import measure_cli
 from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Sampled, SinkLocal
-from tests.profiles.test_cli import hplb, refused
-
-from . import tiny
+from tests.profiles.cli.command import hplb, refused
+from tests.profiles.measuring import tiny
 
 
 @pytest.fixture
@@ -51,6 +49,7 @@ def test_pieces_of_a_block_are_stated(
     result = hplb("measure", *options, *sizes, "--contexts", "64", "--no-influence")
     assert result.exit_code == 0, result.stderr
     profile = ModelProfile.load(tmp_path / "p.json")
+    assert "no executor is installed: selected_recovery is left out\n" in result.stderr
     assert profile.heads.budget_tokens == [[32, 48, 64]]
     assert profile.selection == SinkLocal(sink_tokens=16)
     measurement = json.loads((tmp_path / "p.json").read_text())["measurement"]
@@ -85,7 +84,7 @@ def test_what_is_kept_after_an_interruption(
     ("more", "message"),
     [
         (["--contexts", "1k"], "--contexts: '1k' must be whole numbers"),
-        (["--contexts", "64", "--selection", "best"], "--selection: 'best' is not one of"),
+        (["--contexts", "64", "--selection", "best"], "selection: 'best' is not one of"),
         (["--contexts", "64", "--sample-rows", "0"], "--sample-rows: 0 must be from 1 to 16"),
         (["--contexts", "64", "--sample-rows", "17"], "--sample-rows: 17 must be from 1 to 16"),
         (
@@ -97,7 +96,7 @@ def test_what_is_kept_after_an_interruption(
         (["--contexts", "64", "--piece-tokens", "0"], "piece_tokens: 0 is not one of 16"),
         (["--contexts", "64", "-o", "/no/such/p.json"], "there is no folder /no/such"),
         (["--contexts", "64", "-o", "/"], "-o /: is a folder"),
-        (["--contexts", "64", "--name", "my model"], "--name: 'my model' must be letters, digits"),
+        (["--contexts", "64", "--name", "my model"], "name: 'my model' must be letters, digits"),
         (["--contexts", "64", "--data", "/no/data"], "/no/data: cannot be read"),
     ],
 )
@@ -106,5 +105,5 @@ def test_bad_options(options: list[object], more: list[str], message: str) -> No
 
 
 def test_without_torch(options: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_cli, "find_spec", lambda _: None)
+    monkeypatch.setattr("profiles.measuring.find_spec", lambda _: None)
     assert "pip install hplb[executor]" in refused(hplb("measure", *options, "--contexts", "64"))

@@ -1,4 +1,4 @@
-"""One generated prompt: a context, then questions whose answers it holds."""
+"""One generated example of a task: a context, then questions whose answers it holds."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Example:
     """`task` is one of `profiles.tasks.ruler.TASKS`; `context` comes before every question."""
 
     task: str

@@ -4,12 +4,12 @@ import torch
 from torch.nn.functional import pad
 
 from profiles.errors import MeasuringError
-from profiles.measuring.attention import LayerAttention, probabilities, row_runs
-from profiles.measuring.rows import Rows
+from profiles.measuring.layer_attention import LayerAttention, probabilities, row_runs
+from profiles.measuring.sampled_rows import SampledRows
 
 
 @torch.no_grad()
-def piece_masses(call: LayerAttention, rows: Rows, piece_tokens: int) -> torch.Tensor:
+def piece_masses(call: LayerAttention, rows: SampledRows, piece_tokens: int) -> torch.Tensor:
     """Attention mass by key piece, summed over the sampled rows of each query block.
 
     float64 [heads, query blocks, key pieces]; a query block's masses add up to its number of rows.

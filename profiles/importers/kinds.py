@@ -1,0 +1,102 @@
+"""`import_profile`: a published file of any known kind becomes a model profile."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from profiles.architecture import Architecture
+from profiles.errors import ProfileError
+from profiles.files import read_bytes, read_json
+from profiles.importers import duo_attention, minference, moa, s2, tangram
+from profiles.model import ModelProfile
+from profiles.public_models import resolve_architecture
+
+Kind = Literal["minference", "moa", "duo-attention", "tangram", "s2"]
+READERS: dict[str, Callable[..., ModelProfile]] = {
+    "minference": minference.read,
+    "moa": moa.read,
+    "duo-attention": duo_attention.read,
+    "tangram": tangram.read,
+    "s2": s2.read,
+}
+ZIP = b"PK\x03\x04"
+
+
+def import_profile(
+    path: str | Path,
+    *,
+    name: str,
+    kind: Kind | None = None,
+    model: str | Architecture | None = None,
+    config: str | Path | None = None,
+    threshold: float | None = None,
+    full_share: float | None = None,
+    sink_tokens: int | None = None,
+    recent_tokens: int | None = None,
+) -> ModelProfile:
+    """A profile called `name` of the published file at `path`.
+
+        profile = import_profile("Meta-Llama-3.1-8B-Instruct.tsv", name="duo", full_share=0.5)
+        profile.save("duo.json")
+
+    kind: what published it; unless given, what the file's content says it is:
+
+    - "minference": budgets of MInference's pattern search (arXiv 2407.02490, JSON list);
+    - "moa": MoA's elastic rules, alpha + beta * context (arXiv 2406.14909, JSON);
+    - "duo-attention": full and streaming heads by DuoAttention's gates (arXiv 2410.10819, TSV);
+    - "tangram": tokens TANGRAM kept on each of several requests (arXiv 2606.06302, NPZ);
+    - "s2": S2-Attention's strided patterns from their parameters (arXiv 2407.17678, JSON).
+
+    model, config: whose heads these are, by a public model's name or its `Architecture`, or by the
+    path of its config.json; unless given, as the file's name tells.
+
+    Gates alone take the rest: full are the KV heads with a gate of at least `threshold`, or the
+    `full_share` of them with the highest (0.5 for GQA and 0.25 for MHA models without either); a
+    streaming head reads the first `sink_tokens` (128) and the last `recent_tokens` (256).
+
+    Raises ProfileError for a file that is not of its kind, is about another model or tells too
+    little, UnknownNameError for an unknown model.
+    """
+    path = Path(path)
+    if model is not None and config is not None:
+        raise ProfileError("model and config: give one of the two, not both")
+    if not path.exists():
+        raise ProfileError(f"{path}: there is no such file")
+    kind = kind_of(path) if kind is None else kind
+    if kind not in READERS:
+        raise ProfileError(f"kind: {kind!r} is not one of {', '.join(READERS)}")
+    options: dict[str, Any] = {
+        "threshold": threshold,
+        "full_share": full_share,
+        "sink_tokens": sink_tokens,
+        "recent_tokens": recent_tokens,
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    if given and kind != "duo-attention":
+        raise ProfileError(f"{next(iter(given))}: is for duo-attention, not {kind}")
+    architecture = (
+        model
+        if isinstance(model, Architecture)
+        else resolve_architecture(path, model, None if config is None else Path(config))
+    )
+    return READERS[kind](path, name, architecture, **given)
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file's content says it is; ProfileError where it does not tell.
+
+    An archive is TANGRAM's, a table of tabs DuoAttention's; of JSON a list is MInference's, and an
+    object shows MoA's or S2-Attention's fields.
+    """
+    if read_bytes(path).startswith(ZIP):
+        return "tangram"
+    if path.suffix.lower() == ".tsv":
+        return "duo-attention"
+    document = read_json(path)
+    if isinstance(document, list):
+        return "minference"
+    if isinstance(document, dict) and {"alphas", "betas"} & set(document):
+        return "moa"
+    if isinstance(document, dict) and {"local_blocks", "vert_stride"} & set(document):
+        return "s2"
+    raise ProfileError(f"{path}: does not tell its kind; say which: {', '.join(get_args(Kind))}")
