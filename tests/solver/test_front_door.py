@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import solver
-from profiles.catalogue import load_profile
-from solver import Plan, PlanRequest, compare, place, plan, verifier
+from profiles import load_profile
+from solver import Plan, PlanRequest, compare, place, plan, verify
 from solver.report.comparison import COLUMNS, METHODS, Comparison
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPORTED = ["Plan", "PlanRequest", "compare", "place", "plan", "verifier"]
+EXPORTED = ["Plan", "PlanRequest", "compare", "place", "plan", "verify"]
 
 
 def test_exactly_these_names_are_exported() -> None:
@@ -51,7 +51,7 @@ def test_the_notebook(tmp_path: Path) -> None:
     heads = profile.architecture.query_heads
     assert p.shares.shape == (profile.architecture.layers, heads, 8)
     assert p.shares[3].sum(axis=1) == pytest.approx(np.ones(heads))
-    assert verifier(p).ok
+    assert verify(p).ok
     p.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == p
     request = PlanRequest(
