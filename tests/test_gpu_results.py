@@ -15,8 +15,7 @@ from benchmarks.gpu_results.__main__ import ROOT, Checkout, differences, keep, r
 from benchmarks.gpu_results.calls import calls, features
 from benchmarks.gpu_results.fitting import LEAST_CALLS, errors, fits
 from benchmarks.gpu_results.reading import Results, ResultsError, device_type, newest, read
-from profiles import device as devices
-from profiles.catalogue import catalogue_profile, catalogue_rates, device_profile
+from profiles.catalogue import catalogue_profile, catalogue_rates, device_names, device_profile
 from profiles.cost.regression import refit
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.samples import Sample
@@ -63,7 +62,7 @@ def laid(tmp_path: Path) -> Laid:
 def catalogue(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The checkout's measured rates as this process's own."""
     measured = checkout.root / command.MEASURED
-    monkeypatch.setattr(devices, "MEASURED", measured)
+    monkeypatch.setattr("profiles.catalogue.MEASURED", measured)
     device_profile.cache_clear()
     yield measured
     device_profile.cache_clear()
@@ -232,7 +231,7 @@ def test_other_chips_are_refused_by_name(gpu: str | None, made_up: Row, laid: La
 
 @pytest.mark.parametrize("gpu", ["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"])
 def test_known_chips_have_a_type_of_the_catalogue(gpu: str) -> None:
-    assert device_type(gpu) in devices.device_names()
+    assert device_type(gpu) in device_names()
 
 
 def test_what_does_not_say_its_commit_or_is_something_else_is_refused(
