@@ -1,5 +1,6 @@
-# Two commands: `make run` (the main job) and `make test` (everything CI runs).
-# Each sets up what it needs in .venv on a machine that has Python 3.11+ and nothing else.
+# Two commands: `make run` (the main job) and `make test` (everything CI runs; `make check` leaves out
+# the slow tests). Each sets up what it needs in .venv on a machine that has Python 3.11+ and nothing
+# else.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,12 +9,14 @@ READY := $(VENV)/.ready
 PROFILE ?=
 RUN_FLAGS ?=
 
-.PHONY: run test setup lint unit clean
+.PHONY: run check test setup lint unit every clean
 
 run: setup
 	@$(BIN)/hplb demo $(if $(PROFILE),--profile "$(PROFILE)") $(RUN_FLAGS)
 
-test: setup lint unit
+check: setup lint unit
+
+test: setup lint every
 
 setup: $(READY)
 
@@ -32,6 +35,9 @@ lint:
 	$(BIN)/mypy
 
 unit:
+	$(BIN)/pytest -n auto -m "not slow"
+
+every:
 	$(BIN)/pytest -n auto
 
 clean:

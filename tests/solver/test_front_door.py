@@ -74,7 +74,7 @@ def test_costs_alone_are_placed() -> None:
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    return compare("llama-3.1-8b-synthetic", gpus=[4], time_limit_s=0.05)
+    return compare("llama-3.1-8b-synthetic", gpus=[4], time_limit_s=0.02)
 
 
 def test_a_comparison_prints_as_a_table(comparison: Comparison) -> None:

@@ -22,14 +22,17 @@ def test_what_a_sum_of_whole_numbers_proves_is_never_above_the_sum_of_seconds(
 
 
 @given(costs, levels, st.booleans())
-def test_there_are_no_more_levels_than_asked_for_and_no_fewer_than_half(
+def test_there_are_no_more_levels_than_asked_for_and_hardly_fewer_than_half(
     seconds: Floats, most: int, parts: bool
 ) -> None:
     total = float(seconds.sum())
     scale = scale_of(seconds, total, most, parts=parts)
     assert scale * total <= most * (1 + 1e-9)
     exact = scale == 1.0 and (seconds == np.rint(seconds)).all()
-    assert exact or scale * total >= most / 2 * (1 - 1e-9)
+    # The commonest cost may be put on the whole number next to it.
+    values, times = np.unique(seconds, return_counts=True)
+    moved = total / values[times.argmax()] / 2
+    assert exact or scale * total >= (most / 2 - moved) * (1 - 1e-9)
 
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=100).filter(any))

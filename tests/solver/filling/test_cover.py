@@ -96,6 +96,15 @@ def test_nothing_is_proved_without_time() -> None:
     assert decided.bound_s == 0
 
 
+def test_a_covering_given_up_is_no_proof() -> None:
+    """All fillings are listed, but no work is allowed for putting them together."""
+    layer = make_layer(9, 3, 3, seed=1)
+    cover = Cover(layer, layer.makespan(greedy(layer)))
+    decided = cover.decide(brute_force(layer), soon(), Effort(seed=0, units=0.0))
+    assert decided.bound_s == 0
+    assert cover.decide(brute_force(layer), soon(), Effort()).assignment is not None
+
+
 @pytest.mark.parametrize("equal_counts", [False, True])
 def test_no_time_is_no_proof_where_fillings_were_met(equal_counts: bool) -> None:
     layer = make_layer(6, 2, 3, seed=1, equal_counts=equal_counts)

@@ -1,6 +1,7 @@
 """`plan`: a request's fields as keywords, checked as the service checks them, in its words."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.settings import Settings
 from profiles.catalogue import load_profile
 from profiles.errors import HplbError, UnknownNameError
 from solver.budgets.options import BudgetOptions
@@ -20,9 +22,12 @@ SHIPPED = "llama-3.1-8b-synthetic"
 
 
 @pytest.fixture(scope="module")
-def service() -> TestClient:
-    """Answers what is wrong with a request; a database is not asked before that."""
-    return TestClient(create_app(), raise_server_exceptions=False)
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A service on a database of its own."""
+    path = tmp_path_factory.mktemp("database") / "hplb.db"
+    app = create_app(Settings(database_url=f"sqlite:///{path}"))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
 
 
 @pytest.mark.parametrize(

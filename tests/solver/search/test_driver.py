@@ -117,7 +117,7 @@ def test_no_layer_is_begun_after_the_deadline_nor_given_more_than_there_is() -> 
         given.append((deadline.at, deadline.left_s))
         return until_it_ends(layer, known, deadline, tell)
 
-    search(layers, board, [Stage(refine), Stage(refine, 2.0)], whole, workers=1)
+    search(layers, board, [Stage(refine, 2.0)], whole, workers=1)
     assert whole.left_s == 0
     assert given
     assert all(at <= whole.at and left_s > 0 for at, left_s in given)

@@ -52,7 +52,7 @@ def only(profile: ModelProfile, layers: list[int]) -> ModelProfile:
 def test_auto_is_better_than_the_longest_first_by_the_margin(gain: Gain) -> None:
     [path] = [path for path in FILES if path.stem == gain.file]
     profile = only(imported(path), list(gain.least))
-    rules = {**STEP, "placement": {"equal_counts": gain.equal_counts}, "tolerance": 0.02}
+    rules = {**STEP, "placement": {"equal_counts": gain.equal_counts}, "tolerance": 0.005}
     greedy = plan_of(profile, method="greedy", **rules)
     auto = plan_of(profile, **rules, time_limit_s=10)
     reached = {
