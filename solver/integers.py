@@ -22,7 +22,7 @@ FEW_VALUES = 32
 
 
 def scale_of(costs_s: Floats, most_s: float, levels: int, *, parts: bool = False) -> float:
-    """Numbers a second, so that `most_s` is half of `levels` to all of them.
+    """Numbers a second, so that `most_s` is about half of `levels` to all of them.
 
     1 where the costs are whole numbers already and small enough, unless `parts` of them are taken.
     Where they have few values, some scale leaves nearly all of them whole.

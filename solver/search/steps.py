@@ -11,6 +11,7 @@ import numpy as np
 
 from solver.bounds import lifted, lower_bound
 from solver.deadline import Deadline, Effort
+from solver.exact.enumeration import enumerate_placements
 from solver.filling.configuration_program import PROOF, ConfigurationProgram
 from solver.filling.cover import PROOF as COVERED
 from solver.heuristics.contiguous import contiguous
@@ -66,6 +67,7 @@ def steps_of(method: Method, tolerance: float, effort: Effort) -> list[Stage]:
     match method:
         case "auto":
             return [
+                Stage(enumerate_small),
                 Stage(descend_from_starts),
                 Stage(fillings.prove_and_resplit),
                 Stage(fillings.cover, LAST_SHARES),
@@ -79,6 +81,13 @@ def steps_of(method: Method, tolerance: float, effort: Effort) -> list[Stage]:
 def too_late(deadline: Deadline) -> bool:
     """Whether there is no time left to import OR-tools in."""
     return "ortools" not in sys.modules and deadline.left_s < IMPORT_S
+
+
+def enumerate_small(
+    layer: LayerProblem, known: LayerSolution, deadline: Deadline, _: Tell
+) -> LayerSolution:
+    """The optimum of a small layer of several workloads, whose own bounds prove little together."""
+    return known if layer.workloads == 1 else enumerate_placements(layer, known, deadline)
 
 
 def descend_from_starts(
@@ -164,12 +173,12 @@ class Fillings:
             by_clock = self.effort.seed is None
             half = deadline.within(deadline.left_s / 2) if by_clock else deadline
             decided = program.cover.decide(aim_s, half, self.effort)
-            better = known.prove(decided.bound_s, COVERED).place(
+            better = known.prove(lifted(layer, decided.bound_s), COVERED).place(
                 layer, decided.assignment, searched=True
             )
-            refused_s = max(
-                better.bound.seconds, refused_s if better.makespan_s < known.makespan_s else aim_s
-            )
+            if better.makespan_s == known.makespan_s:
+                refused_s = aim_s
+            refused_s = max(refused_s, better.bound.seconds)
             known = better
             tell(known)
         return known

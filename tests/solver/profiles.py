@@ -54,4 +54,4 @@ def answer(request: PlanRequest) -> Plan:
 
 def faults(plan: Plan) -> list[str]:
     """What the verifier finds in the plan's JSON."""
-    return verify(plan, time_limit_s=1).faults
+    return verify(plan, time_limit_s=0.2).faults
