@@ -1,6 +1,47 @@
-"""How all properties are tried: no example is timed, and 50 are drawn unless a test says more."""
+"""How all properties are tried, and what `make check` leaves out beside the tests marked slow."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
+# No example is timed, and 50 are drawn unless a test says more.
 settings.register_profile("hplb", deadline=None, max_examples=50)
 settings.load_profile("hplb")
+
+HERE = Path(__file__).parent
+SLOW = (
+    # Kernels in Triton's interpreter, and attention and models through torch.
+    "executor/kernels",
+    "executor/attention",
+    "executor/engines",
+    "executor/evaluation",
+    "executor/inference",
+    "executor/node",
+    "executor/test_gpu_benchmarks.py",
+    "test_reference_training.py",
+    # The service through its application, its database and its events.
+    "api/client/test_wire.py",
+    "api/loop",
+    "api/routes",
+    "api/solves",
+    "api/test_openapi.py",
+    # Searches against optima by other programs, and of many policies.
+    "solver/budgets/test_elastic.py",
+    "solver/budgets/test_small_blocks.py",
+    "solver/exact/test_cbc.py",
+    "solver/filling/test_bound.py",
+    "solver/planning/test_planner.py",
+    "solver/search/test_optima.py",
+    "solver/test_front_door.py",
+    "solver/test_pieces.py",
+    "test_results_page.py",
+)
+"""Files and folders whose tests together take most of the time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = {HERE / name for name in SLOW}
+    for item in items:
+        if slow & {item.path, *item.path.parents}:
+            item.add_marker(pytest.mark.slow)
