@@ -172,6 +172,9 @@ INTERRUPTED_AT_WORK = """
 import os, signal
 from solver.cli import plan
 
+# What a shell starts in the background is born deaf to Ctrl-C, and so would be all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def show_progress(bar, task):
     told = []
     def show(progress):
