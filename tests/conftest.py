@@ -14,11 +14,15 @@ SLOW = (
     # Kernels in Triton's interpreter, and attention and models through torch.
     "executor/kernels",
     "executor/attention",
+    "executor/cli",
     "executor/engines",
     "executor/evaluation",
     "executor/inference",
     "executor/node",
+    "executor/test_cpu_flex_benchmark.py",
     "executor/test_gpu_benchmarks.py",
+    "profiles/measuring",
+    "profiles/tasks/test_ruler.py",
     "test_reference_training.py",
     # The service through its application, its database and its events.
     "api/client/test_wire.py",
@@ -27,14 +31,20 @@ SLOW = (
     "api/solves",
     "api/test_openapi.py",
     # Searches against optima by other programs, and of many policies.
+    "profiles/cost/test_cost_model_benchmark.py",
     "solver/budgets/test_elastic.py",
+    "solver/budgets/test_max_min.py",
     "solver/budgets/test_small_blocks.py",
+    "solver/cli",
+    "solver/coupling/test_memory.py",
     "solver/exact/test_cbc.py",
     "solver/filling/test_bound.py",
     "solver/planning/test_planner.py",
     "solver/search/test_optima.py",
+    "solver/search/test_real_layers.py",
     "solver/test_front_door.py",
     "solver/test_pieces.py",
+    "solver/test_rows.py",
     "test_results_page.py",
 )
 """Files and folders whose tests together take most of the time."""
