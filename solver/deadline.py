@@ -37,6 +37,10 @@ class Effort:
     seed: int | None = None
     units: float = 1.0
 
+    def half(self, deadline: Deadline) -> Deadline:
+        """Half of the time left; all of it with a seed, where work is counted and not time."""
+        return deadline if self.seed is not None else deadline.within(deadline.left_s / 2)
+
     def limit(self, parameters: Any, seconds: float) -> None:
         """Set a CP-SAT solver's time, threads and seed."""
         parameters.max_time_in_seconds = max(seconds, 0.01)

@@ -4,7 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from solver.plans import Plan
-from solver.report.comparison import Row, by_problem, heading, method_of, pieces_of
+from solver.report.comparison import COLUMNS, Row, by_problem, cells, heading, pieces_of
 from solver.report.explain import Explanation
 
 
@@ -25,22 +25,15 @@ def comparison_table(rows: list[Row]) -> Table:
         pad_edge=False,
         padding=(0, 1),
     )
-    table.add_column("method", no_wrap=True)
-    for column in ("ms", "/ bound", "bubble %", "copies", "gap %", "solve s"):
+    _, method, *figures = COLUMNS
+    table.add_column(method, no_wrap=True)
+    for column in figures:
         table.add_column(column, justify="right", no_wrap=True)
     for problem, members in by_problem(rows).items():
         table.add_section()
         table.add_row(f"[bold]{problem}[/]")
         for row in members:
-            table.add_row(
-                method_of(row.plan),
-                milliseconds(row.plan.makespan_s),
-                f"{row.over_bound:.4f}",
-                f"{100 * row.plan.bubble_ratio:.2f}",
-                str(sum(row.plan.kv_copies)),
-                f"{100 * (1 - row.bound_s / row.plan.makespan_s):.2f}",
-                f"{row.plan.solve_s:.2f}",
-            )
+            table.add_row(*cells(row)[1:])
     return table
 
 

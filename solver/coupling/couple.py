@@ -49,17 +49,17 @@ def couple(
     if limits is not None:
         check_memory(problem, footprint, limits)
     most = None if limits is None else limits.astype(np.float64)
-    room = Shared(problem, footprint, most, None if current is None else current.shares)
+    shared = Shared(problem, footprint, most, None if current is None else current.shares)
     solutions = list(layers)
     soon = with_grace(deadline)
     if most is not None or current is not None:
-        solutions = room.relabelled(solutions, soon)
-    if most is not None and room.overruns(solutions).any():
+        solutions = shared.relabelled(solutions, soon)
+    if most is not None and shared.overruns(solutions).any():
         now = [None] * problem.layers if current is None else current.kept(problem)
-        still = replace(room, held_now=None)
+        still = replace(shared, held_now=None)
         solutions = fit_memory(still, most, solutions, solve_again, deadline, now)
-        solutions = room.relabelled(solutions, soon)
+        solutions = shared.relabelled(solutions, soon)
     if current is None:
         return Coupled(solutions)
-    moved = decide_moves(room, solutions, current, deadline)
+    moved = decide_moves(shared, solutions, current, deadline)
     return Coupled(moved.layers, moved.fetched_bytes, moved.seconds, moved.kept)

@@ -46,12 +46,12 @@ class Candidate:
 class Candidates:
     """Every layer's candidates, and the best choice among them."""
 
-    def __init__(self, room: Shared, quickest: Sequence[LayerSolution], limits: Floats) -> None:
-        self.room = room
+    def __init__(self, shared: Shared, quickest: Sequence[LayerSolution], limits: Floats) -> None:
+        self.shared = shared
         self.quickest = quickest
         self.limits = limits
         self.layers = [
-            [Candidate(solution, room.held_bytes(index, solution.shares))]
+            [Candidate(solution, shared.held_bytes(index, solution.shares))]
             for index, solution in enumerate(quickest)
         ]
 
@@ -60,19 +60,19 @@ class Candidates:
         added = []
         for index, (own, quickest) in enumerate(zip(shares, self.quickest, strict=True)):
             if own is not None:
-                makespan_s = _makespan_s(self.room.problem.layer(index), own)
+                makespan_s = _makespan_s(self.shared.problem.layer(index), own)
                 found = replace(quickest, shares=own, makespan_s=makespan_s, searched=False)
-                self.layers[index].append(Candidate(found, self.room.held_bytes(index, own)))
+                self.layers[index].append(Candidate(found, self.shared.held_bytes(index, own)))
                 added.append(found)
         return added
 
     def thin(self, solutions: Sequence[LayerSolution], deadline: Deadline) -> None:
         """Ever smaller candidates from `solutions`, where their devices are too full."""
-        problem = self.room.problem
-        full = problem.type_of[self.room.overruns(solutions) > 0]
+        problem = self.shared.problem
+        full = problem.type_of[self.shared.overruns(solutions) > 0]
         scarce = np.isin(problem.type_of, full).astype(np.float64)
         paths = [
-            thinned(problem, self.room.footprint, index, s.shares, scarce, deadline)
+            thinned(problem, self.shared.footprint, index, s.shares, scarce, deadline)
             for index, s in enumerate(solutions)
         ]
         for row in zip_longest(*paths):
@@ -86,20 +86,20 @@ class Candidates:
         for attempt in range(TIGHTENINGS):
             picks = choose(makespans, held, capacity)
             chosen = [self.layers[i][pick].solution for i, pick in enumerate(picks)]
-            tried.append(self.room.relabelled(chosen, deadline))
-            overruns = self._by_class(self.room.overruns(tried[-1]))
+            tried.append(self.shared.relabelled(chosen, deadline))
+            overruns = self._by_class(self.shared.overruns(tried[-1]))
             if not overruns.any() or deadline.left_s <= 0:
                 break
             # Bytes come in lumps that do not fill the devices: leave more and more of them free.
             taken = held[np.arange(len(picks)), picks].sum(axis=0)
             capacity = np.where(overruns > 0, taken - 2**attempt * overruns, capacity)
-        return self.quicker(min(tried, key=self.room.rank), deadline)
+        return self.quicker(min(tried, key=self.shared.rank), deadline)
 
     def quicker(
         self, solutions: Sequence[LayerSolution], deadline: Deadline
     ) -> list[LayerSolution]:
         """Quicker candidates put back, the largest gain first, where the limits still hold."""
-        result, held = list(solutions), self.room.held(solutions)
+        result, held = list(solutions), self.shared.held(solutions)
         gains = [
             (result[index].makespan_s - candidate.solution.makespan_s, index, candidate)
             for index, candidates in enumerate(self.layers)
@@ -111,7 +111,7 @@ class Candidates:
             if candidate.solution.makespan_s >= result[index].makespan_s:
                 continue
             others = held.sum(axis=0) - held[index]
-            columns = Columns(self.room.classes, candidate.held[None], None, self.limits)
+            columns = Columns(self.shared.classes, candidate.held[None], None, self.limits)
             order = deal(columns, 0, others)
             if (others + candidate.held[order] <= self.limits).all():
                 solution = candidate.solution
@@ -123,7 +123,7 @@ class Candidates:
         """Makespans [layers, candidates], bytes [layers, candidates, classes], limits [classes]."""
         widest = max(len(candidates) for candidates in self.layers)
         makespans = np.full((len(self.layers), widest), np.inf)
-        held = np.zeros((len(self.layers), widest, len(self.room.classes)))
+        held = np.zeros((len(self.layers), widest, len(self.shared.classes)))
         for index, candidates in enumerate(self.layers):
             for pick, candidate in enumerate(candidates):
                 makespans[index, pick] = candidate.solution.makespan_s
@@ -131,11 +131,11 @@ class Candidates:
         return makespans, held, self._by_class(self.limits)
 
     def _by_class(self, by_device: Floats) -> Floats:
-        return np.array([by_device[devices].sum() for devices in self.room.classes])
+        return np.array([by_device[devices].sum() for devices in self.shared.classes])
 
 
 def fit_memory(
-    room: Shared,
+    shared: Shared,
     limits: Floats,
     quickest: Sequence[LayerSolution],
     solve_again: SolveAgain,
@@ -146,45 +146,46 @@ def fit_memory(
 
     `now` is what each layer may keep of the current plan, shares of the problem's items or None.
     """
-    pool = Candidates(room, quickest, limits)
+    candidates = Candidates(shared, quickest, limits)
     soon = with_grace(deadline)
     best = list(quickest)
-    packed = pack(room.problem, room.footprint, limits)
+    packed = pack(shared.problem, shared.footprint, limits)
     if packed is not None:
-        best = min(best, pool.add(_whole_groups(room.problem, packed)), key=room.rank)
-    stays = pool.add(now)
+        best = min(best, candidates.add(_whole_groups(shared.problem, packed)), key=shared.rank)
+    stays = candidates.add(now)
     if len(stays) == len(best):
-        best = min(best, stays, key=room.rank)
-    for shares in _quick(room.problem, soon):
-        pool.add(shares)
-    best = min(pool.best(soon), pool.quicker(best, soon), key=room.rank)
-    pool.thin(quickest, soon)
-    best = min(best, pool.best(soon), key=room.rank)
-    best = _with_prices(pool, solve_again, best, deadline)
-    overruns = room.overruns(best)
+        best = min(best, stays, key=shared.rank)
+    for shares in _quick(shared.problem, soon):
+        candidates.add(shares)
+    best = min(candidates.best(soon), candidates.quicker(best, soon), key=shared.rank)
+    candidates.thin(quickest, soon)
+    best = min(best, candidates.best(soon), key=shared.rank)
+    best = _with_prices(candidates, solve_again, best, deadline)
+    overruns = shared.overruns(best)
     if overruns.any():
         raise MemoryNotMetError(int(overruns.max()), int(overruns.argmax()))
     return best
 
 
 def _with_prices(
-    pool: Candidates, solve_again: SolveAgain, best: list[LayerSolution], deadline: Deadline
+    candidates: Candidates, solve_again: SolveAgain, best: list[LayerSolution], deadline: Deadline
 ) -> list[LayerSolution]:
     """The best that the pool gives when placements with memory priced join it."""
-    room, problem, quickest = pool.room, pool.room.problem, list(pool.quickest)
+    shared, problem = candidates.shared, candidates.shared.problem
+    quickest = list(candidates.quickest)
     quickest_s = sum(s.makespan_s for s in quickest)
-    first = FIRST_PRICE * quickest_s / problem.layers / float(room.footprint.group_bytes.mean())
+    first = FIRST_PRICE * quickest_s / problem.layers / float(shared.footprint.group_bytes.mean())
     bracket = Bracket(first, problem.head_s.shape[-1])
     latest = quickest
     for _ in range(PRICE_ROUNDS):
-        good_enough = room.rank(best) <= (0.0, quickest_s * (1 + GOOD_ENOUGH))
+        good_enough = shared.rank(best) <= (0.0, quickest_s * (1 + GOOD_ENOUGH))
         if deadline.left_s <= 0 or good_enough:
             break
-        price = bracket.after(np.unique(problem.type_of[room.overruns(latest) > 0]))
-        again = solve_again(priced(problem, room.footprint, price))
-        latest = room.relabelled(pool.add([s.shares for s in again]), deadline)
-        pool.thin(latest, deadline)
-        best = min(best, latest, pool.best(deadline), key=room.rank)
+        price = bracket.after(np.unique(problem.type_of[shared.overruns(latest) > 0]))
+        again = solve_again(priced(problem, shared.footprint, price))
+        latest = shared.relabelled(candidates.add([s.shares for s in again]), deadline)
+        candidates.thin(latest, deadline)
+        best = min(best, latest, candidates.best(deadline), key=shared.rank)
     return best
 
 

@@ -124,10 +124,13 @@ def _check_cover(plan: Plan, architecture: Architecture) -> None:
 
 
 def decide_moves(
-    room: Shared, solutions: Sequence[LayerSolution], current: CurrentPlacement, deadline: Deadline
+    shared: Shared,
+    solutions: Sequence[LayerSolution],
+    current: CurrentPlacement,
+    deadline: Deadline,
 ) -> Moved:
     """The new placement in the layers where moving pays, the current one in the others."""
-    problem, footprint = room.problem, room.footprint
+    problem, footprint = shared.problem, shared.footprint
     now_s, kept = current.makespans_s(problem), current.kept(problem)
     wanted = [problem.shares_of_heads(s.shares) for s in solutions]
     new = [footprint.holdings(index, shares) for index, shares in enumerate(wanted)]
@@ -140,7 +143,7 @@ def decide_moves(
         must=np.array([shares is None for shares in kept]),
         new=np.array([held.sum(axis=1) for held in new]),
         now=np.array([held.sum(axis=1) for held in now]),
-        limits=room.limits,
+        limits=shared.limits,
     )
     moves = ledger.best(deadline)
     layers = [

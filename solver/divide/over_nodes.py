@@ -6,7 +6,6 @@ the room that is left, and inside every node its items are wrapped around its de
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from solver.deadline import Deadline
 from solver.divide.wrap_around import Piece, Seconds, as_shares, best_pieces, blend
@@ -68,13 +67,6 @@ def _fill_nodes(
         items, first = list(parts), node * node_size
         placed += [(items[i], first + d, share * parts[items[i]]) for i, d, share in pieces]
     return placed, np.array(levels)
-
-
-def cross_node_copies(layer: LayerProblem, shares: Shares, node_size: int) -> int:
-    """(KV group, node) pairs beyond one a group."""
-    has: NDArray[np.bool_] = np.asarray(layer.members @ (shares > 0) > 0)
-    in_node = np.any(has.reshape((layer.groups, -1, node_size)), axis=2)
-    return int(in_node.sum() - in_node.any(axis=1).sum())
 
 
 def _sizes(layer: LayerProblem, level: float) -> Floats:

@@ -47,14 +47,11 @@ def cp_sat(
     program = _Program(layer, known, launch_s)
     solver = cp_model.CpSolver()
     solver.parameters.relative_gap_limit = tolerance / 2
-    solver.parameters.catch_sigint_signal = False
-    effort.limit(solver.parameters, deadline.left_s)
 
     def on_found(assignment: Assignment) -> None:
         tell(known.place(layer, assignment, searched=True))
 
-    with stopping(deadline.cancelled, solver.stop_search):
-        status = solver.solve(program.model, _Listener(program, on_found))
+    status = run(solver, program.model, deadline, effort, _Listener(program, on_found))
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     better = known.place(layer, program.assignment(solver.value), searched=True) if found else known
     if not found and status != cp_model.UNKNOWN:
@@ -62,6 +59,20 @@ def cp_sat(
     units = program.scale * (PARTS if layer.workloads > 1 else 1)
     bound = math.ceil(solver.best_objective_bound - 1e-6)
     return better.prove(lifted(layer, seconds_of(bound, units) + apart_s), PROOF)
+
+
+def run(
+    solver: cp_model.CpSolver,
+    model: cp_model.CpModel,
+    deadline: Deadline,
+    effort: Effort,
+    listener: cp_model.CpSolverSolutionCallback | None = None,
+) -> int:
+    """Solve until the deadline or until cancelled; CP-SAT's status."""
+    solver.parameters.catch_sigint_signal = False
+    effort.limit(solver.parameters, deadline.left_s)
+    with stopping(deadline.cancelled, solver.stop_search):
+        return int(solver.solve(model, listener))
 
 
 class _Listener(cp_model.CpSolverSolutionCallback):

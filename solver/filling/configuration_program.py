@@ -40,7 +40,10 @@ PROOF = "configuration program"
 
 
 class Kind(NamedTuple):
-    """Devices that can be filled alike: one type, and with equal counts one number of items."""
+    """Devices that can be filled alike: one type, and with equal counts one number of items.
+
+    `of_type` is the type's place among those of the layer.
+    """
 
     of_type: int
     holding: int | None
@@ -57,7 +60,7 @@ class ConfigurationProgram:
 
     def __init__(self, layer: LayerProblem, reached_s: float) -> None:
         """`reached_s`: the makespan of some placement."""
-        _, first, count = np.unique(layer.type_of, return_index=True, return_counts=True)
+        self.types, first, count = np.unique(layer.type_of, return_index=True, return_counts=True)
         self.divisible = layer.divisible
         self.kinds = _kinds(layer, count)
         self.grid = make_grid(
@@ -106,7 +109,8 @@ class ConfigurationProgram:
                 gained = apart[-patience] - apart[-1]
                 if gained < STALLED * tolerance * self.least:
                     return
-            aim = max(aim, (self.least + possible) // 2) if self.least > aim else aim
+            if self.least > aim:
+                aim = (self.least + possible) // 2
             answer = self.master.multipliers(aim, deadline)
             while answer is not None and answer[1] >= SAFETY and self.least < aim:
                 possible, aim = aim, (self.least + aim - 1) // 2
@@ -161,7 +165,7 @@ class ConfigurationProgram:
         np.add.at(of_class.T, self.class_of, shares.T)
         new = self.master.add(kind, of_class, needs)
         if self.cover is not None:
-            self.cover.add(self.kinds[kind].of_type, shares[new])
+            self.cover.add(int(self.types[self.kinds[kind].of_type]), shares[new])
         return int(new.sum())
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solver.deadline import Deadline, Effort, stopping
+from solver.deadline import Deadline, Effort
 from solver.exact.interchangeable import classes_of
 from solver.exact.symmetry import device_classes
 from solver.filling.listing import WholeCosts, all_fillings
@@ -44,6 +44,7 @@ class Cover:
     def __init__(self, layer: LayerProblem, reached_s: float) -> None:
         self.layer = layer
         self.classes = classes_of(layer)
+        self.devices = device_classes(layer)
         self.scale = LEVELS / reached_s
         self.launch_s = float(layer.launch_s[0, 0])
         self.whole = WholeCosts.of(layer, self.classes, self.scale) if layer.identical else None
@@ -66,26 +67,23 @@ class Cover:
         room = int((within_s - self.launch_s) * self.scale * (1 + 1e-12))
         listed = None if self.whole is None else all_fillings(self.whole, room, deadline)
         if listed is None or len(listed) > MOST:
-            met = [self._met(within_s, devices) for devices in self._devices()]
+            met = [self._met(within_s, devices) for devices in self.devices]
             return Decided(self._cover(met, deadline, effort)[0])
         if len(listed) > FEW:
-            half = deadline if effort.seed is not None else deadline.within(deadline.left_s / 2)
-            quick, _ = self._cover(self._of_counts(listed[:FEW]), half, effort)
+            few = self._of_counts(listed[:FEW])
+            quick, _ = self._cover(few, effort.half(deadline), effort)
             if quick is not None:
                 return Decided(quick)
         found, impossible = self._cover(self._of_counts(listed), deadline, effort)
         above_s = seconds_of(room + 1, self.scale) + self.launch_s
         return Decided(found, above_s if impossible else 0.0)
 
-    def _devices(self) -> list[Ints]:
-        return device_classes(self.layer)
-
     def _of_counts(self, listed: Ints) -> list[Ints]:
         """The listed fillings for every class of devices."""
         if not self.layer.equal_counts:
             return [listed]
         held = listed.sum(axis=1)
-        return [listed[held == self.layer.counts[devices[0]]] for devices in self._devices()]
+        return [listed[held == self.layer.counts[devices[0]]] for devices in self.devices]
 
     def _met(self, within_s: float, devices: Ints) -> Ints:
         """The fillings met `[fillings, classes]` for these devices, the fullest first."""
@@ -106,7 +104,9 @@ class Cover:
         # Imported where first needed: OR-tools takes half a second.
         from ortools.sat.python import cp_model
 
-        classes, devices = self.classes, self._devices()
+        from solver.exact.cp_sat import run
+
+        classes, devices = self.classes, self.devices
         model = cp_model.CpModel()
         times = [
             [model.new_int_var(0, len(own), "") for _ in rows]
@@ -126,11 +126,8 @@ class Cover:
                 return None, True
             model.add(cp_model.LinearExpr.weighted_sum(*zip(*with_it, strict=True)) >= quantity)
         solver = cp_model.CpSolver()
-        solver.parameters.catch_sigint_signal = False
         solver.parameters.cp_model_presolve = False
-        effort.limit(solver.parameters, deadline.left_s)
-        with stopping(deadline.cancelled, solver.stop_search):
-            status = solver.solve(model)
+        status = run(solver, model, deadline, effort)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None, status == cp_model.INFEASIBLE
         counts = np.zeros((len(classes.quantity), self.layer.devices), dtype=np.int64)

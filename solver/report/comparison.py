@@ -99,7 +99,7 @@ class Comparison:
     rows: list[Row]
 
     def __str__(self) -> str:
-        lines = [self.title, *_columns([COLUMNS, *(_cells(row) for row in self.rows)])]
+        lines = [self.title, *_columns([COLUMNS, *(cells(row) for row in self.rows)])]
         return "\n".join([*lines, *(f"note: {note}" for note in notes(self.rows))])
 
     __repr__ = __str__
@@ -115,10 +115,10 @@ class Comparison:
         longest = max(row.over_bound for row in self.rows)
         body = []
         for row in self.rows:
-            cells = "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row))
+            told = "".join(f"<td>{escape(cell)}</td>" for cell in cells(row))
             width = 12 * row.over_bound / longest
             bar = f'<div style="background:#4878cf;height:0.8em;width:{width:.2f}em"></div>'
-            body.append(f"<tr>{cells}<td>{bar}</td></tr>")
+            body.append(f"<tr>{told}<td>{bar}</td></tr>")
         said = "".join(f"<li>{escape(note)}</li>" for note in notes(self.rows))
         return (
             f"<p>{escape(self.title)}</p><table><thead><tr>{head}<th></th></tr></thead>"
@@ -126,7 +126,8 @@ class Comparison:
         )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def cells(row: Row) -> tuple[str, ...]:
+    """A row in words, as `COLUMNS` names them."""
     plan = row.plan
     return (
         problem_of(plan),

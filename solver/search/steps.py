@@ -58,8 +58,7 @@ def steps_of(method: Method, tolerance: float, effort: Effort) -> list[Stage]:
         from solver.exact.cp_sat import cp_sat
 
         if method == "auto":
-            half = deadline if effort.seed is not None else deadline.within(deadline.left_s / 2)
-            known = fillings.cover(layer, known, half, tell)
+            known = fillings.cover(layer, known, effort.half(deadline), tell)
             if known.gap <= tolerance:
                 return known
         return cp_sat(layer, known, tolerance, deadline, effort, tell)
@@ -170,9 +169,7 @@ class Fillings:
                 tell(known)
                 if known.makespan_s <= aim_s:
                     continue
-            by_clock = self.effort.seed is None
-            half = deadline.within(deadline.left_s / 2) if by_clock else deadline
-            decided = program.cover.decide(aim_s, half, self.effort)
+            decided = program.cover.decide(aim_s, self.effort.half(deadline), self.effort)
             better = known.prove(lifted(layer, decided.bound_s), COVERED).place(
                 layer, decided.assignment, searched=True
             )
