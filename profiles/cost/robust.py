@@ -126,8 +126,13 @@ def _condensed(system: Floats) -> Floats:
 
 def _bounded_least_squares(system: Floats, target: Floats) -> Floats:
     condensed = _condensed(np.column_stack([system, target]))
-    solved = lsq_linear(condensed[:, :-1], condensed[:, -1], (0, LARGEST_RATIO), method="bvls")
-    return np.clip(solved.x, 0, LARGEST_RATIO)
+    coefficients, values = condensed[:, :-1], condensed[:, -1]
+    # Exact, but where a step has no length scipy's divides by it: then the interior method.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        solved = lsq_linear(coefficients, values, (0, LARGEST_RATIO), method="bvls").x
+    if not np.isfinite(solved).all():
+        solved = lsq_linear(coefficients, values, (0, LARGEST_RATIO), method="trf").x
+    return np.clip(solved, 0, LARGEST_RATIO)
 
 
 def _std(system: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from profiles.catalogue import device_profile
@@ -261,6 +261,13 @@ def test_forgetting_must_be_a_share(forgetting: float) -> None:
         ).filter(lambda drawn: any(drawn[0])),
         max_size=12,
     )
+)
+@example(  # scipy's exact method divides by a step without length
+    [
+        ([0.0, 1e3, 0.0, 1e9, 1.0, 1e9, 1e3, 0.0, 1.0], 1e-6, 0.0),
+        ([0.0, 1e24, 1e9, 1e24, 0.0, 1e9, 1e3, 1e3, 1.0], 1.0, 1e6),
+        ([1.0, 1.0, 0.0, 0.0, 0.0, 1e24, 0.0, 0.0, 1e3], 1e3, 1.0),
+    ]
 )
 def test_whatever_was_measured_rates_are_finite_and_not_negative(
     drawn: list[tuple[list[float], float, float]],
