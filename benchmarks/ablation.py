@@ -11,10 +11,7 @@ and worst, of medians over the repeats) and how many gaps stay open above 0.5 %.
 """
 
 import argparse
-import json
-import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,18 +20,16 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import markdown, partition, report
 from benchmarks.placement import SETTINGS, load, request
 from profiles.catalogue import catalogue_rates
 from solver.heuristics.greedy import greedy
-from solver.placement import place
 from solver.planning.planner import make_plan
 
 WHOLE = "everything"
 KINDS = ("free", "equal", "divided")
 OPEN = 0.005
 """Gaps above this count as open."""
-PARTITIONS = Path("../shared/data/partition/identical-machines.json")
 Row = dict[str, Any]
 
 
@@ -106,19 +101,18 @@ def partitions(path: Path, limit: float) -> Iterator[Row]:
     """The published instances, which only their optimum ends before their time."""
     if not path.exists():
         return
-    for name, instance in json.loads(path.read_text()).items():
+    for instance in partition.read(path):
 
-        def solve(jobs: Any = instance["jobs"], machines: int = instance["machines"]) -> Row:
-            began = time.monotonic()
-            placed = place(jobs, machines, time_limit_s=limit, tolerance=1e-9)
+        def solve(instance: partition.Instance = instance) -> Row:
+            found = partition.measure(instance, limit)
             return {
-                "makespan": placed.makespan_s,
-                "bound": math.ceil(placed.lower_bound_s * (1 - 1e-9)),
+                "makespan": found.makespan,
+                "bound": found.lower_bound,
                 "divisions": 0,
-                "seconds": time.monotonic() - began,
+                "seconds": found.seconds,
             }
 
-        yield {"name": name, "family": "partitions", "solve": solve}
+        yield {"name": instance.name, "family": "partitions", "solve": solve}
 
 
 def measure(problems: Iterator[Row], variants: list[str], repeats: int) -> list[Row]:
@@ -176,24 +170,31 @@ def summary(rows: list[Row]) -> list[Row]:
 
 def table(found: list[Row]) -> str:
     """Markdown: one line a family and variant."""
-    lines = [
-        "| family | without | makespan mean / worst % | worse / better of | gap % | open | proved "
-        "| divisions % | s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['family']} | {r['without']} | {r['mean_percent']:+.4f} / {r['worst_percent']:+.3f} "
-        f"| {r['worse']} / {r['better']} of {r['problems']} | {r['mean_gap_percent']:.3f} "
-        f"| {r['open']} | {r['proved']} | {r['divisions_percent']:+.1f} | {r['seconds']:.0f} |"
+    heads = (
+        *("family", "without", "makespan mean / worst %", "worse / better of", "gap %"),
+        *("open", "proved", "divisions %", "s"),
+    )
+    rows = [
+        (
+            r["family"],
+            r["without"],
+            f"{r['mean_percent']:+.4f} / {r['worst_percent']:+.3f}",
+            f"{r['worse']} / {r['better']} of {r['problems']}",
+            f"{r['mean_gap_percent']:.3f}",
+            str(r["open"]),
+            str(r["proved"]),
+            f"{r['divisions_percent']:+.1f}",
+            f"{r['seconds']:.0f}",
+        )
         for r in found
     ]
-    return "\n".join(lines)
+    return "\n".join(markdown.table(heads, rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/heads"))
-    parser.add_argument("--partitions", type=Path, default=PARTITIONS)
+    parser.add_argument("--partitions", type=Path, default=partition.DATA)
     parser.add_argument("--profiles", help="parts of names, comma-separated; all unless given")
     parser.add_argument(
         "--without", help=f"comma-separated; all of {', '.join(PARTS)} unless given"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError, describe
-from profiles.files import write_atomically
+from profiles.files import read_bytes, write_atomically
 from profiles.heads import Heads
 from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
@@ -73,10 +73,7 @@ class ModelProfile(BaseModel):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a profile file."""
-        try:
-            return cls.parse(path.read_bytes(), str(path))
-        except OSError as error:
-            raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
+        return cls.parse(read_bytes(path), str(path))
 
     def save(self, path: Path) -> None:
         """Write the profile whole or not at all."""

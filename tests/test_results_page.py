@@ -16,6 +16,9 @@ FIGURES = {
     "placement": "over_mean",
     "partition": "seconds",
     "speed": "median",
+    "ablation": "mean_percent",
+    "ablation_before": "mean_percent",
+    "beside_eplb": "mean_ratio",
     "deadlines": "median",
     "drift": "met",
     "cost_model_h200": "mean_error_percent",
@@ -61,6 +64,12 @@ def test_this_repository_shows_what_its_results_files_say() -> None:
     """Run `python -m benchmarks.results_page` where this fails."""
     stale = [path for path, text in documents(ROOT).items() if path.read_text() != text]
     assert stale == []
+
+
+def test_no_file_that_the_page_shows_is_left_out_here() -> None:
+    page = (ROOT / PAGE).read_text()
+    shown = re.findall(r"\(\.\./benchmarks/results/(\w+)\.json\)", page)
+    assert set(shown) == set(FIGURES)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -39,7 +39,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> b
     }
     if deployment is None:
         deployment = StoredDeployment(
-            name=name, generation=0, refine_state=RefineState.initial().to_json(), **content
+            name=name, generation=0, refine_state=RefineState.initial().to_json()
         )
         session.add(deployment)
     elif _serves(session, deployment) and all(

@@ -32,7 +32,11 @@ def resolve(session: Session, request: PlanRequest) -> ResolvedRequest:
     Raises Problem: 422 with the field for what is not known, or does not fit together.
     """
     _check_types(request)
-    request, by_step = _with_profiles(session, request)
+    request = _identified(request)
+    whole = request.resolved(
+        lambda name: _profile(session, name, request), lambda plan_id: _plan(session, plan_id)
+    )
+    _check_architectures(whole)
     types = list(dict.fromkeys(request.device_types))
     in_force: dict[str, Mapping[str, Rates]] = {
         phase: {name: rate_store.in_force(session, name, phase) for name in types}
@@ -40,11 +44,11 @@ def resolve(session: Session, request: PlanRequest) -> ResolvedRequest:
     }
     by_rates = [in_force[step.phase] for step in request.steps]
     digest = request.digest(
-        [profile.digest for profile in by_step],
+        [profile.digest for profile in whole.profiles],
         [own.version for each in by_rates for own in each.values()],
     )
-    whole = request.resolved(_unknown, lambda plan_id: _plan(session, plan_id))
-    return ResolvedRequest(request, whole, by_rates, digest)
+    inline = whole.model_copy(update={"placement": request.placement})
+    return ResolvedRequest(inline, whole, by_rates, digest)
 
 
 def with_profile(request: PlanRequest, digest: str, instead: ModelProfile) -> PlanRequest:
@@ -71,45 +75,38 @@ def _check_types(request: PlanRequest) -> None:
             raise bad_field(field, str(error)) from None
 
 
-def _with_profiles(
-    session: Session, request: PlanRequest
-) -> tuple[PlanRequest, list[ModelProfile]]:
-    """The request with every profile inline, and the profile of each step."""
-    main = _profile(session, request.profile, "profile")
-    workloads, by_step = [], []
-    for index, step in enumerate(request.workloads or []):
-        field = f"workloads.{index}.profile"
-        own = None if step.profile is None else _profile(session, step.profile, field)
-        if own is not None and own.architecture != main.architecture:
+def _identified(request: PlanRequest) -> PlanRequest:
+    """An inline current plan under its content's id, whatever id it came with: digests name it."""
+    placement = request.placement
+    if not isinstance(placement.current_plan, Plan):
+        return request
+    named = placement.current_plan.identified()
+    placement = placement.model_copy(update={"current_plan": named})
+    return request.model_copy(update={"placement": placement})
+
+
+def _check_architectures(whole: PlanRequest) -> None:
+    main = whole.profile
+    assert isinstance(main, ModelProfile)
+    for index, own in enumerate(whole.profiles):
+        if own.architecture != main.architecture:
             raise bad_field(
-                field,
+                f"workloads.{index}.profile",
                 f"{own.name!r} is of another architecture than the request's {main.name!r}",
             )
-        workloads.append(step.model_copy(update={"profile": own}))
-        by_step.append(own or main)
-    update: dict[str, Any] = {"profile": main, "workloads": workloads or None}
-    placement = request.placement
-    if isinstance(placement.current_plan, Plan):
-        # By its content: whatever id it came with would name the request's digest.
-        named = placement.current_plan.identified()
-        update["placement"] = placement.model_copy(update={"current_plan": named})
-    return request.model_copy(update=update), by_step or [main]
 
 
-def _profile(session: Session, given: str | ModelProfile, field: str) -> ModelProfile:
-    if isinstance(given, ModelProfile):
-        return given
-    profile = profile_store.find(session, given)
+def _profile(session: Session, name: str, request: PlanRequest) -> ModelProfile:
+    profile = profile_store.find(session, name)
     if profile is None:
+        steps = [step.profile for step in request.workloads or []]
+        main = request.profile == name
+        field = "profile" if main else f"workloads.{steps.index(name)}.profile"
         known = (
             ", ".join(str(entry["name"]) for entry in profile_store.summaries(session)) or "none"
         )
-        raise bad_field(field, f"unknown profile {given!r}; known are {known}")
+        raise bad_field(field, f"unknown profile {name!r}; known are {known}")
     return profile
-
-
-def _unknown(name: str) -> ModelProfile:
-    raise KeyError(name)  # every profile is inline by now
 
 
 def _plan(session: Session, plan_id: str) -> Plan:

@@ -2,8 +2,7 @@
 
 A figure measured on one card is no aim for another, so that speeds are compared with `ceilings` of
 the same run: bytes a second of a copy, FLOP/s of a matrix product. The shares come from figures
-published for an H200, whose copy moves 4.3 TB/s and whose
-8192^3 bf16 product reaches 790 TFLOP/s:
+published for an H200, whose copy moves 4.3 TB/s and whose 8192^3 bf16 product reaches 790 TFLOP/s:
 
     dense causal prefill         450 of 790 TFLOP/s = 0.57   Triton without warp specialisation
     flashinfer#5326, blocks 64   317 of 790 TFLOP/s = 0.40   FlashInfer's bf16 there

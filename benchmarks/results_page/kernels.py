@@ -53,7 +53,7 @@ def _cpu(reports: Reports) -> str:
             span([row["ratio"]["median"] for row in alike if row["threads"] == threads])
             for threads in (1, 2)
         ]
-        rows.append((percent(budget, 0) if budget < 1 else "all keys", *cells))
+        rows.append((_budget(budget), *cells))
     small = [row for row in report["rows"] if row["block_tokens"] < LEAST_BLOCK]
     for size in sorted({row["block_tokens"] for row in small}, reverse=True):
         cells = [
@@ -88,7 +88,7 @@ def _flex(reports: Reports) -> str:
             )
             for threads in (1, 2)
         ]
-        rows.append((percent(budget, 0) if budget < 1 else "all keys", *cells))
+        rows.append((_budget(budget), *cells))
     report = reports["cpu_flex"]
     compiled = [
         f"{sum(row['compiled'] for row in alike)} compilations for {len(alike)} steps "
@@ -109,6 +109,10 @@ planning a step.
 
 {reports.source("cpu_attention", "cpu_flex")}
 {grid(("budget", "one thread", "two threads"), rows)}"""
+
+
+def _budget(budget: float) -> str:
+    return percent(budget, 0) if budget < 1 else "all keys"
 
 
 def _schedule(reports: Reports) -> str:

@@ -52,8 +52,8 @@ def _partition(reports: Reports) -> str:
 
 Jobs on identical machines (the França/Frangioni classes: `U` uniform, `NU` not, lengths up to 100,
 1,000 and 10,000), {report["time_limit_s"]:g} s each; `near` is within one unit or 0.1 % of the
-optimum. The optima judge and are not shown to the solver. The search's settings were tuned on these
-instances: the figures are in-sample.
+optimum. The optima judge and are not shown to the solver. The subset sums' settings are those of an
+earlier search that was tuned on these instances: to that extent the figures are in-sample.
 
 {reports.source("partition")}
 {grid(heads, rows)}"""

@@ -11,8 +11,7 @@ import torch
 
 from executor.attention.backends import resolve_backend
 from executor.attention.counts import Counts, Schedule
-from executor.attention.shares import HeadShare
-from executor.attention.step import PreparedStep, prepare, tables
+from executor.attention.step import PreparedStep, tables
 from executor.checks import check_backend, check_options, check_tensors
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds
@@ -23,8 +22,6 @@ from executor.kernels.layout import Layout
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
-
-__all__ = ["AttentionResult", "HeadShare", "attend", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)

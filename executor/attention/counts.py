@@ -69,7 +69,7 @@ def count_work(
             scored += last - first
             sampled += (last - first) * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
     for entry in lists:
-        pieces = _pieces(entry, chunks, piece_tokens)
+        pieces = -(-chunks[entry.sequence].total_tokens // piece_tokens)
         first, last = list_part(entry, pieces)
         tiles += len(entry.heads) * (last - first)
         decoded += last - first
@@ -91,7 +91,3 @@ def list_part(entry: DecodeHeads, pieces: int) -> tuple[int, int]:
     length = int(lengths(entry.pattern, entry.budget_pieces, pieces - 1, pieces, grid))
     first, last = (int(edge * length + 0.5) for edge in entry.part)
     return first, last
-
-
-def _pieces(entry: DecodeHeads, chunks: tuple[Chunk, ...], piece_tokens: int) -> int:
-    return -(-chunks[entry.sequence].total_tokens // piece_tokens)

@@ -122,10 +122,8 @@ class BlockAttention:
         if chunk.decodes:
             return pieces
         last = -(-chunk.total_tokens // self.block_tokens)
-        first, own = (
-            chunk.cached_tokens // self.block_tokens,
-            self.block_tokens // self.piece_tokens,
-        )
+        first = chunk.cached_tokens // self.block_tokens
+        own = self.block_tokens // self.piece_tokens
         return causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own)
 
 

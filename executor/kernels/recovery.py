@@ -70,19 +70,18 @@ def decode_recovery(
 
 def sampled_rows(layout: Layout, samples: int) -> QueryRows:
     """The rows that `recovery` looks at, [entries, samples]."""
-    head, group, sequence, origin, cached, total = layout.entries.unbind(1)
+    cached, total = layout.entries[:, 4], layout.entries[:, 5]
     entry, size = layout.entry.long(), layout.block_tokens
-    none = torch.full_like(head, torch.iinfo(torch.int32).max // size)
+    none = torch.full_like(cached, torch.iinfo(torch.int32).max // size)
     first = none.scatter_reduce(0, entry, layout.query_block, "amin")
-    last = torch.zeros_like(head).scatter_reduce(0, entry, layout.query_block + 1, "amax")
+    last = torch.zeros_like(cached).scatter_reduce(0, entry, layout.query_block + 1, "amax")
     begin = torch.maximum(cached, first * size)
     rows = (torch.minimum(total, last * size) - begin)[:, None]
-    part = torch.arange(samples, device=head.device, dtype=torch.float64)
+    part = torch.arange(samples, device=cached.device, dtype=torch.float64)
     place = (part + (part + 0.5) * GOLDEN_RATIO % 1) / samples
     position = begin[:, None] + (place * rows).floor().int()
     position = torch.where(rows > 0, position, -1).int()
-    token = (origin[:, None] + position).clamp(min=0)
-    return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)
+    return QueryRows.at(layout.entries, position)
 
 
 def _recovery(

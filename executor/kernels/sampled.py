@@ -106,12 +106,11 @@ def query_rows(layout: Layout, numbers: torch.Tensor, rows: int) -> QueryRows:
     and others evenly before it, position -1 in the places that c < rows leaves.
     """
     table = layout.entries[layout.entry[numbers.amax(1)]]
-    head, group, sequence, origin, cached, total = table.unbind(1)
+    cached, total = table[:, 4], table[:, 5]
     block, size = layout.query_block[numbers.clamp(min=0)], layout.block_tokens
     begin = torch.maximum(cached[:, None], block * size)
     new = torch.minimum(total[:, None], (block + 1) * size) - begin
     edge = new[..., None] * torch.arange(rows + 1, device=numbers.device) // rows
     sampled = (edge.diff() > 0) & (numbers[..., None] >= 0)
     position = torch.where(sampled, begin[..., None] + edge[..., 1:] - 1, -1).flatten(1).int()
-    token = (origin[:, None] + position).clamp(min=0)
-    return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)
+    return QueryRows.at(table, position)

@@ -29,6 +29,13 @@ class QueryRows:
     token: torch.Tensor
     position: torch.Tensor
 
+    @classmethod
+    def at(cls, entries: torch.Tensor, position: torch.Tensor) -> "QueryRows":
+        """The rows at `position` of entries int32 [entries, 6], a `Layout`'s."""
+        head, group, sequence, origin, _, _ = entries.unbind(1)
+        token = (origin[:, None] + position).clamp(min=0)
+        return cls(group, sequence, head[:, None].expand_as(position), token, position)
+
     def part(self, entries: slice, rows: slice) -> "QueryRows":
         """Some rows of some entries."""
         of_rows = (x[entries, rows] for x in (self.head, self.token, self.position))

@@ -85,12 +85,11 @@ def line_masses(
 
 def _last_rows(entries: torch.Tensor, count: int, step: int) -> QueryRows:
     """`count` new tokens of every entry, `step` apart up to the last; position -1 where none is."""
-    head, group, sequence, origin, cached, total = entries.unbind(1)
+    cached, total = entries[:, 4], entries[:, 5]
     back = torch.arange(count - 1, -1, -1, device=entries.device) * step
     position = total[:, None] - 1 - back
     position = torch.where(position >= cached[:, None], position, -1).int()
-    token = (origin[:, None] + position).clamp(min=0)
-    return QueryRows(group, sequence, head[:, None].expand_as(position), token, position)
+    return QueryRows.at(entries, position)
 
 
 def _parts(mass: torch.Tensor, own: torch.Tensor, newest: torch.Tensor, query_pieces: int) -> Parts:

@@ -16,11 +16,12 @@ element is part of that device's rate.
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from executor.attention.block_sparse import AttentionResult, attend
+from executor.attention.block_sparse import attend
 from executor.attention.step import PreparedStep, prepare
 from executor.errors import CannotMeasureError
 from executor.node.activations import Activations
@@ -60,18 +61,16 @@ class Layer(ABC):
         """The shape of every tensor the constructor takes."""
 
     @abstractmethod
-    def run(
-        self,
-        shard: LayerShard,
-        prepared: PreparedStep,
-        backend: str,
-        sms: int | None,
-        real: Activations | None = None,
-    ) -> Done:
-        """Compute a shard, its attention on `sms` multiprocessors.
+    def receive(
+        self, shard: LayerShard, prepared: PreparedStep, real: Activations | None, work: Work
+    ) -> torch.Tensor:
+        """The q of the shard's heads; writes the new tokens' K and V, and adds to `work`."""
 
-        Of random tensors, or of `real` ones: the shard's own (`Activations.of`), of whole prompts.
-        """
+    @abstractmethod
+    def hand_on(
+        self, shard: LayerShard, prepared: PreparedStep, out: torch.Tensor, work: Work
+    ) -> None:
+        """What becomes of the attention's out [heads, new tokens, head_dim]; adds to `work`."""
 
     def prepare(self, shard: LayerShard) -> PreparedStep:
         """What is known of a shard before any token is: an engine does it once a plan."""
@@ -87,20 +86,25 @@ class Layer(ABC):
             sdpa=self.q.is_cuda,
         )
 
-    def attend(
+    def run(
         self,
         shard: LayerShard,
         prepared: PreparedStep,
         backend: str,
         sms: int | None,
-        work: Work,
-        q: torch.Tensor,
-    ) -> AttentionResult:
-        """Select and attend; the output is [parts, new tokens, head_dim]. Adds to `work`."""
+        real: Activations | None = None,
+    ) -> Done:
+        """Compute a shard, its attention on `sms` multiprocessors.
+
+        Of random tensors, or of `real` ones: the shard's own (`Activations.of`), of whole prompts.
+        """
+        work: Work = Counter()
+        q = self.receive(shard, prepared, real, work)
         self.kv.refresh_bounds(prepared.context_tokens)
         result = attend(q, self.kv.cache, prepared, backend, bounds=self.kv.bounds, sms=sms)
         _count_attention(shard, prepared, work)
-        return result
+        self.hand_on(shard, prepared, result.out, work)
+        return Done(work, result.lse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,22 +119,24 @@ class DisaggregatedLayer(Layer):
         new = (architecture.kv_heads, _new_tokens(workload), architecture.head_dim)
         return _attention_shapes(architecture, workload) | {"sent_keys": new, "sent_values": new}
 
-    def run(
+    def receive(
         self,
         shard: LayerShard,
-        prepared: PreparedStep,
-        backend: str,
-        sms: int | None,
-        real: Activations | None = None,
-    ) -> Done:
-        work: Work = Counter()
+        prepared: PreparedStep,  # noqa: ARG002 (q is there whole, whatever is computed of it)
+        real: Activations | None,
+        work: Work,
+    ) -> torch.Tensor:
         came = (self.sent_keys, self.sent_values) if real is None else (real.keys, real.values)
         for group in shard.groups:
             for sent, kept in zip(came, self.kv.new_rows(group), strict=True):
                 kept.copy_(sent[group])
                 work["link_bytes"] += sent[group].numel() * shard.architecture.item_bytes
-        q = self.q[: len(shard.heads)] if real is None else real.q
-        return Done(work, self.attend(shard, prepared, backend, sms, work, q).lse)
+        return self.q[: len(shard.heads)] if real is None else real.q
+
+    def hand_on(
+        self, shard: LayerShard, prepared: PreparedStep, out: torch.Tensor, work: Work
+    ) -> None:
+        """Nothing: outputs are projected on the other side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,35 +172,27 @@ class TensorParallelLayer(Layer):
             "partial": hidden,
         }
 
-    def run(
-        self,
-        shard: LayerShard,
-        prepared: PreparedStep,
-        backend: str,
-        sms: int | None,
-        real: Activations | None = None,
-    ) -> Done:
-        work: Work = Counter()
-        # Heads whose part of a list rounds to nothing have no spans, and are perhaps the last.
-        spans = list(enumerate(zip(shard.heads, prepared.spans, strict=False)))
-        for index, (head, mine) in spans:
-            for span in mine:
-                projected = _project(self.hidden[span], self.weight_q[head], work)
-                self.q[index, span] = projected if real is None else real.q[index, span]
+    def receive(
+        self, shard: LayerShard, prepared: PreparedStep, real: Activations | None, work: Work
+    ) -> torch.Tensor:
+        for index, head, span in _spans(shard, prepared):
+            projected = _project(self.hidden[span], self.weight_q[head], work)
+            self.q[index, span] = projected if real is None else real.q[index, span]
         came = (None, None) if real is None else (real.keys, real.values)
         for group in shard.groups:
             kept_rows, weights = self.kv.new_rows(group), (self.weight_k, self.weight_v)
             for weight, kept, sent in zip(weights, kept_rows, came, strict=True):
                 projected = _project(self.hidden, weight[group], work)
                 kept.copy_(projected if sent is None else sent[group])
-        q = self.q[: len(shard.heads)]
-        result = self.attend(shard, prepared, backend, sms, work, q)
-        for index, (head, mine) in spans:
-            for span in mine:
-                weight = self.weight_o[head]
-                self.partial[span].addmm_(result.out[index, span], weight)
-                work["projection_flops"] += 2 * result.out[index, span].numel() * weight.shape[1]
-        return Done(work, result.lse)
+        return self.q[: len(shard.heads)]
+
+    def hand_on(
+        self, shard: LayerShard, prepared: PreparedStep, out: torch.Tensor, work: Work
+    ) -> None:
+        for index, head, span in _spans(shard, prepared):
+            rows, weight = out[index, span], self.weight_o[head]
+            self.partial[span].addmm_(rows, weight)
+            work["projection_flops"] += 2 * rows.numel() * weight.shape[1]
 
 
 LAYERS: dict[Deployment, type[DisaggregatedLayer] | type[TensorParallelLayer]] = {
@@ -247,6 +245,14 @@ def lists_at_once(q: torch.Tensor, block_tokens: int, piece_tokens: int) -> int 
     from executor.kernels.triton.prefill import programs_at_once
 
     return programs_at_once(q.device, block_tokens, piece_tokens, q.shape[2], q.element_size())
+
+
+def _spans(shard: LayerShard, prepared: PreparedStep) -> Iterator[tuple[int, int, slice]]:
+    """Each range of rows that is computed: the head's place in the shard, the head, the rows."""
+    # Heads whose part of a list rounds to nothing have no spans, and are perhaps the last.
+    for index, (head, mine) in enumerate(zip(shard.heads, prepared.spans, strict=False)):
+        for span in mine:
+            yield index, head, span
 
 
 def _count_attention(shard: LayerShard, step: PreparedStep, work: Work) -> None:

@@ -8,7 +8,7 @@ import typer
 from profiles.cli.console import clear_errors
 from profiles.cli.head_figures import shape_in_words
 from profiles.importers.duo_attention import RECENT_TOKENS, SINK_TOKENS
-from profiles.importers.kinds import import_profile
+from profiles.importers.kinds import Kind, import_profile
 from profiles.model import ModelProfile
 
 importing = typer.Typer(no_args_is_help=True, help="Make a profile of a published file.")
@@ -20,22 +20,19 @@ Model = Annotated[str | None, typer.Option("--model", help="The model, by a publ
 Config = Annotated[Path | None, typer.Option("--config", help="The model's config.json.")]
 
 
-@importing.command("minference")
-@clear_errors()
-def minference_command(
-    file: Source, name: Name, out: Out, model: Model = None, config: Config = None
-) -> None:
-    """Budgets of a MInference pattern search (JSON)."""
-    _save(import_profile(file, name=name, kind="minference", model=model, config=config), out)
+def _plain_command(kind: Kind, words: str) -> None:
+    """The command of a kind that has no options of its own."""
+
+    @importing.command(kind, help=words)
+    @clear_errors()
+    def command(
+        file: Source, name: Name, out: Out, model: Model = None, config: Config = None
+    ) -> None:
+        _save(import_profile(file, name=name, kind=kind, model=model, config=config), out)
 
 
-@importing.command("moa")
-@clear_errors()
-def moa_command(
-    file: Source, name: Name, out: Out, model: Model = None, config: Config = None
-) -> None:
-    """Elastic rules of MoA (JSON of alphas and betas)."""
-    _save(import_profile(file, name=name, kind="moa", model=model, config=config), out)
+_plain_command("minference", "Budgets of a MInference pattern search (JSON).")
+_plain_command("moa", "Elastic rules of MoA (JSON of alphas and betas).")
 
 
 @importing.command("duo-attention")
@@ -73,22 +70,8 @@ def duo_attention_command(
     _save(profile, out)
 
 
-@importing.command("tangram")
-@clear_errors()
-def tangram_command(
-    file: Source, name: Name, out: Out, model: Model = None, config: Config = None
-) -> None:
-    """Tokens kept per request, as TANGRAM measured them (NPZ)."""
-    _save(import_profile(file, name=name, kind="tangram", model=model, config=config), out)
-
-
-@importing.command("s2")
-@clear_errors()
-def s2_command(
-    file: Source, name: Name, out: Out, model: Model = None, config: Config = None
-) -> None:
-    """Strided patterns of S2-Attention, from their parameters (JSON)."""
-    _save(import_profile(file, name=name, kind="s2", model=model, config=config), out)
+_plain_command("tangram", "Tokens kept per request, as TANGRAM measured them (NPZ).")
+_plain_command("s2", "Strided patterns of S2-Attention, from their parameters (JSON).")
 
 
 def _save(profile: ModelProfile, out: Path) -> None:

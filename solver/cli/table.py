@@ -120,10 +120,10 @@ def _extras(plan: Plan) -> dict[str, str]:
             f"{plan.filled.added_tokens:,} tokens: mean recovery {before:.4f} to {after:.4f}"
         )
     if plan.elsewhere is not None:
-        other_s = plan.elsewhere
-        rows[f"under {other_s.deployment}"] = (
-            f"this placement {milliseconds(other_s.makespan_s)} ms, one made for it at most "
-            f"{milliseconds(other_s.replanned_s)} ms"
+        elsewhere = plan.elsewhere
+        rows[f"under {elsewhere.deployment}"] = (
+            f"this placement {milliseconds(elsewhere.makespan_s)} ms, one made for it at most "
+            f"{milliseconds(elsewhere.replanned_s)} ms"
         )
     return rows
 

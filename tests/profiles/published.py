@@ -5,6 +5,13 @@ from pathlib import Path
 import pytest
 
 HEADS = Path(__file__).resolve().parents[2] / "../shared/data/heads"
+OF_KIND = {
+    "minference": "Qwen2.5_7B_Instruct_128k_instruct_kv_out_v32_fit_o_best_pattern.json",
+    "moa": "lmsys--vicuna-7b-v1.5-16k.json",
+    "duo-attention": "Meta-Llama-3.1-8B-Instruct.tsv",
+    "tangram": "snapkv__qwen3-4b-instruct-2507__profile_perlayer.npz",
+}
+"""A file of each kind, in the folder of that name."""
 
 
 def published(*parts: str) -> Path:

@@ -19,7 +19,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from executor.kernels.batch import Cache
 from executor.kernels.chip import H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.layout import Layout
-from executor.kernels.triton.arguments import Pool, lists_of, partial_of, pool_of, rows_of
+from executor.kernels.triton.arguments import Pool, lists_of, partial_of, pool_of, rows_of, table_of
 from executor.kernels.triton.merge import merge
 from executor.kernels.triton.softmax import LOG2_E, absorb, finish
 
@@ -54,8 +54,7 @@ def prefill_attention(
         tma = chip_of(q.device).tma and long_enough(layout.block_tokens, layout.piece_tokens)
         tma = tma and describable(cache.keys) and describable(cache.values)
     partial = partial_of(layout.splits, layout.block_tokens, q)
-    table = cache.starts if cache.pages is None else cache.pages
-    assert table is not None
+    table = table_of(cache)
     # One launch after the other: heads that share a list, two to a program where it has room for
     # their queries, then the others.
     two = 2 * layout.block_tokens
@@ -83,8 +82,7 @@ def prefill_attention(
             *lse.stride(),
             lists_of(layout, indices),
             table,
-            table.stride(0),
-            table.stride(-1),
+            *table.stride(),
             partial,
             tasks,
             torch.zeros(int(sms is not None), dtype=torch.int32, device=q.device),

@@ -33,8 +33,8 @@ from executor.kernels.batch import Cache
 from executor.kernels.chip import GRID_AXIS, H100, RESERVED_BYTES, Chip, chip_of
 from executor.kernels.scores import QueryRows
 from executor.kernels.triton.arguments import pool_of, rows_of, table_of
+from executor.kernels.triton.softmax import LOG2_E
 
-LOG2_E = 1.4426950408889634
 STRETCH = 1024
 """Keys that pass by a program's rows."""
 BOUND = tl.constexpr(1900)

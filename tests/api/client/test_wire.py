@@ -20,7 +20,6 @@ from api.client.planner_errors import (
     RefusedError,
     SupersededError,
 )
-from api.service import Service
 from solver.request import PlanRequest
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import World, fields, plan_body
@@ -103,10 +102,8 @@ def test_a_plan_is_waited_for_as_long_as_asked(
     assert slow.calls[0]["cancel"].wait(20)
 
 
-def test_a_planner_elsewhere_is_asked_through_the_proxy(
-    planner: PlannerClient, service: Service
-) -> None:
-    del planner, service  # the proxies are what this takes of them
+@pytest.mark.usefixtures("planner")  # its proxies
+def test_a_planner_elsewhere_is_asked_through_the_proxy() -> None:
     with pytest.raises(PlannerAwayError, match="refused"):
         PlannerClient("http://planner.invalid:8000").ready()
 

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,6 @@ from solver.plans import Plan
 from tests.executor.plans import Placement, tiny_plan, whole
 
 DEPLOYMENTS: tuple[Deployment, ...] = ("disaggregated", "tensor_parallel")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_lock_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("locks")))
-        yield
 
 
 def never() -> bool:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,13 +7,6 @@ from executor.node import layers
 from executor.node.bench import Bench
 from executor.node.duty import Duty, unfit
 from tests.executor.plans import assignment, tiny_plan, whole
-
-
-@pytest.fixture(autouse=True)
-def _own_lock_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("locks")))
-        yield
 
 
 def test_a_node_may_have_devices_to_spare() -> None:

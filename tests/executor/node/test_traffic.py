@@ -1,7 +1,6 @@
 """Real activations: the model's own q, K and V, at the right heads, and what blocks hold."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,13 +28,6 @@ TOKENS = 256
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mixes.model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _own_lock_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("locks")))
-        yield
 
 
 def traffic(folder: Path, *prompts: Prompt) -> Traffic:

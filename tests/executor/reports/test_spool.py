@@ -40,10 +40,6 @@ def test_first_in_first_out_across_restarts(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_batch_ids_differ() -> None:
-    assert len({batch().batch_id for _ in range(50)}) == 50
-
-
 def test_the_oldest_goes_when_it_is_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

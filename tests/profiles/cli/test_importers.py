@@ -9,7 +9,7 @@ import pytest
 
 from profiles.model import ModelProfile
 from tests.profiles.cli.command import hplb, refused
-from tests.profiles.published import published
+from tests.profiles.published import OF_KIND, published
 
 
 def rules_file(folder: Path, name: str = "Llama-3.2-1B.json") -> Path:
@@ -19,29 +19,19 @@ def rules_file(folder: Path, name: str = "Llama-3.2-1B.json") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("command", "file", "form", "selection"),
+    ("kind", "form", "selection"),
     [
-        (
-            "minference",
-            "minference/Qwen2.5_7B_Instruct_128k_instruct_kv_out_v32_fit_o_best_pattern.json",
-            "budgets",
-            "vertical_slash",
-        ),
-        ("moa", "moa/lmsys--vicuna-7b-v1.5-16k.json", "rules", "sink_local"),
-        ("duo-attention", "duo-attention/Meta-Llama-3.1-8B-Instruct.tsv", "rules", "sink_local"),
-        (
-            "tangram",
-            "tangram/snapkv__qwen3-4b-instruct-2507__profile_perlayer.npz",
-            "samples",
-            "pooled",
-        ),
+        ("minference", "budgets", "vertical_slash"),
+        ("moa", "rules", "sink_local"),
+        ("duo-attention", "rules", "sink_local"),
+        ("tangram", "samples", "pooled"),
     ],
 )
 def test_published_files_are_imported_and_shown(
-    tmp_path: Path, command: str, file: str, form: str, selection: str
+    tmp_path: Path, kind: str, form: str, selection: str
 ) -> None:
-    source, out = published(*file.split("/")), tmp_path / "out.json"
-    result = hplb("import", command, source, "--name", "mine", "-o", out)
+    source, out = published(kind, OF_KIND[kind]), tmp_path / "out.json"
+    result = hplb("import", kind, source, "--name", "mine", "-o", out)
     assert result.exit_code == 0, result.stderr
     assert ModelProfile.load(out).heads.form == form
     shown = json.loads(hplb("show", out, "--json").stdout)

@@ -35,20 +35,16 @@ def profile_of(heads: dict[str, Any], layers: int, query_heads: int) -> ModelPro
     )
 
 
-def curves_form(recovery: list[list[list[list[float]]]], **fields: Any) -> CurvesForm:
-    return CurvesForm(recovery=recovery, **fields)
-
-
-def by_block(recovery: Any, block_tokens: int = BLOCK) -> RecoveryCurves:
+def by_block(recovery: Any) -> RecoveryCurves:
     """Curves with recovery `[layers][heads][blocks]` stated at every whole block but the last."""
     values = np.asarray(recovery, dtype=np.float64)
     blocks = values.shape[2] + 1
     form = CurvesForm(
-        context_tokens=[blocks * block_tokens],
-        budget_tokens=[[block_tokens * (index + 1) for index in range(blocks - 1)]],
+        context_tokens=[blocks * BLOCK],
+        budget_tokens=[[BLOCK * (index + 1) for index in range(blocks - 1)]],
         recovery=values[:, :, None, :].tolist(),
     )
-    return MeasuredCurves.of(form).at(Workload(blocks * block_tokens, block_tokens=block_tokens))
+    return MeasuredCurves.of(form).at(Workload(blocks * BLOCK, block_tokens=BLOCK))
 
 
 @st.composite
@@ -64,23 +60,23 @@ def small_curves(draw: st.DrawFn, layers: int = 1, ties: bool = True) -> Recover
     return by_block(np.sort(shaped, axis=-1) / (10 if ties else 100))
 
 
-def random_curves(seed: int, layers: int = 2, heads: int = 8, context: int = 8192) -> CurvesForm:
+def random_curves(seed: int, layers: int = 2, heads: int = 8) -> CurvesForm:
     """Concave curves as measured ones are: share ** power, powers from hungry to sparse."""
     rng = np.random.default_rng(seed)
     power, influence = rng.uniform(0.02, 0.9, (layers, heads)), rng.lognormal(size=(layers, heads))
     budgets = [128, 256, 512, 1024, 2048, 4096]
-    shares = np.array(budgets) / context
+    shares = np.array(budgets) / 8192
     recovery = (shares ** power[..., None])[:, :, None, :]
     return CurvesForm(
-        context_tokens=[context],
+        context_tokens=[8192],
         budget_tokens=[budgets],
         recovery=recovery.tolist(),
         influence=influence.tolist(),
     )
 
 
-def curved(layers: int = 2, heads: int = 8, seed: int = 0) -> ModelProfile:
-    return profile_of(random_curves(seed, layers, heads).model_dump(), layers, heads)
+def curved(layers: int = 2, heads: int = 8) -> ModelProfile:
+    return profile_of(random_curves(0, layers, heads).model_dump(), layers, heads)
 
 
 def given_to(

@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from profiles.errors import HplbError
 from solver.cli import app
+from solver.request import PlanRequest
 from tests.solver.profiles import budgets_profile
 from tests.solver.verifier.lies import claiming_optimal
 
@@ -36,7 +39,7 @@ def test_plan_prints_a_table_and_writes_a_plan_that_verifies(profile: str, tmp_p
     assert "keeps every promise" in run("verify", str(out))
 
 
-def test_every_flag_reaches_the_plan(profile: str) -> None:
+def test_flags_reach_the_plan(profile: str) -> None:
     plan = json.loads(
         run(
             *("plan", "-p", profile, "--devices", "h100:2,a100", "--context-tokens", "4096"),
@@ -57,6 +60,73 @@ def test_every_flag_reaches_the_plan(profile: str) -> None:
     assert (rules["unit"], rules["equal_counts"]) == ("kv_group", True)
     assert {b for layer in plan["budgets"] for b in layer} == {512}
     assert (plan["solver"], plan["tolerance"]) == ("snake", 0.01)
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """The request that `hplb plan` makes of its flags; nothing is planned."""
+    asked: list[PlanRequest] = []
+
+    def enough(request: PlanRequest, *_: object) -> None:
+        asked.append(request)
+        raise HplbError("enough")
+
+    monkeypatch.setattr("solver.cli.plan.make_plan", enough)
+    assert "enough" in run("plan", *arguments, code=2)
+    return asked[0].model_dump()
+
+
+def test_flags_of_one_workload_reach_the_request(
+    profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = asked(
+        monkeypatch,
+        *("-p", profile, "--gpus", "4", "--context", "4096", "--seed", "7", "--time-limit", "3"),
+        *("--block-tokens", "32", "--piece-tokens", "16", "--curve", "oracle", "--margin", "1.5"),
+        *("--budget-policy", "elastic", "--budget-density", "0.25", "--budget-recovery", "0.8"),
+        *("--budget-contexts", "1024,2048", "--budget-scope", "model", "--budget-total", "tokens"),
+        *("--divisible", "--max-copies", "3", "--copies", "free", "--node-size", "2"),
+    )
+    assert (found["seed"], found["time_limit_s"]) == (7, 3)
+    assert (found["block_tokens"], found["piece_tokens"]) == (32, 16)
+    budget = {
+        "policy": "elastic",
+        "density": 0.25,
+        "contexts": [1024, 2048],
+        "recovery": 0.8,
+        "margin": 1.5,
+        "scope": "model",
+        "total": "tokens",
+        "curve": "oracle",
+        "fill": False,
+    }
+    assert found["budget"].items() >= budget.items()
+    rules = {"divisible": True, "max_copies": 3, "copies": "free", "node_size": 2}
+    assert found["placement"].items() >= rules.items()
+    assert asked(monkeypatch, "-p", profile, "--fill")["budget"]["fill"]
+
+
+def test_flags_of_several_workloads_reach_the_request(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, plan = tmp_path / "steps.json", tmp_path / "plan.json"
+    steps.write_text('[{"context_tokens": 4096}, {"context_tokens": 8192, "weight": 2}]')
+    run("plan", "-p", profile, "--gpus", "4", "--method", "greedy", "-o", str(plan))
+    found = asked(
+        monkeypatch,
+        *("-p", profile, "--gpus", "4", "--workloads", str(steps), "--objective", "worst"),
+        *("--budget-policy", "max_min", "--budget-tokens", "512", "--floor-tokens", "64"),
+        *("--kv-retention", "budget", "--memory-limit", "123456"),
+        *("--current-plan", str(plan), "--amortise-steps", "50"),
+    )
+    assert found["objective"] == "worst"
+    assert [step["weight"] for step in found["workloads"]] == [1, 2]
+    budget = {"policy": "max_min", "tokens": 512, "floor_tokens": 64}
+    assert found["budget"].items() >= budget.items()
+    rules = found["placement"]
+    memory = {"kv_retention": "budget", "limit_bytes": 123456}
+    assert rules["memory"].items() >= memory.items()
+    assert rules["current_plan"]["id"] == json.loads(plan.read_text())["id"]
+    assert rules["amortise_steps"] == 50
 
 
 def test_the_integer_programs_can_be_written(profile: str, tmp_path: Path) -> None:
@@ -189,7 +259,6 @@ run()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ctrl_c_ends_a_long_search_at_once() -> None:
     """Pressed when the search has told of a better placement; it would go on for an hour."""

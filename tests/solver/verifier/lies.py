@@ -35,26 +35,27 @@ def claiming_optimal(plan: Json) -> Json:
 
 def set_to(value: object, *path: str | int) -> Tamper:
     def change(plan: Json) -> None:
-        _parent(plan, path)[path[-1]] = value
+        parent(plan, path)[path[-1]] = value
 
     return change
 
 
 def add(amount: float, *path: str | int) -> Tamper:
     def change(plan: Json) -> None:
-        _parent(plan, path)[path[-1]] += amount
+        parent(plan, path)[path[-1]] += amount
 
     return change
 
 
 def left_out(*path: str | int) -> Tamper:
     def change(plan: Json) -> None:
-        del _parent(plan, path)[path[-1]]
+        del parent(plan, path)[path[-1]]
 
     return change
 
 
-def _parent(plan: Json, path: tuple[str | int, ...]) -> Any:
+def parent(plan: Json, path: tuple[str | int, ...]) -> Any:
+    """What holds the value at a path."""
     target: Any = plan
     for step in path[:-1]:
         target = target[step]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import solver.verifier
-from solver import plans as plans
+from solver import plans
 from solver.verifier import form, verify
 from tests.solver.verifier.handmade import DIVIDED, Json, handmade, sealed
+from tests.solver.verifier.lies import left_out, parent, told
 from tests.solver.verifier.placing import Served
 from tests.solver.verifier.test_reports import HONEST as REPORTED
 
@@ -37,9 +38,7 @@ def test_junk_anywhere_is_a_fault(plan: Json, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(leaves(plan)))
     junk = data.draw(st.sampled_from(JUNK))
     spoiled = copy.deepcopy(plan)
-    target: Any = spoiled
-    for step in path[:-1]:
-        target = target[step]
+    target = parent(spoiled, path)
     same = type(target[path[-1]]) is type(junk) and target[path[-1]] == junk
     target[path[-1]] = junk
     assert same or path[0] in ("solve_s", "created_at") or verify(spoiled).faults
@@ -47,33 +46,22 @@ def test_junk_anywhere_is_a_fault(plan: Json, data: st.DataObject) -> None:
         assert all(isinstance(fault, str) and fault for fault in verify(sealed(spoiled)).faults)
 
 
-def missing(plan: Json, path: tuple[Any, ...]) -> list[str]:
-    spoiled = copy.deepcopy(plan)
-    target: Any = spoiled
-    for step in path[:-1]:
-        target = target[step]
-    del target[path[-1]]
-    return verify(sealed(spoiled)).faults
-
-
 def test_a_missing_field_is_named() -> None:
     for path in leaves(PLAN):
         named = [str(step) for step in path if isinstance(step, str)]
         if len(named) < len(path) or named[0] == "cost_model":
             continue
-        faults = missing(PLAN, path)
-        optional = isinstance(_field(path), form.Default)
-        assert optional or f"{'.'.join(named)}: is missing" in faults, (path, faults)
+        faults = told(PLAN, left_out(*path))
+        assert _optional(path) or f"{'.'.join(named)}: is missing" in faults, (path, faults)
 
 
-def _field(path: tuple[Any, ...]) -> Any:
-    """Whether the form of a field may be left out, read off a plan's model."""
+def _optional(path: tuple[Any, ...]) -> bool:
+    """Whether a field may be left out, read off a plan's model."""
     model: Any = plans.Plan
     for step in path[:-1]:
         model = model.model_fields[step].annotation
         model = next((m for m in getattr(model, "__args__", ()) if _is_model(m)), model)
-    required = model.model_fields[path[-1]].is_required()
-    return object() if required else form.Default(form.SHARE, None)
+    return not model.model_fields[path[-1]].is_required()
 
 
 def _is_model(found: Any) -> bool:
