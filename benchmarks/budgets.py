@@ -58,10 +58,10 @@ class Marginal(Setting):
     margin: float = 0.0
 
     def options(
-        self, policy: Policy, scope: str, blocks: int, total: str = "tiles"
+        self, policy: Policy, scope: str, pieces: int, total: str = "tiles", error: str = "output"
     ) -> BudgetOptions:
         """As in a setting, with the margin."""
-        found = super().options(policy, scope, blocks, total)
+        found = super().options(policy, scope, pieces, total, error)
         return found.model_copy(update={"margin": self.margin}) if self.margin else found
 
 
@@ -91,9 +91,9 @@ def chosen(profile: ModelProfile, context: int, density: float, variant: Variant
         return like
     return fit(
         setting,
-        lambda blocks: setting.allocate(variant.policy, variant.scope, blocks),
+        lambda pieces: setting.allocate(variant.policy, variant.scope, pieces),
         like.tiles,
-        like.blocks,
+        like.pieces,
     )
 
 

@@ -110,6 +110,10 @@ class CurvesForm(_Form):
     budgets, `spread` and `selected_spread` their standard deviations over prompts, and
     `influence[layer][head]` how much the loss moves with the head's attention (MoA, arXiv
     2406.14909): the mean over rows of the sum of |A (G - sum A G)|, G the gradient to A.
+    `output_error`, where recovery has its points: how far the selector's pieces leave what the head
+    adds to the residual stream, the mean over rows of ||(o_sparse - o_dense) W_O||^2 as a share of
+    that row's squared stream. `gradient_error[layer][head][point]`, at the shortest context: the
+    mean of (g . (o_sparse - o_dense))^2, g the loss' gradient to the head's output.
     """
 
     form: Literal["recovery_curves"] = "recovery_curves"
@@ -120,6 +124,8 @@ class CurvesForm(_Form):
     spread: Measured = None
     selected_spread: Measured = None
     influence: Annotated[list[list[float]] | None, Field(exclude_if=_is_missing)] = None
+    output_error: Measured = None
+    gradient_error: Annotated[list[list[list[float]]] | None, Field(exclude_if=_is_missing)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -146,13 +152,22 @@ class CurvesForm(_Form):
                 if found.shape != recovery.shape:
                     raise ValueError(f"{field}: shape {found.shape} is not recovery's")
                 _require_shares(found, field)
-        if self.influence is not None:
-            influence = _array(self.influence, "influence")
-            if influence.shape != recovery.shape[:2]:
-                raise ValueError(f"influence: shape {influence.shape} is not [layers, heads]")
-            finite = np.isfinite(influence) & (influence >= 0)
-            _require(finite, "influence", ("layer", "head"), "must be finite and not negative")
+        layers, heads, _, points = recovery.shape
+        self._require_sizes("influence", (layers, heads), ("layer", "head"))
+        self._require_sizes("output_error", recovery.shape, ("layer", "head", "context", "point"))
+        self._require_sizes("gradient_error", (layers, heads, points), ("layer", "head", "point"))
         return self
+
+    def _require_sizes(self, field: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> None:
+        """Where it is given, figures of this shape that are finite and not negative."""
+        if getattr(self, field) is None:
+            return
+        found = _array(getattr(self, field), field)
+        if found.shape != shape:
+            names = ", ".join(f"{axis}s" for axis in axes)
+            raise ValueError(f"{field}: shape {found.shape} is not [{names}], {shape}")
+        finite = np.isfinite(found) & (found >= 0)
+        _require(finite, field, axes, "must be finite and not negative")
 
     def shape(self) -> tuple[int, int]:
         return len(self.recovery), len(self.recovery[0])

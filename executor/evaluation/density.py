@@ -1,4 +1,4 @@
-"""Budgets of a policy for a number of computed blocks: as many as fit, and never more."""
+"""Budgets of a policy for a number of computed tiles: as many as fit, and never more."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +26,8 @@ SEARCH_S = 1.0
 class Setting:
     """What budgets are made for: a context, and the `lengths` in tokens of the prompts there.
 
-    `floor_tokens` and `curve` are those of `solver.budgets.options.BudgetOptions`.
+    `floor_tokens` and `curve` are those of `solver.budgets.options.BudgetOptions`; `piece_tokens`
+    is a block unless given (0).
     """
 
     profile: ModelProfile
@@ -35,18 +36,23 @@ class Setting:
     lengths: Sequence[int]
     floor_tokens: int
     curve: Curve | None = None
+    piece_tokens: int = 0
 
     @property
     def workload(self) -> Workload:
-        return Workload(self.context_tokens, block_tokens=self.block_tokens)
+        return self.workload_of(self.context_tokens)
+
+    def workload_of(self, tokens: int) -> Workload:
+        """A prompt of so many tokens, in blocks and pieces of these sizes."""
+        return Workload(tokens, block_tokens=self.block_tokens, piece_tokens=self.piece_tokens)
 
     def tiles(self, tokens: Ints) -> int:
-        """(query block, key block) products that budgets [layers, heads] compute, all samples."""
+        """(query block, key piece) products that budgets [layers, heads] compute, all samples."""
         total = 0
         for length in self.lengths:
-            workload = Workload(length, block_tokens=self.block_tokens)
-            blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), workload)
-            total += int(causal_pieces(blocks, workload.context_blocks).sum())
+            at = self.workload_of(length)
+            pieces = budget_pieces(np.asarray(tokens, dtype=np.float64), at)
+            total += int(causal_pieces(pieces, at.context_blocks, at.block_pieces).sum())
         return total
 
     @property
@@ -55,21 +61,24 @@ class Setting:
         return self.tiles(np.full((layers, heads), self.context_tokens, dtype=np.int64))
 
     def options(
-        self, policy: Policy, scope: str, blocks: int, total: str = "tiles"
+        self, policy: Policy, scope: str, pieces: int, total: str = "tiles", error: str = "output"
     ) -> BudgetOptions:
-        """What to ask of a policy for a mean of so many blocks a head, `total` kept fixed."""
+        """What to ask of a policy for a mean of so many pieces a head, `total` kept fixed."""
         fields: dict[str, object] = {"policy": policy, "scope": scope, "total": total}
-        fields["tokens"] = min(blocks * self.block_tokens, self.context_tokens)
+        fields["tokens"] = min(pieces * self.workload.piece_tokens, self.context_tokens)
+        fields["error"] = error
         if policy in FLOORED:
             fields["floor_tokens"] = self.floor_tokens
         if policy != "uniform":
             fields["curve"] = self.curve
         return BudgetOptions.model_validate(fields)
 
-    def allocate(self, policy: Policy, scope: str, blocks: int, total: str = "tiles") -> Ints:
+    def allocate(
+        self, policy: Policy, scope: str, pieces: int, total: str = "tiles", error: str = "output"
+    ) -> Ints:
         """Tokens [layers, heads]. Raises BudgetError for a profile that the policy cannot use."""
         soon = Deadline(time.monotonic() + SEARCH_S, Event())
-        options = self.options(policy, scope, blocks, total)
+        options = self.options(policy, scope, pieces, total, error)
         basis = Basis.of(self.profile, options)
         return allocate(self.profile, basis, options, self.workload, soon).tokens
 
@@ -78,42 +87,42 @@ class Setting:
         basis = Basis.of(self.profile, BudgetOptions(curve=self.curve))
         if basis is None:
             return None
-        blocks = budget_pieces(np.asarray(tokens, dtype=np.float64), self.workload)
-        return float(basis.expected.at(self.workload).at(blocks).min())
+        pieces = budget_pieces(np.asarray(tokens, dtype=np.float64), self.workload)
+        return float(basis.expected.at(self.workload).at(pieces).min())
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """`blocks`: the mean blocks a head that were asked for; tokens [layers, heads]; their tiles."""
+    """`pieces`: the mean pieces a head that were asked for; tokens [layers, heads]; their tiles."""
 
-    blocks: int
+    pieces: int
     tokens: Ints
     tiles: int
 
 
 def fit(setting: Setting, budgets: Callable[[int], Ints], target_tiles: int, start: int) -> Fitted:
-    """The most blocks a head, from `start` up or down, whose budgets compute at most the target.
+    """The most pieces a head, from `start` up or down, whose budgets compute at most the target.
 
-    Raises EvaluationError where even one block a head is too much.
+    Raises EvaluationError where even a query block's own pieces are too much.
     """
-    most = setting.workload.context_blocks
+    least, most = setting.workload.least_pieces, setting.workload.context_pieces
 
-    def at(blocks: int) -> Fitted:
-        tokens = budgets(blocks)
-        return Fitted(blocks, tokens, setting.tiles(tokens))
+    def at(pieces: int) -> Fitted:
+        tokens = budgets(pieces)
+        return Fitted(pieces, tokens, setting.tiles(tokens))
 
     found = at(start)
-    while found.tiles > target_tiles and found.blocks > 1:
-        found = at(found.blocks - 1)
+    while found.tiles > target_tiles and found.pieces > least:
+        found = at(found.pieces - 1)
     if found.tiles > target_tiles:
-        least = found.tiles / setting.dense_tiles
+        share = found.tiles / setting.dense_tiles
         raise EvaluationError(
             f"--density: {target_tiles / setting.dense_tiles:.4g} is too little at a context of "
             f"{setting.context_tokens} tokens in blocks of {setting.block_tokens}: one block a "
-            f"head is {least:.4g}"
+            f"head is {share:.4g}"
         )
-    while found.blocks < most:
-        larger = at(found.blocks + 1)
+    while found.pieces < most:
+        larger = at(found.pieces + 1)
         if larger.tiles > target_tiles:
             break
         found = larger
@@ -121,14 +130,15 @@ def fit(setting: Setting, budgets: Callable[[int], Ints], target_tiles: int, sta
 
 
 def uniform_within(setting: Setting, density: float) -> Fitted:
-    """The most whole blocks, the same for every head, that are at most `density` of dense's."""
+    """The most whole pieces, the same for every head, that are at most `density` of dense's."""
     layers, heads = setting.profile.heads.shape()
+    whole = setting.workload
 
-    def budgets(blocks: int) -> Ints:
-        tokens = min(blocks * setting.block_tokens, setting.context_tokens)
+    def budgets(pieces: int) -> Ints:
+        tokens = min(pieces * whole.piece_tokens, setting.context_tokens)
         return np.full((layers, heads), tokens, dtype=np.int64)
 
-    blocks = np.arange(1, setting.workload.context_blocks + 1)
-    shares = causal_pieces(blocks, len(blocks)) / causal_pieces(blocks[-1:], len(blocks))
-    start = max(1, int(np.searchsorted(shares, density, side="right")))
+    pieces = np.arange(whole.least_pieces, whole.context_pieces + 1)
+    tiles = causal_pieces(pieces, whole.context_blocks, whole.block_pieces)
+    start = int(pieces[max(0, int(np.searchsorted(tiles / tiles[-1], density, side="right")) - 1)])
     return fit(setting, budgets, int(density * setting.dense_tiles * (1 + 1e-12)), start)

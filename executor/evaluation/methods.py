@@ -39,11 +39,12 @@ from solver.request import Method as Placement
 
 @dataclass(frozen=True)
 class Rule:
-    """A method whose budgets a policy of the solver gives. `local`: sink and nearest blocks."""
+    """A method whose budgets a policy of the solver gives. `local`: sink and nearest pieces."""
 
     policy: options.Policy
     scope: str = "layer"
     local: bool = False
+    error: str = "output"
 
 
 BUDGETED = {
@@ -54,7 +55,17 @@ BUDGETED = {
     "max_min": Rule("max_min"),
     "max_min_model": Rule("max_min", scope="model"),
     "influence": Rule("influence"),
+    "least_error": Rule("least_error"),
+    "least_error_model": Rule("least_error", scope="model"),
+    "least_gradient_error": Rule("least_error", scope="model", error="gradient"),
 }
+MEASURED = {
+    "influence": "influence",
+    "least_error": "output_error",
+    "least_error_model": "output_error",
+    "least_gradient_error": "gradient_error",
+}
+"""What a profile's curves must have beside recovery."""
 ONLINE: dict[str, Masses] = {
     "top_p": sampled_masses,
     "top_p_pooled": pooled_masses,
@@ -71,6 +82,9 @@ METHODS = (
     "max_min",
     "max_min_model",
     "influence",
+    "least_error",
+    "least_error_model",
+    "least_gradient_error",
     FILLED,
     AS_FILLED,
 )
@@ -120,9 +134,11 @@ def unusable(names: Sequence[str], profile: ModelProfile) -> dict[str, str]:
         lacks = f"needs recovery curves, and the profile has the form {heads.form!r}"
         free = {DENSE, "streaming_llm", "uniform", *ONLINE}
         return {name: lacks for name in names if name not in free}
-    if heads.influence is None and "influence" in names:
-        return {"influence": "needs influence, which the profile does not have"}
-    return {}
+    return {
+        name: f"needs {field}, which the profile does not have"
+        for name, field in MEASURED.items()
+        if name in names and getattr(heads, field) is None
+    }
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -161,25 +177,25 @@ class Maker:
                 yield self._budgeted(name, density, as_filled, self.selection)
             else:
                 rule = BUDGETED[name]
-                sink = SinkLocal(sink_tokens=self.setting.block_tokens)
+                sink = SinkLocal(sink_tokens=self.setting.workload.piece_tokens)
                 selection = sink if rule.local else self.selection
                 yield self._budgeted(name, density, self._fitted(rule, uniform), selection)
 
     def _filled(self, uniform: Fitted) -> Fitted:
         """`max_min`, and what the planner's idle time buys."""
-        blocks = self._fitted(BUDGETED["max_min"], uniform).blocks
-        asked = self.setting.options("max_min", "layer", blocks)
+        pieces = self._fitted(BUDGETED["max_min"], uniform).pieces
+        asked = self.setting.options("max_min", "layer", pieces)
         tokens = filled_budgets(self.setting, self.selection, asked, self.devices)
-        return Fitted(blocks, tokens, self.setting.tiles(tokens))
+        return Fitted(pieces, tokens, self.setting.tiles(tokens))
 
     def _fitted(self, rule: Rule, like: Fitted) -> Fitted:
         """Budgets by `rule` that compute at most as many blocks as `like`."""
 
         def fitted(total: str) -> Fitted:
-            def budgets(blocks: int) -> Ints:
-                return self.setting.allocate(rule.policy, rule.scope, blocks, total)
+            def budgets(pieces: int) -> Ints:
+                return self.setting.allocate(rule.policy, rule.scope, pieces, total, rule.error)
 
-            return fit(self.setting, budgets, like.tiles, like.blocks)
+            return fit(self.setting, budgets, like.tiles, like.pieces)
 
         if rule.policy != "max_min":
             return fitted("tiles")
@@ -190,9 +206,14 @@ class Maker:
         return self.setting.least_recovery(fitted.tokens) or 0.0
 
     def _budgeted(self, name: str, density: float, fitted: Fitted, selection: Selection) -> Method:
-        size = self.setting.block_tokens
-        policy = BudgetPolicy(fitted.tokens, selection=selection, block_tokens=size)
-        knob = {"mean_tokens": float(fitted.blocks * size)}
+        sizes = self.setting.workload
+        policy = BudgetPolicy(
+            fitted.tokens,
+            selection=selection,
+            block_tokens=sizes.block_tokens,
+            piece_tokens=sizes.piece_tokens,
+        )
+        knob = {"mean_tokens": float(fitted.pieces * sizes.piece_tokens)}
         measured = selection == self.setting.profile.selection
         least = self.setting.least_recovery(fitted.tokens) if measured else None
         return Method(name, density, policy, fitted.tokens, selection, knob, least)

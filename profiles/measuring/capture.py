@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from profiles.errors import MeasuringError
 from profiles.measuring.layer_attention import LayerAttention, dense
+from profiles.measuring.residual_stream import output_weight
 
 NAME = "hplb_measuring"
 Watcher = Callable[[LayerAttention, torch.Tensor], None]
@@ -65,6 +66,7 @@ def attention(
         query.shape[3] ** -0.5 if scaling is None else scaling,
         sliding_window,
         softcap,
+        output_weight(module),
     )
     out = dense(call)
     for watcher in _watchers:

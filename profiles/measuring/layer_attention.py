@@ -22,6 +22,7 @@ class LayerAttention:
     q [heads, tokens, head_dim]; k, v [groups, tokens, head_dim], behind rotary embedding and norms.
     Logits are q k times `scaling`, squashed to `softcap` * tanh(logits / softcap) where that is
     given (Gemma 2, arXiv 2408.00118). Row i sees keys 0..i, or the last `window` of them.
+    out_weight [hidden, heads * head_dim]: the output projection's, where the model has a known one.
     """
 
     layer: int
@@ -31,6 +32,7 @@ class LayerAttention:
     scaling: float
     window: int | None = None
     softcap: float | None = None
+    out_weight: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:

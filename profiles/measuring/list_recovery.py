@@ -11,7 +11,7 @@ import torch
 from profiles.measuring.choices import Choices
 from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.sampled_rows import SampledRows
-from profiles.measuring.selector import Lists, Selector
+from profiles.measuring.selector import Selector
 from profiles.selection import SinkLocal
 
 NEAREST = SinkLocal(sink_tokens=0)
@@ -48,26 +48,30 @@ def oracle_curve(
     return recovered[:, last].clamp(max=1.0)
 
 
-def selected_curve(
-    masses: torch.Tensor, lists: Lists, rows: SampledRows, budgets: Sequence[int]
-) -> torch.Tensor:
-    """Recovery of a selector's lists of each of `budgets` pieces, float64 [heads, points]."""
-    captured = [masses.masked_fill(~lists(budget), 0.0).sum((1, 2)) for budget in budgets]
+def selected_curve(masses: torch.Tensor, lists: torch.Tensor, rows: SampledRows) -> torch.Tensor:
+    """Recovery of a selector's `lists` [points, heads, query blocks, pieces], [heads, points]."""
+    captured = [masses.masked_fill(~chosen, 0.0).sum((1, 2)) for chosen in lists]
     return (torch.stack(captured, 1) / len(rows.position)).clamp(max=1.0)
 
 
 def chosen_lists(
-    select: Selector, call: LayerAttention, rows: SampledRows, choices: Choices
-) -> Lists:
-    """What `select` chooses for the sampled query blocks of a layer.
+    select: Selector,
+    call: LayerAttention,
+    rows: SampledRows,
+    choices: Choices,
+    budgets: Sequence[int],
+) -> torch.Tensor:
+    """What `select` chooses for the sampled query blocks of a layer within each of `budgets`.
 
-    It knows no windows: in a layer that slides it is asked for the nearest pieces, as a kernel for
-    windows would read them. Soft-capping is beyond it too, and left out of its scores.
+    bool [points, heads, query blocks, key pieces]. It knows no windows: in a layer that slides it
+    is asked for the nearest pieces, as a kernel for windows would read them. Soft-capping is beyond
+    it too, and left out of its scores.
     """
     scale = call.scaling * call.q.shape[2] ** 0.5
     q = call.q if scale == 1.0 else call.q * scale
     selection = NEAREST if call.slides else choices.selection
-    return select(q, call.k, rows.blocks, choices.block_tokens, choices.piece, selection)
+    lists = select(q, call.k, rows.blocks, choices.block_tokens, choices.piece, selection)
+    return torch.stack([lists(budget) for budget in budgets])
 
 
 def _seen(call: LayerAttention, rows: SampledRows, piece: torch.Tensor, size: int) -> torch.Tensor:

@@ -15,7 +15,9 @@ from profiles.measuring.head_influence import WeightedRows, influence, weighted_
 from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.list_recovery import chosen_lists, oracle_curve, selected_curve
 from profiles.measuring.loading import Loaded
+from profiles.measuring.output_error import output_errors
 from profiles.measuring.piece_masses import piece_masses
+from profiles.measuring.residual_stream import Stream, residual_stream
 from profiles.measuring.sampled_rows import SampledRows, draw
 from profiles.measuring.selector import Selector
 
@@ -32,7 +34,8 @@ class PromptRun:
     selector: Selector | None
 
     def measure(self, item: Item) -> Arrays:
-        """recovery and selected_recovery [layers, heads, points], influence [layers, heads].
+        """recovery, selected_recovery, output_error and gradient_error [layers, heads, points],
+        influence [layers, heads]: those that were asked for and can be had.
 
         Raises MeasuringError, also where the model did not show every layer.
         """
@@ -40,13 +43,14 @@ class PromptRun:
         random = np.random.default_rng([choices.seed, item.context_tokens, item.number])
         rows = draw(len(item.tokens), choices.block_tokens, choices.rows, random)
         rows = rows.to(model.device)
-        layers = _Layers(self, rows, self.budgets[item.context_tokens])
         tokens = torch.tensor([item.tokens], device=model.device)
-        if choices.influence and item.context_tokens == choices.contexts[0]:
-            self._differentiate(layers, tokens, item)
-        else:
-            with torch.no_grad(), capture.watching(layers.curves):
-                model(input_ids=tokens, use_cache=False, logits_to_keep=1)
+        with residual_stream(model) as stream:
+            layers = _Layers(self, rows, self.budgets[item.context_tokens], stream)
+            if choices.influence and item.context_tokens == choices.contexts[0]:
+                self._differentiate(layers, tokens, item)
+            else:
+                with torch.no_grad(), capture.watching(layers.curves):
+                    model(input_ids=tokens, use_cache=False, logits_to_keep=1)
         return layers.arrays()
 
     def _differentiate(self, layers: "_Layers", tokens: torch.Tensor, item: Item) -> None:
@@ -76,10 +80,13 @@ class PromptRun:
 class _Layers:
     """Collects what the layers of one prompt show."""
 
-    def __init__(self, run: PromptRun, rows: SampledRows, budgets: list[int]) -> None:
+    def __init__(
+        self, run: PromptRun, rows: SampledRows, budgets: list[int], stream: Stream
+    ) -> None:
         self.run = run
         self.rows = rows
         self.budgets = budgets
+        self.stream = stream
         self.found: dict[str, dict[int, torch.Tensor]] = {}
 
     def curves(self, call: LayerAttention, _out: torch.Tensor) -> None:
@@ -89,9 +96,9 @@ class _Layers:
             oracle = oracle_curve(masses, call, rows, run.choices, self.budgets)
             self._keep("recovery", call.layer, oracle)
             if run.selector is not None:
-                lists = chosen_lists(run.selector, call, rows, run.choices)
-                selected = selected_curve(masses, lists, rows, self.budgets)
-                self._keep("selected_recovery", call.layer, selected)
+                lists = chosen_lists(run.selector, call, rows, run.choices, self.budgets)
+                self._keep("selected_recovery", call.layer, selected_curve(masses, lists, rows))
+                self._keep_errors(call, lists, None)
 
     def await_gradient(self, rows: WeightedRows, call: LayerAttention, out: torch.Tensor) -> None:
         def arrived(gradient: torch.Tensor) -> None:
@@ -99,8 +106,26 @@ class _Layers:
             if not found.isfinite().all():
                 raise MeasuringError(f"layer {call.layer}: the loss' gradient is not finite")
             self._keep("influence", call.layer, found)
+            selector = self.run.selector
+            if selector is not None:
+                with torch.no_grad():
+                    lists = chosen_lists(selector, call, self.rows, self.run.choices, self.budgets)
+                self._keep_errors(call, lists, gradient)
 
         out.register_hook(arrived)  # type: ignore[no-untyped-call]
+
+    def _keep_errors(
+        self, call: LayerAttention, lists: torch.Tensor, gradient: torch.Tensor | None
+    ) -> None:
+        """Of layers whose output projection and residual stream are known."""
+        if call.layer not in self.stream or call.out_weight is None:
+            return
+        stream, piece = self.stream[call.layer], self.run.choices.piece
+        errors = output_errors(call, self.rows, stream, lists, piece, gradient)
+        if errors.gradient is None:
+            self._keep("output_error", call.layer, errors.output)
+        else:
+            self._keep("gradient_error", call.layer, errors.gradient)
 
     def arrays(self) -> Arrays:
         """Layer after layer, each field one array."""

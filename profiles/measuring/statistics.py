@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ def curves_form(parts: Parts, choices: Choices) -> CurvesForm:
     """Means over prompts, each counting the same, and spreads where all contexts have several."""
     selected = all("selected_recovery" in arrays for _, arrays in parts)
     several = all(len(_of(parts, context)) > 1 for context in choices.contexts)
-    influences = [arrays["influence"] for _, arrays in parts if "influence" in arrays]
+    erring = all("output_error" in arrays for _, arrays in parts)
     return CurvesForm(
         context_tokens=list(choices.contexts),
         budget_tokens=_budget_tokens(choices),
@@ -31,7 +32,9 @@ def curves_form(parts: Parts, choices: Choices) -> CurvesForm:
         selected_spread=(
             _over(parts, choices, "selected_recovery", _deviation) if selected and several else None
         ),
-        influence=_mean(np.stack(influences)).tolist() if influences else None,
+        influence=_where_measured(parts, "influence"),
+        output_error=_over(parts, choices, "output_error", _mean) if erring else None,
+        gradient_error=_where_measured(parts, "gradient_error"),
     )
 
 
@@ -83,8 +86,17 @@ def _over(
         figure(np.stack([arrays[field] for arrays in _of(parts, context)]))
         for context in choices.contexts
     ]
-    found: list[list[list[list[float]]]] = np.stack(by_context, 2).clip(0, 1).tolist()
+    figures = np.stack(by_context, 2)
+    if field != "output_error":
+        figures = figures.clip(0, 1)
+    found: list[list[list[list[float]]]] = figures.tolist()
     return found
+
+
+def _where_measured(parts: Parts, field: str) -> Any:
+    """The mean over the prompts that have `field`, as lists; None where none has."""
+    found = [arrays[field] for _, arrays in parts if field in arrays]
+    return _mean(np.stack(found)).tolist() if found else None
 
 
 def _mean(values: Floats) -> Floats:

@@ -13,7 +13,9 @@ from solver.budgets.basis import Basis
 from solver.budgets.curves import Floats, Ints, MeasuredCurves, RecoveryCurves
 from solver.budgets.elastic import ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
-from solver.budgets.influence import Weighed, least_loss
+from solver.budgets.influence import weighed_shortfall
+from solver.budgets.least_error import error_table
+from solver.budgets.least_loss import LeastLoss, check_entries, least_loss
 from solver.budgets.max_min import max_min
 from solver.budgets.options import BudgetOptions, Curve
 from solver.budgets.profile import profile_tokens
@@ -24,7 +26,7 @@ from solver.deadline import Deadline
 
 ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""
-INFLUENCE_TOLERANCE = 1e-3
+LOSS_TOLERANCE = 1e-3
 """The same of whole-piece budgets, where the rest is a piece or two of one head."""
 
 
@@ -81,7 +83,7 @@ def allocate(
         case "recovery":
             pieces = least_pieces(_needed(curves, profile, options), options.recovery)
             pieces = np.maximum(pieces, workload.least_pieces)
-        case "max_min" | "max_min_shifting" | "influence":
+        case "max_min" | "max_min_shifting" | "influence" | "least_error":
             known = _needed(curves, profile, options)
             pieces, notes = _shared_out(known, profile, options, workload, deadline)
             warnings += notes
@@ -125,14 +127,25 @@ def _shared_out(
     def cost(pieces: Ints) -> Ints:
         return _drawn(pieces, options, workload)
 
+    heads = curves.recovery.shape[0] * curves.recovery.shape[1]
+    entries = options.policy, heads, workload.context_pieces, workload.context_tokens
     match options.policy:
         case "max_min_shifting":
             pieces = shift(pools, each, floor)
         case "influence":
             influence = _influence(profile).reshape(pools.recovery.shape[:-1])
-            found = least_loss(pools, influence, each, floor, cost, INFLUENCE_TOLERANCE, deadline)
+            check_entries(*entries)
+            lost, fair = weighed_shortfall(pools, influence), max_min(pools, each, floor, cost)
+            found = least_loss(lost, each, floor, cost, LOSS_TOLERANCE, deadline, fair)
             pieces = found.pieces
-            warnings += _weighed_notes(influence, found)
+            warnings += [*_silent_notes(influence), *_gap_notes(found, "weighed loss")]
+        case "least_error":
+            check_entries(*entries)
+            lost = error_table(profile, options.error, workload)
+            lost = lost.reshape(*pools.recovery.shape[:-1], -1)
+            found = least_loss(lost, each, floor, cost, LOSS_TOLERANCE, deadline)
+            pieces = found.pieces
+            warnings += _gap_notes(found, "summed error")
         case _:
             pieces = max_min(pools, each, floor, cost)
     return pieces.reshape(curves.recovery.shape[:-1]), warnings
@@ -149,18 +162,21 @@ def _influence(profile: ModelProfile) -> Floats:
     return np.array(heads.influence, dtype=np.float64)
 
 
-def _weighed_notes(influence: Floats, found: Weighed) -> list[str]:
-    notes = []
+def _silent_notes(influence: Floats) -> list[str]:
     silent = int((~influence.any(axis=1)).sum())
-    if silent:
-        where = f"{silent} of {len(influence)} layers" if len(influence) > 1 else "all heads"
-        notes.append(f"budget.policy: the influence of {where} is 0; heads count alike there")
-    if found.gap > INFLUENCE_TOLERANCE:
-        notes.append(
-            f"budget.policy: the weighed loss of the budgets chosen is proved only to be within "
-            f"{found.gap:.1%} of the least"
-        )
-    return notes
+    if not silent:
+        return []
+    where = f"{silent} of {len(influence)} layers" if len(influence) > 1 else "all heads"
+    return [f"budget.policy: the influence of {where} is 0; heads count alike there"]
+
+
+def _gap_notes(found: LeastLoss, what: str) -> list[str]:
+    if found.gap <= LOSS_TOLERANCE:
+        return []
+    return [
+        f"budget.policy: the {what} of the budgets chosen is proved only to be within "
+        f"{found.gap:.1%} of the least"
+    ]
 
 
 def _drawn(pieces: Ints, options: BudgetOptions, workload: Workload) -> Ints:

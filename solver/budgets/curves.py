@@ -45,7 +45,7 @@ class MeasuredCurves:
     def at(self, workload: Workload) -> "RecoveryCurves":
         """The curves at the workload's context; outside the measured contexts, the nearest's."""
         context, measured = workload.context_tokens, self.context_tokens
-        lower, upper, weight = _neighbours(measured, context)
+        lower, upper, weight = neighbours(measured, context)
         curves = [self._anchored(index) for index in (lower, upper)]
         shares = np.union1d(curves[0][0], curves[1][0])
         at_lower, at_upper = (interpolate(*curve, shares[None, None]) for curve in curves)
@@ -137,7 +137,7 @@ def interpolate(knots: Floats, values: Floats, at: Floats) -> Floats:
     )
 
 
-def _neighbours(measured: Sequence[int], context: int) -> tuple[int, int, float]:
+def neighbours(measured: Sequence[int], context: int) -> tuple[int, int, float]:
     """The measured contexts around this one by index, and the weight of the upper."""
     upper = int(np.searchsorted(measured, context))
     if upper == len(measured):

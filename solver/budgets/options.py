@@ -5,10 +5,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Policy = Literal[
-    "profile", "uniform", "recovery", "max_min", "max_min_shifting", "influence", "elastic"
+    "profile",
+    "uniform",
+    "recovery",
+    "max_min",
+    "max_min_shifting",
+    "influence",
+    "least_error",
+    "elastic",
 ]
 Curve = Literal["selected", "oracle"]
-FLOORED = ("max_min", "max_min_shifting", "influence")
+FLOORED = ("max_min", "max_min_shifting", "influence", "least_error")
 SIZED = ("uniform", *FLOORED)
 FLOOR_TOKENS = 128
 """What every head keeps ("a small value such as 128", S-HPLB, section 3.2)."""
@@ -29,7 +36,7 @@ class BudgetOptions(BaseModel):
     policy: Policy = "profile"
     """How budgets are chosen."""
     tokens: Context | None = None
-    """Mean tokens per head: of `uniform`, `max_min`, `max_min_shifting`, `influence`, `elastic`."""
+    """Mean tokens per head: of every policy but `profile` and `recovery`."""
     recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
     """Share of attention mass to reach: of `recovery`, and of `profile` where it has curves."""
     scope: Literal["layer", "model"] = "layer"
@@ -55,8 +62,13 @@ class BudgetOptions(BaseModel):
     floor_tokens: Annotated[
         int, Field(ge=1, le=MAX_CONTEXT, exclude_if=lambda tokens: tokens == FLOOR_TOKENS)
     ] = FLOOR_TOKENS
-    """What every head keeps under `max_min`, `max_min_shifting` and `influence`, rounded up to
-    pieces."""
+    """What every head keeps under `max_min`, `max_min_shifting`, `influence` and `least_error`,
+    rounded up to pieces."""
+    error: Annotated[
+        Literal["output", "gradient"], Field(exclude_if=lambda error: error == "output")
+    ] = "output"
+    """Of `least_error`: what a budget does to the heads' output, plain or weighed by the loss'
+    gradient there."""
 
     def fault(self) -> str | None:
         """What does not go together, beginning with the field's name."""
@@ -73,6 +85,10 @@ class BudgetOptions(BaseModel):
             return f"density: density and contexts are for policy 'elastic', not {self.policy!r}"
         if self.policy not in FLOORED and self.floor_tokens != FLOOR_TOKENS:
             return f"floor_tokens: is for {', '.join(FLOORED)}, not {self.policy!r}"
+        if self.policy != "least_error" and self.error != "output":
+            return f"error: is for policy 'least_error', not {self.policy!r}"
+        if self.policy == "least_error" and self.margin and not self.fill:
+            return "margin: policy 'least_error' chooses by no curve of recovery"
         if self.policy == "uniform" and not self.fill and self.margin:
             return "margin: policy 'uniform' chooses by no curve"
         return None

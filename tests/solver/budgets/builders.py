@@ -17,7 +17,14 @@ from solver.deadline import Deadline
 from tests.solver.problems import soon
 
 BLOCK = 64
-SIZED: tuple[Policy, ...] = ("uniform", "max_min", "max_min_shifting", "influence", "elastic")
+SIZED: tuple[Policy, ...] = (
+    "uniform",
+    "max_min",
+    "max_min_shifting",
+    "influence",
+    "least_error",
+    "elastic",
+)
 
 
 def profile_of(heads: dict[str, Any], layers: int, query_heads: int) -> ModelProfile:
@@ -61,17 +68,23 @@ def small_curves(draw: st.DrawFn, layers: int = 1, ties: bool = True) -> Recover
 
 
 def random_curves(seed: int, layers: int = 2, heads: int = 8) -> CurvesForm:
-    """Concave curves as measured ones are: share ** power, powers from hungry to sparse."""
+    """Concave curves as measured ones are: share ** power, powers from hungry to sparse.
+
+    Errors are what is not recovered, of outputs of unlike sizes.
+    """
     rng = np.random.default_rng(seed)
     power, influence = rng.uniform(0.02, 0.9, (layers, heads)), rng.lognormal(size=(layers, heads))
     budgets = [128, 256, 512, 1024, 2048, 4096]
     shares = np.array(budgets) / 8192
     recovery = (shares ** power[..., None])[:, :, None, :]
+    error = rng.lognormal(size=(layers, heads))[..., None] * (1 - recovery[:, :, 0])
     return CurvesForm(
         context_tokens=[8192],
         budget_tokens=[budgets],
         recovery=recovery.tolist(),
         influence=influence.tolist(),
+        output_error=error[:, :, None].tolist(),
+        gradient_error=(error / 3).tolist(),
     )
 
 

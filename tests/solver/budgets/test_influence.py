@@ -12,8 +12,10 @@ from profiles.heads import CurvesForm
 from profiles.sizes import causal_pieces
 from solver.budgets.curves import Floats, Ints, MeasuredCurves, RecoveryCurves
 from solver.budgets.errors import BudgetError
-from solver.budgets.influence import Weighed, least_loss, weights
+from solver.budgets.influence import weighed_shortfall, weights
+from solver.budgets.least_loss import LeastLoss, least_loss
 from solver.budgets.max_min import Cost, max_min
+from solver.budgets.options import Policy
 from tests.solver.budgets.builders import (
     by_block,
     curved,
@@ -47,9 +49,10 @@ def chosen(
     total: str,
     seconds: float = 60.0,
     tolerance: float = 0.0,
-) -> Weighed:
-    cost = cost_of(curves, total)
-    return least_loss(curves, influence, each, floor, cost, tolerance, soon(seconds))
+) -> LeastLoss:
+    cost, lost = cost_of(curves, total), weighed_shortfall(curves, influence)
+    fair = max_min(curves, each, floor, cost)
+    return least_loss(lost, each, floor, cost, tolerance, soon(seconds), fair)
 
 
 def lost(curves: RecoveryCurves, influence: Floats, blocks: Ints) -> float:
@@ -179,17 +182,18 @@ def test_when_cancelled_the_best_of_the_starts_with_no_proof() -> None:
     cancelled = soon()
     cancelled.cancelled.set()
     influence = np.ones((2, 8))
-    found = least_loss(curves, influence, 16, 2, cost_of(curves, "tiles"), 0.0, cancelled)
+    fair = max_min(curves, 16, 2, cost_of(curves, "tiles"))
+    shortfall = weighed_shortfall(curves, influence)
+    found = least_loss(shortfall, 16, 2, cost_of(curves, "tiles"), 0.0, cancelled, fair)
     assert found.lower_bound == 0
     assert found.gap == 1
-    fair = max_min(curves, 16, 2, cost_of(curves, "tiles"))
     assert found.loss <= lost(curves, influence, fair)
 
 
-def test_too_many_head_blocks_are_refused() -> None:
-    curves = MeasuredCurves.of(random_curves(0)).at(Workload(2**26, block_tokens=16))
+@pytest.mark.parametrize("policy", ["influence", "least_error"])
+def test_too_many_head_blocks_are_refused(policy: Policy) -> None:
     with pytest.raises(BudgetError, match="use larger pieces, or policy 'max_min'"):
-        chosen(curves, np.ones((2, 8)), 4, 2, "tiles")
+        given_to(curved(16, 64), 16 * 2**20, policy=policy, tokens=2**20)
 
 
 def test_the_policy_needs_influence() -> None:

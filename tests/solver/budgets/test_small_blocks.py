@@ -36,6 +36,7 @@ def small_model(layers: int = 4, heads: int = 8) -> ModelProfile:
         "spread": np.abs(noise).tolist(),
         "selected_spread": np.abs(noise).tolist(),
         "influence": rng.lognormal(size=(layers, heads)).tolist(),
+        "output_error": (rng.lognormal(size=(layers, heads, 1, 1)) * (1 - selected)).tolist(),
     }
     return profile_of(heads_form, layers, heads)
 

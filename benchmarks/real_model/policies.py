@@ -1,0 +1,101 @@
+"""The policies that are compared, all within the (query, key) pairs that uniform budgets compute.
+
+Uniform's budget is whole blocks of 64 x 64: its pairs are the target of every other policy, whole
+tiles and dense layers included. Selection, floor and sizes are the same for all.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import numpy as np
+
+from executor.evaluation.density import Fitted, Ints, Setting, fit
+from executor.inference.budget_policy import BudgetPolicy
+from executor.inference.policy import Policy
+from profiles.model import ModelProfile
+from profiles.selection import SAMPLED, Selection, SinkLocal
+from profiles.sizes import causal_pieces
+
+BLOCK = 64
+Budgets = Callable[[Setting, int], Ints]
+"""Tokens [layers, heads] of a mean of so many pieces a head."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Query rows that share a list, and the keys that it names."""
+
+    block: int
+    piece: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.block}x{self.piece}"
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A policy's budgets at a share; `setup` names them and how keys are chosen within them."""
+
+    policy: Policy
+    tokens: Ints
+    setup: str
+
+
+def share_of(blocks: int, context: int) -> float:
+    """Of dense attention's pairs, what uniform budgets of so many 64 x 64 blocks compute."""
+    rows = -(-context // BLOCK)
+    return causal_pieces(blocks, rows) / causal_pieces(rows, rows)
+
+
+def solver_policy(policy: str, scope: str = "layer", error: str = "output") -> Budgets:
+    """What the solver makes of a profile."""
+    return lambda setting, pieces: setting.allocate(policy, scope, pieces, error=error)
+
+
+def mean_recovery(setting: Setting, pieces: int) -> Ints:
+    """The greatest mean recovery: `influence` with every head's the same."""
+    heads = setting.profile.heads
+    even = heads.model_copy(update={"influence": np.ones(heads.shape()).tolist()})
+    profile = setting.profile.model_copy(update={"heads": even})
+    return replace(setting, profile=profile).allocate("influence", "layer", pieces)
+
+
+BUDGETS: dict[str, Budgets] = {
+    "streaming_llm": solver_policy("uniform"),
+    "uniform": solver_policy("uniform"),
+    "shifting": solver_policy("max_min_shifting"),
+    "max_min": solver_policy("max_min"),
+    "max_min_model": solver_policy("max_min", "model"),
+    "mean_recovery": mean_recovery,
+    "influence": solver_policy("influence"),
+    "least_error": solver_policy("least_error"),
+    "least_error_model": solver_policy("least_error", "model"),
+    "least_gradient_error": solver_policy("least_error", "model", "gradient"),
+}
+
+
+def chosen(
+    name: str, profile: ModelProfile, size: Size, context: int, blocks: int, floor_tokens: int
+) -> Chosen:
+    """`name`'s budgets within what uniform budgets of `blocks` 64 x 64 blocks compute."""
+    setting = Setting(
+        profile, context, size.block, [context], floor_tokens, piece_tokens=size.piece
+    )
+    layers, heads = profile.heads.shape()
+    rows = -(-context // BLOCK)
+    pairs = layers * heads * BLOCK * BLOCK * causal_pieces(blocks, rows)
+    found: Fitted = fit(
+        setting,
+        lambda pieces: BUDGETS[name](setting, pieces),
+        pairs // (size.block * size.piece),
+        blocks * BLOCK // size.piece,
+    )
+    selection: Selection = SinkLocal(size.piece) if name == "streaming_llm" else SAMPLED
+    policy = BudgetPolicy(
+        found.tokens, selection=selection, block_tokens=size.block, piece_tokens=size.piece
+    )
+    named = [found.tokens.tolist(), selection.model_dump(), size.name]
+    return Chosen(policy, found.tokens, sha256(json.dumps(named).encode()).hexdigest()[:12])

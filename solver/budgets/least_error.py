@@ -1,0 +1,64 @@
+"""The `least_error` policy: budgets that move what the heads put out the least.
+
+Minimises the sum over heads of E_h(b_h) (`solver.budgets.least_loss`), E_h the measured error of
+the head's output at a budget, as a share of the residual stream that it is added to
+(`profiles.heads.CurvesForm.output_error`), or weighed by the loss' gradient there
+(`gradient_error`). Errors of different heads and layers are taken to be independent: their squares
+add up. Between measured budgets, as shares of the context, errors are interpolated linearly,
+between measured contexts linearly in log(context), like recovery (`solver.budgets.curves`).
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from profiles.cost.work import Workload
+from profiles.heads import CurvesForm
+from profiles.model import ModelProfile
+from solver.budgets.curves import Floats, interpolate, neighbours
+from solver.budgets.errors import BudgetError
+
+Error = Literal["output", "gradient"]
+
+
+def error_table(profile: ModelProfile, error: Error, workload: Workload) -> Floats:
+    """Errors of every whole-piece budget, `[layers, heads, pieces]`: entry i is i + 1 pieces.
+
+    None rises with the budget, and all keys leave none. Raises BudgetError for a profile without.
+    """
+    form = profile.heads
+    figures = None
+    if isinstance(form, CurvesForm):
+        figures = form.output_error if error == "output" else form.gradient_error
+    if not isinstance(form, CurvesForm) or figures is None:
+        raise BudgetError(
+            f"budget.policy: 'least_error' needs {error} errors, but profile {profile.name!r} has "
+            f"none; measure it with `hplb profiles measure`"
+            f"{' --influence' if error == 'gradient' else ''}, or use policy 'uniform'"
+        )
+    measured = np.array(figures, dtype=np.float64)
+    contexts = form.context_tokens
+    if error == "gradient":
+        measured, contexts = measured[:, :, None], contexts[:1]
+    pieces = np.arange(1, workload.context_pieces + 1)
+    tokens = np.minimum(pieces * workload.piece_tokens, workload.context_tokens)
+    wanted = (tokens / workload.context_tokens)[None, None]
+    lower, upper, weight = neighbours(contexts, workload.context_tokens)
+    below, above = (
+        _at(np.array(form.budget_tokens[i]) / contexts[i], measured[:, :, i], wanted)
+        for i in (lower, upper)
+    )
+    return np.asarray((1 - weight) * below + weight * above)
+
+
+def _at(shares: Floats, errors: Floats, wanted: Floats) -> Floats:
+    """Errors `[layers, heads, points]` measured at `shares` of the context, at those wanted.
+
+    Below the least measured share they are as there: no list is shorter.
+    """
+    inside = shares < 1
+    falling = np.minimum.accumulate(errors[..., inside], axis=-1)
+    first = falling[..., :1] if inside.any() else errors[..., :1]
+    knots = np.concatenate(([0.0], shares[inside], [1.0]))
+    values = np.concatenate([first, falling, np.zeros_like(first)], axis=-1)
+    return -interpolate(knots, -values, wanted)

@@ -1,0 +1,123 @@
+"""What a budget does to heads' outputs: against the definition on eager attention's maps."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from executor.attention.select import select_for_budgets
+from profiles.heads import CurvesForm
+from profiles.measuring.choices import Choices
+from profiles.measuring.data import Item
+from profiles.measuring.loading import load
+from profiles.measuring.prompt_run import PromptRun
+from profiles.measuring.statistics import curves_form
+
+from . import tiny
+
+TOKENS, SIZE = 64, 16
+
+
+def measured(folder, tmp_path, tokens, selector=select_for_budgets, piece=SIZE):
+    choices = Choices(
+        str(folder), tmp_path, (TOKENS,), block_tokens=SIZE, rows=TOKENS, piece_tokens=piece
+    )
+    run = PromptRun(load(choices), choices, {TOKENS: choices.budgets()[0]}, selector)
+    item = Item(0, "text", TOKENS, tuple(tokens[0].tolist()), tuple(range(1, TOKENS)))
+    return choices, item, run.measure(item)
+
+
+def by_definition(folder, tokens, choices):
+    """output [layers, heads, points] and gradient errors, every list and every row one by one."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    outputs = []
+
+    def keep(_module, given):
+        given[0].retain_grad()
+        outputs.append(given[0])
+
+    queries, keys, values = [], [], []
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.register_forward_pre_hook(keep)
+        layer.self_attn.v_proj.register_forward_hook(lambda _m, _g, out: values.append(out))
+
+    def rotate(module, _given, named):
+        hidden, (cos, sin) = named["hidden_states"], named["position_embeddings"]
+        for kept, projection in ((queries, module.q_proj), (keys, module.k_proj)):
+            x = projection(hidden)[0].view(TOKENS, -1, module.head_dim).transpose(0, 1)
+            half = torch.cat((-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]), -1)
+            kept.append(x * cos[0] + half * sin[0])
+
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(rotate, with_kwargs=True)
+    result = model(tokens, output_attentions=True, output_hidden_states=True)
+    torch.nn.functional.cross_entropy(result.logits[0, :-1], tokens[0, 1:]).backward()
+    found, weighed = [], []
+    blocks = torch.arange(TOKENS // SIZE)
+    for number, layer in enumerate(model.model.layers):
+        maps, weight = result.attentions[number][0].detach(), layer.self_attn.o_proj.weight.detach()
+        heads, size = maps.shape[0], layer.self_attn.head_dim
+        value = values[number][0].detach().view(TOKENS, -1, size).transpose(0, 1)
+        stream = result.hidden_states[number][0].detach()
+        after = stream + outputs[number][0].detach() @ weight.T
+        lists = select_for_budgets(
+            queries[number].detach(),
+            keys[number].detach(),
+            blocks,
+            SIZE,
+            choices.piece,
+            choices.selection,
+        )
+        for head in range(heads):
+            v = value[head * len(value) // heads]
+            gradient = outputs[number].grad[0, :, head * size :][:, :size]
+            for pieces in choices.budgets()[0]:
+                moved, along = 0.0, 0.0
+                for row in range(TOKENS):
+                    chosen = lists(pieces)[head, row // SIZE].repeat_interleave(choices.piece)
+                    kept = maps[head, row] * chosen
+                    less = kept @ v / kept.sum() - maps[head, row] @ v
+                    out = less @ weight[:, head * size :][:, :size].T
+                    moved += float(out.square().sum() / after[row].square().sum())
+                    along += float((gradient[row] @ less) ** 2)
+                found.append(moved / TOKENS)
+                weighed.append(along / TOKENS)
+    shape = (len(model.model.layers), heads, -1)
+    return np.array(found).reshape(shape), np.array(weighed).reshape(shape)
+
+
+@pytest.mark.parametrize("piece", [16])
+def test_errors_are_those_of_the_definition(tmp_path, piece: int) -> None:
+    folder = tiny.model(tmp_path / "llama", "llama")
+    tokens = torch.randint(4, 64, (1, TOKENS), generator=torch.Generator().manual_seed(1))
+    choices, _, found = measured(folder, tmp_path, tokens, piece=piece)
+    output, gradient = by_definition(folder, tokens, choices)
+    # fp32 leaves of a difference of nothing what it leaves.
+    assert found["output_error"] == pytest.approx(output, rel=1e-3, abs=1e-9 * output.max())
+    assert found["gradient_error"] == pytest.approx(gradient, rel=1e-3, abs=1e-9 * gradient.max())
+    assert (found["output_error"][..., 0] > 0).all()
+    assert (found["output_error"][..., -1] < 1e-9).all()
+
+
+def test_a_profile_holds_the_means_over_prompts(tmp_path) -> None:
+    folder = tiny.model(tmp_path / "llama", "llama")
+    made = torch.Generator().manual_seed(2)
+    parts = []
+    for _ in range(2):
+        tokens = torch.randint(4, 64, (1, TOKENS), generator=made)
+        choices, item, found = measured(folder, tmp_path, tokens)
+        parts.append((item, found))
+    form = curves_form(parts, choices)
+    assert isinstance(form, CurvesForm)
+    mean = (parts[0][1]["output_error"] + parts[1][1]["output_error"]) / 2
+    assert np.array(form.output_error)[:, :, 0] == pytest.approx(mean)
+    weighed = (parts[0][1]["gradient_error"] + parts[1][1]["gradient_error"]) / 2
+    assert np.array(form.gradient_error) == pytest.approx(weighed)
+
+
+def test_without_an_executor_there_are_no_errors(tmp_path) -> None:
+    folder = tiny.model(tmp_path / "llama", "llama")
+    tokens = torch.randint(4, 64, (1, TOKENS), generator=torch.Generator().manual_seed(1))
+    _, _, found = measured(folder, tmp_path, tokens, selector=None)
+    assert "output_error" not in found
+    assert "gradient_error" not in found

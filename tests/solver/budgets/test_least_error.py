@@ -1,0 +1,134 @@
+"""Budgets of the least error: tables as measured, choices against trying everything."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiles.cost.work import Workload
+from profiles.heads import CurvesForm
+from profiles.sizes import causal_pieces
+from solver.budgets.curves import Floats, Ints
+from solver.budgets.errors import BudgetError
+from solver.budgets.least_error import error_table
+from solver.budgets.least_loss import least_loss
+from tests.solver.budgets.builders import BLOCK, curved, given_to, profile_of
+from tests.solver.problems import soon
+
+
+def form(**more: object) -> CurvesForm:
+    """One layer of two heads at two contexts, measured at 1, 2 and all of 4 or 8 blocks."""
+    recovery = np.full((1, 2, 2, 3), 0.5)
+    error = np.array([[[[8, 4, 0], [6, 6, 0]], [[1, 0.5, 0], [2, 3, 0.25]]]], dtype=float)
+    return CurvesForm(
+        context_tokens=[4 * BLOCK, 8 * BLOCK],
+        budget_tokens=[[BLOCK, 2 * BLOCK, 4 * BLOCK], [BLOCK, 2 * BLOCK, 8 * BLOCK]],
+        recovery=recovery.tolist(),
+        output_error=error.tolist(),
+        gradient_error=[[[4.0, 2.0, 0.0], [0.0, 0.0, 0.0]]],
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def table(error: str, context: int, piece: int = BLOCK) -> Floats:
+    workload = Workload(context, block_tokens=BLOCK, piece_tokens=piece)
+    profile = profile_of(form().model_dump(), 1, 2)
+    return error_table(profile, error, workload)  # type: ignore[arg-type]
+
+
+def test_errors_are_as_measured_and_all_keys_leave_none() -> None:
+    assert table("output", 4 * BLOCK)[0].tolist() == [[8, 4, 2, 0], [1, 0.5, 0.25, 0]]
+
+
+def test_a_measured_error_that_rises_is_levelled() -> None:
+    long = table("output", 8 * BLOCK)[0]
+    assert long[1, :2].tolist() == [2, 2]
+    assert (np.diff(long) <= 0).all()
+
+
+def test_budgets_below_the_least_measured_lose_what_it_does() -> None:
+    fine = table("output", 4 * BLOCK, 16)[0, 0]
+    assert fine[:4].tolist() == [8] * 4
+    assert fine[4:8].tolist() == pytest.approx([7, 6, 5, 4])
+
+
+def test_between_contexts_shares_are_interpolated() -> None:
+    """At sqrt(4 * 8) blocks half of each, by logarithm; a context beyond is taken as the last."""
+    between = table("output", 362)[0, 0]
+    low, high = (table("output", context)[0, 0] for context in (4 * BLOCK, 8 * BLOCK))
+    assert low[0] > between[0] >= high[0]
+    assert between[-1] == 0
+    assert table("output", 16 * BLOCK)[0, 0, 1::2].tolist() == pytest.approx(high.tolist())
+
+
+def test_gradients_are_those_of_the_shortest_context() -> None:
+    assert table("gradient", 4 * BLOCK)[0].tolist() == [[4, 2, 1, 0], [0, 0, 0, 0]]
+    assert table("gradient", 8 * BLOCK)[0, 0, 1::2].tolist() == [4, 2, 1, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(["tiles", "pieces"]))
+def test_never_beaten_by_any_choice(data: st.DataObject, total: str) -> None:
+    heads, pieces = data.draw(st.integers(1, 3)), data.draw(st.integers(2, 6))
+    figures = st.lists(st.floats(0, 100), min_size=pieces - 1, max_size=pieces - 1)
+    lost = np.array([[*sorted(data.draw(figures), reverse=True), 0.0] for _ in range(heads)])
+    each = data.draw(st.integers(1, pieces))
+    floor = data.draw(st.integers(1, each))
+
+    def cost(budgets: Ints) -> Ints:
+        return causal_pieces(budgets, pieces) if total == "tiles" else budgets
+
+    found = least_loss(lost[None], each, floor, cost, 0.0, soon(60))
+    limit = heads * int(cost(np.array([each]))[0])
+    spent = int(cost(found.pieces[0]).sum())
+    assert spent <= limit
+    assert (found.pieces >= floor).all()
+    every = product(range(floor, pieces + 1), repeat=heads)
+    best = min(
+        sum(lost[head, b - 1] for head, b in enumerate(budgets))
+        for budgets in every
+        if int(cost(np.array(budgets)).sum()) <= limit
+    )
+    assert found.loss == pytest.approx(best, abs=1e-9)
+    assert found.lower_bound <= best + 1e-9
+    assert found.loss == pytest.approx(
+        sum(lost[head, b - 1] for head, b in enumerate(found.pieces[0])), abs=1e-12
+    )
+
+
+def test_one_pool_for_the_model_loses_no_more() -> None:
+    profile = curved(layers=6)
+    lost = error_table(profile, "output", Workload(8192))
+
+    def left(scope: str, policy: str = "least_error") -> float:
+        budgets = given_to(profile, policy=policy, tokens=1024, scope=scope, floor_tokens=64)
+        rows = np.take_along_axis(lost, budgets.tokens[..., None] // 64 - 1, axis=2)
+        return float(rows.sum())
+
+    assert left("model") <= left("layer") <= left("layer", "max_min")
+
+
+def test_weighed_by_gradients() -> None:
+    """The second head costs the loss nothing, though its output moves."""
+    profile = profile_of(form().model_dump(), 1, 2)
+    found = given_to(
+        profile,
+        4 * BLOCK,
+        policy="least_error",
+        error="gradient",
+        tokens=2 * BLOCK,
+        floor_tokens=64,
+    )
+    assert found.tokens.tolist() == [[4 * BLOCK, BLOCK]] or found.tokens[0, 0] > found.tokens[0, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "field"), [("output", "output_error"), ("gradient", "gradient_error")]
+)
+def test_the_policy_needs_errors(error: str, field: str) -> None:
+    lacking = curved().heads.model_copy(update={field: None})
+    profile = profile_of(lacking.model_dump(), 2, 8)
+    with pytest.raises(BudgetError, match=f"needs {error} errors, but profile 'tested' has none"):
+        given_to(profile, policy="least_error", error=error, tokens=1024)
