@@ -6,6 +6,7 @@ from typing import Any
 from executor.errors import EvaluationError
 from profiles.errors import MeasuringError
 from profiles.model import ModelProfile
+from profiles.weights import sha256_of, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ def load(name: str) -> Loaded:
     """
     import torch
 
-    from profiles.measuring.loading import folder_of, from_folder, sha256_of, weights_of
+    from profiles.measuring.loading import folder_of, from_folder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
