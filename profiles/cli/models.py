@@ -36,13 +36,13 @@ def get_command(
         # What a model that is here does without.
         from profiles.measuring.fetching import fetch
 
-        with shown("downloading") as show:
+        with shown("downloading", " MB") as show:
             began = time.monotonic()
 
             def progress(here: int, size: int, what: str) -> None:
                 so_far = time.monotonic() - began
-                left = so_far * (size - here) / here if 0 < here < size else None
-                show(f"{here / 1e6:.0f}/{size / 1e6:.0f} MB", here / size, what, left)
+                left_s = so_far * (size - here) / here if 0 < here < size else None
+                show(here / 1e6, size / 1e6, what, left_s)
 
             fetch(model, progress)
     typer.echo(f"{model.name}: {model.title}, {model.licence}, from {model.source}", err=print_path)

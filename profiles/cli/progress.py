@@ -10,46 +10,58 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 EVERY_S = 10.0
-"""Seconds between lines, at least."""
-Show = Callable[[str, float, str, float | None], None]
-"""Called with what is done in words (`12/96`), the share of it, what is being done now, and the
-seconds that are left where anybody knows."""
+"""Seconds between two lines, at least."""
+Show = Callable[[float, float, str, float | None], None]
+"""Called with what is done, of how much, what comes next, and the seconds left where known."""
 
 
 @contextmanager
-def shown(first: str) -> Iterator[Show]:
-    """Show progress for the `with` block, beginning with the words `first`; nothing stays."""
+def shown(first: str, unit: str = "") -> Iterator[Show]:
+    """Show progress for the `with` block; the bar begins with `first`, and leaves nothing behind.
+
+    `unit` follows the numbers.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines()
+        yield _Lines(unit)
         return
     columns = (BarColumn(), TextColumn("{task.fields[done]} {task.description}"))
     left = TextColumn("{task.fields[left]}")
     with Progress(*columns, TimeElapsedColumn(), left, console=console, transient=True) as bar:
         task = bar.add_task(first, total=None, done="", left="")
 
-        def show(done: str, share: float, what: str, left_s: float | None) -> None:
+        def show(done: float, total: float, what: str, left_s: float | None) -> None:
             bar.update(
-                task, completed=share, total=1.0, description=what, done=done, left=_left(left_s)
+                task,
+                completed=done,
+                total=total,
+                description=what,
+                done=_counted(done, total, unit),
+                left=_left(left_s),
             )
 
         yield show
 
 
 class _Lines:
-    """The first report, the last, and one in EVERY_S seconds between them."""
+    """The first report, one in EVERY_S seconds, and the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         self._began = time.monotonic()
         self._last = -EVERY_S
 
-    def __call__(self, done: str, share: float, what: str, left_s: float | None) -> None:
+    def __call__(self, done: float, total: float, what: str, left_s: float | None) -> None:
         so_far = time.monotonic() - self._began
-        if share < 1 and so_far - self._last < EVERY_S:
+        if done < total and so_far - self._last < EVERY_S:
             return
         self._last = so_far
-        words = (f"{done} {what}", f"{_clock(so_far)} so far", _left(left_s))
-        typer.echo(", ".join(word for word in words if word), err=True)
+        words = (f"{_counted(done, total, self._unit)} {what}", f"{_clock(so_far)} so far")
+        typer.echo(", ".join([*words, *filter(None, [_left(left_s)])]), err=True)
+
+
+def _counted(done: float, total: float, unit: str) -> str:
+    return f"{done:.0f}/{total:.0f}{unit}"
 
 
 def _left(seconds: float | None) -> str:

@@ -61,6 +61,11 @@ def folder_of(model: str) -> Path:
         ) from None
 
 
+def dtype_for(device: str) -> str:
+    """What a model is measured and evaluated in on "cpu" or "cuda:N" unless something is asked."""
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
 def load(choices: Choices) -> Loaded:
     """Load model and tokenizer. Raises MeasuringError, ProfileError for its config.json."""
     folder = folder_of(choices.model)

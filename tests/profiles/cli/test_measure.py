@@ -58,6 +58,27 @@ def test_pieces_of_a_block_are_stated(
     assert "blocks of 32 tokens over pieces of 16" in hplb("show", tmp_path / "p.json").stdout
 
 
+def test_a_folder_of_texts_is_measured_on_so_many_threads(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    for name in ("prose/a.txt", "prose/b.txt", "code/c.py"):
+        (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / name).write_text(tiny.text(80, len(name)))
+    more = ["--data", tmp_path / "texts", "--no-influence", "--threads", 2]
+    result = hplb("measure", *options, "--contexts", "64", *more)
+    assert result.exit_code == 0, result.stderr
+    assert asked == [2]
+    measured = ModelProfile.load(tmp_path / "p.json").measurement
+    assert measured is not None
+    assert measured.prompts == {"code": 1, "prose": 2}
+    first, last = result.stderr.splitlines()[0], result.stderr.splitlines()[-1]
+    assert first.startswith("0/3 code, 64 tokens, ")
+    assert last.startswith("3/3 done, ")
+    assert last.endswith("about 0:00:00 left")
+
+
 def test_json_alone_on_stdout(options: list[object]) -> None:
     result = hplb("measure", *options, "--contexts", "32,64", "--no-influence", "--json")
     heads = json.loads(result.stdout)["heads"]
