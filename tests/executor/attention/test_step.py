@@ -53,10 +53,10 @@ def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
     assert step.decode is not None
     entries = [(entry.heads, entry.budget_pieces, entry.part) for entry in step.decode.lists]
     assert entries == [
+        ((4,), 3, (0.0, 1.0)),
         ((0, 1), 3, (0.0, 1.0)),
         ((2,), 1, (0.0, 1.0)),
         ((3,), 4, (0.5, 1.0)),
-        ((4,), 3, (0.0, 1.0)),
     ]
     assert step.counts.tiles == 2 * 3 + 1 + 2 + 3
     assert step.counts.decoded_pieces == 3 + 1 + 2 + 3
