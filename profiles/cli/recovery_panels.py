@@ -1,6 +1,7 @@
 """Recovery curves as the paper draws them (S-HPLB, arXiv 2603.10353, figures 3, 4 and 6)."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from profiles.cli.head_figures import shape_in_words
 from profiles.errors import HplbError, ProfileError
 from profiles.heads import CurvesForm
-from profiles.heterogeneity import RECOVERY, needed_shares
+from profiles.heterogeneity import RECOVERY, head_shares, needed_shares, spearman
+from profiles.measurement import Stability
 from profiles.model import ModelProfile
 
 if TYPE_CHECKING:
@@ -18,11 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.axis import XAxis, YAxis
     from matplotlib.image import AxesImage
 
-PAIRS_SHOWN = 20
+PAIRS_SHOWN, LEAST_BARS = 20, 4
+"""Correlations as bars; so few would leave the panel empty."""
 LETTERS = 56
 """Of a line of the title: the widest ones fit."""
 LEAST_INCHES, LAYER_INCHES = 3.4, 0.16
 """Of a heat map: a layer's row stays visible however many there are."""
+TICKS = (1, 2, 5)
 ORACLE, SELECTED = "#1f5fa8", "#d1600a"
 Floats = NDArray[np.float64]
 
@@ -49,12 +53,17 @@ def plot_profile(profile: ModelProfile, path: Path) -> None:
     maps = upper.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     image = _heat_maps(maps, curves, heads)
     label = f"share of the context for recovery {RECOVERY}"
-    ticks = LogLocator(subs=(1, 2, 5))
+    ticks = LogLocator(subs=TICKS)
     bar = upper.colorbar(image, ax=maps, label=label, ticks=ticks, format=_percent, pad=0.01)
     bar.ax.minorticks_off()
-    left, right = lower.subplots(1, 2)
+    stability = profile.measurement.stability if profile.measurement else []
+    left, *right = lower.subplots(1, 2 if stability else 1, squeeze=False)[0]
     _draw_curves(left, curves, heads)
-    _correlations(right, profile)
+    for axis in right:
+        if len(stability) >= LEAST_BARS or len(heads.context_tokens) < 2:
+            _correlations(axis, stability)
+        else:
+            _contexts(axis, heads)
     title = f"{profile.name}: {shape_in_words(profile.architecture)}"
     figure.suptitle(textwrap.fill(title, LETTERS))
     try:
@@ -101,12 +110,12 @@ def _draw_curves(axis: "Axes", curves: dict[str, tuple[str, Floats]], heads: Cur
     for whose, (colour, recovery) in curves.items():
         each = recovery.reshape(-1, len(shares))
         axis.plot(
-            shares, each.T, color=colour, linewidth=0.6, alpha=max(0.1, min(0.5, 16 / len(each)))
+            shares, each.T, color=colour, linewidth=0.6, alpha=max(0.04, min(0.5, 16 / len(each)))
         )
         axis.plot(shares, np.median(each, 0), color=colour, linewidth=2.2, label=f"by {whose}")
     axis.axhline(RECOVERY, color="grey", linewidth=0.8, linestyle=":")
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(_percent)
+    _percents(axis.xaxis)
     axis.set_xlim(shares[0], shares[-1])
     axis.set_ylim(max(0.0, min(recovery.min() for _, recovery in curves.values()) - 0.01), 1.01)
     axis.set(xlabel=f"budget, share of {context:,} tokens", ylabel="recovery")
@@ -114,15 +123,26 @@ def _draw_curves(axis: "Axes", curves: dict[str, tuple[str, Floats]], heads: Cur
     axis.legend(fontsize=8, frameon=False, loc="lower right")
 
 
-def _correlations(axis: "Axes", profile: ModelProfile) -> None:
-    every = profile.measurement.stability if profile.measurement else []
+def _contexts(axis: "Axes", heads: CurvesForm) -> None:
+    """What each head needs at the longest context over what it needs at the shortest."""
+    shares = head_shares(heads)
+    first, last = shares[0].ravel(), shares[-1].ravel()
+    axis.plot(first, last, ".", color=ORACLE, alpha=0.5)
+    ends = min(first.min(), last.min()), max(first.max(), last.max())
+    axis.plot(ends, ends, color="grey", linewidth=0.8, linestyle=":")
+    axis.set(xscale="log", yscale="log")
+    _percents(axis.xaxis, axis.yaxis)
+    axis.set_xlabel(f"share of {heads.context_tokens[0]:,} tokens")
+    axis.set_ylabel(f"share of {heads.context_tokens[-1]:,} tokens")
+    correlation = spearman(first, last)
+    found = "" if correlation is None else f": rank correlation {correlation:.2f}"
+    axis.set_title(f"the same heads at both contexts{found}", fontsize=10)
+
+
+def _correlations(axis: "Axes", every: Sequence[Stability]) -> None:
     pairs = sorted(every, key=lambda pair: pair.model or 0.0)[:PAIRS_SHOWN]
     least = f", {len(pairs)} least of {len(every)}" if len(pairs) < len(every) else ""
     axis.set_title(f"rank correlation: all heads (bar), layers (dots){least}", fontsize=10)
-    if not pairs:
-        axis.text(0.5, 0.5, "one context and one task", ha="center", va="center")
-        axis.set_axis_off()
-        return
     lowest = 0.0
     for place, pair in enumerate(pairs):
         axis.barh(place, pair.model or 0.0, height=0.7, color="#9ec5e0")
@@ -130,9 +150,18 @@ def _correlations(axis: "Axes", profile: ModelProfile) -> None:
         axis.plot(layers, [place] * len(layers), ".", color=ORACLE, markersize=4)
         lowest = min([lowest, pair.model or 0.0, *layers])
     axis.set_yticks(range(len(pairs)), [" / ".join(pair.between) for pair in pairs], fontsize=7)
-    axis.set_ylim(max(len(pairs), 4) - 0.5, -0.5)
+    axis.set_ylim(len(pairs) - 0.5, -0.5)
     axis.set_xlim(lowest - 0.03 if lowest < 0 else 0.0, 1.03)
     axis.axvline(0, color="black", linewidth=0.8)
+
+
+def _percents(*axes: "XAxis | YAxis") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=TICKS))
+        axis.set_major_formatter(_percent)
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _percent(share: float, _place: float) -> str:
