@@ -50,12 +50,14 @@ class _Lines:
         self._unit = unit
         self._began = time.monotonic()
         self._last = -EVERY_S
+        self._said: tuple[float, str] | None = None
 
     def __call__(self, done: float, total: float, what: str, left_s: float | None) -> None:
         so_far = time.monotonic() - self._began
-        if done < total and so_far - self._last < EVERY_S:
+        ended = done >= total and self._said != (done, what)
+        if not ended and so_far - self._last < EVERY_S:
             return
-        self._last = so_far
+        self._last, self._said = so_far, (done, what)
         words = (f"{_counted(done, total, self._unit)} {what}", f"{_clock(so_far)} so far")
         typer.echo(", ".join([*words, *filter(None, [_left(left_s)])]), err=True)
 

@@ -63,7 +63,7 @@ def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
     assert step.counts.scored_pieces == 4 * 13
     apart = prepare(shares, [Chunk(200, 1, True)], 16, packed=False)
     assert apart.decode is not None
-    assert [entry.heads for entry in apart.decode.lists] == [(0,), (1,), (2,), (3,), (4,)]
+    assert [entry.heads for entry in apart.decode.lists] == [(4,), (0,), (1,), (2,), (3,)]
 
 
 def test_a_mixed_step_lays_out_both_phases_at_their_tokens():

@@ -29,6 +29,7 @@ def test_a_line_every_so_often(clock: Clock, capsys: pytest.CaptureFixture[str])
         for done in range(5):
             show(done, 4, f"task {done}", None if done == 0 else 100.0 * (4 - done))
             clock.now += 0.6 * EVERY_S
+        show(4, 4, "task 4", 0.0)
     assert capsys.readouterr() == (
         "",
         "0/4 task 0, 0:00:00 so far\n"
