@@ -23,7 +23,6 @@ from profiles.measuring.fetching import fetch
 from profiles.measuring.loading import folder_of
 from profiles.weights import weights_of
 from tests.profiles.measuring.published import publish
-from tests.real_model import smollm2
 
 
 def quiet(*_: object) -> None: ...
@@ -164,13 +163,12 @@ def test_what_a_killed_process_left_is_cleaned(tiny: PublishedModel) -> None:
     assert left(tiny) == ["tiny"]
 
 
-def test_a_fetched_model_is_smollm2() -> None:
-    folder = smollm2()
-    config = json.loads((folder / "config.json").read_text())
+def test_a_fetched_model_is_smollm2(smollm2: Path) -> None:
+    config = json.loads((smollm2 / "config.json").read_text())
     assert (config["num_hidden_layers"], config["num_attention_heads"]) == (30, 9)
     assert (config["num_key_value_heads"], config["max_position_embeddings"]) == (3, 8192)
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(smollm2, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(smollm2, local_files_only=True)
     asked = tokenizer("The capital of France is", return_tensors="pt")
     answer = model.generate(**asked, max_new_tokens=1, do_sample=False, pad_token_id=2)
     assert tokenizer.decode(answer[0]) == "The capital of France is Paris"
