@@ -1,5 +1,7 @@
 """How long the rest of some work takes, by what is done of it."""
 
+from datetime import timedelta
+
 
 class TimeLeft:
     """Of `work` in any unit, as much of it a second as so far."""
@@ -26,6 +28,12 @@ class TimeLeft:
     def seconds(self) -> float | None:
         """None until something was timed."""
         return max(0.0, self._left) * self._took / self._timed if self._timed else None
+
+    def after(self, what: str) -> str:
+        """`what, about 0:01:32 left`, as far as that is known."""
+        if self.seconds is None:
+            return what
+        return f"{what}, about {timedelta(seconds=round(self.seconds))} left"
 
 
 def forward_work(tokens: int, hidden_size: int) -> float:

@@ -72,8 +72,8 @@ class Evaluated:
     generated: list[Generated] = field(default_factory=list)
 
 
-Progress = Callable[[int, int, str, float | None], None]
-"""Called with rows that are there, of how many, what comes next, and about the seconds left."""
+Progress = Callable[[int, int, str], None]
+"""Called with rows that are there, of how many, and in words what comes next and the time left."""
 
 
 def check(options: Options, loaded: Loaded) -> None:
@@ -171,7 +171,8 @@ class _Told:
 
     def next(self, what: str) -> None:
         """Tell what comes next."""
-        self._progress(self._done, self._total, what, self._left.seconds)
+        words = self._left.after(what) if self._done < self._total else what
+        self._progress(self._done, self._total, words)
 
     def done(self, context: int, seconds: float | None, rows: int = 1) -> None:
         """`rows` took `seconds` together; None where the journal had them."""

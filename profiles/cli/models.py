@@ -11,6 +11,7 @@ from rich.table import Table
 from profiles.cli.console import clear_errors, console, fail
 from profiles.cli.progress import shown
 from profiles.fetched import PUBLISHED, is_here, is_whole
+from profiles.time_left import TimeLeft
 
 models = typer.Typer(no_args_is_help=True, help="Real models, fetched once and kept.")
 
@@ -40,9 +41,10 @@ def get_command(
             began = time.monotonic()
 
             def progress(here: int, size: int, what: str) -> None:
-                so_far = time.monotonic() - began
-                left_s = so_far * (size - here) / here if 0 < here < size else None
-                show(here / 1e6, size / 1e6, what, left_s)
+                left = TimeLeft(size)
+                if here:
+                    left.done(here, time.monotonic() - began)
+                show(here / 1e6, size / 1e6, left.after(what) if here < size else what)
 
             fetch(model, progress)
     typer.echo(f"{model.name}: {model.title}, {model.licence}, from {model.source}", err=print_path)

@@ -11,9 +11,9 @@ from profiles.errors import MeasuringError
 from profiles.model import NAME_PATTERN, ModelProfile
 from profiles.selection import Selection
 
-Progress = Callable[[int, int, str, float | None], None]
-"""Called with how many prompts are done, of how many, which comes next, and about how many seconds
-are left: None until one was measured."""
+Progress = Callable[[int, int, str], None]
+"""Called with how many prompts are done, of how many, and in words which comes next and, once one
+was measured, about how long the rest takes."""
 
 
 def measure(
@@ -61,7 +61,7 @@ def measure(
     nothing is kept unless given.
     device, dtype: "cpu", "cuda" or "cuda:N"; float32 on a CPU and bfloat16 on CUDA unless given.
     threads: of the CPU, for this process from then on; as many as torch takes unless given.
-    progress: called with prompts done, of how many, what comes next, and seconds left.
+    progress: called with prompts done, of how many, and what comes next, time left included.
 
     Loads torch and transformers, which nothing else here does. Raises MeasuringError for choices
     that make no sense, a model that cannot be measured and where either is not installed;

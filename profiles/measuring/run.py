@@ -42,7 +42,7 @@ def measure_profile(
     done: list[tuple[Item, Arrays]] = []
     left = TimeLeft(sum(_work(item, loaded, choices) for item in todo))
     for number, item in enumerate(todo):
-        progress(number, len(todo), f"{item.task}, {item.context_tokens} tokens", left.seconds)
+        progress(number, len(todo), left.after(f"{item.task}, {item.context_tokens} tokens"))
         arrays = parts.load(item.name)
         if arrays is None:
             started = perf_counter()
@@ -51,7 +51,7 @@ def measure_profile(
             parts.save(item.name, arrays)
         left.done(_work(item, loaded, choices), float(arrays["seconds"]))
         done.append((item, arrays))
-    progress(len(todo), len(todo), "done", left.seconds)
+    progress(len(todo), len(todo), "done")
     prompts_of = {task: set[int]() for task in sorted({item.task for item in todo})}
     for item in todo:
         prompts_of[item.task].add(item.number)

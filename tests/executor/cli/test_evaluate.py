@@ -1,6 +1,7 @@
 """`hplb evaluate` from end to end on a tiny model: results, resuming, and what it refuses."""
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from executor.cli.evaluate import app
 from executor.evaluation import density
 from executor.evaluation.journal import Journal, Row
 from executor.evaluation.methods import METHODS
+from profiles.cli import progress
 from profiles.selection import POOLED, Sampled, Selection, SinkLocal, VerticalSlash
 from tests.executor.evaluation.builders import HEADS, LAYERS, save_tiny, tiny_profile
 
@@ -117,8 +119,9 @@ def test_resumed_is_equal_to_uninterrupted(
 
 
 def test_documents_of_a_folder_one_sample_and_the_dtype(
-    saved: tuple[Path, Path, Path], tmp_path: Path
+    saved: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
     folder = tmp_path / "texts"
     folder.mkdir()
     for name in ("a.txt", "b.txt"):
@@ -133,8 +136,9 @@ def test_documents_of_a_folder_one_sample_and_the_dtype(
     assert "±" not in ran.stdout
     told = [line for line in ran.stderr.splitlines() if not line.startswith("note: ")]
     assert told[0].startswith("0/6 128 tokens, calibrating, ")
-    assert told[-1].startswith("6/6 done, ")
-    assert told[-1].endswith("about 0:00:00 left")
+    assert told[-1].startswith("6/6 done, 0:")
+    [text] = [line for line in told if line.startswith("5/6 ")]
+    assert re.match(r"5/6 128 tokens, text, about [\d:]+ left, [\d:]+ so far", text)
 
 
 @pytest.mark.parametrize(

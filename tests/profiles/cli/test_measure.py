@@ -1,10 +1,12 @@
 """`hplb profiles measure`, in this process."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from profiles.cli import progress
 from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Sampled, SinkLocal
 from tests.profiles.cli.command import hplb, refused
@@ -61,6 +63,7 @@ def test_pieces_of_a_block_are_stated(
 def test_a_folder_of_texts_is_measured_on_so_many_threads(
     options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
     asked: list[int] = []
     monkeypatch.setattr("torch.set_num_threads", asked.append)
     for name in ("prose/a.txt", "prose/b.txt", "code/c.py"):
@@ -73,10 +76,10 @@ def test_a_folder_of_texts_is_measured_on_so_many_threads(
     measured = ModelProfile.load(tmp_path / "p.json").measurement
     assert measured is not None
     assert measured.prompts == {"code": 1, "prose": 2}
-    first, last = result.stderr.splitlines()[0], result.stderr.splitlines()[-1]
-    assert first.startswith("0/3 code, 64 tokens, ")
-    assert last.startswith("3/3 done, ")
-    assert last.endswith("about 0:00:00 left")
+    told = result.stderr.splitlines()
+    assert told[0].startswith("0/3 code, 64 tokens, 0:")
+    assert re.fullmatch(r"1/3 prose, 64 tokens, about [\d:]+ left, [\d:]+ so far", told[1])
+    assert told[3].startswith("3/3 done, 0:")
 
 
 def test_json_alone_on_stdout(options: list[object]) -> None:

@@ -33,7 +33,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Choices:
 
 
 def run(choices: Choices, state: Path, stop_after: int | None = None) -> ModelProfile:
-    def progress(done: int, _total: int, _what: str, _left: float | None) -> None:
+    def progress(done: int, _total: int, _what: str) -> None:
         if done == stop_after:
             raise KeyboardInterrupt
 
