@@ -74,10 +74,11 @@ def demo(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The profile's model, a folder or a hub id: its activations are run."),
+        typer.Option(help="The profile's model, a folder or a name: its activations are run."),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="What the model reads, JSON lines; needs --model.")
+        Path | None,
+        typer.Option(help="What it reads: JSON lines, a text, or a folder; needs --model."),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, max=64, help="Devices to play.")] = 4,
     context: Annotated[

@@ -12,6 +12,7 @@ from api.client.bodies import DeploymentRequest, DeploymentView
 from api.client.planner_client import PlannerClient
 from api.demo.children import Children, DemoError, free_port
 from profiles.cost.work import INDEX, head_work
+from profiles.fetched import cache_folder
 from profiles.model import ModelProfile
 from solver.plans import Plan
 from solver.request import DeviceGroup, Method, PlanRequest
@@ -75,7 +76,7 @@ def run_demo(options: DemoOptions, say: Console) -> DemoResult:
     """Start planner and executors, and go once round the loop."""
     with tempfile.TemporaryDirectory(prefix="hplb-demo-") as name:
         folder = Path(name)
-        with Children(folder, {"HPLB_REFINE_MIN_ROUNDS": str(options.rounds)}) as children:
+        with Children(folder, _settings(options)) as children:
             planner = PlannerClient(_start_planner(children, folder))
             say.print(f"[bold]1[/] planner at {planner.url}, SQLite in {folder}")
             children.until("planner", planner.ready, START_S)
@@ -85,6 +86,11 @@ def run_demo(options: DemoOptions, say: Console) -> DemoResult:
                 f"({types[0]}), each share of a layer timed alone"
             )
             return _Round(options, planner, children, types, say).go()
+
+
+def _settings(options: DemoOptions) -> dict[str, str]:
+    """Fetched models lie where this process finds them."""
+    return {"HPLB_REFINE_MIN_ROUNDS": str(options.rounds), "HPLB_CACHE": str(cache_folder())}
 
 
 def _start_planner(children: Children, folder: Path) -> str:
@@ -103,7 +109,10 @@ def _start_executors(
         count = len(range(index, options.devices, options.nodes))
         arguments = ["--server", planner.url, "--devices", str(count), "--node-id", node]
         if options.model is not None and options.prompts is not None:
-            arguments += ["--model", options.model, "--prompts", str(options.prompts)]
+            # The executors run in another folder.
+            folder_or_name = Path(options.model)
+            model = str(folder_or_name.resolve()) if folder_or_name.is_dir() else options.model
+            arguments += ["--model", model, "--prompts", str(options.prompts.resolve())]
         children.start(node, "executor", *arguments, "--state-dir", str(folder / node))
 
     def registered() -> list[str] | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk
-from executor.kernels.patterns import POOLED, Pattern, by_budget
+from executor.kernels.patterns import SAMPLED, Pattern, by_budget
 from profiles.sizes import sizes_fault
 
 SHARE_ROUNDING = 1e-9
@@ -21,7 +21,7 @@ class HeadShare:
     pieces; a budget that covers the sequence is dense attention. `rows` is a range of cumulative
     shares, (0, 1) the whole head: of its lists' pieces in prefill, of its one list in decode.
     `pattern` says which pieces the budget may be spent on (`executor.kernels.patterns`); by default
-    those whose mean keys score best against the mean query (MoBA, arXiv 2502.13189, section 2.2).
+    those that hold the most attention of two of a block's rows (SampleAttention).
     """
 
     head: int
@@ -29,7 +29,7 @@ class HeadShare:
     budget_tokens: int
     rows: tuple[float, float] = (0.0, 1.0)
     sequence: int = 0
-    pattern: Pattern = POOLED
+    pattern: Pattern = SAMPLED
 
 
 def check_shares(shares: Sequence[HeadShare], chunks: Sequence[Chunk]) -> None:

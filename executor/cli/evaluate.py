@@ -6,18 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
+from profiles.cli.progress import shown
 from profiles.files import write_atomically
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
@@ -43,7 +35,9 @@ ALL = "all"
 @app.command("evaluate")
 @clear_errors()
 def evaluate_command(
-    model: Annotated[str, typer.Option(help="A directory, a name on the hub, or reference.")],
+    model: Annotated[
+        str, typer.Option(help="A folder of transformers, a fetched model or reference.")
+    ],
     profile: Annotated[str, typer.Option("--profile", "-p", help="Its profile, by name or path.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The results to write, JSON.")],
     policy: Annotated[
@@ -72,7 +66,10 @@ def evaluate_command(
         str | None, typer.Option(help="Curves budgets are chosen by: selected or oracle.")
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(help="Text for perplexity; the library's held-out docstrings.")
+        Path | None,
+        typer.Option(
+            help="Text for perplexity, a file or a folder; the library's held-out docstrings."
+        ),
     ] = None,
     generate: Annotated[
         int, typer.Option(help="Answer so many samples of every task by generation too.")
@@ -83,6 +80,7 @@ def evaluate_command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads to compute with; all.")
     ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 on the CPU, bfloat16 on CUDA.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the frontier to this PNG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -125,11 +123,12 @@ def evaluate_command(
         text=text,
         generate=generate,
     )
-    _run(model, loaded_profile, options, notes, out, plot, as_json)
+    _run(model, dtype, loaded_profile, options, notes, out, plot, as_json)
 
 
 def _run(
     model: str,
+    dtype: str | None,
     profile: ModelProfile,
     options: "Options",
     notes: list[str],
@@ -146,7 +145,7 @@ def _run(
     from executor.evaluation.results import belongs_to, report
     from executor.evaluation.runner import check, evaluate
 
-    loaded = load(model)
+    loaded = load(model, dtype)
     check_profile(loaded, profile)
     check(options, loaded)
     notes = [*notes, *caveats(loaded, profile, options)]
@@ -154,17 +153,8 @@ def _run(
         typer.echo(f"note: {note}", err=True)
     rows = out.with_name(f"{out.name}.rows.jsonl")
     journal = Journal.open(rows, belongs_to(loaded, options))
-    with _bar() as bar:
-        task = bar.add_task("calibrating", total=options.number_of_rows)
-        evaluated = list(
-            evaluate(
-                loaded,
-                profile,
-                options,
-                journal,
-                lambda words: bar.update(task, advance=1, description=words),
-            )
-        )
+    with shown("calibrating") as show:
+        evaluated = list(evaluate(loaded, profile, options, journal, show))
     lines = [line for each in evaluated for line in summarise(each, options.tasks, options.seed)]
     results = report(model, loaded, profile, options, evaluated, lines, notes)
     write_atomically(out, json.dumps(results, indent=1) + "\n")
@@ -231,16 +221,3 @@ def _shares(text: str) -> tuple[float, ...]:
         return tuple(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         raise RequestError(f"--density: {text!r} is not a list of shares such as 0.1,0.5") from None
-
-
-def _bar() -> Progress:
-    """A progress line on stderr that leaves nothing behind, so that stdout stays clean."""
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )

@@ -1,6 +1,7 @@
 """The frontier of S-HPLB's Fig. 10: accuracy against computed blocks, and predicted makespan."""
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
 from executor.errors import EvaluationError
@@ -56,9 +57,9 @@ def _panel(axis, here: Sequence[Line], field: str, colours) -> None:  # type: ig
         if name == DENSE:
             [dense] = mine
             axis.axhline(100 * dense.average.value, color="black", linewidth=0.9, label=name)
-            axis.axhspan(
-                100 * dense.average.low, 100 * dense.average.high, color="black", alpha=0.06
-            )
+            if dense.average.low is not None and dense.average.high is not None:
+                ends = 100 * dense.average.low, 100 * dense.average.high
+                axis.axhspan(*ends, color="black", alpha=0.06)
             continue
         averages = [line.average for line in mine]
         aside = APART * (number - len(METHODS) / 2) if field == "computed" else 0.0
@@ -66,8 +67,8 @@ def _panel(axis, here: Sequence[Line], field: str, colours) -> None:  # type: ig
             [100 * getattr(line, field) + aside for line in mine],
             [100 * average.value for average in averages],
             [
-                [100 * (average.value - average.low) for average in averages],
-                [100 * (average.high - average.value) for average in averages],
+                [nan if a.low is None else 100 * (a.value - a.low) for a in averages],
+                [nan if a.high is None else 100 * (a.high - a.value) for a in averages],
             ],
             label=name,
             color=colours(2 * (number - 1) % 20 + (number > 10)),

@@ -24,7 +24,7 @@ from profiles.catalogue import device_profile
 from profiles.cli.console import clear_errors, fail
 from profiles.device import split_name
 from profiles.model import NAME_PATTERN
-from profiles.tasks.prompts import read as read_prompts
+from profiles.tasks.documents import prompts_at
 
 if find_spec("torch") is None:
     raise ModuleNotFoundError("hplb executor needs torch: pip install hplb[executor]", name="torch")
@@ -51,12 +51,12 @@ def executor_command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Compute this model's activations (folder or hub name), not random ones."
+            help="Compute the activations of this model (folder or name), not random ones."
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="What the model reads, round after round: JSON lines with a text each."),
+        typer.Option(help="What it reads, round after round: JSON lines, a text, or a folder."),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Measure one assignment, hand it over and end.")
@@ -68,7 +68,7 @@ def executor_command(
         fail(f"--node-id: {name!r} must be letters, digits, '.', '_' or '-', at most 128")
     if (model is None) != (prompts is None):
         fail("--model and --prompts: one needs the other")
-    read = [] if prompts is None else read_prompts(prompts)
+    read = [] if prompts is None else prompts_at(prompts)
     _log_plainly()
     log = structlog.get_logger()
     log.info("starting", node=name, devices=devices)

@@ -86,7 +86,8 @@ def by_setting(lines: Sequence[Line]) -> list[list[Line]]:
 def _title(lines: Sequence[Line]) -> str:
     last = lines[-1]
     at = "" if last.density is None else f", at most {100 * last.density:g} % of dense's blocks"
-    return f"{last.context:,} tokens{at}: score in percent, ± at 95 %"
+    spread = "one sample a task" if last.average.wider is None else "± at 95 %"
+    return f"{last.context:,} tokens{at}: score in percent, {spread}"
 
 
 def _table(title: str | None, first: str) -> Table:
@@ -105,5 +106,5 @@ def _percent(found: Interval | None) -> str:
     """The value and the wider side of its interval; the results file has both ends."""
     if found is None:
         return ""
-    wider = max(found.high - found.value, found.value - found.low)
-    return f"{100 * found.value:.1f} ±{100 * wider:.1f}"
+    wider = "" if found.wider is None else f" ±{100 * found.wider:.1f}"
+    return f"{100 * found.value:.1f}{wider}"

@@ -92,4 +92,5 @@ def _reference(method: Method, scores: dict[str, Resampled]) -> Resampled | None
 
 def _perplexity(nats: Resampled) -> Interval:
     found = nats.interval
-    return Interval(*(float(np.exp(x)) for x in (found.value, found.low, found.high)))
+    ends = (None if end is None else float(np.exp(end)) for end in (found.low, found.high))
+    return Interval(float(np.exp(found.value)), *ends)

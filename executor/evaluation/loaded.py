@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.errors import EvaluationError
+from profiles.architecture import ITEM_BYTES
 from profiles.errors import MeasuringError
 from profiles.model import ModelProfile
+from profiles.weights import sha256_of, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,6 +17,11 @@ class Loaded:
     model: Any
     tokenizer: Any
     weights_sha256: str
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+        return str(self.model.dtype).removeprefix("torch.")
 
     def count(self, text: str) -> int:
         """Tokens of a text by itself, as the generator of tasks counts them."""
@@ -27,20 +34,26 @@ class Loaded:
         return getattr(config, "max_position_embeddings", None)
 
 
-def load(name: str) -> Loaded:
-    """A directory in transformers' format, a name of the hub, or the shipped "reference".
+def load(name: str, dtype: str | None = None) -> Loaded:
+    """A folder in transformers' format, a fetched model, the shipped "reference" or a hub id.
 
-    Raises EvaluationError where it cannot be loaded whole.
+    On the GPU where there is one. `dtype` is what the model is measured in unless given: float32
+    on a CPU, bfloat16 on CUDA. Raises EvaluationError where it cannot be loaded whole.
     """
     import torch
 
-    from profiles.measuring.loading import folder_of, from_folder, sha256_of, weights_of
+    from profiles.measuring.loading import dtype_for, folder_of, from_folder
+
+    if dtype is not None and dtype not in ITEM_BYTES:
+        raise EvaluationError(f"--dtype: {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         folder = folder_of(name)
         digest = sha256_of(weights_of(folder))
-        model, tokenizer = from_folder(name, folder, dtype="auto")
+        model, tokenizer = from_folder(
+            name, folder, dtype=getattr(torch, dtype or dtype_for(device))
+        )
     except MeasuringError as error:
         raise EvaluationError(f"--model {error}") from None
     return Loaded(model.to(device).eval(), tokenizer, digest)

@@ -5,7 +5,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +12,7 @@ from executor.evaluation.lines import Line
 from executor.evaluation.loaded import Loaded
 from executor.evaluation.runner import Evaluated, Options
 from profiles.model import ModelProfile
+from profiles.tasks.documents import digest_at
 
 PACKAGES = ("hplb", "torch", "transformers", "tokenizers", "numpy", "scipy")
 
@@ -24,11 +24,11 @@ def versions() -> dict[str, str]:
 
 def belongs_to(loaded: Loaded, options: Options) -> dict[str, object]:
     """What rows must have in common, beside the budgets that each names, to be taken together."""
-    text = None if options.text is None else sha256(options.text.read_bytes()).hexdigest()
     return {
         "weights_sha256": loaded.weights_sha256,
         "block_tokens": options.block_tokens,
-        "text_sha256": text,
+        "dtype": loaded.dtype,
+        "text_sha256": None if options.text is None else digest_at(options.text),
         "versions": versions(),
     }
 

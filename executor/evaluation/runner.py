@@ -1,8 +1,9 @@
 """All methods on the same samples, one context after another."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 
 from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, ask
@@ -19,6 +20,7 @@ from profiles.model import ModelProfile
 from profiles.selection import Selection
 from profiles.tasks import ruler
 from profiles.tasks.haystack import Split
+from profiles.time_left import TimeLeft, forward_work
 from solver.budgets.options import Curve
 
 FIRST_SEED = 1_000_000
@@ -55,13 +57,6 @@ class Options:
         first = FIRST_SEED + SEEDS_APART * self.seed
         return range(first, first + self.samples)
 
-    @property
-    def number_of_rows(self) -> int:
-        """Rows of all contexts, as long as the text has a window for every sample."""
-        sparse = [name for name in self.methods if name != DENSE]
-        methods = 1 + len(self.densities) * len(sparse)
-        return len(self.contexts) * methods * self.samples * (len(self.tasks) + 1)
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
@@ -77,8 +72,8 @@ class Evaluated:
     generated: list[Generated] = field(default_factory=list)
 
 
-Advance = Callable[[str], None]
-"""Called with what is being done; once for every row."""
+Progress = Callable[[int, int, str], None]
+"""Called with rows that are there, of how many, and in words what comes next and the time left."""
 
 
 def check(options: Options, loaded: Loaded) -> None:
@@ -115,10 +110,16 @@ def check(options: Options, loaded: Loaded) -> None:
 
 
 def evaluate(
-    loaded: Loaded, profile: ModelProfile, options: Options, journal: Journal, advance: Advance
+    loaded: Loaded, profile: ModelProfile, options: Options, journal: Journal, progress: Progress
 ) -> Iterator[Evaluated]:
     """Every context; rows the journal has are not computed again."""
+    texts = {
+        context: windows(options.text, loaded.tokenizer, context, options.samples)
+        for context in options.contexts
+    }
+    told = _Told(loaded, options, texts, progress)
     for context in options.contexts:
+        told.next(f"{context} tokens, calibrating")
         asked = list(_samples(loaded, options, context, "held_out", options.seeds))
         setting = Setting(
             profile,
@@ -129,18 +130,54 @@ def evaluate(
             options.curve,
         )
         methods = _methods(loaded, options, setting)
-        texts = windows(options.text, loaded.tokenizer, context, options.samples)
         rows = [
-            *_answered(loaded, options, context, methods, asked, journal, advance),
-            *_read(loaded, options, context, methods, texts, journal, advance),
+            *_answered(loaded, options, context, methods, asked, journal, told),
+            *_read(loaded, options, context, methods, texts[context], journal, told),
         ]
         makespan_s = {
             (method.name, method.density): method.predicted_s(setting, options.devices)
             for method in methods
         }
         chosen = [sample for sample in asked if sample.seed in options.seeds[: options.generate]]
-        generated = [compare(loaded, method, chosen, rows) for method in methods if chosen]
+        generated = []
+        for method in methods if chosen else ():
+            told.next(f"{context} tokens, generating by {method.name}")
+            started = perf_counter()
+            generated.append(compare(loaded, method, chosen, rows))
+            told.done(context, perf_counter() - started, len(chosen))
         yield Evaluated(setting, methods, rows, makespan_s, generated)
+    told.next("done")
+
+
+class _Told:
+    """Counts rows, and samples that are generated, which cost about as much, and tells of them."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        options: Options,
+        texts: Mapping[int, Sequence[tuple[int, ...]]],
+        progress: Progress,
+    ) -> None:
+        hidden = loaded.model.config.get_text_config().hidden_size
+        sparse = [name for name in options.methods if name != DENSE]
+        methods = 1 + len(options.densities) * len(sparse)
+        each = (options.samples + options.generate) * len(options.tasks)
+        counts = {c: methods * (each + len(found)) for c, found in texts.items()}
+        self._work = {context: forward_work(context, hidden) for context in counts}
+        self._left = TimeLeft(sum(counts[c] * self._work[c] for c in counts))
+        self._total, self._done = sum(counts.values()), 0
+        self._progress = progress
+
+    def next(self, what: str) -> None:
+        """Tell what comes next."""
+        words = self._left.after(what) if self._done < self._total else what
+        self._progress(self._done, self._total, words)
+
+    def done(self, context: int, seconds: float | None, rows: int = 1) -> None:
+        """`rows` took `seconds` together; None where the journal had them."""
+        self._done += rows
+        self._left.done(rows * self._work[context], seconds)
 
 
 def _samples(
@@ -181,15 +218,19 @@ def _answered(
     methods: Sequence[Method],
     asked: Sequence[Asked],
     journal: Journal,
-    advance: Advance,
+    told: _Told,
 ) -> Iterator[Row]:
     for sample in asked:
         for method in methods:
             key: Key = (context, *_named(method), sample.task, sample.seed)
+            told.next(f"{context} tokens, {sample.task}")
+            seconds = None
             if key not in journal.rows:
+                started = perf_counter()
                 value, computed = answer(loaded.model, sample, method.policy, options.block_tokens)
                 journal.add(Row(*key, value, computed.tiles, computed.dense_tiles))
-            advance(f"{context} tokens, {sample.task}")
+                seconds = perf_counter() - started
+            told.done(context, seconds)
             yield journal.rows[key]
 
 
@@ -200,18 +241,22 @@ def _read(
     methods: Sequence[Method],
     texts: Sequence[tuple[int, ...]],
     journal: Journal,
-    advance: Advance,
+    told: _Told,
 ) -> Iterator[Row]:
     scored = scored_tokens(context)
     for window, ids in enumerate(texts):
         for method in methods:
             key: Key = (context, *_named(method), TEXT, window)
+            told.next(f"{context} tokens, text")
+            seconds = None
             if key not in journal.rows:
+                started = perf_counter()
                 nats, computed = surprise(
                     loaded.model, ids, scored, method.policy, options.block_tokens
                 )
                 journal.add(Row(*key, nats, computed.tiles, computed.dense_tiles))
-            advance(f"{context} tokens, text")
+                seconds = perf_counter() - started
+            told.done(context, seconds)
             yield journal.rows[key]
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from executor.errors import EvaluationError
+from profiles.errors import ProfileError
+from profiles.tasks.documents import prompts_at
 from profiles.tasks.haystack import sentences
 
 MOST_SCORED = 1024
@@ -18,25 +20,32 @@ def scored_tokens(context: int) -> int:
 def windows(path: Path | None, tokenizer: Any, context: int, most: int) -> list[tuple[int, ...]]:
     """Up to `most` windows of `context` tokens that do not overlap, each begun as a prompt is.
 
-    Of the file, or of the standard library's docstrings that no training saw. Raises
-    EvaluationError where the text is too short for one.
+    Of the file or of a folder's files, the first window of each before the second of any; or of
+    the standard library's docstrings that no training saw. Raises EvaluationError where no text is
+    long enough for one.
     """
-    text = " ".join(sentences("held_out")) if path is None else _read(path)
     begun = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     size = context - len(begun)
-    count = min(most, len(ids) // size)
-    if not count:
+    found: list[tuple[int, int, tuple[int, ...]]] = []
+    longest = 0
+    for number, text in enumerate(_texts(path)):
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        longest = max(longest, len(ids))
+        for n in range(min(most, len(ids) // size)):
+            found.append((n, number, (*begun, *ids[n * size : (n + 1) * size])))
+    if not found:
         where = "the held-out text" if path is None else str(path)
         raise EvaluationError(
-            f"{where}: {len(ids)} tokens are too few for a window of {context}; give a longer "
+            f"{where}: {longest} tokens are too few for a window of {context}; give a longer "
             "--text or a shorter context"
         )
-    return [(*begun, *ids[n * size : (n + 1) * size]) for n in range(count)]
+    return [window for _, _, window in sorted(found)[:most]]
 
 
-def _read(path: Path) -> str:
+def _texts(path: Path | None) -> list[str]:
+    if path is None:
+        return [" ".join(sentences("held_out"))]
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"--text {path}: cannot be read: {error}") from None
+        return [prompt.whole for prompt in prompts_at(path)]
+    except ProfileError as error:
+        raise EvaluationError(f"--text {error}") from None

@@ -7,7 +7,7 @@ from executor.attention.shares import whole
 from executor.errors import AttentionError
 from executor.inference.block_attention import BlockAttention
 from executor.inference.policy import Attended, LayerCall
-from profiles.selection import POOLED, Selection
+from profiles.selection import SAMPLED, Selection
 from solver.plans import Plan
 
 
@@ -16,18 +16,18 @@ class BudgetPolicy:
 
     tokens [layers, query_heads]: whole numbers, at least 1; rounded up to pieces of
     `piece_tokens` keys (a query block of `block_tokens` rows is one, unless said otherwise).
-    A budget that covers the sequence is dense attention. `selection` says how blocks are chosen;
-    `backend` is auto, torch or triton; with `watched_rows` the recovery of so many rows of every
-    head is measured at every call. Windowed layers are dense within their window wherever it hides
-    a key. Several models and threads may share a policy. Raises AttentionError, or
-    UnknownNameError for a back end nobody has heard of.
+    A budget that covers the sequence is dense attention. `selection` says how blocks are chosen,
+    by sampled rows unless given, as heads are measured; `backend` is auto, torch or triton; with
+    `watched_rows` the recovery of so many rows of every head is measured at every call. Windowed
+    layers are dense within their window wherever it hides a key. Several models and threads may
+    share a policy. Raises AttentionError, or UnknownNameError for a back end nobody has heard of.
     """
 
     def __init__(
         self,
         tokens: Any,
         *,
-        selection: Selection = POOLED,
+        selection: Selection = SAMPLED,
         block_tokens: int = 64,
         piece_tokens: int | None = None,
         backend: str = "auto",

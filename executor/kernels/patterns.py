@@ -92,6 +92,7 @@ class Rule:
 
 Pattern = Pooled | VerticalSlash | Sampled | Rule
 POOLED = Pooled()
+SAMPLED = Sampled()
 
 
 def by_budget(pattern: Pattern) -> bool:

@@ -14,7 +14,9 @@ from profiles.tasks.ruler import TASKS
 
 @clear_errors()
 def prompts_command(
-    model: Annotated[str, typer.Option(help="A folder of transformers, a hub id, or reference.")],
+    model: Annotated[
+        str, typer.Option(help="A folder of transformers, a fetched model or reference.")
+    ],
     contexts: Annotated[str, typer.Option(help="Tokens of the prompts, as in 1024,4096.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, JSON lines.")],
     tasks: Annotated[str, typer.Option(help="RULER's tasks, comma-separated, or all.")] = "all",

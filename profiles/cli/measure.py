@@ -5,18 +5,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from profiles.cli.console import clear_errors, fail
+from profiles.cli.progress import shown
 from profiles.model import ModelProfile
 from profiles.selection import MOST_ROWS, Sampled, Selection
 
 
 @clear_errors()
 def measure_command(
-    model: Annotated[str, typer.Option(help="A folder of transformers, a hub id, or reference.")],
-    data: Annotated[Path, typer.Option(help="Prompts, one JSON object a line.")],
+    model: Annotated[
+        str, typer.Option(help="A folder of transformers, a fetched model or reference.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Prompts as JSON lines, a plain text, or a folder of either.")
+    ],
     contexts: Annotated[str, typer.Option(help="Tokens, as in 1024,4096.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The profile file to write.")],
     block_tokens: Annotated[
@@ -54,6 +57,9 @@ def measure_command(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str | None, typer.Option(help="float32 on the CPU, bfloat16 on CUDA.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads to compute with; all.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Measure recovery curves of a transformers model's heads; goes on where it was stopped."""
@@ -68,9 +74,8 @@ def measure_command(
     from profiles.measuring.parts import Parts
 
     try:
-        with warnings.catch_warnings(), _bar() as bar:
+        with warnings.catch_warnings(), shown("loading") as show:
             warnings.showwarning = lambda message, *_: typer.echo(message, err=True)
-            task = bar.add_task("loading", total=None)
             profile = measure(
                 model,
                 data,
@@ -88,9 +93,8 @@ def measure_command(
                 state=state,
                 device=device,
                 dtype=dtype,
-                progress=lambda done, total, what: bar.update(
-                    task, completed=done, total=total, description=what
-                ),
+                threads=threads,
+                progress=show,
             )
     except KeyboardInterrupt:
         typer.echo(f"{state}: the same command goes on from here", err=True)
@@ -124,17 +128,4 @@ def _in_words(profile: ModelProfile, out: Path) -> str:
         f"{out}: {profile.name}, {profile.architecture.layers} layers x "
         f"{profile.architecture.query_heads} heads, {count} prompts in "
         f"{profile.measurement.seconds:,.0f} s"
-    )
-
-
-def _bar() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
     )

@@ -12,7 +12,8 @@ from profiles.model import NAME_PATTERN, ModelProfile
 from profiles.selection import Selection
 
 Progress = Callable[[int, int, str], None]
-"""Called with how many prompts are done, of how many, and which comes next."""
+"""Called with how many prompts are done, of how many, and in words which comes next and, once one
+was measured, about how long the rest takes."""
 
 
 def measure(
@@ -33,6 +34,7 @@ def measure(
     state: str | Path | None = None,
     device: str = "cpu",
     dtype: str | None = None,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> ModelProfile:
     """Recovery curves of a transformers model's heads, as S-HPLB draws them (arXiv 2603.10353).
@@ -41,7 +43,8 @@ def measure(
         profile.save("my-model.json")
 
     model: a folder of transformers, a Hugging Face id, or "reference", which is shipped.
-    data: prompts as JSON lines, each with at least a `text` (`hplb profiles prompts` makes some).
+    data: prompts as JSON lines, each with at least a `text` (`hplb profiles prompts` makes some), a
+    plain text, or a folder of either (`profiles.tasks.documents`).
     contexts: in tokens, rising; a prompt is measured at those that it is long enough for.
     block_tokens: the query rows that share a list of keys, 16, 32, 64 or 128.
     piece_tokens: the keys of a list's piece, which divide a block; a block unless given.
@@ -57,7 +60,8 @@ def measure(
     state: a folder that keeps what is finished, so that the same call goes on where it was stopped;
     nothing is kept unless given.
     device, dtype: "cpu", "cuda" or "cuda:N"; float32 on a CPU and bfloat16 on CUDA unless given.
-    progress: called with prompts done, of how many, and what comes next.
+    threads: of the CPU, for this process from then on; as many as torch takes unless given.
+    progress: called with prompts done, of how many, and what comes next, time left included.
 
     Loads torch and transformers, which nothing else here does. Raises MeasuringError for choices
     that make no sense, a model that cannot be measured and where either is not installed;
@@ -72,12 +76,20 @@ def measure(
             f"name: {name!r} must be letters, digits, '.', '_' or '-', at most 128"
         )
 
+    if threads is not None and threads < 1:
+        raise MeasuringError(f"threads: {threads} must be at least 1")
+
     # They take seconds to load: the planner does without.
+    import torch
+
     from profiles.measuring.choices import Choices, selection_of
+    from profiles.measuring.loading import dtype_for
     from profiles.measuring.parts import Parts
     from profiles.measuring.run import measure_profile, name_of
     from profiles.measuring.selector import installed_selector
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     if isinstance(selection, str):
         piece = piece_tokens or block_tokens
         selection = selection_of(selection, piece if sink_tokens is None else sink_tokens)
@@ -94,7 +106,7 @@ def measure(
         local_tokens=local_tokens,
         influence=influence,
         device=device,
-        dtype=dtype or ("bfloat16" if device.startswith("cuda") else "float32"),
+        dtype=dtype or dtype_for(device),
         piece_tokens=piece_tokens,
     )
     selector = installed_selector()
@@ -106,5 +118,5 @@ def measure(
             name or name_of(str(model)),
             Parts(Path(nowhere if state is None else state)),
             selector,
-            progress or (lambda _done, _total, _what: None),
+            progress or (lambda *_: None),
         )

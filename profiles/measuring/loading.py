@@ -1,6 +1,5 @@
 """A transformers model from its folder or the hub, ready to be watched; or its tokens alone."""
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -17,9 +16,11 @@ from profiles.architecture import Architecture
 from profiles.catalogue import REFERENCE_FOLDER, REFERENCE_MODEL
 from profiles.config_json import architecture_from_config
 from profiles.errors import MeasuringError
+from profiles.fetched import PUBLISHED, fetched_folder
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
 from profiles.tasks.token_room import Count
+from profiles.weights import sha256_of, weights_of
 
 HUB_ID = r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?"
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
@@ -37,9 +38,14 @@ class Loaded:
 
 
 def folder_of(model: str) -> Path:
-    """The model's folder; "reference" is shipped, a hub id downloaded. Raises MeasuringError."""
+    """The model's folder; "reference" is shipped, a hub id downloaded. Raises MeasuringError.
+
+    The names of `hplb models list` stand for what was fetched.
+    """
     if model == REFERENCE_MODEL:
         return REFERENCE_FOLDER
+    if model in PUBLISHED:
+        return fetched_folder(PUBLISHED[model])
     folder = Path(model)
     if folder.is_dir():
         return folder
@@ -55,26 +61,9 @@ def folder_of(model: str) -> Path:
         ) from None
 
 
-def weights_of(folder: Path) -> list[Path]:
-    """The model's safetensors files, sorted; MeasuringError where there are none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise MeasuringError(
-            f"{folder}: has no *.safetensors (transformers' save_pretrained writes them; pickled "
-            "weights are not read)"
-        )
-    return files
-
-
-def sha256_of(files: list[Path]) -> str:
-    """One digest of the files' names and bytes."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while piece := stream.read(2**20):
-                digest.update(piece)
-    return digest.hexdigest()
+def dtype_for(device: str) -> str:
+    """What a model is measured and evaluated in on "cpu" or "cuda:N" unless something is asked."""
+    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def load(choices: Choices) -> Loaded:

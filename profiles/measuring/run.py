@@ -1,6 +1,5 @@
 """A model and prompts become a profile of recovery curves."""
 
-import hashlib
 import platform
 import re
 from dataclasses import asdict
@@ -22,7 +21,8 @@ from profiles.measuring.prompt_run import Arrays, PromptRun
 from profiles.measuring.selector import Selector
 from profiles.measuring.statistics import curves_form, stability
 from profiles.model import ModelProfile
-from profiles.tasks.prompts import read
+from profiles.tasks.documents import digest_at, prompts_at
+from profiles.time_left import TimeLeft, forward_work
 
 
 def measure_profile(
@@ -32,22 +32,24 @@ def measure_profile(
 
     Raises MeasuringError, and ProfileError for prompts or a config.json that cannot be read.
     """
-    prompts = read(choices.data)
-    data_sha256 = hashlib.sha256(choices.data.read_bytes()).hexdigest()
+    prompts = prompts_at(choices.data)
+    data_sha256 = digest_at(choices.data)
     loaded = load(choices)
     todo = items(prompts, loaded.tokenizer, choices)
     parts.open(_record(choices, loaded, data_sha256, selector))
     budgets = dict(zip(choices.contexts, choices.budgets(), strict=True))
     run = PromptRun(loaded, choices, budgets, selector)
     done: list[tuple[Item, Arrays]] = []
+    left = TimeLeft(sum(_work(item, loaded, choices) for item in todo))
     for number, item in enumerate(todo):
-        progress(number, len(todo), f"{item.task}, {item.context_tokens} tokens")
+        progress(number, len(todo), left.after(f"{item.task}, {item.context_tokens} tokens"))
         arrays = parts.load(item.name)
         if arrays is None:
             started = perf_counter()
             arrays = _measured(run, item, choices)
             arrays["seconds"] = np.array(perf_counter() - started)
             parts.save(item.name, arrays)
+        left.done(_work(item, loaded, choices), float(arrays["seconds"]))
         done.append((item, arrays))
     progress(len(todo), len(todo), "done")
     prompts_of = {task: set[int]() for task in sorted({item.task for item in todo})}
@@ -95,6 +97,12 @@ def versions() -> dict[str, str]:
     """What computed the figures."""
     found = {package: version(package) for package in ("hplb", "torch", "transformers")}
     return {"python": platform.python_version(), **found}
+
+
+def _work(item: Item, loaded: Loaded, choices: Choices) -> float:
+    """A backward pass costs two forward ones."""
+    passes = 3 if choices.influence and item.context_tokens == choices.contexts[0] else 1
+    return passes * forward_work(len(item.tokens), loaded.architecture.hidden_size)
 
 
 def _measured(run: PromptRun, item: Item, choices: Choices) -> Arrays:

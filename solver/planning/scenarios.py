@@ -10,7 +10,7 @@ from profiles.cost.work import Workload
 from profiles.errors import HplbError
 from profiles.heads import BudgetsForm, SamplesForm
 from profiles.model import ModelProfile
-from profiles.selection import POOLED, Selection, Strided
+from profiles.selection import SAMPLED, Selection, Strided
 from profiles.sizes import sizes_fault
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.basis import Basis
@@ -103,9 +103,9 @@ def _sizes(request: PlanRequest, profile: ModelProfile) -> tuple[int, int]:
 
 
 def _selection(request: PlanRequest, profile: ModelProfile) -> Selection:
-    """The profile's; pooled where a policy gave budgets to a pattern that has only its own."""
+    """The profile's; sampled where a policy gave budgets to a pattern that has only its own."""
     if isinstance(profile.selection, Strided) and request.budget.policy != "profile":
-        return POOLED
+        return SAMPLED
     return profile.selection
 
 

@@ -13,6 +13,7 @@ from profiles.catalogue import (
 from profiles.heads import CurvesForm
 from profiles.tasks.prompts import read
 from profiles.tasks.ruler import TASKS
+from profiles.weights import sha256_of, weights_of
 
 
 def test_it_is_small() -> None:
@@ -23,7 +24,7 @@ def test_it_is_small() -> None:
 
 def test_the_profile_was_measured_on_these_weights() -> None:
     pytest.importorskip("transformers")
-    from profiles.measuring.loading import folder_of, sha256_of, weights_of
+    from profiles.measuring.loading import folder_of
 
     profile = catalogue_profile(REFERENCE_PROFILE)
     assert profile.measurement is not None

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from profiles.model import ModelProfile
-from profiles.selection import POOLED, Sampled, Selection, SinkLocal, Strided, VerticalSlash
+from profiles.selection import (
+    POOLED,
+    SAMPLED,
+    Sampled,
+    Selection,
+    SinkLocal,
+    Strided,
+    VerticalSlash,
+)
 from solver.plans import Plan
 from solver.verifier import verify
 from tests.solver.profiles import budgets_profile, faults, plan_of
@@ -44,7 +52,7 @@ def test_every_workload_has_its_own() -> None:
 
 def test_a_strided_pattern_keeps_no_budgets_but_its_own() -> None:
     uniform = {"policy": "uniform", "tokens": 1024}
-    assert plan_of(profile_with(STRIDED), budget=uniform).selection == POOLED
+    assert plan_of(profile_with(STRIDED), budget=uniform).selection == SAMPLED
     assert plan_of(profile_with(VerticalSlash()), budget=uniform).selection == VerticalSlash()
 
 

@@ -14,6 +14,10 @@ from tests.solver.profiles import budgets_profile
 
 pytest.importorskip("torch", reason="executors need torch")
 
+from tests.profiles.measuring import tiny
+
+ROOT = Path(__file__).resolve().parents[3]
+
 
 @pytest.fixture
 def profile(tmp_path: Path) -> str:
@@ -22,7 +26,7 @@ def profile(tmp_path: Path) -> str:
     return str(path)
 
 
-def demo(profile: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def demo(profile: str, folder: Path, *arguments: str, within: Path = ROOT) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "api.main", "demo", "--profile", profile, *arguments],
         stdout=subprocess.PIPE,
@@ -30,7 +34,7 @@ def demo(profile: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         # Its temporary folder lies in ours, so that what it leaves behind is seen.
         env={**os.environ, "TMPDIR": str(folder)},
-        cwd=Path(__file__).resolve().parents[3],
+        cwd=within,
     )
 
 
@@ -55,6 +59,22 @@ def test_the_loop_goes_round_once(profile: str, tmp_path: Path) -> None:
     assert result["error_after"] == outcomes[-1]["prediction_error"]
     assert result["decision"]
     assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.slow
+def test_paths_from_the_folder_it_is_called_in(profile: str, tmp_path: Path) -> None:
+    """The executors run in another one."""
+    shape = {"num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 4}
+    tiny.model(tmp_path / "model", head_dim=64, hidden_size=512, **shape)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "one.txt").write_text(tiny.text(300, 0))
+    (tmp_path / "tmp").mkdir()
+    asked = ["--model", "model", "--prompts", "texts", "--context", "256", "--json"]
+    asked += ["--layers", "1", "--rounds", "2"]
+    process = demo(Path(profile).name, tmp_path / "tmp", *asked, within=tmp_path)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert [o["method"] for o in json.loads(out)["outcomes"]][-1] == "refined"
 
 
 @pytest.mark.slow

@@ -53,17 +53,17 @@ def test_whole_heads_of_a_group_are_packed_and_their_largest_budget_counts():
     assert step.decode is not None
     entries = [(entry.heads, entry.budget_pieces, entry.part) for entry in step.decode.lists]
     assert entries == [
+        ((4,), 3, (0.0, 1.0)),
         ((0, 1), 3, (0.0, 1.0)),
         ((2,), 1, (0.0, 1.0)),
         ((3,), 4, (0.5, 1.0)),
-        ((4,), 3, (0.0, 1.0)),
     ]
     assert step.counts.tiles == 2 * 3 + 1 + 2 + 3
     assert step.counts.decoded_pieces == 3 + 1 + 2 + 3
     assert step.counts.scored_pieces == 4 * 13
     apart = prepare(shares, [Chunk(200, 1, True)], 16, packed=False)
     assert apart.decode is not None
-    assert [entry.heads for entry in apart.decode.lists] == [(0,), (1,), (2,), (3,), (4,)]
+    assert [entry.heads for entry in apart.decode.lists] == [(4,), (0,), (1,), (2,), (3,)]
 
 
 def test_a_mixed_step_lays_out_both_phases_at_their_tokens():

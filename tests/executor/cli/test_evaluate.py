@@ -1,6 +1,7 @@
 """`hplb evaluate` from end to end on a tiny model: results, resuming, and what it refuses."""
 
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from executor.cli.evaluate import app
 from executor.evaluation import density
 from executor.evaluation.journal import Journal, Row
 from executor.evaluation.methods import METHODS
+from profiles.cli import progress
 from profiles.selection import POOLED, Sampled, Selection, SinkLocal, VerticalSlash
 from tests.executor.evaluation.builders import HEADS, LAYERS, save_tiny, tiny_profile
 
@@ -116,6 +118,29 @@ def test_resumed_is_equal_to_uninterrupted(
     assert json.loads(again.stdout) == second
 
 
+def test_documents_of_a_folder_one_sample_and_the_dtype(
+    saved: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(f"{name} is green . Ann works with the sky . " * 40)
+    asked = ("--text", str(folder), "--policy", "uniform", "--dtype", "bfloat16")
+    plot = tmp_path / "f.png"
+    ran = run(saved, tmp_path / "r.json", *asked, "--samples", "1", "--plot", str(plot))
+    assert ran.exit_code == 0, ran.output
+    found = results(tmp_path / "r.json")
+    assert found["dtype"] == "bfloat16"
+    assert [line["average"]["low"] for line in found["lines"]] == [None, None]
+    assert "±" not in ran.stdout
+    told = [line for line in ran.stderr.splitlines() if not line.startswith("note: ")]
+    assert told[0].startswith("0/6 128 tokens, calibrating, ")
+    assert told[-1].startswith("6/6 done, 0:")
+    [text] = [line for line in told if line.startswith("5/6 ")]
+    assert re.match(r"5/6 128 tokens, text, about [\d:]+ left, [\d:]+ so far", text)
+
+
 @pytest.mark.parametrize(
     ("own", "asked", "chosen"),
     [
@@ -168,6 +193,11 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
         (("--curve", "mine"), "--curve: 'mine' must be selected or oracle"),
         (("--curve", "selected", "--policy", "max_min"), "has no selected_recovery"),
         (("--text", "/no/such/file"), "--text /no/such/file: cannot be read"),
+        (("--dtype", "int4"), "--dtype: 'int4' is not one of"),
+        (
+            ("--model", "smollm2-135m"),
+            "--model smollm2-135m: is not on this machine: hplb models get",
+        ),
         (("--model", "/no/such/model"), "--model /no/such/model: no such folder"),
         (("--profile", "llama-3.1-8b-synthetic"), "layers is 32, but the model has 2"),
         (("--device-type", "abacus", "--policy", "uniform"), "abacus"),
@@ -177,8 +207,13 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
     ],
 )
 def test_what_is_wrong_is_said(
-    saved: tuple[Path, Path, Path], tmp_path: Path, more: tuple[str, ...], message: str
+    saved: tuple[Path, Path, Path],
+    tmp_path: Path,
+    more: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HPLB_CACHE", str(tmp_path / "cache"))
     ran = run(saved, tmp_path / "r.json", *more)
     assert ran.exit_code == 2, ran.output
     assert message in ran.stderr

@@ -35,3 +35,11 @@ def test_the_average_counts_tasks_alike_and_a_seed_repeats() -> None:
     assert resample(scores, 0)["m"].value == 0.5
     first, again, other = (resample({"m": [np.arange(9.0)]}, s)["m"].interval for s in (1, 1, 2))
     assert first == again != other
+
+
+def test_one_sample_a_task_has_no_interval() -> None:
+    found = resample({"m": [np.ones(1), np.zeros(1)], "n": [np.ones(1), np.ones(1)]}, 0)
+    for interval in (found["m"].interval, found["m"].less(found["n"])):
+        assert (interval.low, interval.high, interval.wider) == (None, None, None)
+    assert found["m"].less(found["n"]).value == -0.5
+    assert resample({"m": [np.ones(1), np.array([0.0, 1.0])]}, 0)["m"].interval.wider == 0.25

@@ -1,9 +1,14 @@
 """What a policy is made of: budgets of every head, or a plan."""
 
+from inspect import signature
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from executor.attention.select import pattern
+from executor.attention.shares import HeadShare
 from executor.engines.transformers.attach import attached
 from executor.errors import AttentionError, ShardError
 from executor.inference.budget_policy import BudgetPolicy
@@ -12,6 +17,7 @@ from executor.inference.policy import LayerCall
 from executor.kernels import patterns
 from executor.kernels.patterns import lengths
 from profiles.errors import UnknownNameError
+from profiles.measuring.choices import Choices
 from profiles.selection import SinkLocal, Strided
 from profiles.sizes import causal_pieces
 
@@ -31,6 +37,13 @@ def call(layer=0, heads=HEADS, tokens=40, **changes):
         "scaling": 0.25,
     }
     return LayerCall(**{**fields, **changes})
+
+
+def test_pieces_are_chosen_as_heads_are_measured_unless_somebody_says() -> None:
+    measured = Choices("model", Path("data"), (1024,)).selection
+    shape = stated_budgets(np.full((1, 2), 64.0), 1).architecture
+    assert signature(BudgetPolicy).parameters["selection"].default == measured
+    assert HeadShare(0, 0, 64).pattern == pattern(measured, shape, 0, 64)
 
 
 @pytest.mark.parametrize(

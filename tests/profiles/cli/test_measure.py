@@ -1,10 +1,12 @@
 """`hplb profiles measure`, in this process."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from profiles.cli import progress
 from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Sampled, SinkLocal
 from tests.profiles.cli.command import hplb, refused
@@ -56,6 +58,28 @@ def test_pieces_of_a_block_are_stated(
     assert (measurement["block_tokens"], measurement["piece_tokens"]) == (32, 16)
     assert (measurement["sink_tokens"], measurement["local_tokens"]) == (16, 32)
     assert "blocks of 32 tokens over pieces of 16" in hplb("show", tmp_path / "p.json").stdout
+
+
+def test_a_folder_of_texts_is_measured_on_so_many_threads(
+    options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    for name in ("prose/a.txt", "prose/b.txt", "code/c.py"):
+        (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / name).write_text(tiny.text(80, len(name)))
+    more = ["--data", tmp_path / "texts", "--no-influence", "--threads", 2]
+    result = hplb("measure", *options, "--contexts", "64", *more)
+    assert result.exit_code == 0, result.stderr
+    assert asked == [2]
+    measured = ModelProfile.load(tmp_path / "p.json").measurement
+    assert measured is not None
+    assert measured.prompts == {"code": 1, "prose": 2}
+    told = result.stderr.splitlines()
+    assert told[0].startswith("0/3 code, 64 tokens, 0:")
+    assert re.fullmatch(r"1/3 prose, 64 tokens, about [\d:]+ left, [\d:]+ so far", told[1])
+    assert told[3].startswith("3/3 done, 0:")
 
 
 def test_json_alone_on_stdout(options: list[object]) -> None:

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from profiles.architecture import Architecture
@@ -118,19 +120,82 @@ def test_json(profile: Path) -> None:
     assert shown["measurement"]["stability"][0]["layers"][1] is None
 
 
-def test_plot(profile: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are written, laid out."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def saving(figure: Figure, *arguments: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", saving)
+    return figures
+
+
+@pytest.mark.parametrize("name", ["measured", "m" * 128])
+def test_plot(profile: Path, tmp_path: Path, drawn: list[Figure], name: str) -> None:
+    content = json.loads(profile.read_text())
+    recovery = np.array(content["heads"]["recovery"])
+    content["heads"]["selected_recovery"] = (0.9 * recovery).tolist()
+    profile.write_text(json.dumps({**content, "name": name}))
     result = hplb("show", profile, "--plot", tmp_path / "p.png")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    [figure] = drawn
+    maps, curves, contexts = figure.axes[:2], figure.axes[3], figure.axes[4]
+    assert [axis.images[0].get_array().shape for axis in maps] == [(LAYERS, HEADS)] * 2
+    # Every head's curve and the median, by the best pieces and by those that are chosen.
+    assert [len(line.get_ydata()) for line in curves.lines[:-1]] == [4] * 2 * (LAYERS * HEADS + 1)
+    np.testing.assert_allclose(curves.lines[0].get_ydata(), recovery[0, 0, -1])
+    np.testing.assert_allclose(
+        curves.lines[-2].get_ydata(), np.median(0.9 * recovery[:, :, -1], (0, 1))
+    )
+    assert len(contexts.lines[0].get_xdata()) == LAYERS * HEADS
+    assert "rank correlation 1.00" in contexts.get_title()
+    edge = figure.bbox
+    for artist in (figure._suptitle, *(axis.title for axis in figure.axes)):
+        box = artist.get_window_extent()
+        assert edge.x0 <= box.x0 <= box.x1 <= edge.x1
+        assert edge.y0 <= box.y0 <= box.y1 <= edge.y1
 
 
-def test_curves_of_one_context_without_a_measurement_are_plotted(
-    profile: Path, tmp_path: Path
+def test_bars_go_as_far_as_the_least_correlation(
+    profile: Path, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    content = json.loads(profile.read_text())
+    [pair] = content["measurement"]["stability"]
+    low = {**pair, "axis": "task", "between": ["niah", "text"], "model": -0.25}
+    content["measurement"]["stability"] = [pair, pair, pair, low]
+    profile.write_text(json.dumps(content))
+    assert hplb("show", profile, "--plot", tmp_path / "p.png").exit_code == 0
+    bars = drawn[0].axes[-1]
+    assert [patch.get_width() for patch in bars.patches] == [-0.25] + [pair["model"]] * 3
+    assert -0.3 < bars.get_xlim()[0] < -0.25
+    assert bars.get_yticklabels()[0].get_text() == "niah / text"
+
+
+def test_many_layers_stay_visible(profile: Path, tmp_path: Path, drawn: list[Figure]) -> None:
+    content = json.loads(profile.read_text())
+    content["architecture"]["layers"] = 80
+    content["heads"]["recovery"] = content["heads"]["recovery"][:1] * 80
+    del content["measurement"]
+    profile.write_text(json.dumps(content))
+    assert hplb("show", profile, "--plot", tmp_path / "p.png").exit_code == 0
+    height = drawn[0].axes[0].get_window_extent().height / drawn[0].dpi * 130
+    assert height > 80 * 12
+
+
+def test_curves_without_a_measurement_are_plotted(
+    profile: Path, tmp_path: Path, drawn: list[Figure]
 ) -> None:
     content = json.loads(profile.read_text())
     del content["measurement"]
     profile.write_text(json.dumps(content))
     assert hplb("show", profile, "--plot", tmp_path / "p.png").exit_code == 0
+    # One map with its scale, and the curves; no empty panel.
+    assert len(drawn[0].axes) == 3
     assert json.loads(hplb("show", profile, "--json").stdout)["measurement"] is None
 
 

@@ -69,6 +69,7 @@ def test_the_profile_is_named_after_the_model_unless_named(asked: dict) -> None:
         ({"dtype": "float8"}, "dtype: 'float8' is not one of"),
         ({"device": "tpu"}, "device: 'tpu' is not cpu"),
         ({"prompts": 0}, "prompts: 0 must be at least 1"),
+        ({"threads": 0}, "threads: 0 must be at least 1"),
     ],
 )
 def test_choices_that_make_no_sense(asked: dict, more: dict, message: str) -> None:

@@ -1,0 +1,59 @@
+"""Progress on stderr: a bar on a terminal, and anywhere else a line every so often."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+EVERY_S = 10.0
+"""Seconds between two lines, at least."""
+Show = Callable[[float, float, str], None]
+"""Called with what is done, of how much, and in words what comes next."""
+
+
+@contextmanager
+def shown(first: str, unit: str = "") -> Iterator[Show]:
+    """Show progress for the `with` block; the bar begins with `first`, and leaves nothing behind.
+
+    `unit` follows the numbers.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(unit)
+        return
+    columns = (BarColumn(), TextColumn("{task.fields[done]} {task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(first, total=None, done="")
+
+        def show(done: float, total: float, what: str) -> None:
+            counted = _counted(done, total, unit)
+            bar.update(task, completed=done, total=total, description=what, done=counted)
+
+        yield show
+
+
+class _Lines:
+    """The first report, one in EVERY_S seconds, and the last."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._began = time.monotonic()
+        self._last = -EVERY_S
+        self._said: tuple[float, str] | None = None
+
+    def __call__(self, done: float, total: float, what: str) -> None:
+        so_far = time.monotonic() - self._began
+        ended = done >= total and self._said != (done, what)
+        if not ended and so_far - self._last < EVERY_S:
+            return
+        self._last, self._said = so_far, (done, what)
+        clock = timedelta(seconds=round(so_far))
+        typer.echo(f"{_counted(done, total, self._unit)} {what}, {clock} so far", err=True)
+
+
+def _counted(done: float, total: float, unit: str) -> str:
+    return f"{done:.0f}/{total:.0f}{unit}"
