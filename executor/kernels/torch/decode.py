@@ -13,6 +13,7 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
+from executor.kernels.torch.consecutive import index_of
 from executor.kernels.torch.merge import merge
 from executor.kernels.torch.prefill import Pair, flash
 from executor.kernels.torch.threads import in_threads
@@ -43,33 +44,45 @@ def decode_attention(
             _gather(x[:, run.entry.group], run, layout.piece_tokens)
             for x in (cache.keys, cache.values)
         )
-        return flash(q[_heads(run.entry), run.entry.token].float().unsqueeze(0), keys, values)
+        return flash(
+            q[index_of(run.entry.heads), run.entry.token].float().unsqueeze(0), keys, values
+        )
 
-    for entry in layout.lists:
-        out[_heads(entry), entry.token], lse[_heads(entry), entry.token] = 0.0, -torch.inf
     runs = list(_runs(cache, layout, lists, context_tokens.tolist()))
-    results = zip(runs, in_threads(compute, runs), strict=True)
-    for number, of_entry in groupby(results, lambda result: result[0].number):
-        outs, lses = zip(*(result for _, result in of_entry), strict=True)
-        result, row_lse = merge(torch.cat(outs), torch.cat(lses))
-        at = _heads(layout.lists[number]), layout.lists[number].token
-        out[at], lse[at] = result.to(out.dtype), row_lse
+    results = in_threads(compute, runs)
+    parts = groupby(zip(runs, results, strict=True), lambda part: part[0].number)
+    found = {number: [result for _, result in of_entry] for number, of_entry in parts}
+    for number, entry in enumerate(layout.lists):
+        at = index_of(entry.heads), entry.token
+        match found.get(number, []):
+            case []:
+                out[at], lse[at] = 0.0, -torch.inf
+            case [(result, row_lse)]:
+                out[at], lse[at] = result[0].to(out.dtype), row_lse[0]
+            case several:
+                out[at], lse[at] = merge(*(torch.cat(x) for x in zip(*several, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`."""
+    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`, or of
+    pages that follow one another, a piece each."""
 
     number: int
     entry: DecodeHeads
-    pages: torch.Tensor
+    pages: torch.Tensor | range
     within: torch.Tensor
     tokens: int
 
 
 def _gather(x: torch.Tensor, run: _Run, piece_tokens: int) -> torch.Tensor:
-    """Keys or values of a run, fp32 [1, tokens, head_dim], of x [pages, page_tokens, head_dim]."""
-    if x.shape[1] == piece_tokens:
+    """Keys or values of a run, fp32 [1, tokens, head_dim], of x [pages, page_tokens, head_dim].
+
+    A view of them where nothing needs to be moved.
+    """
+    if isinstance(run.pages, range):
+        found = x[run.pages.start : run.pages.stop]
+    elif x.shape[1] == piece_tokens:
         found = x.index_select(0, run.pages)
     else:
         found = torch.unflatten(x, 1, (-1, piece_tokens))[run.pages, run.within]
@@ -87,19 +100,24 @@ def _runs(
         if not count:
             continue
         entry = layout.lists[number]
+        table = cache.pages[entry.sequence]
         if start == ALL_PIECES:
-            pieces = torch.arange(first, first + count)
+            pieces, end = torch.arange(first, first + count), first + count
         else:
             pieces = lists.indices[start + first :][:count].long()
+            end = int(pieces[-1]) + 1
         # Lists ascend: only their last piece may be short.
-        end = (int(pieces[-1]) + 1) * size
-        tokens = count * size - max(0, end - contexts[entry.sequence])
-        pages = cache.pages[entry.sequence].index_select(0, pieces // per_page)
+        tokens = count * size - max(0, end * size - contexts[entry.sequence])
+        pages: torch.Tensor | range = table.index_select(0, pieces // per_page)
+        if start == ALL_PIECES and per_page == 1:
+            pages = _range(table[first:end].tolist()) or pages
         for begin in range(0, count, step):
             some = slice(begin, begin + step)
             held = min(len(pages[some]) * size, tokens - begin * size)
             yield _Run(number, entry, pages[some], pieces[some] % per_page, held)
 
 
-def _heads(entry: DecodeHeads) -> torch.Tensor:
-    return torch.tensor(entry.heads)
+def _range(numbers: list[int]) -> range | None:
+    """The range that they are, if they follow one another."""
+    found = range(numbers[0], numbers[-1] + 1)
+    return found if list(found) == numbers else None
