@@ -111,15 +111,16 @@ class BlockAttention:
         q = call.q if isclose(factor, 1.0, rel_tol=1e-9) else call.q * factor
         q = _padded(q, wide - size, 0)
         if chunk.decodes and call.held is not None and wide == size:
-            paged = call.held.pages(call.keys.shape[1], self.piece_tokens)
-            if paged is not None:
-                return q, *paged
+            pages = call.held.pages(call.keys.shape[1], self.piece_tokens)
+            if pages is not None:
+                return q, *pages
         room = chunk.total_tokens - call.keys.shape[1]
         keys, values = (_padded(x, wide - size, room) for x in (call.keys, call.values))
         starts = torch.zeros(1, dtype=torch.int32, device=q.device)
         cache = Cache(keys, values, starts=starts)
-        paged = as_pages(cache, (chunk,), self.piece_tokens) if chunk.decodes else cache
-        return q, paged, None
+        if chunk.decodes:
+            cache = as_pages(cache, (chunk,), self.piece_tokens)
+        return q, cache, None
 
     def _dense_tiles(self, chunk: Chunk) -> int:
         """Of one head, with every causal piece."""

@@ -31,7 +31,7 @@ class InRoom(torch.Tensor):
         return copy.deepcopy(self.as_subclass(torch.Tensor), memo)
 
 
-def room_of(keys: torch.Tensor, values: torch.Tensor) -> "Room | None":
+def room_of(keys: torch.Tensor | None, values: torch.Tensor | None) -> "Room | None":
     """The room that handed out both."""
     if isinstance(keys, InRoom) and isinstance(values, InRoom) and keys.room is values.room:
         return keys.room

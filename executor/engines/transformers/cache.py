@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from executor.inference.room import Room, room_of
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """As transformers' dynamic layer, with a room that new tokens are written to.
 
     Whatever else changes the layer's keys (cropped, reordered, loaded, moved) leaves plain tensors,
@@ -30,8 +30,11 @@ class GrowingLayer(DynamicLayer):
         """Keys and values [sequences, kv_heads, tokens, head_dim] of all tokens so far."""
         room = room_of(self.keys, self.values)
         # An earlier state of a room, such as a copied layer's, may not write to it.
-        newest = room is not None and self.keys.shape[2] == room.filled
-        if room is not None and newest and room.takes(key_states, value_states):
+        if (
+            room is not None
+            and room.filled == self.get_seq_length()
+            and room.takes(key_states, value_states)
+        ):
             room.append(key_states, value_states)
         else:
             room = Room(*super().update(key_states, value_states))
@@ -49,5 +52,6 @@ class GrowingCache(DynamicCache):
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config=config)
         self.layers = [
-            GrowingLayer() if type(layer) is DynamicLayer else layer for layer in self.layers
+            GrowingLayer() if type(layer) is DynamicLayer else layer  # type: ignore[no-untyped-call]
+            for layer in self.layers
         ]

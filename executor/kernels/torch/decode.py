@@ -65,8 +65,8 @@ def decode_attention(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`, or of
-    pages that follow one another, a piece each."""
+    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`, or
+    of pages that follow one another, a piece each."""
 
     number: int
     entry: DecodeHeads

@@ -80,7 +80,7 @@ def _scores(
         bounds[index_of(rows)][:, index_of([entry.group for entry in entries])].float().flatten(2)
     )
     scores = signed @ sides.permute(1, 2, 0) * q.shape[2] ** -0.5
-    joint = scores.nan_to_num_(0.0).softmax(2).sum(1)
+    joint: torch.Tensor = scores.nan_to_num_(0.0).softmax(2).sum(1)
     joint[:, 0], joint[:, -1] = torch.finfo(torch.float32).max, torch.inf
     return joint
 
