@@ -103,15 +103,15 @@ class Sequence:
         """
         if self._keys.shape[1] < -(-tokens // piece_tokens) * piece_tokens:
             return None
+        if self._paged is None or self._paged.page_tokens != piece_tokens:
+            self._paged, self._bounds, self._bounded = self._as_pages(piece_tokens), None, 0
+        full = min(self._bounded, tokens) // piece_tokens
         length = torch.tensor([tokens], dtype=torch.int32, device=self._keys.device)
-        with _writable():
-            if self._paged is None or self._paged.page_tokens != piece_tokens:
-                self._paged, self._bounded = self._as_pages(piece_tokens), 0
-            full = min(self._bounded, tokens) // piece_tokens
-            if self._bounds is None or full < (tokens - 1) // piece_tokens:
+        if self._bounds is None or full < (tokens - 1) // piece_tokens:
+            with _writable():
                 self._bounds = page_bounds(self._paged, length)
-            elif tokens != self._bounded:
-                update_page_bounds(self._paged, self._bounds, length)
+        elif tokens != self._bounded:
+            update_page_bounds(self._paged, self._bounds, length)
         self._bounded = tokens
         return self._paged, self._bounds
 
