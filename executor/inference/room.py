@@ -16,6 +16,8 @@ from executor.kernels.bounds import page_bounds, update_page_bounds
 
 LEAST_SPARE = 256
 """Tokens that a new room has to spare; a quarter of those it holds, where that is more."""
+LARGEST_PIECE = 128
+"""Room behind the last place, so that the newest piece is a whole page, if no larger than this."""
 
 
 class InRoom(torch.Tensor):
@@ -44,10 +46,11 @@ class Room:
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """One that holds copies of keys and values [sequences, kv_heads, tokens, head_dim]."""
         self.filled = 0
-        places = keys.shape[2] + max(LEAST_SPARE, keys.shape[2] // 4)
+        self.places = keys.shape[2] + max(LEAST_SPARE, keys.shape[2] // 4)
         with _writable():
             self._keys, self._values = (
-                x.new_empty(*x.shape[:2], places, x.shape[3]) for x in (keys, values)
+                x.new_empty(*x.shape[:2], self.places + LARGEST_PIECE, x.shape[3])
+                for x in (keys, values)
             )
         self._sequences: dict[tuple[int, int], Sequence] = {}
         self.append(keys, values)
@@ -55,10 +58,9 @@ class Room:
     def takes(self, keys: torch.Tensor, values: torch.Tensor) -> bool:
         """Whether keys and values [sequences, kv_heads, new, head_dim] are like those held, and
         there are places left for them."""
-        return all(
+        return self.filled + keys.shape[2] <= self.places and all(
             (new.dtype, new.device) == (held.dtype, held.device)
             and (new.shape[:2], new.shape[3]) == (held.shape[:2], held.shape[3])
-            and self.filled + new.shape[2] <= held.shape[2]
             and not (new.requires_grad or held.requires_grad)
             for new, held in ((keys, self._keys), (values, self._values))
         )

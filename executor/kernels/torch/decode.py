@@ -4,9 +4,9 @@ A group's query heads go through one product together (GQA packing); threads tak
 pieces, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch blog, 2023).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 
@@ -39,54 +39,73 @@ def decode_attention(
     as they are. Any strides, head_dim, block and dtype; computed in fp32.
     """
 
-    def compute(run: _Run) -> Pair:
-        keys, values = (
-            _gather(x[:, run.entry.group], run, layout.piece_tokens)
-            for x in (cache.keys, cache.values)
-        )
-        return flash(
-            q[index_of(run.entry.heads), run.entry.token].float().unsqueeze(0), keys, values
-        )
+    def compute(runs: list[_Run]) -> Pair:
+        heads = [head for run in runs for head in run.entry.heads]
+        queries = q[index_of(heads), runs[0].entry.token].float().view(len(runs), -1, q.shape[2])
+        keys, values = (_gather(x, runs, layout.piece_tokens) for x in (cache.keys, cache.values))
+        return flash(queries, keys, values)
 
     runs = list(_runs(cache, layout, lists, context_tokens.tolist()))
-    results = in_threads(compute, runs)
-    parts = groupby(zip(runs, results, strict=True), lambda part: part[0].number)
-    found = {number: [result for _, result in of_entry] for number, of_entry in parts}
+    batches = _batches(runs)
+    found: dict[int, list[Pair]] = defaultdict(list)
+    for batch, results in zip(batches, in_threads(compute, batches), strict=True):
+        for run, result, row_lse in zip(batch, *results, strict=True):
+            found[run.number].append((result, row_lse))
     for number, entry in enumerate(layout.lists):
         at = index_of(entry.heads), entry.token
-        match found.get(number, []):
+        match found[number]:
             case []:
                 out[at], lse[at] = 0.0, -torch.inf
             case [(result, row_lse)]:
-                out[at], lse[at] = result[0].to(out.dtype), row_lse[0]
-            case several:
-                out[at], lse[at] = merge(*(torch.cat(x) for x in zip(*several, strict=True)))
+                out[at], lse[at] = result.to(out.dtype), row_lse
+            case parts:
+                result, row_lse = merge(*(torch.stack(x) for x in zip(*parts, strict=True)))
+                out[at], lse[at] = result.to(out.dtype), row_lse
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`, or
-    of pages that follow one another, a piece each."""
+    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`.
+
+    `adjacent` are the pages where they follow one another and are a piece each.
+    """
 
     number: int
     entry: DecodeHeads
-    pages: torch.Tensor | range
+    pages: torch.Tensor
     within: torch.Tensor
+    adjacent: range | None
     tokens: int
 
 
-def _gather(x: torch.Tensor, run: _Run, piece_tokens: int) -> torch.Tensor:
-    """Keys or values of a run, fp32 [1, tokens, head_dim], of x [pages, page_tokens, head_dim].
+def _batches(runs: list[_Run]) -> list[list[_Run]]:
+    """Runs of equal shapes, which are computed at once; as many at least as there are threads.
 
-    A view of them where nothing needs to be moved.
+    Pages that follow one another are not moved to others' and stay by themselves.
     """
-    if isinstance(run.pages, range):
-        found = x[run.pages.start : run.pages.stop]
-    elif x.shape[1] == piece_tokens:
-        found = x.index_select(0, run.pages)
+    most = -(-len(runs) // torch.get_num_threads())
+    alike: dict[object, list[_Run]] = defaultdict(list)
+    for number, run in enumerate(runs):
+        alone = number if run.adjacent else None
+        alike[run.tokens, len(run.entry.heads), run.entry.token, alone].append(run)
+    return [some[at : at + most] for some in alike.values() for at in range(0, len(some), most)]
+
+
+def _gather(x: torch.Tensor, runs: list[_Run], piece_tokens: int) -> torch.Tensor:
+    """Keys or values of a batch, fp32 [runs, tokens, head_dim], of x [pages, groups, page_tokens,
+    head_dim]: a view of it for pages that follow one another."""
+    run = runs[0]
+    if run.adjacent:
+        found = x[run.adjacent.start : run.adjacent.stop, run.entry.group][None]
     else:
-        found = torch.unflatten(x, 1, (-1, piece_tokens))[run.pages, run.within]
-    return found.float().flatten(0, 1)[None, : run.tokens]
+        found = x.new_empty(len(runs), len(run.pages), piece_tokens, x.shape[3])
+        for place, one in enumerate(runs):
+            if x.shape[2] == piece_tokens:
+                torch.index_select(x[:, one.entry.group], 0, one.pages, out=found[place])
+            else:
+                by_piece = torch.unflatten(x[:, one.entry.group], 1, (-1, piece_tokens))
+                found[place] = by_piece[one.pages, one.within]
+    return found.flatten(1, 2)[:, : run.tokens].float()
 
 
 def _runs(
@@ -108,13 +127,14 @@ def _runs(
             end = int(pieces[-1]) + 1
         # Lists ascend: only their last piece may be short.
         tokens = count * size - max(0, end * size - contexts[entry.sequence])
-        pages: torch.Tensor | range = table.index_select(0, pieces // per_page)
-        if start == ALL_PIECES and per_page == 1:
-            pages = _range(table[first:end].tolist()) or pages
+        pages = table.index_select(0, pieces // per_page)
+        every = start == ALL_PIECES and per_page == 1
+        adjacent = _range(table[first:end].tolist()) if every else None
         for begin in range(0, count, step):
             some = slice(begin, begin + step)
             held = min(len(pages[some]) * size, tokens - begin * size)
-            yield _Run(number, entry, pages[some], pieces[some] % per_page, held)
+            within = pieces[some] % per_page
+            yield _Run(number, entry, pages[some], within, adjacent and adjacent[some], held)
 
 
 def _range(numbers: list[int]) -> range | None:

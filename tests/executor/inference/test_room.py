@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.inference.room import LEAST_SPARE, InRoom, Room, room_of
+from executor.inference.room import LARGEST_PIECE, LEAST_SPARE, InRoom, Room, room_of
 from executor.kernels.bounds import page_bounds
 
 GROUPS, DIM = 2, 4
@@ -41,10 +41,7 @@ def test_bounds_kept_are_bounds_from_scratch(steps, first):
             tokens = room.filled - first
             sequence = room.sequence(0, first)
             pieces = -(-tokens // piece)
-            found = sequence.pages(tokens, piece)
-            if found is None:
-                continue
-            cache, bounds = found
+            cache, bounds = sequence.pages(tokens, piece)
             wanted = page_bounds(cache, torch.tensor([tokens], dtype=torch.int32))
             assert torch.equal(bounds[:pieces], wanted[:pieces])
             seen = cache.keys[:pieces].transpose(0, 1).flatten(1, 2)[:, :tokens]
@@ -108,7 +105,8 @@ def test_a_room_of_inference_mode_goes_on_outside_it():
 @pytest.mark.parametrize("first", [0, 3])
 def test_a_room_that_ends_within_the_newest_piece_has_no_pages(first):
     room = Room(*drawn(5))
-    room.append(*drawn(LEAST_SPARE - 1))
+    room.append(*drawn(LEAST_SPARE))
     tokens = room.filled - first
-    found = room.sequence(0, first).pages(tokens, 64)
-    assert found is None
+    for piece in (LARGEST_PIECE, 16):
+        assert room.sequence(0, first).pages(tokens, piece) is not None
+    assert room.sequence(0, first).pages(tokens, 512) is None
