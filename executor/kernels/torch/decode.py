@@ -127,14 +127,17 @@ def _runs(
             end = int(pieces[-1]) + 1
         # Lists ascend: only their last piece may be short.
         tokens = count * size - max(0, end * size - contexts[entry.sequence])
-        pages = table.index_select(0, pieces // per_page)
+        # Divided only where they must be: a lone token's attention is made of such short calls.
+        pages, within = pieces, pieces
+        if per_page > 1:
+            pages, within = pieces // per_page, pieces % per_page
+        pages = table.index_select(0, pages)
         every = start == ALL_PIECES and per_page == 1
         adjacent = _range(table[first:end].tolist()) if every else None
         for begin in range(0, count, step):
             some = slice(begin, begin + step)
             held = min(len(pages[some]) * size, tokens - begin * size)
-            within = pieces[some] % per_page
-            yield _Run(number, entry, pages[some], within, adjacent and adjacent[some], held)
+            yield _Run(number, entry, pages[some], within[some], adjacent and adjacent[some], held)
 
 
 def _range(numbers: list[int]) -> range | None:
