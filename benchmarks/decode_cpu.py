@@ -201,6 +201,7 @@ def main() -> None:
         transformers=transformers.__version__,
         context_tokens=tokens,
         rounds=rounds,
+        unequal=", ".join(f"{share:.0%}" for share in UNEQUAL),
         load_before_and_after=[load, os.getloadavg()[0]],
         summary={
             "limit": LIMIT,
