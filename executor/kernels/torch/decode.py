@@ -19,7 +19,7 @@ from executor.kernels.torch.prefill import Pair, flash
 from executor.kernels.torch.threads import in_threads
 
 GATHERED_BYTES = 2**21
-"""K and V of one run of pieces: what was gathered is still in cache when it is used."""
+"""K and V of the pieces computed at once: what was gathered is still in cache when it is used."""
 
 
 def decode_attention(
@@ -46,7 +46,7 @@ def decode_attention(
         return flash(queries, keys, values)
 
     runs = list(_runs(cache, layout, lists, context_tokens.tolist()))
-    batches = _batches(runs)
+    batches = _batches(runs, _pieces_at_once(cache, layout))
     found: dict[int, list[Pair]] = defaultdict(list)
     for batch, results in zip(batches, in_threads(compute, batches), strict=True):
         for run, result, row_lse in zip(batch, *results, strict=True):
@@ -78,17 +78,25 @@ class _Run:
     tokens: int
 
 
-def _batches(runs: list[_Run]) -> list[list[_Run]]:
+def _pieces_at_once(cache: Cache, layout: DecodeLayout) -> int:
+    return max(1, GATHERED_BYTES // (2 * 4 * layout.piece_tokens * cache.keys.shape[-1]))
+
+
+def _batches(runs: list[_Run], pieces_at_once: int) -> list[list[_Run]]:
     """Runs of equal shapes, which are computed at once; as many at least as there are threads.
 
     Pages that follow one another are not moved to others' and stay by themselves.
     """
-    most = -(-len(runs) // torch.get_num_threads())
+    for_each = -(-len(runs) // torch.get_num_threads())
     alike: dict[object, list[_Run]] = defaultdict(list)
     for number, run in enumerate(runs):
         alone = number if run.adjacent else None
         alike[run.tokens, len(run.entry.heads), run.entry.token, alone].append(run)
-    return [some[at : at + most] for some in alike.values() for at in range(0, len(some), most)]
+    batches = []
+    for some in alike.values():
+        most = min(for_each, max(1, pieces_at_once // len(some[0].pages)))
+        batches += [some[at : at + most] for at in range(0, len(some), most)]
+    return batches
 
 
 def _gather(x: torch.Tensor, runs: list[_Run], piece_tokens: int) -> torch.Tensor:
@@ -113,7 +121,7 @@ def _runs(
 ) -> Iterator[_Run]:
     assert cache.pages is not None
     size, per_page = layout.piece_tokens, cache.page_tokens // layout.piece_tokens
-    step = max(1, GATHERED_BYTES // (2 * 4 * size * cache.keys.shape[-1]))
+    step = _pieces_at_once(cache, layout)
     ranges = zip(layout.start.tolist(), lists.first.tolist(), lists.count.tolist(), strict=True)
     for number, (start, first, count) in enumerate(ranges):
         if not count:
