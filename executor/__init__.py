@@ -23,8 +23,11 @@ A whole model of transformers: `attach` makes its layers attend by a policy, `Bu
 of token budgets [layers, query_heads], such as a plan's.
 
     trace = attach(model, BudgetPolicy.of_plan(plan))
-    model.generate(...)
+    model.generate(..., past_key_values=GrowingCache(model.config))
     trace.share  # of dense attention's work
+
+`GrowingCache` (executor.engines.transformers.cache) spares decodes what any other cache makes them
+do at every token: copying all keys, and computing the bounds of all pieces.
 
 Nothing here is loaded before it is asked for: importing this alone needs no torch.
 """

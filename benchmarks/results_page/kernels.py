@@ -31,6 +31,7 @@ What GPUs measured is in [gpu.md](gpu.md); nothing on this page ran on one. How 
 [kernels.md](kernels.md).
 
 {_cpu(reports)}
+{_decode(reports)}
 {_flex(reports)}
 {_schedule(reports)}
 {_selection(reports)}
@@ -72,6 +73,46 @@ is met in {share(report["summary"])} cases.
 
 {reports.source("cpu_attention")}
 {grid(heads, rows)}"""
+
+
+def _decode(reports: Reports) -> str:
+    report = reports["decode_cpu"]
+    rows = [
+        (
+            row["way"],
+            _milliseconds(row["attention_s"]),
+            _spread(row["attention_over_static"]),
+            _milliseconds(row["token_s"]),
+            f"{row['tokens_per_cpu_s']:.1f}",
+        )
+        for row in report["rows"]
+    ]
+    summary = report["summary"]
+    heads = ("", "attention, ms a token", "over static", "token, ms", "tokens a CPU second")
+    return f"""\
+### Decoding through transformers on a CPU
+
+A token after {report["context_tokens"]:,} in CPU time of one thread, medians of {report["rounds"]}
+interleaved rounds with the least and the most: attention with the caches' updates, and the whole
+forward pass. Unequal budgets are {report["unequal"]} of the context in the three KV groups. The
+aims with `GrowingCache`: attention at most {summary["limit"]} of SDPA's with a static cache,
+{_met(summary["attention_met"])}; no fewer tokens a CPU second, {_met(summary["tokens_met"])}.
+
+{reports.source("decode_cpu")}
+{grid(heads, rows)}"""
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**not met**"
+
+
+def _milliseconds(found: Report) -> str:
+    return _spread({name: 1e3 * seconds for name, seconds in found.items()}, ".0f")
+
+
+def _spread(found: Report, form: str = ".2f") -> str:
+    median, least, most = (format(found[name], form) for name in ("median", "least", "most"))
+    return f"{median} ({least} to {most})"
 
 
 def _flex(reports: Reports) -> str:

@@ -12,6 +12,7 @@ from statistics import fmean
 import torch
 
 from executor.engines.transformers.attach import attached
+from executor.engines.transformers.cache import GrowingCache
 from executor.evaluation.asked import Asked, Word
 from executor.evaluation.journal import Row
 from executor.evaluation.loaded import Loaded
@@ -73,6 +74,6 @@ def _greedy(loaded: Loaded, method: Method, asked: Asked, words: Sequence[Word])
             min_new_tokens=tokens,
             max_new_tokens=tokens,
             do_sample=False,
-            use_cache=True,
+            past_key_values=GrowingCache(loaded.model.config),
         )
     return str(loaded.tokenizer.decode(found[0, prompt.shape[1] :]))

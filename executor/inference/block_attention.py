@@ -62,8 +62,8 @@ class BlockAttention:
             length = torch.full((1,), call.keys.shape[1], dtype=torch.int32, device=device)
             step = replace(step, context_tokens=length)
         backend = resolve_backend(self.backend, device)
-        q, cache = self._tensors(call, chunk, backend)
-        result = attend(q, cache, step, backend, watched_rows=self.watched_rows)
+        q, cache, bounds = self._tensors(call, chunk, backend)
+        result = attend(q, cache, step, backend, bounds=bounds, watched_rows=self.watched_rows)
         return Attended(
             result.out[..., : call.q.shape[2]],
             result.counts.tiles,
@@ -97,12 +97,12 @@ class BlockAttention:
 
     def _tensors(
         self, call: LayerCall, chunk: Chunk, backend: Backend
-    ) -> tuple[torch.Tensor, Cache]:
-        """q and the cache as the kernels want them.
+    ) -> tuple[torch.Tensor, Cache, torch.Tensor | None]:
+        """q and the cache as the kernels want them, and the bounds of its pages, where kept.
 
         They scale logits by head_dim^-0.5, so that q carries what the model's own scaling differs
         by; Triton's tiles are powers of two wide, so that zeros fill up other head_dims. Decoding
-        wants pages: keys are copied into whole pieces, as transformers' caches copy at every token.
+        wants pages of whole pieces: where keys are held in no room that has them, they are copied.
         """
         size = wide = call.q.shape[2]
         if backend == "triton":
@@ -110,11 +110,17 @@ class BlockAttention:
         factor = call.scaling * wide**0.5
         q = call.q if isclose(factor, 1.0, rel_tol=1e-9) else call.q * factor
         q = _padded(q, wide - size, 0)
+        if chunk.decodes and call.held is not None and wide == size:
+            pages = call.held.pages(call.keys.shape[1], self.piece_tokens)
+            if pages is not None:
+                return q, *pages
         room = chunk.total_tokens - call.keys.shape[1]
         keys, values = (_padded(x, wide - size, room) for x in (call.keys, call.values))
         starts = torch.zeros(1, dtype=torch.int32, device=q.device)
         cache = Cache(keys, values, starts=starts)
-        return q, as_pages(cache, (chunk,), self.piece_tokens) if chunk.decodes else cache
+        if chunk.decodes:
+            cache = as_pages(cache, (chunk,), self.piece_tokens)
+        return q, cache, None
 
     def _dense_tiles(self, chunk: Chunk) -> int:
         """Of one head, with every causal piece."""

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import torch
 
+from executor.inference.room import Sequence
+
 
 @dataclass(frozen=True, eq=False)
 class LayerCall:
@@ -12,7 +14,8 @@ class LayerCall:
 
     q [query_heads, new tokens, head_dim]; keys, values [kv_heads, total tokens, head_dim], the
     cached tokens first. Row i of q is token cached + i, and sees keys 0..cached + i, or only the
-    last `window` of them. Logits are q k times `scaling`.
+    last `window` of them. Logits are q k times `scaling`. `held` is where keys and values lie, if
+    that is a room.
     """
 
     layer: int
@@ -21,6 +24,7 @@ class LayerCall:
     values: torch.Tensor
     scaling: float
     window: int | None = None
+    held: Sequence | None = None
 
     @property
     def cached(self) -> int:

@@ -41,8 +41,9 @@ def attach(model: PreTrainedModel, policy: Policy) -> Trace:
 
     Models keep their policies apart, as long as they do not share a config. A model runs in one
     thread while a policy is attached, as its trace does; different models may run in different
-    threads. Raises AttentionError for a model that has a policy, whose attention cannot be
-    replaced, or that the policy was not made for.
+    threads. A `cache.GrowingCache` spares decodes the copying of all keys. Raises AttentionError
+    for a model that has a policy, whose attention cannot be replaced, or that the policy was not
+    made for.
     """
     config = model.config
     if config.get_text_config() is not config:

@@ -11,6 +11,7 @@ from executor.engines.transformers.masks import Mask, make_mask
 from executor.errors import AttentionError
 from executor.inference.dense_policy import DensePolicy
 from executor.inference.policy import LayerCall, Policy
+from executor.inference.room import room_of
 from executor.inference.trace import Trace
 
 NAME = "hplb"
@@ -82,6 +83,7 @@ def attention(
     layer = module.layer_idx
     assert isinstance(layer, int)
     cached = mask.total_tokens - new
+    room = room_of(key, value)
     out = query.new_zeros(sequences, new, query.shape[1], query.shape[3])
     for sequence, (first, end) in enumerate(mask.spans):
         rows = slice(max(first - cached, 0), end - cached)
@@ -94,6 +96,7 @@ def attention(
             value[sequence, :, first:end],
             scale,
             mask.window,
+            None if room is None else room.sequence(sequence, first),
         )
         attended = attached.policy.attend(call)
         out[sequence, rows] = attended.out.transpose(0, 1)

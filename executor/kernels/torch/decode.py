@@ -4,21 +4,22 @@ A group's query heads go through one product together (GQA packing); threads tak
 pieces, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch blog, 2023).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
+from executor.kernels.torch.consecutive import index_of
 from executor.kernels.torch.merge import merge
 from executor.kernels.torch.prefill import Pair, flash
 from executor.kernels.torch.threads import in_threads
 
 GATHERED_BYTES = 2**21
-"""K and V of one run of pieces: what was gathered is still in cache when it is used."""
+"""K and V of the pieces computed at once: what was gathered is still in cache when it is used."""
 
 
 def decode_attention(
@@ -38,42 +39,81 @@ def decode_attention(
     as they are. Any strides, head_dim, block and dtype; computed in fp32.
     """
 
-    def compute(run: _Run) -> Pair:
-        keys, values = (
-            _gather(x[:, run.entry.group], run, layout.piece_tokens)
-            for x in (cache.keys, cache.values)
-        )
-        return flash(q[_heads(run.entry), run.entry.token].float().unsqueeze(0), keys, values)
+    def compute(runs: list[_Run]) -> Pair:
+        heads = [head for run in runs for head in run.entry.heads]
+        queries = q[index_of(heads), runs[0].entry.token].float().view(len(runs), -1, q.shape[2])
+        keys, values = (_gather(x, runs, layout.piece_tokens) for x in (cache.keys, cache.values))
+        return flash(queries, keys, values)
 
-    for entry in layout.lists:
-        out[_heads(entry), entry.token], lse[_heads(entry), entry.token] = 0.0, -torch.inf
     runs = list(_runs(cache, layout, lists, context_tokens.tolist()))
-    results = zip(runs, in_threads(compute, runs), strict=True)
-    for number, of_entry in groupby(results, lambda result: result[0].number):
-        outs, lses = zip(*(result for _, result in of_entry), strict=True)
-        result, row_lse = merge(torch.cat(outs), torch.cat(lses))
-        at = _heads(layout.lists[number]), layout.lists[number].token
-        out[at], lse[at] = result.to(out.dtype), row_lse
+    batches = _batches(runs, _pieces_at_once(cache, layout))
+    found: dict[int, list[Pair]] = defaultdict(list)
+    for batch, results in zip(batches, in_threads(compute, batches), strict=True):
+        for run, result, row_lse in zip(batch, *results, strict=True):
+            found[run.number].append((result, row_lse))
+    for number, entry in enumerate(layout.lists):
+        at = index_of(entry.heads), entry.token
+        match found[number]:
+            case []:
+                out[at], lse[at] = 0.0, -torch.inf
+            case [(result, row_lse)]:
+                out[at], lse[at] = result.to(out.dtype), row_lse
+            case parts:
+                result, row_lse = merge(*(torch.stack(x) for x in zip(*parts, strict=True)))
+                out[at], lse[at] = result.to(out.dtype), row_lse
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`."""
+    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`.
+
+    `adjacent` are the pages where they follow one another and are a piece each.
+    """
 
     number: int
     entry: DecodeHeads
     pages: torch.Tensor
     within: torch.Tensor
+    adjacent: range | None
     tokens: int
 
 
-def _gather(x: torch.Tensor, run: _Run, piece_tokens: int) -> torch.Tensor:
-    """Keys or values of a run, fp32 [1, tokens, head_dim], of x [pages, page_tokens, head_dim]."""
-    if x.shape[1] == piece_tokens:
-        found = x.index_select(0, run.pages)
+def _pieces_at_once(cache: Cache, layout: DecodeLayout) -> int:
+    return max(1, GATHERED_BYTES // (2 * 4 * layout.piece_tokens * cache.keys.shape[-1]))
+
+
+def _batches(runs: list[_Run], pieces_at_once: int) -> list[list[_Run]]:
+    """Runs of equal shapes, which are computed at once; as many at least as there are threads.
+
+    Pages that follow one another are not moved to others' and stay by themselves.
+    """
+    for_each = -(-len(runs) // torch.get_num_threads())
+    alike: dict[object, list[_Run]] = defaultdict(list)
+    for number, run in enumerate(runs):
+        alone = number if run.adjacent else None
+        alike[run.tokens, len(run.entry.heads), run.entry.token, alone].append(run)
+    batches = []
+    for some in alike.values():
+        most = min(for_each, max(1, pieces_at_once // len(some[0].pages)))
+        batches += [some[at : at + most] for at in range(0, len(some), most)]
+    return batches
+
+
+def _gather(x: torch.Tensor, runs: list[_Run], piece_tokens: int) -> torch.Tensor:
+    """Keys or values of a batch, fp32 [runs, tokens, head_dim], of x [pages, groups, page_tokens,
+    head_dim]: a view of it for pages that follow one another."""
+    run = runs[0]
+    if run.adjacent:
+        found = x[run.adjacent.start : run.adjacent.stop, run.entry.group][None]
     else:
-        found = torch.unflatten(x, 1, (-1, piece_tokens))[run.pages, run.within]
-    return found.float().flatten(0, 1)[None, : run.tokens]
+        found = x.new_empty(len(runs), len(run.pages), piece_tokens, x.shape[3])
+        for place, one in enumerate(runs):
+            if x.shape[2] == piece_tokens:
+                torch.index_select(x[:, one.entry.group], 0, one.pages, out=found[place])
+            else:
+                by_piece = torch.unflatten(x[:, one.entry.group], 1, (-1, piece_tokens))
+                found[place] = by_piece[one.pages, one.within]
+    return found.flatten(1, 2)[:, : run.tokens].float()
 
 
 def _runs(
@@ -81,25 +121,34 @@ def _runs(
 ) -> Iterator[_Run]:
     assert cache.pages is not None
     size, per_page = layout.piece_tokens, cache.page_tokens // layout.piece_tokens
-    step = max(1, GATHERED_BYTES // (2 * 4 * size * cache.keys.shape[-1]))
+    step = _pieces_at_once(cache, layout)
     ranges = zip(layout.start.tolist(), lists.first.tolist(), lists.count.tolist(), strict=True)
     for number, (start, first, count) in enumerate(ranges):
         if not count:
             continue
         entry = layout.lists[number]
+        table = cache.pages[entry.sequence]
         if start == ALL_PIECES:
-            pieces = torch.arange(first, first + count)
+            pieces, end = torch.arange(first, first + count), first + count
         else:
             pieces = lists.indices[start + first :][:count].long()
+            end = int(pieces[-1]) + 1
         # Lists ascend: only their last piece may be short.
-        end = (int(pieces[-1]) + 1) * size
-        tokens = count * size - max(0, end - contexts[entry.sequence])
-        pages = cache.pages[entry.sequence].index_select(0, pieces // per_page)
+        tokens = count * size - max(0, end * size - contexts[entry.sequence])
+        # Divided only where they must be: a lone token's attention is made of such short calls.
+        pages, within = pieces, pieces
+        if per_page > 1:
+            pages, within = pieces // per_page, pieces % per_page
+        pages = table.index_select(0, pages)
+        every = start == ALL_PIECES and per_page == 1
+        adjacent = _range(table[first:end].tolist()) if every else None
         for begin in range(0, count, step):
             some = slice(begin, begin + step)
             held = min(len(pages[some]) * size, tokens - begin * size)
-            yield _Run(number, entry, pages[some], pieces[some] % per_page, held)
+            yield _Run(number, entry, pages[some], within[some], adjacent and adjacent[some], held)
 
 
-def _heads(entry: DecodeHeads) -> torch.Tensor:
-    return torch.tensor(entry.heads)
+def _range(numbers: list[int]) -> range | None:
+    """The range that they are, if they follow one another."""
+    found = range(numbers[0], numbers[-1] + 1)
+    return found if list(found) == numbers else None

@@ -1,12 +1,15 @@
-"""Decode's lists through torch, one entry after another."""
+"""Decode's lists through torch, entries of as many heads at once."""
+
+from collections import defaultdict
+from math import floor
 
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
+from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
 from executor.kernels.patterns import Grid, Rule, lengths, rule_pieces
-from executor.kernels.torch.select import best_pieces
+from executor.kernels.torch.consecutive import index_of
 
 
 def decode_lists(
@@ -18,49 +21,73 @@ def decode_lists(
 ) -> DecodeLists:
     """As `kernels.select_decode.select_decode`."""
     indices = torch.empty(layout.stored, dtype=torch.int32, device=q.device)
-    length = torch.zeros(len(layout.lists), dtype=torch.float64)
+    pieces = [-(-tokens // layout.piece_tokens) for tokens in context_tokens.tolist()]
+    length = [pieces[entry.sequence] for entry in layout.lists]
+    scored: dict[tuple[int, int], list[int]] = defaultdict(list)
+    starts, budgets = layout.start.tolist(), layout.budget.tolist()
     for number, entry in enumerate(layout.lists):
-        start = int(layout.start[number])
-        pieces = -(-int(context_tokens[entry.sequence]) // layout.piece_tokens)
-        if not pieces or start == ALL_PIECES:
-            length[number] = pieces
+        if not length[number] or starts[number] == ALL_PIECES:
             continue
-        found = _list(q, bounds, cache, layout, entry, int(layout.budget[number]), pieces)
-        length[number] = len(found)
-        indices[start : start + len(found)] = found
-    first, last = (layout.part.T.contiguous() * length.to(q.device) + 0.5).floor().int()
-    return DecodeLists(first, last - first, indices)
+        if isinstance(entry.pattern, Rule):
+            found = _by_rule(entry.pattern, budgets[number], length[number]).to(q.device)
+            indices[starts[number] : starts[number] + len(found)] = found
+            length[number] = len(found)
+        else:
+            scored[entry.sequence, len(entry.heads)].append(number)
+    for (sequence, _), alike in scored.items():
+        scores = _scores(q, bounds, cache, layout, alike, pieces[sequence])
+        kept = [min(budgets[number], pieces[sequence]) for number in alike]
+        for budget in set(kept):
+            places = [place for place, other in enumerate(kept) if other == budget]
+            best = scores[index_of(places)].topk(budget, dim=1, sorted=False).indices
+            for place, found in zip(places, best.sort(dim=1).values, strict=True):
+                number = alike[place]
+                indices[starts[number] : starts[number] + budget] = found
+                length[number] = budget
+    ends = [
+        [floor(edge * n + 0.5) for edge in part]
+        for part, n in zip(layout.part.tolist(), length, strict=True)
+    ]
+    first = torch.tensor([begin for begin, _ in ends], dtype=torch.int32, device=q.device)
+    count = [end - begin for begin, end in ends]
+    return DecodeLists(first, torch.tensor(count, dtype=torch.int32, device=q.device), indices)
 
 
-def _list(
+def _by_rule(rule: Rule, budget: int, pieces: int) -> torch.Tensor:
+    """The list, int32, of a sequence with so many pieces."""
+    length = lengths(rule, budget, pieces - 1, pieces, Grid(1, pieces)).clamp(max=budget)
+    place, newest = torch.arange(int(length)), torch.tensor([pieces - 1])
+    return rule_pieces(rule, 1, place, newest, length).int()
+
+
+def _scores(
     q: torch.Tensor,
     bounds: torch.Tensor,
     cache: Cache,
     layout: DecodeLayout,
-    entry: DecodeHeads,
-    budget: int,
+    alike: list[int],
     pieces: int,
 ) -> torch.Tensor:
-    """The list of `entry`, int32, whose sequence has so many `pieces`."""
-    newest = torch.tensor([pieces - 1], device=q.device)
-    if isinstance(entry.pattern, Rule):
-        length = lengths(entry.pattern, budget, pieces - 1, pieces, Grid(1, pieces))
-        length = length.clamp(max=budget).to(q.device)
-        place = torch.arange(int(length), device=q.device)
-        return rule_pieces(entry.pattern, 1, place, newest, length).int()
-    rows = piece_rows(cache, entry.sequence, torch.arange(pieces, device=q.device), layout)
-    queries = q[list(entry.heads), entry.token].float()
+    """Scores fp32 [entries, pieces] of entries of one sequence, of as many heads each: what their
+    heads say together, and above all of it the newest piece and the first."""
+    entries = [layout.lists[number] for number in alike]
+    heads = [head for entry in entries for head in entry.heads]
+    queries = q[index_of(heads), entries[0].token].float().view(len(entries), -1, q.shape[2])
     # Against the bounds side by side, low and high.
-    signed = torch.cat([queries.clamp(max=0), queries.clamp(min=0)], dim=1)
-    scores = signed @ bounds[rows, entry.group].flatten(1).float().T * q.shape[2] ** -0.5
-    joint = scores.nan_to_num_(0.0).softmax(1).sum(0, keepdim=True)
-    return best_pieces(joint, newest, newest, min(budget, pieces))[0]
+    signed = torch.cat([queries.clamp(max=0), queries.clamp(min=0)], dim=2)
+    rows = piece_rows(cache, entries[0].sequence, pieces, layout)
+    sides = (
+        bounds[index_of(rows)][:, index_of([entry.group for entry in entries])].float().flatten(2)
+    )
+    scores = signed @ sides.permute(1, 2, 0) * q.shape[2] ** -0.5
+    joint: torch.Tensor = scores.nan_to_num_(0.0).softmax(2).sum(1)
+    joint[:, 0], joint[:, -1] = torch.finfo(torch.float32).max, torch.inf
+    return joint
 
 
-def piece_rows(
-    cache: Cache, sequence: int, pieces: torch.Tensor, layout: DecodeLayout
-) -> torch.Tensor:
-    """Which rows of the bounds belong to `pieces` of a sequence, int64 like pieces."""
+def piece_rows(cache: Cache, sequence: int, pieces: int, layout: DecodeLayout) -> list[int]:
+    """Which rows of the bounds belong to the first `pieces` of a sequence."""
     assert cache.pages is not None
     per_page = cache.page_tokens // layout.piece_tokens
-    return cache.pages[sequence, pieces // per_page].long() * per_page + pieces % per_page
+    pages = cache.pages[sequence, : -(-pieces // per_page)].tolist()
+    return [page * per_page + nth for page in pages for nth in range(per_page)][:pieces]

@@ -1,0 +1,129 @@
+"""Keys and values that grow in place, and the bounds of their pieces, computed once.
+
+A place is written once: what was handed out stays as it was, and whoever drops tokens, reorders
+sequences or goes on from an earlier state takes another room. So bounds of full pieces are true for
+as long as their room is.
+"""
+
+import copy
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from executor.kernels.batch import Cache, Chunk, as_pages
+from executor.kernels.bounds import page_bounds, update_page_bounds
+
+LEAST_SPARE = 256
+"""Tokens that a new room has to spare; a quarter of those it holds, where that is more."""
+LARGEST_PIECE = 128
+"""Room behind the last place, so that the newest piece is a whole page, if no larger than this."""
+
+
+class InRoom(torch.Tensor):
+    """The keys, or the values, that a room held when it handed them out.
+
+    Whatever is computed from it, a slice included, is a plain tensor.
+    """
+
+    room: "Room"
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return copy.deepcopy(self.as_subclass(torch.Tensor), memo)
+
+
+def room_of(keys: torch.Tensor | None, values: torch.Tensor | None) -> "Room | None":
+    """The room that handed out both."""
+    if isinstance(keys, InRoom) and isinstance(values, InRoom) and keys.room is values.room:
+        return keys.room
+    return None
+
+
+class Room:
+    """Keys and values of a layer, [sequences, kv_heads, places, head_dim], the first `filled`."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """One that holds copies of keys and values [sequences, kv_heads, tokens, head_dim]."""
+        self.filled = 0
+        self.places = keys.shape[2] + max(LEAST_SPARE, keys.shape[2] // 4)
+        with _writable():
+            self._keys, self._values = (
+                x.new_empty(*x.shape[:2], self.places + LARGEST_PIECE, x.shape[3])
+                for x in (keys, values)
+            )
+        self._sequences: dict[tuple[int, int], Sequence] = {}
+        self.append(keys, values)
+
+    def takes(self, keys: torch.Tensor, values: torch.Tensor) -> bool:
+        """Whether keys and values [sequences, kv_heads, new, head_dim] are like those held, and
+        there are places left for them."""
+        return self.filled + keys.shape[2] <= self.places and all(
+            (new.dtype, new.device) == (held.dtype, held.device)
+            and (new.shape[:2], new.shape[3]) == (held.shape[:2], held.shape[3])
+            and not (new.requires_grad or held.requires_grad)
+            for new, held in ((keys, self._keys), (values, self._values))
+        )
+
+    def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Fill the next places with what it takes."""
+        end = self.filled + keys.shape[2]
+        self._keys[:, :, self.filled : end] = keys
+        self._values[:, :, self.filled : end] = values
+        self.filled = end
+
+    def held(self) -> tuple[InRoom, InRoom]:
+        """Keys and values [sequences, kv_heads, filled, head_dim], not copied."""
+        handed = [x[:, :, : self.filled].as_subclass(InRoom) for x in (self._keys, self._values)]
+        for x in handed:
+            x.room = self
+        return handed[0], handed[1]
+
+    def sequence(self, number: int, first: int) -> "Sequence":
+        """Sequence `number` from place `first` on."""
+        at = number, first
+        if at not in self._sequences:
+            keys, values = (x[number, :, first:] for x in (self._keys, self._values))
+            self._sequences[at] = Sequence(keys, values)
+        return self._sequences[at]
+
+
+class Sequence:
+    """A sequence in a room: keys and values [kv_heads, places, head_dim]."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self._keys, self._values = keys, values
+        self._paged: Cache | None = None
+        self._bounds: torch.Tensor | None = None
+        self._bounded = 0
+
+    def pages(self, tokens: int, piece_tokens: int) -> tuple[Cache, torch.Tensor] | None:
+        """Its first `tokens` in pages of a piece each, not copied, and the pages' bounds.
+
+        Where all but the newest piece were full when last asked for, only that one's are computed.
+        None where the room ends within the newest piece.
+        """
+        if self._keys.shape[1] < -(-tokens // piece_tokens) * piece_tokens:
+            return None
+        if self._paged is None or self._paged.page_tokens != piece_tokens:
+            self._paged, self._bounds, self._bounded = self._as_pages(piece_tokens), None, 0
+        full = min(self._bounded, tokens) // piece_tokens
+        length = torch.tensor([tokens], dtype=torch.int32, device=self._keys.device)
+        if self._bounds is None or full < (tokens - 1) // piece_tokens:
+            with _writable():
+                self._bounds = page_bounds(self._paged, length)
+        elif tokens != self._bounded:
+            update_page_bounds(self._paged, self._bounds, length)
+        self._bounded = tokens
+        return self._paged, self._bounds
+
+    def _as_pages(self, piece_tokens: int) -> Cache:
+        places = self._keys.shape[1] // piece_tokens * piece_tokens
+        keys, values = (x[:, :places] for x in (self._keys, self._values))
+        starts = torch.zeros(1, dtype=torch.int32, device=keys.device)
+        return as_pages(Cache(keys, values, starts=starts), (Chunk(0, places),), piece_tokens)
+
+
+def _writable() -> AbstractContextManager[None]:
+    """Tensors made in it can be written within inference mode and without."""
+    return torch.inference_mode(False)
