@@ -181,7 +181,7 @@ def _sampled_scores(
     pattern: Sampled,
 ) -> torch.Tensor:
     blocks, pieces = layout.heads[0].last, layout.grid(0).pieces
-    at_once = lists_at_once(pattern, pieces, layout.piece_tokens, use_triton=q.is_cuda)
+    at_once = lists_at_once(pattern, pieces)
     piece_lse, scores = implementation(q.is_cuda).piece_lse, list[torch.Tensor]()
     for head in range(len(q)):
         for numbers in torch.split(head * blocks + query_blocks.to(q.device), at_once):

@@ -16,14 +16,11 @@ from executor.kernels.scores import SCORE_BYTES, PieceLse, QueryRows, row_masses
 
 BYTES_PER_PIECE = 16
 """What stays alive for one row and piece: log-sum-exp, mass, and a copy of each in between."""
-BYTES_PER_KEY = 16
-"""The same for one row and key, through torch."""
 
 
-def lists_at_once(pattern: Sampled, pieces: int, piece_tokens: int, *, use_triton: bool) -> int:
+def lists_at_once(pattern: Sampled, pieces: int) -> int:
     """How many query blocks' scores against `pieces` fit into SCORE_BYTES."""
-    held = BYTES_PER_PIECE + (0 if use_triton else BYTES_PER_KEY * piece_tokens)
-    return max(1, SCORE_BYTES // max(1, held * pattern.rows * pieces))
+    return max(1, SCORE_BYTES // max(1, BYTES_PER_PIECE * pattern.rows * pieces))
 
 
 def stored_lists(layout: Layout, first: int, last: int) -> torch.Tensor:

@@ -52,4 +52,4 @@ def row_masses(lse: torch.Tensor) -> torch.Tensor:
 
     0 in a row that sees no key or whose scores overflow.
     """
-    return (lse - lse.logsumexp(-1, keepdim=True)).exp_().nan_to_num_(0.0)
+    return lse.softmax(-1).nan_to_num_(0.0)

@@ -20,44 +20,48 @@ class Reader:
 
     def __init__(self, cache: Cache, block_tokens: int, piece_tokens: int) -> None:
         self.block_tokens, self.piece_tokens = block_tokens, piece_tokens
-        self._cache = cache
+        self.cache = cache
         self._thread = threading.local()
 
     def tokens(self, span: Span) -> Pair:
         """All tokens up to the span's last one, [tokens, head_dim]."""
-        keys = self._tokens(self._cache.keys, span, "keys")
-        return keys, self._tokens(self._cache.values, span, "values")
-
-    def gathered(self, span: Span, chosen: torch.Tensor) -> Pair:
-        """The chosen [blocks, length] pieces of the span's sequence, [blocks, tokens, head_dim].
-
-        Zeros stand for own pieces behind its end.
-        """
-        keys = self._gathered(self._cache.keys, span, chosen, "keys")
-        return keys, self._gathered(self._cache.values, span, chosen, "values")
+        keys = self._tokens(self.cache.keys, span, "keys")
+        return keys, self._tokens(self.cache.values, span, "values")
 
     def _tokens(self, x: torch.Tensor, span: Span, name: str) -> torch.Tensor:
         end = span.first_token + span.new_tokens
-        if self._cache.pages is not None:
-            pages = self._cache.pages[span.sequence, : -(-end // self._cache.page_tokens)]
-            gathered = self._room(name, (len(pages), *x.shape[2:]))
+        if self.cache.pages is not None:
+            pages = self.cache.pages[span.sequence, : -(-end // self.cache.page_tokens)]
+            gathered = self.room(name, (len(pages), *x.shape[2:]))
             return self._select(x[:, span.group], pages, gathered).flatten(0, 1)[:end]
         tokens = self._range(x, span, 0, end)
         if tokens.dtype == torch.float32 and tokens.is_contiguous():
             return tokens
-        return self._room(name, tuple(tokens.shape)).copy_(tokens)
+        return self.room(name, tuple(tokens.shape)).copy_(tokens)
 
-    def _gathered(
-        self, x: torch.Tensor, span: Span, chosen: torch.Tensor, name: str
-    ) -> torch.Tensor:
+    def room(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """The thread's own fp32 memory called `name`, holding anything."""
+        size = math.prod(shape)
+        room: torch.Tensor | None = getattr(self._thread, name, None)
+        if room is None or room.numel() < size:
+            room = torch.empty(size)
+            setattr(self._thread, name, room)
+        return room[:size].view(shape)
+
+    def gathered(self, x: torch.Tensor, span: Span, chosen: torch.Tensor) -> torch.Tensor:
+        """The chosen [blocks, length] pieces of the span's sequence, [blocks, tokens, head_dim].
+
+        `x` are the cache's keys or its values; what was gathered before is overwritten. Zeros stand
+        for own pieces behind the sequence's end.
+        """
         size, count = self.piece_tokens, chosen.numel()
         whole, rest = divmod(span.total_tokens, size)
-        gathered = self._room(name, (count + span.missing, size, x.shape[-1]))
+        gathered = self.room("gathered", (count + span.missing, size, x.shape[-1]))
         # A list of fewer pieces than all has a whole one; a short one, always last, comes below.
         places = chosen.flatten().clamp(max=whole - 1)
-        if self._cache.pages is not None:
-            per_page = self._cache.page_tokens // size
-            pages = self._cache.pages[span.sequence].index_select(0, places // per_page)
+        if self.cache.pages is not None:
+            per_page = self.cache.page_tokens // size
+            pages = self.cache.pages[span.sequence].index_select(0, places // per_page)
             pieces = x[:, span.group]
             if per_page == 1:
                 self._select(pieces, pages, gathered[:count])
@@ -75,16 +79,16 @@ class Reader:
 
     def _short(self, x: torch.Tensor, span: Span, begin: int) -> torch.Tensor:
         """Tokens [begin, total) of the span's sequence, less than a piece."""
-        if self._cache.pages is None:
+        if self.cache.pages is None:
             return self._range(x, span, begin, span.total_tokens)
-        page, within = divmod(begin, self._cache.page_tokens)
+        page, within = divmod(begin, self.cache.page_tokens)
         end = within + span.total_tokens - begin
-        return x[int(self._cache.pages[span.sequence, page]), span.group, within:end]
+        return x[int(self.cache.pages[span.sequence, page]), span.group, within:end]
 
     def _range(self, x: torch.Tensor, span: Span, begin: int, end: int) -> torch.Tensor:
         """Tokens [begin, end) of the span's contiguous sequence."""
-        assert self._cache.starts is not None
-        start = int(self._cache.starts[span.sequence])
+        assert self.cache.starts is not None
+        start = int(self.cache.starts[span.sequence])
         return x[span.group, start + begin : start + end]
 
     def _select(
@@ -93,11 +97,3 @@ class Reader:
         if pieces.dtype == gathered.dtype:
             return torch.index_select(pieces, 0, places, out=gathered)
         return gathered.copy_(pieces.index_select(0, places))
-
-    def _room(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        size = math.prod(shape)
-        room: torch.Tensor | None = getattr(self._thread, name, None)
-        if room is None or room.numel() < size:
-            room = torch.empty(size)
-            setattr(self._thread, name, room)
-        return room[:size].view(shape)

@@ -6,15 +6,9 @@ from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
 from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule_pieces
-from executor.kernels.sampled import (
-    lists_at_once,
-    most_pieces,
-    sampled_scores,
-    stored_lists,
-    windows,
-)
+from executor.kernels.sampled import sampled_scores, stored_lists, windows
 from executor.kernels.torch.means import key_means, query_means
-from executor.kernels.torch.scores import piece_lse
+from executor.kernels.torch.scores import RUN_ROWS, piece_lse
 from executor.kernels.vertical_slash import line_masses
 
 
@@ -56,10 +50,10 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
 def _by_samples(
     q: torch.Tensor, cache: Cache, layout: Layout, entry: int, pattern: Sampled
 ) -> torch.Tensor:
-    """The stored lists of `entry`, one after another."""
+    """The stored lists of `entry`, one after another: a run of query blocks at a time, which
+    choose from the pieces up to their own."""
     found, [lists] = [], stored_lists(layout, entry, entry + 1)
-    widest = most_pieces(layout, entry, entry + 1)
-    at_once = lists_at_once(pattern, widest, layout.piece_tokens, use_triton=False)
+    at_once = max(1, RUN_ROWS // pattern.rows)
     for _, part, pieces in windows(layout, entry, entry + 1, at_once):
         numbers = lists[part][lists[part] >= 0]
         if len(numbers):

@@ -7,8 +7,8 @@ from operator import itemgetter
 
 from executor.kernels.layout import ALL_PIECES, Layout
 
-GATHERED_BYTES = 2**21
-"""K and V of one batch: they stay in cache, and calling costs little beside the work."""
+GATHERED_BYTES = 2**20
+"""K, or V, of one batch: they stay in cache, and calling costs little beside the work."""
 STRIP_TOKENS = 768
 """Queries of one batch with every block: from so many on PyTorch's kernel takes 256 at a time."""
 
@@ -75,4 +75,4 @@ def spans(layout: Layout, head_dim: int) -> Iterator[Span]:
 def _blocks_at_once(kind: int, piece_tokens: int, head_dim: int, block_tokens: int) -> int:
     if kind <= 0:
         return -(-STRIP_TOKENS // block_tokens)
-    return max(1, GATHERED_BYTES // (2 * 4 * kind * piece_tokens * head_dim))
+    return max(1, GATHERED_BYTES // (4 * kind * piece_tokens * head_dim))

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.layout import HeadBlocks, lay_out
 from executor.kernels.patterns import POOLED, Rule, by_budget
-from executor.kernels.torch import prefill
 from executor.kernels.torch.prefill import prefill_attention
 from executor.kernels.torch.threads import in_threads
 from tests.executor.kernels.cpu_cases import (
@@ -197,21 +196,33 @@ def test_nothing_to_prefill():
 
 def test_work_is_the_tiles_of_the_lists(monkeypatch):
     """Products over lists with indices are as many as their tiles."""
-    area = 0
-    flash = prefill.flash
+    products, bmm = 0, torch.bmm
 
-    def counted(q, keys, values, is_causal=False):
-        nonlocal area
-        area += q.shape[0] * q.shape[1] * keys.shape[1]
-        return flash(q, keys, values, is_causal)
+    def counted(rows, columns, **options):
+        nonlocal products
+        products += rows.numel() * columns.shape[2]
+        return bmm(rows, columns, **options)
 
-    monkeypatch.setattr(prefill, "flash", counted)
+    monkeypatch.setattr(torch, "bmm", counted)
     chunks = (Chunk(320, 200),)
     layout = lay_out(every_row(chunks, 16, [1, 3, 8]), chunks, 16)
     check_prefill(
         random_q(chunks, 3, 8), random_cache(chunks, 3, 8, 16), layout, random_indices(layout)
     )
-    assert area == layout.tiles * 16 * 16
+    assert products == 2 * layout.tiles * 16 * 16 * 8
+
+
+def test_a_row_sees_nothing_of_an_overflowing_key_ahead_of_it():
+    """In its own block, where scores are computed that the causal mask takes away."""
+    chunks = whole_prompts(64)
+    layout = lay_out([HeadBlocks(0, 0, 2, 0, 4)], chunks, 16)
+    q, cache = random_q(chunks, 1, 8), random_cache(chunks, 1, 8, 16)
+    indices, out, lse = random_indices(layout), torch.empty_like(q), torch.empty(1, 64)
+    cache.keys[0, 63] = 3e38
+    prefill_attention(q * 1e3, cache, layout, indices, out, lse)
+    wanted, wanted_lse = prefill_reference(q * 1e3, cache, layout, indices)
+    assert relative_error(out[:, :63], wanted[:, :63]) < 1e-5
+    assert relative_error(lse[:, :63], wanted_lse[:, :63]) < 1e-5
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])

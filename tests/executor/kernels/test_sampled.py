@@ -248,10 +248,8 @@ def test_windows_keep_to_their_lists_and_hold_every_stored_list_once(at_once, pe
 
 
 def test_a_long_contexts_scores_fit_the_bound():
-    # 32,768 tokens in blocks of 16: one head's scores would need 1 GB through torch.
-    for use_triton, least, most in ((False, 64, 512), (True, 2048, 8192)):
-        assert least <= lists_at_once(Sampled(2), 2048, 16, use_triton=use_triton) <= most
-    assert lists_at_once(Sampled(16), 2**20, 128, use_triton=False) == 1
+    assert 2048 <= lists_at_once(Sampled(2), 2048) <= 8192
+    assert lists_at_once(Sampled(16), 2**20) == 1
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
