@@ -5,8 +5,8 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
-from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule_pieces
-from executor.kernels.sampled import sampled_scores, stored_lists, windows
+from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule_pieces, runs
+from executor.kernels.sampled import sampled_scores, stored_lists
 from executor.kernels.torch.means import key_means, query_means
 from executor.kernels.torch.scores import RUN_ROWS, piece_lse
 from executor.kernels.vertical_slash import line_masses
@@ -14,13 +14,17 @@ from executor.kernels.vertical_slash import line_masses
 
 def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Tensor) -> None:
     """Fill indices int32 [stored] with the lists of `layout`, q [heads, new tokens, head_dim]."""
+    kinds = [(blocks.pattern, blocks.sequence, blocks.group) for blocks in layout.heads]
+    for (pattern, *_), begin, end in runs(kinds):
+        if isinstance(pattern, Sampled):
+            _by_samples(q, cache, layout, begin, end, pattern, indices)
     pieces: KeyPieces | None = None
     keys = torch.empty(0)
     for entry, blocks in enumerate(layout.heads):
         lists = slice(*list_range(layout, entry, entry + 1))
         stored = layout.start[lists] >= 0
         length = layout.length[lists][stored]
-        if not len(length):
+        if not len(length) or isinstance(blocks.pattern, Sampled):
             continue
         first, last = (x[stored] for x in layout.own_pieces(lists))
         if isinstance(blocks.pattern, Pooled):
@@ -35,8 +39,6 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
             lines = line_masses(piece_lse, q, cache, layout, entry, entry + 1, blocks.pattern)
             scores = line_scores(lines[0][0], lines[1][0], first, last)
             found = best_pieces(scores, first, last, int(length[0])).flatten()
-        elif isinstance(blocks.pattern, Sampled):
-            found = _by_samples(q, cache, layout, entry, blocks.pattern)
         else:
             place = torch.arange(int(length.max()), device=q.device)
             found = rule_pieces(
@@ -48,19 +50,29 @@ def fill_lists(q: torch.Tensor, cache: Cache, layout: Layout, indices: torch.Ten
 
 
 def _by_samples(
-    q: torch.Tensor, cache: Cache, layout: Layout, entry: int, pattern: Sampled
-) -> torch.Tensor:
-    """The stored lists of `entry`, one after another: a run of query blocks at a time, which
-    choose from the pieces up to their own."""
-    found, [lists] = [], stored_lists(layout, entry, entry + 1)
-    at_once = max(1, RUN_ROWS // pattern.rows)
-    for _, part, pieces in windows(layout, entry, entry + 1, at_once):
-        numbers = lists[part][lists[part] >= 0]
-        if len(numbers):
-            [scores] = sampled_scores(piece_lse, q, cache, layout, numbers[None], pieces, pattern)
-            kept = int(layout.length[numbers[0]])
-            found.append(best_pieces(scores, *layout.own_pieces(numbers), kept).flatten())
-    return torch.cat(found)
+    q: torch.Tensor,
+    cache: Cache,
+    layout: Layout,
+    first: int,
+    last: int,
+    pattern: Sampled,
+    indices: torch.Tensor,
+) -> None:
+    """Fill the lists of entries [first, last), which read the same keys, some of each at a time."""
+    lists = stored_lists(layout, first, last)
+    lists = lists[:, (lists >= 0).any(0)]
+    if not lists.numel():
+        return
+    for numbers in lists.split(max(1, RUN_ROWS // (pattern.rows * (last - first))), dim=1):
+        pieces = int(layout.own_pieces(numbers[numbers >= 0])[1].max()) + 1
+        scores = sampled_scores(piece_lse, q, cache, layout, numbers, pieces, pattern)
+        for of_entry, masses in zip(numbers, scores, strict=True):
+            stored = of_entry >= 0
+            mine = of_entry[stored]
+            if len(mine):
+                begin, kept = int(layout.start[mine[0]]), int(layout.length[mine[0]])
+                found = best_pieces(masses[stored], *layout.own_pieces(mine), kept)
+                indices[begin : begin + found.numel()] = found.flatten()
 
 
 def best_pieces(

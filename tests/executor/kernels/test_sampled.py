@@ -16,6 +16,7 @@ from executor.kernels.sampled import (
     windows,
 )
 from executor.kernels.select import select
+from executor.kernels.torch import scores as torch_scores
 from executor.kernels.torch import select as torch_select
 from executor.kernels.triton import scores
 from executor.kernels.triton import select as triton_select
@@ -213,9 +214,10 @@ def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeyp
     layout = lay_out(every_head(2, 4, block=block), CHUNKS, block, piece_tokens=SIZE)
     assert layout.stored
     wanted = select(q, cache, layout, use_triton=use_triton)
-    module = triton_select if use_triton else torch_select
-    every = module.windows
-    monkeypatch.setattr(module, "windows", lambda *entries: every(*entries[:3], at_once))
+    every = triton_select.windows
+    monkeypatch.setattr(triton_select, "windows", lambda *entries: every(*entries[:3], at_once))
+    monkeypatch.setattr(torch_select, "RUN_ROWS", at_once)
+    monkeypatch.setattr(torch_scores, "RUN_ROWS", 3)
     assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
 
 
