@@ -17,3 +17,15 @@ def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
     cpu_attention.main()
     assert torch.get_num_threads() == before
     assert len(json.loads(report.read_text())["rows"]) == capsys.readouterr().out.count("SDPA")
+
+
+def test_it_says_what_selection_and_attention_take_of_dense(tmp_path, monkeypatch, capsys):
+    report = tmp_path / "report.json"
+    command = ["cpu_attention.py", "--selected", "--quick", "--json", str(report)]
+    monkeypatch.setattr(sys, "argv", command)
+    cpu_attention.main()
+    rows = json.loads(report.read_text())["rows"]
+    assert len(rows) == capsys.readouterr().out.count("of SDPA") == 2 * len(cpu_attention.AIMS)
+    for row in rows:
+        assert row["whole"]["least"] > row["selection"]["least"] > 0
+        assert row["density"] >= float(row["case"].split()[-1].rstrip("%")) / 100

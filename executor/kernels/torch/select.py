@@ -63,7 +63,8 @@ def _by_samples(
     lists = lists[:, (lists >= 0).any(0)]
     if not lists.numel():
         return
-    for numbers in lists.split(max(1, RUN_ROWS // (pattern.rows * (last - first))), dim=1):
+    at_once = max(1, RUN_ROWS // (pattern.rows * (last - first)))
+    for numbers in torch.split(lists, at_once, dim=1):
         pieces = int(layout.own_pieces(numbers[numbers >= 0])[1].max()) + 1
         scores = sampled_scores(piece_lse, q, cache, layout, numbers, pieces, pattern)
         for of_entry, masses in zip(numbers, scores, strict=True):
