@@ -14,6 +14,8 @@ Masses = Callable[[LayerCall, int], Tensor]
 block's sum to 1 over the key blocks that it sees."""
 
 ROWS_AT_ONCE = 256
+STRIDE = 8
+"""Of antidiagonals: the finer of the paper's two."""
 
 
 def row_blocks(call: LayerCall, block_tokens: int) -> Tensor:
@@ -63,6 +65,28 @@ def sampled_masses(call: LayerCall, block_tokens: int) -> Tensor:
     rows = picked[picked >= first]
     sums = _by_block(call, rows, block_tokens, place[rows], len(counts))
     return sums / place[rows].bincount()[:, None]
+
+
+def antidiagonal_masses(call: LayerCall, block_tokens: int) -> Tensor:
+    """XAttention's estimate (arXiv 2503.16428, section 3.1): sums along every STRIDE-th
+    antidiagonal of the logits, their softmax over the keys summed by block.
+
+    A call that begins inside a run of STRIDE rows, or ends in one, has zeros in what is missing.
+    """
+    stride, head_dim = min(STRIDE, block_tokens), call.q.shape[2]
+    first = call.cached % stride
+    queries = pad(call.q.float(), (0, 0, first, -(first + call.q.shape[1]) % stride))
+    keys = pad(call.keys.float(), (0, 0, 0, -call.keys.shape[1] % stride))
+    rows = queries.reshape(len(queries), -1, stride * head_dim)
+    columns = keys.reshape(len(keys), -1, stride, head_dim).flip(2).flatten(2)
+    logits = rows @ per_query_head(call, columns).mT * (call.scaling / stride)
+    run = torch.arange(rows.shape[1], device=rows.device) + call.cached // stride
+    future = torch.arange(columns.shape[1], device=rows.device) > run[:, None]
+    weights = torch.softmax(logits.masked_fill(future, -torch.inf), dim=-1)
+    total, size = -(-call.keys.shape[1] // block_tokens), block_tokens // stride
+    by_block = pad(weights, (0, total * size - weights.shape[-1]))
+    by_block = by_block.view(*by_block.shape[:2], total, size).sum(dim=-1)
+    return _means(by_block, run // size - run[0] // size)
 
 
 def exact_masses(call: LayerCall, block_tokens: int) -> Tensor:

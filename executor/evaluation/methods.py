@@ -22,7 +22,13 @@ import numpy as np
 
 from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked
-from executor.evaluation.block_masses import Masses, exact_masses, pooled_masses, sampled_masses
+from executor.evaluation.block_masses import (
+    Masses,
+    antidiagonal_masses,
+    exact_masses,
+    pooled_masses,
+    sampled_masses,
+)
 from executor.evaluation.density import Fitted, Ints, Setting, fit, uniform_within
 from executor.evaluation.makespan import Devices, filled_budgets, predicted_s
 from executor.evaluation.scoring import logits_at_once
@@ -70,6 +76,7 @@ ONLINE: dict[str, Masses] = {
     "top_p": sampled_masses,
     "top_p_pooled": pooled_masses,
     "top_p_oracle": exact_masses,
+    "xattention": antidiagonal_masses,
 }
 FILLED, AS_FILLED, DENSE = "bubble_filled", "max_min_as_filled", "dense"
 METHODS = (

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from executor.evaluation.block_masses import Masses, exact_masses, pooled_masses, sampled_masses
+from executor.evaluation.block_masses import (
+    STRIDE,
+    Masses,
+    antidiagonal_masses,
+    exact_masses,
+    pooled_masses,
+    sampled_masses,
+)
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.policy import LayerCall
 
@@ -51,6 +58,35 @@ def slow_masses(call: LayerCall, of: Masses) -> list[list[dict[int, float]]]:
             blocks.append(dict(enumerate(shares.tolist())))
         found.append(blocks)
     return found
+
+
+@pytest.mark.parametrize(("new", "cached"), [(70, 0), (40, 24), (33, 13), (1, 47)])
+@pytest.mark.parametrize("block", [4, 16])
+def test_antidiagonals_are_those_counted_by_hand(new: int, cached: int, block: int) -> None:
+    call, stride = call_of(new, cached, seed=new), min(STRIDE, block)
+    total, zero = cached + new, torch.zeros(8, dtype=torch.float64)
+    found = antidiagonal_masses(call, block)
+    for head in range(4):
+        queries = [zero if t < cached else call.q[head, t - cached].double() for t in range(total)]
+        keys = [k.double() for k in call.keys[head // 2]]
+        queries, keys = queries + [zero] * stride, keys + [zero] * stride
+        rows: dict[int, list[torch.Tensor]] = {}
+        for run in range(cached // stride, -(-total // stride)):
+            sums = [
+                sum(
+                    queries[run * stride + s] @ keys[column * stride + stride - 1 - s]
+                    for s in range(stride)
+                )
+                for column in range(run + 1)
+            ]
+            shares = torch.tensor(sums, dtype=torch.float64).mul(call.scaling / stride).softmax(0)
+            by_block = torch.zeros(found.shape[2], dtype=torch.float64)
+            for column, share in enumerate(shares):
+                by_block[column * stride // block] += share
+            rows.setdefault(run * stride // block, []).append(by_block)
+        for place, own in enumerate(sorted(rows)):
+            wanted = torch.stack(rows[own]).mean(0)
+            assert found[head, place].double().tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
 
 
 def slow_kept(masses: dict[int, float], p: float) -> set[int]:
