@@ -11,12 +11,13 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from profiles.cost.fitted import Backend
 from profiles.cost.rates import Rates
 from profiles.cost.work import Phase
 from profiles.errors import UnknownNameError
 
 SHARE = "@"
-ATTENTION = ("query_blocks", "tile_flops", "sparse_tile_flops")
+ATTENTION = ("query_blocks", "dense_tile_flops", "gathered_tile_flops")
 """Features of work that keep to a share's multiprocessors."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -26,6 +27,7 @@ class DeviceProfile(BaseModel):
 
     `rates`: fitted ones; of a phase the first count.
     `attention_share`: of the multiprocessors, what attention keeps to.
+    `backend`: what executors compute with on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class DeviceProfile(BaseModel):
     memory_bandwidth: Positive
     link_bandwidth: Positive
     launch_s: Positive
+    backend: Backend = "triton"
     attention_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     rates: list[Rates] = []
 

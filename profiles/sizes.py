@@ -45,3 +45,21 @@ def causal_pieces(pieces: Counts, query_blocks: int, block_pieces: int = 1) -> C
     ramp = pieces // block_pieces
     ramp = ramp - (ramp - query_blocks) * (ramp > query_blocks)
     return block_pieces * ramp * (ramp + 1) // 2 + (query_blocks - ramp) * pieces
+
+
+def gathered_pieces(
+    pieces: Counts, query_blocks: Counts | int, every: int, block_pieces: int = 1
+) -> Counts:
+    """Of the pieces in the lists of the first `query_blocks`, those chosen among others.
+
+    A list that holds all its query block can see is read as it lies, and so are a query block's
+    own pieces. `every` is the pieces of the context, the most that `pieces` may be.
+
+    >>> [gathered_pieces(pieces, 4, every=13, block_pieces=4) for pieces in (4, 5, 13)]
+    [0, 2, 0]
+    """
+    ramp = pieces // block_pieces
+    ramp = ramp - (ramp - query_blocks) * (ramp > query_blocks)
+    own = query_blocks * block_pieces
+    own = own - (own - every) * (own > every) - ramp * block_pieces
+    return ((query_blocks - ramp) * pieces - own) * (pieces < every)

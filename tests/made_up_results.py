@@ -27,8 +27,9 @@ PLANTED = {
     "prefill": {
         "launches": 2e-5,
         "query_blocks": 3e-8,
-        "tile_flops": 2e-15,
-        "sparse_tile_flops": 1.5e-15,
+        "dense_tile_flops": 2e-15,
+        "gathered_tile_flops": 3.5e-15,
+        "sampled_flops": 2e-15,
         "scored_blocks": 1.2e-12,
         "kv_bytes": 6e-13,
         "kv_lists": 1e-7,
@@ -37,7 +38,8 @@ PLANTED = {
     "decode": {
         "launches": 8e-6,
         "query_blocks": 5e-9,
-        "tile_flops": 1.5e-15,
+        "dense_tile_flops": 1.5e-15,
+        "gathered_tile_flops": 1.5e-15,
         "scored_blocks": 2e-11,
         "kv_bytes": 2.5e-13,
         "kv_lists": 2e-8,

@@ -81,7 +81,7 @@ def test_this_repository_shows_what_its_results_files_say_and_no_more() -> None:
 def test_planted_rates_are_found_again(made_up: Row, laid: Laid) -> None:
     found = {fit.refit.rates.phase: fit for fit in fits(taken(made_up, laid))}
     told_apart = {
-        "prefill": ("tile_flops", "sparse_tile_flops", "query_blocks", "scored_blocks"),
+        "prefill": ("dense_tile_flops", "gathered_tile_flops", "query_blocks", "scored_blocks"),
         "decode": ("scored_blocks",),
     }
     for phase, fit in found.items():
@@ -140,7 +140,7 @@ def test_plans_are_made_with_what_was_measured(
     for phase in ("prefill", "decode"):
         rates = catalogue_rates(["h200", "h200@0.5", "h100"], phase)
         assert "gpu-h200-20010203-040506-0123456.json" in rates["h200"].source
-        whole, half = (rates[name].seconds_per["tile_flops"] for name in ("h200", "h200@0.5"))
+        whole, half = (rates[name].seconds_per["dense_tile_flops"] for name in ("h200", "h200@0.5"))
         assert half == pytest.approx(2 * whole)
         assert "gpu-h200" not in rates["h100"].source
     measured = catalogue_rates(["h200"], "prefill")["h200"]
@@ -159,7 +159,7 @@ def test_plans_for_the_benchmarks_assume_a_lists_cost_until_it_is_measured(
 ) -> None:
     assert not catalogue.exists()
     assumed = attention_rates(head_dim=128)
-    block_s = 4 * 64 * 64 * 128 * assumed.seconds_per["tile_flops"]
+    block_s = 4 * 64 * 64 * 128 * assumed.seconds_per["dense_tile_flops"]
     assert assumed.seconds_per["query_blocks"] == pytest.approx(2 * block_s)
     assert "2 blocks a list assumed" in assumed.source
     keep(laid(made_up), checkout)

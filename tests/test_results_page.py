@@ -22,6 +22,7 @@ FIGURES = {
     "deadlines": "median",
     "drift": "met",
     "cost_model_h200": "mean_error_percent",
+    "cost_model_cpu": "mean_error_percent",
     "cpu_attention": "median",
     "cpu_flex": "first_call_s",
     "decode_cpu": "median",

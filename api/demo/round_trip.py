@@ -255,7 +255,8 @@ def _layers_to_run(options: DemoOptions, plan: Plan) -> list[int]:
     work = head_work(
         np.array(plan.budgets), shape, plan.workload.workload, options.profile.selection
     )
-    flops = work[..., INDEX["tile_flops"]].sum()
+    kinds = ("dense_tile_flops", "gathered_tile_flops", "sampled_flops")
+    flops = sum(work[..., INDEX[kind]].sum() for kind in kinds)
     generations = len(METHODS) + 1
     layer_s = float(flops) / shape.layers / CORE_FLOPS * options.rounds * generations
     fitting = max(1, min(MOST_LAYERS, int(MEASURING_S / layer_s)))

@@ -79,7 +79,7 @@ def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -
     work = np.array([work_counts(s, f"samples.{i}.work") for i, s in enumerate(batch.samples)])
     planned = {layer: shard_work(plan, layer) for layer in {s.layer for s in batch.samples}}
     believed = [
-        (sample, row.tolist())
+        sample
         for sample, row in zip(batch.samples, work, strict=True)
         if believable(sample, row, planned[sample.layer][sample.device], plan)
     ]
@@ -96,28 +96,26 @@ def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -
     )
     session.add(stored)
     session.flush()
-    session.add_all(_row(stored.id, sample, row, plan, now) for sample, row in believed)
+    session.add_all(_row(stored.id, sample, plan, now) for sample in believed)
     sample_store.forget(session, stored)
     figures = [
         (sample.layer, head.head, head.rows, head.tiles, head.recovery)
-        for sample, _ in believed
+        for sample in believed
         for head in sample.heads or []
     ]
     if figures:
         recovery_store.keep(session, stored, figures, window)
-    kinds = frozenset((plan.devices[sample.device], plan.workload.phase) for sample, _ in believed)
+    kinds = frozenset((plan.devices[sample.device], plan.workload.phase) for sample in believed)
     return Intake(_receipt(stored, duplicate=False), kinds)
 
 
-def _row(
-    batch: int, sample: DeviceSample, work: list[float], plan: Plan, now: float
-) -> StoredSample:
+def _row(batch: int, sample: DeviceSample, plan: Plan, now: float) -> StoredSample:
     return StoredSample(
         batch=batch,
         layer=sample.layer,
         device=sample.device,
         seconds=sample.seconds,
-        work=work,
+        work=sample.work,
         device_type=plan.devices[sample.device],
         phase=plan.workload.phase,
         context_tokens=plan.workload.context_tokens,

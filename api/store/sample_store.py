@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select
 
 from api.store.database import Session
 from api.store.tables import StoredBatch, StoredSample
-from profiles.cost.samples import Floats, Sample
+from profiles.cost.samples import Sample
 from profiles.cost.work import FEATURES, Phase
 
 NEWEST_ROUNDS = 100
@@ -80,6 +80,7 @@ def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sam
     """The `window` most recent samples of a device type in a phase, newest first, of one timing.
 
     A sample's age counts rounds: the batches since, shared out over the nodes that sent them.
+    Those whose work was counted in features that are no more are left out.
     """
     of_kind = (StoredSample.device_type == device, StoredSample.phase == phase)
     recent = (
@@ -97,15 +98,15 @@ def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sam
         .limit(window)
     )
     rows = session.execute(recent).all()
-    rows = [row for row in rows if row.timing == rows[0].timing]
+    rows = [row for row in rows if row.work and row.timing == rows[0].timing]
     nodes = len({row.node_id for row in rows})
     rank = {batch: i for i, batch in enumerate(dict.fromkeys(row.id for row in rows))}
     return [
-        Sample(_of_every_feature(row.work), row.seconds, rank[row.id] // nodes, row.context_tokens)
+        Sample(
+            np.array([row.work.get(name, 0.0) for name in FEATURES]),
+            row.seconds,
+            rank[row.id] // nodes,
+            row.context_tokens,
+        )
         for row in rows
     ]
-
-
-def _of_every_feature(work: list[float]) -> Floats:
-    """Work as it was stored, with 0 of the features that are younger."""
-    return np.array(work + [0.0] * (len(FEATURES) - len(work)))

@@ -162,7 +162,10 @@ class StoredBatch(Table):
 
 
 class StoredSample(Table):
-    """Seconds of one device in one layer, the work it did, and what the rates are fitted by."""
+    """Seconds of one device in one layer, and what the rates are fitted by.
+
+    `work` by feature; empty where it was counted in features that are no more.
+    """
 
     __tablename__ = "samples"
     __table_args__ = (Index(None, "device_type", "phase", "id"),)
@@ -171,7 +174,7 @@ class StoredSample(Table):
     layer: Mapped[int]
     device: Mapped[int]
     seconds: Mapped[float]
-    work: Mapped[list[Any]]
+    work: Mapped[dict[str, Any]]
     device_type: Mapped[str] = mapped_column(String(64))
     phase: Mapped[str] = mapped_column(String(16))
     context_tokens: Mapped[int] = mapped_column(BigInteger)

@@ -54,7 +54,14 @@ SHORT = {
     PUBLIC[2]: "moa-llama-3-8b",
     PUBLIC[3]: "duo-llama-3.1-8b",
 }
-ATTENTION = ("launches", "query_blocks", "tile_flops", "sparse_tile_flops", "scored_blocks")
+ATTENTION = (
+    "launches",
+    "query_blocks",
+    "dense_tile_flops",
+    "gathered_tile_flops",
+    "sampled_flops",
+    "scored_blocks",
+)
 """Features of work that keys and values at hand leave."""
 RECOVERIES = (0.9, 0.85)
 """Of the synthetic profile: the paper's, and one that leaves the density a kernel is made for."""
@@ -104,7 +111,7 @@ def attention_rates(head_dim: int) -> Rates:
     if whole not in measured_rates("h200"):
         # Tables of other kernels say nothing of ours.
         tile_flops = 4 * DEFAULT_BLOCK_TOKENS**2 * head_dim
-        seconds_per["query_blocks"] = LIST_BLOCKS * tile_flops * seconds_per["tile_flops"]
+        seconds_per["query_blocks"] = LIST_BLOCKS * tile_flops * seconds_per["dense_tile_flops"]
         source += f"; {LIST_BLOCKS} blocks a list assumed"
     return whole.model_copy(update={"seconds_per": seconds_per, "source": source})
 

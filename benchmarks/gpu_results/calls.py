@@ -75,11 +75,10 @@ def features(work: Work) -> Floats:
     else:
         by_row = 2 * work["piece_tokens"] * work["head_dim"]
         counts["scored_blocks"] = sum(work["scored_pairs"].values())
-        counts["tile_flops"] = by_row * work["sampled_pairs"]
+        counts["sampled_flops"] = by_row * work["sampled_pairs"]
         if work["attends"]:
-            kinds = ("diagonal_flops", "dense_flops", "listed_flops")
-            counts["tile_flops"] += sum(work.get(kind, 0) for kind in kinds)
-            counts["sparse_tile_flops"] = work.get("sparse_head_flops", 0)
+            counts["dense_tile_flops"] = work.get("diagonal_flops", 0) + work["dense_flops"]
+            counts["gathered_tile_flops"] = work["listed_flops"]
             counts["query_blocks"] = work["lists"]
             counts["kv_bytes"] = work["q_bytes"] + work["out_bytes"] + work["kv_bytes"]
             counts["kv_lists"] = work["groups"]

@@ -92,7 +92,7 @@ def _prior(device: DeviceProfile, phase: Phase) -> Rates:
     sheet = roofline(device, phase)
     if phase == "prefill":
         block_flops = 4 * DEFAULT_BLOCK_TOKENS**2 * HEAD_DIM
-        list_s = LIST_BLOCKS * block_flops * sheet.seconds_per["tile_flops"]
+        list_s = LIST_BLOCKS * block_flops * sheet.seconds_per["dense_tile_flops"]
         better, assumed = {"query_blocks": list_s}, f"{LIST_BLOCKS} blocks a list"
     else:
         bounds_bytes = 2 * 2 * HEAD_DIM

@@ -1,4 +1,4 @@
-"""How good predicted seconds are: `benchmarks/cost_model.py`."""
+"""How good predicted seconds are: `benchmarks/cost_model.py`, `benchmarks/cost_model_cpu.py`."""
 
 from benchmarks.results_page.reports import Report, Reports, grid
 
@@ -8,6 +8,13 @@ MODELS = {
     "no kv_lists": "refit, no list term",
     "refit": "HPLB's refit (median, p90)",
 }
+FEATURES = {
+    "tiles alone": "tiles alone",
+    "before": "sampled rows as tiles, heads told apart instead of tiles",
+    "every feature": "every feature",
+    "declared": "those that the CPU back end declares",
+}
+FIGURES = ("mean", "median", "p90")
 SPLITS = {"interior": "random half", "extrapolated": "longest fifth"}
 
 
@@ -44,6 +51,30 @@ prefill is wave quantisation on the multiprocessors, which is not linear in a pl
 {longest:,} tokens, and of chunked prefill, nothing was measured; plans carry the warning
 `extrapolated`. The tables hold nothing about block selection, projections or links: those rates are
 the data sheet's.
+
+{_cpu(reports)}"""
+
+
+def _cpu(reports: Reports) -> str:
+    report = reports["cost_model_cpu"]
+    rows = [
+        (FEATURES[row["model"]], *(f"{row[f'{name}_error_percent']:.1f} %" for name in FIGURES))
+        for row in report["held_out"]
+    ]
+    rates = report["fit_of_all_rows"]["seconds_per"]
+    tile_us = 1e6 * 4 * 64 * 64 * 64
+    blocks = report["tokens"] // 64
+    scored = 1e3 * rates["sampled_flops"] * 2 * 2 * 64 * 64 * blocks * (blocks + 1) / 2
+    return f"""\
+Of our CPU back end: seconds of devices' shares of a layer of {report["tokens"]:,} tokens with
+unlike budgets and sampled selection, fitted on one layer's shares and judged on another's
+({report["held_out"][0]["judged_rows"]} in all; the middle half of a share's rounds lies within
+{report["spread_percent"]:.1f} % of its median).
+
+{reports.source("cost_model_cpu")}
+{grid(("fitted on", *FIGURES), rows)}
+A dense tile of 64 x 64 pairs and head_dim 64 costs {tile_us * rates["dense_tile_flops"]:.1f} us, a
+gathered one {tile_us * rates["gathered_tile_flops"]:.1f} us, and choosing {scored:.1f} ms a head.
 """
 
 

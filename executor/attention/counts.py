@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadBlocks, Layout
@@ -16,15 +18,15 @@ SCORED = (Pooled, VerticalSlash, Sampled)
 class Counts:
     """Work of a step, in the units of `profiles.cost.work`.
 
-    A tile is a (query block, piece of keys) product, in decode a (head, piece). `sparse_tiles` are
-    those of a prefill's heads that do not attend to everything. `scored_pieces` counts causal ones
-    of heads that must choose; `sampled_pieces` the same for every row that a prefill's sampled
-    heads score exactly.
+    A tile is a (query block, piece of keys) product, in decode a (head, piece). `gathered_tiles`
+    are those of lists that leave something out, without a query block's own pieces.
+    `scored_pieces` counts causal ones of heads that must choose; `sampled_pieces` the same for
+    every row that a prefill's sampled heads score exactly.
     """
 
     query_blocks: int
     tiles: int
-    sparse_tiles: int
+    gathered_tiles: int
     scored_pieces: int
     sampled_pieces: int
     decoded_pieces: int
@@ -56,15 +58,16 @@ def count_work(
     block_tokens: int,
     piece_tokens: int,
 ) -> Counts:
-    tiles = decoded = sparse = scored = sampled = 0
+    tiles = decoded = gathered = scored = sampled = 0
     own = block_tokens // piece_tokens
     for r in rows:
         tokens = chunks[r.sequence].total_tokens
         grid = Grid.of(tokens, block_tokens, piece_tokens)
-        if r.budget_pieces >= grid.pieces:
-            continue
-        sparse += int(lengths(r.pattern, r.budget_pieces, r.first, r.last, grid).sum())
-        if isinstance(r.pattern, SCORED):
+        listed = lengths(r.pattern, r.budget_pieces, r.first, r.last, grid)
+        causal = grid.causal(r.first, r.last)
+        own_pieces = causal - own * torch.arange(r.first, r.last)
+        gathered += int((listed - own_pieces)[listed < causal].sum())
+        if isinstance(r.pattern, SCORED) and r.budget_pieces < grid.pieces:
             last, first = (causal_pieces(grid.pieces, block, own) for block in (r.last, r.first))
             scored += last - first
             sampled += (last - first) * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
@@ -73,12 +76,15 @@ def count_work(
         first, last = list_part(entry, pieces)
         tiles += len(entry.heads) * (last - first)
         decoded += last - first
-        if isinstance(entry.pattern, SCORED) and entry.budget_pieces < pieces:
+        if entry.budget_pieces >= pieces:
+            continue
+        gathered += len(entry.heads) * (last - first)
+        if isinstance(entry.pattern, SCORED):
             scored += len(entry.heads) * pieces
     return Counts(
         query_blocks=sum(r.last - r.first for r in rows) + sum(len(e.heads) for e in lists),
         tiles=tiles + (prefill.tiles if prefill else 0),
-        sparse_tiles=sparse,
+        gathered_tiles=gathered,
         scored_pieces=scored,
         sampled_pieces=sampled,
         decoded_pieces=decoded,

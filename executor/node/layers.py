@@ -264,16 +264,11 @@ def _count_attention(shard: LayerShard, step: PreparedStep, work: Work) -> None:
     work["launches"] += 1
     work["kv_lists"] += len(shard.groups) * workload.batch_size
     work["query_blocks"] += step.counts.query_blocks
-    work["tile_flops"] += (
-        4 * rows * workload.piece_tokens * architecture.head_dim * step.counts.tiles
-    )
-    work["sparse_tile_flops"] += (
-        4 * rows * workload.piece_tokens * architecture.head_dim * step.counts.sparse_tiles
-    )
-    work["scored_blocks"] += step.counts.scored_pieces
-    work["tile_flops"] += (
-        2 * workload.piece_tokens * architecture.head_dim * step.counts.sampled_pieces
-    )
+    counts, row_flops = step.counts, 2 * workload.piece_tokens * architecture.head_dim
+    work["dense_tile_flops"] += 2 * rows * row_flops * (counts.tiles - counts.gathered_tiles)
+    work["gathered_tile_flops"] += 2 * rows * row_flops * counts.gathered_tiles
+    work["sampled_flops"] += row_flops * counts.sampled_pieces
+    work["scored_blocks"] += counts.scored_pieces
     work["kv_bytes"] += (
         2 * (step.computed_rows + held) * architecture.head_dim * architecture.item_bytes
     )

@@ -16,7 +16,6 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Rates(BaseModel):
     """Seconds per unit of every feature of `profiles.cost.work.FEATURES`.
 
-    Rates from before `sparse_tile_flops` was told apart lack it: all tiles cost the same there.
     `std` is the standard deviation of each (null for a prior nobody measured);
     `fitted_to_tokens` the longest context among the measurements.
     """
@@ -34,14 +33,14 @@ class Rates(BaseModel):
     @model_validator(mode="after")
     def _every_feature(self) -> Self:
         for field, values in (("seconds_per", self.seconds_per), ("std", self.std)):
-            if values is not None and {*values, "sparse_tile_flops"} != set(FEATURES):
+            if values is not None and set(values) != set(FEATURES):
                 raise ValueError(f"{field}: must have exactly the features {', '.join(FEATURES)}")
         return self
 
     @property
     def vector(self) -> Floats:
         """Seconds per unit, `[FEATURES]`."""
-        return np.array([self.seconds_per.get(name, 0.0) for name in FEATURES])
+        return np.array([self.seconds_per[name] for name in FEATURES])
 
     @property
     def version(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles.cost.fitted import FITTED
 from profiles.cost.rates import Rates
 from profiles.cost.robust import LARGEST_RATIO, Floats, robust_fit
 from profiles.cost.roofline import fastest_possible_s, roofline
@@ -16,6 +17,9 @@ from profiles.cost.samples import Sample, SampleError
 from profiles.cost.work import FEATURES, INDEX
 from profiles.device import DeviceProfile
 
+PRODUCTS = ("gathered_tile_flops", "sampled_flops")
+"""Products of queries with keys, as dense tiles are: where they were not measured, a chip that
+falls short of its data sheet there is believed to fall short as far here."""
 GATE_SIGMAS = 4.0
 MOST_GATED = 0.25
 """Share of the samples' weight the gate may drop: more surprises than this are a change."""
@@ -56,7 +60,9 @@ def refit(
 
     Samples faster than the chip are rejected; of the rest, those more than 4 robust standard
     deviations from a robust fit, by at most a quarter of the weight. Coefficients that the samples
-    do not determine keep their prior. Without a usable sample the prior is returned as it is.
+    do not determine keep their prior; that of `PRODUCTS` goes with what dense tiles are found to
+    cost. What the device's back end is not fitted on costs nothing. Without a usable sample the
+    prior is returned as it is.
     Raises SampleError where the prior is another device's or forgetting is not in (0, 1].
     """
     if prior.device != device.name:
@@ -65,25 +71,29 @@ def refit(
         )
     if not 0 < forgetting <= 1:
         raise SampleError(f"forgetting: {forgetting} must be above 0 and at most 1")
+    # What the back end is not fitted on is no part of the time.
+    fitted = np.isin(FEATURES, FITTED[device.backend][prior.phase])
+    samples = [s for s in samples if s.work[fitted].any()]
     possible = [s for s in samples if s.seconds >= fastest_possible_s(device, s.work)]
     rejected_fast = len(samples) - len(possible)
     if not possible:
         return Refit(prior, 0, rejected_fast, 0, None, ())
 
-    # 1. Every coefficient as a ratio to a positive scale; an earlier fit may have left it at 0, and
-    # what gathering costs starts there: it is held against what a dense tile costs.
-    scale = np.maximum(prior.vector, roofline(device, prior.phase).vector)
-    scale = np.where(scale > 0, scale, scale[INDEX["tile_flops"]])
+    # 1. Every coefficient as a ratio to a positive scale; an earlier fit may have left it at 0.
+    scale = np.maximum(prior.vector, roofline(device, prior.phase).vector) * fitted
+    believed = np.divide(prior.vector, scale, out=np.zeros_like(scale), where=scale > 0)
     units = np.array([s.work for s in possible], dtype=np.float64) * scale
     seconds = np.array([s.seconds for s in possible], dtype=np.float64)
     ages = np.array([s.age for s in possible], dtype=np.float64)
     weights = np.maximum(forgetting ** (ages - ages.min()), 1e-12)
 
     # 2. A robust fit of everything, the gate, and a fit of what passed it.
-    first = robust_fit(units, seconds, weights, prior.vector / scale)
+    follows = np.arange(len(FEATURES))
+    follows[[INDEX[name] for name in PRODUCTS]] = INDEX["dense_tile_flops"]
+    first = robust_fit(units, seconds, weights, believed, follows)
     kept = _gate(first.residuals, first.noise, weights)
     units, seconds, weights = units[kept], seconds[kept], weights[kept]
-    fit = robust_fit(units, seconds, weights, prior.vector / scale)
+    fit = robust_fit(units, seconds, weights, believed, follows)
 
     errors = np.abs(units @ fit.ratios - seconds) / seconds
     rates = Rates(

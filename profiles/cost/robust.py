@@ -2,8 +2,8 @@
 
 Iteratively reweighted least squares with Huber's weights (1964), their scale held at that of a
 first, more robust fit as in MM-estimation (Yohai 1987). The prior is a Cauchy distribution around
-each coefficient's prior value, so that it decides where the data say nothing and lets go, however
-far off it was, where they do.
+each coefficient's prior value, or around its prior distance from another coefficient, so that it
+decides where the data say nothing and lets go, however far off it was, where they do.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
+Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 HUBER_SIGMAS = 1.345
@@ -41,22 +42,26 @@ class Fit:
     noise: float
 
 
-def robust_fit(units: Floats, seconds: Floats, weights: Floats, prior: Floats) -> Fit:
+def robust_fit(
+    units: Floats, seconds: Floats, weights: Floats, prior: Floats, follows: Ints
+) -> Fit:
     """Fit `units [samples, features] @ ratios` to `seconds [samples]`, ratios from 0 to 1000.
 
     `units` are seconds at ratio 1; `weights` [samples] are how many observations each sample
-    counts for; `prior` [features] are the ratios believed in before.
+    counts for; `prior` [features] are the ratios believed in before; `follows` [features] is the
+    feature that each one's ratio is believed to move with, itself where it is with none.
     """
+    apart = _apart(follows)
     # One common factor for the whole chip is a start that no single sample can drag away. Of what
     # always goes together, what is believed to cost something then explains the time.
     believed = np.maximum(prior, LEAST_BELIEVED)
     ratios = believed * weighted_median(seconds / (units @ believed), weights)
     # Nearly least absolute deviations first: of two halves that disagree they side with the
     # heavier, and the noise around it stays small enough to tell the other's as outliers.
-    ratios = _settle(units, seconds, weights, prior, ratios, LEAST_NOISE)
+    ratios = _settle(units, seconds, weights, prior, apart, ratios, LEAST_NOISE)
     noise = _noise(units, seconds, weights, ratios)
-    ratios = _settle(units, seconds, weights, prior, ratios, noise)
-    system, _ = _equations(units, seconds, weights, prior, ratios, noise)
+    ratios = _settle(units, seconds, weights, prior, apart, ratios, noise)
+    system, _ = _equations(units, seconds, weights, prior, apart, ratios, noise)
     return Fit(ratios, _std(system), residuals_of(units, seconds, ratios), noise)
 
 
@@ -89,12 +94,24 @@ def _noise(units: Floats, seconds: Floats, weights: Floats, ratios: Floats) -> f
     return float(few * max(SIGMA_PER_MAD * weighted_median(sizes, weights), LEAST_NOISE))
 
 
+def _apart(follows: Ints) -> Floats:
+    """What the prior is of, [features, features]: each ratio less the one that it follows."""
+    each = np.eye(len(follows))
+    return np.asarray(each - each[follows] * (follows != np.arange(len(follows)))[:, None])
+
+
 def _settle(
-    units: Floats, seconds: Floats, weights: Floats, prior: Floats, ratios: Floats, noise: float
+    units: Floats,
+    seconds: Floats,
+    weights: Floats,
+    prior: Floats,
+    apart: Floats,
+    ratios: Floats,
+    noise: float,
 ) -> Floats:
     """Reweight and solve until the ratios stay, `[features]`."""
     for _ in range(ROUNDS):
-        system, target = _equations(units, seconds, weights, prior, ratios, noise)
+        system, target = _equations(units, seconds, weights, prior, apart, ratios, noise)
         previous, ratios = ratios, _bounded_least_squares(system, target)
         if np.all(np.abs(ratios - previous) <= CONVERGED * np.maximum(1, ratios)):
             break
@@ -102,7 +119,13 @@ def _settle(
 
 
 def _equations(
-    units: Floats, seconds: Floats, weights: Floats, prior: Floats, ratios: Floats, noise: float
+    units: Floats,
+    seconds: Floats,
+    weights: Floats,
+    prior: Floats,
+    apart: Floats,
+    ratios: Floats,
+    noise: float,
 ) -> tuple[Floats, Floats]:
     """System [samples + features, features] and target, each row in its own standard deviations.
 
@@ -111,9 +134,9 @@ def _equations(
     threshold = HUBER_SIGMAS * noise
     huber = threshold / np.maximum(np.abs(residuals_of(units, seconds, ratios)), threshold)
     rows = np.sqrt(weights * huber) / (noise * np.maximum(units @ ratios, seconds))
-    pull = 1 / np.hypot(PRIOR_SPREAD, ratios - prior)
-    system = np.vstack([units * rows[:, None], np.diag(pull)])
-    return system, np.concatenate([seconds * rows, prior * pull])
+    pull = 1 / np.hypot(PRIOR_SPREAD, apart @ (ratios - prior))
+    system = np.vstack([units * rows[:, None], apart * pull[:, None]])
+    return system, np.concatenate([seconds * rows, apart @ prior * pull])
 
 
 def _condensed(system: Floats) -> Floats:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.selection import POOLED, Sampled, Selection
-from profiles.sizes import causal_pieces, sizes_fault, whole_pieces
+from profiles.sizes import causal_pieces, gathered_pieces, sizes_fault, whole_pieces
 
 Phase = Literal["prefill", "decode"]
 Deployment = Literal["disaggregated", "tensor_parallel"]
@@ -26,20 +26,23 @@ Floats = NDArray[np.float64]
 FEATURES = (
     "launches",
     "query_blocks",
-    "tile_flops",
+    "dense_tile_flops",
+    "gathered_tile_flops",
+    "sampled_flops",
     "scored_blocks",
     "kv_bytes",
     "projection_flops",
     "link_bytes",
     "kv_lists",
-    "sparse_tile_flops",
 )
 """What a load is linear in; `rates` holds seconds per unit of each, in this order.
 
 `kv_lists` counts (sequence, KV group) pairs: each starts thread blocks of its own. Without it
 the error of fitted decode times is 1.4 to 1.8 times as large (benchmarks/cost_model.py).
-`sparse_tile_flops` counts those of a prefill's `tile_flops` again that heads with a budget below
-the context attend by: its rate is what gathered keys cost beyond dense ones.
+Of a tile's pairs `gathered_tile_flops` are those with pieces chosen among others, read through
+indices; `dense_tile_flops` those of lists that leave nothing out and, in a prefill, of a query
+block with its own pieces. `sampled_flops` are those of rows that are scored against every key in
+order to choose. A back end need not cost anything of its own by each: `profiles.cost.fitted`.
 """
 
 INDEX = {name: position for position, name in enumerate(FEATURES)}
@@ -104,7 +107,7 @@ def budget_pieces(budgets: Floats, workload: Workload) -> NDArray[np.int64]:
     return whole_pieces(tokens, workload.piece_tokens, least, most).astype(np.int64)
 
 
-def pair_flops(selection: Selection, architecture: Architecture, workload: Workload) -> int:
+def _pair_flops(selection: Selection, architecture: Architecture, workload: Workload) -> int:
     """FLOPs that choosing takes for a scored (query block, key piece) pair, beside its score.
 
     Those of a prefill's sampled rows with the piece's keys; a decode scores by bounds alone.
@@ -132,15 +135,17 @@ def head_work(
     work = np.zeros((*pieces.shape, len(FEATURES)))
     if workload.phase == "prefill":
         work[..., INDEX["query_blocks"]] = n
-        work[..., INDEX["tile_flops"]] = 4 * block * piece * dim * causal_pieces(pieces, n, own)
-        work[..., INDEX["sparse_tile_flops"]] = work[..., INDEX["tile_flops"]] * (pieces < every)
+        tiles, gathered = causal_pieces(pieces, n, own), gathered_pieces(pieces, n, every, own)
+        flops = 4 * block * piece * dim
         pairs = np.where(choosing, causal_pieces(np.array(every), n, own), 0)
-        work[..., INDEX["scored_blocks"]] = pairs
-        work[..., INDEX["tile_flops"]] += pairs * pair_flops(selection, architecture, workload)
+        work[..., INDEX["sampled_flops"]] = pairs * _pair_flops(selection, architecture, workload)
     else:
         work[..., INDEX["query_blocks"]] = 1
-        work[..., INDEX["tile_flops"]] = 4 * piece * dim * pieces
-        work[..., INDEX["scored_blocks"]] = np.where(choosing, every, 0)
+        tiles, gathered, flops = pieces, pieces * (pieces < every), 4 * piece * dim
+        pairs = np.where(choosing, every, 0)
+    work[..., INDEX["dense_tile_flops"]] = flops * (tiles - gathered)
+    work[..., INDEX["gathered_tile_flops"]] = flops * gathered
+    work[..., INDEX["scored_blocks"]] = pairs
     rows = workload.new_tokens
     work[..., INDEX["kv_bytes"]] = 2 * rows * dim * architecture.item_bytes
     if workload.deployment == "tensor_parallel":

@@ -38,6 +38,7 @@ def decode_work(
     tiles = whole.sum(axis=1) * packed + cut.sum(axis=1)
     decoded = packed + cut.sum(axis=1)
     every = workload.context_pieces
+    gathered = whole.sum(axis=1) * packed * (packed < every) + (cut * (own < every)).sum(axis=1)
     choosing = whole.sum(axis=1) * (packed < every) + ((cut > 0) & (own < every)).sum(axis=1)
 
     work = np.zeros((ends.shape[1], len(FEATURES)))
@@ -45,7 +46,9 @@ def decode_work(
     dim, width, item = architecture.head_dim, architecture.hidden_size, architecture.item_bytes
     held = decoded.sum(axis=(0, 2)) * workload.piece_tokens
     work[:, INDEX["query_blocks"]] = rows
-    work[:, INDEX["tile_flops"]] = 4 * workload.piece_tokens * dim * tiles.sum(axis=(0, 2))
+    kinds = {"dense_tile_flops": tiles - gathered, "gathered_tile_flops": gathered}
+    for name, counted in kinds.items():
+        work[:, INDEX[name]] = 4 * workload.piece_tokens * dim * counted.sum(axis=(0, 2))
     work[:, INDEX["scored_blocks"]] = scored * every * choosing.sum(axis=(0, 2))
     work[:, INDEX["kv_bytes"]] = 2 * (rows + held) * dim * item
     work[:, INDEX["kv_lists"]] = lists

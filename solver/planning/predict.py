@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from profiles.cost.rates import Rates
-from profiles.cost.work import FEATURES, INDEX, Workload, group_work, head_work, pair_flops
+from profiles.cost.work import FEATURES, INDEX, Workload, group_work, head_work
+from profiles.sizes import gathered_pieces
 from solver.planning.costs import Demand, placement_problem
 from solver.planning.decode_work import decode_work
 from solver.plans import Costs, Plan
-from solver.problem import Floats, Ints, PlacementProblem, Shares
+from solver.problem import Floats, Ints, PlacementProblem
 from solver.request import PlacementOptions
 from solver.rows import RowGrid, boundaries, weight_before
 
@@ -72,32 +73,34 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     else:
         by_head = head_work(budgets[layer], plan.architecture, step, plan.selection)
         by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
-        parts = _parts_of_work(ends, shares, step)
-        flops, scored = INDEX["tile_flops"], INDEX["scored_blocks"]
-        # A share is one of attended pairs; what rows take to choose goes by the pairs they score.
-        by_pair = pair_flops(plan.selection, plan.architecture, step)
-        by_head[:, flops] -= by_pair * by_head[:, scored]
+        parts = _parts_of_work(ends, grid.budget_pieces[layer], step)
         work = np.einsum("hdf,hf->df", parts, by_head) + present.T @ by_group
-        work[:, flops] += by_pair * work[:, scored]
     work[work.any(axis=1), INDEX["launches"]] = 1
     return np.asarray(work)
 
 
-def _parts_of_work(ends: Ints, shares: Shares, step: Workload) -> Floats:
+def _parts_of_work(ends: Ints, pieces: Ints, step: Workload) -> Floats:
     """The fraction of each kind of a head's work in a device's rows, [heads, devices, FEATURES].
 
-    A share is a fraction of attended pairs. Late rows of a prompt are longer: their part of the
-    scored pairs is larger than that, and their part of what goes by the row smaller.
+    `ends` [heads, devices] are the rows before a device's last, `pieces` [heads] the budgets. Rows
+    of a prompt are not alike: the first ones see few pieces and leave none out, the last ones
+    score the most.
     """
-    rows, every = step.context_blocks, np.array(step.context_pieces)
-    last = ends / rows
-    parts = np.repeat(np.diff(last, axis=1, prepend=0)[..., None], len(FEATURES), axis=2)
-    for flops in ("tile_flops", "sparse_tile_flops"):
-        parts[..., INDEX[flops]] = shares
-    scored = weight_before(every, ends, step.block_pieces)
-    of_all = scored / weight_before(every, np.array(rows), step.block_pieces)
-    parts[..., INDEX["scored_blocks"]] = np.diff(of_all, axis=1, prepend=0)
-    return parts
+    own, every = step.block_pieces, step.context_pieces
+    height = pieces[:, None]
+    # The last column is the whole head.
+    rows = np.column_stack([ends, np.full(len(ends), step.context_blocks)])
+    gathered = gathered_pieces(height, rows, every, own)
+    scored = weight_before(np.array(every), rows, own)
+    before = dict.fromkeys(FEATURES, rows) | {
+        "dense_tile_flops": weight_before(height, rows, own) - gathered,
+        "gathered_tile_flops": gathered,
+        "sampled_flops": scored,
+        "scored_blocks": scored,
+    }
+    done = np.stack([before[name] for name in FEATURES], axis=-1)
+    whole = np.maximum(done[:, -1:], 1)
+    return np.asarray(np.diff(done[:, :-1], axis=1, prepend=0) / whole)
 
 
 def _parts(costs: Costs) -> Floats:

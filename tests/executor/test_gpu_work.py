@@ -35,7 +35,12 @@ def test_kinds_of_tiles_add_up_and_counts_are_the_executors(block, piece):
     counts = count_work(heads, [], layout, CHUNKS, block, piece)
     kinds = sum(work[f"{kind}_flops"] for kind in ("diagonal", "dense", "listed"))
     assert kinds == 4 * block * piece * 32 * counts.tiles
-    assert work["sparse_head_flops"] == 4 * block * piece * 32 * counts.sparse_tiles
+    assert work["listed_flops"] == 4 * block * piece * 32 * counts.gathered_tiles
+    sparse = [x for x in heads if x.budget_pieces < layout.grid(x.sequence).pieces]
+    tiles = count_work(
+        sparse, [], lay_out(sparse, CHUNKS, block, piece_tokens=piece), CHUNKS, block, piece
+    ).tiles
+    assert work["sparse_head_flops"] == 4 * block * piece * 32 * tiles
     assert (work["block_tokens"], work["piece_tokens"]) == (block, piece)
     assert work["lists"] == counts.query_blocks
     assert sum(work["scored_pairs"].values()) == counts.scored_pieces

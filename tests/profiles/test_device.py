@@ -59,18 +59,18 @@ def test_a_share_of_a_gpu_is_slower_at_attention_alone_and_unmeasured() -> None:
     assert before is not None
     assert after is not None
     assert after.device == "h200@0.5"
-    assert after.seconds_per["tile_flops"] == 2 * before.seconds_per["tile_flops"]
-    split = whole.model_copy(update={"rates": [roofline(whole, "prefill")]})
-    split.rates[0].seconds_per["sparse_tile_flops"] = 1e-15
-    assert split.shared(0.5).rates[0].seconds_per["sparse_tile_flops"] == 2e-15
+    assert after.seconds_per["dense_tile_flops"] == 2 * before.seconds_per["dense_tile_flops"]
+    gathered = (rates.seconds_per["gathered_tile_flops"] for rates in (before, after))
+    assert next(gathered) == next(gathered) / 2
+    assert after.seconds_per["sampled_flops"] == before.seconds_per["sampled_flops"]
     assert after.seconds_per["kv_bytes"] == before.seconds_per["kv_bytes"]
     assert not after.measured
     assert "unmeasured" in after.source
     prior = roofline(half, "decode").seconds_per
-    assert prior["tile_flops"] == pytest.approx(2 / 989e12)
+    assert prior["dense_tile_flops"] == pytest.approx(2 / 989e12)
     assert prior["projection_flops"] == pytest.approx(1 / 989e12)
     work = np.zeros((2, len(FEATURES)))
-    work[[0, 1], [INDEX["tile_flops"], INDEX["projection_flops"]]] = 989e12
+    work[[0, 1], [INDEX["dense_tile_flops"], INDEX["projection_flops"]]] = 989e12
     assert fastest_possible_s(half, work) == pytest.approx([2, 1])
 
 

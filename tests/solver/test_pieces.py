@@ -165,7 +165,7 @@ def test_the_work_of_shards_is_counted_row_by_row() -> None:
     )
     assert sum(plan.divisions) > 0
     for layer, placed in enumerate(plan.layers):
-        flops, scored, rows = (np.zeros(3) for _ in range(3))
+        dense, gathered, scored, rows = (np.zeros(3) for _ in range(4))
         for entries, budget in zip(placed.heads, plan.budgets[layer], strict=True):
             lists = [min(-(-budget // 16), 63, 4 * (row + 1)) for row in range(16)]
             seen = [min(63, 4 * (row + 1)) for row in range(16)]
@@ -173,14 +173,19 @@ def test_the_work_of_shards_is_counted_row_by_row() -> None:
             for entry in entries:
                 share += entry.share
                 last = int(np.abs(done - share).argmin())
-                pairs = 64 * 16 * sum(lists[first:last])
+                for listed, all_there in zip(lists[first:last], seen[first:last], strict=True):
+                    own = min(4, all_there - 4 * ((all_there - 1) // 4))
+                    chosen = listed - own if listed < all_there else 0
+                    gathered[entry.device] += 4 * 64 * 64 * 16 * chosen
+                    dense[entry.device] += 4 * 64 * 64 * 16 * (listed - chosen)
                 candidates = sum(seen[first:last]) if budget < 1000 else 0
                 scored[entry.device] += candidates
-                flops[entry.device] += 4 * 64 * pairs + 2 * 2 * 16 * 64 * candidates
                 rows[entry.device] += last - first
                 first = last
         work = shard_work(plan, layer)
-        assert work[:, INDEX["tile_flops"]] == pytest.approx(flops)
+        assert work[:, INDEX["dense_tile_flops"]] == pytest.approx(dense)
+        assert work[:, INDEX["gathered_tile_flops"]] == pytest.approx(gathered)
+        assert work[:, INDEX["sampled_flops"]] == pytest.approx(2 * 2 * 16 * 64 * scored)
         assert work[:, INDEX["scored_blocks"]] == pytest.approx(scored)
         assert work[:, INDEX["query_blocks"]] == pytest.approx(rows)
     rates = {"h200": _rates()}
@@ -204,7 +209,8 @@ def test_small_pieces_cost_what_they_leave_out() -> None:
     assert coarse.budgets == [[128] * 4]
     assert fine.budgets == [[80] * 4]
     pairs = [(4 + 5 * 15) * 16, (1 + 2 * 15) * 64]
-    flops = [shard_work(plan, 0)[:, INDEX["tile_flops"]].sum() for plan in (fine, coarse)]
+    kinds = [INDEX[f"{kind}_tile_flops"] for kind in ("dense", "gathered")]
+    flops = [shard_work(plan, 0)[:, kinds].sum() for plan in (fine, coarse)]
     assert flops[0] / flops[1] == pytest.approx(pairs[0] / pairs[1])
 
 

@@ -234,17 +234,28 @@ def test_rounds_that_go_on_do_not_fill_the_database(
     assert again["duplicate"]
 
 
-def test_samples_stored_before_a_feature_was_told_apart_still_count(
+def test_samples_counted_in_features_that_are_no_more_keep_their_seconds_alone(
     world: World, live: tuple[Plan, Json]
 ) -> None:
     plan, view = live
     assert world.post(world.batch(plan, view, "a", [0])).json()["accepted"] == 3
+    measured = world.view()["measured"]
     with world.service.database.write() as session:
         older = session.query(StoredSample).first()
         assert older is not None
-        assert older.work[-1] > 0
-        older.work, number = older.work[:-1], older.id
+        assert older.work.keys() == set(FEATURES)
+        older.work = {}
     with world.service.database.read() as session:
-        assert len(session.get_one(StoredSample, number).work) == len(FEATURES) - 1
         found = sample_store.newest(session, "h200", "prefill", 10)
-    assert sorted(sample.work[-1] > 0 for sample in found) == [False, True, True]
+    assert len(found) == 2
+    assert world.view()["measured"] == measured
+
+
+def test_work_in_features_that_are_no_more_is_refused_by_name(
+    world: World, live: tuple[Plan, Json]
+) -> None:
+    batch = world.batch(*live, "a", [0])
+    batch["samples"][0]["work"]["tile_flops"] = 1.0
+    refused = world.post(batch)
+    assert refused.status_code == 422
+    assert "unknown feature 'tile_flops'; known are launches" in refused.text

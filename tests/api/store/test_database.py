@@ -1,5 +1,6 @@
 """Opening a database: the schema, and everything a path or a file can be wrong with."""
 
+import json
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,9 @@ from sqlalchemy import create_engine, inspect, text
 
 from api.store.database import Database, StoreError, upgrade
 from api.store.tables import Table
+from profiles.catalogue import device_profile
+from profiles.cost.rates import Rates
+from profiles.cost.roofline import roofline
 
 
 def test_migrations_make_exactly_the_models_schema(database_url: str) -> None:
@@ -79,6 +83,45 @@ def test_a_deployment_from_before_drift_is_kept(tmp_path: Path) -> None:
         kept = session.execute(text("SELECT name, generation, every_s, drift FROM deployments"))
         assert kept.all() == [("d", 3, None, None)]
         assert session.execute(text("SELECT count(*) FROM recoveries")).scalar() == 0
+
+
+def test_rates_and_samples_from_before_tiles_were_told_apart(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    now = roofline(device_profile("h200"), "prefill")
+    old = {n: s for n, s in now.seconds_per.items() if "tile" not in n and n != "sampled_flops"}
+    tiles: list[dict[str, float]] = [
+        {"tile_flops": 2e-15},
+        {"tile_flops": 2e-15, "sparse_tile_flops": 1e-15},
+    ]
+    with create_engine(url).begin() as connection:
+        upgrade(connection, "0003")
+        connection.execute(text("PRAGMA foreign_keys = OFF"))
+        for kinds, std in zip(tiles, (False, True), strict=True):
+            fields = now.model_dump() | {"seconds_per": old | kinds}
+            fields["std"] = old | kinds if std else None
+            connection.execute(
+                text(
+                    "INSERT INTO rates (device, phase, version, body, created_at) "
+                    "VALUES ('h200', 'prefill', 'v', :body, 1)"
+                ),
+                {"body": json.dumps(fields)},
+            )
+        connection.execute(
+            text(
+                "INSERT INTO samples (batch, layer, device, seconds, work, device_type, phase, "
+                "context_tokens, measured_at) VALUES (1, 0, 0, 0.5, '[1, 2]', 'h200', 'prefill', "
+                "64, 1)"
+            )
+        )
+    with Database.open(url).read() as session:
+        bodies = session.scalars(text("SELECT body FROM rates ORDER BY id")).all()
+        assert session.execute(text("SELECT seconds, work FROM samples")).all() == [(0.5, "{}")]
+    for body, gathered in zip(bodies, (2e-15, 3e-15), strict=True):
+        rates = Rates.model_validate_json(body)
+        told_apart = {"gathered_tile_flops": gathered, "sampled_flops": 2e-15}
+        expected = old | told_apart | {"dense_tile_flops": 2e-15}
+        assert rates.seconds_per == pytest.approx(expected, rel=1e-12)
+        assert rates.std is None or rates.std == pytest.approx(expected, rel=1e-12)
 
 
 def test_sqlite_is_durable_and_keeps_its_references(tmp_path: Path) -> None:

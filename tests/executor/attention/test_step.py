@@ -35,9 +35,10 @@ def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets, phase
     work = head_work(np.array(budgets), ONE_HEAD, workload, chosen).sum(axis=0)
     rows = block if phase == "prefill" else 1
     assert counts.query_blocks == work[INDEX["query_blocks"]]
-    flops = counts.tiles * 4 * rows * block * 16 + counts.sampled_pieces * 2 * block * 16
-    assert flops == work[INDEX["tile_flops"]]
-    assert counts.sparse_tiles * 4 * rows * block * 16 == work[INDEX["sparse_tile_flops"]]
+    tile, dense = 4 * rows * block * 16, counts.tiles - counts.gathered_tiles
+    assert dense * tile == work[INDEX["dense_tile_flops"]]
+    assert counts.gathered_tiles * tile == work[INDEX["gathered_tile_flops"]]
+    assert counts.sampled_pieces * 2 * block * 16 == work[INDEX["sampled_flops"]]
     assert counts.scored_pieces == work[INDEX["scored_blocks"]]
 
 

@@ -104,7 +104,8 @@ def test_dividing_a_head_divides_its_work(
     whole_plan = whole_plan.model_copy(update=chosen)
     alone = bench.measure(layer_shard(whole_plan, 0, 0), 0, never)
     assert alone is not None
-    for name in ("query_blocks", "tile_flops", "sparse_tile_flops", "scored_blocks"):
+    kinds = ("dense_tile_flops", "gathered_tile_flops", "sampled_flops")
+    for name in ("query_blocks", "scored_blocks", *kinds):
         assert total[name] == alone.work[name]
     copies = devices - 1
     budgets = np.array([[128.0]])
@@ -114,7 +115,7 @@ def test_dividing_a_head_divides_its_work(
 
 
 def test_sampled_rows_of_a_divided_head_are_counted_by_the_pairs_they_score() -> None:
-    """Two rows of blocks each: as many tiles, but 3 pairs to choose from and 7."""
+    """Two rows of blocks each: as many tiles, all their own, but 3 pairs to choose from and 7."""
     selection = Sampled(rows=5)
     plan = tiny_plan(
         [[(0, 0.5), (1, 0.5)]], layers=1, kv_heads=1, budgets=[64], context_tokens=256
@@ -123,10 +124,27 @@ def test_sampled_rows_of_a_divided_head_are_counted_by_the_pairs_they_score() ->
     for device, pairs in enumerate((3, 7)):
         sample = bench.measure(layer_shard(plan, device, 0), device, never)
         assert sample is not None
-        flops = 2 * 4 * 64 * 64 * 16 + pairs * selection.rows * 64 * 2 * 16
-        assert sample.work["scored_blocks"] == pairs
-        assert sample.work["tile_flops"] == flops
-        assert expected[device, INDEX["tile_flops"]] == pytest.approx(flops)
+        counts = {
+            "dense_tile_flops": 2 * 4 * 64 * 64 * 16,
+            "gathered_tile_flops": 0,
+            "sampled_flops": pairs * selection.rows * 64 * 2 * 16,
+            "scored_blocks": pairs,
+        }
+        for name, count in counts.items():
+            assert sample.work[name] == count
+            assert expected[device, INDEX[name]] == pytest.approx(count)
+
+
+def test_the_first_rows_of_a_divided_head_are_dense_and_the_last_gathered() -> None:
+    """Lists of 1, 2, 2 and 2 blocks, of which the last two leave something out."""
+    plan = tiny_plan([[(0, 3 / 7), (1, 4 / 7)]], layers=1, kv_heads=1, budgets=[128])
+    bench, expected = Bench(["cpu", "cpu"], "torch"), shard_work(plan, 0)
+    for device, (dense, gathered) in enumerate([(3, 0), (2, 2)]):
+        sample = bench.measure(layer_shard(plan, device, 0), device, never)
+        assert sample is not None
+        for name, tiles in (("dense_tile_flops", dense), ("gathered_tile_flops", gathered)):
+            assert sample.work[name] == tiles * 4 * 64 * 64 * 16
+            assert expected[device, INDEX[name]] == pytest.approx(sample.work[name])
 
 
 def test_a_device_without_work_gives_no_sample() -> None:
@@ -189,7 +207,7 @@ def test_reported_work_is_what_the_service_expects_of_the_plan(plan: Plan) -> No
             continue
         found = np.array([sample.work[name] for name in FEATURES])
         # Of a prompt the service knows rows of blocks; the last block may be short of tokens.
-        by_token = ("tile_flops", "sparse_tile_flops", "kv_bytes", "projection_flops")
+        by_token = ("kv_bytes", "projection_flops")
         exact = [plan.workload.phase == "decode" or name not in by_token for name in FEATURES]
         np.testing.assert_allclose(found[exact], wanted[exact], rtol=1e-9)
 

@@ -3,6 +3,7 @@ import pytest
 from pydantic import ValidationError
 
 from profiles.catalogue import device_names, device_profile
+from profiles.cost.fitted import FITTED
 from profiles.cost.rates import Rates
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.work import FEATURES, INDEX, Workload
@@ -35,14 +36,6 @@ def test_every_feature_and_no_other(field: str) -> None:
         Rates.model_validate(fields)
 
 
-def test_rates_older_than_the_split_of_tiles_stay_what_they_are() -> None:
-    fields = RATES.model_dump()
-    del fields["seconds_per"]["sparse_tile_flops"]
-    older = Rates.model_validate(fields)
-    assert older.model_dump() == fields
-    assert older.vector.tolist() == [*RATES.vector[:-1], 0.0]
-
-
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
 def test_a_rate_is_a_finite_number_of_seconds(value: float) -> None:
     fields = RATES.model_dump() | {"seconds_per": RATES.seconds_per | {"launches": value}}
@@ -62,29 +55,36 @@ def test_beyond_the_measured_context_is_extrapolation() -> None:
 @pytest.mark.parametrize("name", device_names())
 def test_the_roofline_is_positive_and_never_beats_the_chip(name: str) -> None:
     device = device_profile(name)
-    prior = roofline(device, "decode")
-    assert [n for n, s in prior.seconds_per.items() if s <= 0] == ["sparse_tile_flops"]
-    assert not prior.measured
+    for phase in ("prefill", "decode"):
+        prior = roofline(device, phase)
+        fitted = FITTED[device.backend][phase]
+        assert {n for n, s in prior.seconds_per.items() if s > 0} == set(fitted)
+        assert not prior.measured
     work = np.random.default_rng(0).lognormal(10, 5, size=(50, len(FEATURES)))
-    assert (prior.seconds(work) >= fastest_possible_s(device, work)).all()
+    everything = roofline(device.model_copy(update={"backend": "triton"}), "decode")
+    assert (everything.seconds(work) >= fastest_possible_s(device, work)).all()
 
 
 def test_the_chip_is_as_fast_as_its_slower_side() -> None:
     device = device_profile("h200")
     work = np.zeros((2, len(FEATURES)))
-    work[0, INDEX["tile_flops"]] = work[0, INDEX["projection_flops"]] = device.peak_flops
+    products = ("dense_tile_flops", "gathered_tile_flops", "sampled_flops", "projection_flops")
+    work[0, [INDEX[name] for name in products]] = device.peak_flops
     work[1, INDEX["kv_bytes"]] = 3 * device.memory_bandwidth
-    work[1, INDEX["tile_flops"]] = device.peak_flops
-    assert fastest_possible_s(device, work).tolist() == [2, 3]
+    work[1, INDEX["dense_tile_flops"]] = device.peak_flops
+    assert fastest_possible_s(device, work).tolist() == [4, 3]
 
 
 def test_the_h200_rates_of_public_tables_are_plausible() -> None:
     device = device_profile("h200")
     prefill, decode = (rates for rates in device.rates if "aiconfigurator" in rates.source)
-    assert 5e14 < 1 / prefill.seconds_per["tile_flops"] < device.peak_flops
+    assert 5e14 < 1 / prefill.seconds_per["dense_tile_flops"] < device.peak_flops
     assert 3e12 < 1 / decode.seconds_per["kv_bytes"] < device.memory_bandwidth
     assert (prefill.fitted_to_tokens, decode.fitted_to_tokens) == (16384, 131072)
     for rates in (prefill, decode):
+        dense = rates.seconds_per["dense_tile_flops"]
+        for product in ("gathered_tile_flops", "sampled_flops"):
+            assert rates.seconds_per[product] == pytest.approx(dense)
         assert rates.std is not None
         for unseen in ("projection_flops", "link_bytes", "scored_blocks"):
             expected = roofline(device, rates.phase).seconds_per[unseen]

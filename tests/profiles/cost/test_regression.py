@@ -6,15 +6,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from profiles.catalogue import device_profile
-from profiles.cost.regression import MOST_GATED, Refit, refit
+from profiles.cost.regression import MOST_GATED, PRODUCTS, Refit, refit
 from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.samples import Sample, SampleError
 from profiles.cost.work import FEATURES, INDEX
 
 H200 = device_profile("h200")
 PRIOR = roofline(H200, "prefill")
-SEEN = ("launches", "tile_flops", "kv_bytes", "projection_flops", "kv_lists")
-TRUE = PRIOR.vector * np.array([4, 30, 1.6, 20, 1.3, 2, 1.5, 8, 0])
+SEEN = ("launches", "dense_tile_flops", "kv_bytes", "projection_flops", "kv_lists")
+TRUE = PRIOR.vector * np.array([4, 30, 1.6, 2.4, 3, 20, 1.3, 2, 1.5, 8])
 
 
 def loads(count: int, seed: int = 0, seen: tuple[str, ...] = SEEN) -> np.ndarray:
@@ -71,9 +71,10 @@ def test_features_never_seen_keep_their_prior_and_its_spread() -> None:
     rates = refit(PRIOR, H200, samples(work, measured(work))).rates
     assert rates.std is not None
     for name in set(FEATURES) - set(SEEN):
-        assert rates.seconds_per[name] == pytest.approx(PRIOR.seconds_per[name])
-        spread = "tile_flops" if name == "sparse_tile_flops" else name
-        assert rates.std[name] == pytest.approx(PRIOR.seconds_per[spread])
+        # Products of queries with keys fall short of the data sheet as dense tiles do.
+        factor = 1.6 if name in PRODUCTS else 1
+        assert rates.seconds_per[name] == pytest.approx(factor * PRIOR.seconds_per[name], rel=1e-4)
+        assert rates.std[name] == pytest.approx(PRIOR.seconds_per[name])
 
 
 @pytest.mark.parametrize("factor", [0.1, 10, 300])
@@ -85,32 +86,60 @@ def test_a_prior_that_is_far_off_is_soon_forgotten(factor: float) -> None:
     np.testing.assert_allclose(ratios(result), 1, atol=0.03)
 
 
-def with_sparse_tiles(work: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Work in which `shares` of the tiles are sparse and cost half as much again; seconds of it."""
-    work[:, INDEX["sparse_tile_flops"]] = shares * work[:, INDEX["tile_flops"]]
-    extra = 0.5 * TRUE[INDEX["tile_flops"]] * work[:, INDEX["sparse_tile_flops"]]
-    return work, measured(work) + extra
+def gathering(work: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Work in which `shares` of the tiles are gathered."""
+    tiles = work[:, INDEX["dense_tile_flops"]].copy()
+    work[:, INDEX["gathered_tile_flops"]] = shares * tiles
+    work[:, INDEX["dense_tile_flops"]] = (1 - shares) * tiles
+    return work
 
 
-def test_dense_and_sparse_tiles_have_rates_of_their_own() -> None:
-    work, seconds = with_sparse_tiles(loads(60), np.linspace(0, 1, 60))
-    result = refit(PRIOR, H200, samples(work, seconds))
-    np.testing.assert_allclose(ratios(result), 1, atol=0.03)
-    extra = result.rates.seconds_per["sparse_tile_flops"] / TRUE[INDEX["tile_flops"]]
-    assert extra == pytest.approx(0.5, abs=0.03)
+def test_dense_and_gathered_tiles_and_sampled_rows_have_rates_of_their_own() -> None:
+    work = gathering(loads(60), np.linspace(0, 1, 60))
+    work[:, INDEX["sampled_flops"]] = loads(60, seed=2)[:, INDEX["dense_tile_flops"]]
+    result = refit(PRIOR, H200, samples(work, measured(work)))
+    np.testing.assert_allclose(ratios(result, (*SEEN, *PRODUCTS)), 1, atol=0.03)
+
+
+def test_gathered_tiles_may_cost_less_than_dense_ones() -> None:
+    work = gathering(loads(60), np.linspace(0, 1, 60))
+    saved = 0.5 * TRUE[INDEX["gathered_tile_flops"]] * work[:, INDEX["gathered_tile_flops"]]
+    rates = refit(PRIOR, H200, samples(work, measured(work) - saved)).rates
+    assert rates.seconds_per["gathered_tile_flops"] < rates.seconds_per["dense_tile_flops"]
+
+
+def test_a_back_end_is_fitted_on_what_it_declares_and_nothing_else_costs_anything() -> None:
+    cpu = device_profile("cpu")
+    prior = roofline(cpu, "prefill")
+    seen = ("launches", "dense_tile_flops", "gathered_tile_flops", "sampled_flops", "link_bytes")
+    true = 3 * prior.vector
+    work = np.zeros((40, len(FEATURES)))
+    draw = np.random.default_rng(0)
+    for name in seen:
+        work[:, INDEX[name]] = draw.lognormal(0, 1, size=40) * 1e-3 / true[INDEX[name]]
+    for name in ("query_blocks", "kv_lists"):  # what always grows with the tiles
+        work[:, INDEX[name]] = 1e3 + 1e-6 * work[:, INDEX["dense_tile_flops"]]
+    rates = refit(prior, cpu, samples(work, work @ true)).rates
+    where = [INDEX[name] for name in seen]
+    np.testing.assert_allclose(rates.vector[where] / true[where], 1, atol=0.03)
+    assert rates.std is not None
+    for name in ("query_blocks", "kv_lists"):
+        assert rates.seconds_per[name] == rates.std[name] == 0
+    nothing_of_it = Sample(np.eye(len(FEATURES))[INDEX["kv_lists"]], 1e-3)
+    assert refit(prior, cpu, [nothing_of_it]).rates == prior
 
 
 @pytest.mark.parametrize(("factor", "least"), [(1, 1.0), (20, 1.4)])
-def test_sparse_tiles_alone_say_something_of_dense_ones(factor: float, least: float) -> None:
+def test_gathered_tiles_alone_say_something_of_dense_ones(factor: float, least: float) -> None:
     """Near the prior it may be the gathering that costs; a chip far slower is slow at all tiles."""
-    work, seconds = with_sparse_tiles(loads(60), np.ones(60))
+    work = gathering(loads(60), np.ones(60))
+    seconds = measured(work)
     rates = refit(PRIOR, H200, samples(work, factor * seconds)).rates
     np.testing.assert_allclose(rates.seconds(work) / (factor * seconds), 1, atol=0.03)
-    dense = rates.seconds_per["tile_flops"] / factor / TRUE[INDEX["tile_flops"]]
-    assert least <= dense <= 1.53
+    dense = rates.seconds_per["dense_tile_flops"] / factor / PRIOR.seconds_per["dense_tile_flops"]
+    assert least <= dense <= 2.45
     assert rates.std is not None
-    spread = rates.std["tile_flops"] + rates.std["sparse_tile_flops"]
-    assert spread > 0.3 * PRIOR.seconds_per["tile_flops"]
+    assert rates.std["dense_tile_flops"] > 0.3 * PRIOR.seconds_per["dense_tile_flops"]
 
 
 def test_a_rate_once_fitted_to_zero_can_come_back() -> None:
@@ -173,12 +202,12 @@ def test_samples_faster_than_the_chip_are_rejected() -> None:
 
 
 def test_features_that_always_go_together_share_what_was_measured() -> None:
-    work = loads(50, seen=("launches", "tile_flops"))
-    work[:, INDEX["query_blocks"]] = work[:, INDEX["tile_flops"]] / 5e6
+    work = loads(50, seen=("launches", "dense_tile_flops"))
+    work[:, INDEX["query_blocks"]] = work[:, INDEX["dense_tile_flops"]] / 5e6
     work[:, INDEX["scored_blocks"]] = work[:, INDEX["query_blocks"]] * 40
     result = refit(PRIOR, H200, samples(work, measured(work, noise=0.02)))
     np.testing.assert_allclose(result.rates.seconds(work) / (work @ TRUE), 1, atol=0.03)
-    together = ("tile_flops", "query_blocks", "scored_blocks")
+    together = ("dense_tile_flops", "query_blocks", "scored_blocks")
     for name in together:
         assert result.rates.seconds_per[name] <= 10 * TRUE[INDEX[name]]
     assert result.rates.std is not None
@@ -255,7 +284,7 @@ def test_forgetting_must_be_a_share(forgetting: float) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.lists(st.sampled_from([0.0, 1.0, 1e3, 1e9, 1e24]), min_size=9, max_size=9),
+            st.lists(st.sampled_from([0.0, 1.0, 1e3, 1e9, 1e24]), min_size=10, max_size=10),
             st.floats(1e-9, 1e9),
             st.floats(0, 1e6),
         ).filter(lambda drawn: any(drawn[0])),
@@ -264,9 +293,9 @@ def test_forgetting_must_be_a_share(forgetting: float) -> None:
 )
 @example(  # scipy's exact method divides by a step without length
     [
-        ([0.0, 1e3, 0.0, 1e9, 1.0, 1e9, 1e3, 0.0, 1.0], 1e-6, 0.0),
-        ([0.0, 1e24, 1e9, 1e24, 0.0, 1e9, 1e3, 1e3, 1.0], 1.0, 1e6),
-        ([1.0, 1.0, 0.0, 0.0, 0.0, 1e24, 0.0, 0.0, 1e3], 1e3, 1.0),
+        ([0.0, 1e3, 0.0, 1.0, 0.0, 1e9, 1.0, 1e9, 1e3, 0.0], 1e-6, 0.0),
+        ([0.0, 1e24, 1e9, 1.0, 0.0, 1e24, 0.0, 1e9, 1e3, 1e3], 1.0, 1e6),
+        ([1.0, 1.0, 0.0, 1e3, 0.0, 0.0, 0.0, 1e24, 0.0, 0.0], 1e3, 1.0),
     ]
 )
 def test_whatever_was_measured_rates_are_finite_and_not_negative(

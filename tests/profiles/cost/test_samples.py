@@ -13,7 +13,7 @@ def work(**counts: float) -> np.ndarray:
 
 
 def test_a_sample_keeps_what_was_measured() -> None:
-    sample = Sample(work(tile_flops=1e12), 2e-3, age=3, context_tokens=4096)
+    sample = Sample(work(dense_tile_flops=1e12), 2e-3, age=3, context_tokens=4096)
     assert (sample.seconds, sample.age, sample.context_tokens) == (2e-3, 3, 4096)
 
 
@@ -31,7 +31,7 @@ def test_work_that_cannot_be_a_count_names_its_feature(units: float) -> None:
 
 @pytest.mark.parametrize("shape", [(), (0,), (len(FEATURES) - 1,), (2, len(FEATURES))])
 def test_work_of_the_wrong_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(SampleError, match=r"work: shape .* must be \(9,\)"):
+    with pytest.raises(SampleError, match=r"work: shape .* must be \(10,\)"):
         Sample(np.ones(shape), 1e-3)
 
 

@@ -17,13 +17,17 @@ from profiles.cost.work import (
     kv_group_bytes,
 )
 from profiles.selection import POOLED, Sampled, SinkLocal, VerticalSlash
-from profiles.sizes import causal_pieces
+from profiles.sizes import causal_pieces, gathered_pieces
 
 SHAPE = Architecture(layers=2, query_heads=8, kv_heads=2, head_dim=128, hidden_size=1024)
 
 
 def feature(work: np.ndarray, name: str) -> np.ndarray:
     return work[..., INDEX[name]]
+
+
+def tiles(work: np.ndarray) -> np.ndarray:
+    return feature(work, "dense_tile_flops") + feature(work, "gathered_tile_flops")
 
 
 STEPS = st.builds(
@@ -44,6 +48,19 @@ def test_causal_pieces_counts_every_row(rows: int, own: int, data: st.DataObject
     if own == 1 and pieces <= rows:  # a piece is a block: the triangle and what is below it
         triangle = pieces * (pieces + 1) // 2
         assert counted == triangle + (rows - pieces) * pieces
+
+
+@given(st.integers(1, 60), st.sampled_from([1, 2, 4, 8]), st.data())
+def test_gathered_pieces_are_those_of_lists_that_leave_some_out(
+    blocks: int, own: int, data: st.DataObject
+) -> None:
+    every = data.draw(st.integers((blocks - 1) * own + 1, blocks * own))
+    pieces = data.draw(st.integers(min(own, every), every))
+    rows = data.draw(st.integers(0, blocks))
+    ends = [min((row + 1) * own, every) for row in range(rows)]
+    counted = sum(pieces - (end - row * own) for row, end in enumerate(ends) if pieces < end)
+    assert gathered_pieces(pieces, rows, every, own) == counted
+    assert gathered_pieces(np.array([pieces]), np.array([rows]), every, own) == [counted]
 
 
 def lists_of(step: Workload, budget: int) -> list[set[int]]:
@@ -68,18 +85,27 @@ def test_work_counts_the_pairs_of_every_list(step: Workload, budget: int) -> Non
     pairs_flops = 4 * SHAPE.head_dim
     if step.phase == "decode":
         read = sorted({key // step.piece_tokens for key in range(min(budget, step.context_tokens))})
-        assert feature(work, "tile_flops") == pairs_flops * step.piece_tokens * len(read)
         chooses = len(read) < step.context_pieces
+        flops = pairs_flops * step.piece_tokens * len(read)
+        assert feature(work, "gathered_tile_flops") == flops * chooses
+        assert feature(work, "dense_tile_flops") == flops * (not chooses)
         assert feature(work, "scored_blocks") == chooses * step.context_pieces
         return
     lists, whole = lists_of(step, budget), lists_of(step, step.context_tokens)
-    pairs = step.block_tokens * step.piece_tokens * sum(map(len, lists))
+    gathered = sum(
+        len(listed & before)
+        for listed, before, seen in zip(lists, [set(), *whole], whole, strict=False)
+        if listed != seen
+    )
+    tile = pairs_flops * step.block_tokens * step.piece_tokens
     chooses = -(-budget // step.piece_tokens) < step.context_pieces and len(whole) > 1
     candidates = sum(map(len, whole)) if chooses else 0
     assert feature(work, "query_blocks") == len(lists)
     assert feature(work, "scored_blocks") == candidates
     choosing = 2 * 3 * SHAPE.head_dim * step.piece_tokens * candidates
-    assert feature(work, "tile_flops") == pairs_flops * pairs + choosing
+    assert feature(work, "sampled_flops") == choosing
+    assert feature(work, "gathered_tile_flops") == tile * gathered
+    assert tiles(work) == tile * sum(map(len, lists))
 
 
 @given(
@@ -116,7 +142,8 @@ def test_budgets_become_whole_blocks_within_the_context() -> None:
 def test_a_full_prefill_head_does_the_triangle_and_scores_nothing() -> None:
     work = head_work(np.full((2, 8), 1024.0), SHAPE, Workload(1024))
     assert work.shape == (2, 8, len(FEATURES))
-    assert (feature(work, "tile_flops") == 4 * 64 * 64 * 128 * 16 * 17 / 2).all()
+    assert (feature(work, "dense_tile_flops") == 4 * 64 * 64 * 128 * 16 * 17 / 2).all()
+    assert (feature(work, "gathered_tile_flops") == 0).all()
     assert (feature(work, "scored_blocks") == 0).all()
     assert (feature(work, "query_blocks") == 16).all()
 
@@ -126,15 +153,16 @@ def test_a_sparse_head_pays_for_scoring() -> None:
     decode = head_work(np.array([128.0]), SHAPE, Workload(1024, "decode"))
     assert feature(prefill, "scored_blocks") == 16 * 17 / 2
     assert feature(decode, "scored_blocks") == 16
-    assert feature(decode, "tile_flops") == 4 * 64 * 128 * 2
+    assert feature(decode, "gathered_tile_flops") == 4 * 64 * 128 * 2
 
 
-def test_only_tiles_of_a_prefills_sparse_heads_are_sparse() -> None:
+def test_every_tile_is_either_dense_or_gathered() -> None:
     budgets = np.array([1024.0, 128.0])
     work = head_work(budgets, SHAPE, Workload(1024, batch_size=2), Sampled())
-    tiles = 2 * (1 + 15 * 2)
-    assert feature(work, "sparse_tile_flops").tolist() == [0, 4 * 64 * 64 * 128 * tiles]
-    assert not feature(head_work(budgets, SHAPE, Workload(1024, "decode")), FEATURES[-1]).any()
+    tile = 2 * 4 * 64 * 64 * 128
+    # The first two lists hold all there is, the others one block besides their own.
+    assert feature(work, "gathered_tile_flops").tolist() == [0, 14 * tile]
+    assert feature(work, "dense_tile_flops").tolist() == [16 * 17 / 2 * tile, (1 + 2 + 14) * tile]
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -146,8 +174,8 @@ def test_sampled_rows_are_multiplied_with_every_key_before_a_prefill_chooses(row
     more = sampled - pooled
     pairs = 3 * 16 * 17 / 2
     # A row and a key: a multiplication and an addition for each of 128 dimensions.
-    assert feature(more, "tile_flops").tolist() == [pairs * rows * 64 * 2 * 128, 0]
-    more[..., FEATURES.index("tile_flops")] = 0
+    assert feature(more, "sampled_flops").tolist() == [pairs * rows * 64 * 2 * 128, 0]
+    more[..., INDEX["sampled_flops"]] = 0
     assert not more.any()
 
 
@@ -157,7 +185,7 @@ def test_other_ways_to_choose_and_decodes_multiply_nothing_more() -> None:
     assert (head_work(budgets, SHAPE, Workload(1000), VerticalSlash()) == pooled).all()
     by_rule = head_work(budgets, SHAPE, Workload(1000), SinkLocal(sink_tokens=64))
     assert feature(by_rule, "scored_blocks") == 0
-    assert feature(by_rule, "tile_flops") == feature(pooled, "tile_flops")
+    assert tiles(by_rule) == tiles(pooled)
     sampled = head_work(budgets, SHAPE, decode, Sampled())
     assert (sampled == head_work(budgets, SHAPE, decode)).all()
 
@@ -204,8 +232,8 @@ def test_who_projects_depends_on_the_deployment() -> None:
     context=st.integers(1, 10**6),
 )
 def test_a_larger_budget_never_makes_fewer_tiles(tokens: list[float], context: int) -> None:
-    tiles = feature(head_work(np.sort(tokens), SHAPE, Workload(context)), "tile_flops")
-    assert (np.diff(tiles) >= 0).all()
+    counted = tiles(head_work(np.sort(tokens), SHAPE, Workload(context)))
+    assert (np.diff(counted) >= 0).all()
 
 
 def test_a_group_holds_keys_and_values_of_the_whole_context() -> None:
