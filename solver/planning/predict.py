@@ -6,6 +6,7 @@ import numpy as np
 
 from profiles.cost.rates import Rates
 from profiles.cost.work import FEATURES, INDEX, Workload, group_work, head_work, pair_flops
+from profiles.selection import of_layer
 from solver.planning.costs import Demand, placement_problem
 from solver.planning.decode_work import decode_work
 from solver.plans import Costs, Plan
@@ -65,17 +66,18 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     ends = boundaries(shares, grid, layer)
     grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
     present = np.asarray(grouped.any(axis=1))
+    selection = of_layer(plan.selection, plan.architecture, layer)
     if step.phase == "decode":
-        scores = plan.selection.scores
+        scores = selection.scores
         pieces = grid.budget_pieces[layer]
         work = decode_work(ends, pieces, present, plan.architecture, step, scores)
     else:
-        by_head = head_work(budgets[layer], plan.architecture, step, plan.selection)
+        by_head = head_work(budgets[layer], plan.architecture, step, selection)
         by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
         parts = _parts_of_work(ends, shares, step)
         flops, scored = INDEX["tile_flops"], INDEX["scored_blocks"]
         # A share is one of attended pairs; what rows take to choose goes by the pairs they score.
-        by_pair = pair_flops(plan.selection, plan.architecture, step)
+        by_pair = pair_flops(selection, plan.architecture, step)
         by_head[:, flops] -= by_pair * by_head[:, scored]
         work = np.einsum("hdf,hf->df", parts, by_head) + present.T @ by_group
         work[:, flops] += by_pair * work[:, scored]

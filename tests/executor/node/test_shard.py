@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from executor.attention.shares import HeadShare
 from executor.attention.step import prepare
 from executor.errors import ShardError
+from executor.kernels.patterns import POOLED, Rule
 from executor.node.shard import LayerShard, layer_shard
 from profiles.cost.work import Workload
 from solver.plans import Plan
@@ -162,3 +163,12 @@ def test_chunks_of_both_phases() -> None:
     assert [(c.cached_tokens, c.new_tokens) for c in shard.chunks] == [(0, 100)] * 2
     (shard, _), _ = head_2(context_tokens=100, phase="decode")[0]
     assert [(c.cached_tokens, c.new_tokens, c.decodes) for c in shard.chunks] == [(99, 1, True)]
+
+
+def test_heads_of_a_layer_with_a_window_read_the_nearest_keys() -> None:
+    plan = tiny_plan()
+    hybrid = plan.architecture.model_copy(update={"windows": (None, 64)})
+    plan = plan.model_copy(update={"architecture": hybrid})
+    full, sliding = (layer_shard(plan, 0, layer).shares for layer in range(2))
+    assert {share.pattern for share in full} == {POOLED}
+    assert {share.pattern for share in sliding} == {Rule.sink_local(0)}
