@@ -16,7 +16,7 @@ from profiles.config_json import architecture_from_config
 from profiles.cost.work import Workload
 from profiles.measuring import capture
 from profiles.measuring.layer_attention import LayerAttention
-from profiles.measuring.loading import folder_of
+from profiles.measuring.loading import folder_of, require_tensors
 from profiles.tasks.prompts import Prompt
 
 SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
@@ -55,6 +55,7 @@ class Traffic:
             )
         self._name, self._accelerator = model, accelerator
         self._model = loaded.to(accelerator).eval()
+        require_tensors(f"--model {model}", self._model, self.architecture)
         ids = [self._tokenizer(prompt.whole, verbose=False)["input_ids"] for prompt in prompts]
         if not any(ids):
             raise CannotMeasureError(f"--model {model}: its tokenizer makes nothing of the prompts")
