@@ -1,6 +1,5 @@
 """TANGRAM's measured retention (aiha-lab/TANGRAM, `cluster_maps`, arXiv 2606.06302)."""
 
-import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
+from profiles.files import json_of
 from profiles.importers.sources import build, per_query_head, require_shape
 from profiles.model import ModelProfile
 
@@ -148,10 +148,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _meta(path: Path, raw: NDArray[Any]) -> dict[str, Any]:
-    try:
-        meta = json.loads(raw.astype(np.uint8).tobytes())
-    except (ValueError, RecursionError) as error:
-        raise ProfileError(f"{path}: meta is not valid JSON: {error}") from None
+    meta = json_of(raw.astype(np.uint8).tobytes(), f"{path}: meta")
     if not isinstance(meta, dict) or not isinstance(meta.get("dataset_mix"), str):
         raise ProfileError(f"{path}: meta must be an object with a dataset_mix")
     return meta

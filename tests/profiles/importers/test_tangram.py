@@ -107,7 +107,7 @@ def one_wrong(field: str, value: float) -> np.ndarray[Any, Any]:
         ({"sample_meta": np.zeros((3, 3))}, r"sample_meta \(3, 3\)"),
         ({"sample_meta": np.zeros((2, 4))}, r"sample_meta \(2, 4\)"),
         ({"sample_meta": np.array([["a"] * 4] * 3)}, "sample_meta must be numbers"),
-        ({"meta": np.frombuffer(b'{"dataset', dtype=np.uint8)}, "meta is not valid JSON"),
+        ({"meta": np.frombuffer(b'{"dataset', dtype=np.uint8)}, "meta: not valid JSON"),
         ({"meta": encoded([])}, "meta must be an object with a dataset_mix"),
         ({"meta": encoded({"dataset_mix": "kv:1,shot:9"})}, "does not add up to 3 requests"),
         ({"meta": encoded({"dataset_mix": "kv=3"})}, "must read 'task:count,task:count'"),
