@@ -45,6 +45,7 @@ MODELS: dict[str, Architecture] = {
     "Qwen2.5-32B": _shape(64, 40, 8, 128, 5120),
     "Qwen2.5-72B": _shape(80, 64, 8, 128, 8192),
     "Qwen3-4B": _shape(36, 32, 8, 128, 2560),
+    "Qwen3-32B": _shape(64, 64, 8, 128, 5120),
     "Mistral-7B": _shape(32, 32, 8, 128, 4096),
     "vicuna-7b": _shape(32, 32, 32, 128, 4096, "float16"),
     "vicuna-13b": _shape(40, 40, 40, 128, 5120, "float16"),
