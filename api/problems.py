@@ -134,10 +134,6 @@ def _answer(_: Request, error: Exception) -> Response:
 def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
-    if any(fault["type"] == "json_invalid" for fault in faults):
-        position = faults[0]["loc"][-1]
-        reason = faults[0]["ctx"]["error"]
-        return problem_response(400, f"the body is not JSON: {reason} at character {position}")
     errors = _field_errors(faults, error.body)
     return problem_response(422, "; ".join(f"{e.field}: {e.message}" for e in errors[:5]), errors)
 

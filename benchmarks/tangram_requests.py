@@ -132,10 +132,12 @@ class Bench:
 
     def _of(self, requests: Requests) -> ModelProfile:
         """The profile with these requests only."""
+        fixed = self.samples.fixed_tokens
         samples = SamplesForm(
             context_tokens=[self.samples.context_tokens[r] for r in requests],
             task=[self.samples.task[r] for r in requests],
             kept_tokens=[self.samples.kept_tokens[r] for r in requests],
+            fixed_tokens=fixed and [fixed[r] for r in requests],
         )
         return self.profile.model_copy(update={"heads": samples})
 

@@ -2,14 +2,23 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 ITEM_BYTES: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
+Windows = tuple[Annotated[int, Field(ge=1, le=2**31)] | None, ...]
+
+
+def _is_empty(windows: object) -> bool:
+    return not windows
 
 
 class Architecture(BaseModel):
-    """Layers, heads and widths; query head h belongs to KV head h // (query_heads / kv_heads)."""
+    """Layers, heads and widths; query head h belongs to KV head h // (query_heads / kv_heads).
+
+    `windows` [layers]: how many tokens back a row of the layer sees, itself included, whatever the
+    context; None where it sees all. Empty, and left out of the JSON, where every layer does.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,6 +28,18 @@ class Architecture(BaseModel):
     head_dim: Annotated[int, Field(ge=1, le=1024)]
     hidden_size: Annotated[int, Field(ge=1, le=1_000_000)]
     dtype: Dtype = "bfloat16"
+    windows: Annotated[Windows, Field(exclude_if=_is_empty)] = ()
+
+    @field_validator("windows")
+    @classmethod
+    def _some_window(cls, windows: Windows) -> Windows:
+        return windows if any(window is not None for window in windows) else ()
+
+    @model_validator(mode="after")
+    def _a_window_a_layer(self) -> Self:
+        if self.windows and len(self.windows) != self.layers:
+            raise ValueError(f"windows: {len(self.windows)} of them for {self.layers} layers")
+        return self
 
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
@@ -38,6 +59,11 @@ class Architecture(BaseModel):
     def item_bytes(self) -> int:
         """Bytes of one element of Q, K and V."""
         return ITEM_BYTES[self.dtype]
+
+    def reach(self, layer: int, context_tokens: int) -> int:
+        """The most tokens that a row of the layer can see in a context."""
+        window = self.windows[layer] if self.windows else None
+        return context_tokens if window is None else min(window, context_tokens)
 
     def kv_head(self, head: int) -> int:
         """The KV head (= KV group) that query head `head` reads."""

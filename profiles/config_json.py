@@ -1,5 +1,11 @@
-"""A model's architecture from the `config.json` that transformers keeps beside its weights."""
+"""A model's architecture from the `config.json` that transformers keeps beside its weights.
 
+What a configuration says of KV heads or windows in a way that is not known here is asked for: a
+default in its place would be another model's architecture.
+"""
+
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,81 +15,191 @@ from profiles.architecture import ITEM_BYTES, Architecture
 from profiles.errors import ProfileError, describe
 from profiles.files import read_json
 
-LAYERS = ("num_hidden_layers", "num_layers", "n_layer")
-QUERY_HEADS = ("num_attention_heads", "n_head")
-KV_HEADS = ("num_key_value_heads",)
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+QUERY_HEADS = ("num_attention_heads", "n_head", "n_heads")
+KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads")
 GROUPED_KV_HEADS = "multi_query_group_num"
+SHARED = ("multi_query", "multi_query_attention")
+"""Flags of one KV head for all query heads, or of the groups counted beside them."""
+ABOUT_KV_HEADS = re.compile(
+    r"kv_?head|head_?kv|kv_n_head|key_?value_?(head|group)|multi_?query|query_?group|gqa|mqa"
+)
+"""Names that speak of how query heads share KV heads."""
+LATENT = "kv_lora_rank"
+"""Multi-head latent attention (MLA): one compressed key and value for all heads."""
 HEAD_DIM = ("head_dim", "kv_channels")
-HIDDEN_SIZE = ("hidden_size", "n_embd")
+HIDDEN_SIZE = ("hidden_size", "n_embd", "d_model")
 DTYPE = ("dtype", "torch_dtype")
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+FULL_EVERY: dict[str, int | None] = {
+    "mistral": None,
+    "mixtral": None,
+    "phi3": None,
+    "starcoder2": None,
+    "gemma2": 2,
+    "gpt_oss": 2,
+    "cohere2": 4,
+    "gemma3": 6,
+    "gemma3_text": 6,
+}
+"""Which layers of a model type see everything where its file does not say: every n-th, or none."""
 
 
 def architecture_from_config(path: Path) -> Architecture:
-    """Read layers, heads and widths from a `config.json`.
-
-    KV heads default to the attention heads and head_dim to hidden_size / heads, as in
-    transformers; a multi-modal model's figures are its `text_config`'s. Raises ProfileError.
-    """
+    """Read layers, heads, widths and windows from a `config.json`. Raises ProfileError."""
     config = read_json(path)
     if not isinstance(config, dict):
         raise ProfileError(f"{path}: must be a JSON object, as transformers' config.json is")
+    return architecture_of(config, str(path))
+
+
+def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture that a configuration's fields state; errors begin with `where` they stood.
+
+    KV heads default to the attention heads where nothing speaks of them, and head_dim to
+    hidden_size / heads, as in transformers; a multi-modal model's figures are its `text_config`'s.
+    Raises ProfileError.
+    """
     text = config.get("text_config")
     nested = text if isinstance(text, dict) else {}
     fields = {**config, **{name: value for name, value in nested.items() if value is not None}}
-    heads = _count(fields, QUERY_HEADS, path)
-    hidden_size = _count(fields, HIDDEN_SIZE, path)
-    names = _kv_names(fields)
-    kv_heads = _count(fields, names, path) if _given(fields, names) else heads
+    if fields.get(LATENT) is not None:
+        raise ProfileError(
+            f"{where}: {LATENT}: multi-head latent attention (MLA) has no KV heads as profiles "
+            "know them"
+        )
+    heads = _count(fields, QUERY_HEADS, where)
+    hidden_size = _count(fields, HIDDEN_SIZE, where)
     if _given(fields, HEAD_DIM):
-        head_dim = _count(fields, HEAD_DIM, path)
+        head_dim = _count(fields, HEAD_DIM, where)
     elif hidden_size % heads == 0:
         head_dim = hidden_size // heads
     else:
         raise ProfileError(
-            f"{path}: head_dim is missing, and hidden_size {hidden_size} is no multiple of "
+            f"{where}: head_dim is missing, and hidden_size {hidden_size} is no multiple of "
             f"{heads} attention heads"
         )
+    layers = _count(fields, LAYERS, where)
     try:
         return Architecture.model_validate(
             {
-                "layers": _count(fields, LAYERS, path),
+                "layers": layers,
                 "query_heads": heads,
-                "kv_heads": kv_heads,
+                "kv_heads": _kv_heads(fields, heads, where),
                 "head_dim": head_dim,
                 "hidden_size": hidden_size,
-                "dtype": _dtype(fields, path),
+                "dtype": _dtype(fields, where),
+                "windows": _windows(fields, layers, where),
             }
         )
     except ValidationError as error:
-        raise ProfileError(f"{path}: {describe(error)}") from None
+        raise ProfileError(f"{where}: {describe(error)}") from None
 
 
-def _kv_names(fields: dict[str, Any]) -> tuple[str, ...]:
+def _kv_heads(fields: Mapping[str, Any], heads: int, where: str) -> int:
+    known = {*KV_HEADS, *SHARED, GROUPED_KV_HEADS}
+    shared = next((name for name in SHARED if fields.get(name) is not None), None)
+    if shared is not None and not isinstance(fields[shared], bool):
+        raise ProfileError(f"{where}: {shared} must be true or false, found {fields[shared]!r}")
+    # Falcon's older layout has one KV head whatever it counts beside the flag.
+    if shared == "multi_query" and fields[shared] and not fields.get("new_decoder_architecture"):
+        return 1
     # GLM keeps multi_query_group_num in its config even where it does not group its heads.
-    grouped = fields.get("multi_query_attention", True)
-    return (*KV_HEADS, GROUPED_KV_HEADS) if grouped else KV_HEADS
+    grouped = shared is None or fields[shared]
+    names = (*KV_HEADS, GROUPED_KV_HEADS) if grouped else KV_HEADS
+    if _given(fields, names):
+        return _count(fields, names, where)
+    unknown = [
+        name
+        for name, value in _flat(fields).items()
+        if value is not None and name not in known and ABOUT_KV_HEADS.search(name.lower())
+    ]
+    if unknown or (shared is not None and fields[shared]):
+        raise ProfileError(
+            f"{where}: {', '.join(unknown) or shared} speaks of KV heads, but not in a way known "
+            f"here; say how many there are as {KV_HEADS[0]}"
+        )
+    return heads
 
 
-def _given(fields: dict[str, Any], names: tuple[str, ...]) -> str | None:
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, and those of objects among them that are about attention (MPT, DBRX)."""
+    inner = [v for name, v in fields.items() if isinstance(v, dict) and name.startswith("attn")]
+    return {**fields, **{name: value for each in inner for name, value in each.items()}}
+
+
+def _windows(fields: Mapping[str, Any], layers: int, where: str) -> list[int | None]:
+    """How far every layer sees, or nothing where all see everything."""
+    kinds = fields.get("layer_types")
+    if kinds is not None:
+        return _windows_of_kinds(fields, kinds, layers, where)
+    if fields.get("sliding_window") is None or fields.get("use_sliding_window") is False:
+        return []
+    window = _count(fields, ("sliding_window",), where)
+    first_sliding = fields.get("max_window_layers")
+    if fields.get("use_sliding_window") and isinstance(first_sliding, int):
+        return [None if layer < first_sliding else window for layer in range(layers)]
+    if _given(fields, ("sliding_window_pattern",)):
+        return alternating(layers, window, _count(fields, ("sliding_window_pattern",), where))
+    if fields.get("model_type") in FULL_EVERY:
+        return alternating(layers, window, FULL_EVERY[fields["model_type"]])
+    raise ProfileError(
+        f"{where}: sliding_window {window}, but not which layers it holds for; say so as "
+        f"layer_types, {layers} of {FULL} or {SLIDING}"
+    )
+
+
+def alternating(layers: int, window: int, full_every: int | None) -> list[int | None]:
+    """Windows of `layers`, of which every `full_every`-th sees everything.
+
+    >>> alternating(6, 128, 3)
+    [128, 128, None, 128, 128, None]
+    """
+    return [
+        None if full_every is not None and (layer + 1) % full_every == 0 else window
+        for layer in range(layers)
+    ]
+
+
+def _windows_of_kinds(
+    fields: Mapping[str, Any], kinds: Any, layers: int, where: str
+) -> list[int | None]:
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise ProfileError(f"{where}: layer_types must be a list of one kind for {layers} layers")
+    unknown = next((kind for kind in kinds if kind not in (FULL, SLIDING)), None)
+    if unknown is not None:
+        raise ProfileError(
+            f"{where}: layer {kinds.index(unknown)} is of {unknown!r}; profiles know layers of "
+            f"{FULL} and {SLIDING}"
+        )
+    if SLIDING not in kinds:
+        return []
+    window = _count(fields, ("sliding_window",), where)
+    return [window if kind == SLIDING else None for kind in kinds]
+
+
+def _given(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     """The first of the names that has a value; transformers writes null for a default."""
     return next((name for name in names if fields.get(name) is not None), None)
 
 
-def _count(fields: dict[str, Any], names: tuple[str, ...], path: Path) -> int:
+def _count(fields: Mapping[str, Any], names: tuple[str, ...], where: str) -> int:
     name = _given(fields, names)
     if name is None:
-        raise ProfileError(f"{path}: {names[0]} is missing (or {', '.join(names[1:])})")
+        instead = f" (or {', '.join(names[1:])})" if names[1:] else ""
+        raise ProfileError(f"{where}: {names[0]} is missing{instead}")
     value = fields[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ProfileError(f"{path}: {name} must be a positive whole number, found {value!r}")
+        raise ProfileError(f"{where}: {name} must be a positive whole number, found {value!r}")
     return value
 
 
-def _dtype(fields: dict[str, Any], path: Path) -> str:
+def _dtype(fields: Mapping[str, Any], where: str) -> str:
     name = _given(fields, DTYPE)
     if name is None or fields[name] == "auto":
         return "bfloat16"
     dtype = str(fields[name]).removeprefix("torch.")
     if dtype not in ITEM_BYTES:
-        raise ProfileError(f"{path}: {name} {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
+        raise ProfileError(f"{where}: {name} {dtype!r} is not one of {', '.join(ITEM_BYTES)}")
     return dtype

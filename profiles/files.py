@@ -1,12 +1,12 @@
 """Files read whole and written whole, their faults said in one line."""
 
-import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from profiles.errors import ProfileError
+from profiles.strict_json import JsonError, parse_json
 
 
 def read_bytes(path: Path) -> bytes:
@@ -17,12 +17,30 @@ def read_bytes(path: Path) -> bytes:
         raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def read_text(path: Path) -> str:
+    """The file's text, UTF-8, lines ended by "\\n" alone; ProfileError where it is none.
+
+    A byte-order mark is dropped, and Windows' line ends are made plain ones.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ProfileError(
+            f"{path}: is not UTF-8 text: byte {error.start}: {error.reason}"
+        ) from None
+
+
 def read_json(path: Path) -> Any:
     """The file's JSON; ProfileError with line and column where it is cut off or broken."""
+    return json_of(read_bytes(path), str(path))
+
+
+def json_of(content: str | bytes, where: str) -> Any:
+    """What a JSON text says; ProfileError begins with `where` it stood."""
     try:
-        return json.loads(read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise ProfileError(f"{path}: not valid JSON: {error}") from None
+        return parse_json(content)
+    except JsonError as error:
+        raise ProfileError(f"{where}: {error}") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

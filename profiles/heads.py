@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Floats = NDArray[np.float64]
 MAX_TOKENS = 2**31
 PositiveTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 
 
 def _require_shares(values: Floats, field: str) -> None:
@@ -177,13 +178,15 @@ class SamplesForm(_Form):
     """Tokens each head kept on each of several requests (TANGRAM).
 
     `kept_tokens[request][layer][head]`, of a request with `context_tokens[request]`;
-    `task[request]` names where the request came from.
+    `task[request]` names where the request came from. `fixed_tokens[request]` of what a head kept
+    are a sink and a window that every head keeps: as many at any context.
     """
 
     form: Literal["samples"] = "samples"
     context_tokens: list[PositiveTokens] = Field(min_length=1)
     task: list[str]
     kept_tokens: list[list[list[float]]]
+    fixed_tokens: Annotated[list[Tokens] | None, Field(exclude_if=_is_missing)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -202,10 +205,26 @@ class SamplesForm(_Form):
             ("request", "layer", "head"),
             "must be from 0 to the request's context_tokens",
         )
+        if self.fixed_tokens is not None and len(self.fixed_tokens) != requests:
+            raise ValueError(
+                f"fixed_tokens: {len(self.fixed_tokens)} of them for {requests} context_tokens"
+            )
         return self
 
     def shape(self) -> tuple[int, int]:
         return len(self.kept_tokens[0]), len(self.kept_tokens[0][0])
+
+    def kept_at(self, context_tokens: int) -> Floats:
+        """Tokens `[requests, layers, heads]` that heads would keep of another context.
+
+        The fixed ones, and of the context as large a share as they kept beyond those.
+        """
+        kept = np.array(self.kept_tokens, dtype=np.float64)
+        contexts = np.array(self.context_tokens, dtype=np.float64)
+        fixed = np.zeros_like(contexts) if self.fixed_tokens is None else self.fixed_tokens
+        always = np.minimum(kept, np.reshape(fixed, (-1, 1, 1)))
+        grown = always + (kept - always) * (context_tokens / contexts[:, None, None])
+        return np.asarray(np.minimum(grown, context_tokens))
 
 
 def _require_dims(values: Floats, field: str, axes: tuple[str, ...]) -> None:

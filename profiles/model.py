@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError, describe
-from profiles.files import read_bytes, write_atomically
+from profiles.files import json_of, read_bytes, write_atomically
 from profiles.heads import Heads
 from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
@@ -66,7 +66,7 @@ class ModelProfile(BaseModel):
     def parse(cls, text: str | bytes, where: str) -> Self:
         """Read a profile's JSON; errors name the field and `where` it stood."""
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate(json_of(text, where))
         except ValidationError as error:
             raise ProfileError(f"{where}: {describe(error)}") from None
 

@@ -1,10 +1,11 @@
 """Architectures of public models: a table, a tolerant look-up, and recognition from file names."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from profiles.architecture import Architecture, Dtype
-from profiles.config_json import architecture_from_config
+from profiles.config_json import alternating, architecture_from_config
 from profiles.errors import ProfileError, UnknownNameError
 
 
@@ -15,6 +16,8 @@ def _shape(
     head_dim: int,
     hidden_size: int,
     dtype: Dtype = "bfloat16",
+    *,
+    windows: Sequence[int | None] = (),
 ) -> Architecture:
     return Architecture(
         layers=layers,
@@ -23,6 +26,7 @@ def _shape(
         head_dim=head_dim,
         hidden_size=hidden_size,
         dtype=dtype,
+        windows=tuple(windows),
     )
 
 
@@ -41,11 +45,13 @@ MODELS: dict[str, Architecture] = {
     "Qwen2.5-32B": _shape(64, 40, 8, 128, 5120),
     "Qwen2.5-72B": _shape(80, 64, 8, 128, 8192),
     "Qwen3-4B": _shape(36, 32, 8, 128, 2560),
+    "Qwen3-32B": _shape(64, 64, 8, 128, 5120),
     "Mistral-7B": _shape(32, 32, 8, 128, 4096),
     "vicuna-7b": _shape(32, 32, 32, 128, 4096, "float16"),
     "vicuna-13b": _shape(40, 40, 40, 128, 5120, "float16"),
-    "Gemma-3-12B": _shape(48, 16, 8, 256, 3840),
-    "GPT-OSS-20B": _shape(24, 64, 8, 64, 2880),
+    "Gemma-3-12B": _shape(48, 16, 8, 256, 3840, windows=alternating(48, 1024, 6)),
+    "GPT-OSS-20B": _shape(24, 64, 8, 64, 2880, windows=alternating(24, 128, 2)),
+    "GPT-OSS-120B": _shape(36, 64, 8, 64, 2880, windows=alternating(36, 128, 2)),
     "Phi-3-mini": _shape(32, 32, 32, 96, 3072),
     "Yi-9B": _shape(48, 32, 4, 128, 4096),
     "GLM-4-9B": _shape(40, 32, 2, 128, 4096),

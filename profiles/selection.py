@@ -93,6 +93,7 @@ class Strided(_Selection):
 
 POOLED = Pooled()
 SAMPLED = Sampled()
+NEAREST = SinkLocal(sink_tokens=0)
 
 
 def _is_default(selection: object) -> bool:
@@ -104,3 +105,9 @@ Selection = Annotated[
     Field(discriminator="kind", exclude_if=_is_default),
 ]
 """Left out of the JSON where it is `POOLED`, so that what was named before it keeps its digest."""
+
+
+def of_layer(selection: "Selection", architecture: Architecture, layer: int) -> "Selection":
+    """What the heads of a layer choose by: where it has a window, the nearest keys."""
+    windows = architecture.windows
+    return NEAREST if windows and windows[layer] is not None else selection

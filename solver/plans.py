@@ -15,6 +15,7 @@ from profiles.errors import HplbError, describe
 from profiles.files import write_atomically
 from profiles.selection import POOLED, Selection
 from profiles.size_fields import SizeFields
+from profiles.strict_json import JsonError, parse_json
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Recovery = Annotated[float, Field(ge=0, le=1)]
@@ -271,14 +272,16 @@ class Plan(_Part):
         try:
             text = Path(path).read_bytes()
         except OSError as error:
-            raise PlanError(f"{path}: {error.strerror}") from None
+            raise PlanError(f"{path}: cannot be read: {error.strerror}") from None
         return cls.parse(text, str(path))
 
     @classmethod
     def parse(cls, text: str | bytes, where: str) -> Self:
         """Read a plan's JSON."""
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate(parse_json(text))
+        except JsonError as error:
+            raise PlanError(f"{where}: {error}") from None
         except ValidationError as error:
             raise PlanError(f"{where}: {describe(error)}") from None
 

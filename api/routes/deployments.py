@@ -7,13 +7,14 @@ from fastapi import APIRouter, Query
 from api.client.bodies import DeploymentList, DeploymentRequest, DeploymentView
 from api.deployments import deploy
 from api.deployments.views import deployment_view
+from api.json_body import StrictBody
 from api.problems import Problem, not_found, refusals
 from api.service import NamePath, ServiceDep
 from api.store import deployment_store
 from api.store.database import ConflictError
 from api.store.tables import StoredGeneration
 
-router = APIRouter(tags=["deployments"])
+router = APIRouter(tags=["deployments"], route_class=StrictBody)
 
 
 @router.put(

@@ -4,10 +4,11 @@ from fastapi import APIRouter
 
 from api.client.bodies import MeasurementBatch, MeasurementReceipt
 from api.deployments.ingest import take_in
+from api.json_body import StrictBody
 from api.problems import Problem, refusals
 from api.service import ServiceDep
 
-router = APIRouter(tags=["measurements"])
+router = APIRouter(tags=["measurements"], route_class=StrictBody)
 
 
 @router.post(

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from api.client.bodies import Assignment, Lease, LeaseRenewal, NodeList, NodeRegistration
 from api.deployments import deploy
 from api.deployments.views import node_view
+from api.json_body import StrictBody
 from api.notify import wait_for
 from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, Service, ServiceDep
@@ -18,7 +19,7 @@ from profiles.catalogue import device_profile
 from profiles.errors import UnknownNameError
 from profiles.model import NAME_PATTERN
 
-router = APIRouter(tags=["nodes"])
+router = APIRouter(tags=["nodes"], route_class=StrictBody)
 
 RECHECK_S = 2.0
 """Another process on the same database may change an assignment without this one's notice."""

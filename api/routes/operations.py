@@ -11,12 +11,14 @@ health = APIRouter(tags=["operations"])
 router = APIRouter(tags=["operations"])
 
 
+@health.head("/healthz", include_in_schema=False)
 @health.get("/healthz", response_model=Health)
 async def healthy() -> Health:
     """The process is up."""
     return Health()
 
 
+@health.head("/readyz", include_in_schema=False)
 @health.get("/readyz", response_model=Health, responses=refusals(503))
 def ready(service: ServiceDep) -> Health:
     """The database answers."""

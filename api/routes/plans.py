@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api.client.bodies import PlanPage, SolveAccepted, SolveStatus
+from api.json_body import StrictBody
 from api.problems import refusals
 from api.service import NamePath, ServiceDep
 from api.solves.answer import KeptPlan
@@ -14,7 +15,7 @@ from api.store import plan_store
 from solver.plans import Plan
 from solver.request import PlanRequest
 
-router = APIRouter(tags=["plans"])
+router = APIRouter(tags=["plans"], route_class=StrictBody)
 
 JSON = "application/json"
 RETRY_AFTER = {"Retry-After": "1"}

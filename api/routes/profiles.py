@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 
 from api.client.bodies import CostModels, ProfileList, ProfileSummary
+from api.json_body import StrictBody
 from api.problems import Problem, bad_field, not_found, refusals
 from api.service import NamePath, ServiceDep
 from api.store import profile_store, rate_store
@@ -10,7 +11,7 @@ from api.store.database import ConflictError
 from profiles.catalogue import catalogue_names
 from profiles.model import ModelProfile
 
-router = APIRouter(tags=["profiles"])
+router = APIRouter(tags=["profiles"], route_class=StrictBody)
 
 
 @router.get("/profiles", response_model=ProfileList)

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Response
 
 from api.client.bodies import SolveEnd
+from api.json_body import StrictBody
 from api.problems import not_found, refusals
 from api.routes.plans import plan_response
 from api.service import NamePath, ServiceDep
@@ -14,7 +15,7 @@ from api.solves.job import SolveJob
 from api.store import plan_store
 from solver.plans import Plan
 
-router = APIRouter(tags=["plans"])
+router = APIRouter(tags=["plans"], route_class=StrictBody)
 
 REVISION = re.compile(r"[0-9]{1,9}")
 EVENTS = (

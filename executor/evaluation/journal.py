@@ -60,7 +60,7 @@ class Journal:
                 os.truncate(path, len(whole.encode()))
         except (OSError, UnicodeDecodeError) as error:
             raise EvaluationError(f"{path}: cannot be used to resume: {error}") from None
-        first, *lines = whole.splitlines() or [""]
+        first, *lines = whole.removesuffix("\n").split("\n")
         if first != head:
             raise EvaluationError(
                 f"{path}: belongs to an evaluation with another model, profile, samples or "

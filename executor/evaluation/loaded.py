@@ -5,9 +5,13 @@ from typing import Any
 
 from executor.errors import EvaluationError
 from profiles.architecture import ITEM_BYTES
+from profiles.config_json import architecture_of
 from profiles.errors import MeasuringError
 from profiles.model import ModelProfile
 from profiles.weights import sha256_of, weights_of
+
+SHAPE = ("layers", "query_heads", "kv_heads", "head_dim")
+"""What a profile and a model must agree on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +65,9 @@ def load(name: str, dtype: str | None = None) -> Loaded:
 
 def check_profile(loaded: Loaded, profile: ModelProfile) -> None:
     """Raise EvaluationError where the profile is of another architecture than the model."""
-    config = loaded.model.config.get_text_config()
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    has = {
-        "layers": config.num_hidden_layers,
-        "query_heads": heads,
-        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
-        "head_dim": head_dim,
-    }
-    for field, of_model in has.items():
-        of_profile = getattr(profile.architecture, field)
+    own = architecture_of(loaded.model.config.to_dict(), "--model: its configuration")
+    for field in SHAPE:
+        of_profile, of_model = getattr(profile.architecture, field), getattr(own, field)
         if of_profile != of_model:
             raise EvaluationError(
                 f"--profile {profile.name}: {field} is {of_profile}, but the model has {of_model}"

@@ -5,6 +5,7 @@ from typing import Any
 
 from executor.errors import EvaluationError
 from profiles.errors import ProfileError
+from profiles.tasks.beginning import beginning
 from profiles.tasks.documents import prompts_at
 from profiles.tasks.haystack import sentences
 
@@ -24,7 +25,7 @@ def windows(path: Path | None, tokenizer: Any, context: int, most: int) -> list[
     the standard library's docstrings that no training saw. Raises EvaluationError where no text is
     long enough for one.
     """
-    begun = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    begun = beginning(tokenizer)
     size = context - len(begun)
     found: list[tuple[int, int, tuple[int, ...]]] = []
     longest = 0

@@ -12,6 +12,7 @@ from executor.errors import ShardError
 from executor.kernels.batch import Chunk
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload, budget_pieces
+from profiles.selection import of_layer
 from solver.plans import Entry, Plan
 
 SHARE_TOLERANCE = 1e-6
@@ -63,8 +64,9 @@ def layer_shard(plan: Plan, device: int, layer: int) -> LayerShard:
             f"has {plan.architecture.query_heads} query heads"
         )
     architecture, workload = plan.architecture, plan.workload.workload
+    selection = of_layer(plan.selection, architecture, layer)
     patterns = [
-        pattern(plan.selection, architecture, group, workload.piece_tokens)
+        pattern(selection, architecture, group, workload.piece_tokens)
         for group in range(architecture.kv_heads)
     ]
     mine = [

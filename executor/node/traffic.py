@@ -16,7 +16,8 @@ from profiles.config_json import architecture_from_config
 from profiles.cost.work import Workload
 from profiles.measuring import capture
 from profiles.measuring.layer_attention import LayerAttention
-from profiles.measuring.loading import folder_of
+from profiles.measuring.loading import folder_of, require_tensors
+from profiles.tasks.beginning import beginning, cut
 from profiles.tasks.prompts import Prompt
 
 SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
@@ -55,10 +56,12 @@ class Traffic:
             )
         self._name, self._accelerator = model, accelerator
         self._model = loaded.to(accelerator).eval()
+        require_tensors(f"--model {model}", self._model, self.architecture)
         ids = [self._tokenizer(prompt.whole, verbose=False)["input_ids"] for prompt in prompts]
         if not any(ids):
             raise CannotMeasureError(f"--model {model}: its tokenizer makes nothing of the prompts")
         self._prompts: Iterator[list[int]] = cycle(ids)
+        self._begun = beginning(self._tokenizer)
 
     @torch.no_grad()
     def next_round(
@@ -86,13 +89,12 @@ class Traffic:
     def _sequence(self, tokens: int) -> list[int]:
         """Prompts one after another until the context is full, the last one's end kept.
 
-        What is too long is cut at its beginning, behind the tokenizer's own first token.
+        What is too long is cut at its beginning, behind what the tokenizer itself begins with.
         """
         ids: list[int] = []
         while len(ids) < tokens:
             ids += next(self._prompts)
-        kept = int(ids[0] == self._tokenizer.bos_token_id)
-        return [*ids[:kept], *ids[len(ids) - tokens + kept :]]
+        return cut(ids, tokens, self._begun)
 
     def _check_shape(self, architecture: Architecture, workload: Workload) -> None:
         wrong = [

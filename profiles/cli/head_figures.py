@@ -39,9 +39,12 @@ def head_tokens(heads: Heads) -> tuple[NDArray[np.float64], str]:
 
 
 def shape_in_words(architecture: Architecture) -> str:
-    """`32 layers x 32 heads (8 KV)`."""
+    """`24 layers x 64 heads (8 KV), 12 with a window of 128`."""
     heads = f"{architecture.query_heads} heads ({architecture.kv_heads} KV)"
-    return f"{architecture.layers} layers x {heads}"
+    windows = [window for window in architecture.windows if window is not None]
+    sizes = " or ".join(str(window) for window in sorted(set(windows)))
+    sliding = f", {len(windows)} with a window of {sizes}" if windows else ""
+    return f"{architecture.layers} layers x {heads}{sliding}"
 
 
 def layer_shares(heads: CurvesForm) -> list[dict[str, float]]:

@@ -8,6 +8,7 @@ import typer
 from profiles.cli.console import clear_errors
 from profiles.cli.head_figures import shape_in_words
 from profiles.importers.duo_attention import RECENT_TOKENS, SINK_TOKENS
+from profiles.importers.headkv import WINDOW_TOKENS
 from profiles.importers.kinds import Kind, import_profile
 from profiles.model import ModelProfile
 
@@ -72,6 +73,37 @@ def duo_attention_command(
 
 _plain_command("tangram", "Tokens kept per request, as TANGRAM measured them (NPZ).")
 _plain_command("s2", "Strided patterns of S2-Attention, from their parameters (JSON).")
+_plain_command("redknot", "Sink and window, or the whole context, by RedKnot's classes (JSON).")
+
+
+def _scores_command(kind: Kind, words: str) -> None:
+    @importing.command(kind, help=words)
+    @clear_errors()
+    def command(
+        file: Source,
+        name: Name,
+        out: Out,
+        capacity: Annotated[int, typer.Option(help="Tokens that the mean head keeps.")],
+        beta: Annotated[float, typer.Option(help="1/beta of them is shared out by score.")],
+        model: Model = None,
+        config: Config = None,
+        window: Annotated[int, typer.Option(help="Last tokens, which all keep.")] = WINDOW_TOKENS,
+    ) -> None:
+        profile = import_profile(
+            file,
+            name=name,
+            kind=kind,
+            model=model,
+            config=config,
+            capacity_tokens=capacity,
+            beta=beta,
+            window_tokens=window,
+        )
+        _save(profile, out)
+
+
+_scores_command("headkv", "Budgets by HeadKV's rule from its scores (JSON).")
+_scores_command("retrieval-head", "Budgets by HeadKV's rule from Retrieval_Head's scores (JSON).")
 
 
 def _save(profile: ModelProfile, out: Path) -> None:

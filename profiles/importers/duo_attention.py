@@ -7,7 +7,7 @@ import numpy as np
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
-from profiles.files import read_bytes
+from profiles.files import read_text
 from profiles.importers.sources import Floats, build, per_query_head, require_shape
 from profiles.model import ModelProfile
 
@@ -75,8 +75,7 @@ def _highest(gates: Floats, share: float) -> np.ndarray[tuple[int, ...], np.dtyp
 
 
 def _gates(path: Path) -> Floats:
-    text = read_bytes(path).decode(errors="replace")
-    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+    rows = [line.split("\t") for line in read_text(path).split("\n") if line.strip()]
     if not rows:
         raise ProfileError(f"{path}: is empty: must hold a row of gates for each layer")
     for layer, row in enumerate(rows):

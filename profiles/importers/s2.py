@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError, describe
-from profiles.files import read_bytes
+from profiles.files import read_json
 from profiles.importers.sources import build, per_query_head, require_shape
 from profiles.model import ModelProfile
 from profiles.selection import Strided
@@ -63,7 +63,7 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
     A dense head is alpha 0, beta 1. Raises ProfileError.
     """
     try:
-        pattern = StridedPattern.model_validate_json(read_bytes(path))
+        pattern = StridedPattern.model_validate(read_json(path))
     except ValidationError as error:
         raise ProfileError(f"{path}: {describe(error)}") from None
     kv_heads = pattern.num_kv_heads or pattern.num_heads

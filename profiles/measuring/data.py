@@ -6,6 +6,7 @@ from typing import Any
 
 from profiles.errors import MeasuringError
 from profiles.measuring.choices import Choices
+from profiles.tasks.beginning import beginning, cut
 from profiles.tasks.prompts import Prompt
 
 LEAST_SHARE = 0.75
@@ -36,9 +37,10 @@ def items(prompts: list[Prompt], tokenizer: Any, choices: Choices) -> list[Item]
 
     A prompt that was made for a context is measured there if it fills LEAST_SHARE of it; any other
     at each context that it is long enough for. What is too long is cut at its beginning, behind
-    the tokenizer's own first token. Raises MeasuringError for a context without prompts.
+    what the tokenizer itself begins with. Raises MeasuringError for a context without prompts.
     """
     encoded = [_encode(prompt, tokenizer) for prompt in prompts]
+    begun = beginning(tokenizer)
     found = []
     for context in choices.contexts:
         taken: Counter[str] = Counter()
@@ -53,7 +55,7 @@ def items(prompts: list[Prompt], tokenizer: Any, choices: Choices) -> list[Item]
             if len(tokens) < least or len(tokens) < choices.rows or full:
                 continue
             taken[prompt.task] += 1
-            found.append(_cut(number, prompt.task, context, tokens, answers, tokenizer))
+            found.append(_cut(number, prompt.task, context, tokens, answers, begun))
         if not taken:
             raise MeasuringError(
                 f"{choices.data}: no prompt for a context of {context} tokens: the longest that "
@@ -89,10 +91,9 @@ def _answer_spans(prompt: Prompt) -> list[tuple[int, int]]:
 
 
 def _cut(
-    number: int, task: str, context: int, tokens: list[int], answers: list[int], tokenizer: Any
+    number: int, task: str, context: int, tokens: list[int], answers: list[int], begun: list[int]
 ) -> Item:
-    kept = int(bool(tokens) and tokens[0] == tokenizer.bos_token_id)
     lost = max(0, len(tokens) - context)
-    # A first token has none before it to be predicted from.
-    places = [place - lost for place in answers if place - lost >= max(1, kept)]
-    return Item(number, task, context, (*tokens[:kept], *tokens[kept + lost :]), tuple(places))
+    # A first token has none before it to be predicted from, and nothing predicts the beginning.
+    places = [place - lost for place in answers if place - lost >= max(1, len(begun))]
+    return Item(number, task, context, tuple(cut(tokens, context, begun)), tuple(places))

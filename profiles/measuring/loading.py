@@ -19,12 +19,12 @@ from profiles.errors import MeasuringError
 from profiles.fetched import PUBLISHED, fetched_folder
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
+from profiles.measuring.layer_attention import LayerAttention
 from profiles.tasks.token_room import Count
 from profiles.weights import sha256_of, weights_of
 
 HUB_ID = r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?"
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,7 @@ def load(choices: Choices) -> Loaded:
     )
     _check(choices, model)
     model.eval().requires_grad_(False).to(choices.device)
+    require_tensors(choices.model, model, architecture)
     return Loaded(model, tokenizer, architecture, sha256_of(weights))
 
 
@@ -112,6 +113,42 @@ def from_folder(name: str, folder: Path, **options: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+@torch.no_grad()
+def require_tensors(name: str, model: Any, architecture: Architecture) -> None:
+    """Hold what the model computes against the architecture its config.json was read as.
+
+    Two tokens go through the model, whose attention is `capture`. Raises MeasuringError, which
+    begins with `name`.
+    """
+    found: list[tuple[int, int, int, int | None]] = []
+
+    def watch(call: LayerAttention, _out: torch.Tensor) -> None:
+        heads, _, head_dim = call.q.shape
+        found.append((heads, call.k.shape[0], head_dim, call.window))
+
+    with capture.watching(watch):
+        model(torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+    heads = (architecture.query_heads, architecture.kv_heads, architecture.head_dim)
+    windows = architecture.windows or (None,) * architecture.layers
+    said = [(*heads, window) for window in windows]
+    if len(found) != len(said):
+        raise MeasuringError(
+            f"{name}: {len(found)} of its {len(said)} layers compute their attention through "
+            "transformers' attention interface"
+        )
+    for layer, (computed, read) in enumerate(zip(found, said, strict=True)):
+        if computed != read:
+            raise MeasuringError(
+                f"{name}: layer {layer} has {_in_words(*computed)}, but its config.json was read "
+                f"as one of {_in_words(*read)}"
+            )
+
+
+def _in_words(heads: int, kv_heads: int, head_dim: int, window: int | None) -> str:
+    seen = "no window" if window is None else f"a window of {window}"
+    return f"{heads} query and {kv_heads} KV heads of {head_dim} dimensions and {seen}"
+
+
 def counter(model: str) -> Count:
     """How many tokens a text takes beside others. Raises MeasuringError."""
     try:
@@ -131,12 +168,6 @@ def counter(model: str) -> Count:
 
 def _check(choices: Choices, model: Any) -> None:
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION_KINDS
-    if kinds:
-        raise MeasuringError(
-            f"{choices.model}: layers of {', '.join(sorted(kinds))} are not measured, only of "
-            f"{' and '.join(sorted(ATTENTION_KINDS))}"
-        )
     most = getattr(config, "max_position_embeddings", None)
     if most is not None and choices.contexts[-1] > most:
         raise MeasuringError(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from profiles.errors import ProfileError
-from profiles.files import read_bytes
+from profiles.files import read_bytes, read_text
 from profiles.tasks.prompts import Prompt, read
 
 LINES = (".jsonl", ".ndjson")
@@ -26,7 +26,7 @@ def prompts_at(path: Path) -> list[Prompt]:
     for file in _files(path):
         if _holds_lines(file):
             found += read(file)
-        elif text := _text(file).strip():
+        elif text := read_text(file).strip():
             inner = file.relative_to(path).parts[:-1] if path.is_dir() else ()
             found.append(Prompt(text=text, task=inner[0][:LONGEST_TASK] if inner else "text"))
     if not found:
@@ -63,10 +63,3 @@ def _holds_lines(file: Path) -> bool:
         return isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _text(file: Path) -> str:
-    try:
-        return read_bytes(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ProfileError(f"{file}: is no text in UTF-8: {error}") from None

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from profiles.errors import ProfileError, describe
-from profiles.files import write_atomically
+from profiles.files import json_of, read_text, write_atomically
 from profiles.tasks import ruler
 from profiles.tasks.example import Example, Question
 from profiles.tasks.haystack import Split
@@ -45,18 +45,16 @@ def of_example(example: Example, tokens: int) -> Prompt:
 
 def read(path: Path) -> list[Prompt]:
     """Every prompt of a file; ProfileError names the line that is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read: {error}") from None
     prompts = []
-    for number, line in enumerate(lines, start=1):
+    # Texts may hold U+2028 and other ends of line that are none to JSON lines.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{path}: line {number}"
         try:
-            prompts.append(Prompt.model_validate_json(line))
+            prompts.append(Prompt.model_validate(json_of(line, where)))
         except ValidationError as error:
-            raise ProfileError(f"{path}: line {number}: {describe(error)}") from None
+            raise ProfileError(f"{where}: {describe(error)}") from None
     if not prompts:
         raise ProfileError(f"{path}: no prompts; one JSON object a line, with at least a text")
     return prompts

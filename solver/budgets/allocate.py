@@ -5,6 +5,7 @@ from typing import assert_never
 
 import numpy as np
 
+from profiles.architecture import Architecture
 from profiles.cost.work import Workload, budget_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
@@ -59,7 +60,8 @@ def allocate(
     """Give every query head its budget by `options.policy`.
 
     `basis`: the profile's curves as `options` asks for them, for every workload of a request.
-    Only `elastic` and `influence` may take until the deadline. Raises BudgetError where the policy
+    No head of a layer with a window gets more than the window. Only `elastic` and `influence` may
+    take until the deadline. Raises BudgetError where the policy
     needs recovery curves, influence or mean tokens and has none, or cannot cope with the context's
     size or the density asked for.
     """
@@ -94,6 +96,7 @@ def allocate(
             pieces = budget_pieces(rules.alpha + rules.beta * workload.context_tokens, workload)
         case _:
             assert_never(options.policy)
+    pieces = np.minimum(pieces, _in_reach(profile.architecture, workload))
     return Budgets(
         tokens=np.minimum(pieces * workload.piece_tokens, workload.context_tokens),
         recovery=None if expected is None else expected.at(pieces),
@@ -103,6 +106,13 @@ def allocate(
         expected=expected,
         cautious=curves,
     )
+
+
+def _in_reach(architecture: Architecture, workload: Workload) -> Ints:
+    """Pieces `[layers, 1]` of what a row of each layer can see."""
+    context = workload.context_tokens
+    reach = [architecture.reach(layer, context) for layer in range(architecture.layers)]
+    return budget_pieces(np.array(reach, dtype=np.float64), workload)[:, None]
 
 
 def _shared_out(

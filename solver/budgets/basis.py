@@ -48,7 +48,7 @@ class Basis:
         oracle = form.selected_recovery is None or options.curve == "oracle"
         curve: Curve = "oracle" if oracle else "selected"
         spread = form.spread if oracle else form.selected_spread
-        expected = MeasuredCurves.of(form, curve)
+        expected = MeasuredCurves.of(form, curve, profile.architecture.windows)
         if not options.margin:
             return cls(curve, expected, expected)
         if spread is None:

@@ -2,7 +2,8 @@
 
 A budget counts as a share of the context: the share a head needs is what stays put when the
 context grows (S-HPLB, arXiv 2603.10353, Fig. 6). Between measured shares recovery is
-interpolated linearly, between measured contexts linearly in log(context).
+interpolated linearly, between measured contexts linearly in log(context). In a layer with a
+window it is the share of the tokens in reach, which do not grow beyond the window.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles.architecture import Windows
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
 from solver.budgets.options import Curve
@@ -25,31 +27,41 @@ class MeasuredCurves:
     """A profile's curves at the contexts that they were measured at, as arrays: made once.
 
     Contexts rise; recovery [layers, heads, contexts, points] belongs to budget_tokens
-    [contexts, points].
+    [contexts, points]. `windows` are the architecture's.
     """
 
     context_tokens: tuple[int, ...]
     budget_tokens: Floats
     recovery: Floats
+    windows: Windows = ()
 
     @classmethod
-    def of(cls, form: CurvesForm, curve: Curve = "oracle") -> Self:
+    def of(cls, form: CurvesForm, curve: Curve = "oracle", windows: Windows = ()) -> Self:
         """The oracle's curves of a profile, or those of the executor's selector, which it has."""
         recovery = form.recovery if curve == "oracle" else form.selected_recovery
         return cls(
             tuple(form.context_tokens),
             np.array(form.budget_tokens, dtype=np.float64),
             np.array(recovery, dtype=np.float64),
+            windows,
         )
 
     def at(self, workload: Workload) -> "RecoveryCurves":
         """The curves at the workload's context; outside the measured contexts, the nearest's."""
         context, measured = workload.context_tokens, self.context_tokens
         lower, upper, weight = neighbours(measured, context)
-        curves = [self._anchored(index) for index in (lower, upper)]
-        shares = np.union1d(curves[0][0], curves[1][0])
-        at_lower, at_upper = (interpolate(*curve, shares[None, None]) for curve in curves)
-        recovery = np.minimum((1 - weight) * at_lower + weight * at_upper, 1.0)
+        windows = np.array([w or np.inf for w in self.windows or (None,) * len(self.recovery)])
+        alike = []
+        for window in np.unique(windows):
+            curves = [self._anchored(index, windows == window, window) for index in (lower, upper)]
+            alike.append((windows == window, min(window, context) / context, curves))
+        knots = [reach * curve[0] for _, reach, curves in alike for curve in curves]
+        shares = np.unique(np.concatenate([*knots, [1.0]]))
+        recovery = np.empty((*self.recovery.shape[:2], len(shares)))
+        for layers, reach, curves in alike:
+            within = np.where(shares < reach, shares / reach, 1.0)[None, None]
+            at_lower, at_upper = (interpolate(*curve, within) for curve in curves)
+            recovery[layers] = np.minimum((1 - weight) * at_lower + weight * at_upper, 1.0)
         recovery[..., -1] = 1.0
         warning = None
         if not measured[0] <= context <= measured[-1]:
@@ -60,14 +72,16 @@ class MeasuredCurves:
             )
         return RecoveryCurves(shares, recovery, context, workload.piece_tokens, warning)
 
-    def _anchored(self, index: int) -> tuple[Floats, Floats]:
-        """Shares [knots] and recovery [layers, heads, knots] measured at one context.
+    def _anchored(
+        self, index: int, layers: NDArray[np.bool_], window: float
+    ) -> tuple[Floats, Floats]:
+        """Shares [knots] of what is in reach and recovery [layers, heads, knots], at one context.
 
-        Points at or beyond the whole context give way to the anchor: all keys recover everything.
+        Points at or beyond the whole reach give way to the anchor: all keys recover everything.
         """
-        shares = self.budget_tokens[index] / self.context_tokens[index]
+        shares = self.budget_tokens[index] / min(window, self.context_tokens[index])
         inside = shares < 1
-        rising = np.maximum.accumulate(self.recovery[:, :, index, inside], axis=-1)
+        rising = np.maximum.accumulate(self.recovery[layers, :, index][..., inside], axis=-1)
         anchored = np.pad(rising, ((0, 0), (0, 0), (1, 1)))
         anchored[..., -1] = 1.0
         return np.concatenate(([0.0], shares[inside], [1.0])), anchored

@@ -31,7 +31,8 @@ def dense_where_cheaper(
     """`budgets` of a decode with the context for the heads of KV groups where dense is no slower.
 
     On every device type of `types`, that is: a list is the same wherever its group is placed. A
-    prefill, and a selection that follows a rule and scores nothing, stay as they are.
+    prefill, a layer with a window, and a selection that follows a rule and scores nothing, stay as
+    they are.
     """
     if workload.phase != "decode" or not selection.scores:
         return budgets
@@ -42,6 +43,8 @@ def dense_where_cheaper(
     )
     chooses = (tokens < context).reshape(*sparse.shape[:2], -1).any(axis=-1)
     chosen = chooses & (dense <= sparse).all(axis=-1)
+    reach = [architecture.reach(layer, workload.context_tokens) for layer in range(len(tokens))]
+    chosen &= np.array(reach)[:, None] == workload.context_tokens
     if not chosen.any():
         return budgets
     heads: NDArray[np.bool_] = np.repeat(chosen, architecture.group_size, axis=1)

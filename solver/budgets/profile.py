@@ -18,7 +18,8 @@ def profile_tokens(
     """Tokens `[layers, heads]` from 0 to the context, and warnings.
 
     Stated budgets hold as they are, rules (MoA, arXiv 2406.14909) at the context, of samples the
-    mean of kept / context over requests, of curves the least tokens that reach `recovery`.
+    mean over requests of what they would keep of it, of curves the least tokens that reach
+    `recovery`.
     """
     context = workload.context_tokens
     match figures:
@@ -66,8 +67,6 @@ def _unstated(form: str, treatment: str, context: int) -> str:
 
 
 def _sampled(samples: SamplesForm, context: int) -> tuple[Floats, list[str]]:
-    contexts = np.array(samples.context_tokens, dtype=np.float64)
-    mean_ratio = np.mean(np.array(samples.kept_tokens) / contexts[:, None, None], axis=0)
     least, most = min(samples.context_tokens), max(samples.context_tokens)
     warnings = []
     if not least <= context <= most:
@@ -75,4 +74,4 @@ def _sampled(samples: SamplesForm, context: int) -> tuple[Floats, list[str]]:
             f"context of {context} tokens: the profile's requests had {least} to {most} tokens; "
             "budgets are the mean share they kept, extrapolated"
         )
-    return mean_ratio * context, warnings
+    return np.mean(samples.kept_at(context), axis=0), warnings

@@ -145,13 +145,3 @@ def device_groups(text: str) -> list[dict[str, Any]]:
             )
         groups.append({"type": name, "count": int(count or 1)})
     return groups
-
-
-def read_text(path: Path | str) -> str:
-    """A file's text; what is wrong with it names the file."""
-    try:
-        return Path(path).read_text()
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path}: is not text, so no JSON") from None

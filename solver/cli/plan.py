@@ -8,10 +8,10 @@ import typer
 
 from profiles.catalogue import DEFAULT_PROFILE, load_profile
 from profiles.cli.console import clear_errors, console
-from profiles.files import write_atomically
+from profiles.files import read_json, write_atomically
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
-from solver.cli.flags import check_folders, device_groups, read_text
+from solver.cli.flags import check_folders, device_groups
 from solver.cli.progress import interruptible, search_bar, show_progress
 from solver.cli.table import explain_table, plan_table
 from solver.planning.planner import make_plan, rates_of
@@ -145,7 +145,7 @@ def plan_command(
         tolerance=tolerance,
         seed=seed,
     )
-    request = request.resolved(load_profile, lambda path: Plan.parse(read_text(path), path))
+    request = request.resolved(load_profile, Plan.load)
     with search_bar() as bar:
         task = bar.add_task(f"planning, {request.method}", total=None, detail="")
         show = show_progress(bar, task)
@@ -159,10 +159,7 @@ def plan_command(
 
 
 def _workloads(path: Path) -> list[dict[str, Any]]:
-    try:
-        steps = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{path}: no JSON: {error}") from None
+    steps = read_json(path)
     if not isinstance(steps, list):
         raise RequestError(f"{path}: must be a list of workloads, like the request's `workloads`")
     return steps

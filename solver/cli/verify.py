@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from profiles.cli.console import clear_errors
-from solver.cli.flags import read_text
+from profiles.files import read_json
 from solver.plans import Plan
 from solver.request import RequestError
 from solver.verifier import TIME_LIMIT_S, Verdict, verify
@@ -37,9 +37,8 @@ def verify_command(
     """
     if not time_limit >= 0:
         raise RequestError(f"--time-limit: {time_limit} is not a number of seconds")
-    text = read_text(plan)
-    Plan.parse(text, str(plan))
-    verdict = verify(json.loads(text), time_limit_s=time_limit)
+    Plan.load(plan)
+    verdict = verify(read_json(plan), time_limit_s=time_limit)
     typer.echo(json.dumps(_fields(verdict)) if as_json else "\n".join(_lines(verdict)))
     if not verdict.ok or (strict and verdict.unproved):
         raise typer.Exit(FAULTY)

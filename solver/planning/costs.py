@@ -9,7 +9,7 @@ from profiles.architecture import Architecture
 from profiles.cost.rates import Rates
 from profiles.cost.work import INDEX, Workload, group_work, head_work
 from profiles.errors import HplbError
-from profiles.selection import POOLED, Selection
+from profiles.selection import POOLED, Selection, of_layer
 from solver.problem import Floats, Ints, PlacementProblem
 from solver.request import PlacementOptions
 
@@ -73,7 +73,14 @@ def _seconds(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Seconds of heads, of what their parts repeat, of groups and of launches, types last."""
     tokens = np.asarray(demand.budgets, dtype=np.float64)
-    by_head = head_work(tokens, architecture, demand.workload, demand.selection)
+    by_head = np.stack(
+        [
+            head_work(
+                each, architecture, demand.workload, of_layer(demand.selection, architecture, layer)
+            )
+            for layer, each in enumerate(tokens)
+        ]
+    )
     by_group = group_work(tokens, architecture, demand.workload)
     repeated = np.zeros_like(by_head)
     if rules.divisible and rules.copies == "priced":

@@ -6,6 +6,7 @@ import numpy as np
 
 from profiles.cost.rates import Rates
 from profiles.cost.work import FEATURES, INDEX, Workload, group_work, head_work
+from profiles.selection import of_layer
 from profiles.sizes import gathered_pieces
 from solver.planning.costs import Demand, placement_problem
 from solver.planning.decode_work import decode_work
@@ -66,12 +67,13 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     ends = boundaries(shares, grid, layer)
     grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
     present = np.asarray(grouped.any(axis=1))
+    selection = of_layer(plan.selection, plan.architecture, layer)
     if step.phase == "decode":
-        scores = plan.selection.scores
+        scores = selection.scores
         pieces = grid.budget_pieces[layer]
         work = decode_work(ends, pieces, present, plan.architecture, step, scores)
     else:
-        by_head = head_work(budgets[layer], plan.architecture, step, plan.selection)
+        by_head = head_work(budgets[layer], plan.architecture, step, selection)
         by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
         parts = _parts_of_work(ends, grid.budget_pieces[layer], step)
         work = np.einsum("hdf,hf->df", parts, by_head) + present.T @ by_group

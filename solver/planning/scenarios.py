@@ -124,6 +124,5 @@ def _sampled(profile: ModelProfile, step: WorkloadOptions, index: int) -> ModelP
             f"workloads.{index}.sample: {step.sample}, but profile {profile.name!r} has "
             f"requests 0 to {len(heads.context_tokens) - 1}"
         )
-    kept = np.array(heads.kept_tokens[step.sample])
-    tokens = np.maximum(kept * (step.context_tokens / heads.context_tokens[step.sample]), 1)
+    tokens = np.maximum(heads.kept_at(step.context_tokens)[step.sample], 1)
     return profile.model_copy(update={"heads": BudgetsForm(tokens=tokens.tolist())})

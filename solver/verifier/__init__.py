@@ -76,7 +76,14 @@ def verify(
 
 def _content(plan: Any) -> Any:
     if isinstance(plan, str | PathLike):
-        return json.loads(Path(plan).read_text())
+        return json.loads(Path(plan).read_text("utf-8-sig"), object_pairs_hook=_single)
     if hasattr(plan, "model_dump_json"):
         return json.loads(plan.model_dump_json())
     return plan
+
+
+def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys come once: of two that say different things, which holds is anyone's."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return dict(pairs)

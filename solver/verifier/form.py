@@ -161,6 +161,7 @@ ARCHITECTURE = record(
     head_dim=SIZE,
     hidden_size=SIZE,
     dtype=Default(text("bfloat16", "float16", "float32"), "bfloat16"),
+    windows=Default(listing(maybe(SIZE)), []),
 )
 STEP_FIELDS = record(
     context_tokens=SIZE,
@@ -327,6 +328,8 @@ def _wanted(plan: Json) -> Wanted:
     for index, layer in enumerate(plan["layers"]):
         yield f"layers.{index}.loads_s", layer["loads_s"], (devices,)
         yield f"layers.{index}.heads", layer["heads"], (heads,)
+    if plan["architecture"]["windows"]:
+        yield "architecture.windows", plan["architecture"]["windows"], (layers,)
     yield "kv_copies", plan["kv_copies"], (layers,)
     if plan["divisions"]:
         yield "divisions", plan["divisions"], (layers,)

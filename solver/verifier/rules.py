@@ -83,7 +83,8 @@ def broken_rules(plan: Json, pairs: list[Pairs]) -> list[str]:
     for index, present in enumerate(pairs):
         faults += [f"layer {index}: {fault}" for fault in _placement(plan, index, present)]
     for where, claim in claims(plan):
-        found = _budgets(claim) + _square(claim) + _parts(claim["costs"])
+        found = _budgets(claim) + _beyond_windows(plan, claim)
+        found += _square(claim) + _parts(claim["costs"])
         if plan["rules"]["copies"] == "free":
             found += _free(claim["costs"])
         faults += [where + fault for fault in found]
@@ -120,6 +121,21 @@ def _budgets(claim: Json) -> list[str]:
         for head, budget in enumerate(budgets)
         if budget > context or (budget % piece and budget != context)
     ]
+
+
+def _beyond_windows(plan: Json, claim: Json) -> list[str]:
+    """Budgets above what a row of a layer with a window can see, rounded up to its least list."""
+    step, faults = claim["workload"], []
+    piece = step["piece_tokens"]
+    least = step["block_tokens"] if step["phase"] == "prefill" else piece
+    for index, window in enumerate(plan["architecture"]["windows"]):
+        most = math.inf if window is None else max(-(-window // piece) * piece, least)
+        faults += [
+            f"layer {index}: head {head}: budget {budget} is beyond the window of {window}"
+            for head, budget in enumerate(claim["budgets"][index])
+            if budget > most
+        ]
+    return faults
 
 
 def _square(claim: Json) -> list[str]:

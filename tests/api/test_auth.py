@@ -59,6 +59,7 @@ def test_every_route_asks_for_the_key(locked: TestClient, method: str, path: str
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_health_does_not(locked: TestClient, path: str) -> None:
     assert locked.get(path).json() == {"status": "ok"}
+    assert locked.head(path).status_code == 200
 
 
 @pytest.mark.parametrize(

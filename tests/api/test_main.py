@@ -1,7 +1,11 @@
 """The `hplb` command gathers its parts, and leaves out those that need torch where it is absent."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from api import main
+from profiles.catalogue import catalogue_profile
 from profiles.errors import HplbError
 
 
@@ -117,3 +122,42 @@ def _two(command: Callable[[], None]) -> typer.Typer:
     app = _app("go", command)
     app.command("other")(_says("other"))
     return app
+
+
+def _hplb(*arguments: object, stdout: Any = subprocess.PIPE, **environment: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "api.main", *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["profiles", "list"], ["profiles", "list", "--json"]]
+)
+def test_a_full_device_is_named_in_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = _hplb(*arguments, stdout=full)
+    assert ended.returncode == 1
+    assert ended.stderr == "error: /dev/full: cannot be written: No space left on device\n"
+
+
+def test_what_the_output_cannot_say_is_replaced(tmp_path: Path) -> None:
+    profile = tmp_path / "mine.json"
+    said = catalogue_profile("llama-3.1-8b-synthetic").model_copy(
+        update={"source": "m\u00e9asured"}
+    )
+    said.save(profile)
+    ended = _hplb("profiles", "show", profile, PYTHONIOENCODING="ascii")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "source: m?asured" in ended.stdout
+    assert "source: m\u00e9asured" in _hplb("profiles", "show", profile).stdout
+
+
+def test_an_output_that_was_closed_is_none() -> None:
+    command = f"{sys.executable} -m api.main --version >&-"
+    ended = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,10 +1,11 @@
-"""Real published files, kept beside the project and not in it."""
+"""Real published files and small failing inputs, kept beside the project and not in it."""
 
 from pathlib import Path
 
 import pytest
 
-HEADS = Path(__file__).resolve().parents[2] / "../shared/data/heads"
+SHARED = Path(__file__).resolve().parents[2] / "../shared"
+HEADS = SHARED / "data/heads"
 OF_KIND = {
     "minference": "Qwen2.5_7B_Instruct_128k_instruct_kv_out_v32_fit_o_best_pattern.json",
     "moa": "lmsys--vicuna-7b-v1.5-16k.json",
@@ -16,7 +17,15 @@ OF_KIND = {
 
 def published(*parts: str) -> Path:
     """The file `heads/<parts>`; skips the test where it is absent."""
-    path = HEADS.joinpath(*parts)
+    return _there(HEADS.joinpath(*parts))
+
+
+def case(file: str) -> Path:
+    """The small input `cases/<file>` that once failed; skips the test where it is absent."""
+    return _there(SHARED / "cases" / file)
+
+
+def _there(path: Path) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not on this machine")
     return path

@@ -36,3 +36,17 @@ def test_wrong_fields_are_named(field: str, value: object) -> None:
 def test_groups_must_be_whole() -> None:
     with pytest.raises(ValidationError, match=r"query_heads \(8\) must be a multiple of kv_heads"):
         Architecture.model_validate(GQA.model_dump() | {"kv_heads": 3})
+
+
+def test_windows_are_of_every_layer_and_left_out_where_there_are_none() -> None:
+    hybrid = GQA.model_copy(update={"windows": (64, None)})
+    assert Architecture.model_validate_json(hybrid.model_dump_json()) == hybrid
+    assert [hybrid.reach(layer, 100) for layer in range(2)] == [64, 100]
+    assert [hybrid.reach(layer, 32) for layer in range(2)] == [32, 32]
+    assert GQA.reach(0, 100) == 100
+    assert "windows" not in GQA.model_dump()
+    assert Architecture.model_validate(GQA.model_dump() | {"windows": (None, None)}) == GQA
+    with pytest.raises(ValidationError, match="windows: 1 of them for 2 layers"):
+        Architecture.model_validate(GQA.model_dump() | {"windows": (64,)})
+    with pytest.raises(ValidationError, match=r"windows\.1"):
+        Architecture.model_validate(GQA.model_dump() | {"windows": (64, 0)})

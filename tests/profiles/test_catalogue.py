@@ -40,7 +40,7 @@ def test_what_exists_but_is_no_profile(tmp_path: Path) -> None:
         load_profile(str(tmp_path))
     path = tmp_path / "empty.json"
     path.touch()
-    with pytest.raises(ProfileError, match=r"empty\.json: Invalid JSON"):
+    with pytest.raises(ProfileError, match=r"empty\.json: not valid JSON"):
         load_profile(str(path))
 
 

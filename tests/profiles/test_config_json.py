@@ -8,6 +8,7 @@ from profiles.architecture import Architecture
 from profiles.config_json import architecture_from_config
 from profiles.errors import ProfileError
 from profiles.public_models import MODELS
+from tests.profiles.published import case
 
 LLAMA_31_8B: dict[str, Any] = {
     "num_hidden_layers": 32,
@@ -27,6 +28,16 @@ GLM_4_9B: dict[str, Any] = {
     "hidden_size": 4096,
     "torch_dtype": "bfloat16",
 }
+GPT_OSS_20B: dict[str, Any] = {
+    "model_type": "gpt_oss",
+    "num_hidden_layers": 24,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "hidden_size": 2880,
+    "sliding_window": 128,
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+}
 GEMMA_3_12B: dict[str, Any] = {
     "model_type": "gemma3",
     "torch_dtype": "bfloat16",
@@ -37,6 +48,7 @@ GEMMA_3_12B: dict[str, Any] = {
         "num_key_value_heads": 8,
         "head_dim": 256,
         "hidden_size": 3840,
+        "sliding_window": 1024,
     },
 }
 
@@ -53,7 +65,12 @@ def read(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("config", "model"),
-    [(LLAMA_31_8B, "Llama-3.1-8B"), (GLM_4_9B, "GLM-4-9B"), (GEMMA_3_12B, "Gemma-3-12B")],
+    [
+        (LLAMA_31_8B, "Llama-3.1-8B"),
+        (GLM_4_9B, "GLM-4-9B"),
+        (GEMMA_3_12B, "Gemma-3-12B"),
+        (GPT_OSS_20B, "GPT-OSS-20B"),
+    ],
 )
 def test_configs_of_known_models(read: Any, config: dict[str, Any], model: str) -> None:
     assert read(config) == MODELS[model]
@@ -63,6 +80,70 @@ def test_kv_heads_default_to_attention_heads(read: Any) -> None:
     config = {key: value for key, value in LLAMA_31_8B.items() if key != "num_key_value_heads"}
     assert read(config).kv_heads == 32
     assert read(GLM_4_9B | {"multi_query_attention": False}).kv_heads == 32
+
+
+@pytest.mark.parametrize(
+    ("fields", "kv_heads"),
+    [
+        ({"num_kv_heads": 2}, 2),
+        ({"n_head_kv": 4}, 4),
+        # Falcon: one KV head in its older layout, counted ones in the newer.
+        ({"multi_query": True}, 1),
+        ({"multi_query": True, "num_kv_heads": 32}, 1),
+        ({"multi_query": True, "num_kv_heads": 8, "new_decoder_architecture": True}, 8),
+        ({"multi_query": False}, 32),
+    ],
+)
+def test_spellings_of_kv_heads(read: Any, fields: dict[str, Any], kv_heads: int) -> None:
+    assert read(LLAMA_31_8B | {"num_key_value_heads": None} | fields).kv_heads == kv_heads
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_query_groups": 8},
+        {"kv_n_heads": 8},
+        {"attn_config": {"kv_n_heads": 8}},
+        {"num_key_value_groups": 4},
+        {"multi_query_attention": True},
+        {"multi_query": True, "new_decoder_architecture": True},
+    ],
+)
+def test_an_unknown_spelling_of_kv_heads_is_asked_for(read: Any, fields: dict[str, Any]) -> None:
+    with pytest.raises(ProfileError, match="say how many there are as num_key_value_heads"):
+        read(LLAMA_31_8B | {"num_key_value_heads": None} | fields)
+    assert read(LLAMA_31_8B | fields | {"multi_query": None}).kv_heads == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "kv_heads"), [("config-multi-query.json", 1), ("config-num-kv-heads.json", 2)]
+)
+def test_falcons(file: str, kv_heads: int) -> None:
+    found = architecture_from_config(case(file))
+    assert (found.layers, found.query_heads, found.kv_heads) == (2, 8, kv_heads)
+
+
+@pytest.mark.parametrize(
+    ("fields", "windows"),
+    [
+        ({"sliding_window": None}, ()),
+        ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": False}, ()),
+        (
+            {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2},
+            (None, None, 64, 64),
+        ),
+        ({"model_type": "mistral", "sliding_window": 64}, (64, 64, 64, 64)),
+        ({"model_type": "gemma2", "sliding_window": 64}, (64, None, 64, None)),
+        ({"sliding_window": 64, "sliding_window_pattern": 3}, (64, 64, None, 64)),
+        ({"sliding_window": 64, "layer_types": ["full_attention"] * 4}, ()),
+        (
+            {"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"] * 2},
+            (None, 64, None, 64),
+        ),
+    ],
+)
+def test_windows(read: Any, fields: dict[str, Any], windows: tuple[int | None, ...]) -> None:
+    assert read(LLAMA_31_8B | {"num_hidden_layers": 4} | fields).windows == windows
 
 
 def test_newer_dtype_name_and_default(read: Any) -> None:
@@ -91,6 +172,12 @@ def test_counts_must_be_positive_whole_numbers(read: Any, value: object) -> None
         (LLAMA_31_8B | {"num_key_value_heads": 5}, "must be a multiple of kv_heads"),
         (LLAMA_31_8B | {"num_hidden_layers": 10**30}, "layers"),
         (LLAMA_31_8B | {"hidden_size": 4097}, "head_dim is missing, and hidden_size 4097"),
+        (LLAMA_31_8B | {"multi_query": 3}, "multi_query must be true or false"),
+        (LLAMA_31_8B | {"kv_lora_rank": 512}, "kv_lora_rank: multi-head latent attention"),
+        (LLAMA_31_8B | {"sliding_window": 64}, "say so as layer_types, 32 of full_attention or"),
+        (LLAMA_31_8B | {"layer_types": ["full_attention"]}, "one kind for 32 layers"),
+        (LLAMA_31_8B | {"layer_types": ["linear_attention"] * 32}, "layer 0 is of 'linear_atten"),
+        (LLAMA_31_8B | {"layer_types": ["sliding_attention"] * 32}, "sliding_window is missing"),
         ("", "not valid JSON"),
         ('{"num_hidden_layers": 32', "not valid JSON"),
         ("[]", "must be a JSON object"),

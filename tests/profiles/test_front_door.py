@@ -63,7 +63,8 @@ def test_the_arguments() -> None:
     assert arguments(load_profile) == "name_or_path"
     assert arguments(device_profile) == "name"
     assert arguments(import_profile) == (
-        "path name kind model config threshold full_share sink_tokens recent_tokens"
+        "path name kind model config threshold full_share sink_tokens recent_tokens "
+        "capacity_tokens beta window_tokens"
     )
     assert arguments(measure) == (
         "model data contexts block_tokens piece_tokens rows prompts seed selection sink_tokens "

@@ -1,5 +1,9 @@
 """`/profiles` and `/cost-models`."""
 
+import json
+
+import httpx
+import pytest
 from fastapi.testclient import TestClient
 
 from profiles.catalogue import catalogue_names, device_names
@@ -56,3 +60,68 @@ def test_cost_models_name_the_rates_that_plans_use(world: World) -> None:
     assert (
         world.client.post("/plan", json=plan_body(gpus=3)).json()["cost_model"]["h200"] == version
     )
+
+
+def put_text(client: TestClient, text: str | bytes) -> httpx.Response:
+    return client.put("/profiles/small", content=text, headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("source", "source"),
+        ("measurement.task", "measurement.task"),
+        ("heads.task.1", "heads.task.1"),
+    ],
+)
+def test_half_a_character_is_refused_by_its_field(
+    client: TestClient, path: str, field: str
+) -> None:
+    name, *inner = path.split(".")
+    value: object = "\ud800"
+    for part in reversed(inner):
+        value = ["fine", value] if part == "1" else {part: value}
+    answer = put_text(client, json.dumps({**profile(), name: value}))
+    assert list(fields(answer)) == [field]
+    assert "half of a surrogate pair" in fields(answer)[field]
+    assert put_text(client, json.dumps({**profile(), "source": "\U0001f600"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [
+        ("POST", "/plan"),
+        ("POST", "/nodes"),
+        ("POST", "/measurements"),
+        ("PUT", "/deployments/mine"),
+    ],
+)
+def test_half_a_character_in_any_body(client: TestClient, method: str, route: str) -> None:
+    body = json.dumps({"profile": {"source": "\udfff"}})
+    answer = client.request(
+        method, route, content=body, headers={"content-type": "application/json"}
+    )
+    assert list(fields(answer)) == ["profile.source"]
+
+
+def test_a_key_that_comes_twice_is_refused(client: TestClient) -> None:
+    doubled = json.dumps(profile()).replace("{", '{"synthetic": false, ', 1)
+    assert "stands twice in one object" in fields(put_text(client, doubled))["synthetic"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "not valid JSON: Expecting property name"),
+        ("[" * 100_000, "nested too deeply"),
+        (b'{"name": "\xff"}', "not UTF-8: byte 10"),
+    ],
+)
+def test_what_is_no_json_is_said_so(client: TestClient, content: str | bytes, says: str) -> None:
+    answer = put_text(client, content)
+    assert answer.status_code == 400
+    assert says in answer.json()["detail"]
+
+
+def test_a_byte_order_mark_is_dropped(client: TestClient) -> None:
+    assert put_text(client, b"\xef\xbb\xbf" + json.dumps(profile()).encode()).status_code == 200

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers.processors import Sequence
 
 from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, Word
@@ -62,3 +63,13 @@ def test_windows_do_not_overlap_and_begin_as_prompts_do(tmp_path: Path) -> None:
     assert len(windows(file, TOKENIZER, 50, 1)) == 1
     with pytest.raises(EvaluationError, match="120 tokens are too few for a window of 200"):
         windows(file, TOKENIZER, 200, 9)
+
+
+def test_windows_begin_with_nothing_where_prompts_do(tmp_path: Path) -> None:
+    """Though the tokenizer has a token for it."""
+    file, without = tmp_path / "text", task_tokenizer()
+    without.backend_tokenizer.post_processor = Sequence([])
+    file.write_bytes(b"\xef\xbb\xbf" + b"works lives in .\r\n" * 30)
+    (first, _) = windows(file, without, 50, 9)
+    assert without.decode(first).split()[:5] == ["works", "lives", "in", ".", "works"]
+    assert without.bos_token_id not in first

@@ -9,12 +9,12 @@ from executor.evaluation.texts import windows
 
 
 class Tokenizer:
-    """A token a letter."""
+    """A token a letter, behind a 0."""
 
-    bos_token_id = 0
-
-    def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) for letter in text]}
+    def __call__(
+        self, text: str, *, add_special_tokens: bool = True, **_: object
+    ) -> dict[str, list[int]]:
+        return {"input_ids": [0] * add_special_tokens + [ord(letter) for letter in text]}
 
 
 def test_every_document_has_its_first_window_before_any_has_its_second(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from executor.attention.shares import HeadShare
 from executor.attention.step import prepare
 from executor.errors import ShardError
+from executor.kernels.patterns import POOLED, Rule
 from executor.node.shard import LayerShard, layer_shard
 from profiles.cost.work import Workload
 from solver.plans import Plan
@@ -55,10 +56,13 @@ def test_a_divided_head_gives_consecutive_rows() -> None:
     plan = tiny_plan(QUARTERS)
     first, second = (layer_shard(plan, device, 0) for device in range(2))
     assert first.heads == (0, 2)
-    assert first.shares == (HeadShare(0, 0, 64), HeadShare(1, 1, 192, (0.0, 0.25)))
+    assert first.shares == (
+        HeadShare(0, 0, 64, pattern=POOLED),
+        HeadShare(1, 1, 192, (0.0, 0.25), pattern=POOLED),
+    )
     assert first.groups == (0, 1)
     assert second.heads == (1, 2, 3)
-    assert HeadShare(1, 1, 192, (0.25, 1.0)) in second.shares
+    assert HeadShare(1, 1, 192, (0.25, 1.0), pattern=POOLED) in second.shares
 
 
 def test_an_idle_device_has_nothing() -> None:
@@ -162,3 +166,12 @@ def test_chunks_of_both_phases() -> None:
     assert [(c.cached_tokens, c.new_tokens) for c in shard.chunks] == [(0, 100)] * 2
     (shard, _), _ = head_2(context_tokens=100, phase="decode")[0]
     assert [(c.cached_tokens, c.new_tokens, c.decodes) for c in shard.chunks] == [(99, 1, True)]
+
+
+def test_heads_of_a_layer_with_a_window_read_the_nearest_keys() -> None:
+    plan = tiny_plan()
+    hybrid = plan.architecture.model_copy(update={"windows": (None, 64)})
+    plan = plan.model_copy(update={"architecture": hybrid})
+    full, sliding = (layer_shard(plan, 0, layer).shares for layer in range(2))
+    assert {share.pattern for share in full} == {POOLED}
+    assert {share.pattern for share in sliding} == {Rule.sink_local(0)}

@@ -1,7 +1,8 @@
 import pytest
 
-from profiles.cli.head_figures import head_tokens
+from profiles.cli.head_figures import head_tokens, shape_in_words
 from profiles.heads import BudgetsForm, CurvesForm, Heads, RulesForm, SamplesForm
+from profiles.public_models import MODELS
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,9 @@ from profiles.heads import BudgetsForm, CurvesForm, Heads, RulesForm, SamplesFor
 )
 def test_one_figure_per_head(heads: Heads, tokens: list[float]) -> None:
     assert head_tokens(heads)[0].tolist() == [pytest.approx(tokens)]
+
+
+def test_a_shape_says_its_windows() -> None:
+    assert shape_in_words(MODELS["Llama-3.1-8B"]) == "32 layers x 32 heads (8 KV)"
+    hybrid = shape_in_words(MODELS["GPT-OSS-20B"])
+    assert hybrid == "24 layers x 64 heads (8 KV), 12 with a window of 128"

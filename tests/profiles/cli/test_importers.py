@@ -51,6 +51,36 @@ def test_strided_parameters_are_imported(tmp_path: Path) -> None:
     assert f"selection: {chosen}" in " ".join(hplb("show", out).stdout.split())
 
 
+@pytest.mark.parametrize("kind", ["headkv", "retrieval-head"])
+def test_scores_take_a_capacity_and_a_beta(tmp_path: Path, kind: str) -> None:
+    source, out = tmp_path / "Llama-3.2-1B.json", tmp_path / "out.json"
+    scores = {f"{layer}-{head}": [head, 0] for layer in range(16) for head in range(32)}
+    source.write_text(json.dumps(scores))
+    arguments: list[Any] = ["import", kind, source, "--name", "x", "-o", out]
+    assert hplb(*arguments, "--capacity", "128").exit_code == 2
+    result = hplb(*arguments, "--capacity", "128", "--beta", "1.5", "--window", "16")
+    assert result.exit_code == 0, result.stderr
+    assert np.mean(json.loads(out.read_text())["heads"]["tokens"]) == pytest.approx(128, abs=1)
+
+
+def test_classes_are_imported_and_latent_attention_is_refused(tmp_path: Path) -> None:
+    source, out = tmp_path / "Llama-3.2-1B.json", tmp_path / "out.json"
+    source.write_text(
+        json.dumps(
+            {
+                "kv_head_classification": [["local", "global"] * 4] * 16,
+                "kv_head_max_distance": [[4096, 0] * 4] * 16,
+            }
+        )
+    )
+    arguments: list[Any] = ["import", "redknot", source, "--name", "x", "-o", out]
+    result = hplb(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert np.mean(json.loads(out.read_text())["heads"]["beta"]) == 0.5
+    source.write_text('{"mla_head_classification": [["dense"]]}')
+    assert "multi-head latent attention (MLA)" in refused(hplb(*arguments))
+
+
 def test_config_json_gives_the_architecture(tmp_path: Path) -> None:
     source, config, out = rules_file(tmp_path), tmp_path / "config.json", tmp_path / "out.json"
     fields = {"num_hidden_layers": 16, "num_attention_heads": 32, "hidden_size": 4096}

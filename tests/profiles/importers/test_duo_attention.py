@@ -129,10 +129,22 @@ def test_bad_options(gates: Path, options: dict[str, Any], message: str) -> None
         ("0.9\t1e999\n0.5\t0.5", "layer 0, KV head 1: '1e999' is not finite"),
         ("0.9 0.1\n0.5 0.5", "layer 0, KV head 0: '0.9 0.1' is not a number"),
         ("0.9\t0.1\n", r"1 x 2 \(layers x KV heads\), but the model has 2 x 2"),
-        ("\x00\xff", "layer 0, KV head 0"),
+        ("\x00", "layer 0, KV head 0"),
     ],
 )
 def test_broken_files(gates: Path, text: str, message: str) -> None:
     gates.write_text(text, encoding="latin-1")
     with pytest.raises(ProfileError, match=rf"gates\.tsv: .*{message}"):
         rules(gates, GQA)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_gates(tmp_path: Path) -> None:
+    path = tmp_path / "gates.tsv"
+    path.write_bytes(b"\xef\xbb\xbf0.9\t0.1\r\n0.2\t0.8\r\n")
+    tiny = Architecture(layers=2, query_heads=2, kv_heads=2, head_dim=64, hidden_size=128)
+    marked = duo_attention.read(path, "x", tiny, threshold=0.5)
+    path.write_bytes(b"0.9\t0.1\n0.2\t0.8\n")
+    assert marked == duo_attention.read(path, "x", tiny, threshold=0.5)
+    path.write_bytes(b"0.9\t\xff\n")
+    with pytest.raises(ProfileError, match=r"gates\.tsv: is not UTF-8 text: byte 4"):
+        duo_attention.read(path, "x", tiny, threshold=0.5)

@@ -46,6 +46,28 @@ def test_strided_parameters_tell_their_kind(tmp_path: Path) -> None:
     assert profile.selection.kind == "strided"
 
 
+def test_classes_tell_their_kind(tmp_path: Path) -> None:
+    classes = {"kv_head_classification": [["local"] * 8] * 16}
+    file = {**classes, "kv_head_max_distance": [[1000] * 8] * 16}
+    profile = import_profile(written(tmp_path, file), name="classes")
+    assert np.unique(profile.heads.alpha_tokens).tolist() == [1004]
+    with pytest.raises(ProfileError, match="mla_head_max_distance: classes of a model with multi"):
+        import_profile(written(tmp_path, {"mla_head_max_distance": [[1]]}), name="x")
+
+
+def test_scores_tell_their_kind_and_ask_for_a_capacity(tmp_path: Path) -> None:
+    """Both projects write the same file; their words for it are both known."""
+    scores = {f"{layer}-{head}": [head / 32] for layer in range(16) for head in range(32)}
+    path = written(tmp_path, scores)
+    with pytest.raises(ProfileError, match="scores are no budgets"):
+        import_profile(path, name="x")
+    found = import_profile(path, name="x", capacity_tokens=128, beta=2, window_tokens=16)
+    assert np.mean(found.heads.tokens) == pytest.approx(128, abs=1)
+    for kind in ("headkv", "retrieval-head"):
+        options: dict[str, Any] = {"kind": kind, "capacity_tokens": 128, "beta": 2}
+        assert import_profile(path, name="x", window_tokens=16, **options) == found
+
+
 def test_the_model_by_name_by_shape_or_by_its_config(tmp_path: Path) -> None:
     path = written(tmp_path, MOA, "rules.json")
     config = tmp_path / "config.json"
@@ -77,6 +99,7 @@ def test_gates_take_their_options(tmp_path: Path) -> None:
         (MOA, {"kind": "minference"}, "must be a JSON list"),
         (MOA, {"full_share": 0.5}, "full_share: is for duo-attention, not moa"),
         (MOA, {"sink_tokens": 0}, "sink_tokens: is for duo-attention, not moa"),
+        (MOA, {"beta": 2.0}, "beta: is for headkv and retrieval-head, not moa"),
         (MOA, {"model": "Yi-9B", "config": "x"}, "model and config: give one of the two"),
         (MOA, {"model": MODELS["Yi-9B"]}, "architecture has 48 x 32"),
     ],

@@ -107,7 +107,7 @@ def one_wrong(field: str, value: float) -> np.ndarray[Any, Any]:
         ({"sample_meta": np.zeros((3, 3))}, r"sample_meta \(3, 3\)"),
         ({"sample_meta": np.zeros((2, 4))}, r"sample_meta \(2, 4\)"),
         ({"sample_meta": np.array([["a"] * 4] * 3)}, "sample_meta must be numbers"),
-        ({"meta": np.frombuffer(b'{"dataset', dtype=np.uint8)}, "meta is not valid JSON"),
+        ({"meta": np.frombuffer(b'{"dataset', dtype=np.uint8)}, "meta: not valid JSON"),
         ({"meta": encoded([])}, "meta must be an object with a dataset_mix"),
         ({"meta": encoded({"dataset_mix": "kv:1,shot:9"})}, "does not add up to 3 requests"),
         ({"meta": encoded({"dataset_mix": "kv=3"})}, "must read 'task:count,task:count'"),
@@ -167,4 +167,83 @@ def test_truncations_are_refused(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ProfileError, match=r"profile\.npz"):
+        samples(path)
+
+
+HYBRID = Architecture(
+    layers=4,
+    query_heads=4,
+    kv_heads=2,
+    head_dim=64,
+    hidden_size=256,
+    windows=(128, None, 128, None),
+)
+
+
+@pytest.mark.parametrize("listed", [[1, 3], [0, 2]])
+def test_layers_that_have_no_samples_keep_their_windows(path: Path, listed: list[int]) -> None:
+    """Whichever of the two kinds of layers the file lists, the model's windows tell them apart."""
+    np.savez(path, **arrays(static_layer_ids=np.array(listed)))
+    heads = samples(path, HYBRID)
+    kept = np.array(heads.kept_tokens)
+    assert (kept[:, [0, 2]] == 128).all()
+    assert kept[1, 1].tolist() == [4128, 4128, 6128, 6128]
+    assert kept[1, 3].tolist() == [8128, 8128, 14128, 14128]
+    assert "2 layers keep windows" in tangram.read(path, "x", HYBRID).source
+
+
+def test_sink_and_window_do_not_grow_with_the_context(path: Path) -> None:
+    np.savez(path, **arrays(static_layer_ids=np.array([1, 3])))
+    grown = samples(path, HYBRID).kept_at(50 * 20_032)
+    assert (grown[:, [0, 2]] == 128).all()
+    # Beyond the 4,128 tokens that every head keeps: 2,000 of 20,032.
+    assert grown[1, 1] == pytest.approx([4128, 4128, 104_128, 104_128], rel=1e-9)
+    own = samples(path, HYBRID).kept_at(20_032)[1]
+    assert (own == samples(path, HYBRID).kept_tokens[1]).all()
+
+
+def test_density_of_the_published_files_at_128k() -> None:
+    """With the window scaled it was 0.30 for all three."""
+    densities = {}
+    for file in ("keydiff__llama-3.1-8b", "snapkv__llama-3.1-8b", "snapkv__qwen3-4b"):
+        suffix = "-2507" if "qwen3" in file else ""
+        real = published("tangram", f"{file}-instruct{suffix}__profile_perlayer.npz")
+        kept = samples(real, resolve_architecture(real)).kept_at(131_072)
+        densities[file] = kept.mean() / 131_072
+    assert list(densities.values()) == pytest.approx([0.117, 0.117, 0.160], abs=5e-4)
+
+
+def test_one_ranks_heads_stand_for_every_ranks(path: Path) -> None:
+    meta = {"model_name": "tiny", "scorer": "snapkv", "dataset_mix": "kv:1,shot:2"}
+    np.savez(path, **arrays(meta=encoded({**meta, "tensor_parallel_size": 2})))
+    four = TINY.model_copy(update={"kv_heads": 4})
+    assert samples(path, four).kept_tokens[1] == [[4128, 6128] * 2, [8128, 14128] * 2]
+    with pytest.raises(ProfileError, match=r"2 x 4 \(layers x KV heads\), but .* 2 x 2"):
+        samples(path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "listed", "message"),
+    [
+        (TINY.model_copy(update={"layers": 4}), [1, 3], r"config\.json with layer_types"),
+        (HYBRID, [0, 1], r"\[0, 1\] are not the layers of full attention of the model, \[1, 3\]"),
+        (HYBRID, [1, 9], "static_layer_ids must rise, within the model's 4 layers"),
+        (HYBRID, [3, 1], "static_layer_ids must rise"),
+        (HYBRID, [1], "samples of 2 layers, but static_layer_ids lists 1 of 4"),
+        (HYBRID, [[1, 3]], "static_layer_ids must be numbers in 1 axes"),
+    ],
+)
+def test_layers_that_do_not_fit_the_model(
+    path: Path, architecture: Architecture, listed: Any, message: str
+) -> None:
+    np.savez(path, **arrays(static_layer_ids=np.array(listed)))
+    with pytest.raises(ProfileError, match=message):
+        samples(path, architecture)
+
+
+@pytest.mark.parametrize("size", [0, 1.5, True, "2"])
+def test_a_tensor_parallel_size_that_is_none(path: Path, size: Any) -> None:
+    meta = {"dataset_mix": "kv:1,shot:2", "tensor_parallel_size": size}
+    np.savez(path, **arrays(meta=encoded(meta)))
+    with pytest.raises(ProfileError, match="tensor_parallel_size must be a positive whole number"):
         samples(path)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from profiles.measuring.choices import Choices
@@ -39,12 +40,25 @@ def test_a_text_is_cut_at_its_beginning(tokenizer) -> None:
     assert item.answers == tuple(range(1, 32))
 
 
-def test_a_first_token_of_the_tokenizer_is_kept(tokenizer) -> None:
+@pytest.mark.parametrize("begun", [["[BOS]"], ["[BOS]", "w3"]])
+def test_what_the_tokenizer_begins_with_is_kept(tokenizer, begun: list[str]) -> None:
+    """And what only looks like it is text: it was not added."""
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in begun]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        " ".join([*begun, "$0"]), special_tokens=special
+    )
     text = "[BOS] " + tiny.text(50, 1)
     (item,) = found([Prompt(text=text)], tokenizer, (32,))
-    words = text.split()
-    assert tokenizer.decode(item.tokens).split() == [words[0], *words[-31:]]
-    assert item.answers == tuple(range(1, 32))
+    kept = 32 - len(begun)
+    assert tokenizer.decode(item.tokens).split() == [*begun, *text.split()[-kept:]]
+    assert item.answers == tuple(range(len(begun), 32))
+
+
+def test_a_token_for_beginnings_that_is_not_added_is_none(tokenizer) -> None:
+    text = "[BOS] " + tiny.text(50, 1)
+    (item,) = found([Prompt(text=text)], tokenizer, (32,))
+    assert tokenizer.bos_token_id is not None
+    assert tokenizer.decode(item.tokens).split() == text.split()[-32:]
 
 
 def test_generated_prompts_belong_to_their_context(tokenizer) -> None:

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from profiles.config_json import architecture_of
 from profiles.errors import HplbError, MeasuringError
+from profiles.measuring import capture
 from profiles.measuring.choices import Choices
-from profiles.measuring.loading import folder_of, load
+from profiles.measuring.loading import folder_of, load, require_tensors
 from profiles.measuring.parts import Parts
 from profiles.measuring.run import measure_profile
 from profiles.selection import Strided
@@ -113,7 +115,7 @@ def test_contexts_without_prompts_or_positions(choices: Choices) -> None:
     [
         ("gpt_oss", {"num_local_experts": 2}, "s_aux"),
         ("bloom", {"n_layer": 2, "n_head": 4}, "interface|cannot be loaded"),
-        ("llama4_text", {"attention_chunk_size": 32}, "chunked_attention are not measured"),
+        ("llama4_text", {"attention_chunk_size": 32}, "is of 'chunked_attention'"),
     ],
 )
 def test_attention_that_is_more_than_causal_softmax(
@@ -125,3 +127,23 @@ def test_attention_that_is_more_than_causal_softmax(
     tiny.tokenizer(folder)
     with pytest.raises(HplbError, match=message):
         run(replace(choices, model=str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_key_value_heads": 1}, "layer 0 has 4 query and 2 KV heads .* one of 4 query and 1"),
+        ({"sliding_window": 32}, "no window, but .* a window of 32"),
+        ({"num_hidden_layers": 3}, "2 of its 3 layers"),
+    ],
+)
+def test_what_the_model_computes_is_held_against_its_config(
+    tmp_path: Path, changes: dict, says: str
+) -> None:
+    """As where a configuration has been read wrongly."""
+    folder = tiny.model(tmp_path / "llama", "llama")
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=capture.NAME)
+    config = {**json.loads((folder / "config.json").read_text()), "model_type": "mistral"}
+    require_tensors("tiny", model, architecture_of(config, "tiny"))
+    with pytest.raises(MeasuringError, match=says):
+        require_tensors("tiny", model, architecture_of(config | changes, "tiny"))

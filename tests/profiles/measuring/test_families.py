@@ -111,8 +111,9 @@ def test_curves_are_those_of_the_maps(family, choices, tokens, eager, own) -> No
 
 def test_what_the_selector_gets_are_the_models_own_logits(choices, tokens, eager) -> None:
     calls: list[LayerAttention] = []
+    model = load(choices).model
     with torch.no_grad(), capture.watching(lambda call, _out: calls.append(call)):
-        load(choices).model(tokens)
+        model(tokens)
     for call, attention in zip(calls, eager.attentions, strict=True):
         q = call.q.double() * call.scaling
         k = call.k.double().repeat_interleave(2, 0)

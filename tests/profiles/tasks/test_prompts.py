@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from profiles.errors import ProfileError
 from profiles.tasks.example import Question
 from profiles.tasks.prompts import Prompt, generated, read, write
 from tests.profiles.cli.command import hplb, refused
+from tests.profiles.published import case
 
 
 def words(text: str) -> int:
@@ -37,6 +39,9 @@ def test_the_whole_prompt_holds_questions_and_answers() -> None:
         ('{"text": "a", "tokens": -1}', "line 1: tokens"),
         ('{"text": "a", "extra": 1}', "line 1: extra"),
         ("[1, 2]", "line 1"),
+        ('{"text": "a", "text": "b"}', "line 1: text: stands twice in one object"),
+        ('{"text": "a"}\n{"text": "\\ud800"}', "line 2: text: holds half of a surrogate pair"),
+        ('{"text": ' + "[" * 100_000, "line 1: not valid JSON: nested too deeply"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, content: str, says: str) -> None:
@@ -44,6 +49,20 @@ def test_bad_files_are_named(tmp_path: Path, content: str, says: str) -> None:
     path.write_text(content)
     with pytest.raises(ProfileError, match=says):
         read(path)
+
+
+def test_lines_end_where_json_lines_end() -> None:
+    found = read(case("line-separators.jsonl"))
+    assert len(found) == 4
+    assert any(mark in prompt.text for prompt in found for mark in "\u2028\u2029\x85")
+
+
+def test_separators_marks_and_windows_line_ends(tmp_path: Path) -> None:
+    texts = ["a\u2028b", "c\u2029d", "e\x85f", "g\x0bh\x0ci\x1cj"]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(("\ufeff" + "\r\n".join(lines) + "\r\n\r\n").encode())
+    assert [prompt.text for prompt in read(path)] == texts
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from profiles.cost.work import Workload, budget_pieces
+from profiles.model import ModelProfile
 from profiles.sizes import causal_pieces
 from solver.budgets.errors import BudgetError
 from solver.budgets.options import FLOORED, Policy
@@ -195,3 +196,35 @@ def test_a_mean_that_is_whole_but_for_noise_buys_no_further_block() -> None:
     assert np.mean([64 / 640, 96 / 960, 112 / 1120]) * 640 > 64
     budgets = given_to(profile_of(samples, 1, 1), 640)
     assert budgets.tokens.tolist() == [[64]]
+
+
+def windowed(profile: ModelProfile, *windows: int | None) -> ModelProfile:
+    architecture = profile.architecture.model_copy(update={"windows": windows})
+    return profile.model_copy(update={"architecture": architecture})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_head_gets_more_than_its_layers_window(form: str) -> None:
+    """Of 100 tokens, rounded up to pieces; the layer without one is as before."""
+    plain, hybrid = (
+        profile_of(FORMS[form], 2, 2),
+        windowed(profile_of(FORMS[form], 2, 2), None, 100),
+    )
+    without, within = given_to(plain).tokens, given_to(hybrid).tokens
+    assert (within[0] == without[0]).all()
+    assert (within[1] == np.minimum(without[1], 128)).all()
+    assert given_to(hybrid, policy="uniform", tokens=1000).tokens.tolist() == [
+        [1024] * 2,
+        [128] * 2,
+    ]
+
+
+@pytest.mark.parametrize("policy", CURVED)
+def test_curves_give_a_window_and_no_more(policy: Policy) -> None:
+    profile = curved()
+    windows = (None,) * (profile.architecture.layers - 1) + (100,)
+    options = {"policy": policy} | ({"tokens": 1024} if policy in SIZED else {})
+    budgets = given_to(windowed(profile, *windows), scope="model", **options)
+    assert (budgets.tokens[-1] <= 128).all()
+    assert budgets.recovery is not None
+    assert (budgets.recovery[-1][budgets.tokens[-1] == 128] == 1).all()

@@ -123,3 +123,26 @@ def test_between_ends_exactly_where_it_should() -> None:
     assert left + (right - left) < right
     ends = between(np.array([0.0, 1.0]), np.array(left), np.array(right))
     assert ends.tolist() == [left, right]
+
+
+def test_a_window_does_not_grow_with_the_context() -> None:
+    """Two layers of the same curve, of which one sees the last 400 tokens."""
+    layer = [[[0.5, 0.8]]]
+    form = CurvesForm(context_tokens=[1000], budget_tokens=[[100, 300]], recovery=[layer, layer])
+    curves = MeasuredCurves.of(form, windows=(None, 400)).at(Workload(10_000, block_tokens=1))
+    at = [curves.at(np.full((2, 1), tokens))[:, 0] for tokens in (100, 300, 400, 1000, 3000)]
+    expected = [(0.05, 0.5), (0.15, 0.8), (0.2, 1.0), (0.5, 1.0), (0.8, 1.0)]
+    assert np.array(at) == pytest.approx(np.array(expected))
+    # Measured at a context within the window, the share of what is in reach is kept.
+    shorter = MeasuredCurves.of(form, windows=(None, 2000)).at(Workload(10_000, block_tokens=1))
+    assert shorter.at(np.full((2, 1), 200))[:, 0] == pytest.approx([0.1, 0.5])
+    assert shorter.at(np.full((2, 1), 2000))[1, 0] == 1.0
+
+
+@pytest.mark.parametrize("context", [2048, 8192, 100_000])
+def test_windows_beyond_the_context_change_nothing(context: int) -> None:
+    form = random_curves(2, layers=3, heads=4)
+    plain = MeasuredCurves.of(form).at(Workload(context))
+    windowed = MeasuredCurves.of(form, windows=(None, 200_000, None)).at(Workload(context))
+    assert (windowed.shares == plain.shares).all()
+    assert (windowed.recovery == plain.recovery).all()

@@ -26,11 +26,15 @@ def rates(device: str = "h200", **seconds_per: float) -> Rates:
 
 
 def dense(
-    scored_s: float, workload: Workload, selection: Selection = SAMPLED, **others: Rates
+    scored_s: float,
+    workload: Workload,
+    selection: Selection = SAMPLED,
+    shape: Architecture = SHAPE,
+    **others: Rates,
 ) -> Budgets:
     known = {"h200": rates(scored_blocks=scored_s), **others}
     budgets = Budgets(TOKENS, np.full(TOKENS.shape, 0.9), ())
-    return dense_where_cheaper(budgets, SHAPE, workload, selection, known, [*known])
+    return dense_where_cheaper(budgets, shape, workload, selection, known, [*known])
 
 
 STEP = Workload(8192, "decode")
@@ -85,3 +89,10 @@ def test_a_plan_says_that_its_decode_is_dense_unless_keys_are_evicted() -> None:
     assert planned(1e-15).budgets == [TOKENS[0].tolist(), [8192, 8192, 512, 512]]
     evicting = planned(1e-6, memory={"kv_retention": "budget"})
     assert evicting.budgets == TOKENS.tolist()
+
+
+def test_a_layer_with_a_window_stays_within_it() -> None:
+    hybrid = SHAPE.model_copy(update={"windows": (None, 512)})
+    found = dense(1.0, STEP, shape=hybrid).tokens
+    assert (found[0] == 8192).all()
+    assert (found[1] == TOKENS[1]).all()

@@ -3,14 +3,16 @@
 import json
 from threading import Event
 
+import numpy as np
 import pytest
 
 from profiles.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
+from profiles.cost.work import INDEX
 from profiles.model import ModelProfile
 from solver.planning.costs import CostError
 from solver.planning.planner import make_plan
-from solver.planning.predict import planned_problem, predicted_loads
+from solver.planning.predict import planned_problem, predicted_loads, shard_work
 from solver.plans import Plan, PlanError, content_id
 from solver.request import PlanRequest
 from tests.solver.profiles import budgets_profile, faults, plan_of
@@ -151,3 +153,26 @@ def test_cancelling_gives_the_best_plan_so_far() -> None:
     assert plan.status == "feasible"
     assert plan.reason is not None
     assert plan.reason.startswith("cancelled: the best so far")
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_layers_with_windows_cost_their_windows(phase: str) -> None:
+    """They choose nothing, whatever the selection, and cost as much at any context."""
+    plain = budgets_profile(layers=2)
+    windows = {"windows": (None, 128)}
+    architecture = plain.architecture.model_copy(update=windows)
+    hybrid = plain.model_copy(update={"architecture": architecture})
+    options = {"phase": phase, "deployment": "disaggregated"}
+    short, long = (plan_of(hybrid, context_tokens=n, **options) for n in (8192, 65536))
+    dense = plan_of(plain, context_tokens=8192, **options)
+    assert faults(long) == []
+    assert np.max(short.budgets[1]) == np.max(long.budgets[1]) == 128
+    assert dense.budgets[0] == short.budgets[0]
+    scored = INDEX["scored_blocks"]
+    assert not shard_work(long, 1)[:, scored].any()
+    assert shard_work(long, 0)[:, scored].any()
+    heads_s = [np.array(plan.costs.head_s)[1] for plan in (short, long)]
+    if phase == "decode":
+        assert heads_s[0] == pytest.approx(heads_s[1])
+    else:
+        assert heads_s[1] == pytest.approx(8 * heads_s[0], rel=0.02)

@@ -55,6 +55,14 @@ LIES: Lies = {
     "nothing of a head": (set_to(0.0, "layers", 0, "heads", 0, 0, "share"), "not positive"),
     "a head on no device": (set_to([], "layers", 0, "heads", 0), "do not add up"),
     "a head left out": (lambda p: p["layers"][0]["heads"].pop(), "heads: not of shape (8,)"),
+    "a window beyond which budgets go": (
+        set_to([None, 1, None], "architecture", "windows"),
+        "is beyond the window of 1",
+    ),
+    "windows of fewer layers": (
+        set_to([1], "architecture", "windows"),
+        "architecture.windows: not of shape (3,)",
+    ),
     "a layer left out": (lambda p: p["layers"].pop(), "layers: not of shape (3,)"),
     "a load left out": (lambda p: p["layers"][1]["loads_s"].pop(), "layers.1.loads_s"),
     "budgets left out": (lambda p: p["budgets"][2].pop(), "budgets: not of shape"),
