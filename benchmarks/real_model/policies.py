@@ -11,14 +11,21 @@ from hashlib import sha256
 
 import numpy as np
 
+from benchmarks.real_model.documents import Document
 from executor.evaluation.density import Fitted, Ints, Setting, fit
+from executor.evaluation.loaded import Loaded
+from executor.evaluation.methods import ONLINE
+from executor.evaluation.scoring import logits_at_once
+from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
 from executor.inference.policy import Policy
 from profiles.model import ModelProfile
-from profiles.selection import SAMPLED, Selection, SinkLocal
+from profiles.selection import Sampled, Selection, SinkLocal
 from profiles.sizes import causal_pieces
 
 BLOCK = 64
+SELECTION = Sampled(rows=8)
+"""Scores an eighth of a block's rows: 6 % of dense attention's products, beside the pairs."""
 Budgets = Callable[[Setting, int], Ints]
 """Tokens [layers, heads] of a mean of so many pieces a head."""
 
@@ -93,9 +100,30 @@ def chosen(
         pairs // (size.block * size.piece),
         blocks * BLOCK // size.piece,
     )
-    selection: Selection = SinkLocal(size.piece) if name == "streaming_llm" else SAMPLED
+    selection: Selection = SinkLocal(size.piece) if name == "streaming_llm" else SELECTION
     policy = BudgetPolicy(
         found.tokens, selection=selection, block_tokens=size.block, piece_tokens=size.piece
     )
     named = [found.tokens.tolist(), selection.model_dump(), size.name]
-    return Chosen(policy, found.tokens, sha256(json.dumps(named).encode()).hexdigest()[:12])
+    return Chosen(policy, found.tokens, _digest(named))
+
+
+def watch(name: str, loaded: Loaded, documents: list[Document], context: int) -> Watching:
+    """What a policy that chooses while it runs would keep of the documents, at every p."""
+    config = loaded.model.config
+    watching = Watching(config.num_hidden_layers, config.num_attention_heads, BLOCK, ONLINE[name])
+    for document in documents:
+        ids = tuple(loaded.tokenizer(document.text, verbose=False)["input_ids"][:context])
+        logits_at_once(loaded.model, ids, (len(ids) - 1,), watching, BLOCK)
+    return watching
+
+
+def online(name: str, watched: Watching, share: float) -> Chosen:
+    """`name` in square blocks, its p such that the watched documents compute that share."""
+    calibrated = Calibrated.at(watched, share)
+    policy = TopP(calibrated.beyond, BLOCK, ONLINE[name])
+    return Chosen(policy, np.zeros((1, 1), dtype=np.int64), _digest([name, calibrated.beyond]))
+
+
+def _digest(named: object) -> str:
+    return sha256(json.dumps(named).encode()).hexdigest()[:12]

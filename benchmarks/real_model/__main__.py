@@ -1,0 +1,212 @@
+"""What budgets cost a real model: `python -m benchmarks.real_model`, one command for every figure.
+
+    python -m benchmarks.real_model [--seconds N] [--stages 2048,peers,...] [--json FILE]
+
+SmolLM2-135M-Instruct (Q4_1 weights, dequantised to fp32: `hplb models get smollm2-135m`) reads
+documents it was not measured on, and its loss over the last min(1024, context / 2) tokens is taken
+beside that of dense attention on the same document. Budgets are chosen on nine other documents, by
+profiles that are measured first. Every row is kept at once in `--rows`: the same command goes on
+where it was stopped. The stages come in the order of their value; `--summary` only reads the rows.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, perf_counter
+
+import torch
+
+from benchmarks.real_model.documents import Document, as_jsonl, calibration, held_out
+from benchmarks.real_model.policies import (
+    BLOCK,
+    BUDGETS,
+    SELECTION,
+    Size,
+    chosen,
+    online,
+    share_of,
+    watch,
+)
+from benchmarks.real_model.rows import Row, Rows
+from benchmarks.real_model.summary import summarise
+from benchmarks.report import deliver
+from executor.evaluation.loaded import Loaded, load
+from executor.evaluation.scoring import surprise
+from executor.evaluation.texts import scored_tokens
+from executor.inference.policy import Policy
+from profiles.fetched import cache_folder
+from profiles.measuring import measure
+from profiles.model import ModelProfile
+
+MODEL = "smollm2-135m"
+RESULTS = Path(__file__).parents[1] / "results"
+BLOCKS = {2048: (3, 5, 9), 4096: (6, 10, 18), 8192: (12, 20, 36)}
+"""Uniform's whole blocks of 64: near 18, 30 and 50 % of dense attention's pairs."""
+FLOOR = BLOCK
+PIECES, SQUARE = Size(64, 16), Size(64, 64)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Policies of one size at one context, on the first `documents`."""
+
+    name: str
+    context: int
+    size: Size
+    policies: tuple[str, ...]
+    documents: int = 24
+    points: tuple[int, ...] = (0, 1, 2)
+
+
+PEERS = (
+    "least_error",
+    "mean_recovery",
+    "max_min_model",
+    "shifting",
+    "streaming_llm",
+    "top_p",
+    "xattention",
+    "least_gradient_error",
+)
+STAGES = (
+    Stage("2048", 2048, PIECES, ("uniform", "least_error_model")),
+    Stage("2048", 2048, SQUARE, ("uniform", "max_min", "least_error_model")),
+    Stage("peers", 2048, SQUARE, PEERS, documents=8, points=(0, 1)),
+    Stage("2048", 2048, PIECES, ("max_min",)),
+    Stage("4096", 4096, PIECES, ("uniform", "least_error_model", "max_min", "least_error")),
+    Stage("sizes", 2048, Size(64, 32), ("uniform", "least_error_model"), documents=8),
+    Stage("sizes", 2048, Size(16, 16), ("uniform", "least_error_model"), documents=8),
+    Stage("8192", 8192, PIECES, ("uniform", "least_error_model"), documents=8),
+    Stage("peers", 2048, SQUARE, PEERS, points=(0, 1, 2)),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, help="begin no further document beyond")
+    parser.add_argument("--stages", help="only these: " + ", ".join({s.name: 0 for s in STAGES}))
+    parser.add_argument("--rows", type=Path, default=RESULTS / "real_model.rows.jsonl")
+    parser.add_argument(
+        "--also", type=Path, action="append", default=[], help="more rows to sum up"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--summary", action="store_true", help="compute nothing")
+    parser.add_argument("--json", type=Path, default=RESULTS / "real_model.json")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    until = monotonic() + asked.seconds if asked.seconds else float("inf")
+    if not asked.summary:
+        wanted = asked.stages.split(",") if asked.stages else [s.name for s in STAGES]
+        run([stage for stage in STAGES if stage.name in wanted], asked.rows, until)
+    rows = [row for path in (asked.rows, *asked.also) for row in Rows.read(path)]
+    deliver(asked.json, **summarise(rows))
+
+
+def run(stages: list[Stage], path: Path, until: float) -> None:
+    """Every row of the stages that is not there yet, document by document."""
+    cache = cache_folder() / "texts"
+    loaded = load(MODEL)
+    rows = Rows(
+        path, {"weights_sha256": loaded.weights_sha256, "selection": SELECTION.model_dump()}
+    )
+    texts = held_out(cache)
+    began, todo = monotonic(), sum(_size(stage) for stage in stages)
+    done = 0
+    for stage in stages:
+        made = list(_policies(stage, loaded, cache))
+        for document in texts[: stage.documents]:
+            for name, share, setup, policy in made:
+                if monotonic() > until:
+                    _say(f"time is up: {done} of {todo} rows; the same command goes on")
+                    return
+                done += 1
+                if _one(loaded, rows, stage, document, name, share, setup, policy):
+                    left = (monotonic() - began) / done * (todo - done)
+                    _say(
+                        f"{done} of {todo}: {stage.context} tokens, {stage.size.name}, "
+                        f"{name}, {document.name}; about {left / 60:.0f} min left"
+                    )
+
+
+def _size(stage: Stage) -> int:
+    return stage.documents * (1 + len(stage.points) * len(stage.policies))
+
+
+def _policies(
+    stage: Stage, loaded: Loaded, cache: Path
+) -> Iterator[tuple[str, float, str, Policy | None]]:
+    """Name, share, setup and policy of everything that a stage compares, dense first."""
+    yield "dense", 1.0, "", None
+    profile = profile_of(stage.size, stage.context, cache)
+    watched = {
+        name: watch(name, loaded, calibration(cache)[::3], stage.context)
+        for name in stage.policies
+        if name not in BUDGETS
+    }
+    for point in stage.points:
+        blocks = BLOCKS[stage.context][point]
+        share = round(share_of(blocks, stage.context), 4)
+        for name in stage.policies:
+            if name in BUDGETS:
+                made = chosen(name, profile, stage.size, stage.context, blocks, FLOOR)
+            else:
+                made = online(name, watched[name], share_of(blocks, stage.context))
+            yield name, share, made.setup, made.policy
+
+
+def profile_of(size: Size, context: int, cache: Path) -> ModelProfile:
+    """What the model's heads need in pieces of this size: measured once, kept in the cache."""
+    contexts = (2048, 4096) if context <= 4096 else (context,)
+    folder = cache.parent / "profiles"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{MODEL}-{size.name}-{contexts[-1]}.json"
+    if path.exists():
+        return ModelProfile.load(path)
+    prompts = folder / "calibration.jsonl"
+    prompts.write_text(as_jsonl(calibration(cache)), encoding="utf-8")
+    profile = measure(
+        MODEL,
+        prompts,
+        contexts,
+        block_tokens=size.block,
+        piece_tokens=size.piece,
+        selection=SELECTION,
+        influence=size == SQUARE and context <= 4096,
+        state=path.with_suffix(".parts"),
+        progress=lambda done, total, what: _say(f"profile {size.name}: {done} of {total}, {what}"),
+    )
+    profile.save(path)
+    return profile
+
+
+def _one(
+    loaded: Loaded,
+    rows: Rows,
+    stage: Stage,
+    document: Document,
+    name: str,
+    share: float,
+    setup: str,
+    policy: Policy | None,
+) -> bool:
+    """Compute a row where it is not there yet; whether it was not."""
+    size = "" if policy is None else stage.size.name
+    key = (stage.context, size, name, share, setup, document.name)
+    if key in rows.rows:
+        return False
+    ids = tuple(loaded.tokenizer(document.text, verbose=False)["input_ids"][: stage.context])
+    begin = perf_counter()
+    nats, computed = surprise(loaded.model, ids, scored_tokens(len(ids)), policy, stage.size.block)
+    pairs = computed.tiles / computed.dense_tiles
+    rows.add(Row(*key, document.kind, nats, pairs, round(perf_counter() - begin, 2)))
+    return True
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
