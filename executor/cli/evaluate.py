@@ -13,6 +13,7 @@ from profiles.cli.progress import shown
 from profiles.files import write_atomically
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
+from profiles.sizes import sizes_fault
 from solver.budgets.options import FLOOR_TOKENS, Curve
 from solver.cli.flags import check_folders, whole_numbers
 from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens, RequestError
@@ -51,6 +52,10 @@ def evaluate_command(
     tasks: Annotated[str, typer.Option(help="RULER's tasks, comma-separated, or all.")] = ALL,
     block_tokens: Annotated[
         int | None, typer.Option(help="Tokens a block: 16, 32, 64 or 128; the profile's.")
+    ] = None,
+    piece_tokens: Annotated[
+        int | None,
+        typer.Option(help="Keys of a piece of a list; they divide a block."),
     ] = None,
     selection: Annotated[
         str | None,
@@ -106,7 +111,7 @@ def evaluate_command(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    size = _block_size(loaded_profile, block_tokens)
+    block, piece = _sizes(loaded_profile, block_tokens, piece_tokens)
     names, notes = _methods(policy or [ALL], loaded_profile)
     options = Options(
         contexts=tuple(dict.fromkeys(whole_numbers("contexts", contexts) or [])),
@@ -115,7 +120,8 @@ def evaluate_command(
         tasks=tuple(ruler.TASKS) if tasks == ALL else tuple(dict.fromkeys(tasks.split(","))),
         samples=samples,
         seed=seed,
-        block_tokens=size,
+        block_tokens=block,
+        piece_tokens=piece,
         selection=_selection(loaded_profile, selection),
         floor_tokens=floor_tokens or FLOOR_TOKENS,
         devices=Devices(devices, device_type),
@@ -206,13 +212,21 @@ def _selection(profile: ModelProfile, asked: str | None) -> Selection:
     return chosen
 
 
-def _block_size(profile: ModelProfile, asked: int | None) -> int:
+def _sizes(profile: ModelProfile, block: int | None, piece: int | None) -> tuple[int, int]:
+    """Tokens of a block and of a piece: as asked, as measured, or pieces as large as the block."""
     measured = profile.measurement
-    size = asked or (measured.block_tokens if measured else DEFAULT_BLOCK_TOKENS)
-    if size not in get_args(BlockTokens):
-        sizes = ", ".join(map(str, get_args(BlockTokens)))
-        raise RequestError(f"--block-tokens: {size} must be one of {sizes}")
-    return size
+    if block is None and piece is None and measured is not None:
+        block, piece = measured.block_tokens, measured.piece_tokens
+    block = block or (measured.block_tokens if measured else DEFAULT_BLOCK_TOKENS)
+    piece = piece or block
+    for flag, size in (("--block-tokens", block), ("--piece-tokens", piece)):
+        if size not in get_args(BlockTokens):
+            sizes = ", ".join(map(str, get_args(BlockTokens)))
+            raise RequestError(f"{flag}: {size} must be one of {sizes}")
+    fault = sizes_fault(block, piece)
+    if fault is not None:
+        raise RequestError(f"--piece-tokens: {fault}")
+    return block, piece
 
 
 def _shares(text: str) -> tuple[float, ...]:

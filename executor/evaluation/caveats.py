@@ -29,9 +29,10 @@ def caveats(loaded: Loaded, profile: ModelProfile, options: Options) -> list[str
             f"profile {profile.name} was measured on other weights ({measured.model}, "
             f"{measured.weights_sha256[:12]}) than the model's ({loaded.weights_sha256[:12]})"
         )
-    if measured is not None and measured.block_tokens != options.block_tokens:
+    sizes = options.block_tokens, options.piece_tokens
+    if measured is not None and (measured.block_tokens, measured.piece_tokens) != sizes:
         notes.append(
-            f"profile {profile.name} was measured in blocks of {measured.block_tokens} tokens, not "
-            f"{options.block_tokens}"
+            f"profile {profile.name} was measured in blocks of {measured.block_tokens} tokens and "
+            f"pieces of {measured.piece_tokens}, not of {sizes[0]} and {sizes[1]}"
         )
     return notes

@@ -68,6 +68,7 @@ def _plan(
         device_type=devices.type,
         context_tokens=setting.context_tokens,
         block_tokens=setting.block_tokens,
+        piece_tokens=setting.piece_tokens or None,
         budget=budget,
         method=method,
         time_limit_s=TIME_LIMIT_S,

@@ -27,6 +27,7 @@ def belongs_to(loaded: Loaded, options: Options) -> dict[str, object]:
     return {
         "weights_sha256": loaded.weights_sha256,
         "block_tokens": options.block_tokens,
+        "piece_tokens": options.piece_tokens,
         "dtype": loaded.dtype,
         "text_sha256": None if options.text is None else digest_at(options.text),
         "versions": versions(),

@@ -45,6 +45,7 @@ class Options:
     samples: int
     seed: int
     block_tokens: int
+    piece_tokens: int
     selection: Selection
     floor_tokens: int
     devices: Devices
@@ -128,6 +129,7 @@ def evaluate(
             [sample.prompt_tokens for sample in asked],
             options.floor_tokens,
             options.curve,
+            options.piece_tokens,
         )
         methods = _methods(loaded, options, setting)
         rows = [

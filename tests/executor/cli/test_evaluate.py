@@ -49,6 +49,21 @@ def results(out: Path) -> dict[str, Any]:
     return found
 
 
+def test_lists_of_small_pieces(saved: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    names = ("--policy", "uniform", "--policy", "max_min", "--policy", "streaming_llm")
+    sizes = ("--block-tokens", "32", "--piece-tokens", "16", "--floor-tokens", "32")
+    ran = run(saved, out, *names, *sizes)
+    assert ran.exit_code == 0, ran.output
+    found = results(out)
+    assert found["piece_tokens"] == 16
+    budgets = {row["method"]: row["tokens"] for row in found["methods"]}
+    assert {tokens % 32 for layer in budgets["max_min"] for tokens in layer} == {0, 16}
+    by_method = {line["method"]: line["computed"] for line in found["lines"]}
+    assert by_method["streaming_llm"] == by_method["uniform"] <= 0.5
+    assert by_method["max_min"] <= by_method["uniform"]
+
+
 def test_all_methods_side_by_side(saved: tuple[Path, Path, Path], tmp_path: Path) -> None:
     out, plot = tmp_path / "r.json", tmp_path / "f.png"
     ran = run(saved, out, "--plot", str(plot), "--generate", "1", "--devices", "2")
@@ -186,6 +201,8 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
         (("--samples", "0"), "--samples: 0 must be from 1"),
         (("--generate", "3"), "--generate: 3 must be from 0 to --samples"),
         (("--block-tokens", "48"), "--block-tokens: 48 must be one of 16, 32, 64, 128"),
+        (("--piece-tokens", "48"), "--piece-tokens: 48 must be one of 16, 32, 64, 128"),
+        (("--piece-tokens", "32"), "--piece-tokens: "),
         (
             ("--selection", "random"),
             "--selection: 'random' must be one of sampled, pooled, vertical",

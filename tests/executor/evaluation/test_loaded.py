@@ -30,7 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 def options(**changes: Any) -> Options:
     fields: dict[str, Any] = {"contexts": (256,), "densities": (0.5,), "methods": ("dense",)}
-    fields |= {"tasks": ("vt",), "samples": 1, "seed": 0, "block_tokens": 16, "floor_tokens": 32}
+    fields |= {"tasks": ("vt",), "samples": 1, "seed": 0, "floor_tokens": 32}
+    fields |= {"block_tokens": 16, "piece_tokens": 16}
     return Options(**{**fields, "selection": POOLED, "devices": Devices(1, "cpu"), **changes})
 
 
@@ -64,8 +65,8 @@ def test_what_a_profile_was_not_measured_with_is_noted(folder: Path) -> None:
     heads = {**plain.heads.model_dump(), "selected_recovery": plain.heads.recovery}
     profile = tiny_profile(measurement=measured_on(own), heads=heads, selection=POOLED.model_dump())
     assert caveats(loaded, profile, options()) == []
-    [blocks] = caveats(loaded, profile, options(block_tokens=32))
-    assert "measured in blocks of 16 tokens, not 32" in blocks
+    [blocks] = caveats(loaded, profile, options(block_tokens=32, piece_tokens=16))
+    assert "blocks of 16 tokens and pieces of 16, not of 32 and 16" in blocks
     [selection] = caveats(loaded, profile, options(selection=SAMPLED))
     assert "curves of the selection 'pooled', and blocks are chosen by 'sampled'" in selection
     assert caveats(loaded, profile, options(selection=SAMPLED, curve="oracle")) == []
