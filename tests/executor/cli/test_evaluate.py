@@ -257,4 +257,5 @@ def test_a_profile_without_curves_leaves_methods_out(
         "top_p",
         "top_p_pooled",
         "top_p_oracle",
+        "xattention",
     ]
