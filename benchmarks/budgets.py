@@ -46,8 +46,6 @@ VARIANTS = (
     Variant("max_min, floor of 12 blocks", "max_min", floor_blocks=12),
     Variant("max_min, oracle's curves", "max_min", curve="oracle"),
     Variant("max_min, 1 deviation less", "max_min", margin=1.0),
-    Variant("influence", "influence"),
-    Variant("influence, whole model", "influence", scope="model"),
 )
 
 
@@ -106,7 +104,6 @@ def judged(
     found = chosen(profile, context, density, variant)
     setting = Setting(profile, context, profile.measurement.block_tokens, [context], 1)
     promised, kept = (selected(p, setting, found.tokens) for p in (profile, held_out))
-    influence = np.array(profile.heads.influence)
     return {
         "context": context,
         "density": density,
@@ -115,7 +112,6 @@ def judged(
         "promised_least": float(promised.min()),
         "held_out_least": float(kept.min()),
         "held_out_mean": float(kept.mean()),
-        "held_out_weighted": float((kept * influence).sum() / influence.sum()),
         "worst_shortfall": float((promised - kept).max()),
     }
 
@@ -136,7 +132,7 @@ def main() -> int:
     ]
     table = Table(title="recovery, percent: promised by the calibration prompts, and held out")
     heads = ("context", "density", "variant", "blocks", "least promised", "least held out")
-    for head in (*heads, "mean", "by influence", "worst shortfall"):
+    for head in (*heads, "mean", "worst shortfall"):
         table.add_column(head, justify="left" if head == "variant" else "right")
     for row in rows:
         shares = [f"{100 * float(str(value)):.1f}" for value in list(row.values())[3:]]

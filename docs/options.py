@@ -62,9 +62,8 @@ POLICIES = {
     "head recovers most, exactly (S-HPLB's aim)",
     "max_min_shifting": "the same by the paper's greedy: a piece a step from the most to the least "
     "recovered head",
-    "influence": "the same total at the least sum of influence x (1 - recovery), the influence "
-    "measured from gradients (MoA); heads without influence keep the floor, and where a layer "
-    '(with `scope: "model"` the model) has none, all weigh alike, with a warning',
+    "least_error": "the same total at the least sum of what budgets do to the heads' outputs, by "
+    "errors as measured (`error`)",
     "elastic": "MoA's rules alpha + beta x context, chosen so that the summed loss is least at "
     "several contexts under a density: a multiple-choice knapsack",
 }

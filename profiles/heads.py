@@ -108,13 +108,13 @@ class CurvesForm(_Form):
     `recovery[layer][head][context][point]` belongs to `budget_tokens[context][point]`: the
     oracle's, a mean over prompts. What only our own measuring fills is left out of the JSON where
     it is missing: `selected_recovery` is what the executor's selector captures of the same
-    budgets, `spread` and `selected_spread` their standard deviations over prompts, and
-    `influence[layer][head]` how much the loss moves with the head's attention (MoA, arXiv
-    2406.14909): the mean over rows of the sum of |A (G - sum A G)|, G the gradient to A.
+    budgets, `spread` and `selected_spread` their standard deviations over prompts.
     `output_error`, where recovery has its points: how far the selector's pieces leave what the head
     adds to the residual stream, the mean over rows of ||(o_sparse - o_dense) W_O||^2 as a share of
     that row's squared stream. `gradient_error[layer][head][point]`, at the shortest context: the
     mean of (g . (o_sparse - o_dense))^2, g the loss' gradient to the head's output.
+    `influence[layer][head]` (MoA, arXiv 2406.14909), how much the loss moves with the head's
+    attention, is in older profiles: nothing measures or reads it any more.
     """
 
     form: Literal["recovery_curves"] = "recovery_curves"

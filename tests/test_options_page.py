@@ -18,6 +18,7 @@ FLAGLESS = {
     "fresh",
     "devices[].type",
     "devices[].count",
+    "budget.error",
     "placement.memory.reserved_share",
     "placement.memory.context_tokens",
     "placement.memory.batch_size",

@@ -173,7 +173,7 @@ def profile_of(size: Size, context: int, cache: Path) -> ModelProfile:
         block_tokens=size.block,
         piece_tokens=size.piece,
         selection=SELECTION,
-        influence=size == SQUARE and context <= 4096,
+        gradients=size == SQUARE and context <= 4096,
         state=path.with_suffix(".parts"),
         progress=lambda done, total, what: _say(f"profile {size.name}: {done} of {total}, {what}"),
     )

@@ -5,23 +5,31 @@ tiles and dense layers included. Selection, floor and sizes are the same for all
 """
 
 import json
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
+from threading import Event
 
 import numpy as np
 
 from benchmarks.real_model.documents import Document
-from executor.evaluation.density import Fitted, Ints, Setting, fit
+from executor.evaluation.density import SEARCH_S, Fitted, Ints, Setting, fit
 from executor.evaluation.loaded import Loaded
 from executor.evaluation.methods import ONLINE
 from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
 from executor.inference.policy import Policy
+from profiles.cost.work import budget_pieces
 from profiles.model import ModelProfile
 from profiles.selection import Sampled, Selection, SinkLocal
 from profiles.sizes import causal_pieces
+from solver.budgets.allocate import LOSS_TOLERANCE
+from solver.budgets.basis import Basis
+from solver.budgets.least_loss import least_loss
+from solver.budgets.options import BudgetOptions
+from solver.deadline import Deadline
 
 BLOCK = 64
 SELECTION = Sampled(rows=8)
@@ -63,11 +71,22 @@ def solver_policy(policy: str, scope: str = "layer", error: str = "output") -> B
 
 
 def mean_recovery(setting: Setting, pieces: int) -> Ints:
-    """The greatest mean recovery: `influence` with every head's the same."""
-    heads = setting.profile.heads
-    even = heads.model_copy(update={"influence": np.ones(heads.shape()).tolist()})
-    profile = setting.profile.model_copy(update={"heads": even})
-    return replace(setting, profile=profile).allocate("influence", "layer", pieces)
+    """The greatest mean recovery of each layer's heads."""
+    at = setting.workload
+    basis = Basis.of(setting.profile, BudgetOptions(curve=setting.curve))
+    assert basis is not None
+
+    def cost(budgets: Ints) -> Ints:
+        return causal_pieces(budgets, at.context_blocks, at.block_pieces)
+
+    each, floor = (
+        int(budget_pieces(np.array(tokens), at))
+        for tokens in (pieces * at.piece_tokens, setting.floor_tokens)
+    )
+    lost = 1 - basis.expected.at(at).table()
+    soon = Deadline(time.monotonic() + SEARCH_S, Event())
+    found = least_loss(lost, each, min(floor, each), cost, LOSS_TOLERANCE, soon)
+    return np.minimum(found.pieces * at.piece_tokens, setting.context_tokens)
 
 
 BUDGETS: dict[str, Budgets] = {
@@ -77,7 +96,6 @@ BUDGETS: dict[str, Budgets] = {
     "max_min": solver_policy("max_min"),
     "max_min_model": solver_policy("max_min", "model"),
     "mean_recovery": mean_recovery,
-    "influence": solver_policy("influence"),
     "least_error": solver_policy("least_error"),
     "least_error_model": solver_policy("least_error", "model"),
     "least_gradient_error": solver_policy("least_error", "model", "gradient"),

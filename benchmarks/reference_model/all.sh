@@ -11,7 +11,7 @@ python -m benchmarks.reference_model.train --out "$run" --minutes "${MINUTES:-90
 # What heads need, on prompts with training text; block size 16, for contexts are short.
 hplb profiles prompts --model "$run/model" --contexts 512,1024,2048 --each 4 -o "$run/prompts.jsonl"
 hplb profiles measure --model "$run/model" --data "$run/prompts.jsonl" --contexts 512,1024,2048 \
-    --block-tokens 16 --rows 128 --name reference-model -o "$catalog/models/reference-model.json"
+    --block-tokens 16 --rows 128 --gradients --name reference-model -o "$catalog/models/reference-model.json"
 
 # Dense accuracy on held-out seeds goes into the model card.
 hplb evaluate --model "$run/model" -p reference-model --policy dense --contexts 512,1024,2048 \

@@ -15,7 +15,7 @@ METHODS = {
     "shifting": "max-min shifting (the paper)",
     "max_min": "exact max-min, per layer",
     "max_min_model": "exact max-min, whole model",
-    "influence": "influence (MoA's weights)",
+    "influence": "influence (MoA's weights; since removed)",
     "bubble_filled": "bubble-filled (computes more)",
 }
 PIECES = {

@@ -8,7 +8,7 @@ from executor.errors import EvaluationError
 from executor.evaluation.lines import Line
 from executor.evaluation.methods import DENSE, METHODS
 
-MARKERS = "os^vDPX<>ph*"
+MARKERS = "os^vDPX<>ph*dH8"
 APART = 0.3
 """Percent between methods that compute the same."""
 
@@ -72,7 +72,7 @@ def _panel(axis, here: Sequence[Line], field: str, colours) -> None:  # type: ig
             ],
             label=name,
             color=colours(2 * (number - 1) % 20 + (number > 10)),
-            marker=MARKERS[number - 1],
+            marker=MARKERS[(number - 1) % len(MARKERS)],
             markersize=4.5,
             linewidth=1.1,
             elinewidth=0.7,

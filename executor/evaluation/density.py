@@ -19,7 +19,7 @@ from solver.deadline import Deadline
 
 Ints = NDArray[np.int64]
 SEARCH_S = 1.0
-"""How long `elastic` and `influence` may search, each time they are asked."""
+"""How long `elastic` and `least_error` may search, each time they are asked."""
 
 
 @dataclass(frozen=True, eq=False)

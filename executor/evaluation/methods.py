@@ -60,13 +60,11 @@ BUDGETED = {
     "shifting": Rule("max_min_shifting"),
     "max_min": Rule("max_min"),
     "max_min_model": Rule("max_min", scope="model"),
-    "influence": Rule("influence"),
     "least_error": Rule("least_error"),
     "least_error_model": Rule("least_error", scope="model"),
     "least_gradient_error": Rule("least_error", scope="model", error="gradient"),
 }
 MEASURED = {
-    "influence": "influence",
     "least_error": "output_error",
     "least_error_model": "output_error",
     "least_gradient_error": "gradient_error",
@@ -88,7 +86,6 @@ METHODS = (
     "shifting",
     "max_min",
     "max_min_model",
-    "influence",
     "least_error",
     "least_error_model",
     "least_gradient_error",

@@ -48,9 +48,10 @@ def measure_command(
     local_tokens: Annotated[
         int | None, typer.Option(help="Nearest tokens always in the oracle's lists; one block.")
     ] = None,
-    influence: Annotated[
-        bool, typer.Option(help="How the loss moves with each head, at the shortest context.")
-    ] = True,
+    gradients: Annotated[
+        bool,
+        typer.Option(help="Errors weighed by the loss' gradient too, at the shortest context."),
+    ] = False,
     name: Annotated[str | None, typer.Option(help="The profile's name; the model's.")] = None,
     state: Annotated[
         Path | None, typer.Option(help="Where finished prompts are kept; beside the profile.")
@@ -88,7 +89,7 @@ def measure_command(
                 selection=_selection(selection, sample_rows),
                 sink_tokens=sink_tokens,
                 local_tokens=local_tokens,
-                influence=influence,
+                gradients=gradients,
                 name=name,
                 state=state,
                 device=device,

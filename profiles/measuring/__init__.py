@@ -29,7 +29,7 @@ def measure(
     selection: str | Selection = "sampled",
     sink_tokens: int | None = None,
     local_tokens: int | None = None,
-    influence: bool = True,
+    gradients: bool = False,
     name: str | None = None,
     state: str | Path | None = None,
     device: str = "cpu",
@@ -55,7 +55,8 @@ def measure(
     where no executor is installed that is left out, with a warning.
     sink_tokens, local_tokens: the first and nearest tokens that are always in; a piece and a block
     unless given.
-    influence: whether to measure how the loss moves with each head, at the shortest context.
+    gradients: whether to weigh budgets' errors by the loss' gradient too, at the shortest context;
+    a backward pass more for each of its prompts, and the memory for it.
     name: the profile's; the model's unless given.
     state: a folder that keeps what is finished, so that the same call goes on where it was stopped;
     nothing is kept unless given.
@@ -64,7 +65,8 @@ def measure(
     progress: called with prompts done, of how many, and what comes next, time left included.
 
     Loads torch and transformers, which nothing else here does. Raises MeasuringError for choices
-    that make no sense, a model that cannot be measured and where either is not installed;
+    that make no sense, a model that cannot be measured, where either is not installed, and for
+    gradients where no executor is;
     ProfileError for prompts or a config.json that cannot be read.
     """
     if find_spec("torch") is None or find_spec("transformers") is None:
@@ -104,12 +106,17 @@ def measure(
         selection=selection,
         sink_tokens=sink_tokens,
         local_tokens=local_tokens,
-        influence=influence,
+        gradients=gradients,
         device=device,
         dtype=dtype or dtype_for(device),
         piece_tokens=piece_tokens,
     )
     selector = installed_selector()
+    if selector is None and gradients:
+        raise MeasuringError(
+            "gradients: no executor is installed, whose selector chooses what a budget leaves out: "
+            "pip install hplb[executor]"
+        )
     if selector is None:
         warnings.warn("no executor is installed: selected_recovery is left out", stacklevel=2)
     with TemporaryDirectory() as nowhere:

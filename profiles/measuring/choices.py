@@ -35,7 +35,7 @@ class Choices:
     selection: Selection = SAMPLED
     sink_tokens: int | None = None
     local_tokens: int | None = None
-    influence: bool = True
+    gradients: bool = False
     device: str = "cpu"
     dtype: str = "float32"
     piece_tokens: int | None = None

@@ -1,4 +1,4 @@
-"""One prompt through the model: every layer's curves, and its influence where asked for."""
+"""One prompt through the model: every layer's curves, and how gradients weigh its errors."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +11,13 @@ from profiles.errors import MeasuringError
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item
-from profiles.measuring.head_influence import WeightedRows, influence, weighted_rows
 from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.list_recovery import chosen_lists, oracle_curve, selected_curve
 from profiles.measuring.loading import Loaded
-from profiles.measuring.output_error import output_errors
+from profiles.measuring.output_error import gradient_errors, output_errors
 from profiles.measuring.piece_masses import piece_masses
 from profiles.measuring.residual_stream import Stream, residual_stream
-from profiles.measuring.sampled_rows import SampledRows, draw
+from profiles.measuring.sampled_rows import SampledRows, WeightedRows, draw, with_predicting
 from profiles.measuring.selector import Selector
 
 Arrays = dict[str, NDArray[np.float64]]
@@ -34,8 +33,8 @@ class PromptRun:
     selector: Selector | None
 
     def measure(self, item: Item) -> Arrays:
-        """recovery, selected_recovery, output_error and gradient_error [layers, heads, points],
-        influence [layers, heads]: those that were asked for and can be had.
+        """recovery, selected_recovery, output_error and gradient_error, [layers, heads, points]:
+        those that were asked for and can be had.
 
         Raises MeasuringError, also where the model did not show every layer.
         """
@@ -46,24 +45,27 @@ class PromptRun:
         tokens = torch.tensor([item.tokens], device=model.device)
         with residual_stream(model) as stream:
             layers = _Layers(self, rows, self.budgets[item.context_tokens], stream)
-            if choices.influence and item.context_tokens == choices.contexts[0]:
-                self._differentiate(layers, tokens, item)
+            shortest = item.context_tokens == choices.contexts[0]
+            if choices.gradients and shortest and self.selector is not None:
+                self._differentiate(layers, self.selector, tokens, item)
             else:
                 with torch.no_grad(), capture.watching(layers.curves):
                     model(input_ids=tokens, use_cache=False, logits_to_keep=1)
         return layers.arrays()
 
-    def _differentiate(self, layers: "_Layers", tokens: torch.Tensor, item: Item) -> None:
+    def _differentiate(
+        self, layers: "_Layers", selector: Selector, tokens: torch.Tensor, item: Item
+    ) -> None:
         """The loss is the mean cross-entropy of the item's answers."""
         model = self.loaded.model
         if not item.answers:
             raise MeasuringError(
                 f"{self.choices.data}: prompt {item.number + 1}: no token of its answers is left "
-                f"at {item.context_tokens} tokens, so that influence cannot be measured"
+                f"at {item.context_tokens} tokens, so that the loss has no gradient"
             )
         predicting = torch.tensor(item.answers, device=tokens.device) - 1
-        weighted = weighted_rows(layers.rows, predicting, tokens.shape[1])
-        await_gradient = partial(layers.await_gradient, weighted)
+        rows = with_predicting(layers.rows, predicting, tokens.shape[1], self.choices.block_tokens)
+        await_gradient = partial(layers.await_gradient, rows, selector)
         # Weights are frozen: the gradient flows from the embeddings on.
         begin = model.get_input_embeddings().register_forward_hook(
             lambda _module, _inputs, embedded: embedded.requires_grad_()
@@ -98,34 +100,25 @@ class _Layers:
             if run.selector is not None:
                 lists = chosen_lists(run.selector, call, rows, run.choices, self.budgets)
                 self._keep("selected_recovery", call.layer, selected_curve(masses, lists, rows))
-                self._keep_errors(call, lists, None)
+                if call.layer in self.stream and call.out_weight is not None:
+                    stream = self.stream[call.layer]
+                    errors = output_errors(call, rows, stream, lists, run.choices.piece)
+                    self._keep("output_error", call.layer, errors)
 
-    def await_gradient(self, rows: WeightedRows, call: LayerAttention, out: torch.Tensor) -> None:
+    def await_gradient(
+        self, rows: WeightedRows, selector: Selector, call: LayerAttention, out: torch.Tensor
+    ) -> None:
+        choices = self.run.choices
+
         def arrived(gradient: torch.Tensor) -> None:
-            found = influence(call, gradient, rows)
-            if not found.isfinite().all():
+            with torch.no_grad():
+                lists = chosen_lists(selector, call, rows.rows, choices, self.budgets)
+            errors = gradient_errors(call, rows, lists, choices.piece, gradient)
+            if not errors.isfinite().all():
                 raise MeasuringError(f"layer {call.layer}: the loss' gradient is not finite")
-            self._keep("influence", call.layer, found)
-            selector = self.run.selector
-            if selector is not None:
-                with torch.no_grad():
-                    lists = chosen_lists(selector, call, self.rows, self.run.choices, self.budgets)
-                self._keep_errors(call, lists, gradient)
+            self._keep("gradient_error", call.layer, errors)
 
         out.register_hook(arrived)  # type: ignore[no-untyped-call]
-
-    def _keep_errors(
-        self, call: LayerAttention, lists: torch.Tensor, gradient: torch.Tensor | None
-    ) -> None:
-        """Of layers whose output projection and residual stream are known."""
-        if call.layer not in self.stream or call.out_weight is None:
-            return
-        stream, piece = self.stream[call.layer], self.run.choices.piece
-        errors = output_errors(call, self.rows, stream, lists, piece, gradient)
-        if errors.gradient is None:
-            self._keep("output_error", call.layer, errors.output)
-        else:
-            self._keep("gradient_error", call.layer, errors.gradient)
 
     def arrays(self) -> Arrays:
         """Layer after layer, each field one array."""

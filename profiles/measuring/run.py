@@ -101,7 +101,7 @@ def versions() -> dict[str, str]:
 
 def _work(item: Item, loaded: Loaded, choices: Choices) -> float:
     """A backward pass costs two forward ones."""
-    passes = 3 if choices.influence and item.context_tokens == choices.contexts[0] else 1
+    passes = 3 if choices.gradients and item.context_tokens == choices.contexts[0] else 1
     return passes * forward_work(len(item.tokens), loaded.architecture.hidden_size)
 
 

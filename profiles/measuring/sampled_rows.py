@@ -26,6 +26,14 @@ class SampledRows:
         return SampledRows(self.position.to(device), self.blocks.to(device), self.member.to(device))
 
 
+@dataclass(frozen=True, eq=False)
+class WeightedRows:
+    """Rows, and what each counts in the mean over all rows of the prompt, float64 [rows]."""
+
+    rows: SampledRows
+    weight: torch.Tensor
+
+
 def draw(tokens: int, block_tokens: int, count: int, random: np.random.Generator) -> SampledRows:
     """`count` of the rows 0..tokens - 1, fewer only where the drawn blocks have no more.
 
@@ -45,3 +53,22 @@ def draw(tokens: int, block_tokens: int, count: int, random: np.random.Generator
         positions += sorted(first + int(row) for row in rows)
         members += [member] * len(rows)
     return SampledRows(torch.tensor(positions), torch.tensor(chosen), torch.tensor(members))
+
+
+def with_predicting(
+    rows: SampledRows, predicting: torch.Tensor, tokens: int, block_tokens: int
+) -> WeightedRows:
+    """Sampled rows, and beside them those that predict an answer, int64, where they are no more.
+
+    In the last layer the loss' gradient reaches no other rows, which a sample would miss. Every
+    other sampled row stands for as many as it was drawn from (Horvitz and Thompson, 1952), so that
+    the mean over all rows is unbiased.
+    """
+    few = len(predicting) <= len(rows.position)
+    exact = predicting if few else predicting[:0]
+    sampled = rows.position[~torch.isin(rows.position, exact)]
+    position = torch.cat([exact, sampled])
+    weight = torch.ones(len(position), dtype=torch.float64, device=position.device)
+    weight[len(exact) :] = tokens / len(rows.position)
+    blocks, member = torch.unique(position // block_tokens, return_inverse=True)
+    return WeightedRows(SampledRows(position, blocks, member), weight / tokens)

@@ -32,7 +32,6 @@ def curves_form(parts: Parts, choices: Choices) -> CurvesForm:
         selected_spread=(
             _over(parts, choices, "selected_recovery", _deviation) if selected and several else None
         ),
-        influence=_where_measured(parts, "influence"),
         output_error=_over(parts, choices, "output_error", _mean) if erring else None,
         gradient_error=_where_measured(parts, "gradient_error"),
     )

@@ -14,9 +14,8 @@ from solver.budgets.basis import Basis
 from solver.budgets.curves import Floats, Ints, MeasuredCurves, RecoveryCurves
 from solver.budgets.elastic import ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
-from solver.budgets.influence import weighed_shortfall
 from solver.budgets.least_error import error_table
-from solver.budgets.least_loss import LeastLoss, check_entries, least_loss
+from solver.budgets.least_loss import least_loss
 from solver.budgets.max_min import max_min
 from solver.budgets.options import BudgetOptions, Curve
 from solver.budgets.profile import profile_tokens
@@ -60,10 +59,9 @@ def allocate(
     """Give every query head its budget by `options.policy`.
 
     `basis`: the profile's curves as `options` asks for them, for every workload of a request.
-    No head of a layer with a window gets more than the window. Only `elastic` and `influence` may
-    take until the deadline. Raises BudgetError where the policy
-    needs recovery curves, influence or mean tokens and has none, or cannot cope with the context's
-    size or the density asked for.
+    No head of a layer with a window gets more than the window. Only `elastic` and `least_error` may
+    take until the deadline. Raises BudgetError where the policy needs recovery curves, errors or
+    mean tokens and has none, or cannot cope with the context's size or the density asked for.
     """
     expected = curves = None
     if basis is None:
@@ -85,7 +83,7 @@ def allocate(
         case "recovery":
             pieces = least_pieces(_needed(curves, profile, options), options.recovery)
             pieces = np.maximum(pieces, workload.least_pieces)
-        case "max_min" | "max_min_shifting" | "influence" | "least_error":
+        case "max_min" | "max_min_shifting" | "least_error":
             known = _needed(curves, profile, options)
             pieces, notes = _shared_out(known, profile, options, workload, deadline)
             warnings += notes
@@ -137,56 +135,22 @@ def _shared_out(
     def cost(pieces: Ints) -> Ints:
         return _drawn(pieces, options, workload)
 
-    heads = curves.recovery.shape[0] * curves.recovery.shape[1]
-    entries = options.policy, heads, workload.context_pieces, workload.context_tokens
     match options.policy:
         case "max_min_shifting":
             pieces = shift(pools, each, floor)
-        case "influence":
-            influence = _influence(profile).reshape(pools.recovery.shape[:-1])
-            check_entries(*entries)
-            lost, fair = weighed_shortfall(pools, influence), max_min(pools, each, floor, cost)
-            found = least_loss(lost, each, floor, cost, LOSS_TOLERANCE, deadline, fair)
-            pieces = found.pieces
-            warnings += [*_silent_notes(influence), *_gap_notes(found, "weighed loss")]
         case "least_error":
-            check_entries(*entries)
             lost = error_table(profile, options.error, workload)
             lost = lost.reshape(*pools.recovery.shape[:-1], -1)
             found = least_loss(lost, each, floor, cost, LOSS_TOLERANCE, deadline)
             pieces = found.pieces
-            warnings += _gap_notes(found, "summed error")
+            if found.gap > LOSS_TOLERANCE:
+                warnings.append(
+                    "budget.policy: the summed error of the budgets chosen is proved only to be "
+                    f"within {found.gap:.1%} of the least"
+                )
         case _:
             pieces = max_min(pools, each, floor, cost)
     return pieces.reshape(curves.recovery.shape[:-1]), warnings
-
-
-def _influence(profile: ModelProfile) -> Floats:
-    """Of every head, `[layers, heads]`."""
-    heads = profile.heads
-    if not isinstance(heads, CurvesForm) or heads.influence is None:
-        raise BudgetError(
-            f"budget.policy: 'influence' weighs heads by their influence on the loss, but profile "
-            f"{profile.name!r} has none; measure it with gradients, or use policy 'max_min'"
-        )
-    return np.array(heads.influence, dtype=np.float64)
-
-
-def _silent_notes(influence: Floats) -> list[str]:
-    silent = int((~influence.any(axis=1)).sum())
-    if not silent:
-        return []
-    where = f"{silent} of {len(influence)} layers" if len(influence) > 1 else "all heads"
-    return [f"budget.policy: the influence of {where} is 0; heads count alike there"]
-
-
-def _gap_notes(found: LeastLoss, what: str) -> list[str]:
-    if found.gap <= LOSS_TOLERANCE:
-        return []
-    return [
-        f"budget.policy: the {what} of the budgets chosen is proved only to be within "
-        f"{found.gap:.1%} of the least"
-    ]
 
 
 def _drawn(pieces: Ints, options: BudgetOptions, workload: Workload) -> Ints:

@@ -19,12 +19,15 @@ from solver.budgets.curves import Floats, interpolate, neighbours
 from solver.budgets.errors import BudgetError
 
 Error = Literal["output", "gradient"]
+MAX_ENTRIES = 2**24
+"""Heads x pieces: a table of 128 MiB."""
 
 
 def error_table(profile: ModelProfile, error: Error, workload: Workload) -> Floats:
     """Errors of every whole-piece budget, `[layers, heads, pieces]`: entry i is i + 1 pieces.
 
-    None rises with the budget, and all keys leave none. Raises BudgetError for a profile without.
+    None rises with the budget, and all keys leave none. Raises BudgetError for a profile without,
+    and for a table of more than MAX_ENTRIES.
     """
     form = profile.heads
     figures = None
@@ -34,7 +37,15 @@ def error_table(profile: ModelProfile, error: Error, workload: Workload) -> Floa
         raise BudgetError(
             f"budget.policy: 'least_error' needs {error} errors, but profile {profile.name!r} has "
             f"none; measure it with `hplb profiles measure`"
-            f"{' --influence' if error == 'gradient' else ''}, or use policy 'uniform'"
+            f"{' --gradients' if error == 'gradient' else ''}, or use policy 'uniform'"
+        )
+    layers, heads = form.shape()
+    entries = layers * heads * workload.context_pieces
+    if entries > MAX_ENTRIES:
+        raise BudgetError(
+            f"policy 'least_error': {entries} head-pieces at a context of "
+            f"{workload.context_tokens} tokens are more than the {MAX_ENTRIES} it can choose from; "
+            "use larger pieces, or policy 'max_min', which has no such limit"
         )
     measured = np.array(figures, dtype=np.float64)
     contexts = form.context_tokens

@@ -1,4 +1,4 @@
-"""Whole-piece budgets of a fixed total that lose least: the knapsack of `influence`, `least_error`.
+"""Whole-piece budgets of a fixed total that lose least: the knapsack of `least_error`.
 
 Minimises the sum over heads of lost_h(b_h) with sum of cost(b_h) at most a total and b_h at least a
 floor, whatever is lost: `max_min` with a sum in place of the minimum. That is a multiple-choice
@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from solver.budgets.curves import Floats, Ints
-from solver.budgets.errors import BudgetError
 from solver.budgets.max_min import Cost
 from solver.budgets.multiple_choice import (
-    Chosen,
     MultipleChoice,
     along_the_hulls,
     one_rule,
@@ -23,9 +21,6 @@ from solver.budgets.multiple_choice import (
 )
 from solver.budgets.undominated import undominated
 from solver.deadline import Deadline
-
-MAX_ENTRIES = 2**24
-"""Heads x pieces: a table of 128 MiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +46,12 @@ def least_loss(
     cost: Cost,
     tolerance: float,
     deadline: Deadline,
-    start: Ints | None = None,
 ) -> LeastLoss:
     """Every pool draws at most what `each` pieces a head would; `floor` is at most `each`.
 
     lost [pools, heads, pieces]: entry i is what a budget of i + 1 pieces loses, not negative. Never
-    more than the same budget for all loses, nor than `start` [pools, heads], which keeps the
-    totals. The search ends when the loss is proved within `tolerance`, or at the deadline with the
-    best so far. No pieces are given that lower no loss.
+    more than the same budget for all loses. The search ends when the loss is proved within
+    `tolerance`, or at the deadline with the best so far. No pieces are given that lower no loss.
     """
     if each == floor:
         pieces = np.full(lost.shape[:-1], floor, dtype=np.int64)
@@ -69,10 +62,8 @@ def least_loss(
     capacity = lost.shape[1] * cost(np.array([each]))
     programs = [MultipleChoice(pool, drawn, capacity) for pool in lost[..., floor - 1 :]]
     solved = []
-    for index, program in enumerate(programs):
+    for program in programs:
         known = one_rule(program)
-        if start is not None:
-            known = min(known, Chosen.of(program, start[index] - floor), key=lambda c: c.loss)
         cut_short = deadline.cancelled.is_set()
         solved.append(known if cut_short else along_the_hulls(program, known))
     search(programs, solved, tolerance, deadline, undominated)
@@ -82,16 +73,6 @@ def least_loss(
         loss=sum(p.total(choice) for p, choice in zip(programs, rules, strict=True)),
         lower_bound=sum(answer.bound for answer in solved),
     )
-
-
-def check_entries(policy: str, heads: int, pieces: int, context_tokens: int) -> None:
-    """Raise BudgetError for a table of more than MAX_ENTRIES."""
-    if heads * pieces > MAX_ENTRIES:
-        raise BudgetError(
-            f"policy {policy!r}: {heads * pieces} head-pieces at a context of {context_tokens} "
-            f"tokens are more than the {MAX_ENTRIES} it can choose from; use larger pieces, or "
-            "policy 'max_min', which has no such limit"
-        )
 
 
 def _thrifty(program: MultipleChoice, choice: Ints) -> Ints:

@@ -10,12 +10,11 @@ Policy = Literal[
     "recovery",
     "max_min",
     "max_min_shifting",
-    "influence",
     "least_error",
     "elastic",
 ]
 Curve = Literal["selected", "oracle"]
-FLOORED = ("max_min", "max_min_shifting", "influence", "least_error")
+FLOORED = ("max_min", "max_min_shifting", "least_error")
 SIZED = ("uniform", *FLOORED)
 FLOOR_TOKENS = 128
 """What every head keeps ("a small value such as 128", S-HPLB, section 3.2)."""
@@ -62,8 +61,8 @@ class BudgetOptions(BaseModel):
     floor_tokens: Annotated[
         int, Field(ge=1, le=MAX_CONTEXT, exclude_if=lambda tokens: tokens == FLOOR_TOKENS)
     ] = FLOOR_TOKENS
-    """What every head keeps under `max_min`, `max_min_shifting`, `influence` and `least_error`,
-    rounded up to pieces."""
+    """What every head keeps under `max_min`, `max_min_shifting` and `least_error`, rounded up to
+    pieces."""
     error: Annotated[
         Literal["output", "gradient"], Field(exclude_if=lambda error: error == "output")
     ] = "output"

@@ -20,7 +20,7 @@ Policy = Annotated[
     str,
     typer.Option(
         "--budget-policy",
-        help="profile, uniform, recovery, max_min, max_min_shifting, influence or elastic.",
+        help="profile, uniform, recovery, max_min, max_min_shifting, least_error or elastic.",
     ),
 ]
 BudgetTokens = Annotated[int | None, typer.Option(help="Mean tokens per head of the budget.")]

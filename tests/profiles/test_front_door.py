@@ -68,7 +68,7 @@ def test_the_arguments() -> None:
     )
     assert arguments(measure) == (
         "model data contexts block_tokens piece_tokens rows prompts seed selection sink_tokens "
-        "local_tokens influence name state device dtype threads progress"
+        "local_tokens gradients name state device dtype threads progress"
     )
     assert arguments(refit) == "prior device samples forgetting source"
 

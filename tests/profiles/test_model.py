@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from profiles.errors import ProfileError
 from profiles.files import write_atomically
 from profiles.model import ModelProfile
+from tests.profiles.test_heads import CURVES
 
 PROFILE: dict[str, Any] = {
     "name": "tiny",
@@ -36,6 +37,13 @@ def test_saved_and_loaded_profiles_are_equal(tmp_path: Path) -> None:
     assert ModelProfile.load(path) == parse()
     assert ModelProfile.load(path).digest == parse().digest
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.json"]
+
+
+def test_older_profiles_keep_their_influence_and_digest() -> None:
+    """Digest computed when it was still measured."""
+    older = parse(heads={"form": "recovery_curves", **CURVES, "influence": [[0.5, 0.0]]})
+    assert older.model_dump(mode="json")["heads"]["influence"] == [[0.5, 0.0]]
+    assert older.digest == "19b383fe0de98ab72e931bd4953f2d860ca9964667d118fa67a9585fa4f135b3"
 
 
 @pytest.mark.parametrize(

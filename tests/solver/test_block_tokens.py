@@ -122,7 +122,7 @@ def test_the_flags_reach_the_plan(tmp_path: Path) -> None:
     profile, out = tmp_path / "profile.json", tmp_path / "plan.json"
     measured().save(profile)
     flags = ["plan", "-p", str(profile), "--gpus", "2", "--context", "1024", "--method", "greedy"]
-    flags += ["--budget-policy", "influence", "--budget-tokens", "256", "--block-tokens", "32"]
+    flags += ["--budget-policy", "least_error", "--budget-tokens", "256", "--block-tokens", "32"]
     flags += ["--curve", "oracle", "--floor-tokens", "32", "--explain", "-o", str(out)]
     shown = runner.invoke(app, flags, env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.output

@@ -34,7 +34,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "recovery": {"recovery": 0.7},
     "max_min": {"tokens": 200, "floor_tokens": 16},
     "max_min_shifting": {"tokens": 200, "floor_tokens": 16},
-    "influence": {"tokens": 200, "floor_tokens": 16},
+    "least_error": {"tokens": 200, "floor_tokens": 16},
     "elastic": {"density": 0.4},
 }
 FINE = {"block_tokens": 64, "piece_tokens": 16}
@@ -66,7 +66,7 @@ def test_every_policy_gives_whole_pieces_that_verify(policy: str, phase: str, co
     assert ((budgets % 16 == 0) | (budgets == context)).all()
     # A query block's own pieces are always in its list; a decoded token has no block.
     assert budgets.min() >= (64 if phase == "prefill" else 1)
-    if policy in ("max_min", "influence"):
+    if policy == "max_min":
         assert (budgets % 64 != 0).any()
 
 

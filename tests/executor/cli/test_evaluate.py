@@ -79,7 +79,7 @@ def test_all_methods_side_by_side(saved: tuple[Path, Path, Path], tmp_path: Path
     by_method = {line["method"]: line for line in found["lines"]}
     uniform = by_method["uniform"]["computed"]
     assert by_method["dense"]["computed"] == 1.0
-    for name in ("streaming_llm", "moa", "shifting", "max_min", "max_min_model", "influence"):
+    for name in ("streaming_llm", "moa", "shifting", "max_min", "max_min_model", "least_error"):
         assert by_method[name]["computed"] <= uniform + 1e-12 <= 0.5 + 1e-12, name
     assert by_method["dense"]["to_dense"] is None
     assert by_method["max_min"]["to_reference"] is None
@@ -239,7 +239,7 @@ def test_what_is_wrong_is_said(
     assert not (tmp_path / "r.json").exists()
 
 
-def test_a_profile_without_curves_or_influence_leaves_methods_out(
+def test_a_profile_without_curves_leaves_methods_out(
     saved: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     lacking = tmp_path / "budgets.json"
@@ -258,4 +258,5 @@ def test_a_profile_without_curves_or_influence_leaves_methods_out(
         "top_p",
         "top_p_pooled",
         "top_p_oracle",
+        "xattention",
     ]

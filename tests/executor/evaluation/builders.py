@@ -56,7 +56,7 @@ def tiny_model(vocabulary: int, positions: int = 256) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def tiny_profile(context: int = 256, influence: bool = True, **changes: Any) -> ModelProfile:
+def tiny_profile(context: int = 256, errors: bool = True, **changes: Any) -> ModelProfile:
     """Concave curves, from hungry to sparse heads."""
     random = np.random.default_rng(3)
     budgets = [16, 32, 64, 128]
@@ -67,8 +67,10 @@ def tiny_profile(context: int = 256, influence: bool = True, **changes: Any) -> 
         "budget_tokens": [budgets],
         "recovery": ((np.array(budgets) / context) ** power)[:, :, None, :].tolist(),
     }
-    if influence:
-        heads["influence"] = random.uniform(0.1, 1, (LAYERS, HEADS)).tolist()
+    if errors:
+        size = random.uniform(0.1, 1, (LAYERS, HEADS, 1, 1))
+        heads["output_error"] = (size * (1 - np.array(heads["recovery"]))).tolist()
+        heads["gradient_error"] = np.array(heads["output_error"])[:, :, 0].tolist()
     architecture = {
         "layers": LAYERS,
         "query_heads": HEADS,

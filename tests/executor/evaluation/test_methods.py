@@ -17,7 +17,7 @@ from tests.executor.evaluation.builders import HEADS, KV_HEADS, LAYERS, tiny_pro
 
 SIZE = 16
 SETTING = Setting(tiny_profile(), 256, SIZE, [256, 250, 231], 32)
-SHIFTED = ("moa", "shifting", "max_min", "max_min_model", "influence")
+SHIFTED = ("moa", "shifting", "max_min", "max_min_model", "least_error", "least_error_model")
 
 
 def brute_tiles(tokens: np.ndarray, lengths: list[int]) -> int:
@@ -123,7 +123,8 @@ def test_a_density_below_a_block_is_refused() -> None:
 def test_what_a_profile_lacks_is_named() -> None:
     no_curves = tiny_profile(heads={"form": "budgets", "tokens": [[64.0] * HEADS] * LAYERS})
     assert unusable(METHODS, SETTING.profile) == {}
-    assert list(unusable(METHODS, tiny_profile(influence=False))) == ["influence"]
+    erring = ["least_error", "least_error_model", "least_gradient_error"]
+    assert list(unusable(METHODS, tiny_profile(errors=False))) == erring
     assert "uniform" not in unusable(METHODS, no_curves)
     assert "recovery curves" in unusable(METHODS, no_curves)["max_min"]
     with pytest.raises(EvaluationError, match="'best' is unknown; known are dense,"):

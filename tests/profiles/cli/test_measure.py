@@ -38,7 +38,7 @@ def test_a_profile_is_written(options: list[object], tmp_path: Path) -> None:
 def test_blocks_are_chosen_by_sampled_rows(
     options: list[object], tmp_path: Path, more: list[object], rows: int
 ) -> None:
-    result = hplb("measure", *options, "--contexts", "64", "--no-influence", *more)
+    result = hplb("measure", *options, "--contexts", "64", *more)
     assert result.exit_code == 0, result.stderr
     assert ModelProfile.load(tmp_path / "p.json").selection == Sampled(rows=rows)
 
@@ -48,7 +48,7 @@ def test_pieces_of_a_block_are_stated(
 ) -> None:
     monkeypatch.setattr("profiles.measuring.selector.installed_selector", lambda: None)
     sizes = ["--block-tokens", 32, "--piece-tokens", 16, "--selection", "sink_local"]
-    result = hplb("measure", *options, *sizes, "--contexts", "64", "--no-influence")
+    result = hplb("measure", *options, *sizes, "--contexts", "64")
     assert result.exit_code == 0, result.stderr
     profile = ModelProfile.load(tmp_path / "p.json")
     assert "no executor is installed: selected_recovery is left out\n" in result.stderr
@@ -69,7 +69,7 @@ def test_a_folder_of_texts_is_measured_on_so_many_threads(
     for name in ("prose/a.txt", "prose/b.txt", "code/c.py"):
         (tmp_path / "texts" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "texts" / name).write_text(tiny.text(80, len(name)))
-    more = ["--data", tmp_path / "texts", "--no-influence", "--threads", 2]
+    more = ["--data", tmp_path / "texts", "--threads", 2]
     result = hplb("measure", *options, "--contexts", "64", *more)
     assert result.exit_code == 0, result.stderr
     assert asked == [2]
@@ -82,11 +82,21 @@ def test_a_folder_of_texts_is_measured_on_so_many_threads(
     assert told[3].startswith("3/3 done, 0:")
 
 
-def test_json_alone_on_stdout(options: list[object]) -> None:
-    result = hplb("measure", *options, "--contexts", "32,64", "--no-influence", "--json")
+@pytest.mark.parametrize("more", [[], ["--gradients"]])
+def test_json_alone_on_stdout(options: list[object], more: list[str]) -> None:
+    result = hplb("measure", *options, "--contexts", "32,64", *more, "--json")
     heads = json.loads(result.stdout)["heads"]
     assert heads["context_tokens"] == [32, 64]
-    assert "influence" not in heads
+    assert "output_error" in heads
+    assert ("gradient_error" in heads) == bool(more)
+
+
+def test_gradients_without_an_executor_are_refused(
+    options: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profiles.measuring.selector.installed_selector", lambda: None)
+    ran = hplb("measure", *options, "--contexts", "64", "--gradients")
+    assert "gradients: no executor is installed" in refused(ran)
 
 
 def test_what_is_kept_after_an_interruption(

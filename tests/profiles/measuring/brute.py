@@ -35,9 +35,3 @@ def oracle(mass, members, blocks, budget, sink=1, local=1, first_seen=0, own=1):
             best = np.sort(together[rest])[::-1][:more].sum()
         total += together[always].sum() + best
     return total / len(members)
-
-
-def influence(attention, gradient, values):
-    """Mean over rows of sum_j |A (G - sum A G)| of one head, G = gradient values^T."""
-    g = gradient @ values.T
-    return np.abs(attention * (g - (attention * g).sum(1, keepdims=True))).sum(1).mean()

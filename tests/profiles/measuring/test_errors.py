@@ -25,7 +25,7 @@ from . import tiny
 def choices(tmp_path: Path) -> Choices:
     data = tiny.prompts(tmp_path / "data.jsonl", {"one": [80]})
     model = tiny.model(tmp_path / "llama")
-    return Choices(str(model), data, (64,), block_tokens=16, rows=8, influence=False)
+    return Choices(str(model), data, (64,), block_tokens=16, rows=8)
 
 
 def run(choices: Choices) -> None:

@@ -33,9 +33,7 @@ def folder(tmp_path, family):
 
 @pytest.fixture
 def choices(folder, tmp_path):
-    return Choices(
-        str(folder), tmp_path / "none", (TOKENS,), block_tokens=SIZE, rows=ROWS, influence=False
-    )
+    return Choices(str(folder), tmp_path / "none", (TOKENS,), block_tokens=SIZE, rows=ROWS)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict:
         "contexts": [64],
         "block_tokens": 16,
         "rows": 8,
-        "influence": False,
     }
 
 

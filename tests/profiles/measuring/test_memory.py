@@ -35,15 +35,15 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
-@pytest.mark.parametrize("influence", [False, True], ids=["curves", "influence"])
+@pytest.mark.parametrize("gradients", [False, True], ids=["curves", "gradients"])
 def test_no_tensor_holds_a_whole_map(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, influence: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, gradients: bool
 ) -> None:
     tokens = 1024
     monkeypatch.setattr(layer_attention, "SCORES_AT_ONCE", 2**16)
     folder = tiny.model(tmp_path / family, family)
     choices = Choices(
-        str(folder), tmp_path, (tokens,), block_tokens=16, rows=16, influence=influence
+        str(folder), tmp_path, (tokens,), block_tokens=16, rows=16, gradients=gradients
     )
     run = PromptRun(load(choices), choices, {tokens: choices.budgets()[0]}, select_for_budgets)
     text = np.random.default_rng(0).integers(4, 64, tokens)
@@ -62,8 +62,7 @@ from profiles.measuring.run import measure_profile
 from profiles.measuring.parts import Parts
 from profiles.measuring.selector import installed_selector
 folder, tokens = Path(sys.argv[1]), int(sys.argv[2])
-choices = Choices(str(folder / "llama"), folder / "data.jsonl", (tokens,), rows=16,
-                  influence=False)
+choices = Choices(str(folder / "llama"), folder / "data.jsonl", (tokens,), rows=16)
 profile = measure_profile(choices, "long", Parts(folder / "state"), installed_selector(),
                           lambda *_: None)
 print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -20,7 +20,13 @@ TOKENS, SIZE = 64, 16
 
 def measured(folder, tmp_path, tokens, selector=select_for_budgets, piece=SIZE):
     choices = Choices(
-        str(folder), tmp_path, (TOKENS,), block_tokens=SIZE, rows=TOKENS, piece_tokens=piece
+        str(folder),
+        tmp_path,
+        (TOKENS,),
+        block_tokens=SIZE,
+        rows=TOKENS,
+        piece_tokens=piece,
+        gradients=True,
     )
     run = PromptRun(load(choices), choices, {TOKENS: choices.budgets()[0]}, selector)
     item = Item(0, "text", TOKENS, tuple(tokens[0].tolist()), tuple(range(1, TOKENS)))

@@ -29,7 +29,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Choices:
     folder = tmp_path_factory.mktemp("run")
     data = tiny.prompts(folder / "data.jsonl", {"one": [80, 64], "two": [70]})
     model = tiny.model(folder / "llama")
-    return Choices(str(model), data, (32, 64), block_tokens=16, rows=8, influence=False)
+    return Choices(str(model), data, (32, 64), block_tokens=16, rows=8)
 
 
 def run(choices: Choices, state: Path, stop_after: int | None = None) -> ModelProfile:
@@ -138,4 +138,4 @@ def test_a_killed_command_goes_on(choices: Choices, tmp_path: Path) -> None:
     assert not state.exists()
     killed, whole = (ModelProfile.load(p) for p in (out, tmp_path / "whole.json"))
     assert killed.heads == whole.heads
-    assert json.loads(out.read_text())["heads"]["influence"]
+    assert json.loads(out.read_text())["heads"]["output_error"]

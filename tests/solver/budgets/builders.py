@@ -21,7 +21,6 @@ SIZED: tuple[Policy, ...] = (
     "uniform",
     "max_min",
     "max_min_shifting",
-    "influence",
     "least_error",
     "elastic",
 )
@@ -73,7 +72,7 @@ def random_curves(seed: int, layers: int = 2, heads: int = 8) -> CurvesForm:
     Errors are what is not recovered, of outputs of unlike sizes.
     """
     rng = np.random.default_rng(seed)
-    power, influence = rng.uniform(0.02, 0.9, (layers, heads)), rng.lognormal(size=(layers, heads))
+    power = rng.uniform(0.02, 0.9, (layers, heads))
     budgets = [128, 256, 512, 1024, 2048, 4096]
     shares = np.array(budgets) / 8192
     recovery = (shares ** power[..., None])[:, :, None, :]
@@ -82,7 +81,6 @@ def random_curves(seed: int, layers: int = 2, heads: int = 8) -> CurvesForm:
         context_tokens=[8192],
         budget_tokens=[budgets],
         recovery=recovery.tolist(),
-        influence=influence.tolist(),
         output_error=error[:, :, None].tolist(),
         gradient_error=(error / 3).tolist(),
     )

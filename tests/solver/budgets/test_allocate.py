@@ -16,7 +16,7 @@ from solver.budgets.options import FLOORED, Policy
 from tests.solver.budgets.builders import SIZED, curved, given_to, profile_of
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-CURVED: tuple[Policy, ...] = ("recovery", "max_min", "max_min_shifting", "influence", "elastic")
+CURVED: tuple[Policy, ...] = ("recovery", "max_min", "max_min_shifting", "least_error", "elastic")
 FORMS: dict[str, dict[str, Any]] = {
     "budgets": {"form": "budgets", "tokens": [[100, 8000], [129, 64]]},
     "rules": {"form": "rules", "alpha_tokens": [[0, 64], [-9, 0]], "beta": [[0.5, 0], [0.25, 1]]},
@@ -112,7 +112,7 @@ def test_whole_blocks_within_the_context_and_the_total(
     axis = 1 if scope == "layer" else None
     assert (spent.sum(axis=axis) <= allowed.sum(axis=axis)).all()
     assert (budgets.tokens >= min(128, -(-tokens // 64) * 64, context)).all()
-    if policy in ("influence", "least_error"):
+    if policy == "least_error":
         return
     assert budgets.recovery is not None
     before = given_to(profile, context, phase, policy="uniform", tokens=tokens).recovery
@@ -158,7 +158,8 @@ def test_contexts_below_the_floor(policy: Policy, context: int) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_million_tokens(policy: Policy) -> None:
     """Shares of the context are what they are at 8,192, but for the size of a block there."""
-    long = given_to(curved(), 2**20, policy=policy, tokens=2**17, seconds=0.5)
+    floor = {"floor_tokens": 2**14} if policy in FLOORED else {}
+    long = given_to(curved(), 2**20, policy=policy, tokens=2**17, seconds=0.5, **floor)
     short = given_to(curved(), 2**13, policy=policy, tokens=2**10, seconds=0.5)
     assert long.tokens.mean() / 2**20 == pytest.approx(short.tokens.mean() / 2**13, abs=1 / 128)
     assert "same shares of the context as at 8192" in long.warnings[0]

@@ -35,7 +35,6 @@ def small_model(layers: int = 4, heads: int = 8) -> ModelProfile:
         "selected_recovery": selected.tolist(),
         "spread": np.abs(noise).tolist(),
         "selected_spread": np.abs(noise).tolist(),
-        "influence": rng.lognormal(size=(layers, heads)).tolist(),
         "output_error": (rng.lognormal(size=(layers, heads, 1, 1)) * (1 - selected)).tolist(),
     }
     return profile_of(heads_form, layers, heads)
