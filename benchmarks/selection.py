@@ -40,7 +40,7 @@ OURS: dict[str, Pattern] = {
     "vertical-slash": VerticalSlash(),
     "last 64 rows": VerticalSlash(SCORED_ROWS, row_step=1),
     "pooled": Pooled(),
-    "sampled": Sampled(),
+    "sampled": Sampled(rows=2),
     "sink + local": Rule.sink_local(),
 }
 HEADS = {

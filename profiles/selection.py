@@ -41,7 +41,7 @@ class Sampled(_Selection):
 
     scores = True
     kind: Literal["sampled"] = "sampled"
-    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 2
+    rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 8
 
 
 class SinkLocal(_Selection):

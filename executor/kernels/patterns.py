@@ -42,7 +42,7 @@ class Sampled:
     them: a mean query hides what a single row looks for, a mean key what a single token offers.
     """
 
-    rows: int = 2
+    rows: int = 8
 
 
 EVERY = 2**30

@@ -40,7 +40,7 @@ def measure_command(
         ),
     ] = "sampled",
     sample_rows: Annotated[
-        int | None, typer.Option(help="Rows of a query block that sampled scores by; 2.")
+        int | None, typer.Option(help="Rows of a query block that sampled scores by; 8.")
     ] = None,
     sink_tokens: Annotated[
         int | None, typer.Option(help="First tokens that are always in; one piece.")
