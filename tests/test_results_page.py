@@ -30,6 +30,7 @@ FIGURES = {
     "selection": "oracle",
     "rehearsal": "registers",
     "quality": "value",
+    "real_model": "loss",
     "reference_dense": "niah_multikey_3",
     "selection_pooled": "value",
     "selection_sampled": "value",

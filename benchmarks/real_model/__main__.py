@@ -19,6 +19,7 @@ from time import monotonic, perf_counter
 import torch
 
 from benchmarks.real_model.documents import Document, as_jsonl, calibration, held_out
+from benchmarks.real_model.picture import draw
 from benchmarks.real_model.policies import (
     BLOCK,
     BUDGETS,
@@ -101,7 +102,9 @@ def main() -> None:
         wanted = asked.stages.split(",") if asked.stages else [s.name for s in STAGES]
         run([stage for stage in STAGES if stage.name in wanted], asked.rows, until)
     rows = [row for path in (asked.rows, *asked.also) for row in Rows.read(path)]
-    deliver(asked.json, **summarise(rows))
+    found = summarise(rows)
+    deliver(asked.json, **found)
+    draw(found["lines"], asked.json.with_suffix(".png"))
 
 
 def run(stages: list[Stage], path: Path, until: float) -> None:

@@ -12,7 +12,15 @@ import textwrap
 from pathlib import Path
 
 from benchmarks.markdown import replaced
-from benchmarks.results_page import cost_model, kernels, placement, proofs, quality, search
+from benchmarks.results_page import (
+    cost_model,
+    kernels,
+    placement,
+    proofs,
+    quality,
+    real_model,
+    search,
+)
 from benchmarks.results_page.reports import Reports
 from profiles.errors import HplbError
 
@@ -40,7 +48,8 @@ def documents(root: Path) -> dict[Path, str]:
     parts = (placement, proofs, search, cost_model, kernels, quality)
     page = "\n".join([HEAD, *(part.section(reports) for part in parts)])
     said = (root / README).read_text()
-    told = replaced(said, placement.readme_table(reports), COMMAND, str(README))
+    tables = f"{placement.readme_table(reports)}\n\n{real_model.readme_table(reports)}"
+    told = replaced(said, tables, COMMAND, str(README))
     return {root / PAGE: filled(page), root / README: told}
 
 

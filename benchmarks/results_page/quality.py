@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from benchmarks.results_page import real_model
 from benchmarks.results_page.reports import Report, Reports, claim, grid, grouped, percent, span
 from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile
 from profiles.heads import CurvesForm
@@ -32,6 +33,7 @@ def section(reports: Reports) -> str:
     return f"""\
 ## Quality
 
+{real_model.section(reports)}
 {_reference(reports)}
 {_heads()}
 {_methods(reports)}
