@@ -100,6 +100,31 @@ def _is_missing(value: object) -> bool:
 Curves = list[list[list[list[float]]]]
 """[layers][heads][contexts][points]"""
 Measured = Annotated[Curves | None, Field(exclude_if=_is_missing)]
+PerError = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class LossPerError(BaseModel):
+    """What errors of outputs cost the model: `hplb calibrate`.
+
+    Increase of the loss, in nats a token, by unit of `output_error` summed over all heads: the
+    `mean` over so many `prompts` of `context_tokens`, and its 95 % interval from `low` to `high`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: PerError
+    low: PerError
+    high: PerError
+    context_tokens: PositiveTokens
+    prompts: Annotated[int, Field(ge=2, le=MAX_TOKENS)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.low <= self.mean <= self.high or not self.mean:
+            raise ValueError(
+                f"mean: {self.mean} must be above 0 and from low, {self.low}, to high, {self.high}"
+            )
+        return self
 
 
 class CurvesForm(_Form):
@@ -113,6 +138,7 @@ class CurvesForm(_Form):
     adds to the residual stream, the mean over rows of ||(o_sparse - o_dense) W_O||^2 as a share of
     that row's squared stream. `gradient_error[layer][head][point]`, at the shortest context: the
     mean of (g . (o_sparse - o_dense))^2, g the loss' gradient to the head's output.
+    `loss_per_error`: what those errors cost the model's loss.
     `influence[layer][head]` (MoA, arXiv 2406.14909), how much the loss moves with the head's
     attention, is in older profiles: nothing measures or reads it any more.
     """
@@ -127,6 +153,7 @@ class CurvesForm(_Form):
     influence: Annotated[list[list[float]] | None, Field(exclude_if=_is_missing)] = None
     output_error: Measured = None
     gradient_error: Annotated[list[list[list[float]]] | None, Field(exclude_if=_is_missing)] = None
+    loss_per_error: Annotated[LossPerError | None, Field(exclude_if=_is_missing)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -157,6 +184,8 @@ class CurvesForm(_Form):
         self._require_sizes("influence", (layers, heads), ("layer", "head"))
         self._require_sizes("output_error", recovery.shape, ("layer", "head", "context", "point"))
         self._require_sizes("gradient_error", (layers, heads, points), ("layer", "head", "point"))
+        if self.loss_per_error is not None and self.output_error is None:
+            raise ValueError("loss_per_error: is per unit of output_error, which is missing")
         return self
 
     def _require_sizes(self, field: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from profiles.size_fields import SizeFields
 from profiles.strict_json import JsonError, parse_json
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Nats = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Recovery = Annotated[float, Field(ge=0, le=1)]
 UNTIMED = {"id", "solve_s", "created_at"}
 """Fields that do not count towards a plan's identity."""
@@ -152,6 +153,19 @@ class Recovered(_Part):
     least: list[Recovery]
 
 
+class PromisedLoss(_Part):
+    """What the first workload's budgets are predicted to add to the model's loss, nats a token.
+
+    `nats` with its 95 % interval over the prompts that the profile was calibrated on, whose upper
+    end is at most the `bound` that was asked for.
+    """
+
+    bound: Annotated[float, Field(gt=0, le=1000)]
+    nats: Nats
+    low: Nats
+    high: Nats
+
+
 class Filled(_Part):
     """What idle time bought: mean and least recovery before and after larger budgets."""
 
@@ -241,6 +255,7 @@ class Plan(_Part):
     memory: Memory | None = None
     moving: Moving | None = None
     recovery: Annotated[Recovered | None, Field(exclude_if=lambda found: found is None)] = None
+    loss: Annotated[PromisedLoss | None, Field(exclude_if=lambda found: found is None)] = None
     filled: Filled | None = None
     elastic: Elastic | None = None
     elsewhere: Elsewhere | None = None

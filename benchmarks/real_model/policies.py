@@ -85,7 +85,8 @@ def mean_recovery(setting: Setting, pieces: int) -> Ints:
     )
     lost = 1 - basis.expected.at(at).table()
     soon = Deadline(time.monotonic() + SEARCH_S, Event())
-    found = least_loss(lost, each, min(floor, each), cost, LOSS_TOLERANCE, soon)
+    total = lost.shape[1] * int(cost(np.array([each]))[0])
+    found = least_loss(lost, total, min(floor, each), cost, LOSS_TOLERANCE, soon)
     return np.minimum(found.pieces * at.piece_tokens, setting.context_tokens)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from executor.cli.calibrate import calibrate_command
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
 from profiles.cli.progress import shown
@@ -15,7 +16,7 @@ from profiles.model import ModelProfile
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
 from profiles.sizes import sizes_fault
 from solver.budgets.options import FLOOR_TOKENS, Curve
-from solver.cli.flags import check_folders, whole_numbers
+from solver.cli.flags import check_folders, shares, whole_numbers
 from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens, RequestError
 
 if find_spec("torch") is None:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from executor.evaluation.runner import Evaluated, Options
 
 app = typer.Typer()
+app.command("calibrate")(calibrate_command)
 SELECTIONS: dict[str, Selection] = {
     chosen.kind: chosen for chosen in (SAMPLED, POOLED, VerticalSlash())
 }
@@ -115,7 +117,7 @@ def evaluate_command(
     names, notes = _methods(policy or [ALL], loaded_profile)
     options = Options(
         contexts=tuple(dict.fromkeys(whole_numbers("contexts", contexts) or [])),
-        densities=_shares(density),
+        densities=shares(density),
         methods=names,
         tasks=tuple(ruler.TASKS) if tasks == ALL else tuple(dict.fromkeys(tasks.split(","))),
         samples=samples,
@@ -227,11 +229,3 @@ def _sizes(profile: ModelProfile, block: int | None, piece: int | None) -> tuple
     if fault is not None:
         raise RequestError(f"--piece-tokens: {fault}")
     return block, piece
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    """`0.1,0.5` as numbers."""
-    try:
-        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
-    except ValueError:
-        raise RequestError(f"--density: {text!r} is not a list of shares such as 0.1,0.5") from None

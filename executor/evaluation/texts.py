@@ -18,18 +18,20 @@ def scored_tokens(context: int) -> int:
     return min(MOST_SCORED, context // 2)
 
 
-def windows(path: Path | None, tokenizer: Any, context: int, most: int) -> list[tuple[int, ...]]:
+def windows(
+    path: Path | None, tokenizer: Any, context: int, most: int, flag: str = "--text"
+) -> list[tuple[int, ...]]:
     """Up to `most` windows of `context` tokens that do not overlap, each begun as a prompt is.
 
     Of the file or of a folder's files, the first window of each before the second of any; or of
     the standard library's docstrings that no training saw. Raises EvaluationError where no text is
-    long enough for one.
+    long enough for one; it names the `flag` that asked.
     """
     begun = beginning(tokenizer)
     size = context - len(begun)
     found: list[tuple[int, int, tuple[int, ...]]] = []
     longest = 0
-    for number, text in enumerate(_texts(path)):
+    for number, text in enumerate(_texts(path, flag)):
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         longest = max(longest, len(ids))
         for n in range(min(most, len(ids) // size)):
@@ -38,15 +40,15 @@ def windows(path: Path | None, tokenizer: Any, context: int, most: int) -> list[
         where = "the held-out text" if path is None else str(path)
         raise EvaluationError(
             f"{where}: {longest} tokens are too few for a window of {context}; give a longer "
-            "--text or a shorter context"
+            f"{flag} or a shorter context"
         )
     return [window for _, _, window in sorted(found)[:most]]
 
 
-def _texts(path: Path | None) -> list[str]:
+def _texts(path: Path | None, flag: str) -> list[str]:
     if path is None:
         return [" ".join(sentences("held_out"))]
     try:
         return [prompt.whole for prompt in prompts_at(path)]
     except ProfileError as error:
-        raise EvaluationError(f"--text {error}") from None
+        raise EvaluationError(f"{flag} {error}") from None

@@ -5,16 +5,22 @@ from typing import assert_never
 
 import numpy as np
 
-from profiles.architecture import Architecture
 from profiles.cost.work import Workload, budget_pieces
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.sizes import causal_pieces
 from solver.budgets.basis import Basis
-from solver.budgets.curves import Floats, Ints, MeasuredCurves, RecoveryCurves
+from solver.budgets.bounded_loss import cheapest
+from solver.budgets.curves import (
+    Floats,
+    Ints,
+    MeasuredCurves,
+    RecoveryCurves,
+    pieces_in_reach,
+)
 from solver.budgets.elastic import ElasticRules, Menu, elastic
 from solver.budgets.errors import BudgetError
-from solver.budgets.least_error import error_table
+from solver.budgets.least_error import error_table, loss_ratio
 from solver.budgets.least_loss import least_loss
 from solver.budgets.max_min import max_min
 from solver.budgets.options import BudgetOptions, Curve
@@ -28,6 +34,8 @@ ELASTIC_TOLERANCE = 0.01
 """Gap at which a choice of rules is good enough: recovery itself is known no better."""
 LOSS_TOLERANCE = 1e-3
 """The same of whole-piece budgets, where the rest is a piece or two of one head."""
+CHEAPEST_TOLERANCE = 1e-2
+"""The same of a total that keeps a loss: much less than the loss itself is known to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +93,10 @@ def allocate(
             pieces = np.maximum(pieces, workload.least_pieces)
         case "max_min" | "max_min_shifting" | "least_error":
             known = _needed(curves, profile, options)
-            pieces, notes = _shared_out(known, profile, options, workload, deadline)
+            if options.loss is None:
+                pieces, notes = _shared_out(known, profile, options, workload, deadline)
+            else:
+                pieces, notes = _within_loss(profile, options.loss, options, workload, deadline)
             warnings += notes
         case "elastic":
             known = _needed(curves, profile, options)
@@ -94,7 +105,7 @@ def allocate(
             pieces = budget_pieces(rules.alpha + rules.beta * workload.context_tokens, workload)
         case _:
             assert_never(options.policy)
-    pieces = np.minimum(pieces, _in_reach(profile.architecture, workload))
+    pieces = np.minimum(pieces, pieces_in_reach(profile.architecture, workload))
     return Budgets(
         tokens=np.minimum(pieces * workload.piece_tokens, workload.context_tokens),
         recovery=None if expected is None else expected.at(pieces),
@@ -104,13 +115,6 @@ def allocate(
         expected=expected,
         cautious=curves,
     )
-
-
-def _in_reach(architecture: Architecture, workload: Workload) -> Ints:
-    """Pieces `[layers, 1]` of what a row of each layer can see."""
-    context = workload.context_tokens
-    reach = [architecture.reach(layer, context) for layer in range(architecture.layers)]
-    return budget_pieces(np.array(reach, dtype=np.float64), workload)[:, None]
 
 
 def _shared_out(
@@ -141,7 +145,8 @@ def _shared_out(
         case "least_error":
             lost = error_table(profile, options.error, workload)
             lost = lost.reshape(*pools.recovery.shape[:-1], -1)
-            found = least_loss(lost, each, floor, cost, LOSS_TOLERANCE, deadline)
+            total = lost.shape[1] * int(cost(np.array([each]))[0])
+            found = least_loss(lost, total, floor, cost, LOSS_TOLERANCE, deadline)
             pieces = found.pieces
             if found.gap > LOSS_TOLERANCE:
                 warnings.append(
@@ -151,6 +156,37 @@ def _shared_out(
         case _:
             pieces = max_min(pools, each, floor, cost)
     return pieces.reshape(curves.recovery.shape[:-1]), warnings
+
+
+def _within_loss(
+    profile: ModelProfile,
+    bound: float,
+    options: BudgetOptions,
+    workload: Workload,
+    deadline: Deadline,
+) -> tuple[Ints, list[str]]:
+    """Pieces `[layers, heads]` of the least total that is predicted to lose at most `bound`."""
+    table = error_table(profile, options.error, workload)
+    ratio = loss_ratio(profile)
+    lost = table.reshape(1, -1, table.shape[-1]) if options.scope == "model" else table
+
+    def cost(pieces: Ints) -> Ints:
+        return _drawn(pieces, options, workload)
+
+    floor = int(budget_pieces(np.array(options.floor_tokens), workload))
+    found = cheapest(lost, bound / ratio.high, floor, cost, LOSS_TOLERANCE, deadline)
+    warnings = []
+    if workload.context_tokens != ratio.context_tokens:
+        warnings.append(
+            f"budget.loss: profile {profile.name!r} was calibrated at {ratio.context_tokens} "
+            f"tokens, the context is {workload.context_tokens}"
+        )
+    if found.gap > CHEAPEST_TOLERANCE:
+        warnings.append(
+            f"budget.loss: the total of the budgets chosen is proved only to be within "
+            f"{found.gap:.1%} of the least that keeps the loss"
+        )
+    return found.pieces.reshape(table.shape[:-1]), warnings
 
 
 def _drawn(pieces: Ints, options: BudgetOptions, workload: Workload) -> Ints:

@@ -13,8 +13,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from profiles.architecture import Windows
-from profiles.cost.work import Workload
+from profiles.architecture import Architecture, Windows
+from profiles.cost.work import Workload, budget_pieces
 from profiles.heads import CurvesForm
 from solver.budgets.options import Curve
 
@@ -129,6 +129,13 @@ class RecoveryCurves:
     def pooled(self) -> Self:
         """All heads of the model as if of one layer, `[1, layers * heads, knots]`."""
         return replace(self, recovery=self.recovery.reshape(1, -1, len(self.shares)))
+
+
+def pieces_in_reach(architecture: Architecture, workload: Workload) -> Ints:
+    """Pieces `[layers, 1]` of what a row of each layer can see."""
+    context = workload.context_tokens
+    reach = [architecture.reach(layer, context) for layer in range(architecture.layers)]
+    return budget_pieces(np.array(reach, dtype=np.float64), workload)[:, None]
 
 
 def between(weight: Floats, left: Floats, right: Floats) -> Floats:

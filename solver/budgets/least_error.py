@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from profiles.cost.work import Workload
-from profiles.heads import CurvesForm
+from profiles.cost.work import Workload, budget_pieces
+from profiles.heads import CurvesForm, LossPerError
 from profiles.model import ModelProfile
-from solver.budgets.curves import Floats, interpolate, neighbours
+from solver.budgets.curves import Floats, Ints, interpolate, neighbours, pieces_in_reach
 from solver.budgets.errors import BudgetError
 
 Error = Literal["output", "gradient"]
@@ -26,8 +26,8 @@ MAX_ENTRIES = 2**24
 def error_table(profile: ModelProfile, error: Error, workload: Workload) -> Floats:
     """Errors of every whole-piece budget, `[layers, heads, pieces]`: entry i is i + 1 pieces.
 
-    None rises with the budget, and all keys leave none. Raises BudgetError for a profile without,
-    and for a table of more than MAX_ENTRIES.
+    None rises with the budget, and all keys in reach leave none. Raises BudgetError for a profile
+    without, and for a table of more than MAX_ENTRIES.
     """
     form = profile.heads
     figures = None
@@ -59,7 +59,29 @@ def error_table(profile: ModelProfile, error: Error, workload: Workload) -> Floa
         _at(np.array(form.budget_tokens[i]) / contexts[i], measured[:, :, i], wanted)
         for i in (lower, upper)
     )
-    return np.asarray((1 - weight) * below + weight * above)
+    reach = pieces_in_reach(profile.architecture, workload)[..., None]
+    return np.where(pieces < reach, (1 - weight) * below + weight * above, 0.0)
+
+
+def loss_ratio(profile: ModelProfile) -> LossPerError:
+    """Nats a token by summed output error; BudgetError for a profile that is not calibrated."""
+    form = profile.heads
+    if not isinstance(form, CurvesForm) or form.loss_per_error is None:
+        raise BudgetError(
+            f"budget.loss: profile {profile.name!r} does not say what its errors cost the loss; "
+            "let `hplb calibrate` find out, or give tokens instead"
+        )
+    return form.loss_per_error
+
+
+def summed_error(profile: ModelProfile, tokens: Ints, workload: Workload) -> float:
+    """Output errors of budgets `[layers, heads]` in tokens, added up over the model's heads.
+
+    Raises BudgetError for a profile without.
+    """
+    pieces = budget_pieces(np.asarray(tokens, dtype=np.float64), workload)
+    table = error_table(profile, "output", workload)
+    return float(np.take_along_axis(table, pieces[..., None] - 1, axis=2).sum())
 
 
 def _at(shares: Floats, errors: Floats, wanted: Floats) -> Floats:

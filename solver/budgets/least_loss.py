@@ -41,25 +41,25 @@ class LeastLoss:
 
 def least_loss(
     lost: Floats,
-    each: int,
+    total: int,
     floor: int,
     cost: Cost,
     tolerance: float,
     deadline: Deadline,
 ) -> LeastLoss:
-    """Every pool draws at most what `each` pieces a head would; `floor` is at most `each`.
+    """Every pool draws at most `total`, which is enough for the `floor` of all its heads.
 
     lost [pools, heads, pieces]: entry i is what a budget of i + 1 pieces loses, not negative. Never
     more than the same budget for all loses. The search ends when the loss is proved within
     `tolerance`, or at the deadline with the best so far. No pieces are given that lower no loss.
     """
-    if each == floor:
+    budgets = np.arange(floor, lost.shape[-1] + 1, dtype=np.int64)
+    drawn = cost(budgets)[:, None]
+    if total == lost.shape[1] * drawn[0, 0]:
         pieces = np.full(lost.shape[:-1], floor, dtype=np.int64)
         loss = float(lost[..., floor - 1].sum())
         return LeastLoss(pieces, loss, loss)
-    budgets = np.arange(floor, lost.shape[-1] + 1, dtype=np.int64)
-    drawn = cost(budgets)[:, None]
-    capacity = lost.shape[1] * cost(np.array([each]))
+    capacity = np.array([total])
     programs = [MultipleChoice(pool, drawn, capacity) for pool in lost[..., floor - 1 :]]
     solved = []
     for program in programs:

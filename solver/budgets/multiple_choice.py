@@ -125,14 +125,34 @@ def _best_prices(program: MultipleChoice) -> tuple[Floats, float]:
             best, bound = prices, least - paid - rounding
         losses.append(program.total(choice))
         excesses.append(program.share[choice].sum(axis=0) - 1)
-        cuts = np.column_stack([-np.array(excesses), np.ones(len(losses))])
-        goal = np.append(np.zeros(len(slack)), -1.0)
-        limits = [*((0, most) for most in limit), (None, None)]
-        solved = linprog(goal, A_ub=cuts, b_ub=losses, bounds=limits)
-        if solved.x is None or solved.x[-1] - bound <= PRICED * bound + 2 * rounding:
+        highest = _highest(np.array(losses), np.array(excesses), limit)
+        if highest is None or highest[-1] - bound <= PRICED * bound + 2 * rounding:
             break
-        prices = solved.x[:-1]
+        prices = highest[:-1]
     return best, max(bound, 0.0)
+
+
+def _highest(losses: Floats, excesses: Floats, limit: Floats) -> Floats | None:
+    """Prices up to `limit` [contexts] at which no cut is low, and how high the lowest is there.
+
+    Cuts rise by their `excesses` [cuts, contexts] from `losses` [cuts] at no prices. None where the
+    program is not solved.
+    """
+    if len(limit) > 1:
+        cuts = np.column_stack([-excesses, np.ones(len(losses))])
+        goal = np.append(np.zeros(len(limit)), -1.0)
+        limits = [*((0, most) for most in limit), (None, None)]
+        return linprog(goal, A_ub=cuts, b_ub=losses, bounds=limits).x
+    # Of one price, where the flattest cuts that rise and fall cross: lines of a concave envelope.
+    slopes = excesses[:, 0]
+    if slopes.max() <= 0:
+        return np.array([0.0, losses.min()])
+    rise, fall = (
+        members[np.lexsort((losses[members], np.abs(slopes[members])))[0]]
+        for members in (np.flatnonzero(slopes > 0), np.flatnonzero(slopes <= 0))
+    )
+    price = (losses[fall] - losses[rise]) / (slopes[rise] - slopes[fall])
+    return np.array([price, losses[rise] + slopes[rise] * price])
 
 
 def upgraded(program: MultipleChoice, choice: Ints, slope: Floats) -> Ints:

@@ -68,16 +68,30 @@ class BudgetOptions(BaseModel):
     ] = "output"
     """Of `least_error`: what a budget does to the heads' output, plain or weighed by the loss'
     gradient there."""
+    loss: Annotated[
+        Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None,
+        Field(exclude_if=lambda loss: loss is None),
+    ] = None
+    """Of `least_error`, instead of `tokens`: the cheapest budgets whose predicted increase of the
+    model's loss, in nats a token, is at most this by the upper end of its interval. Needs a profile
+    that `hplb calibrate` has seen."""
 
     def fault(self) -> str | None:
         """What does not go together, beginning with the field's name."""
+        if self.loss is not None and self.policy != "least_error":
+            return f"loss: is for policy 'least_error', not {self.policy!r}"
+        if self.loss is not None and self.tokens is not None:
+            return "loss: decides how many tokens there are; give loss or tokens, not both"
+        if self.loss is not None and self.error != "output":
+            return "loss: is predicted from output errors; it is not for error 'gradient'"
         if self.tokens is not None and self.policy in ("profile", "recovery"):
             return (
                 f"tokens: policy {self.policy!r} takes none; it is for {', '.join(SIZED)} and "
                 "elastic"
             )
-        if self.tokens is None and self.policy in SIZED:
-            return f"tokens: policy {self.policy!r} needs the mean tokens per head"
+        if self.tokens is None and self.loss is None and self.policy in SIZED:
+            instead = " or a loss" if self.policy == "least_error" else ""
+            return f"tokens: policy {self.policy!r} needs the mean tokens per head{instead}"
         if self.policy == "elastic" and (self.density is None) == (self.tokens is None):
             return "density: policy 'elastic' needs density, or tokens instead"
         if self.policy != "elastic" and (self.density is not None or self.contexts is not None):

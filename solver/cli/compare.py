@@ -36,8 +36,9 @@ def compare_command(
     deployment: Annotated[
         str, typer.Option(help="Deployments to compare, comma-separated.")
     ] = "disaggregated,tensor_parallel",
-    budget_policy: flags.Policy = "profile",
+    budget_policy: flags.Policy = None,
     budget_tokens: flags.BudgetTokens = None,
+    budget_loss: flags.BudgetLoss = None,
     budget_recovery: flags.BudgetRecovery = 0.9,
     budget_scope: flags.BudgetScope = "layer",
     budget_total: flags.BudgetTotal = "tiles",
@@ -71,6 +72,7 @@ def compare_command(
         budget=flags.budget(
             budget_policy,
             budget_tokens,
+            budget_loss,
             budget_recovery,
             budget_scope,
             budget_total,

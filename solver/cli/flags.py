@@ -17,13 +17,21 @@ Context = Annotated[
 Phase = Annotated[str, typer.Option(help="prefill or decode.")]
 Batch = Annotated[int, typer.Option("--batch-size", help="Sequences in the step.")]
 Policy = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--budget-policy",
-        help="profile, uniform, recovery, max_min, max_min_shifting, least_error or elastic.",
+        help="profile (unless --budget-loss), uniform, recovery, max_min, max_min_shifting, "
+        "least_error or elastic.",
     ),
 ]
 BudgetTokens = Annotated[int | None, typer.Option(help="Mean tokens per head of the budget.")]
+BudgetLoss = Annotated[
+    float | None,
+    typer.Option(
+        help="Instead of a total: the cheapest budgets predicted to cost at most so many nats a "
+        "token; implies policy least_error."
+    ),
+]
 BudgetRecovery = Annotated[float, typer.Option(help="Share of attention mass to reach.")]
 BudgetScope = Annotated[
     str, typer.Option(help="Share a total out within each layer, or over the model.")
@@ -88,8 +96,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 
 
 def budget(
-    policy: str,
+    policy: str | None,
     tokens: int | None,
+    loss: float | None,
     recovery: float,
     scope: str,
     total: str,
@@ -99,8 +108,9 @@ def budget(
 ) -> dict[str, object]:
     """The request's `budget` from its flags."""
     return {
-        "policy": policy,
+        "policy": policy or ("profile" if loss is None else "least_error"),
         "tokens": tokens,
+        "loss": loss,
         "recovery": recovery,
         "scope": scope,
         "total": total,
@@ -125,6 +135,14 @@ def whole_numbers(flag: str, text: str | None) -> list[int] | None:
     if not all(part.isdecimal() for part in parts):
         raise RequestError(f"{flag}: {text!r} is not a list of whole numbers such as 2,4,8")
     return [int(part) for part in parts]
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """`--density 0.1,0.5` as numbers, each once."""
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        raise RequestError(f"--density: {text!r} is not a list of shares such as 0.1,0.5") from None
 
 
 def check_folders(*paths: Path | None) -> None:

@@ -57,8 +57,9 @@ def plan_command(
     deployment: Annotated[
         str, typer.Option(help="disaggregated or tensor_parallel.")
     ] = "disaggregated",
-    budget_policy: flags.Policy = "profile",
+    budget_policy: flags.Policy = None,
     budget_tokens: flags.BudgetTokens = None,
+    budget_loss: flags.BudgetLoss = None,
     budget_recovery: flags.BudgetRecovery = 0.9,
     budget_scope: flags.BudgetScope = "layer",
     budget_total: flags.BudgetTotal = "tiles",
@@ -118,6 +119,7 @@ def plan_command(
             **flags.budget(
                 budget_policy,
                 budget_tokens,
+                budget_loss,
                 budget_recovery,
                 budget_scope,
                 budget_total,

@@ -86,6 +86,12 @@ def _extras(plan: Plan) -> dict[str, str]:
         rows[f"recovery, {found.curve}"] = (
             f"mean {sum(found.mean) / len(found.mean):.4f}, least of a head {min(found.least):.4f}"
         )
+    if plan.loss is not None:
+        loss = plan.loss
+        rows["predicted loss"] = (
+            f"{loss.nats:.4f} nats a token ({loss.low:.4f} to {loss.high:.4f}), at most "
+            f"{loss.bound:g}"
+        )
     if plan.rules.divisible:
         rows["divisions"] = f"{sum(plan.divisions)} over {len(plan.layers)} layers"
     for other in plan.other_workloads:

@@ -11,6 +11,7 @@ from profiles.cost.work import Workload
 from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets
 from solver.budgets.elastic import ElasticRules
+from solver.budgets.least_error import loss_ratio, summed_error
 from solver.planning import figures
 from solver.planning.scenarios import Scenario
 from solver.planning.settle import Settled
@@ -23,6 +24,7 @@ from solver.plans import (
     OtherWorkload,
     Plan,
     ProfileRef,
+    PromisedLoss,
     Recovered,
     Rules,
     Step,
@@ -114,6 +116,7 @@ def assemble(draft: Draft) -> Plan:
         memory=draft.settled.memory(draft.shares[0]),
         moving=draft.settled.moving(makespan_s),
         recovery=_recovered(first.budgets),
+        loss=_promised(request, first),
         filled=draft.filled,
         elastic=_elastic(draft.steps[0].budgets.rules),
         elsewhere=None
@@ -177,6 +180,21 @@ def _recovered(budgets: Budgets) -> Recovered | None:
         curve=budgets.curve,
         mean=budgets.recovery.mean(axis=1).clip(0, 1).tolist(),
         least=budgets.recovery.min(axis=1).tolist(),
+    )
+
+
+def _promised(request: PlanRequest, first: Scenario) -> PromisedLoss | None:
+    if request.budget.loss is None:
+        return None
+    profile = first.known.profile
+    error = summed_error(profile, first.budgets.tokens, first.workload)
+    ratio = loss_ratio(profile)
+    return PromisedLoss(
+        bound=request.budget.loss,
+        nats=error * ratio.mean,
+        low=error * ratio.low,
+        # What rounds above the bound is the bound.
+        high=min(error * ratio.high, request.budget.loss),
     )
 
 

@@ -5,6 +5,7 @@ the workloads', while the layers are stated under the weights that prove the bou
 """
 
 import math
+from itertools import pairwise
 
 from solver.verifier.form import Json
 from solver.verifier.loads import RELATIVE, Served, blend, blended_makespans, close, whole_pieces
@@ -109,6 +110,8 @@ def _reports(plan: Json, pairs: list[Pairs]) -> list[str]:
         faults += [f"moving: {fault}" for fault in _moving(plan)]
     if plan["recovery"] is not None:
         faults += [f"recovery: {fault}" for fault in _recovered(plan)]
+    if plan["loss"] is not None:
+        faults += [f"loss: {fault}" for fault in _promised(plan["loss"])]
     if plan["filled"] is not None:
         faults += [f"filled: {fault}" for fault in _filled(plan["filled"])]
     if plan["elastic"] is not None:
@@ -167,6 +170,15 @@ def _recovered(plan: Json) -> list[str]:
             if abs(value - filled[name][1]) > RELATIVE
         ]
     return faults
+
+
+def _promised(report: Json) -> list[str]:
+    names = ("low", "nats", "high", "bound")
+    return [
+        f"{smaller} {report[smaller]} is above {larger} {report[larger]}"
+        for smaller, larger in pairwise(names)
+        if report[smaller] > report[larger]
+    ]
 
 
 def _filled(report: Json) -> list[str]:

@@ -233,6 +233,8 @@ MOVING = record(
     kept=flag,
 )
 RECOVERED = record(curve=text("selected", "oracle"), mean=listing(SHARE), least=listing(SHARE))
+NATS = number(0, 1000)
+LOSS = record(bound=NATS, nats=NATS, low=NATS, high=NATS)
 FILLED = record(added_tokens=COUNT, recovery_mean=listing(SHARE), recovery_min=listing(SHARE))
 ELASTIC = record(
     alpha=listing(listing(whole(-(2**40), 2**40))),
@@ -285,6 +287,7 @@ PLAN = record(
     memory=Default(maybe(MEMORY), None),
     moving=Default(maybe(MOVING), None),
     recovery=Default(maybe(RECOVERED), None),
+    loss=Default(maybe(LOSS), None),
     filled=Default(maybe(FILLED), None),
     elastic=Default(maybe(ELASTIC), None),
     elsewhere=Default(maybe(ELSEWHERE), None),

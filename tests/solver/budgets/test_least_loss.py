@@ -39,7 +39,8 @@ def chosen(
 ) -> LeastLoss:
     table = np.array(lost, dtype=np.float64)
     cost = cost_of(table.shape[-1], total)
-    return least_loss(table, each, floor, cost, tolerance, deadline or soon(60))
+    total = table.shape[1] * int(cost(np.array([each]))[0])
+    return least_loss(table, total, floor, cost, tolerance, deadline or soon(60))
 
 
 def loss_of(lost: Floats, pieces: Ints) -> float:
