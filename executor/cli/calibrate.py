@@ -39,7 +39,7 @@ def calibrate_command(
     ] = None,
     density: Annotated[
         str, typer.Option(help="Shares of dense attention's blocks, comma-separated.")
-    ] = "0.1,0.18,0.3",
+    ] = "0.18,0.3",
     prompts: Annotated[
         int, typer.Option(min=2, help="Windows of the data that are read at every share.")
     ] = 6,

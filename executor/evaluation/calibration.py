@@ -4,7 +4,8 @@ A few prompts are read with dense attention and within `least_error` budgets at 
 increase of the loss is close to proportional to the budgets' summed `output_error`
 (`profiles.heads.CurvesForm`): a prompt's ratio is that of both added up over the densities
 (Cochran, Sampling Techniques, 1977, chapter 6), so that noise counts for little where little is
-lost. Errors are the budgets' own, whatever the prompt; the interval of the mean ratio is Student's.
+lost, and densities far below those planned for should be left out: there the loss rises faster.
+Errors are the budgets' own, whatever the prompt; the interval of the mean ratio is Student's.
 
 Budgets are shared out over the model, as freely as they can be: what is chosen by measured errors
 goes where they were measured too low, and those of narrower scope lose less for as much error.
@@ -83,12 +84,14 @@ def calibrate(
     chosen = [found[(2 * n + 1) * len(found) // (2 * prompts)] for n in range(prompts)]
     nats = _losses(loaded, setting, budgets, chosen, progress)
     lost = nats[:, 1:] - nats[:, :1]
-    points = [Point(*each) for each in zip(densities, errors, lost.mean(axis=0), strict=True)]
+    points = [
+        Point(*each) for each in zip(densities, errors, lost.mean(axis=0).tolist(), strict=True)
+    ]
     mean, low, high = _interval(lost.sum(axis=1) / sum(errors))
     if mean <= 0:
         raise EvaluationError(
             f"--density: the loss does not rise within these budgets ({lost.mean():+.4f} nats a "
-            "token), so that it says nothing about their errors; give smaller ones"
+            "token): nothing to calibrate by; give smaller shares, or more --prompts"
         )
     per_error = LossPerError(
         mean=mean, low=max(low, 0.0), high=high, context_tokens=context, prompts=prompts

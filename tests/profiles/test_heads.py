@@ -56,9 +56,35 @@ def test_bad_rules(alpha: list[list[float]], beta: list[list[float]], message: s
         RulesForm(alpha_tokens=alpha, beta=beta)
 
 
+RATIO = {"mean": 2.0, "low": 1.0, "high": 3.0, "context_tokens": 128, "prompts": 4}
+
+
+def test_what_errors_cost_is_said_where_it_is_known() -> None:
+    erring = {**CURVES, "output_error": CURVES["recovery"]}
+    assert "loss_per_error" not in CurvesForm(**erring).model_dump()
+    known = CurvesForm(**erring, loss_per_error=RATIO)
+    assert known.model_dump()["loss_per_error"] == RATIO
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"mean": 0.5}, "mean: 0.5 must be above 0 and from low, 1.0, to high, 3.0"),
+        ({"mean": 0.0, "low": 0.0}, "mean: 0.0 must be above 0"),
+        ({"high": INF}, "high"),
+        ({"low": -1.0}, "low"),
+        ({"prompts": 1}, "prompts"),
+    ],
+)
+def test_a_bad_cost_of_errors(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        CurvesForm(**CURVES, output_error=CURVES["recovery"], loss_per_error={**RATIO, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss_per_error": RATIO}, "loss_per_error: is per unit of output_error, which is miss"),
         ({"context_tokens": [256, 128]}, "context_tokens: must be strictly increasing"),
         ({"context_tokens": [0, 128]}, "context_tokens"),
         ({"context_tokens": [128]}, "does not fit 1 contexts"),

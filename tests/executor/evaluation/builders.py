@@ -84,6 +84,13 @@ def tiny_profile(context: int = 256, errors: bool = True, **changes: Any) -> Mod
     )
 
 
+def save_words(path: Path, count: int = 1600) -> Path:
+    """A text of words that the tokenizer knows, drawn at random."""
+    words = sorted(task_tokenizer().get_vocab())
+    path.write_text(" ".join(np.random.default_rng(0).choice(words, count)))
+    return path
+
+
 def save_tiny(folder: Path, positions: int = 256) -> tuple[Path, Path]:
     """The model's directory, and its profile's file."""
     tokenizer = task_tokenizer()

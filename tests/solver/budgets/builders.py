@@ -90,6 +90,13 @@ def curved(layers: int = 2, heads: int = 8) -> ModelProfile:
     return profile_of(random_curves(0, layers, heads).model_dump(), layers, heads)
 
 
+def calibrated(layers: int = 2, heads: int = 8, context: int = 8192) -> ModelProfile:
+    """The same, and what its errors cost."""
+    ratio = {"mean": 0.5, "low": 0.3, "high": 0.8, "context_tokens": context, "prompts": 5}
+    profile = curved(layers, heads)
+    return profile_of({**profile.heads.model_dump(), "loss_per_error": ratio}, layers, heads)
+
+
 def given_to(
     profile: ModelProfile,
     context: int = 8192,
@@ -99,7 +106,7 @@ def given_to(
     **options: Any,
 ) -> Budgets:
     """Budgets of a policy; `tokens` only where it takes them."""
-    if options.get("policy") in SIZED and "density" not in options:
+    if options.get("policy") in SIZED and not {"density", "loss"} & set(options):
         options["tokens"] = tokens
     asked = BudgetOptions(**options)
     return allotted(profile, asked, Workload(context, phase), soon(seconds))

@@ -1,6 +1,7 @@
 """`hplb plan`, `hplb compare`, `hplb verify` without a server."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from profiles.errors import HplbError
 from solver.cli import app
 from solver.request import PlanRequest
+from tests.solver.budgets.builders import calibrated, curved
 from tests.solver.profiles import budgets_profile
 from tests.solver.verifier.lies import claiming_optimal
 
@@ -103,6 +105,8 @@ def test_flags_of_one_workload_reach_the_request(
     rules = {"divisible": True, "max_copies": 3, "copies": "free", "node_size": 2}
     assert found["placement"].items() >= rules.items()
     assert asked(monkeypatch, "-p", profile, "--fill")["budget"]["fill"]
+    lossy = asked(monkeypatch, "-p", profile, "--budget-loss", "0.02")["budget"]
+    assert (lossy["policy"], lossy["loss"], lossy["tokens"]) == ("least_error", 0.02, None)
 
 
 def test_flags_of_several_workloads_reach_the_request(
@@ -185,6 +189,20 @@ def test_a_policy_without_curves_is_refused(profile: str) -> None:
         *("plan", "-p", profile, "--budget-policy", "max_min", "--budget-tokens", "512"), code=2
     )
     assert "max_min" in message
+
+
+def test_a_loss_is_promised_or_refused(tmp_path: Path) -> None:
+    path, out = tmp_path / "profile.json", tmp_path / "plan.json"
+    calibrated().save(path)
+    asked = ("plan", "-p", str(path), "--gpus", "2", "--context", "8192", "--method", "greedy")
+    text = run(*asked, "--budget-loss", "0.5", "-o", str(out))
+    assert re.search(r"predicted loss +│ 0\.\d{4} nats a token \(0\.\d{4} to 0\.\d{4}\)", text)
+    assert json.loads(out.read_text())["loss"]["high"] <= 0.5
+    assert "keeps every promise" in run("verify", str(out))
+    curved().save(path)
+    assert "`hplb calibrate`" in run(*asked, "--budget-loss", "0.5", code=2)
+    refused = run(*asked, "--budget-loss", "0.5", "--budget-policy", "uniform", code=2)
+    assert "budget.loss: is for policy 'least_error', not 'uniform'" in refused
 
 
 def test_verify_refuses_a_plan_that_lies(profile: str, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_every_field_of_a_plan_is_read() -> None:
         "architecture": plans.Architecture,
         "memory": plans.Memory,
         "moving": plans.Moving,
+        "loss": plans.PromisedLoss,
         "filled": plans.Filled,
         "elastic": plans.Elastic,
         "elsewhere": plans.Elsewhere,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from solver.plans import Elastic, Elsewhere, Filled, Moving, Recovered
+from solver.plans import Elastic, Elsewhere, Filled, Moving, PromisedLoss, Recovered
 from solver.verifier import verify
 from tests.solver.verifier.handmade import DIVIDED, Json, handmade, sealed
 from tests.solver.verifier.lies import Lies, add, set_to, told
@@ -41,6 +41,7 @@ def reported() -> Json:
         "recovery": Recovered(
             curve="selected", mean=[0.95] * len(FULL["layers"]), least=[0.5] * len(FULL["layers"])
         ),
+        "loss": PromisedLoss(bound=0.05, nats=0.04, low=0.03, high=0.05),
         "elastic": ruled(FULL),
         "elsewhere": Elsewhere(
             deployment="disaggregated", makespan_s=0.3, replanned_s=0.2, lower_bound_s=0.1
@@ -97,6 +98,15 @@ LIES: Lies = {
         set_to(0.99, "recovery", "mean", 0),
         "but filled.recovery_mean ends at 0.95",
     ),
+    "a loss above its bound": (
+        set_to(0.04, "loss", "bound"),
+        "loss: high 0.05 is above bound 0.04",
+    ),
+    "a loss above its interval": (
+        set_to(0.06, "loss", "nats"),
+        "loss: nats 0.06 is above high 0.05",
+    ),
+    "no loss at all": (set_to(-0.01, "loss", "low"), "loss.low"),
     "recovery by nobody's curve": (set_to("best", "recovery", "curve"), "recovery.curve"),
     "rules better than proved": (set_to(0.5, "elastic", "loss"), "elastic: lower_bound"),
     "rules of a layer left out": (lambda p: p["elastic"]["alpha"].pop(), "elastic: alpha"),
