@@ -63,7 +63,7 @@ POLICIES = {
     "max_min_shifting": "the same by the paper's greedy: a piece a step from the most to the least "
     "recovered head",
     "least_error": "the same total at the least sum of what budgets do to the heads' outputs, by "
-    "errors as measured (`error`)",
+    "errors as measured (`error`); or the least total that keeps `loss`",
     "elastic": "MoA's rules alpha + beta x context, chosen so that the summed loss is least at "
     "several contexts under a density: a multiple-choice knapsack",
 }

@@ -14,6 +14,7 @@ from solver.planning.planner import make_plan
 from solver.plans import Plan, content_id
 from solver.verifier import verify
 from tests.api.world import World, fields, plan_body, profile
+from tests.solver.budgets.builders import calibrated
 
 
 def test_a_plan_is_made_stored_and_true(world: World) -> None:
@@ -238,3 +239,19 @@ def test_a_profile_name_that_cannot_be_one_is_refused(world: World, name: str) -
 
 def test_gpus_is_a_number_and_no_truth_value(world: World) -> None:
     assert "gpus" in fields(world.client.post("/plan", json=plan_body(gpus=True)))
+
+
+def test_a_loss_is_asked_for_and_promised(world: World) -> None:
+    body = {"profile": calibrated().model_dump(mode="json"), "context_tokens": 8192}
+    budget = {"policy": "least_error", "loss": 0.5}
+    plan = world.plan(**body, budget=budget)
+    assert plan.loss is not None
+    assert (plan.loss.bound, plan.loss.high <= 0.5) == (0.5, True)
+    assert plan.loss.low <= plan.loss.nats <= plan.loss.high
+    assert verify(plan.model_dump(mode="json")).faults == []
+    assert world.client.get(f"/plans/{plan.id}").json()["loss"] == plan.loss.model_dump()
+    assert "loss" not in world.plan().model_dump()
+    bare = world.client.post(
+        "/plan", json=plan_body(**body | {"profile": profile()}, budget=budget)
+    )
+    assert bare.status_code == 422
