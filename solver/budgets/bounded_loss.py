@@ -38,7 +38,7 @@ def cheapest(
 
     lost [pools, heads, pieces]: entry i is what a budget of i + 1 pieces loses; the last loses
     nothing. Until the deadline the least loss of a total is found within `tolerance`, and then as
-    it comes.
+    it comes; cancelled, the bisection ends with the least total so far.
     """
     _, heads, most = lost.shape
     low, high = (heads * int(cost(np.array([pieces]))[0]) for pieces in (floor, most))
@@ -46,7 +46,7 @@ def cheapest(
     found = least_loss(lost, low, floor, cost, tolerance, deadline)
     if found.loss <= bound:
         return Cheapest(found.pieces, low, low)
-    while high - low > max(1, int(PRECISION * high)):
+    while high - low > max(1, int(PRECISION * high)) and not deadline.cancelled.is_set():
         middle = (low + high) // 2
         found = least_loss(lost, middle, floor, cost, tolerance, deadline)
         if found.loss <= bound:

@@ -158,18 +158,29 @@ def _highest(losses: Floats, excesses: Floats, limit: Floats) -> Floats | None:
 def upgraded(program: MultipleChoice, choice: Ints, slope: Floats) -> Ints:
     """Spend what is left of the capacities, the most gain for its price first."""
     choice = choice.copy()
-    while True:
-        held, of_head = np.unique(choice, return_inverse=True)
-        left = program.capacity - program.cost[choice].sum(axis=0)
+    left = program.capacity - program.cost[choice].sum(axis=0)
+
+    def best(heads: Ints) -> tuple[Ints, Floats]:
+        """Of each head the rule that is worth most of those that fit, and its worth."""
+        held, of_head = np.unique(choice[heads], return_inverse=True)
         extra = program.cost - program.cost[held][:, None]
         fits = (extra <= left).all(axis=-1)
         price = np.maximum((extra / program.capacity) @ slope, 1e-15)
-        gain = np.take_along_axis(program.loss, choice[:, None], axis=1) - program.loss
+        loss = program.loss[heads]
+        gain = np.take_along_axis(loss, choice[heads, None], axis=1) - loss
         worth = np.where(fits[of_head] & (gain > 0), gain / price[of_head], 0.0)
-        head, rule = np.unravel_index(worth.argmax(), worth.shape)
-        if worth[head, rule] <= 0:
-            return choice
-        choice[head] = rule
+        return worth.argmax(axis=1), worth.max(axis=1)
+
+    rules, worth = best(np.arange(len(choice)))
+    while worth.max() > 0:
+        # Less and less fits: what a head was found worth earlier is the most that it can be.
+        head = int(worth.argmax())
+        extra = program.cost[rules[head]] - program.cost[choice[head]]
+        if (extra <= left).all():
+            choice[head] = rules[head]
+            left = left - extra
+        rules[head : head + 1], worth[head : head + 1] = best(np.array([head]))
+    return choice
 
 
 def search(

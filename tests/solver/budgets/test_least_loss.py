@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from profiles.cost.work import Workload
 from profiles.sizes import causal_pieces
@@ -14,6 +15,7 @@ from solver.budgets.curves import Floats, Ints
 from solver.budgets.least_error import error_table
 from solver.budgets.least_loss import LeastLoss, least_loss
 from solver.budgets.max_min import Cost
+from solver.budgets.multiple_choice import MultipleChoice, along_the_hulls, one_rule
 from solver.deadline import Deadline
 from tests.solver.budgets.builders import curved
 from tests.solver.problems import soon
@@ -160,3 +162,24 @@ def test_where_all_are_at_the_floor_there_is_nothing_to_prove() -> None:
     assert (found.pieces == 7).all()
     assert found.gap == 0
     assert found.loss == pytest.approx(loss_of(lost, found.pieces))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_of_one_capacity_the_bound_is_the_linear_relaxation(seed: int, spare: int) -> None:
+    rng = np.random.default_rng(seed)
+    heads, rules = 5, 7
+    loss = -np.sort(-rng.lognormal(size=(heads, rules)))
+    cost = np.cumsum(rng.integers(1, 9, rules))
+    program = MultipleChoice(loss, cost[:, None], np.array([heads * cost[0] + 4 * spare]))
+    found = along_the_hulls(program, one_rule(program))
+    relaxed = linprog(
+        loss.ravel(),
+        A_ub=np.tile(cost, heads)[None] / program.capacity,
+        b_ub=[1.0],
+        A_eq=np.repeat(np.eye(heads), rules, axis=1),
+        b_eq=np.ones(heads),
+        bounds=(0, 1),
+    )
+    assert found.bound == pytest.approx(relaxed.fun, rel=1e-4)
+    assert found.bound <= relaxed.fun * (1 + 1e-7)
