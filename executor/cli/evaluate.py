@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from executor.cli.loss import loss_command
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
 from profiles.cli.progress import shown
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from executor.evaluation.runner import Evaluated, Options
 
 app = typer.Typer()
+app.command("loss")(loss_command)
 SELECTIONS: dict[str, Selection] = {
     chosen.kind: chosen for chosen in (SAMPLED, POOLED, VerticalSlash())
 }
