@@ -8,26 +8,18 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from api.demo.findings import report
+from api.demo.findings import figures, report
 from api.demo.round_trip import DemoOptions, run_demo
+from api.demo.usual_model import usual_model
 from api.server import serve as serve_until_stopped
 from api.server import stop_on_terminate
 from api.settings import Settings
 from api.store.database import without_password
-from profiles.catalogue import (
-    DEFAULT_PROFILE,
-    REFERENCE_MODEL,
-    REFERENCE_PROFILE,
-    REFERENCE_PROMPTS,
-    load_profile,
-)
+from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console, fail
 from profiles.errors import describe
-from profiles.heads import CurvesForm
-from profiles.model import ModelProfile
 
 app = typer.Typer(no_args_is_help=True)
-USUAL_CONTEXT = 4096
 
 
 @app.callback()
@@ -68,7 +60,7 @@ def demo(
         typer.Option(
             "--profile",
             "-p",
-            help="A profile's name or the path of its JSON; the reference model's.",
+            help="A profile's name or the path of its JSON; SmolLM2-135M's, with its model.",
             show_default=False,
         ),
     ] = None,
@@ -78,53 +70,48 @@ def demo(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="What it reads: JSON lines, a text, or a folder; needs --model."),
+        typer.Option(
+            help="What it reads: JSON lines, a text or a folder; the library's docstrings."
+        ),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, max=64, help="Devices to play.")] = 4,
     context: Annotated[
         int | None,
         typer.Option(
             min=64,
-            help="Tokens of the prompt that is run; 4096, or the longest measured.",
+            help="Tokens of the prompt that is run; the longest measured that fits three minutes.",
             show_default=False,
         ),
     ] = None,
     layers: Annotated[
         int | None, typer.Option(min=1, help="Layers to run; as many as fit, at most 4.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=2, max=50, help="Rounds to measure each.")] = 4,
+    rounds: Annotated[
+        int, typer.Option(min=2, max=50, help="Rounds to measure each after refitting.")
+    ] = 6,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Go once round the loop on this machine: plan, run, measure, refit, plan better."""
-    if (model is None) != (prompts is None):
-        fail("--model and --prompts: the one needs the other")
+    if prompts is not None and model is None:
+        fail("--prompts: needs --model, which reads them")
     if profile is None and model is not None:
         fail("--model: needs --profile, what was measured on this model")
+    say = Console(stderr=True) if as_json else console
+    stop_on_terminate()
     if profile is None:
-        model, prompts = REFERENCE_MODEL, REFERENCE_PROMPTS
-    chosen = load_profile(REFERENCE_PROFILE if profile is None else profile)
+        model, profile = usual_model(say)
     options = DemoOptions(
-        profile=chosen,
-        predicted=chosen if profile is not None else load_profile(DEFAULT_PROFILE),
+        profile=load_profile(profile),
         devices=devices,
         nodes=min(2, devices),
-        context_tokens=context or _usual_context(chosen),
+        context_tokens=context,
         layers=layers,
         rounds=rounds,
         model=model,
         prompts=prompts,
     )
-    say = Console(stderr=True) if as_json else console
-    stop_on_terminate()
-    result = run_demo(options, say)
+    found = figures(options, run_demo(options, say))
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        typer.echo(json.dumps(found))
     else:
-        report(options, result, say)
-
-
-def _usual_context(profile: ModelProfile) -> int:
-    """What the demo runs unless told: no more than a measured profile knows of."""
-    if profile.measurement is None or not isinstance(profile.heads, CurvesForm):
-        return USUAL_CONTEXT
-    return min(USUAL_CONTEXT, profile.heads.context_tokens[-1])
+        report(found, say)

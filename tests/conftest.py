@@ -1,13 +1,9 @@
-"""How all properties are tried, what `make check` leaves out beside the tests marked slow, and the
-real model that some need."""
+"""How all properties are tried, and what `make check` leaves out beside the tests marked slow."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-
-from profiles.errors import MeasuringError
-from profiles.fetched import SMOLLM2
 
 # No example is timed, and 50 are drawn unless a test says more.
 settings.register_profile("hplb", deadline=None, max_examples=50)
@@ -59,18 +55,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if slow & {item.path, *item.path.parents}:
             item.add_marker(pytest.mark.slow)
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """Its folder in the user's cache, fetched by whoever asks first: the others wait for the lock.
-
-    Skips, with the reason, where it is not to be had.
-    """
-    pytest.importorskip("transformers")
-    from profiles.measuring.fetching import fetch
-
-    try:
-        return fetch(SMOLLM2, lambda *_: None)
-    except MeasuringError as error:
-        pytest.skip(str(error))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from api.client.bodies import (
     Active,
     Assignment,
+    CostModels,
     DeploymentRequest,
     DeploymentView,
     Health,
@@ -22,6 +23,7 @@ from api.client.bodies import (
     NodeList,
     NodeRegistration,
     NodeView,
+    VersionedRates,
 )
 from api.client.loopback import is_loopback
 from api.client.planner_errors import (
@@ -87,6 +89,10 @@ class PlannerClient:
         Profiles may be inline or the planner's names. An equal request gets the stored plan.
         """
         return _parse(self._ask("POST", "/plan", request, wait_s=wait_s, attempts=1), Plan)
+
+    def cost_models(self) -> list[VersionedRates]:
+        """The rates in force of every device type and phase."""
+        return _parse(self._ask("GET", "/cost-models"), CostModels).rates
 
     def put_deployment(self, name: str, wanted: DeploymentRequest) -> DeploymentView:
         """Make a plan live on nodes; what is so already changes nothing."""

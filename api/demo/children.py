@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 from api.client.planner_errors import PlannerAwayError
 from profiles.errors import HplbError
 
-POLL_S = 1.0
+POLL_S = 0.5
 """Seldom: every answer costs the planner CPU time beside the shares that are being timed."""
 Found = TypeVar("Found")
 
@@ -52,9 +52,23 @@ class Children:
         """Raise if one has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
-                words = (self._folder / f"{name}.log").read_text(errors="replace").strip()
-                last = " | ".join(words.splitlines()[-3:]) or "it said nothing"
+                last = " | ".join(self._said(name)[-3:]) or "it said nothing"
                 raise DemoError(f"{name} ended with exit code {process.returncode}: {last}")
+
+    def result(self, name: str, seconds: float) -> str:
+        """The last line of one that is to end by itself, once it has."""
+        process = self._running[name]
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise DemoError(f"{name}: not within {seconds:.0f} s") from None
+        if process.returncode == 0:
+            del self._running[name]
+        self.check()
+        return self._said(name)[-1]
+
+    def _said(self, name: str) -> list[str]:
+        return (self._folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
 
     def until(self, what: str, ready: Callable[[], Found | None], seconds: float) -> Found:
         """Ask until `ready` gives something; a planner not up yet is asked again."""

@@ -1,71 +1,108 @@
-"""What the demo shows at its end: predicted against measured, and the long-context prediction."""
+"""What the demo shows at its end: every generation predicted and measured, what was gained."""
 
+from typing import Any
+
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from api.demo.generations import CONTIGUOUS, DENSE, Generation, bubble, makespan
 from api.demo.round_trip import DemoOptions, DemoResult
-from profiles.model import ModelProfile
-from solver.cli.table import comparison_table
-from solver.report.comparison import Row, compare, notes
-
-LONG_CONTEXT, LONG_GPUS, LONG_TYPE = 131_072, 8, "h200"
-LONG_METHODS = ("contiguous", "greedy", "cp_sat", "auto")
-LONG_TIME_LIMIT_S = 3.0
 
 
-def report(options: DemoOptions, result: DemoResult, say: Console) -> None:
-    """Print the measured table, the error before and after, and the predicted table."""
-    say.print(_measured_table(options, result))
+def figures(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
+    """All of it as JSON.
+
+    A row's `generations` are the planner's numbers, a round each; `spread_s` is the distance of the
+    quartiles of the rounds' makespans, `refitted_s` the makespan predicted by the rates that the
+    last generation was planned with: `gain_predicted` is between those. `gain_rounds`: the least
+    and the largest gain of a round; the median that rounds without end would have lies between
+    them with a probability of 1 - 2 ** (1 - rounds). `loss`: nats a token over dense.
+    """
+    last, base = result.generations[-1], _named(result, CONTIGUOUS)
+    by_round = 1 - last.rounds_s / base.rounds_s
+    return {
+        "model": options.profile.name,
+        "context_tokens": options.context,
+        "devices": options.devices,
+        "device_type": last.plan.devices[0],
+        "layers": last.layers,
+        "rounds": len(last.loads_s),
+        "own_weights": result.loss.own_weights if result.loss else None,
+        "generations": [_row(each, result) for each in result.generations],
+        "error_before": result.before,
+        "error_after": last.error,
+        "gain_predicted": 1 - makespan(last.planned_s) / makespan(base.again_s(result.rates)),
+        "gain_measured": 1 - makespan(last.measured_s) / makespan(base.measured_s),
+        "gain_rounds": [float(by_round.min()), float(by_round.max())],
+    }
+
+
+def _named(result: DemoResult, name: str) -> Generation:
+    return next(each for each in result.generations if each.name == name)
+
+
+def _row(generation: Generation, result: DemoResult) -> dict[str, Any]:
+    planned_s, measured_s = generation.planned_s, generation.measured_s
+    low, high = np.percentile(generation.rounds_s, [25, 75])
+    loss = None if result.loss is None else result.loss.over_dense
+    return {
+        "name": generation.name,
+        "method": "divided" if generation.asked.placement.divisible else generation.asked.method,
+        "budgets": DENSE if generation.name == DENSE else generation.asked.budget.policy,
+        "density": generation.density,
+        "generations": generation.numbers,
+        "predicted_s": makespan(planned_s),
+        "refitted_s": makespan(generation.again_s(result.rates)),
+        "measured_s": makespan(measured_s),
+        "spread_s": float(high - low),
+        "bubble_predicted": bubble(planned_s),
+        "bubble_measured": bubble(measured_s),
+        "load_error": generation.error,
+        "loss": 0.0 if generation.name == DENSE and loss is not None else loss,
+    }
+
+
+def report(found: dict[str, Any], say: Console) -> None:
+    """Print the figures: the table, the errors and the gain."""
+    say.print(_table(found))
     say.print(
-        f"mean prediction error of device loads: [bold]{100 * result.error_before:.1f} %[/] before "
-        f"refitting, [bold]{100 * result.error_after:.1f} %[/] after, on a generation that no rate "
-        "was fitted on",
+        f"mean prediction error of device loads: [bold]{100 * found['error_before']:.1f} %[/] "
+        f"before refitting, [bold]{100 * found['error_after']:.1f} %[/] after, in rounds that no "
+        "rate was fitted on",
         highlight=False,
     )
-    model = "The same model"
-    if options.predicted != options.profile:
-        label = ", synthetic" if options.predicted.synthetic else ""
-        model = f"{options.predicted.name} ({_size(options.predicted)}{label})"
-    say.print(f"\n{model} at 128K on GPUs: [bold]predicted, not measured[/]")
-    rows = _long_context_rows(options)
-    say.print(comparison_table(rows))
-    for note in notes(rows):
-        say.print(f"[yellow]note[/]: {note}", highlight=False)
-
-
-def _measured_table(options: DemoOptions, result: DemoResult) -> Table:
-    title = (
-        f"{options.profile.name}, {options.context_tokens:,} tokens, layers "
-        f"{', '.join(map(str, result.layers_run))}, {options.devices} x {result.device_type}"
+    low, high = found["gain_rounds"]
+    verdict = "in every round" if low > 0 else "[bold]not significant[/]: not in every round"
+    say.print(
+        f"gain over contiguous with the same budgets: predicted "
+        f"[bold]{100 * found['gain_predicted']:.1f} %[/] by the refitted rates, measured "
+        f"[bold]{100 * found['gain_measured']:.1f} %[/], {verdict} ({100 * low:.1f} to "
+        f"{100 * high:.1f} %)",
+        highlight=False,
     )
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+
+
+def _table(found: dict[str, Any]) -> Table:
+    sparse = found["generations"][-1]
+    title = (
+        f"{found['model']}, {found['context_tokens']:,} tokens, layers "
+        f"{', '.join(map(str, found['layers']))}, {found['devices']} x {found['device_type']}; "
+        f"budgets {sparse['budgets']}, {100 * sparse['density']:.0f} % of dense's pairs"
+    )
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
     table.add_column("generation", no_wrap=True)
-    for column in ("predicted ms", "measured ms", "bubble pred. %", "meas. %", "load error %"):
-        table.add_column(column, justify="right")
-    for outcome in result.outcomes:
+    for column in ("predicted ms", "refitted", "measured", "spread", "bubble %", "meas.", "loss"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in found["generations"]:
         table.add_row(
-            f"{outcome.generation} {outcome.method}",
-            f"{1e3 * outcome.predicted_s:.1f}",
-            f"{1e3 * outcome.measured_s:.1f}",
-            f"{100 * outcome.predicted_bubble:.1f}",
-            f"{100 * outcome.measured_bubble:.1f}",
-            f"{100 * outcome.prediction_error:.1f}",
+            row["name"],
+            *(f"{1e3 * row[s]:.1f}" for s in ("predicted_s", "refitted_s", "measured_s")),
+            f"{1e3 * row['spread_s']:.1f}",
+            *(f"{100 * row[share]:.1f}" for share in ("bubble_predicted", "bubble_measured")),
+            "-" if row["loss"] is None else f"{row['loss']:+.4f}",
         )
     return table
-
-
-def _size(profile: ModelProfile) -> str:
-    return f"{profile.architecture.layers} layers x {profile.architecture.query_heads} heads"
-
-
-def _long_context_rows(options: DemoOptions) -> list[Row]:
-    return compare(
-        options.predicted,
-        gpus=[LONG_GPUS],
-        deployments=("disaggregated", "tensor_parallel"),
-        methods=LONG_METHODS,
-        device_type=LONG_TYPE,
-        context_tokens=LONG_CONTEXT,
-        time_limit_s=LONG_TIME_LIMIT_S,
-    ).rows

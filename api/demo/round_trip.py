@@ -1,82 +1,90 @@
 """The main job, end to end, on this machine: plan, run, measure, refit, plan better."""
 
+import json
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from api.client.bodies import DeploymentRequest, DeploymentView
 from api.client.planner_client import PlannerClient
 from api.demo.children import Children, DemoError, free_port
-from profiles.cost.work import INDEX, head_work
+from api.demo.fitting import Effort, layers_to_run, usual_context
+from api.demo.generations import DENSE, DIVIDED, REFITTED, SPARSE, Generation, request
+from profiles.cost.rates import Rates
 from profiles.fetched import cache_folder
 from profiles.model import ModelProfile
+from profiles.tasks.haystack import sentences
 from solver.plans import Plan
-from solver.request import DeviceGroup, Method, PlanRequest
 
-METHODS: tuple[Method, ...] = ("contiguous", "greedy", "cp_sat")
 DEPLOYMENT = "demo"
-MOST_LAYERS, MEASURING_S, CORE_FLOPS = 4, 90.0, 6e10
-"""Without --layers: as many as a core of about 60 GFLOP/s, shares timed one after another, does in
-a minute and a half, at most four."""
-START_S, PLAN_S, MADE_S, MEASURE_S, DECIDE_S = 90.0, 5.0, 110.0, 240.0, 30.0
+FIRST_ROUNDS = 2
+"""Of every generation, which the rates are refitted to."""
+START_S, MADE_S, MEASURE_S, REFIT_S, LOSS_S = 90.0, 110.0, 240.0, 30.0, 600.0
 
 
 @dataclass(frozen=True)
 class DemoOptions:
     """What the demo runs; `layers` of the model are run (as many as fit), all are planned.
 
-    With `model` (folder or hub name) and `prompts` the executors compute that model's activations.
-    `predicted` is what the long-context table is made for.
+    With `model` (folder or name) the executors compute its activations, of `prompts` or the
+    standard library's held-out docstrings, on which loss is measured. `context_tokens`: the longest
+    that was measured and fits, unless given. `rounds`: of every generation, after refitting.
     """
 
     profile: ModelProfile
-    predicted: ModelProfile
     devices: int = 4
     nodes: int = 2
-    context_tokens: int = 4096
+    context_tokens: int | None = None
     layers: int | None = None
-    rounds: int = 4
+    rounds: int = 6
     model: str | None = None
     prompts: Path | None = None
 
+    @property
+    def effort(self) -> Effort:
+        return Effort(
+            dense_rounds=FIRST_ROUNDS + self.rounds,
+            sparse_rounds=FIRST_ROUNDS * len(SPARSE) + self.rounds * (len(SPARSE) + 1),
+            forwards=0 if self.model is None else self.nodes + 2,
+        )
+
+    @property
+    def context(self) -> int:
+        return self.context_tokens or usual_context(self.profile, self.effort, self.layers)
+
 
 @dataclass(frozen=True)
-class GenerationFigures:
-    """One generation: what was predicted for the layers run, and what was measured."""
+class Loss:
+    """Nats a token over dense attention on held-out text, and whether the profile is of these very
+    weights."""
 
-    method: str
-    generation: int
-    predicted_s: float
-    measured_s: float
-    predicted_bubble: float
-    measured_bubble: float
-    prediction_error: float
+    over_dense: float
+    own_weights: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DemoResult:
-    """All generations in order, the error on the last before refitting and the first after."""
+    """Every generation, measured after refitting, the refitted one last.
 
-    outcomes: list[GenerationFigures]
-    error_before: float
-    error_after: float
-    decision: str
-    device_type: str
-    layers_run: list[int]
+    `before`: the divided generation's load error in the rounds that rates were refitted to.
+    `rates`: by device type, which the last was planned with. `loss` where a model is run.
+    """
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    generations: list[Generation]
+    before: float
+    rates: Mapping[str, Rates]
+    loss: Loss | None
 
 
 def run_demo(options: DemoOptions, say: Console) -> DemoResult:
     """Start planner and executors, and go once round the loop."""
     with tempfile.TemporaryDirectory(prefix="hplb-demo-") as name:
         folder = Path(name)
-        with Children(folder, _settings(options)) as children:
+        # Fetched models lie where this process finds them.
+        with Children(folder, {"HPLB_CACHE": str(cache_folder())}) as children:
             planner = PlannerClient(_start_planner(children, folder))
             say.print(f"[bold]1[/] planner at {planner.url}, SQLite in {folder}")
             children.until("planner", planner.ready, START_S)
@@ -85,12 +93,7 @@ def run_demo(options: DemoOptions, say: Console) -> DemoResult:
                 f"[bold]2[/] {options.nodes} executor processes play {len(types)} devices "
                 f"({types[0]}), each share of a layer timed alone"
             )
-            return _Round(options, planner, children, types, say).go()
-
-
-def _settings(options: DemoOptions) -> dict[str, str]:
-    """Fetched models lie where this process finds them."""
-    return {"HPLB_REFINE_MIN_ROUNDS": str(options.rounds), "HPLB_CACHE": str(cache_folder())}
+            return _Round(options, planner, children, folder, types, say).go()
 
 
 def _start_planner(children: Children, folder: Path) -> str:
@@ -108,11 +111,9 @@ def _start_executors(
     for index, node in enumerate(names):
         count = len(range(index, options.devices, options.nodes))
         arguments = ["--server", planner.url, "--devices", str(count), "--node-id", node]
-        if options.model is not None and options.prompts is not None:
-            # The executors run in another folder.
-            folder_or_name = Path(options.model)
-            model = str(folder_or_name.resolve()) if folder_or_name.is_dir() else options.model
-            arguments += ["--model", model, "--prompts", str(options.prompts.resolve())]
+        if options.model is not None:
+            prompts = _prompts(options, folder)
+            arguments += ["--model", _elsewhere(options.model), "--prompts", str(prompts)]
         children.start(node, "executor", *arguments, "--state-dir", str(folder / node))
 
     def registered() -> list[str] | None:
@@ -122,6 +123,20 @@ def _start_executors(
         return [device for name in names for device in devices[name]]
 
     return children.until("executors", registered, START_S)
+
+
+def _elsewhere(model: str) -> str:
+    """The model as a process in another folder finds it."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _prompts(options: DemoOptions, folder: Path) -> Path:
+    """What the executors read: one text, unless told, so that a model runs but once over it."""
+    if options.prompts is not None:
+        return options.prompts.resolve()
+    text = folder / "docstrings.txt"
+    text.write_text(" ".join(sentences("held_out")))
+    return text
 
 
 def _node_names(options: DemoOptions) -> list[str]:
@@ -135,130 +150,120 @@ class _Round:
     options: DemoOptions
     planner: PlannerClient
     children: Children
+    folder: Path
     types: list[str]
     say: Console
 
     def go(self) -> DemoResult:
-        """Deploy every method's plan, measure it, then one planned with refitted rates."""
+        """Every method's plan measured, the rates refitted, and all measured again beside one more.
+
+        Generations take turns, a round each, so that a machine that drifts drifts under all alike.
+        """
         options, profile = self.options, self.options.profile
-        plans = {method: self._plan(method) for method in METHODS}
-        layers = _layers_to_run(options, plans[METHODS[0]])
-        label = " (synthetic)" if profile.synthetic else ""
-        self.say.print(
-            f"[bold]3[/] planned {', '.join(METHODS)}; no seconds were measured here so far"
-        )
+        generations, loss = self._planned_and_scored()
+        label, layers = " (synthetic)" if profile.synthetic else "", generations[0].layers
         self.say.print(
             f"[bold]4[/] {profile.name}{label}: layers {', '.join(map(str, layers))} of "
-            f"{profile.architecture.layers} run at {options.context_tokens:,} tokens, "
-            f"{options.rounds} rounds each"
+            f"{profile.architecture.layers} run at {options.context:,} tokens, generations in turn"
         )
-        generations = []
-        for method in METHODS:
-            view = self._deploy(plans[method], layers, refine=method == METHODS[-1])
-            generations.append(self._tell(method, view))
-        before = generations[-1]
-
+        self._measure(generations, FIRST_ROUNDS)
+        before = next(each.error for each in generations if each.name == DIVIDED)
         self.say.print("[bold]5[/] the cost model is refitted on what was measured; planning again")
-        decision, view = self._refine(before.generation, layers)
-        generations.append(self._tell("refined", view))
-        return DemoResult(
-            outcomes=generations,
-            error_before=before.prediction_error,
-            error_after=generations[-1].prediction_error,
-            decision=decision,
-            device_type=self.types[0],
-            layers_run=layers,
-        )
+        refitted, rates = self.children.until("refitted rates", self._refitted, REFIT_S)
+        measured = [*(replace(each, loads_s=[], numbers=[]) for each in generations), refitted]
+        _check_budgets(measured)
+        self._measure(measured, options.rounds)
+        return DemoResult(measured, before, rates, loss)
 
-    def _plan(self, method: Method, *, fresh: bool = False) -> Plan:
-        request = PlanRequest(
-            profile=self.options.profile,
-            devices=[DeviceGroup(type=name) for name in self.types],
-            context_tokens=self.options.context_tokens,
-            time_limit_s=PLAN_S,
-            method=method,
-            fresh=fresh,
-        )
-        return self.planner.plan(request, MADE_S)
+    def _planned_and_scored(self) -> tuple[list[Generation], Loss | None]:
+        """Dense and sparse plans by the rates there are, and what the sparse budgets cost."""
+        sparse = [self._planned(SPARSE[0])]
+        if self.options.model is not None:
+            self._score(sparse[0].plan, self.options.model)
+        sparse += [self._planned(name) for name in SPARSE[1:]]
+        dense = self._planned(DENSE)
+        _check_budgets(sparse)
+        # A context so short that all heads are dense has one kind of budgets.
+        different = dense.plan.budgets != sparse[0].plan.budgets
+        names = ", ".join(each.name for each in ([dense] if different else []) + sparse)
+        self.say.print(f"[bold]3[/] planned: {names}; no seconds were measured here so far")
+        loss = self._loss() if self.options.model is not None else None
+        return ([dense] if different else []) + sparse, loss
 
-    def _deploy(self, plan: Plan, layers: list[int], *, refine: bool) -> DeploymentView:
-        """Make a plan live and wait for its rounds."""
-        wanted = DeploymentRequest(
-            plan_id=plan.id,
-            nodes=_node_names(self.options),
-            layers=layers,
-            rounds=self.options.rounds,
-            refine=refine,
-        )
-        return self._wait_for_rounds(self.planner.put_deployment(DEPLOYMENT, wanted).generation)
+    def _planned(self, name: str) -> Generation:
+        options = self.options
+        asked = request(options.profile, self.types, options.context, name)
+        plan = self.planner.plan(asked, MADE_S)
+        layers = layers_to_run(options.profile, options.effort, options.context, options.layers)
+        return Generation(name, asked, plan, layers)
 
-    def _wait_for_rounds(self, generation: int) -> DeploymentView:
+    def _refitted(self) -> tuple[Generation, dict[str, Rates]] | None:
+        """A plan by rates that were measured, with these."""
+        rates = {
+            each.device: Rates.model_validate(each.model_dump(exclude={"version"}))
+            for each in self.planner.cost_models()
+            if each.device in self.types and each.phase == "prefill"
+        }
+        if any(each.fitted_to_tokens is None for each in rates.values()):
+            return None
+        made = self._planned(REFITTED)
+        # A refit may have come in between.
+        current = {device: each.version for device, each in rates.items()}
+        return (made, rates) if made.plan.cost_model == current else None
+
+    def _score(self, plan: Plan, model: str) -> None:
+        """Beside the planner, before anything is timed."""
+        path = self.folder / "plan.json"
+        plan.save(path)
+        self.children.start("loss", "loss", str(path), "--model", _elsewhere(model), "--json")
+
+    def _loss(self) -> Loss:
+        with self.say.status("loss over dense attention on held-out text"):
+            found = json.loads(self.children.result("loss", LOSS_S))
+        measured = self.options.profile.measurement
+        own = measured is not None and measured.weights_sha256 == found["weights_sha256"]
+        if not own:
+            self.say.print(
+                f"  [yellow]note[/]: {self.options.profile.name} was not measured on the weights "
+                f"that are run ({found['weights_sha256'][:12]})",
+                highlight=False,
+            )
+        return Loss(found["over_dense"], own)
+
+    def _measure(self, generations: Sequence[Generation], rounds: int) -> None:
+        """A round of each in turn, `rounds` times."""
         with self.say.status("") as status:
+            for number in range(rounds):
+                for each in generations:
+                    status.update(f"round {number + 1} of {rounds}: {each.name}")
+                    each.take(self._deployed(each))
 
-            def measured() -> DeploymentView | None:
-                # By number: the refine loop may have moved on to the next one meanwhile.
-                view = self.planner.deployment(DEPLOYMENT, generation)
-                done, rounds = view.measured.rounds if view.measured else 0, self.options.rounds
-                status.update(f"generation {generation}: {done} of {rounds} rounds measured")
-                if done >= rounds:
-                    return view
-                for node in self.planner.nodes():
-                    if node.error:
-                        raise DemoError(f"{node.node_id}: {node.error}")
-                return None
-
-            return self.children.until(f"generation {generation}", measured, MEASURE_S)
-
-    def _refine(self, generation: int, layers: list[int]) -> tuple[str, DeploymentView]:
-        """The planner's own decision, and the view of a generation planned with refitted rates.
-
-        Where the planner holds (hysteresis), the demo makes the new plan live itself: the error
-        after refitting is judged on a generation that no rate was fitted on.
-        """
-
-        def decided() -> DeploymentView | None:
-            now = self.planner.deployment(DEPLOYMENT)
-            return now if now.decision else None
-
-        now = self.children.until("the planner's decision", decided, DECIDE_S)
-        decision = str(now.decision)
-        self.say.print(f"  planner: {decision}", highlight=False)
-        if now.generation != generation:
-            return decision, self._wait_for_rounds(now.generation)
-        self.say.print("  deployed all the same, to judge the refitted rates on a new generation")
-        return decision, self._deploy(self._plan("cp_sat", fresh=True), layers, refine=False)
-
-    def _tell(self, method: str, view: DeploymentView) -> GenerationFigures:
-        """What a generation's rounds say, printed."""
-        assert view.measured is not None
-        assert view.prediction_error is not None
-        figures = GenerationFigures(
-            method=method,
-            generation=view.generation,
-            predicted_s=view.predicted.makespan_s,
-            measured_s=view.measured.makespan_s,
-            predicted_bubble=view.predicted.bubble_ratio,
-            measured_bubble=view.measured.bubble_ratio,
-            prediction_error=view.prediction_error,
+    def _deployed(self, generation: Generation) -> DeploymentView:
+        """Make a plan live for a round, and wait for that."""
+        wanted = DeploymentRequest(
+            plan_id=generation.plan.id,
+            nodes=_node_names(self.options),
+            layers=generation.layers,
+            rounds=1,
+            refine=False,
         )
-        self.say.print(
-            f"  generation {figures.generation} {method}: measured "
-            f"{1e3 * figures.measured_s:.0f} ms, bubble {100 * figures.measured_bubble:.1f} %",
-            highlight=False,
-        )
-        return figures
+        number = self.planner.put_deployment(DEPLOYMENT, wanted).generation
+
+        def measured() -> DeploymentView | None:
+            view = self.planner.deployment(DEPLOYMENT)
+            if view.measured is not None:
+                return view
+            for node in self.planner.nodes():
+                if node.error:
+                    raise DemoError(f"{node.node_id}: {node.error}")
+            return None
+
+        return self.children.until(f"generation {number}", measured, MEASURE_S)
 
 
-def _layers_to_run(options: DemoOptions, plan: Plan) -> list[int]:
-    """Layers spread over the model: as many as asked for, or as the time allows."""
-    shape = options.profile.architecture
-    work = head_work(
-        np.array(plan.budgets), shape, plan.workload.workload, options.profile.selection
-    )
-    kinds = ("dense_tile_flops", "gathered_tile_flops", "sampled_flops")
-    flops = sum(work[..., INDEX[kind]].sum() for kind in kinds)
-    generations = len(METHODS) + 1
-    layer_s = float(flops) / shape.layers / CORE_FLOPS * options.rounds * generations
-    fitting = max(1, min(MOST_LAYERS, int(MEASURING_S / layer_s)))
-    count = min(options.layers or fitting, shape.layers)
-    return [round((i + 0.5) * shape.layers / count - 0.5) for i in range(count)]
+def _check_budgets(generations: Sequence[Generation]) -> None:
+    """Raise DemoError where gains would not be the placement's alone."""
+    sparse = [each for each in generations if each.name != DENSE]
+    for each in sparse:
+        if each.plan.budgets != sparse[0].plan.budgets:
+            raise DemoError(f"{each.name}: its budgets are not those of {sparse[0].name}")

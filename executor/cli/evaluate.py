@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from executor.cli.calibrate import calibrate_command
+from executor.cli.loss import loss_command
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
 from profiles.cli.progress import shown
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 app.command("calibrate")(calibrate_command)
+app.command("loss")(loss_command)
 SELECTIONS: dict[str, Selection] = {
     chosen.kind: chosen for chosen in (SAMPLED, POOLED, VerticalSlash())
 }

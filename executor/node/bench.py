@@ -51,6 +51,7 @@ class Bench:
         self._layers: dict[str, Layer] = {}
         self._prepared: dict[Placed, PreparedStep] = {}
         self._warm = False
+        self._threads = torch.get_num_threads()
         # A device is one core: the profile's `cpu` says so, and a plan's devices run in parallel.
         torch.set_num_threads(1)
 
@@ -64,7 +65,12 @@ class Bench:
         if self.traffic is None or plan.workload.phase != "prefill":
             return {}
         with timing_lock(self.accelerators[0], interrupted):
-            return self.traffic.next_round(plan.architecture, plan.workload.workload, layers)
+            # On all cores: nothing is timed meanwhile.
+            torch.set_num_threads(self._threads)
+            try:
+                return self.traffic.next_round(plan.architecture, plan.workload.workload, layers)
+            finally:
+                torch.set_num_threads(1)
 
     def keep(self, placed: Iterable[Placed]) -> None:
         """Forget the steps of all shards but these, each with its local device."""

@@ -23,6 +23,8 @@ from profiles.tasks.prompts import Prompt
 SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
 """What a plan and a model must agree on; a CPU computes in another dtype than the plan's."""
 Taken = dict[int, list[Activations]]
+Kept = tuple[list[list[int]], list[int], dict[int, Activations]]
+"""Sequences, layers, and what the one made of the other."""
 
 
 class Traffic:
@@ -62,6 +64,7 @@ class Traffic:
             raise CannotMeasureError(f"--model {model}: its tokenizer makes nothing of the prompts")
         self._prompts: Iterator[list[int]] = cycle(ids)
         self._begun = beginning(self._tokenizer)
+        self._kept: Kept | None = None
 
     @torch.no_grad()
     def next_round(
@@ -69,11 +72,19 @@ class Traffic:
     ) -> dict[int, Activations]:
         """The layers' activations over the next prompts, `batch_size` sequences in a row.
 
+        The same prompts again, as where there is but one, are not run through the model again.
         Raises CannotMeasureError for a plan of another shape, a context that the model or the
         memory cannot hold, and attention that is not causal over all tokens.
         """
         self._check_shape(architecture, workload)
-        self._check_memory(workload, len(layers))
+        ids = [self._sequence(workload.context_tokens) for _ in range(workload.batch_size)]
+        if self._kept is None or self._kept[:2] != (ids, list(layers)):
+            self._kept = None
+            self._check_memory(workload, len(layers))
+            self._kept = ids, list(layers), self._run(ids, layers)
+        return self._kept[2]
+
+    def _run(self, sequences: list[list[int]], layers: Sequence[int]) -> dict[int, Activations]:
         taken: Taken = {layer: [] for layer in layers}
 
         def watch(call: LayerAttention, _out: torch.Tensor) -> None:
@@ -81,10 +92,9 @@ class Traffic:
                 taken[call.layer].append(_activations(call))
 
         with capture.watching(watch):
-            for _ in range(workload.batch_size):
-                ids = torch.tensor([self._sequence(workload.context_tokens)])
-                self._model(ids.to(self._accelerator), use_cache=False)
-        return {layer: _joined(sequences) for layer, sequences in taken.items()}
+            for ids in sequences:
+                self._model(torch.tensor([ids], device=self._accelerator), use_cache=False)
+        return {layer: _joined(each) for layer, each in taken.items()}
 
     def _sequence(self, tokens: int) -> list[int]:
         """Prompts one after another until the context is full, the last one's end kept.

@@ -28,19 +28,19 @@ HEURISTICS: dict[str, Heuristic] = {
 def start(
     layers: Sequence[LayerProblem], method: Method, tolerance: float, deadline: Deadline
 ) -> list[LayerSolution]:
-    """The heuristic asked for; greedy for the exact methods; for `auto` the best of all.
+    """The heuristic asked for; for the others the better of contiguous and greedy in every layer.
 
-    Even `auto` tries no more than contiguous and greedy where those are within the tolerance.
+    `auto` tries all there are, unless these two are within the tolerance. Searches that start from
+    both are never worse than the order of the file, whatever charged groups make of greedy.
     """
-    if method != "auto":
-        only = HEURISTICS.get(method, greedy)
-        return [_solution(layer, [only(layer)]) for layer in layers]
+    if method in HEURISTICS:
+        return [_solution(layer, [HEURISTICS[method](layer)]) for layer in layers]
     greedily = longest_first(np.stack([layer.blended_s for layer in layers]), room(layers[0]))
     plain = [
         _solution(layer, [contiguous(layer), found])
         for layer, found in zip(layers, greedily, strict=True)
     ]
-    if within(plain, tolerance):
+    if method != "auto" or within(plain, tolerance):
         return plain
     tried = [
         _solution(layer, [known.assignment, *other_starts(layer)], known.bound)

@@ -18,6 +18,7 @@ from api.store.database import Database
 from tests.api.live import serving
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import Clock, World
+from tests.real_model import smollm2 as smollm2
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from executor.kernels.batch import Cache, sequence_keys
 from executor.kernels.patterns import runs
 from executor.kernels.scores import QueryRows
 
-RUN_ROWS = 64
+RUN_ROWS = 192
 """Rows scored at once against the keys that the last of them sees: fewer would read the keys too
-often, and more would score too many keys ahead of most of them."""
+often and pay too many calls, and more would score too many keys ahead of most of them. At 2,048 to
+4,096 tokens whole shares of layers take 25 to 16 % less than with 64, no less with 384."""
 
 
 def piece_lse(

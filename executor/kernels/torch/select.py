@@ -59,12 +59,12 @@ def _by_samples(
     indices: torch.Tensor,
 ) -> None:
     """Fill the lists of entries [first, last), which read the same keys, some of each at a time."""
-    lists = stored_lists(layout, first, last)
-    lists = lists[:, (lists >= 0).any(0)]
+    lists = _by_query_block(layout, stored_lists(layout, first, last))
     if not lists.numel():
         return
     at_once = max(1, RUN_ROWS // (pattern.rows * (last - first)))
-    for numbers in torch.split(lists, at_once, dim=1):
+    for some in torch.split(lists, at_once, dim=1):
+        numbers = some[(some >= 0).any(1)]
         pieces = int(layout.own_pieces(numbers[numbers >= 0])[1].max()) + 1
         scores = sampled_scores(piece_lse, q, cache, layout, numbers, pieces, pattern)
         for of_entry, masses in zip(numbers, scores, strict=True):
@@ -74,6 +74,20 @@ def _by_samples(
                 begin, kept = int(layout.start[mine[0]]), int(layout.length[mine[0]])
                 found = best_pieces(masses[stored], *layout.own_pieces(mine), kept)
                 indices[begin : begin + found.numel()] = found.flatten()
+
+
+def _by_query_block(layout: Layout, numbers: torch.Tensor) -> torch.Tensor:
+    """The lists `numbers` [entries, lists], those of a query block in a column: [entries, blocks].
+
+    Entries that are not of the same rows, as parts of heads are, are scored together only where
+    they see the same keys.
+    """
+    entry, place = (numbers >= 0).nonzero(as_tuple=True)
+    found = numbers[entry, place]
+    blocks, column = torch.unique(layout.query_block[found], return_inverse=True)
+    aligned = numbers.new_full((len(numbers), len(blocks)), -1)
+    aligned[entry, column] = found
+    return aligned
 
 
 def best_pieces(

@@ -50,6 +50,8 @@ def test_a_plan_goes_live_is_measured_and_seen(planner: PlannerClient, live_worl
     request = PlanRequest.model_validate(plan_body())
     plan = planner.plan(request)
     assert planner.plan(request) == plan == live_world.plan()
+    rates = {(each.device, each.phase): each.version for each in planner.cost_models()}
+    assert plan.cost_model == {"h200": rates["h200", plan.workload.phase]}
     assert planner.register(_node()).lease_s == 10
     assert planner.assignment("a", None, 0) is None
     wanted = DeploymentRequest(plan_id=plan.id, nodes=["a"], rounds=2, every_s=2.5, refine=False)

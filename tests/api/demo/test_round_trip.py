@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.solver.profiles import budgets_profile
@@ -45,19 +46,30 @@ def test_the_loop_goes_round_once(profile: str, tmp_path: Path) -> None:
     process = demo(profile, folder, "--context", "1024", "--layers", "2", "--rounds", "2", "--json")
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    result = json.loads(out)
-    outcomes = result["outcomes"]
-    assert [o["method"] for o in outcomes] == ["contiguous", "greedy", "cp_sat", "refined"]
-    generations = [o["generation"] for o in outcomes]
-    assert generations == sorted(set(generations))
-    for outcome in outcomes:
-        assert outcome["measured_s"] > 0
-        assert outcome["predicted_s"] > 0
-        assert 0 <= outcome["measured_bubble"] < 1
+    found = json.loads(out)
+    rows = {row["name"]: row for row in found["generations"]}
+    assert list(rows) == ["dense", "contiguous", "greedy", "exact", "divided", "refitted"]
+    assert rows["exact"]["method"] == "cp_sat"
+    assert rows["refitted"]["method"] == rows["divided"]["method"] == "divided"
+    assert (found["context_tokens"], found["devices"], len(found["layers"])) == (1024, 4, 2)
+    numbers = [number for row in rows.values() for number in row["generations"]]
+    assert len(set(numbers)) == len(numbers) == 6 * found["rounds"]
+    # In turn: of every two a generation's rounds have one of each other between them.
+    assert all(np.diff(row["generations"]).tolist() == [6] for row in rows.values())
+    for row in rows.values():
+        assert row["measured_s"] > 0
+        assert row["predicted_s"] > 0
+        assert row["spread_s"] >= 0
+        assert 0 <= row["bubble_measured"] < 1
+        assert row["loss"] is None
+    assert rows["dense"]["density"] == 1 > rows["divided"]["density"]
+    base, last = rows["contiguous"], rows["refitted"]
+    assert last["refitted_s"] == pytest.approx(last["predicted_s"])
+    assert found["gain_measured"] == pytest.approx(1 - last["measured_s"] / base["measured_s"])
+    assert found["gain_predicted"] == pytest.approx(1 - last["predicted_s"] / base["refitted_s"])
+    assert found["gain_rounds"][0] <= found["gain_rounds"][1]
     # The data sheet's peak is several times what a core reaches: refitting must show.
-    assert result["error_after"] < result["error_before"]
-    assert result["error_after"] == outcomes[-1]["prediction_error"]
-    assert result["decision"]
+    assert found["error_after"] == last["load_error"] < found["error_before"]
     assert [path.name for path in folder.iterdir() if path.is_dir()] == []
 
 
@@ -74,7 +86,11 @@ def test_paths_from_the_folder_it_is_called_in(profile: str, tmp_path: Path) -> 
     process = demo(Path(profile).name, tmp_path / "tmp", *asked, within=tmp_path)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert [o["method"] for o in json.loads(out)["outcomes"]][-1] == "refined"
+    found = json.loads(out)
+    # Of a model's activations, and never measured on it.
+    assert found["generations"][-1]["loss"] is not None
+    assert found["own_weights"] is False
+    assert "was not measured on the weights" in err
 
 
 @pytest.mark.slow

@@ -38,7 +38,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 def run(saved: tuple[Path, Path, Path], out: Path, *more: str) -> Result:
     model, profile, text = saved
-    arguments = ["evaluate", "--model", str(model), "--profile", str(profile), "--text", str(text)]
+    arguments = ["evaluate", "--model", str(model), "--profile", str(profile)]
+    arguments += ["--text", str(text)]
     arguments += ["--out", str(out), "--contexts", "128", "--density", "0.5"]
     arguments += ["--block-tokens", "16", "--samples", "2", "--tasks", TASKS, *more]
     return CliRunner().invoke(app, arguments)

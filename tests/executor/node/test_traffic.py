@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,43 @@ def test_prompts_fill_the_context_in_turn_and_keep_their_end(folder: Path) -> No
     whole = ids_of(short, long)[-TOKENS:]
     _, values = of_model(folder, whole + whole)
     torch.testing.assert_close(real.values, values)
+
+
+def test_the_same_prompts_are_run_through_the_model_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = mixes.easy(1, TOKENS), mixes.hard(2, TOKENS)
+    for prompts, runs in ([one], [1, 1, 2, 2]), ([one, two], [1, 2, 3, 4]):
+        source, counts = traffic(folder, *prompts), []
+        whole = [traffic(folder, prompts[n % len(prompts)]) for n in range(4)]
+        calls = count_calls(source, monkeypatch)
+        for fresh, layers in zip(whole, ([0], [0], [0, 1], [0, 1]), strict=True):
+            found = source.next_round(source.architecture, Workload(TOKENS), layers)
+            wanted = fresh.next_round(source.architecture, Workload(TOKENS), layers)
+            assert list(found) == layers
+            assert all(torch.equal(found[n].q, wanted[n].q) for n in layers)
+            counts.append(len(calls))
+        assert counts == runs
+
+
+def count_calls(source: Traffic, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one whenever the model runs."""
+    calls: list[int] = []
+    model = source._model
+    monkeypatch.setattr(source, "_model", Counted(model, calls))
+    return calls
+
+
+class Counted:
+    def __init__(self, model: Any, calls: list[int]) -> None:
+        self.model, self.calls = model, calls
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.calls.append(1)
+        return self.model(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
 
 def brute_force(

@@ -13,6 +13,7 @@ from solver.heuristics.contiguous import contiguous
 from solver.heuristics.descent import descend
 from solver.heuristics.greedy import charged, greedy, longest_first, room
 from solver.problem import LayerProblem
+from solver.request import Method
 from solver.search.starts import start, within
 from tests.solver.problems import layers, make_layer, soon
 
@@ -26,6 +27,17 @@ def test_auto_starts_from_the_best_of_contiguous_and_greedy(layer: LayerProblem)
     assert layer.allows(found.assignment)
     assert found.makespan_s == pytest.approx(layer.makespan(found.assignment))
     assert found.bound.seconds <= found.makespan_s * (1 + 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(layers(max_items=8), st.sampled_from(["cp_sat", "ilp"]))
+def test_exact_methods_start_from_contiguous_and_greedy(
+    layer: LayerProblem, method: Method
+) -> None:
+    [found] = start([layer], method, 1e-3, soon())
+    plain = [a for a in (contiguous(layer), greedy(layer)) if layer.allows(a)]
+    assert found.makespan_s <= min(map(layer.makespan, plain)) * (1 + 1e-12)
+    assert layer.allows(found.assignment)
 
 
 def test_within_the_tolerance_contiguous_stays() -> None:

@@ -1,0 +1,46 @@
+"""What is asked of the planner: one kind of sparse budgets, at most 30 % of dense's pairs."""
+
+import numpy as np
+import pytest
+
+from api.demo.generations import DENSITY, SPARSE, Generation, bubble, request, sparse_budgets
+from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile
+from profiles.fetched import SMOLLM2
+from solver import plan
+
+REAL = catalogue_profile(SMOLLM2.name)
+
+
+@pytest.mark.parametrize("context", [2048, 4096])
+def test_budgets_are_those_of_least_error_at_thirty_per_cent(context: int) -> None:
+    budgets = sparse_budgets(REAL, context)
+    assert (budgets.policy, budgets.scope) == ("least_error", "model")
+    asked = request(REAL, ["cpu"] * 4, context, "contiguous")
+    made = plan(REAL, devices=asked.devices, context_tokens=context, budget=budgets, method="snake")
+    density = Generation("snake", asked, made, [0]).density
+    assert 0.9 * DENSITY < density <= DENSITY
+
+
+def test_a_profile_without_errors_keeps_its_own_budgets() -> None:
+    assert sparse_budgets(catalogue_profile(REFERENCE_PROFILE), 1024).policy == "profile"
+
+
+def test_all_methods_are_asked_with_the_same_budgets() -> None:
+    asked = {name: request(REAL, ["cpu"], 2048, name) for name in ("dense", *SPARSE, "refitted")}
+    assert len({asked[name].budget.model_dump_json() for name in (*SPARSE, "refitted")}) == 1
+    assert asked["dense"].budget.tokens == 2048
+    assert [asked[name].method for name in SPARSE] == ["contiguous", "greedy", "cp_sat", "auto"]
+    assert [asked[name].placement.divisible for name in SPARSE] == [False, False, False, True]
+    assert asked["refitted"] == asked["divided"]
+
+
+def test_medians_over_rounds_device_by_device() -> None:
+    asked = request(REAL, ["cpu"] * 2, 2048, "contiguous")
+    made = plan(REAL, devices=asked.devices, context_tokens=2048, method="contiguous")
+    found = Generation("contiguous", asked, made, [3])
+    found.loads_s.extend(np.array([loads]) for loads in ([1.0, 4.0], [3.0, 2.0], [2.0, 9.0]))
+    assert found.measured_s.tolist() == [[2.0, 4.0]]
+    assert found.rounds_s.tolist() == [4.0, 3.0, 9.0]
+    assert bubble(found.measured_s) == pytest.approx(0.25)
+    error = np.abs(found.planned_s - found.measured_s) / found.measured_s
+    assert found.error == pytest.approx(error.mean())

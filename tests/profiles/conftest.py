@@ -1,0 +1,3 @@
+"""What the tests of profiles share."""
+
+from tests.real_model import smollm2 as smollm2
