@@ -5,8 +5,9 @@
 SmolLM2-135M-Instruct (Q4_1 weights, dequantised to fp32: `hplb models get smollm2-135m`) reads
 documents it was not measured on, and its loss over the last min(1024, context / 2) tokens is taken
 beside that of dense attention on the same document. Budgets are chosen on nine other documents, by
-profiles that are measured first. Every row is kept at once in `--rows`: the same command goes on
-where it was stopped. The stages come in the order of their value; `--summary` only reads the rows.
+profiles that are measured first. Every row is kept at once in `--rows`, and in the report: the same
+command goes on where it was stopped. The stages come in the order of their value; `--summary`
+computes nothing.
 """
 
 import argparse
@@ -39,7 +40,9 @@ from executor.evaluation.texts import scored_tokens
 from executor.inference.policy import Policy
 from profiles.fetched import cache_folder
 from profiles.measuring import measure
+from profiles.measuring.loading import folder_of
 from profiles.model import ModelProfile
+from profiles.weights import sha256_of, weights_of
 
 MODEL = "smollm2-135m"
 RESULTS = Path(__file__).parents[1] / "results"
@@ -88,32 +91,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, help="begin no further document beyond")
     parser.add_argument("--stages", help="only these: " + ", ".join({s.name: 0 for s in STAGES}))
-    parser.add_argument("--rows", type=Path, default=RESULTS / "real_model.rows.jsonl")
-    parser.add_argument(
-        "--also", type=Path, action="append", default=[], help="more rows to sum up"
-    )
+    parser.add_argument("--rows", type=Path, default=cache_folder() / "real_model.rows.jsonl")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--summary", action="store_true", help="compute nothing")
     parser.add_argument("--json", type=Path, default=RESULTS / "real_model.json")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     until = monotonic() + asked.seconds if asked.seconds else float("inf")
+    weights = sha256_of(weights_of(folder_of(MODEL)))
+    rows = Rows(asked.rows, {"weights_sha256": weights, "selection": SELECTION.model_dump()})
+    rows.restore(asked.json)
     if not asked.summary:
         wanted = asked.stages.split(",") if asked.stages else [s.name for s in STAGES]
-        run([stage for stage in STAGES if stage.name in wanted], asked.rows, until)
-    rows = [row for path in (asked.rows, *asked.also) for row in Rows.read(path)]
-    found = summarise(rows)
-    deliver(asked.json, **found)
+        run([stage for stage in STAGES if stage.name in wanted], rows, until)
+    found = summarise(list(rows.rows.values()))
+    deliver(asked.json, belongs_to=rows.belongs_to, **found)
     draw(found["lines"], asked.json.with_suffix(".png"))
 
 
-def run(stages: list[Stage], path: Path, until: float) -> None:
+def run(stages: list[Stage], rows: Rows, until: float) -> None:
     """Every row of the stages that is not there yet, document by document."""
     cache = cache_folder() / "texts"
     loaded = load(MODEL)
-    rows = Rows(
-        path, {"weights_sha256": loaded.weights_sha256, "selection": SELECTION.model_dump()}
-    )
     texts = held_out(cache)
     began, todo = monotonic(), sum(_size(stage) for stage in stages)
     done = 0

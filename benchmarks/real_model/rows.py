@@ -38,6 +38,7 @@ class Rows:
     def __init__(self, path: Path, belongs_to: dict[str, object]) -> None:
         """Go on with the file, or begin it. SystemExit where it belongs to another model."""
         self.path = path
+        self.belongs_to = belongs_to
         self.rows: dict[Key, Row] = {}
         head = json.dumps({"belongs_to": belongs_to}, sort_keys=True)
         if not path.exists():
@@ -54,14 +55,17 @@ class Rows:
                 row = Row(**json.loads(line))
                 self.rows[row.key] = row
 
+    def restore(self, report: Path) -> None:
+        """Take the rows of a report on the same model and selection, where there are none yet."""
+        if self.rows or not report.exists():
+            return
+        found = json.loads(report.read_text(encoding="utf-8"))
+        if found.get("belongs_to") == self.belongs_to:
+            for values in found["rows"]:
+                self.add(Row(**dict(zip(found["columns"], values, strict=True))))
+
     def add(self, row: Row) -> None:
         """Keep a row."""
         self.rows[row.key] = row
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
-
-    @classmethod
-    def read(cls, path: Path) -> list[Row]:
-        """Every row of a file."""
-        _, *lines = path.read_text(encoding="utf-8").split("\n")
-        return [Row(**json.loads(line)) for line in lines if line]
