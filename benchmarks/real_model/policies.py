@@ -119,7 +119,9 @@ def chosen(
         pairs // (size.block * size.piece),
         blocks * BLOCK // size.piece,
     )
-    selection: Selection = SinkLocal(sink_tokens=size.piece) if name == "streaming_llm" else SELECTION
+    selection: Selection = (
+        SinkLocal(sink_tokens=size.piece) if name == "streaming_llm" else SELECTION
+    )
     policy = BudgetPolicy(
         found.tokens, selection=selection, block_tokens=size.block, piece_tokens=size.piece
     )

@@ -1,0 +1,72 @@
+"""benchmarks/real_model: rows kept and restored, figures paired by document, equal work."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.real_model.policies import BUDGETS, Size, chosen, share_of
+from benchmarks.real_model.rows import Row, Rows
+from benchmarks.real_model.summary import summarise
+from executor.evaluation.density import Setting
+from profiles.sizes import causal_pieces
+from tests.solver.budgets.builders import profile_of, random_curves
+
+BELONGS: dict[str, object] = {"weights_sha256": "0" * 64}
+
+
+def row(policy: str, document: str, nats: float, share: float = 0.1761, pairs: float = 0.17) -> Row:
+    size = "" if policy == "dense" else "64x16"
+    return Row(2048, size, policy, share, "", document, "code", nats, pairs, 1.0)
+
+
+def test_rows_are_gone_on_with_and_restored(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.jsonl", BELONGS)
+    rows.add(row("dense", "a", 1.0))
+    rows.add(row("uniform", "a", 1.5))
+    with rows.path.open("a") as file:
+        file.write('{"context": 20')  # killed while it wrote
+    again = Rows(rows.path, BELONGS)
+    assert again.rows == rows.rows
+    again.add(row("max_min", "a", 1.7))
+    assert len(Rows(rows.path, BELONGS).rows) == 3
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"belongs_to": BELONGS, **summarise(list(again.rows.values()))}))
+    other = Rows(tmp_path / "elsewhere.jsonl", BELONGS)
+    other.restore(report)
+    assert Rows(other.path, BELONGS).rows == again.rows
+    stranger = Rows(tmp_path / "stranger.jsonl", {"weights_sha256": "1" * 64})
+    stranger.restore(report)
+    assert stranger.rows == {}
+    with pytest.raises(SystemExit, match="belongs to another run"):
+        Rows(rows.path, {"weights_sha256": "1" * 64})
+
+
+def test_losses_are_paired_by_document() -> None:
+    rows = [row("dense", name, dense, 1.0, 1.0) for name, dense in (("a", 1.0), ("b", 2.0))]
+    rows += [row("uniform", "a", 1.4), row("uniform", "b", 2.2)]
+    rows += [row("max_min", "a", 1.3), row("max_min", "b", 2.0)]
+    found = summarise(rows)
+    assert found["summary"]["documents"] == 2
+    loss = found["summary"]["loss"]["2048"]["0.2"]
+    assert loss == {"uniform": pytest.approx(0.3), "max_min": pytest.approx(0.15)}
+    line = next(line for line in found["lines"] if line["policy"] == "max_min")
+    assert line["over_uniform"] == pytest.approx(-0.15)
+    assert line["of_uniform"] == pytest.approx(0.5)
+    # Student's t of two documents, 12.7 standard errors.
+    assert line["over_uniform_half"] == pytest.approx(12.706 * 0.05, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in BUDGETS if name != "streaming_llm"])
+@pytest.mark.parametrize("size", [Size(64, 64), Size(64, 16)])
+def test_every_policy_computes_at_most_uniforms_pairs(name: str, size: Size) -> None:
+    curves = random_curves(0)
+    form = curves.model_copy(update={"selected_recovery": curves.recovery})
+    profile = profile_of(form.model_dump(), 2, 8)
+    budgets = chosen(name, profile, size, 2048, 5, 64).tokens
+    setting = Setting(profile, 2048, size.block, [2048], 64, piece_tokens=size.piece)
+    pairs = setting.tiles(budgets) * size.block * size.piece
+    allowed = 16 * 64 * 64 * causal_pieces(np.array(5), 32)
+    assert 0.9 * allowed <= pairs <= allowed
+    assert share_of(5, 2048) == pytest.approx(allowed / (16 * 64 * 64 * 32 * 33 / 2))
