@@ -1,14 +1,16 @@
 """What budgets cost a real pretrained model: `python -m benchmarks.real_model`."""
 
+import re
+
 from benchmarks.results_page.reports import Report, Reports, grid, percent
 
 POLICIES = {
     "uniform": "uniform",
-    "least_error_model": "**least error**, whole model",
-    "least_error": "least error, per layer",
+    "least_error_model": "**least error**",
+    "least_error": "least error, layer by layer",
     "least_gradient_error": "least error weighed by gradients, whole model",
     "mean_recovery": "mean recovery",
-    "max_min": "max-min (the paper's aim, exactly)",
+    "max_min": "max-min (the paper)",
     "max_min_model": "max-min, whole model",
     "shifting": "max-min shifting (the paper)",
     "streaming_llm": "StreamingLLM (sink + nearest)",
@@ -54,7 +56,7 @@ def readme_table(reports: Reports) -> str:
     report = reports["real_model"]
     points = _points(report)
     rows = [
-        (SIZES[size], POLICIES[policy], *points[CONTEXT, size, policy])
+        (SIZES[size], POLICIES[policy], *(_mean(cell) for cell in points[CONTEXT, size, policy]))
         for size in ("64x64", "64x16")
         for policy in SHOWN
         if (CONTEXT, size, policy) in points
@@ -63,14 +65,11 @@ def readme_table(reports: Reports) -> str:
     return f"""\
 ## What budgets cost
 
-Loss over dense attention on SmolLM2-135M, nats a token, {documents} held-out documents of
-{CONTEXT:,} tokens, with 95 % intervals; in brackets the ratio to uniform budgets of as many pairs.
-Policy `least_error` minimises what budgets do to heads' outputs; `hplb plan --budget-loss 0.02`
-takes the cheapest that are predicted to lose no more. Eight sampled rows a block choose the keys.
+Loss over dense attention, nats a token: SmolLM2-135M, {documents} held-out documents, in brackets
+over uniform's. `hplb plan --budget-loss 0.02` takes the cheapest least-error budgets predicted to
+lose no more. [Intervals, all policies](docs/results.md#a-real-model).
 
-{grid(("rows x keys", "budgets", *_heads(report)), rows)}
-`python -m benchmarks.real_model`, {report["machine"]}; all policies and contexts:
-[results](docs/results.md#a-real-model)."""
+{grid(("rows x keys", "budgets", *_heads(report)), rows)}"""
 
 
 def _points(report: Report) -> dict[tuple[int, str, str], list[str]]:
@@ -84,8 +83,13 @@ def _points(report: Report) -> dict[tuple[int, str, str], list[str]]:
     return {key: [found[key].get(share, "") for share in SHARES] for key in keys}
 
 
+def _mean(cell: str) -> str:
+    """A cell without its interval."""
+    return re.sub(" ±[0-9.]+", "", cell)
+
+
 def _cell(line: Report) -> str:
-    half = "" if line["half_interval"] is None else f" ± {line['half_interval']:.3f}"
+    half = "" if line["half_interval"] is None else f" ±{line['half_interval']:.3f}"
     ratio = f" ({line['of_uniform']:.2f})" if "of_uniform" in line else ""
     few = "" if line["documents"] >= 24 else f", {line['documents']} documents"
     return f"{line['loss']:+.3f}{half}{ratio}{few}"
@@ -98,4 +102,4 @@ def _heads(report: Report) -> list[str]:
         for line in report["lines"]
         if line["policy"] == "uniform" and line["context"] == CONTEXT
     }
-    return [f"{percent(pairs[share], 1)} of the pairs" for share in SHARES]
+    return [f"{percent(pairs[share], 1)} of pairs" for share in SHARES]

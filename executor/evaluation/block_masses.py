@@ -59,10 +59,10 @@ def sampled_masses(call: LayerCall, block_tokens: int) -> Tensor:
     place = block - block[0]
     counts = place.bincount()
     first = (counts.cumsum(0) - counts)[:, None]
-    part = torch.arange(1, SAMPLED.rows + 1, device=call.q.device)
-    picked = first + counts[:, None] * part // SAMPLED.rows - 1
-    # A block of a single row has no middle one.
-    rows = picked[picked >= first]
+    part = torch.arange(SAMPLED.rows + 1, device=call.q.device)
+    edges = counts[:, None] * part // SAMPLED.rows
+    # A block of fewer rows has each of them once.
+    rows = (first + edges[:, 1:] - 1)[edges.diff() > 0]
     sums = _by_block(call, rows, block_tokens, place[rows], len(counts))
     return sums / place[rows].bincount()[:, None]
 

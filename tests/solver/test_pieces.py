@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from profiles.cost.work import INDEX
 from profiles.measurement import Measurement
 from profiles.model import ModelProfile
-from profiles.selection import SAMPLED, Strided
+from profiles.selection import Sampled, Strided
 from solver.cli import app
 from solver.planning.predict import predicted_loads, shard_work
 from solver.planning.scenarios import WorkloadError
@@ -26,6 +26,7 @@ from tests.solver.test_block_tokens import MEASURED
 from tests.solver.verifier.handmade import sealed
 
 runner = CliRunner()
+SAMPLED = Sampled(rows=2)
 BASE = {"profile": "x", "gpus": 2, "context_tokens": 1024}
 BEFORE = Path(__file__).with_name("plan_before_pieces.json")
 POLICIES: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from executor.evaluation.makespan import Devices
 from executor.evaluation.methods import METHODS, ONLINE, Maker, check_names, unusable
 from executor.evaluation.top_p import Watching
 from executor.inference.policy import LayerCall
-from profiles.selection import POOLED, SAMPLED, SinkLocal
+from profiles.selection import POOLED, SAMPLED, Sampled, SinkLocal
 from tests.executor.evaluation.builders import HEADS, KV_HEADS, LAYERS, tiny_profile
 
 SIZE = 16
@@ -100,7 +100,7 @@ def test_choosing_by_sampled_rows_is_priced(maker: Maker) -> None:
     uniform = replace(uniform, tokens=uniform.tokens * 2**9)
     pooled, sampled = (
         replace(uniform, selection=s).predicted_s(long, Devices(2, "h200"))
-        for s in (POOLED, SAMPLED)
+        for s in (POOLED, Sampled(rows=2))
     )
     # 2 of 16 rows against every key, at half of a tile's FLOPs.
     assert pooled < sampled < 1.6 * pooled

@@ -48,9 +48,9 @@ def slow_masses(call: LayerCall, of: Masses) -> list[list[dict[int, float]]]:
                 shares = torch.stack([query @ m for m in means]).mul(call.scaling).softmax(0)
             else:
                 if of is sampled_masses:
-                    # The middle and the last one; a single row is both.
-                    places = sorted({places[len(places) // 2 - 1], places[-1]})
-                    places = places[-1:] if len(rows) == 1 else places
+                    # The last row of every eighth of them, as far as there are so many.
+                    ends = {len(places) * part // 8 for part in range(1, 9)} - {0}
+                    places = [places[end - 1] for end in sorted(ends)]
                 of_block = [
                     weights[head, places, b * SIZE : (b + 1) * SIZE] for b in range(own + 1)
                 ]
