@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from api.demo.findings import figures, report
+from api.demo.fitting import MOST_LAYERS
 from api.demo.round_trip import DemoOptions, run_demo
 from api.demo.usual_model import usual_model
 from api.server import serve as serve_until_stopped
@@ -84,7 +85,8 @@ def demo(
         ),
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(min=1, help="Layers to run; as many as fit, at most 4.")
+        int | None,
+        typer.Option(min=1, help=f"Layers to run; as many as fit, at most {MOST_LAYERS}."),
     ] = None,
     rounds: Annotated[
         int, typer.Option(min=2, max=50, help="Rounds to measure each after refitting.")

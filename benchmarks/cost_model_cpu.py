@@ -3,10 +3,11 @@
     python -m benchmarks.cost_model_cpu [--rounds 12] [--rows FILE] [--quick] [--json [FILE]]
 
 Two layers of Llama-3.2-1B's shape (32 heads, 8 KV heads, head_dim 64) with unlike budgets, drawn
-log-uniformly so that one head in six attends to everything; 4,096 tokens, sampled selection. Each
-is placed on 2, 4 and 8 devices as it stands, greedily and divided, and every device's share timed
-as executors time it: alone on one core, random tensors. Rates are fitted on one layer's shares and
-judged on the other's, both ways. A share's time is the median of its rounds, which take turns.
+log-uniformly so that one head in six attends to everything; 4,096 tokens, keys chosen by two
+sampled rows of a query block. Each is placed on 2, 4 and 8 devices as it stands, greedily and
+divided, and every device's share timed as executors time it: alone on one core, random tensors.
+Rates are fitted on one layer's shares and judged on the other's, both ways. A share's time is the
+median of its rounds, which take turns.
 
 Beside the features that the back end declares: all there are, tiles alone, and those of before,
 when sampled rows counted as tiles and gathered was what belonged to a head with a budget below the
@@ -60,7 +61,7 @@ def unlike_heads(tokens: int) -> ModelProfile:
     """Budgets from a thirty-second of the context to all of it, [2, 32]."""
     drawn = tokens * 2.0 ** np.random.default_rng(SEED).uniform(-5, 1, (2, SHAPE.query_heads))
     heads = BudgetsForm(tokens=np.minimum(drawn, tokens).tolist())
-    changed = {"architecture": SHAPE, "heads": heads, "selection": Sampled()}
+    changed = {"architecture": SHAPE, "heads": heads, "selection": Sampled(rows=2)}
     return catalogue_profile("llama-3.1-8b-synthetic").model_copy(update=changed)
 
 

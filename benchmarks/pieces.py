@@ -74,7 +74,7 @@ def loss(model, text, policy) -> float:
 
 
 def half_interval(values: np.ndarray) -> float:
-    """Half of the 95 % interval of a mean over windows (Student's t)."""
+    """Half of the 95 % interval of the mean of values [samples] (Student's t)."""
     return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 

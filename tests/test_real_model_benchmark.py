@@ -1,6 +1,7 @@
 """benchmarks/real_model: rows kept and restored, figures paired by document, equal work."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from benchmarks.real_model.policies import BUDGETS, Size, chosen, share_of
 from benchmarks.real_model.rows import Row, Rows
 from benchmarks.real_model.summary import summarise
 from executor.evaluation.density import Setting
+from executor.inference.budget_policy import BudgetPolicy
 from profiles.sizes import causal_pieces
 from tests.solver.budgets.builders import profile_of, random_curves
 
@@ -44,18 +46,27 @@ def test_rows_are_gone_on_with_and_restored(tmp_path: Path) -> None:
 
 
 def test_losses_are_paired_by_document() -> None:
-    rows = [row("dense", name, dense, 1.0, 1.0) for name, dense in (("a", 1.0), ("b", 2.0))]
-    rows += [row("uniform", "a", 1.4), row("uniform", "b", 2.2)]
-    rows += [row("max_min", "a", 1.3), row("max_min", "b", 2.0)]
+    dense = {"a": 1.0, "b": 2.0, "c": 3.0}
+    rows = [row("dense", name, nats, 1.0, 1.0) for name, nats in dense.items()]
+    rows += [row("uniform", "a", 1.4), row("uniform", "b", 2.2), row("uniform", "c", 3.9)]
+    rows += [row("max_min", "a", 1.3), row("max_min", "b", 2.0)]  # not "c" yet
     found = summarise(rows)
-    assert found["summary"]["documents"] == 2
+    assert found["summary"]["documents"] == 3
     loss = found["summary"]["loss"]["2048"]["0.2"]
-    assert loss == {"uniform": pytest.approx(0.3), "max_min": pytest.approx(0.15)}
+    assert loss == {"uniform": pytest.approx(0.5), "max_min": pytest.approx(0.15)}
     line = next(line for line in found["lines"] if line["policy"] == "max_min")
     assert line["over_uniform"] == pytest.approx(-0.15)
     assert line["of_uniform"] == pytest.approx(0.5)
     # Student's t of two documents, 12.7 standard errors.
     assert line["over_uniform_half"] == pytest.approx(12.706 * 0.05, rel=1e-3)
+
+
+def test_budgets_of_an_older_profile_are_not_mixed_in() -> None:
+    rows = [row("dense", name, 1.0, 1.0, 1.0) for name in ("a", "b")]
+    rows += [row("max_min", "a", 1.5), row("max_min", "b", 1.5)]
+    rows.append(replace(row("max_min", "a", 1.2), setup="anew"))
+    [line] = summarise(rows)["lines"]
+    assert (line["documents"], line["loss"]) == (1, pytest.approx(0.2))
 
 
 @pytest.mark.parametrize("name", [name for name in BUDGETS if name != "streaming_llm"])
@@ -64,7 +75,9 @@ def test_every_policy_computes_at_most_uniforms_pairs(name: str, size: Size) -> 
     curves = random_curves(0)
     form = curves.model_copy(update={"selected_recovery": curves.recovery})
     profile = profile_of(form.model_dump(), 2, 8)
-    budgets = chosen(name, profile, size, 2048, 5, 64).tokens
+    policy = chosen(name, profile, size, 2048, 5).policy
+    assert isinstance(policy, BudgetPolicy)
+    budgets = np.array(policy.tokens)
     setting = Setting(profile, 2048, size.block, [2048], 64, piece_tokens=size.piece)
     pairs = setting.tiles(budgets) * size.block * size.piece
     allowed = 16 * 64 * 64 * causal_pieces(np.array(5), 32)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.markdown import NoRegionError
 from benchmarks.results_page.__main__ import PAGE, README, ROOT, documents
-from benchmarks.results_page.reports import UntrueError
+from benchmarks.results_page.reports import STALE, UntrueError
 
 FIGURES = {
     "placement": "over_mean",
@@ -104,6 +104,27 @@ def test_every_table_says_what_made_it_and_on_what() -> None:
     for section in with_tables:
         shipped = "profiles/catalog/models/reference-model.json" in section
         assert shipped or re.search(source, section, re.MULTILINE), section[:80]
+
+
+@pytest.mark.parametrize("name", STALE)
+def test_figures_of_kernels_that_are_not_todays_are_called_stale(name: str) -> None:
+    lines = [line for line in (ROOT / PAGE).read_text().splitlines() if f"- [{name}.json]" in line]
+    assert lines
+    assert all(line.endswith(f"**stale**: {STALE[name]}.") for line in lines)
+
+
+def test_what_computes_more_pairs_than_uniform_says_how_many(checkout: Path) -> None:
+    path = checkout / "benchmarks/results/real_model.json"
+    found = json.loads(path.read_text())
+    (line,) = (
+        line
+        for line in found["lines"]
+        if (line["size"], line["share"], line["policy"]) == ("64x64", "0.3", "max_min")
+    )
+    line["pairs"] = 0.4
+    path.write_text(json.dumps(found))
+    assert "40.0 % of pairs" not in (ROOT / PAGE).read_text()
+    assert documents(checkout)[checkout / PAGE].count("40.0 % of pairs") == 1
 
 
 def test_what_the_figures_no_longer_bear_out_is_an_error(checkout: Path) -> None:

@@ -13,9 +13,9 @@ from profiles.time_left import forward_work
 WHOLE_S, BESIDE_S, TURN_S = 180.0, 40.0, 0.5
 """Seconds of a demo; of those, what starting and planning take, and handing over a round."""
 CORE_FLOPS = 6e10
-"""A core's FLOPs a second, in dense attention and in matrix products: 15 us a tile of 64 x 64 rows
+"""A core's FLOPs a second, in dense attention and in matrix products: 17 us a tile of 64 x 64 rows
 and keys of 64 wide, on a core of an AMD EPYC."""
-SPARSE = 0.6
+SPARSE_SHARE = 0.6
 """Seconds of a layer at 30 % of the pairs over those of dense attention, on such a core."""
 USUAL_CONTEXT = 4096
 """What a profile is run at that was measured at no context."""
@@ -35,7 +35,7 @@ class Effort:
         shape = profile.architecture
         whole = np.full(shape.query_heads, float(context))
         work = head_work(whole, shape, Workload(context))
-        rounds = self.dense_rounds + SPARSE * self.sparse_rounds
+        rounds = self.dense_rounds + SPARSE_SHARE * self.sparse_rounds
         flops = layers * rounds * float(work[:, INDEX["dense_tile_flops"]].sum())
         # A forward pass is on all cores, a share of a layer on one.
         forward = 2 * shape.layers * shape.hidden_size * forward_work(context, shape.hidden_size)

@@ -22,8 +22,8 @@ Floats = NDArray[np.float64]
 DENSITY = 0.3
 """Share of dense attention's (query, key) pairs that sparse budgets leave, at most."""
 PLAN_S = 5.0
-DENSE, CONTIGUOUS, DIVIDED, REFITTED = "dense", "contiguous", "divided", "refitted"
-SPARSE = (CONTIGUOUS, "greedy", "exact", DIVIDED)
+DENSE, CONTIGUOUS, EXACT, DIVIDED, REFITTED = "dense", "contiguous", "exact", "divided", "refitted"
+SPARSE = (CONTIGUOUS, "greedy", EXACT, DIVIDED)
 """One method after another, from the order of the file to heads that several devices share."""
 
 
@@ -118,14 +118,11 @@ def request(profile: ModelProfile, types: list[str], context: int, name: str) ->
         "time_limit_s": PLAN_S,
         "budget": sparse_budgets(profile, context),
     }
-    match name:
-        case "dense":
-            budget = BudgetOptions(policy="uniform", tokens=context)
-            fields |= {"method": "contiguous", "budget": budget}
-        case "divided" | "refitted":
-            fields |= {"method": "auto", "placement": PlacementOptions(divisible=True)}
-        case "exact":
-            fields["method"] = "cp_sat"
-        case _:
-            fields["method"] = name
+    if name == DENSE:
+        budget = BudgetOptions(policy="uniform", tokens=context)
+        fields |= {"method": "contiguous", "budget": budget}
+    elif name in (DIVIDED, REFITTED):
+        fields |= {"method": "auto", "placement": PlacementOptions(divisible=True)}
+    else:
+        fields["method"] = "cp_sat" if name == EXACT else name
     return PlanRequest.checked(**fields)

@@ -185,10 +185,11 @@ class _Round:
         _check_budgets(sparse)
         # A context so short that all heads are dense has one kind of budgets.
         different = dense.plan.budgets != sparse[0].plan.budgets
-        names = ", ".join(each.name for each in ([dense] if different else []) + sparse)
+        generations = [dense, *sparse] if different else sparse
+        names = ", ".join(each.name for each in generations)
         self.say.print(f"[bold]3[/] planned: {names}; no seconds were measured here so far")
         loss = self._loss() if self.options.model is not None else None
-        return ([dense] if different else []) + sparse, loss
+        return generations, loss
 
     def _planned(self, name: str) -> Generation:
         options = self.options

@@ -22,7 +22,6 @@ import torch
 from benchmarks.real_model.documents import Document, as_jsonl, calibration, held_out
 from benchmarks.real_model.picture import draw
 from benchmarks.real_model.policies import (
-    BLOCK,
     BUDGETS,
     SELECTION,
     Size,
@@ -48,7 +47,6 @@ MODEL = "smollm2-135m"
 RESULTS = Path(__file__).parents[1] / "results"
 BLOCKS = {2048: (3, 5, 9), 4096: (6, 10, 18), 8192: (12, 20, 36)}
 """Uniform's whole blocks of 64: near 18, 30 and 50 % of dense attention's pairs."""
-FLOOR = BLOCK
 PIECES, SQUARE = Size(64, 16), Size(64, 64)
 
 
@@ -115,7 +113,7 @@ def run(stages: list[Stage], rows: Rows, until: float) -> None:
     loaded = load(MODEL)
     texts = held_out(cache)
     began, todo = monotonic(), sum(_size(stage) for stage in stages)
-    done = 0
+    done = computed = 0
     for stage in stages:
         made = list(_policies(stage, loaded, cache))
         for document in texts[: stage.documents]:
@@ -125,7 +123,8 @@ def run(stages: list[Stage], rows: Rows, until: float) -> None:
                     return
                 done += 1
                 if _one(loaded, rows, stage, document, name, share, setup, policy):
-                    left = (monotonic() - began) / done * (todo - done)
+                    computed += 1
+                    left = (monotonic() - began) / computed * (todo - done)
                     _say(
                         f"{done} of {todo}: {stage.context} tokens, {stage.size.name}, "
                         f"{name}, {document.name}; about {left / 60:.0f} min left"
@@ -152,7 +151,7 @@ def _policies(
         share = round(share_of(blocks, stage.context), 4)
         for name in stage.policies:
             if name in BUDGETS:
-                made = chosen(name, profile, stage.size, stage.context, blocks, FLOOR)
+                made = chosen(name, profile, stage.size, stage.context, blocks)
             else:
                 made = online(name, watched[name], share_of(blocks, stage.context))
             yield name, share, made.setup, made.policy

@@ -11,7 +11,7 @@ import json
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
@@ -160,9 +160,9 @@ def calibration(cache: Path) -> list[Document]:
     ]
 
 
-def _members(cache: Path, package: Package, names: object) -> Iterator[tuple[str, str]]:
+def _members(cache: Path, package: Package, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     content = fetch(cache, package)
-    for name in names:  # type: ignore[attr-defined]
+    for name in names:
         if package.url.endswith(".whl"):
             data = zipfile.ZipFile(io.BytesIO(content)).read(name)
         else:

@@ -1,7 +1,9 @@
-"""The policies that are compared, all within the (query, key) pairs that uniform budgets compute.
+"""The policies that are compared, at the (query, key) pairs that uniform budgets compute.
 
 Uniform's budget is whole blocks of 64 x 64: its pairs are the target of every other policy, whole
-tiles and dense layers included. Selection, floor and sizes are the same for all.
+tiles and dense layers included. Budgets keep within them; what chooses while it runs meets them on
+the documents that its p was set on, and computes more or less on others. Budgets' floor and sizes
+are the same for all.
 """
 
 import json
@@ -50,12 +52,11 @@ class Size:
         return f"{self.block}x{self.piece}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Chosen:
-    """A policy's budgets at a share; `setup` names them and how keys are chosen within them."""
+    """A policy at a share; `setup` names its budgets and how keys are chosen within them."""
 
     policy: Policy
-    tokens: Ints
     setup: str
 
 
@@ -103,13 +104,9 @@ BUDGETS: dict[str, Budgets] = {
 }
 
 
-def chosen(
-    name: str, profile: ModelProfile, size: Size, context: int, blocks: int, floor_tokens: int
-) -> Chosen:
+def chosen(name: str, profile: ModelProfile, size: Size, context: int, blocks: int) -> Chosen:
     """`name`'s budgets within what uniform budgets of `blocks` 64 x 64 blocks compute."""
-    setting = Setting(
-        profile, context, size.block, [context], floor_tokens, piece_tokens=size.piece
-    )
+    setting = Setting(profile, context, size.block, [context], BLOCK, piece_tokens=size.piece)
     layers, heads = profile.heads.shape()
     rows = -(-context // BLOCK)
     pairs = layers * heads * BLOCK * BLOCK * causal_pieces(blocks, rows)
@@ -126,7 +123,7 @@ def chosen(
         found.tokens, selection=selection, block_tokens=size.block, piece_tokens=size.piece
     )
     named = [found.tokens.tolist(), selection.model_dump(), size.name]
-    return Chosen(policy, found.tokens, _digest(named))
+    return Chosen(policy, _digest(named))
 
 
 def watch(name: str, loaded: Loaded, documents: list[Document], context: int) -> Watching:
@@ -143,7 +140,7 @@ def online(name: str, watched: Watching, share: float) -> Chosen:
     """`name` in square blocks, its p such that the watched documents compute that share."""
     calibrated = Calibrated.at(watched, share)
     policy = TopP(calibrated.beyond, BLOCK, ONLINE[name])
-    return Chosen(policy, np.zeros((1, 1), dtype=np.int64), _digest([name, calibrated.beyond]))
+    return Chosen(policy, _digest([name, calibrated.beyond]))
 
 
 def _digest(named: object) -> str:

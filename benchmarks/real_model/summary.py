@@ -4,8 +4,8 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from benchmarks.pieces import half_interval
 from benchmarks.real_model.rows import Row
 
 SHARES = {"0.2": (0.15, 0.22), "0.3": (0.25, 0.35), "0.5": (0.42, 0.55)}
@@ -15,12 +15,18 @@ Point = tuple[int, str, str]
 
 
 def summarise(rows: list[Row]) -> dict[str, Any]:
-    """`summary` as others read it, `lines` with intervals, and every row."""
+    """`summary` as others read it, `lines` with intervals, and every row.
+
+    Of a policy whose budgets changed since, its profile measured anew, only the newest count.
+    """
     dense = {(row.context, row.document): row.nats for row in rows if row.policy == "dense"}
     over: dict[Point, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     pairs: dict[tuple[Point, str], list[float]] = defaultdict(list)
+    newest = {(row.context, row.size, row.share, row.policy): row.setup for row in rows}
     for row in rows:
         if row.policy == "dense" or (row.context, row.document) not in dense:
+            continue
+        if row.setup != newest[row.context, row.size, row.share, row.policy]:
             continue
         point = row.context, row.size, _named(row.share)
         over[point][row.policy][row.document] = row.nats - dense[row.context, row.document]
@@ -80,8 +86,3 @@ def _line(
         "half_interval": half_interval(values) if len(values) > 1 else None,
         **paired,
     }
-
-
-def half_interval(values: np.ndarray) -> float:
-    """Half of the 95 % interval of a mean over documents (Student's t)."""
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)

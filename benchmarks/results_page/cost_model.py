@@ -67,9 +67,9 @@ def _cpu(reports: Reports) -> str:
     scored = 1e3 * rates["sampled_flops"] * 2 * 2 * 64 * 64 * blocks * (blocks + 1) / 2
     return f"""\
 Of our CPU back end: seconds of devices' shares of a layer of {report["tokens"]:,} tokens with
-unlike budgets and sampled selection, fitted on one layer's shares and judged on another's
-({report["held_out"][0]["judged_rows"]} in all; the middle half of a share's rounds lies within
-{report["spread_percent"]:.1f} % of its median).
+unlike budgets and keys chosen by two sampled rows of a query block, fitted on one layer's shares
+and judged on another's ({report["held_out"][0]["judged_rows"]} in all; the middle half of a share's
+rounds lies within {report["spread_percent"]:.1f} % of its median).
 
 {reports.source("cost_model_cpu")}
 {grid(("fitted on", *FIGURES), rows)}

@@ -14,6 +14,12 @@ Key = TypeVar("Key")
 Row = TypeVar("Row")
 Report = dict[str, Any]
 NOT_RECORDED = "hardware not recorded"
+STALE = {
+    "cpu_attention": "measured before listed pieces went through two batched products",
+    "cost_model_cpu": "measured before sampled rows were scored 192 at a time",
+    "rehearsal": "the kernels have changed since",
+}
+"""Reports of kernels that are not today's; an entry goes when its file is made anew."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,15 @@ class Reports:
             told.append(f"the rows: {report['measured_on']}")
         if "note" in report:
             told.append(report["note"])
+        if name in STALE:
+            told.append(f"**stale**: {STALE[name]}")
         return f"[{name}.json](../benchmarks/results/{name}.json): {commands}; {'; '.join(told)}."
 
 
 def _command(run: Report) -> str:
     """The command without what lies above the repository, and without its environment."""
-    return re.sub(r"\S*/(?=benchmarks/\w+\.py)|\.venv/bin/", "", run["command"])
+    below = re.sub(r"\S*/(?=benchmarks/[\w/]+\.py)|\.venv/bin/", "", run["command"])
+    return re.sub(r"benchmarks/(\w+)/__main__\.py", r"-m benchmarks.\1", below)
 
 
 def _machine(report: Report) -> str:

@@ -21,7 +21,7 @@ class HeadShare:
     pieces; a budget that covers the sequence is dense attention. `rows` is a range of cumulative
     shares, (0, 1) the whole head: of its lists' pieces in prefill, of its one list in decode.
     `pattern` says which pieces the budget may be spent on (`executor.kernels.patterns`); by default
-    those that hold the most attention of two of a block's rows (SampleAttention).
+    those that hold the most attention of a few of a block's rows (SampleAttention).
     """
 
     head: int

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from executor.cli import flags
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors
 from profiles.cli.progress import shown
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.errors import BudgetError
-from solver.cli.flags import check_folders, shares
-from solver.request import RequestError
+from solver.cli.flags import shares
 
 if TYPE_CHECKING:
     from executor.evaluation.calibration import Calibrated
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 @clear_errors()
 def calibrate_command(
-    model: Annotated[
-        str, typer.Option(help="A folder of transformers, a fetched model or reference.")
-    ],
+    model: flags.Model,
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Its profile with output errors, name or path.")
     ],
@@ -43,29 +41,19 @@ def calibrate_command(
     prompts: Annotated[
         int, typer.Option(min=2, help="Windows of the data that are read at every share.")
     ] = 6,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads to compute with; all.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 on the CPU, bfloat16 on CUDA.")] = None,
+    threads: flags.Threads = None,
+    dtype: flags.Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Find what a profile's errors cost its model's loss, so that plans can promise one."""
-    check_folders(out)
-    if out.is_dir():
-        raise RequestError(f"--out {out}: is a folder; name a file in it")
+    flags.check_file("--out", out)
     known = load_profile(profile)
     curves = _curves(known)
     densities = shares(density)
 
-    # torch takes seconds to load: `hplb --help` does without.
-    import torch
+    from executor.evaluation.calibration import calibrate, with_ratio  # loads torch
 
-    from executor.evaluation.calibration import calibrate, with_ratio
-    from executor.evaluation.loaded import load
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    loaded = load(model, dtype)
+    loaded = flags.load_model(model, dtype, threads)
     with shown("calibrating") as show:
         found = calibrate(
             loaded,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from executor.cli import flags
 from executor.cli.calibrate import calibrate_command
 from executor.cli.loss import loss_command
 from profiles.catalogue import load_profile
@@ -17,7 +18,7 @@ from profiles.model import ModelProfile
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
 from profiles.sizes import sizes_fault
 from solver.budgets.options import FLOOR_TOKENS, Curve
-from solver.cli.flags import check_folders, shares, whole_numbers
+from solver.cli.flags import shares, whole_numbers
 from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens, RequestError
 
 if find_spec("torch") is None:
@@ -25,6 +26,7 @@ if find_spec("torch") is None:
 
 if TYPE_CHECKING:
     from executor.evaluation.lines import Line
+    from executor.evaluation.loaded import Loaded
     from executor.evaluation.runner import Evaluated, Options
 
 app = typer.Typer()
@@ -40,9 +42,7 @@ ALL = "all"
 @app.command("evaluate")
 @clear_errors()
 def evaluate_command(
-    model: Annotated[
-        str, typer.Option(help="A folder of transformers, a fetched model or reference.")
-    ],
+    model: flags.Model,
     profile: Annotated[str, typer.Option("--profile", "-p", help="Its profile, by name or path.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The results to write, JSON.")],
     policy: Annotated[
@@ -86,10 +86,8 @@ def evaluate_command(
     devices: Annotated[int, typer.Option(min=1, help="Devices that share the heads.")] = 4,
     device_type: Annotated[str, typer.Option(help="Their type, of the catalogue.")] = "h200",
     seed: Annotated[int, typer.Option(min=0, help="Which samples, and the resampling.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads to compute with; all.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 on the CPU, bfloat16 on CUDA.")] = None,
+    threads: flags.Threads = None,
+    dtype: flags.Dtype = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the frontier to this PNG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -97,24 +95,18 @@ def evaluate_command(
 
     Rows are kept in OUT.rows.jsonl while it runs; started again, it goes on from there.
     """
-    check_folders(out, plot)
-    for flag, path in (("--out", out), ("--plot", plot)):
-        if path is not None and path.is_dir():
-            raise RequestError(f"{flag} {path}: is a folder; name a file in it")
+    flags.check_file("--out", out)
+    flags.check_file("--plot", plot)
     loaded_profile = load_profile(profile)
     curved = CURVES.get(curve or "")
     if curved != curve:
         raise RequestError(f"--curve: {curve!r} must be {' or '.join(CURVES)}")
 
     # torch takes seconds to load: `hplb --help` does without.
-    import torch
-
     from executor.evaluation.makespan import Devices
     from executor.evaluation.runner import Options
     from profiles.tasks import ruler
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     block, piece = _sizes(loaded_profile, block_tokens, piece_tokens)
     names, notes = _methods(policy or [ALL], loaded_profile)
     options = Options(
@@ -133,12 +125,13 @@ def evaluate_command(
         text=text,
         generate=generate,
     )
-    _run(model, dtype, loaded_profile, options, notes, out, plot, as_json)
+    loaded = flags.load_model(model, dtype, threads)
+    _run(model, loaded, loaded_profile, options, notes, out, plot, as_json)
 
 
 def _run(
     model: str,
-    dtype: str | None,
+    loaded: "Loaded",
     profile: ModelProfile,
     options: "Options",
     notes: list[str],
@@ -151,11 +144,10 @@ def _run(
     from executor.evaluation.caveats import caveats
     from executor.evaluation.journal import Journal
     from executor.evaluation.lines import summarise
-    from executor.evaluation.loaded import check_profile, load
+    from executor.evaluation.loaded import check_profile
     from executor.evaluation.results import belongs_to, report
     from executor.evaluation.runner import check, evaluate
 
-    loaded = load(model, dtype)
     check_profile(loaded, profile)
     check(options, loaded)
     notes = [*notes, *caveats(loaded, profile, options)]

@@ -11,29 +11,25 @@ Budgets are shared out over the model, as freely as they can be: what is chosen 
 goes where they were measured too low, and those of narrower scope lose less for as much error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
 from executor.errors import EvaluationError
 from executor.evaluation.density import Ints, Setting, fit, uniform_within
 from executor.evaluation.loaded import Loaded, check_profile
-from executor.evaluation.scoring import surprise
-from executor.evaluation.texts import scored_tokens, windows
+from executor.evaluation.losses import Floats, losses
+from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.heads import CurvesForm, LossPerError
+from profiles.measuring import Progress
 from profiles.model import ModelProfile
-from profiles.time_left import TimeLeft
 from solver.budgets.least_error import summed_error
 from solver.request import DEFAULT_BLOCK_TOKENS
 
 LEVEL = 0.95
-EVERY_WINDOW = 2**31
-Progress = Callable[[int, int, str], None]
-"""Called with passes that are done, of how many, and in words what comes next and the time left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +71,24 @@ def calibrate(
         raise EvaluationError(
             "--density: budgets of these shares make no errors; give smaller ones"
         )
-    found = windows(data, loaded.tokenizer, context, EVERY_WINDOW, "--data")
+    found = windows(data, loaded.tokenizer, context, None, "--data")
     if len(found) < prompts:
         raise EvaluationError(
             f"--data {data}: has {len(found)} windows of {context} tokens, fewer than {prompts} "
             "--prompts"
         )
     chosen = [found[(2 * n + 1) * len(found) // (2 * prompts)] for n in range(prompts)]
-    nats = _losses(loaded, setting, budgets, chosen, progress)
+    sizes = setting.workload
+    policies = [
+        BudgetPolicy(
+            tokens,
+            selection=profile.selection,
+            block_tokens=sizes.block_tokens,
+            piece_tokens=sizes.piece_tokens,
+        )
+        for tokens in budgets
+    ]
+    nats, _ = losses(loaded, chosen, [None, *policies], sizes.block_tokens, progress)
     lost = nats[:, 1:] - nats[:, :1]
     points = [
         Point(*each) for each in zip(densities, errors, lost.mean(axis=0).tolist(), strict=True)
@@ -118,10 +124,7 @@ def _check(
         )
     if prompts < 2:
         raise EvaluationError(f"--prompts: {prompts} must be 2 at least, for an interval")
-    if loaded.most_tokens is not None and context > loaded.most_tokens:
-        raise EvaluationError(
-            f"--context: {context} tokens are beyond the model's {loaded.most_tokens} positions"
-        )
+    loaded.check_positions("--context", context)
     for density in densities:
         if not 0 < density < 1:
             raise EvaluationError(f"--density: {density} must be above 0 and below 1")
@@ -146,39 +149,7 @@ def _budgets(setting: Setting, density: float) -> Ints:
     return fit(setting, budgets, target, start.pieces).tokens
 
 
-def _losses(
-    loaded: Loaded,
-    setting: Setting,
-    budgets: Sequence[Ints],
-    chosen: Sequence[tuple[int, ...]],
-    progress: Progress,
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Nats a token `[prompts, 1 + budgets]`, dense attention's first."""
-    sizes, scored = setting.workload, scored_tokens(setting.context_tokens)
-    policies = [
-        BudgetPolicy(
-            tokens,
-            selection=setting.profile.selection,
-            block_tokens=sizes.block_tokens,
-            piece_tokens=sizes.piece_tokens,
-        )
-        for tokens in budgets
-    ]
-    passes = len(chosen) * (1 + len(policies))
-    left = TimeLeft(passes)
-    nats = np.zeros((len(chosen), 1 + len(policies)))
-    for number, ids in enumerate(chosen):
-        for place, policy in enumerate([None, *policies]):
-            done = number * (1 + len(policies)) + place
-            progress(done, passes, left.after(f"prompt {number + 1} of {len(chosen)}"))
-            began = perf_counter()
-            nats[number, place], _ = surprise(loaded.model, ids, scored, policy, sizes.block_tokens)
-            left.done(1, perf_counter() - began)
-    progress(passes, passes, "done")
-    return nats
-
-
-def _interval(ratios: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, ...]:
+def _interval(ratios: Floats) -> tuple[float, ...]:
     """The mean, and the ends of its 95 % interval."""
     from scipy.stats import t  # slow to import
 

@@ -37,6 +37,13 @@ class Loaded:
         config = self.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None)
 
+    def check_positions(self, flag: str, tokens: int) -> None:
+        """Raise EvaluationError, which names the flag, where the model has no so many positions."""
+        if self.most_tokens is not None and tokens > self.most_tokens:
+            raise EvaluationError(
+                f"{flag}: {tokens} tokens are beyond the model's {self.most_tokens} positions"
+            )
+
 
 def load(name: str, dtype: str | None = None) -> Loaded:
     """A folder in transformers' format, a fetched model, the shipped "reference" or a hub id.

@@ -65,9 +65,7 @@ BUDGETED = {
     "least_gradient_error": Rule("least_error", scope="model", error="gradient"),
 }
 MEASURED = {
-    "least_error": "output_error",
-    "least_error_model": "output_error",
-    "least_gradient_error": "gradient_error",
+    name: f"{rule.error}_error" for name, rule in BUDGETED.items() if rule.policy == "least_error"
 }
 """What a profile's curves must have beside recovery."""
 ONLINE: dict[str, Masses] = {

@@ -1,19 +1,15 @@
 """What a plan's budgets cost a model: its loss on held-out text, beside dense attention's."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from executor.errors import EvaluationError
 from executor.evaluation.loaded import Loaded
-from executor.evaluation.scoring import surprise
+from executor.evaluation.losses import losses
 from executor.evaluation.texts import scored_tokens, windows
 from executor.inference.budget_policy import BudgetPolicy
+from profiles.measuring import Progress
 from solver.plans import Plan
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -48,25 +44,16 @@ def plan_loss(
     EvaluationError for a context the model has no positions for and a text shorter than it,
     AttentionError for a model that the plan was not made for.
     """
-    context, block = plan.workload.context_tokens, plan.workload.block_tokens
-    if loaded.most_tokens is not None and context > loaded.most_tokens:
-        raise EvaluationError(
-            f"plan: is for {context} tokens, the model has positions for {loaded.most_tokens}"
-        )
-    chosen, policy = windows(text, loaded.tokenizer, context, most), BudgetPolicy.of_plan(plan)
-    sparse, dense, computed = [], [], []
-    for number, ids in enumerate(chosen):
-        progress(2 * number, 2 * len(chosen), "the plan's budgets")
-        nats, of_window = surprise(loaded.model, ids, scored_tokens(context), policy, block)
-        sparse.append(nats)
-        computed.append(of_window.tiles / of_window.dense_tiles)
-        progress(2 * number + 1, 2 * len(chosen), "dense attention")
-        dense.append(surprise(loaded.model, ids, scored_tokens(context), None, block)[0])
-    progress(2 * len(chosen), 2 * len(chosen), "scored")
+    context = plan.workload.context_tokens
+    loaded.check_positions("plan", context)
+    chosen = windows(text, loaded.tokenizer, context, most)
+    policies = BudgetPolicy.of_plan(plan), None
+    nats, shares = losses(loaded, chosen, policies, plan.workload.block_tokens, progress)
+    loss, dense_loss = nats.mean(axis=0).tolist()
     return PlanLoss(
-        loss=mean(sparse),
-        dense_loss=mean(dense),
-        density=mean(computed),
+        loss=loss,
+        dense_loss=dense_loss,
+        density=float(shares[:, 0].mean()),
         context_tokens=context,
         windows=len(chosen),
         scored_tokens=scored_tokens(context),

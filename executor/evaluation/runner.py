@@ -1,6 +1,6 @@
 """All methods on the same samples, one context after another."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from executor.evaluation.methods import DENSE, ONLINE, Maker, Method, watch
 from executor.evaluation.scoring import answer, surprise
 from executor.evaluation.texts import scored_tokens, windows
 from profiles.catalogue import device_profile
+from profiles.measuring import Progress
 from profiles.model import ModelProfile
 from profiles.selection import Selection
 from profiles.tasks import ruler
@@ -73,10 +74,6 @@ class Evaluated:
     generated: list[Generated] = field(default_factory=list)
 
 
-Progress = Callable[[int, int, str], None]
-"""Called with rows that are there, of how many, and in words what comes next and the time left."""
-
-
 def check(options: Options, loaded: Loaded) -> None:
     """Raise HplbError for what cannot be evaluated, before anything is computed."""
     for task in options.tasks:
@@ -101,11 +98,7 @@ def check(options: Options, loaded: Loaded) -> None:
                 f"--contexts: {context} tokens are too few for a task: "
                 f"{ruler.SHORTEST_TOKENS} at least"
             )
-        if loaded.most_tokens is not None and context > loaded.most_tokens:
-            raise EvaluationError(
-                f"--contexts: {context} tokens are beyond the model's {loaded.most_tokens} "
-                "positions"
-            )
+        loaded.check_positions("--contexts", context)
     device_profile(options.devices.type)
     windows(options.text, loaded.tokenizer, max(options.contexts), 1)
 
@@ -113,7 +106,7 @@ def check(options: Options, loaded: Loaded) -> None:
 def evaluate(
     loaded: Loaded, profile: ModelProfile, options: Options, journal: Journal, progress: Progress
 ) -> Iterator[Evaluated]:
-    """Every context; rows the journal has are not computed again."""
+    """Every context; rows the journal has are not computed again. `progress` counts rows."""
     texts = {
         context: windows(options.text, loaded.tokenizer, context, options.samples)
         for context in options.contexts

@@ -25,7 +25,7 @@ from profiles.sizes import causal_pieces
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """(query block, key block) products of all heads, and how many dense attention has."""
+    """(query block, key piece) products of all heads, and how many dense attention has."""
 
     tiles: int
     dense_tiles: int

@@ -19,13 +19,13 @@ def scored_tokens(context: int) -> int:
 
 
 def windows(
-    path: Path | None, tokenizer: Any, context: int, most: int, flag: str = "--text"
+    path: Path | None, tokenizer: Any, context: int, most: int | None, flag: str = "--text"
 ) -> list[tuple[int, ...]]:
     """Up to `most` windows of `context` tokens that do not overlap, each begun as a prompt is.
 
-    Of the file or of a folder's files, the first window of each before the second of any; or of
-    the standard library's docstrings that no training saw. Raises EvaluationError where no text is
-    long enough for one; it names the `flag` that asked.
+    All of them for None. Of the file or of a folder's files, the first window of each before the
+    second of any; or of the standard library's docstrings that no training saw. Raises
+    EvaluationError where no text is long enough for one; it names the `flag` that asked.
     """
     begun = beginning(tokenizer)
     size = context - len(begun)
@@ -34,7 +34,7 @@ def windows(
     for number, text in enumerate(_texts(path, flag)):
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         longest = max(longest, len(ids))
-        for n in range(min(most, len(ids) // size)):
+        for n in range(len(ids) // size)[:most]:
             found.append((n, number, (*begun, *ids[n * size : (n + 1) * size])))
     if not found:
         where = "the held-out text" if path is None else str(path)

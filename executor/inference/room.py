@@ -107,7 +107,7 @@ class Sequence:
             return None
         if self._paged is None or self._paged.page_tokens != piece_tokens:
             self._paged, self._bounds, self._bounded = self._as_pages(piece_tokens), None, 0
-        full = min(self._bounded, tokens) // piece_tokens
+        full = self._bounded // piece_tokens
         length = torch.tensor([tokens], dtype=torch.int32, device=self._keys.device)
         if self._bounds is None or full < (tokens - 1) // piece_tokens:
             with _writable():

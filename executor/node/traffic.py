@@ -16,7 +16,7 @@ from profiles.config_json import architecture_from_config
 from profiles.cost.work import Workload
 from profiles.measuring import capture
 from profiles.measuring.layer_attention import LayerAttention
-from profiles.measuring.loading import folder_of, require_tensors
+from profiles.measuring.loading import dtype_for, folder_of, require_tensors
 from profiles.tasks.beginning import beginning, cut
 from profiles.tasks.prompts import Prompt
 
@@ -45,7 +45,7 @@ class Traffic:
             loaded, report = AutoModel.from_pretrained(
                 folder,
                 attn_implementation=capture.NAME,
-                dtype=torch.float32 if accelerator == "cpu" else "auto",
+                dtype=getattr(torch, dtype_for(accelerator)),
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:

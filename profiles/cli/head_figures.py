@@ -3,39 +3,52 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from profiles.architecture import Architecture
-from profiles.heads import BudgetsForm, CurvesForm, Heads, RulesForm, SamplesForm
+from profiles.heads import (
+    MAX_TOKENS,
+    BudgetsForm,
+    CurvesForm,
+    Floats,
+    Heads,
+    RulesForm,
+    SamplesForm,
+)
 from profiles.heterogeneity import RECOVERY, head_shares
 from profiles.measurement import Measurement, Stability
 
 RULES_CONTEXT_TOKENS = 131_072
 
 
-def head_tokens(heads: Heads) -> tuple[NDArray[np.float64], str]:
+def reaches(architecture: Architecture, context_tokens: int) -> Floats:
+    """The most tokens of a context that a row of each layer can see, `[layers, 1]`."""
+    layers = range(architecture.layers)
+    return np.array([[architecture.reach(layer, context_tokens)] for layer in layers], dtype=float)
+
+
+def head_tokens(heads: Heads, architecture: Architecture) -> tuple[Floats, str]:
     """Tokens `[layers, heads]` that stand for the profile's figures, and what they are.
 
-    Curves are interpolated at RECOVERY (a glance, not a budget policy: that is the solver's).
+    No more than a layer's window. Curves are interpolated at RECOVERY (a glance, not a budget
+    policy: that is the solver's).
     """
     match heads:
         case BudgetsForm():
-            return np.array(heads.tokens), "stated budgets"
+            context, tokens = MAX_TOKENS, np.array(heads.tokens)
+            what = "stated budgets"
         case RulesForm():
-            spans = np.array(heads.alpha_tokens) + np.array(heads.beta) * RULES_CONTEXT_TOKENS
-            tokens = np.clip(spans, 0, RULES_CONTEXT_TOKENS)
-            return tokens, f"alpha + beta * context at {RULES_CONTEXT_TOKENS} tokens"
+            context = RULES_CONTEXT_TOKENS
+            tokens = np.maximum(np.array(heads.alpha_tokens) + np.array(heads.beta) * context, 0)
+            what = f"alpha + beta * context at {context} tokens"
         case SamplesForm():
-            mean = np.mean(heads.kept_tokens, axis=0)
-            return mean, f"mean tokens kept over {len(heads.task)} requests"
+            context, tokens = max(heads.context_tokens), np.mean(heads.kept_tokens, axis=0)
+            what = f"mean tokens kept over {len(heads.task)} requests"
         case CurvesForm():
-            budgets, curves = heads.budget_tokens[-1], np.array(heads.recovery)[:, :, -1]
-            rising = np.maximum.accumulate(curves, axis=-1)
-            tokens = np.apply_along_axis(
-                lambda curve: np.interp(RECOVERY, curve, budgets), -1, rising
-            )
-            return tokens, f"budget for recovery {RECOVERY} at {heads.context_tokens[-1]} tokens"
+            context = heads.context_tokens[-1]
+            tokens = head_shares(heads)[-1] * context
+            what = f"budget for recovery {RECOVERY} at {context} tokens"
+    return np.minimum(tokens, reaches(architecture, context)), what
 
 
 def shape_in_words(architecture: Architecture) -> str:
@@ -47,8 +60,9 @@ def shape_in_words(architecture: Architecture) -> str:
     return f"{architecture.layers} layers x {heads}{sliding}"
 
 
-def layer_shares(heads: CurvesForm) -> list[dict[str, float]]:
+def layer_shares(heads: CurvesForm, architecture: Architecture) -> list[dict[str, float]]:
     """Least, median and most share of the longest context that the heads of each layer need."""
+    shares = head_tokens(heads, architecture)[0] / heads.context_tokens[-1]
     return [
         {
             "layer": layer,
@@ -56,16 +70,18 @@ def layer_shares(heads: CurvesForm) -> list[dict[str, float]]:
             "median_share": float(np.median(row)),
             "most_share": float(row.max()),
         }
-        for layer, row in enumerate(head_shares(heads)[-1])
+        for layer, row in enumerate(shares)
     ]
 
 
-def curve_facts(heads: CurvesForm, measurement: Measurement | None) -> dict[str, Any]:
+def curve_facts(
+    heads: CurvesForm, architecture: Architecture, measurement: Measurement | None
+) -> dict[str, Any]:
     """For `hplb profiles show --json`; `measurement` is null where the curves are not our own."""
     return {
         "recovery": RECOVERY,
         "shares_context_tokens": heads.context_tokens[-1],
-        "shares": layer_shares(heads),
+        "shares": layer_shares(heads, architecture),
         "measurement": measurement.model_dump(mode="json") if measurement else None,
     }
 
@@ -81,7 +97,7 @@ def measurement_in_words(measurement: Measurement) -> str:
     )
 
 
-def shares_table(heads: CurvesForm) -> Table:
+def shares_table(heads: CurvesForm, architecture: Architecture) -> Table:
     """The share of the context that heads need, layer by layer."""
     table = Table(
         "layer",
@@ -90,7 +106,7 @@ def shares_table(heads: CurvesForm) -> Table:
         "most",
         title=f"share of {heads.context_tokens[-1]} tokens for recovery {RECOVERY}",
     )
-    for row in layer_shares(heads):
+    for row in layer_shares(heads, architecture):
         shares = (row["least_share"], row["median_share"], row["most_share"])
         table.add_row(str(row["layer"]), *(f"{share:.1%}" for share in shares))
     return table

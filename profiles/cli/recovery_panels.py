@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from profiles.cli.head_figures import shape_in_words
+from profiles.architecture import Architecture
+from profiles.cli.head_figures import reaches, shape_in_words
 from profiles.errors import HplbError, ProfileError
 from profiles.heads import CurvesForm
 from profiles.heterogeneity import RECOVERY, head_shares, needed_shares, spearman
@@ -51,7 +52,7 @@ def plot_profile(profile: ModelProfile, path: Path) -> None:
     figure = plt.figure(figsize=(12, height + 5), layout="constrained", facecolor="white")
     upper, lower = figure.subfigures(2, squeeze=False, height_ratios=[height, 4.2])[:, 0]
     maps = upper.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-    image = _heat_maps(maps, curves, heads)
+    image = _heat_maps(maps, curves, heads, profile.architecture)
     label = f"share of the context for recovery {RECOVERY}"
     ticks = LogLocator(subs=TICKS)
     bar = upper.colorbar(image, ax=maps, label=label, ticks=ticks, format=_percent, pad=0.01)
@@ -63,7 +64,7 @@ def plot_profile(profile: ModelProfile, path: Path) -> None:
         if len(stability) >= LEAST_BARS or len(heads.context_tokens) < 2:
             _correlations(axis, stability)
         else:
-            _contexts(axis, heads)
+            _contexts(axis, heads, profile.architecture)
     title = f"{profile.name}: {shape_in_words(profile.architecture)}"
     figure.suptitle(textwrap.fill(title, LETTERS))
     try:
@@ -84,13 +85,20 @@ def _curves(profile: ModelProfile, heads: CurvesForm) -> dict[str, tuple[str, Fl
 
 
 def _heat_maps(
-    axes: "NDArray[np.object_]", curves: dict[str, tuple[str, Floats]], heads: CurvesForm
+    axes: "NDArray[np.object_]",
+    curves: dict[str, tuple[str, Floats]],
+    heads: CurvesForm,
+    architecture: Architecture,
 ) -> "AxesImage":
     """What each head needs; one scale for all maps, in which twice as much is a step anywhere."""
     from matplotlib.colors import LogNorm
 
     budgets, context = np.array(heads.budget_tokens[-1], dtype=float), heads.context_tokens[-1]
-    needed = [needed_shares(recovery, budgets, context) for _, recovery in curves.values()]
+    seen = reaches(architecture, context) / context
+    needed = [
+        np.minimum(needed_shares(recovery, budgets, context), seen)
+        for _, recovery in curves.values()
+    ]
     least, most = min(x.min() for x in needed), max(x.max() for x in needed)
     scale = LogNorm(least, max(most, 1.1 * least))
     image: AxesImage
@@ -123,10 +131,13 @@ def _draw_curves(axis: "Axes", curves: dict[str, tuple[str, Floats]], heads: Cur
     axis.legend(fontsize=8, frameon=False, loc="lower right")
 
 
-def _contexts(axis: "Axes", heads: CurvesForm) -> None:
+def _contexts(axis: "Axes", heads: CurvesForm, architecture: Architecture) -> None:
     """What each head needs at the longest context over what it needs at the shortest."""
     shares = head_shares(heads)
-    first, last = shares[0].ravel(), shares[-1].ravel()
+    first, last = (
+        np.minimum(shares[place], reaches(architecture, context) / context).ravel()
+        for place, context in ((0, heads.context_tokens[0]), (-1, heads.context_tokens[-1]))
+    )
     axis.plot(first, last, ".", color=ORACLE, alpha=0.5)
     ends = min(first.min(), last.min()), max(first.max(), last.max())
     axis.plot(ends, ends, color="grey", linewidth=0.8, linestyle=":")

@@ -47,7 +47,7 @@ def show_command(
 ) -> None:
     """A profile's origin, and what its heads need layer by layer."""
     found = load_profile(profile)
-    facts, (tokens, what) = _facts(found), head_tokens(found.heads)
+    facts, (tokens, what) = _facts(found), head_tokens(found.heads, found.architecture)
     if plot is not None:
         plot_profile(found, plot)
     layers = [
@@ -62,7 +62,7 @@ def show_command(
     if as_json:
         curves = {}
         if isinstance(found.heads, CurvesForm):
-            curves = curve_facts(found.heads, found.measurement)
+            curves = curve_facts(found.heads, found.architecture, found.measurement)
         typer.echo(json.dumps({**facts, "figures": what, "layers": layers, **curves}, indent=2))
         return
     made_up = " (synthetic)" if found.synthetic else ""
@@ -77,7 +77,7 @@ def show_command(
         table.add_row(str(row["layer"]), *(f"{figure:,.0f}" for figure in figures))
     console.print(table)
     if isinstance(found.heads, CurvesForm):
-        console.print(shares_table(found.heads))
+        console.print(shares_table(found.heads, found.architecture))
     if found.measurement is not None and found.measurement.stability:
         console.print(stability_table(found.measurement.stability))
 

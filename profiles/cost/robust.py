@@ -33,7 +33,7 @@ SMALLEST_SINGULAR = 1e-14
 class Fit:
     """Coefficients as ratios to their scale, `[features]`, with their standard deviations.
 
-    `residuals` [samples] are bounded by 1, see `residuals_of`; `noise` is their robust sigma.
+    `residuals` [samples] are relative and bounded by 1; `noise` is their robust sigma.
     """
 
     ratios: Floats
@@ -51,28 +51,18 @@ def robust_fit(
     counts for; `prior` [features] are the ratios believed in before; `follows` [features] is the
     feature that each one's ratio is believed to move with, itself where it is with none.
     """
-    apart = _apart(follows)
+    problem = _Problem(units, seconds, weights, prior, _apart(follows))
     # One common factor for the whole chip is a start that no single sample can drag away. Of what
     # always goes together, what is believed to cost something then explains the time.
     believed = np.maximum(prior, LEAST_BELIEVED)
     ratios = believed * weighted_median(seconds / (units @ believed), weights)
     # Nearly least absolute deviations first: of two halves that disagree they side with the
     # heavier, and the noise around it stays small enough to tell the other's as outliers.
-    ratios = _settle(units, seconds, weights, prior, apart, ratios, LEAST_NOISE)
-    noise = _noise(units, seconds, weights, ratios)
-    ratios = _settle(units, seconds, weights, prior, apart, ratios, noise)
-    system, _ = _equations(units, seconds, weights, prior, apart, ratios, noise)
-    return Fit(ratios, _std(system), residuals_of(units, seconds, ratios), noise)
-
-
-def residuals_of(units: Floats, seconds: Floats, ratios: Floats) -> Floats:
-    """(predicted - measured) / the larger of the two, `[samples]`.
-
-    Relative, and bounded on both sides: a time far too short has no more leverage than one far
-    too long.
-    """
-    predicted = units @ ratios
-    return np.asarray((predicted - seconds) / np.maximum(predicted, seconds), dtype=np.float64)
+    ratios = problem.settle(ratios, LEAST_NOISE)
+    noise = problem.noise(ratios)
+    ratios = problem.settle(ratios, noise)
+    system, _ = problem.equations(ratios, noise)
+    return Fit(ratios, _std(system), problem.residuals(ratios), noise)
 
 
 def weighted_median(values: Floats, weights: Floats) -> float:
@@ -82,61 +72,64 @@ def weighted_median(values: Floats, weights: Floats) -> float:
     return float(values[order[np.searchsorted(cumulative, cumulative[-1] / 2)]])
 
 
-def _noise(units: Floats, seconds: Floats, weights: Floats, ratios: Floats) -> float:
-    """Standard deviation of normal residuals, from their median absolute value.
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What `robust_fit` is given; `apart` as `_apart` makes it of what follows what."""
 
-    Widened where a fit of so many features passes close to few samples whatever they are
-    (Rousseeuw and Leroy, Robust Regression and Outlier Detection, 1987, chapter 5).
-    """
-    sizes = np.abs(residuals_of(units, seconds, ratios))
-    effective = weights.sum() ** 2 / (weights**2).sum()
-    few = 1 + 5 / max(effective - np.count_nonzero(units.any(axis=0)), 1)
-    return float(few * max(SIGMA_PER_MAD * weighted_median(sizes, weights), LEAST_NOISE))
+    units: Floats
+    seconds: Floats
+    weights: Floats
+    prior: Floats
+    apart: Floats
+
+    def residuals(self, ratios: Floats) -> Floats:
+        """(predicted - measured) / the larger of the two, `[samples]`.
+
+        Relative, and bounded on both sides: a time far too short has no more leverage than one far
+        too long.
+        """
+        predicted = self.units @ ratios
+        larger = np.maximum(predicted, self.seconds)
+        return np.asarray((predicted - self.seconds) / larger, dtype=np.float64)
+
+    def noise(self, ratios: Floats) -> float:
+        """Standard deviation of normal residuals, from their median absolute value.
+
+        Widened where a fit of so many features passes close to few samples whatever they are
+        (Rousseeuw and Leroy, Robust Regression and Outlier Detection, 1987, chapter 5).
+        """
+        sizes, weights = np.abs(self.residuals(ratios)), self.weights
+        effective = weights.sum() ** 2 / (weights**2).sum()
+        few = 1 + 5 / max(effective - np.count_nonzero(self.units.any(axis=0)), 1)
+        return float(few * max(SIGMA_PER_MAD * weighted_median(sizes, weights), LEAST_NOISE))
+
+    def settle(self, ratios: Floats, noise: float) -> Floats:
+        """Reweight and solve until the ratios stay, `[features]`."""
+        for _ in range(ROUNDS):
+            system, target = self.equations(ratios, noise)
+            previous, ratios = ratios, _bounded_least_squares(system, target)
+            if np.all(np.abs(ratios - previous) <= CONVERGED * np.maximum(1, ratios)):
+                break
+        return ratios
+
+    def equations(self, ratios: Floats, noise: float) -> tuple[Floats, Floats]:
+        """System [samples + features, features] and target, rows in their own standard deviations.
+
+        The prior's equations come last, one for each feature.
+        """
+        threshold = HUBER_SIGMAS * noise
+        huber = threshold / np.maximum(np.abs(self.residuals(ratios)), threshold)
+        larger = np.maximum(self.units @ ratios, self.seconds)
+        rows = np.sqrt(self.weights * huber) / (noise * larger)
+        pull = 1 / np.hypot(PRIOR_SPREAD, self.apart @ (ratios - self.prior))
+        system = np.vstack([self.units * rows[:, None], self.apart * pull[:, None]])
+        return system, np.concatenate([self.seconds * rows, self.apart @ self.prior * pull])
 
 
 def _apart(follows: Ints) -> Floats:
     """What the prior is of, [features, features]: each ratio less the one that it follows."""
     each = np.eye(len(follows))
     return np.asarray(each - each[follows] * (follows != np.arange(len(follows)))[:, None])
-
-
-def _settle(
-    units: Floats,
-    seconds: Floats,
-    weights: Floats,
-    prior: Floats,
-    apart: Floats,
-    ratios: Floats,
-    noise: float,
-) -> Floats:
-    """Reweight and solve until the ratios stay, `[features]`."""
-    for _ in range(ROUNDS):
-        system, target = _equations(units, seconds, weights, prior, apart, ratios, noise)
-        previous, ratios = ratios, _bounded_least_squares(system, target)
-        if np.all(np.abs(ratios - previous) <= CONVERGED * np.maximum(1, ratios)):
-            break
-    return ratios
-
-
-def _equations(
-    units: Floats,
-    seconds: Floats,
-    weights: Floats,
-    prior: Floats,
-    apart: Floats,
-    ratios: Floats,
-    noise: float,
-) -> tuple[Floats, Floats]:
-    """System [samples + features, features] and target, each row in its own standard deviations.
-
-    The prior's equations come last, one for each feature.
-    """
-    threshold = HUBER_SIGMAS * noise
-    huber = threshold / np.maximum(np.abs(residuals_of(units, seconds, ratios)), threshold)
-    rows = np.sqrt(weights * huber) / (noise * np.maximum(units @ ratios, seconds))
-    pull = 1 / np.hypot(PRIOR_SPREAD, apart @ (ratios - prior))
-    system = np.vstack([units * rows[:, None], apart * pull[:, None]])
-    return system, np.concatenate([seconds * rows, apart @ prior * pull])
 
 
 def _condensed(system: Floats) -> Floats:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError
-from profiles.files import read_bytes, read_json
+from profiles.files import json_of, read_bytes
 from profiles.importers import duo_attention, headkv, minference, moa, redknot, s2, tangram
 from profiles.model import ModelProfile
 from profiles.public_models import resolve_architecture
@@ -116,11 +116,12 @@ def kind_of(path: Path) -> Kind:
     An archive is TANGRAM's, a table of tabs DuoAttention's; of JSON a list is MInference's, and an
     object shows MoA's, S2-Attention's or RedKnot's fields, or is of scores by layer and head.
     """
-    if read_bytes(path).startswith(ZIP):
+    content = read_bytes(path)
+    if content.startswith(ZIP):
         return "tangram"
     if path.suffix.lower() == ".tsv":
         return "duo-attention"
-    document = read_json(path)
+    document = json_of(content, str(path))
     if isinstance(document, list):
         return "minference"
     fields = set(document) if isinstance(document, dict) else set()

@@ -41,13 +41,24 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
         )
     classes, distances = _table(path, document, CLASSES), _table(path, document, DISTANCES)
     shape = (len(classes), len(classes[0]))
-    _require_alike(path, document, shape, DISTANCES, distances)
-    require_shape(path, shape, architecture, "KV")
     if SINKS in document:
         sinks = _table(path, document, SINKS)
-        _require_alike(path, document, shape, SINKS, sinks)
     else:
         sinks = [[document.get("sink_size", SINK_TOKENS)] * shape[1]] * shape[0]
+    sizes = {
+        DISTANCES: (len(distances), len(distances[0])),
+        "num_layers and num_kv_heads": (
+            document.get("num_layers", shape[0]),
+            document.get("num_kv_heads", shape[1]),
+        ),
+        SINKS: (len(sinks), len(sinks[0])),
+    }
+    for what, size in sizes.items():
+        if size != shape:
+            raise ProfileError(
+                f"{path}: {what}: {size[0]} x {size[1]}, but {CLASSES} has {shape[0]} x {shape[1]}"
+            )
+    require_shape(path, shape, architecture, "KV")
     prefix = _tokens(document.get("dense_prefix_layers", 0), f"{path}: dense_prefix_layers")
     spans, largest_sink = np.zeros(shape), 0
     for layer, head in np.ndindex(shape):
@@ -68,8 +79,8 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
         "beta": per_query_head((spans == 0).astype(float), architecture).tolist(),
     }
     local = int((spans > 0).sum())
-    what = f"RedKnot head classes ({local} of {spans.size} KV heads local)"
-    return build(path, name, architecture, heads, what, SinkLocal(sink_tokens=largest_sink))
+    source = f"RedKnot head classes ({local} of {spans.size} KV heads local)"
+    return build(path, name, architecture, heads, source, SinkLocal(sink_tokens=largest_sink))
 
 
 def _table(path: Path, document: dict[str, Any], field: str) -> list[list[Any]]:
@@ -83,19 +94,6 @@ def _table(path: Path, document: dict[str, Any], field: str) -> list[list[Any]]:
                 f"{path}: {field}: layer {layer} must be a row of KV heads, as long as layer 0's"
             )
     return table
-
-
-def _require_alike(
-    path: Path, document: dict[str, Any], shape: tuple[int, int], field: str, table: list[list[Any]]
-) -> None:
-    """Hold a table and what the file states of its own size against the classes."""
-    found = (len(table), len(table[0]))
-    stated = (document.get("num_layers", shape[0]), document.get("num_kv_heads", shape[1]))
-    for what, size in ((field, found), ("num_layers and num_kv_heads", stated)):
-        if size != shape:
-            raise ProfileError(
-                f"{path}: {what}: {size[0]} x {size[1]}, but {CLASSES} has {shape[0]} x {shape[1]}"
-            )
 
 
 def _tokens(value: Any, place: str) -> int:

@@ -69,7 +69,8 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
         "kept_tokens": per_query_head(every, architecture).tolist(),
         "fixed_tokens": (requests[:, SINK] + requests[:, WINDOW]).tolist(),
     }
-    windows = f"; {len(every[0]) - sampled} layers keep windows" if sampled < len(every[0]) else ""
+    others = architecture.layers - sampled
+    windows = f"; {others} layers keep windows" if others else ""
     what = (
         f"TANGRAM retention of {meta.get('model_name')} (scorer {meta.get('scorer')}, "
         f"{meta.get('level')}, {meta['dataset_mix']}), per KV head{windows}"

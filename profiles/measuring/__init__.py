@@ -42,7 +42,8 @@ def measure(
         profile = measure("my-model/", "prompts.jsonl", contexts=[1024, 4096])
         profile.save("my-model.json")
 
-    model: a folder of transformers, a Hugging Face id, or "reference", which is shipped.
+    model: a folder of transformers, a Hugging Face id, a name of `hplb models list` that was
+    fetched, or "reference", which is shipped.
     data: prompts as JSON lines, each with at least a `text` (`hplb profiles prompts` makes some), a
     plain text, or a folder of either (`profiles.tasks.documents`).
     contexts: in tokens, rising; a prompt is measured at those that it is long enough for.

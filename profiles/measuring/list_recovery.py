@@ -12,9 +12,7 @@ from profiles.measuring.choices import Choices
 from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.sampled_rows import SampledRows
 from profiles.measuring.selector import Selector
-from profiles.selection import SinkLocal
-
-NEAREST = SinkLocal(sink_tokens=0)
+from profiles.selection import NEAREST
 
 
 def oracle_curve(

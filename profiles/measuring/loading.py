@@ -120,23 +120,24 @@ def require_tensors(name: str, model: Any, architecture: Architecture) -> None:
     Two tokens go through the model, whose attention is `capture`. Raises MeasuringError, which
     begins with `name`.
     """
-    found: list[tuple[int, int, int, int | None]] = []
+    found: list[tuple[int, tuple[int, int, int, int | None]]] = []
 
     def watch(call: LayerAttention, _out: torch.Tensor) -> None:
         heads, _, head_dim = call.q.shape
-        found.append((heads, call.k.shape[0], head_dim, call.window))
+        found.append((call.layer, (heads, call.k.shape[0], head_dim, call.window)))
 
     with capture.watching(watch):
         model(torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
-    heads = (architecture.query_heads, architecture.kv_heads, architecture.head_dim)
-    windows = architecture.windows or (None,) * architecture.layers
-    said = [(*heads, window) for window in windows]
-    if len(found) != len(said):
+    layers = architecture.layers
+    if sorted(layer for layer, _ in found) != list(range(layers)):
         raise MeasuringError(
-            f"{name}: {len(found)} of its {len(said)} layers compute their attention through "
+            f"{name}: {len(found)} of its {layers} layers compute their attention through "
             "transformers' attention interface"
         )
-    for layer, (computed, read) in enumerate(zip(found, said, strict=True)):
+    heads = (architecture.query_heads, architecture.kv_heads, architecture.head_dim)
+    windows = architecture.windows or (None,) * layers
+    for layer, computed in found:
+        read = (*heads, windows[layer])
         if computed != read:
             raise MeasuringError(
                 f"{name}: layer {layer} has {_in_words(*computed)}, but its config.json was read "

@@ -34,9 +34,9 @@ class PromptRun:
 
     def measure(self, item: Item) -> Arrays:
         """recovery, selected_recovery, output_error and gradient_error, [layers, heads, points]:
-        those that were asked for and can be had.
+        those that were asked for and can be had of every layer.
 
-        Raises MeasuringError, also where the model did not show every layer.
+        Raises MeasuringError.
         """
         choices, model = self.choices, self.loaded.model
         random = np.random.default_rng([choices.seed, item.context_tokens, item.number])
@@ -59,10 +59,7 @@ class PromptRun:
         """The loss is the mean cross-entropy of the item's answers."""
         model = self.loaded.model
         if not item.answers:
-            raise MeasuringError(
-                f"{self.choices.data}: prompt {item.number + 1}: no token of its answers is left "
-                f"at {item.context_tokens} tokens, so that the loss has no gradient"
-            )
+            raise MeasuringError("no token of its answers is left: the loss has no gradient")
         predicting = torch.tensor(item.answers, device=tokens.device) - 1
         rows = with_predicting(layers.rows, predicting, tokens.shape[1], self.choices.block_tokens)
         await_gradient = partial(layers.await_gradient, rows, selector)
@@ -121,17 +118,12 @@ class _Layers:
         out.register_hook(arrived)  # type: ignore[no-untyped-call]
 
     def arrays(self) -> Arrays:
-        """Layer after layer, each field one array."""
+        """Layer after layer, each field that all of them have one array."""
         layers = range(self.run.loaded.architecture.layers)
-        recovery = self.found.get("recovery", {})
-        if sorted(recovery) != list(layers):
-            raise MeasuringError(
-                f"{self.run.choices.model}: {len(recovery)} of its {len(layers)} layers compute "
-                "their attention through transformers' attention interface"
-            )
         return {
             field: np.stack([values[layer].numpy() for layer in layers])
             for field, values in self.found.items()
+            if len(values) == len(layers)
         }
 
     def _keep(self, field: str, layer: int, values: torch.Tensor) -> None:

@@ -13,14 +13,16 @@ Stream = dict[int, torch.Tensor]
 
 @contextmanager
 def residual_stream(model: torch.nn.Module) -> Iterator[Stream]:
-    """Fill a stream while `model` runs on one prompt.
+    """Show what comes into the layer being computed while `model` runs on one prompt.
 
-    A layer is the module that holds an attention module, which transformers numbers (`layer_idx`).
+    No other is kept, so that memory does not grow with the layers. A layer is the module that holds
+    an attention module, which transformers numbers (`layer_idx`).
     """
     seen: Stream = {}
 
     def keep(layer: int, _module: torch.nn.Module, given: tuple[Any, ...], named: Any) -> None:
         hidden = given[0] if given else named["hidden_states"]
+        seen.clear()
         seen[layer] = hidden.detach()[0]
 
     handles = []

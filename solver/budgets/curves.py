@@ -50,11 +50,10 @@ class MeasuredCurves:
         """The curves at the workload's context; outside the measured contexts, the nearest's."""
         context, measured = workload.context_tokens, self.context_tokens
         lower, upper, weight = neighbours(measured, context)
-        windows = np.array([w or np.inf for w in self.windows or (None,) * len(self.recovery)])
         alike = []
-        for window in np.unique(windows):
-            curves = [self._anchored(index, windows == window, window) for index in (lower, upper)]
-            alike.append((windows == window, min(window, context) / context, curves))
+        for layers, window in by_window(self.windows, len(self.recovery)):
+            curves = [self._anchored(index, layers, window) for index in (lower, upper)]
+            alike.append((layers, min(window, context) / context, curves))
         knots = [reach * curve[0] for _, reach, curves in alike for curve in curves]
         shares = np.unique(np.concatenate([*knots, [1.0]]))
         recovery = np.empty((*self.recovery.shape[:2], len(shares)))
@@ -129,6 +128,12 @@ class RecoveryCurves:
     def pooled(self) -> Self:
         """All heads of the model as if of one layer, `[1, layers * heads, knots]`."""
         return replace(self, recovery=self.recovery.reshape(1, -1, len(self.shares)))
+
+
+def by_window(windows: Windows, layers: int) -> list[tuple[NDArray[np.bool_], float]]:
+    """Every window in tokens, infinite for none, and which of the `[layers]` have it."""
+    each = np.array([window or np.inf for window in windows or (None,) * layers])
+    return [(each == window, float(window)) for window in np.unique(each)]
 
 
 def pieces_in_reach(architecture: Architecture, workload: Workload) -> Ints:

@@ -4,21 +4,19 @@ Minimises the sum over heads of E_h(b_h) (`solver.budgets.least_loss`), E_h the 
 the head's output at a budget, as a share of the residual stream that it is added to
 (`profiles.heads.CurvesForm.output_error`), or weighed by the loss' gradient there
 (`gradient_error`). Errors of different heads and layers are taken to be independent: their squares
-add up. Between measured budgets, as shares of the context, errors are interpolated linearly,
+add up. Between measured budgets, as shares of what is in reach, errors are interpolated linearly,
 between measured contexts linearly in log(context), like recovery (`solver.budgets.curves`).
 """
-
-from typing import Literal
 
 import numpy as np
 
 from profiles.cost.work import Workload, budget_pieces
 from profiles.heads import CurvesForm, LossPerError
 from profiles.model import ModelProfile
-from solver.budgets.curves import Floats, Ints, interpolate, neighbours, pieces_in_reach
+from solver.budgets.curves import Floats, Ints, by_window, interpolate, neighbours
 from solver.budgets.errors import BudgetError
+from solver.budgets.options import Error
 
-Error = Literal["output", "gradient"]
 MAX_ENTRIES = 2**24
 """Heads x pieces: a table of 128 MiB."""
 
@@ -53,14 +51,21 @@ def error_table(profile: ModelProfile, error: Error, workload: Workload) -> Floa
         measured, contexts = measured[:, :, None], contexts[:1]
     pieces = np.arange(1, workload.context_pieces + 1)
     tokens = np.minimum(pieces * workload.piece_tokens, workload.context_tokens)
-    wanted = (tokens / workload.context_tokens)[None, None]
     lower, upper, weight = neighbours(contexts, workload.context_tokens)
-    below, above = (
-        _at(np.array(form.budget_tokens[i]) / contexts[i], measured[:, :, i], wanted)
-        for i in (lower, upper)
-    )
-    reach = pieces_in_reach(profile.architecture, workload)[..., None]
-    return np.where(pieces < reach, (1 - weight) * below + weight * above, 0.0)
+    found = np.empty((layers, heads, len(pieces)))
+    for alike, window in by_window(profile.architecture.windows, layers):
+        reach = min(window, workload.context_tokens)
+        wanted = (np.minimum(tokens, reach) / reach)[None, None]
+        below, above = (
+            _at(
+                np.array(form.budget_tokens[i]) / min(window, contexts[i]),
+                measured[alike, :, i],
+                wanted,
+            )
+            for i in (lower, upper)
+        )
+        found[alike] = (1 - weight) * below + weight * above
+    return found
 
 
 def loss_ratio(profile: ModelProfile) -> LossPerError:
@@ -85,7 +90,7 @@ def summed_error(profile: ModelProfile, tokens: Ints, workload: Workload) -> flo
 
 
 def _at(shares: Floats, errors: Floats, wanted: Floats) -> Floats:
-    """Errors `[layers, heads, points]` measured at `shares` of the context, at those wanted.
+    """Errors `[layers, heads, points]` measured at `shares` of what is in reach, at those wanted.
 
     Below the least measured share they are as there: no list is shorter.
     """

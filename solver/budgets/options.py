@@ -14,6 +14,7 @@ Policy = Literal[
     "elastic",
 ]
 Curve = Literal["selected", "oracle"]
+Error = Literal["output", "gradient"]
 FLOORED = ("max_min", "max_min_shifting", "least_error")
 SIZED = ("uniform", *FLOORED)
 FLOOR_TOKENS = 128
@@ -63,9 +64,7 @@ class BudgetOptions(BaseModel):
     ] = FLOOR_TOKENS
     """What every head keeps under `max_min`, `max_min_shifting` and `least_error`, rounded up to
     pieces."""
-    error: Annotated[
-        Literal["output", "gradient"], Field(exclude_if=lambda error: error == "output")
-    ] = "output"
+    error: Annotated[Error, Field(exclude_if=lambda error: error == "output")] = "output"
     """Of `least_error`: what a budget does to the heads' output, plain or weighed by the loss'
     gradient there."""
     loss: Annotated[

@@ -20,13 +20,13 @@ MOST_UNFILLED = 3
 def subset_sums(layer: LayerProblem, within_s: float, random: np.random.Generator) -> Assignment:
     """A placement with most devices filled up to `within_s`; the last few may be above it.
 
-    With equal counts every item is heavier by more than all together, so that a device whose room
-    is as much larger takes its count at most.
+    With equal counts every item is heavier by more than all together and than any device's room, so
+    that a device whose room is as much larger takes its count at most.
     """
     cost = layer.item_with_charge_s()[0, :, 0]
     room_s = np.full(layer.devices, within_s - float(layer.launch_s[0, 0])) * (1 + 1e-12)
     if layer.equal_counts:
-        tag = float(cost.sum())
+        tag = 2 * float(max(cost.sum(), room_s.max()))
         cost, room_s = cost + tag, room_s + layer.counts * tag
     placed = np.full(layer.items, -1, dtype=np.int64)
     left = np.argsort(-cost, kind="stable")

@@ -189,13 +189,11 @@ def _promised(request: PlanRequest, first: Scenario) -> PromisedLoss | None:
     profile = first.known.profile
     error = summed_error(profile, first.budgets.tokens, first.workload)
     ratio = loss_ratio(profile)
-    return PromisedLoss(
-        bound=request.budget.loss,
-        nats=error * ratio.mean,
-        low=error * ratio.low,
-        # What rounds above the bound is the bound.
-        high=min(error * ratio.high, request.budget.loss),
+    # What rounds above the bound is the bound.
+    nats, low, high = (
+        min(error * each, request.budget.loss) for each in (ratio.mean, ratio.low, ratio.high)
     )
+    return PromisedLoss(bound=request.budget.loss, nats=nats, low=low, high=high)
 
 
 def _elastic(rules: ElasticRules | None) -> Elastic | None:

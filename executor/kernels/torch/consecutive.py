@@ -9,6 +9,11 @@ def index_of(numbers: Sequence[int]) -> slice | list[int]:
     >>> index_of([3, 4, 5]), index_of([3, 5])
     (slice(3, 6, None), [3, 5])
     """
-    first, end = numbers[0], numbers[-1] + 1
-    numbers = list(numbers)
-    return slice(first, end) if numbers == list(range(first, end)) else numbers
+    found = range_of(numbers)
+    return list(numbers) if found is None else slice(found.start, found.stop)
+
+
+def range_of(numbers: Sequence[int]) -> range | None:
+    """The range that `numbers`, at least one, are, if they follow one another."""
+    found = range(numbers[0], numbers[-1] + 1)
+    return found if list(found) == list(numbers) else None

@@ -13,7 +13,7 @@ import torch
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
-from executor.kernels.torch.consecutive import index_of
+from executor.kernels.torch.consecutive import index_of, range_of
 from executor.kernels.torch.merge import merge
 from executor.kernels.torch.prefill import Pair, flash
 from executor.kernels.torch.threads import in_threads
@@ -141,14 +141,8 @@ def _runs(
             pages, within = pieces // per_page, pieces % per_page
         pages = table.index_select(0, pages)
         every = start == ALL_PIECES and per_page == 1
-        adjacent = _range(table[first:end].tolist()) if every else None
+        adjacent = range_of(table[first:end].tolist()) if every else None
         for begin in range(0, count, step):
             some = slice(begin, begin + step)
             held = min(len(pages[some]) * size, tokens - begin * size)
             yield _Run(number, entry, pages[some], within[some], adjacent and adjacent[some], held)
-
-
-def _range(numbers: list[int]) -> range | None:
-    """The range that they are, if they follow one another."""
-    found = range(numbers[0], numbers[-1] + 1)
-    return found if list(found) == numbers else None

@@ -1,4 +1,5 @@
-"""The lists of a layout filled through torch, one entry after another."""
+"""The lists of a layout filled through torch: one entry after another, or, by sampled rows, all of
+those together that read the same keys."""
 
 import torch
 

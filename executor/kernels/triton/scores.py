@@ -9,7 +9,8 @@ of a row overflows beside another one, and neither making nor comparing them tak
 is 2^127 times less than the largest of its row's tile counts as that; OVERFLOW marks what is no
 number or beyond 2^BOUND.
 
-What two rows of every 64 cost at n tokens, as a share of causal dense attention in the same head:
+By arithmetic, not measured: what two rows of every 64 cost at n tokens, as a share of causal dense
+attention in the same head:
 
 - Products: n / 32 rows see n / 2 keys on average, n^2 head_dim / 32 FLOPs of 2 n^2 head_dim: 1.6 %.
   A tile of 128 rows and 64 keys (2.1 MFLOP, 16 KB at head_dim 128) does 128 FLOPs for a byte of L2,

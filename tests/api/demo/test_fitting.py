@@ -3,6 +3,7 @@
 import pytest
 
 from api.demo.fitting import (
+    BESIDE_S,
     LEAST_LAYERS,
     MOST_LAYERS,
     USUAL_CONTEXT,
@@ -40,3 +41,10 @@ def test_layers_are_spread_over_the_model() -> None:
     assert layers_to_run(REAL, TOO_MUCH, 4096, None) == [14]
     assert layers_to_run(REAL, LITTLE, 4096, 3) == [4, 14, 24]
     assert layers_to_run(SMALL, LITTLE, 2048, 99) == [0, 1, 2, 3]
+
+
+def test_rounds_forwards_and_what_is_beside_them_take_time() -> None:
+    assert Effort(0, 0, 0).seconds(REAL, 2048, 2) == BESIDE_S
+    rounds, forwards = (each.seconds(REAL, 2048, 2) for each in (LITTLE, Effort(1, 1, 1)))
+    assert BESIDE_S < rounds < forwards
+    assert rounds < LITTLE.seconds(REAL, 2048, 3) < LITTLE.seconds(REAL, 4096, 3)

@@ -1,11 +1,16 @@
 """What is asked of the planner: one kind of sparse budgets, at most 30 % of dense's pairs."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
+from api.client.bodies import DeploymentView
 from api.demo.generations import DENSITY, SPARSE, Generation, bubble, request, sparse_budgets
 from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile
 from profiles.fetched import SMOLLM2
+from profiles.sizes import causal_pieces
 from solver import plan
 
 REAL = catalogue_profile(SMOLLM2.name)
@@ -19,6 +24,11 @@ def test_budgets_are_those_of_least_error_at_thirty_per_cent(context: int) -> No
     made = plan(REAL, devices=asked.devices, context_tokens=context, budget=budgets, method="snake")
     density = Generation("snake", asked, made, [0]).density
     assert 0.9 * DENSITY < density <= DENSITY
+    assert budgets.tokens is not None
+    step = made.workload.workload
+    sizes = (step.context_blocks, step.block_pieces)
+    one_more = causal_pieces(budgets.tokens // step.piece_tokens + 1, *sizes)
+    assert one_more > DENSITY * causal_pieces(step.context_pieces, *sizes)
 
 
 def test_a_profile_without_errors_keeps_its_own_budgets() -> None:
@@ -44,3 +54,18 @@ def test_medians_over_rounds_device_by_device() -> None:
     assert bubble(found.measured_s) == pytest.approx(0.25)
     error = np.abs(found.planned_s - found.measured_s) / found.measured_s
     assert found.error == pytest.approx(error.mean())
+
+
+def test_a_device_without_work_counts_neither_as_late_nor_as_wrong() -> None:
+    asked = request(REAL, ["cpu"] * 10, 2048, "contiguous")
+    made = plan(REAL, devices=asked.devices, context_tokens=2048, method="contiguous")
+    found = Generation("contiguous", asked, made, [3])
+    idle = found.planned_s[0] == 0
+    assert idle.any()
+    loads: list[list[float | None]] = [[None] * 10 for _ in made.layers]
+    loads[3] = np.where(idle, 5.0, found.planned_s[0] / 2).tolist()
+    view = SimpleNamespace(measured=SimpleNamespace(device_loads_s=loads), generation=7)
+    found.take(cast("DeploymentView", view))
+    assert found.numbers == [7]
+    assert found.rounds_s.tolist() == [found.planned_s.max() / 2]
+    assert found.error == pytest.approx(1)

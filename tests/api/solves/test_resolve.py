@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from api.solves.resolve import resolve
 from api.store import plan_store
 from profiles.model import ModelProfile
 from solver.plans import Plan
+from solver.request import PlanRequest
 from solver.verifier import verify
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import CONTEXT, Json, World, fields, plan_body, profile
@@ -120,6 +122,11 @@ def test_the_current_plan_is_named_or_comes_along(world: World, slow: SlowSolver
     now = world.plan()
     world.plan(placement={"current_plan": now.id})
     assert slow.calls[1]["request"].current_plan == now
+    named = PlanRequest.model_validate(plan_body(placement={"current_plan": now.id}))
+    with world.service.database.read() as session:
+        found = resolve(session, named)
+    kept = (found.request.placement.current_plan, found.whole.placement.current_plan)
+    assert kept == (now.id, now), "what is kept names it"
     inline = {**now.model_dump(mode="json"), "id": "what you like"}
     world.plan(placement={"current_plan": inline})
     assert len(slow.calls) == 2, "a plan is its content, and so the request is an equal one"

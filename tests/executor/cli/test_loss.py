@@ -67,7 +67,7 @@ def test_dense_budgets_cost_nothing(folder: Path) -> None:
 def test_what_is_wrong_is_said(folder: Path) -> None:
     ran = run(folder, planned(32, 4096))
     assert ran.exit_code == 2
-    assert "plan: is for 4096 tokens, the model has positions for 256" in ran.stderr
+    assert "plan: 4096 tokens are beyond the model's 256 positions" in ran.stderr
     (folder / "plan.json").write_text("{}")
     ran = CliRunner().invoke(app, ["loss", str(folder / "plan.json"), "--model", "reference"])
     assert ran.exit_code == 2

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from executor.errors import EvaluationError
-from executor.evaluation import calibration
+from executor.evaluation import losses
 from executor.evaluation.calibration import Calibrated, calibrate, with_ratio
 from executor.evaluation.loaded import Loaded
 from executor.evaluation.scoring import Computed
+from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
@@ -20,6 +21,20 @@ from tests.executor.evaluation.builders import save_words, task_tokenizer, tiny_
 
 CONTEXT, DENSITIES = 256, (0.5, 0.75)
 DENSE_NATS = 2.0
+MEASURED = {
+    "model": "another",
+    "weights_sha256": "0" * 64,
+    "data_sha256": "0" * 64,
+    "prompts": {"text": 2},
+    "rows": 4,
+    "seed": 0,
+    "block_tokens": 32,
+    "piece_tokens": 16,
+    "sink_tokens": 32,
+    "local_tokens": 32,
+    "versions": {},
+    "seconds": 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +66,7 @@ def losing(
         error = summed_error(profile, np.array(policy.tokens), Workload(CONTEXT))
         return DENSE_NATS + prompt + ratios[prompt] * error, Computed(1, 1)
 
-    monkeypatch.setattr(calibration, "surprise", surprise)
+    monkeypatch.setattr(losses, "surprise", surprise)
     return asked
 
 
@@ -81,6 +96,44 @@ def test_a_known_ratio_is_found_again(
     assert kept.heads.loss_per_error == ratio
 
 
+def test_prompts_are_spread_evenly_over_the_data(
+    loaded: Loaded, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, ...]] = []
+
+    def surprise(_: Any, ids: tuple[int, ...], *asked: Any) -> tuple[float, Computed]:
+        read.append(ids)
+        return float(asked[1] is not None), Computed(1, 1)
+
+    monkeypatch.setattr(losses, "surprise", surprise)
+    found(loaded, tiny_profile(CONTEXT), text, 2)
+    every = windows(text, loaded.tokenizer, CONTEXT, None)
+    assert len(every) == 6
+    assert read == [every[1]] * 3 + [every[4]] * 3
+
+
+def test_budgets_are_shared_out_over_the_model_in_the_profiles_own_pieces(
+    loaded: Loaded, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[BudgetPolicy] = []
+
+    def surprise(*asked: Any) -> tuple[float, Computed]:
+        assert asked[4] == 32
+        read.extend([] if asked[3] is None else [asked[3]])
+        return float(asked[3] is not None), Computed(1, 1)
+
+    monkeypatch.setattr(losses, "surprise", surprise)
+    profile = tiny_profile(CONTEXT, measurement=MEASURED)
+    assert isinstance(profile.heads, CurvesForm)
+    first, *others = profile.heads.output_error or []
+    louder = (100 * np.array(first)).tolist()
+    heads = profile.heads.model_copy(update={"output_error": [louder, *others]})
+    found(loaded, profile.model_copy(update={"heads": heads}), text, 2)
+    tokens = np.array(read[0].tokens)
+    assert tokens[0].sum() > tokens[1].sum()
+    assert (tokens % 32).any()
+
+
 def test_an_interval_ends_at_nothing(
     loaded: Loaded, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,14 +155,14 @@ def test_by_definition_of_a_models_own_losses(
     loaded: Loaded, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses within both budgets, less twice dense attention's, by the sum of the errors."""
-    profile, nats, real = tiny_profile(CONTEXT), [], calibration.surprise
+    profile, nats, real = tiny_profile(CONTEXT), [], losses.surprise
 
     def watched(*asked: Any) -> tuple[float, Computed]:
         answer = real(*asked)
         nats.append(answer[0])
         return answer
 
-    monkeypatch.setattr(calibration, "surprise", watched)
+    monkeypatch.setattr(losses, "surprise", watched)
     calibrated = found(loaded, profile, text, 2)
     dense, half, most = np.array(nats).reshape(2, 3).T
     errors = sum(point.error for point in calibrated.points)
@@ -139,19 +192,6 @@ def test_what_cannot_be_calibrated(
 
 
 def test_other_weights_than_the_profiles_are_refused(loaded: Loaded, text: Path) -> None:
-    measurement = {
-        "model": "another",
-        "weights_sha256": "f" * 64,
-        "data_sha256": "0" * 64,
-        "prompts": {"text": 2},
-        "rows": 4,
-        "seed": 0,
-        "block_tokens": 64,
-        "sink_tokens": 64,
-        "local_tokens": 64,
-        "versions": {},
-        "seconds": 1.0,
-    }
-    profile = tiny_profile(CONTEXT, measurement=measurement)
+    profile = tiny_profile(CONTEXT, measurement={**MEASURED, "weights_sha256": "f" * 64})
     with pytest.raises(EvaluationError, match=r"--model: its weights .* was measured on"):
         found(loaded, profile, text, 2)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.batch import Cache, Chunk
+from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.decode_layout import DecodeHeads, DecodeLists, lay_out_decode
 from executor.kernels.layout import ALL_PIECES
 from executor.kernels.torch.decode import decode_attention
@@ -136,3 +136,22 @@ def test_decode_of_any_strides():
     cache = Cache(strided(cache.keys), strided(cache.values), pages=cache.pages)
     q = strided(random_q(chunks, 2, 8))
     check_decode(q, cache, layout, random_lists(layout, contexts, seed=1), contexts)
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("part", [(0.0, 1.0), (0.0, 0.4), (0.4, 1.0)])
+@pytest.mark.parametrize("block", [16, 5])
+def test_pages_that_follow_one_another_are_read_a_step_at_a_time(block, part):
+    contexts = [333, 100]
+    chunks, whole = decoding(contexts), decoding(-(-n // block) * block for n in contexts)
+    cache = as_pages(random_cache(whole, 2, 24, block), whole, block)
+    pieces = -(-max(contexts) // block)
+    entries = [
+        DecodeHeads(sequence, sequence, group, (2 * group, 2 * group + 1), pieces, part)
+        for sequence in range(len(contexts))
+        for group in range(2)
+    ]
+    layout = lay_out_decode(entries, pieces, block)
+    assert (layout.start == ALL_PIECES).all()
+    lists = random_lists(layout, contexts, seed=0)
+    check_decode(random_q(chunks, 4, 24), cache, layout, lists, contexts)

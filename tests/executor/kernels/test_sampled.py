@@ -15,6 +15,7 @@ from executor.kernels.sampled import (
     stored_lists,
     windows,
 )
+from executor.kernels.scores import QueryRows
 from executor.kernels.select import select
 from executor.kernels.torch import scores as torch_scores
 from executor.kernels.torch import select as torch_select
@@ -286,3 +287,15 @@ def test_sums_that_nobody_has_written_do_not_choose(monkeypatch):
 
     monkeypatch.setattr("executor.kernels.triton.scores.torch.empty", unwritten)
     assert torch.equal(select(q, cache, layout, use_triton=True), wanted)
+
+
+@BOTH
+def test_a_row_that_is_none_sees_no_key(use_triton):
+    chunks = whole_prompts(2 * SIZE)
+    q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
+    position = torch.tensor([[-1, SIZE]], dtype=torch.int32)
+    none = torch.zeros(1, dtype=torch.int32)
+    rows = QueryRows(none, none, torch.zeros_like(position), position.clamp(min=0), position)
+    lse = implementation(use_triton).piece_lse(q, cache, rows, SIZE, 2)
+    assert lse[0, 0].isneginf().all()
+    assert lse[0, 1].isfinite().all()

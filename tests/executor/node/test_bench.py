@@ -1,7 +1,8 @@
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +12,11 @@ from executor.attention.step import prepare
 from executor.errors import CannotMeasureError
 from executor.node import bench as bench_module
 from executor.node import layers
+from executor.node.activations import Activations
 from executor.node.bench import Bench
 from executor.node.shard import layer_shard
 from executor.node.timing_lock import InterruptedWait, timing_lock
+from executor.node.traffic import Traffic
 from profiles.cost.work import FEATURES, INDEX, Deployment, Phase, group_work, head_work
 from profiles.selection import POOLED, Pooled, Sampled, Selection, SinkLocal, VerticalSlash
 from solver.planning.predict import shard_work
@@ -245,3 +248,22 @@ def test_dense_heads_go_to_the_faster_of_two_attentions(
     for sample in (first, again):
         assert sample is not None
         assert sample.seconds == (0.5 if faster == "pytorch" else 1.0)
+
+
+def test_a_model_runs_on_all_cores_and_shares_on_one() -> None:
+    class Watching:
+        def next_round(self, *_: object) -> dict[int, Activations]:
+            seen.append(torch.get_num_threads())
+            raise CannotMeasureError("seen")
+
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        bench = Bench(["cpu"], "torch", traffic=cast("Traffic", Watching()))
+        assert torch.get_num_threads() == 1
+        with pytest.raises(CannotMeasureError, match="seen"):
+            bench.next_round(tiny_plan(), [0], never)
+        assert (seen, torch.get_num_threads()) == ([2], 1)
+    finally:
+        torch.set_num_threads(before)

@@ -16,6 +16,7 @@ from executor.node.duty import Duty
 from executor.node.traffic import Traffic
 from profiles.cost.work import Deployment, Workload
 from profiles.errors import HplbError
+from profiles.measuring.loading import dtype_for
 from profiles.tasks.prompts import Prompt
 from solver.plans import Plan
 from tests.executor import mixes
@@ -61,6 +62,22 @@ def tiny(deployment: Deployment = "disaggregated", batch_size: int = 1) -> Plan:
         deployment=deployment,
         batch_size=batch_size,
     )
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cuda:0"])
+def test_a_model_runs_in_what_models_are_measured_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, accelerator: str
+) -> None:
+    asked = []
+
+    def reading(_folder: Path, **options: Any) -> None:
+        asked.append(options["dtype"])
+        raise ValueError("read no further")
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", reading)
+    with pytest.raises(CannotMeasureError, match="read no further"):
+        Traffic(str(folder), [mixes.easy(1)], accelerator)
+    assert asked == [getattr(torch, dtype_for(accelerator))]
 
 
 def test_a_model_that_is_not_whole(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import pytest
 
+from profiles.architecture import Architecture, Windows
 from profiles.cli.head_figures import head_tokens, shape_in_words
 from profiles.heads import BudgetsForm, CurvesForm, Heads, RulesForm, SamplesForm
 from profiles.public_models import MODELS
@@ -26,8 +27,20 @@ from profiles.public_models import MODELS
         ),
     ],
 )
-def test_one_figure_per_head(heads: Heads, tokens: list[float]) -> None:
-    assert head_tokens(heads)[0].tolist() == [pytest.approx(tokens)]
+@pytest.mark.parametrize("windows", [(), (70,)])
+def test_one_figure_per_head_within_the_window(
+    heads: Heads, tokens: list[float], windows: Windows
+) -> None:
+    shape = Architecture(
+        layers=1,
+        query_heads=len(tokens),
+        kv_heads=1,
+        head_dim=8,
+        hidden_size=32,
+        windows=windows,
+    )
+    seen = [min(figure, *windows, 10**9) for figure in tokens]
+    assert head_tokens(heads, shape)[0].tolist() == [pytest.approx(seen)]
 
 
 def test_a_shape_says_its_windows() -> None:

@@ -161,6 +161,21 @@ def test_plot(profile: Path, tmp_path: Path, drawn: list[Figure], name: str) -> 
         assert edge.y0 <= box.y0 <= box.y1 <= edge.y1
 
 
+def test_no_figure_exceeds_a_layers_window(
+    profile: Path, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    content = json.loads(profile.read_text())
+    content["architecture"]["windows"] = [96, None, None]
+    profile.write_text(json.dumps(content))
+    result = hplb("show", profile, "--json", "--plot", tmp_path / "p.png")
+    shown = json.loads(result.stdout)
+    assert [row["most_tokens"] <= 96 for row in shown["layers"]] == [True, False, False]
+    assert shown["shares"][0]["most_share"] == 96 / 2048
+    scaled, contexts = drawn[0].axes[0].images[0].get_array(), drawn[0].axes[3].lines[0]
+    assert scaled[0].max() == contexts.get_ydata()[:HEADS].max() == 96 / 2048
+    assert contexts.get_xdata()[:HEADS].max() == 96 / 512
+
+
 def test_bars_go_as_far_as_the_least_correlation(
     profile: Path, tmp_path: Path, drawn: list[Figure]
 ) -> None:

@@ -60,18 +60,19 @@ def test_a_dense_prefix_reads_everything(path: Path) -> None:
     assert heads.beta[1] == [1, 1, 1, 1, 0, 0]
 
 
-def test_contiguous_heads_of_qwen3_32b() -> None:
+def test_contiguous_heads_of_qwen3_32b(path: Path) -> None:
     """Made up of the published classes' counts: 48 local layers, then 5 or 4 whole KV heads of 8.
 
     On 2 devices at 131,072 tokens contiguous heads take 1.46 of the mean.
     """
-    local, whole, context = 4100, 131_072, 131_072
-    rows = [[local] * 8] * 48 + [[local] * 3 + [whole] * 5] * 13 + [[local] * 4 + [whole] * 4] * 3
-    tokens = np.array(rows, dtype=float)
+    rows = [["local"] * 8] * 48
+    rows += [["local"] * 3 + ["global"] * 5] * 13 + [["local"] * 4 + ["global"] * 4] * 3
+    file = {"kv_head_classification": rows, "kv_head_max_distance": [[4096] * 8] * 64}
+    heads, context = rules(path, file, MODELS["Qwen3-32B"]), 131_072
+    tokens = np.array(heads.alpha_tokens) + np.array(heads.beta) * context
     pairs = tokens * context - tokens**2 / 2
-    halves = pairs.reshape(64, 2, 4).sum(axis=2)
+    halves = pairs.reshape(64, 2, -1).sum(axis=2)
     assert halves.max(axis=1).sum() / halves.mean(axis=1).sum() == pytest.approx(1.46, abs=0.003)
-    assert MODELS["Qwen3-32B"].kv_heads == 8
 
 
 @pytest.mark.parametrize(

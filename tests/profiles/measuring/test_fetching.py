@@ -98,6 +98,7 @@ def test_what_was_changed_is_fetched_again(tiny: PublishedModel, what: str) -> N
     assert not is_whole(tiny)
     assert get("tiny").exit_code == 0
     assert is_whole(tiny)
+    assert not is_whole(replace(tiny, gguf_sha256="0" * 64))
     assert left(tiny) == ["tiny"]
 
 

@@ -7,10 +7,12 @@ from transformers import AutoModelForCausalLM
 
 from executor.attention.select import select_for_budgets
 from profiles.heads import CurvesForm
+from profiles.measuring import capture
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item
 from profiles.measuring.loading import load
 from profiles.measuring.prompt_run import PromptRun
+from profiles.measuring.residual_stream import residual_stream
 from profiles.measuring.statistics import curves_form
 
 from . import tiny
@@ -18,17 +20,20 @@ from . import tiny
 TOKENS, SIZE = 64, 16
 
 
-def measured(folder, tmp_path, tokens, selector=select_for_budgets, piece=SIZE):
+def measured(folder, tmp_path, tokens, selector=select_for_budgets, block=SIZE, change=None):
     choices = Choices(
         str(folder),
         tmp_path,
         (TOKENS,),
-        block_tokens=SIZE,
+        block_tokens=block,
         rows=TOKENS,
-        piece_tokens=piece,
+        piece_tokens=SIZE,
         gradients=True,
     )
-    run = PromptRun(load(choices), choices, {TOKENS: choices.budgets()[0]}, selector)
+    loaded = load(choices)
+    if change is not None:
+        change(loaded.model)
+    run = PromptRun(loaded, choices, {TOKENS: choices.budgets()[0]}, selector)
     item = Item(0, "text", TOKENS, tuple(tokens[0].tolist()), tuple(range(1, TOKENS)))
     return choices, item, run.measure(item)
 
@@ -59,7 +64,8 @@ def by_definition(folder, tokens, choices):
     result = model(tokens, output_attentions=True, output_hidden_states=True)
     torch.nn.functional.cross_entropy(result.logits[0, :-1], tokens[0, 1:]).backward()
     found, weighed = [], []
-    blocks = torch.arange(TOKENS // SIZE)
+    block = choices.block_tokens
+    blocks = torch.arange(TOKENS // block)
     for number, layer in enumerate(model.model.layers):
         maps, weight = result.attentions[number][0].detach(), layer.self_attn.o_proj.weight.detach()
         heads, size = maps.shape[0], layer.self_attn.head_dim
@@ -70,7 +76,7 @@ def by_definition(folder, tokens, choices):
             queries[number].detach(),
             keys[number].detach(),
             blocks,
-            SIZE,
+            block,
             choices.piece,
             choices.selection,
         )
@@ -80,7 +86,7 @@ def by_definition(folder, tokens, choices):
             for pieces in choices.budgets()[0]:
                 moved, along = 0.0, 0.0
                 for row in range(TOKENS):
-                    chosen = lists(pieces)[head, row // SIZE].repeat_interleave(choices.piece)
+                    chosen = lists(pieces)[head, row // block].repeat_interleave(choices.piece)
                     kept = maps[head, row] * chosen
                     less = kept @ v / kept.sum() - maps[head, row] @ v
                     out = less @ weight[:, head * size :][:, :size].T
@@ -92,11 +98,11 @@ def by_definition(folder, tokens, choices):
     return np.array(found).reshape(shape), np.array(weighed).reshape(shape)
 
 
-@pytest.mark.parametrize("piece", [16])
-def test_errors_are_those_of_the_definition(tmp_path, piece: int) -> None:
+@pytest.mark.parametrize("block", [SIZE, 2 * SIZE])
+def test_errors_are_those_of_the_definition(tmp_path, block: int) -> None:
     folder = tiny.model(tmp_path / "llama", "llama")
     tokens = torch.randint(4, 64, (1, TOKENS), generator=torch.Generator().manual_seed(1))
-    choices, _, found = measured(folder, tmp_path, tokens, piece=piece)
+    choices, _, found = measured(folder, tmp_path, tokens, block=block)
     output, gradient = by_definition(folder, tokens, choices)
     # fp32 leaves of a difference of nothing what it leaves.
     assert found["output_error"] == pytest.approx(output, rel=1e-3, abs=1e-9 * output.max())
@@ -127,3 +133,26 @@ def test_without_an_executor_there_are_no_errors(tmp_path) -> None:
     _, _, found = measured(folder, tmp_path, tokens, selector=None)
     assert "output_error" not in found
     assert "gradient_error" not in found
+
+
+def test_output_errors_are_left_out_where_a_layers_projection_is_unknown(tmp_path) -> None:
+    def hide(model) -> None:
+        attention = model.model.layers[1].self_attn
+        attention.o_proj = torch.nn.Sequential(attention.o_proj)
+
+    folder = tiny.model(tmp_path / "llama", "llama")
+    tokens = torch.randint(4, 64, (1, TOKENS), generator=torch.Generator().manual_seed(1))
+    _, _, found = measured(folder, tmp_path, tokens, change=hide)
+    assert set(found) == {"recovery", "selected_recovery", "gradient_error"}
+
+
+def test_the_stream_of_one_layer_is_kept_at_a_time(tmp_path) -> None:
+    folder = tiny.model(tmp_path / "llama", "llama")
+    model = load(Choices(str(folder), tmp_path, (TOKENS,), block_tokens=SIZE, rows=8)).model
+    kept: list[tuple[int, list[int]]] = []
+    with (
+        residual_stream(model) as stream,
+        capture.watching(lambda call, _out: kept.append((call.layer, list(stream)))),
+    ):
+        model(torch.ones(1, 2, dtype=torch.long))
+    assert kept == [(0, [0]), (1, [1])]

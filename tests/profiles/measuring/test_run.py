@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,26 @@ def figures(profile: ModelProfile) -> dict:
     found = profile.model_dump(mode="json")
     del found["measurement"]["seconds"]
     return found
+
+
+def test_time_left_counts_backward_passes(
+    choices: Choices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three prompts at each context, where every one of them takes a second."""
+    clock = count()
+    monkeypatch.setattr("profiles.measuring.run.perf_counter", lambda: float(next(clock)))
+    told: list[str] = []
+    measure_profile(
+        replace(choices, gradients=True),
+        "m",
+        Parts(tmp_path),
+        select_for_budgets,
+        lambda _done, _total, what: told.append(what),
+    )
+    # At a width of 32; the shorter context has three passes.
+    shorter, longer = 3 * 32 * (12 * 32 + 32), 64 * (12 * 32 + 64)
+    left = round((2 * shorter + 3 * longer) / shorter)
+    assert told[1] == f"one, 32 tokens, about 0:00:0{left} left"
 
 
 def test_an_interrupted_run_goes_on_to_equal_figures(choices: Choices, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_folder_is_read_whole_in_the_order_of_names(tmp_path: Path) -> None:
     before = digest_at(tmp_path)
     (tmp_path / ".z").write_text("still no")
     assert digest_at(tmp_path) == before
-    (tmp_path / "a.txt").rename(tmp_path / "d.txt")
+    (tmp_path / "a.txt").rename(tmp_path / "aa.txt")
     assert digest_at(tmp_path) != before
 
 

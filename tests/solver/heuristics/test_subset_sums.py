@@ -1,7 +1,7 @@
 """Devices filled by subset sums: as full as brute force can, and with the counts there must be."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from solver.heuristics.greedy import greedy
@@ -33,6 +33,7 @@ def test_two_devices_are_filled_as_evenly_as_brute_force(
     st.floats(0.95, 1.3),
     st.integers(0, 10_000),
 )
+@example(devices=4, items=2, equal_counts=True, charge=0.0, part=1.25, seed=141)
 def test_every_item_is_placed_and_equal_counts_are_kept(
     devices: int, items: int, equal_counts: bool, charge: float, part: float, seed: int
 ) -> None:

@@ -135,9 +135,12 @@ def test_generated_text_is_that_of_transformers_own_cache(family, options):
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
-def test_a_padded_batch_decodes_as_each_does_alone(backend):
-    model, (ids, real) = small(), padded("left")
+@pytest.mark.parametrize(
+    ("backend", "family"), [("torch", "llama"), ("triton", "llama"), ("triton", "qwen3")]
+)
+def test_a_padded_batch_decodes_as_each_does_alone(backend, family):
+    """Triton fills up qwen3's head_dim of 24, for which no room has space."""
+    model, (ids, real) = small(family), padded("left")
     policy = BudgetPolicy(TOKENS, block_tokens=16, backend=backend)
     options = {"max_new_tokens": 6, "do_sample": False}
     with attached(model, policy):

@@ -1,0 +1,61 @@
+"""What is printed at the end: what was gained, round by round, and whether that is sure."""
+
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from api.demo.findings import figures, report
+from api.demo.generations import CONTIGUOUS, DENSE, REFITTED, Generation, request
+from api.demo.round_trip import DemoOptions, DemoResult, Loss
+from profiles.catalogue import catalogue_profile, device_profile
+from profiles.cost.roofline import roofline
+from profiles.fetched import SMOLLM2
+from solver import plan
+
+REAL = catalogue_profile(SMOLLM2.name)
+
+
+def generation(name: str, *rounds: list[float]) -> Generation:
+    asked = request(REAL, ["cpu"] * 2, 2048, name)
+    made = plan(REAL, devices=asked.devices, context_tokens=2048, method="contiguous")
+    found = Generation(name, asked, made, [3])
+    found.loads_s.extend(np.array([loads]) for loads in rounds)
+    return found
+
+
+def found_of(*last: list[float]) -> dict[str, Any]:
+    generations = [
+        generation(DENSE, [9.0, 9.0], [9.0, 9.0]),
+        generation(CONTIGUOUS, [4.0, 2.0], [6.0, 2.0]),
+        generation(REFITTED, *last),
+    ]
+    rates = {"cpu": roofline(device_profile("cpu"), "prefill")}
+    options = DemoOptions(REAL, devices=2, context_tokens=2048)
+    return figures(options, DemoResult(generations, 0.5, rates, Loss(0.02, own_weights=True)))
+
+
+def said_of(found: dict[str, Any]) -> str:
+    out = StringIO()
+    report(found, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_a_gain_in_every_round() -> None:
+    found = found_of([3.0, 2.0], [2.0, 3.0])
+    assert found["gain_measured"] == pytest.approx(1 - 2.5 / 5)
+    assert found["gain_rounds"] == pytest.approx([0.25, 0.5])
+    assert [row["loss"] for row in found["generations"]] == [0.0, 0.02, 0.02]
+    assert [row["spread_s"] for row in found["generations"]] == pytest.approx([0, 1, 0])
+    said = said_of(found)
+    assert "measured 50.0 %, in every round (25.0 to 50.0 %)" in said
+    assert "device loads: 50.0 % before refitting" in said
+    assert "not significant" not in said
+
+
+def test_a_gain_that_one_round_lacks_is_not_significant() -> None:
+    found = found_of([5.0, 2.0], [2.0, 3.0])
+    assert found["gain_measured"] > 0
+    assert "not significant: not in every round (-25.0 to 50.0 %)" in said_of(found)
