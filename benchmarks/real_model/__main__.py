@@ -48,6 +48,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 BLOCKS = {2048: (3, 5, 9), 4096: (6, 10, 18), 8192: (12, 20, 36)}
 """Uniform's whole blocks of 64: near 18, 30 and 50 % of dense attention's pairs."""
 PIECES, SQUARE = Size(64, 16), Size(64, 64)
+HALVES = Size(32, 16, rows=4)
+"""Half as many rows a list, scored at the same cost."""
+BEST = ("uniform", "least_error_model", "max_min", "least_error")
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,14 @@ STAGES = (
     Stage("2048", 2048, SQUARE, ("uniform", "max_min", "least_error_model")),
     Stage("peers", 2048, SQUARE, PEERS, documents=8, points=(0, 1)),
     Stage("2048", 2048, PIECES, ("max_min",)),
-    Stage("4096", 4096, PIECES, ("uniform", "least_error_model", "max_min", "least_error")),
     Stage("sizes", 2048, Size(64, 32), ("uniform", "least_error_model"), documents=8),
     Stage("sizes", 2048, Size(16, 16), ("uniform", "least_error_model"), documents=8),
+    Stage("sizes", 2048, HALVES, ("uniform", "least_error_model"), documents=24),
+    Stage("sizes", 2048, Size(16, 16, rows=2), ("uniform", "least_error_model"), documents=8),
+    Stage("4096", 4096, PIECES, BEST, documents=8),
     Stage("8192", 8192, PIECES, ("uniform", "least_error_model"), documents=8),
     Stage("peers", 2048, SQUARE, PEERS, points=(0, 1, 2)),
+    Stage("4096", 4096, PIECES, BEST),
 )
 
 
@@ -173,7 +179,7 @@ def profile_of(size: Size, context: int, cache: Path) -> ModelProfile:
         contexts,
         block_tokens=size.block,
         piece_tokens=size.piece,
-        selection=SELECTION,
+        selection=size.selection,
         gradients=size == SQUARE and context <= 4096,
         state=path.with_suffix(".parts"),
         progress=lambda done, total, what: _say(f"profile {size.name}: {done} of {total}, {what}"),

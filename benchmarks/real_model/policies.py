@@ -35,21 +35,28 @@ from solver.deadline import Deadline
 
 BLOCK = 64
 SELECTION = Sampled(rows=8)
-"""Scores an eighth of a block's rows: 6 % of dense attention's products, beside the pairs."""
+"""Of blocks of 64: scores an eighth of their rows, 6 % of dense attention's products, beside the
+pairs. What sizes name no other rows choose by."""
 Budgets = Callable[[Setting, int], Ints]
 """Tokens [layers, heads] of a mean of so many pieces a head."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Query rows that share a list, and the keys that it names."""
+    """Query rows that share a list, the keys that it names, and how many of the rows choose."""
 
     block: int
     piece: int
+    rows: int = SELECTION.rows
 
     @property
     def name(self) -> str:
-        return f"{self.block}x{self.piece}"
+        few = "" if self.rows == SELECTION.rows else f"r{self.rows}"
+        return f"{self.block}x{self.piece}{few}"
+
+    @property
+    def selection(self) -> Sampled:
+        return Sampled(rows=self.rows)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def chosen(name: str, profile: ModelProfile, size: Size, context: int, blocks: i
         blocks * BLOCK // size.piece,
     )
     selection: Selection = (
-        SinkLocal(sink_tokens=size.piece) if name == "streaming_llm" else SELECTION
+        SinkLocal(sink_tokens=size.piece) if name == "streaming_llm" else size.selection
     )
     policy = BudgetPolicy(
         found.tokens, selection=selection, block_tokens=size.block, piece_tokens=size.piece

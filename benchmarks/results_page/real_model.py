@@ -22,7 +22,9 @@ SIZES = {
     "64x64": "64 x 64",
     "64x32": "64 x 32",
     "64x16": "64 x 16",
+    "32x16r4": "32 x 16, 4 rows",
     "16x16": "16 x 16",
+    "16x16r2": "16 x 16, 2 rows",
 }
 SHOWN = ("uniform", "max_min", "least_error_model")
 CONTEXT = 2048
