@@ -225,7 +225,19 @@ class PlanRequest(_Options):
         if isinstance(current, str):
             current = plan_of(current)
             update["placement"] = self.placement.model_copy(update={"current_plan": current})
-        return self.model_copy(update=update)
+        return self.model_copy(update=update).settled()
+
+    def settled(self) -> Self:
+        """The same with a budget policy that all profiles have what it takes for.
+
+        Raises RequestError where what is asked of budgets does not fit it.
+        """
+        each = [self.budget.settled(profile) for profile in self.profiles]
+        budget = next((own for own in each if own.policy == "profile"), each[0])
+        fault = budget.fault()
+        if fault is not None:
+            raise RequestError(f"budget.{fault}")
+        return self.model_copy(update={"budget": budget})
 
     @property
     def profiles(self) -> list[ModelProfile]:

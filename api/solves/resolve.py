@@ -43,7 +43,7 @@ def resolve(session: Session, request: PlanRequest) -> ResolvedRequest:
         for phase in dict.fromkeys(step.phase for step in request.steps)
     }
     by_rates = [in_force[step.phase] for step in request.steps]
-    digest = request.digest(
+    digest = whole.digest(
         [profile.digest for profile in whole.profiles],
         [own.version for each in by_rates for own in each.values()],
     )

@@ -70,8 +70,8 @@ def readme_table(reports: Reports) -> str:
 ## What budgets cost
 
 Loss over dense attention, nats a token: SmolLM2-135M, {documents} held-out documents, in brackets
-over uniform's. `hplb plan --budget-loss 0.02` takes the cheapest least-error budgets predicted to
-lose no more. [Intervals, all policies](docs/results.md#a-real-model).
+over uniform's. `hplb plan` takes the cheapest least-error budgets predicted to lose at most 0.02
+where a profile is calibrated. [Intervals, all policies](docs/results.md#a-real-model).
 
 {grid(("rows x keys", "budgets", *_heads(report)), rows)}"""
 

@@ -64,7 +64,7 @@ def allocate(
     workload: Workload,
     deadline: Deadline,
 ) -> Budgets:
-    """Give every query head its budget by `options.policy`.
+    """Give every query head its budget by the policy of settled `options`.
 
     `basis`: the profile's curves as `options` asks for them, for every workload of a request.
     No head of a layer with a window gets more than the window. Only `elastic` and `least_error` may
@@ -103,6 +103,8 @@ def allocate(
             assert basis is not None
             rules, warnings = _elastic(basis.cautious, known, options, workload, deadline)
             pieces = budget_pieces(rules.alpha + rules.beta * workload.context_tokens, workload)
+        case None:
+            raise AssertionError("settled options have a policy")
         case _:
             assert_never(options.policy)
     pieces = np.minimum(pieces, pieces_in_reach(profile.architecture, workload))

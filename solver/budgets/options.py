@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from profiles.heads import CurvesForm
+from profiles.model import ModelProfile
+
 Policy = Literal[
     "profile",
     "uniform",
@@ -13,12 +16,16 @@ Policy = Literal[
     "least_error",
     "elastic",
 ]
+Scope = Literal["layer", "model"]
 Curve = Literal["selected", "oracle"]
 Error = Literal["output", "gradient"]
 FLOORED = ("max_min", "max_min_shifting", "least_error")
 SIZED = ("uniform", *FLOORED)
 FLOOR_TOKENS = 128
 """What every head keeps ("a small value such as 128", S-HPLB, section 3.2)."""
+LOSS = 0.02
+"""Nats a token that budgets may cost where nothing else is asked for."""
+RECOVERY = 0.9
 MAX_CONTEXT = 16 * 2**20
 
 Context = Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
@@ -33,14 +40,17 @@ class BudgetOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    policy: Policy = "profile"
-    """How budgets are chosen."""
+    policy: Policy | None = None
+    """How budgets are chosen. Unless given, `least_error` where the profile has measured errors and
+    tokens or a loss are given, or it is calibrated and nothing is (a loss of 0.02 then); else
+    `profile`."""
     tokens: Context | None = None
     """Mean tokens per head: of every policy but `profile` and `recovery`."""
-    recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.9
+    recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = RECOVERY
     """Share of attention mass to reach: of `recovery`, and of `profile` where it has curves."""
-    scope: Literal["layer", "model"] = "layer"
-    """A total is kept within each layer, or over the model."""
+    scope: Scope | None = None
+    """A total is kept within each layer, or over the model. Unless given, over the model under
+    `least_error`, else within each layer."""
     total: Literal["tiles", "tokens"] = "tiles"
     """What the total counts: work, or tokens as in the paper."""
     density: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
@@ -75,9 +85,30 @@ class BudgetOptions(BaseModel):
     model's loss, in nats a token, is at most this by the upper end of its interval. Needs a profile
     that `hplb calibrate` has seen."""
 
+    def settled(self, profile: ModelProfile) -> "BudgetOptions":
+        """The same with a policy and a scope, by what the profile knows where none is asked for."""
+        policy = self.policy or self._fitting(profile)
+        update: dict[str, object] = {"policy": policy}
+        if self.scope is None:
+            update["scope"] = "model" if policy == "least_error" else "layer"
+        if self.policy is None and policy == "least_error" and self.tokens is None:
+            update["loss"] = LOSS if self.loss is None else self.loss
+        return self.model_copy(update=update)
+
+    def _fitting(self, profile: ModelProfile) -> Policy:
+        """What loses least of what the profile allows: benchmarks/results/real_model.json."""
+        heads = profile.heads
+        if self.loss is not None:
+            return "least_error"
+        if not isinstance(heads, CurvesForm) or heads.output_error is None:
+            return "profile"
+        by_recovery = self.recovery != RECOVERY or self.margin > 0
+        calibrated = heads.loss_per_error is not None and not by_recovery
+        return "least_error" if self.tokens is not None or calibrated else "profile"
+
     def fault(self) -> str | None:
         """What does not go together, beginning with the field's name."""
-        if self.loss is not None and self.policy != "least_error":
+        if self.loss is not None and self.policy not in ("least_error", None):
             return f"loss: is for policy 'least_error', not {self.policy!r}"
         if self.loss is not None and self.tokens is not None:
             return "loss: decides how many tokens there are; give loss or tokens, not both"
@@ -94,13 +125,16 @@ class BudgetOptions(BaseModel):
         if self.policy == "elastic" and (self.density is None) == (self.tokens is None):
             return "density: policy 'elastic' needs density, or tokens instead"
         if self.policy != "elastic" and (self.density is not None or self.contexts is not None):
-            return f"density: density and contexts are for policy 'elastic', not {self.policy!r}"
-        if self.policy not in FLOORED and self.floor_tokens != FLOOR_TOKENS:
+            return f"density: density and contexts are for policy 'elastic'{self._not()}"
+        if self.policy not in (*FLOORED, None) and self.floor_tokens != FLOOR_TOKENS:
             return f"floor_tokens: is for {', '.join(FLOORED)}, not {self.policy!r}"
         if self.policy != "least_error" and self.error != "output":
-            return f"error: is for policy 'least_error', not {self.policy!r}"
+            return f"error: is for policy 'least_error'{self._not()}"
         if self.policy == "least_error" and self.margin and not self.fill:
             return "margin: policy 'least_error' chooses by no curve of recovery"
         if self.policy == "uniform" and not self.fill and self.margin:
             return "margin: policy 'uniform' chooses by no curve"
         return None
+
+    def _not(self) -> str:
+        return "" if self.policy is None else f", not {self.policy!r}"

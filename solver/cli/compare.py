@@ -40,7 +40,7 @@ def compare_command(
     budget_tokens: flags.BudgetTokens = None,
     budget_loss: flags.BudgetLoss = None,
     budget_recovery: flags.BudgetRecovery = 0.9,
-    budget_scope: flags.BudgetScope = "layer",
+    budget_scope: flags.BudgetScope = None,
     budget_total: flags.BudgetTotal = "tiles",
     curve: flags.Curve = None,
     margin: flags.Margin = 0.0,

@@ -20,8 +20,8 @@ Policy = Annotated[
     str | None,
     typer.Option(
         "--budget-policy",
-        help="profile (unless --budget-loss), uniform, recovery, max_min, max_min_shifting, "
-        "least_error or elastic.",
+        help="profile, uniform, recovery, max_min, max_min_shifting, least_error or elastic. "
+        "Unless given: least_error where the profile was calibrated for it, else profile.",
     ),
 ]
 BudgetTokens = Annotated[int | None, typer.Option(help="Mean tokens per head of the budget.")]
@@ -29,12 +29,16 @@ BudgetLoss = Annotated[
     float | None,
     typer.Option(
         help="Instead of a total: the cheapest budgets predicted to cost at most so many nats a "
-        "token; implies policy least_error."
+        "token; of policy least_error."
     ),
 ]
 BudgetRecovery = Annotated[float, typer.Option(help="Share of attention mass to reach.")]
 BudgetScope = Annotated[
-    str, typer.Option(help="Share a total out within each layer, or over the model.")
+    str | None,
+    typer.Option(
+        help="Share a total out within each layer, or over the model; unless given, model under "
+        "least_error, else layer."
+    ),
 ]
 BudgetTotal = Annotated[str, typer.Option(help="What the total counts: tiles or tokens.")]
 BlockTokens = Annotated[
@@ -100,7 +104,7 @@ def budget(
     tokens: int | None,
     loss: float | None,
     recovery: float,
-    scope: str,
+    scope: str | None,
     total: str,
     curve: str | None,
     margin: float,
@@ -108,7 +112,7 @@ def budget(
 ) -> dict[str, object]:
     """The request's `budget` from its flags."""
     return {
-        "policy": policy or ("profile" if loss is None else "least_error"),
+        "policy": policy,
         "tokens": tokens,
         "loss": loss,
         "recovery": recovery,

@@ -61,7 +61,7 @@ def plan_command(
     budget_tokens: flags.BudgetTokens = None,
     budget_loss: flags.BudgetLoss = None,
     budget_recovery: flags.BudgetRecovery = 0.9,
-    budget_scope: flags.BudgetScope = "layer",
+    budget_scope: flags.BudgetScope = None,
     budget_total: flags.BudgetTotal = "tiles",
     budget_density: flags.BudgetDensity = None,
     budget_contexts: flags.BudgetContexts = None,

@@ -85,6 +85,7 @@ def make_plan(
     budget policy, the rates or the devices' memory cannot give.
     """
     began = time.monotonic()
+    request = request.settled()
     stop = cancel or Event()
     budgets_by = Deadline(began + BUDGETS_SHARE * request.time_limit_s, stop)
     known = [Known(profile, own) for profile, own in zip(request.profiles, rates, strict=True)]

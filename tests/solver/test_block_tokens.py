@@ -32,6 +32,10 @@ MEASURED = Measurement(
 )
 
 
+def settled(fields: dict[str, object]) -> PlanRequest:
+    return PlanRequest.model_validate({**fields, "profile": curved()}).settled()
+
+
 def measured() -> ModelProfile:
     return curved().model_copy(update={"measurement": MEASURED})
 
@@ -106,7 +110,7 @@ def test_requests_older_than_these_options_keep_their_digest(
     fields: dict[str, object], digest: str
 ) -> None:
     """Digests computed before the options were there."""
-    request = PlanRequest.model_validate(fields)
+    request = settled(fields)
     named = ["p"] * len(request.steps), ["v"] * len(request.steps)
     assert request.digest(*named) == digest
     changed = [
@@ -114,7 +118,7 @@ def test_requests_older_than_these_options_keep_their_digest(
         {**fields, "budget": {**request.budget.model_dump(), "curve": "oracle"}},
         {**fields, "budget": {**request.budget.model_dump(), "margin": 1.0}},
     ]
-    found = {PlanRequest.model_validate(each).digest(*named) for each in changed}
+    found = {settled(each).digest(*named) for each in changed}
     assert len(found | {digest}) == 4
 
 

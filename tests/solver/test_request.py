@@ -37,7 +37,10 @@ BASE = {"profile": "x", "gpus": 4, "context_tokens": 1024}
         ({"budget": {"policy": "elastic"}}, "budget.density"),
         ({"budget": {"policy": "elastic", "density": 0.5, "tokens": 9}}, "budget.density"),
         ({"budget": {"density": 0.5}}, "budget.density"),
-        ({"budget": {"loss": 0.02}}, "budget.loss: is for policy 'least_error'"),
+        (
+            {"budget": {"policy": "max_min", "loss": 0.02, "tokens": 9}},
+            "budget.loss: is for policy 'least_error'",
+        ),
         ({"budget": {"policy": "least_error", "loss": 0.02, "tokens": 9}}, "budget.loss"),
         ({"budget": {"policy": "least_error", "loss": 0.02, "error": "gradient"}}, "budget.loss"),
         ({"budget": {"policy": "least_error", "loss": 0}}, "budget.loss"),

@@ -12,6 +12,7 @@ from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile
 from profiles.fetched import SMOLLM2
 from profiles.sizes import causal_pieces
 from solver import plan
+from solver.budgets.options import BudgetOptions
 
 REAL = catalogue_profile(SMOLLM2.name)
 
@@ -32,7 +33,9 @@ def test_budgets_are_those_of_least_error_at_thirty_per_cent(context: int) -> No
 
 
 def test_a_profile_without_errors_keeps_its_own_budgets() -> None:
-    assert sparse_budgets(catalogue_profile(REFERENCE_PROFILE), 1024).policy == "profile"
+    profile = catalogue_profile(REFERENCE_PROFILE)
+    asked = request(profile, ["cpu"], 1024, "contiguous").settled()
+    assert asked.budget == BudgetOptions(policy="profile", scope="layer")
 
 
 def test_all_methods_are_asked_with_the_same_budgets() -> None:

@@ -115,5 +115,6 @@ def given_to(
 def allotted(
     profile: ModelProfile, options: BudgetOptions, workload: Workload, deadline: Deadline
 ) -> Budgets:
-    """Budgets by the curves that `options` asks for."""
-    return allocate(profile, Basis.of(profile, options), options, workload, deadline)
+    """Budgets by what `options` asks for, and the curves."""
+    settled = options.settled(profile)
+    return allocate(profile, Basis.of(profile, settled), settled, workload, deadline)

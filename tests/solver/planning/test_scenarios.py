@@ -34,7 +34,7 @@ def steps_of(profile: ModelProfile, workloads: list[dict[str, object]]) -> list[
 
 def found(profile: ModelProfile, workloads: list[dict[str, object]]) -> list[list[int]]:
     request = PlanRequest.model_validate({"profile": profile, "gpus": 2, "workloads": workloads})
-    steps = scenarios(request, steps_of(profile, workloads), soon())
+    steps = scenarios(request.settled(), steps_of(profile, workloads), soon())
     assert sum(step.weight for step in steps) == pytest.approx(1.0)
     return [sorted(set(step.budgets.tokens.ravel().tolist())) for step in steps]
 
@@ -61,7 +61,12 @@ def test_a_sample_that_is_not_there_is_named(
 
 def test_profiles_of_two_models_do_not_share_a_placement() -> None:
     request = PlanRequest.model_validate(
-        {"profile": "a", "gpus": 2, "workloads": [{"context_tokens": 64}] * 2}
+        {
+            "profile": "a",
+            "gpus": 2,
+            "workloads": [{"context_tokens": 64}] * 2,
+            "budget": {"policy": "profile"},
+        }
     )
     rates = catalogue_rates(["h200"], "prefill")
     other = budgets_profile(heads=16)
