@@ -15,7 +15,7 @@ GOOD = {
     "error_after": 0.04,
     "gain_predicted": 0.18,
     "gain_measured": 0.14,
-    "gain_rounds": [0.06, 0.2],
+    "gain_interval": [0.06, 0.2],
 }
 
 
@@ -26,7 +26,8 @@ GOOD = {
         ({"error_after": 0.11}, ["error"]),
         ({"gain_measured": 0.12}, ["prediction"]),
         ({"gain_measured": 0.24}, ["prediction"]),
-        ({"gain_rounds": [-0.01, 0.2]}, ["significant"]),
+        ({"gain_interval": [-0.01, 0.2]}, ["significant"]),
+        ({"gain_interval": None}, ["significant"]),
     ],
 )
 def test_what_misses_an_aim(changed: dict[str, object], missed: list[str]) -> None:

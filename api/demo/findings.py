@@ -1,5 +1,6 @@
 """What the demo shows at its end: every generation predicted and measured, what was gained."""
 
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from api.demo.generations import CONTIGUOUS, DENSE, Generation, bubble, makespan
+from api.demo.generations import CONTIGUOUS, DENSE, Floats, Generation, bubble, makespan
 from api.demo.round_trip import DemoOptions, DemoResult
+
+COVERED = 0.95
+"""Confidence of the measured gain's interval."""
 
 
 def figures(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
@@ -16,9 +20,9 @@ def figures(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
 
     A row's `generations` are the planner's numbers, a round each; `spread_s` is the distance of the
     quartiles of the rounds' makespans, `refitted_s` the makespan predicted by the rates that the
-    last generation was planned with: `gain_predicted` is between those. `gain_rounds`: the least
-    and the largest gain of a round; the median that rounds without end would have lies between
-    them with a probability of 1 - 2 ** (1 - rounds). `loss`: nats a token over dense.
+    last generation was planned with: `gain_predicted` is between those. `gain_interval`: where the
+    median gain of rounds without end lies, with a probability of COVERED at least; None for less
+    than six rounds. `loss`: nats a token over dense.
     """
     last, base = result.generations[-1], _named(result, CONTIGUOUS)
     by_round = 1 - last.rounds_s / base.rounds_s
@@ -35,8 +39,22 @@ def figures(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
         "error_after": last.error,
         "gain_predicted": 1 - makespan(last.planned_s) / makespan(base.again_s(result.rates)),
         "gain_measured": 1 - makespan(last.measured_s) / makespan(base.measured_s),
-        "gain_rounds": [float(by_round.min()), float(by_round.max())],
+        "gain_interval": interval(by_round),
     }
+
+
+def interval(values: Floats) -> list[float] | None:
+    """Of the median, by order statistics: as many of the least and the largest left out as COVERED
+    allows. None where there are too few values for it."""
+    ordered, place = np.sort(values), 0
+    while 2 * _chance_below(len(values), place + 1) <= 1 - COVERED:
+        place += 1
+    return [float(ordered[place - 1]), float(ordered[-place])] if place else None
+
+
+def _chance_below(values: int, count: int) -> float:
+    """That fewer than `count` of so many values lie below their median."""
+    return float(sum(comb(values, below) for below in range(count))) / 2**values
 
 
 def _named(result: DemoResult, name: str) -> Generation:
@@ -73,13 +91,15 @@ def report(found: dict[str, Any], say: Console) -> None:
         "rate was fitted on",
         highlight=False,
     )
-    low, high = found["gain_rounds"]
-    verdict = "in every round" if low > 0 else "[bold]not significant[/]: not in every round"
+    spread = "[bold]too few rounds[/] for an interval"
+    if found["gain_interval"] is not None:
+        low, high = found["gain_interval"]
+        verdict = "significant" if low > 0 else "[bold]not significant[/]"
+        spread = f"{100 * low:.1f} to {100 * high:.1f} %: {verdict}"
     say.print(
         f"gain over contiguous with the same budgets: predicted "
         f"[bold]{100 * found['gain_predicted']:.1f} %[/] by the refitted rates, measured "
-        f"[bold]{100 * found['gain_measured']:.1f} %[/], {verdict} ({100 * low:.1f} to "
-        f"{100 * high:.1f} %)",
+        f"[bold]{100 * found['gain_measured']:.1f} %[/] ({spread})",
         highlight=False,
     )
 

@@ -20,7 +20,7 @@ from profiles.tasks.haystack import sentences
 from solver.plans import Plan
 
 DEPLOYMENT = "demo"
-FIRST_ROUNDS = 2
+FIRST_ROUNDS = 3
 """Of every generation, which the rates are refitted to."""
 START_S, MADE_S, MEASURE_S, REFIT_S, LOSS_S = 90.0, 110.0, 240.0, 30.0, 600.0
 
@@ -39,7 +39,7 @@ class DemoOptions:
     nodes: int = 2
     context_tokens: int | None = None
     layers: int | None = None
-    rounds: int = 6
+    rounds: int = 9
     model: str | None = None
     prompts: Path | None = None
 

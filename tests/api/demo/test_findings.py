@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from api.demo.findings import figures, report
+from api.demo.findings import figures, interval, report
 from api.demo.generations import CONTIGUOUS, DENSE, REFITTED, Generation, request
 from api.demo.round_trip import DemoOptions, DemoResult, Loss
 from profiles.catalogue import catalogue_profile, device_profile
@@ -28,8 +28,8 @@ def generation(name: str, *rounds: list[float]) -> Generation:
 
 def found_of(*last: list[float]) -> dict[str, Any]:
     generations = [
-        generation(DENSE, [9.0, 9.0], [9.0, 9.0]),
-        generation(CONTIGUOUS, [4.0, 2.0], [6.0, 2.0]),
+        generation(DENSE, *[[9.0, 9.0]] * len(last)),
+        generation(CONTIGUOUS, *[[4.0, 2.0], [6.0, 2.0]] * (len(last) // 2)),
         generation(REFITTED, *last),
     ]
     rates = {"cpu": roofline(device_profile("cpu"), "prefill")}
@@ -43,19 +43,35 @@ def said_of(found: dict[str, Any]) -> str:
     return out.getvalue()
 
 
-def test_a_gain_in_every_round() -> None:
+def test_two_rounds_give_a_gain_but_no_interval() -> None:
     found = found_of([3.0, 2.0], [2.0, 3.0])
     assert found["gain_measured"] == pytest.approx(1 - 2.5 / 5)
-    assert found["gain_rounds"] == pytest.approx([0.25, 0.5])
+    assert found["gain_interval"] is None
     assert [row["loss"] for row in found["generations"]] == [0.0, 0.02, 0.02]
     assert [row["spread_s"] for row in found["generations"]] == pytest.approx([0, 1, 0])
     said = said_of(found)
-    assert "measured 50.0 %, in every round (25.0 to 50.0 %)" in said
+    assert "measured 50.0 % (too few rounds for an interval)" in said
     assert "device loads: 50.0 % before refitting" in said
-    assert "not significant" not in said
 
 
-def test_a_gain_that_one_round_lacks_is_not_significant() -> None:
-    found = found_of([5.0, 2.0], [2.0, 3.0])
+def test_a_gain_in_six_rounds_of_six_is_significant() -> None:
+    found = found_of(*[[3.0, 2.0]] * 6)
+    assert found["gain_interval"] == pytest.approx([0.25, 0.5])
+    assert "(25.0 to 50.0 %: significant)" in said_of(found)
+
+
+def test_a_gain_that_one_round_of_six_lacks_is_not_significant() -> None:
+    found = found_of([5.0, 2.0], *[[3.0, 2.0]] * 5)
     assert found["gain_measured"] > 0
-    assert "not significant: not in every round (-25.0 to 50.0 %)" in said_of(found)
+    assert "(-25.0 to 50.0 %: not significant)" in said_of(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "places"), [(5, None), (6, (0, 5)), (8, (0, 7)), (9, (1, 7)), (20, (5, 14))]
+)
+def test_the_medians_interval_is_that_of_order_statistics(
+    values: int, places: tuple[int, int] | None
+) -> None:
+    """Places of the tables of the sign test, at 95 %."""
+    shuffled = np.random.default_rng(values).permutation(values).astype(np.float64)
+    assert interval(shuffled) == (None if places is None else list(places))
