@@ -54,7 +54,7 @@ def interval(values: Floats) -> list[float] | None:
 
 def _chance_below(values: int, count: int) -> float:
     """That fewer than `count` of so many values lie below their median."""
-    return float(sum(comb(values, below) for below in range(count))) / 2**values
+    return sum(comb(values, below) for below in range(count)) * 0.5**values
 
 
 def _named(result: DemoResult, name: str) -> Generation:
