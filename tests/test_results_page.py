@@ -31,6 +31,7 @@ FIGURES = {
     "rehearsal": "registers",
     "quality": "value",
     "real_model": "loss",
+    "cross_head": "median",
     "reference_dense": "niah_multikey_3",
     "selection_pooled": "value",
     "selection_sampled": "value",
