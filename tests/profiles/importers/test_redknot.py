@@ -60,6 +60,33 @@ def test_a_dense_prefix_reads_everything(path: Path) -> None:
     assert heads.beta[1] == [1, 1, 1, 1, 0, 0]
 
 
+def test_a_published_file(path: Path) -> None:
+    """All that `mistral-7B_optimal_g15_lf_ret.json` (RedKnot at 33183c5) says, its rationale cut."""
+    whole, local = 20, 12
+    published = {
+        "model": "Mistral-7B-Instruct-v0.3",
+        "model_type": "mistral",
+        "hf_repo": "mistralai/Mistral-7B-Instruct-v0.3",
+        "method": "layer_hybrid",
+        "rationale": "",
+        "window": 4096,
+        "sink_size": 4,
+        "front_full_layers": 20,
+        "num_layers": 32,
+        "num_kv_heads": 8,
+        "num_q_heads": 32,
+        "summary": {"global": 160, "local": 96, "total": 256},
+        "kv_head_classification": [["global"] * 8] * whole + [["local"] * 8] * local,
+        "kv_head_max_distance": [[-1] * 8] * whole + [[4096] * 8] * local,
+        "retrieval_top_p": 0.9,
+        "dense_prefix_layers": 0,
+    }
+    mistral = Architecture(layers=32, query_heads=32, kv_heads=8, head_dim=128, hidden_size=4096)
+    heads = rules(path, published, mistral)
+    assert heads.alpha_tokens == [[0] * 32] * whole + [[4100] * 32] * local
+    assert heads.beta == [[1] * 32] * whole + [[0] * 32] * local
+
+
 def test_contiguous_heads_of_qwen3_32b(path: Path) -> None:
     """Made up of the published classes' counts: 48 local layers, then 5 or 4 whole KV heads of 8.
 
