@@ -61,7 +61,7 @@ def test_a_dense_prefix_reads_everything(path: Path) -> None:
 
 
 def test_a_published_file(path: Path) -> None:
-    """All that `mistral-7B_optimal_g15_lf_ret.json` says (RedKnot at 33183c5), but its rationale."""
+    """What `mistral-7B_optimal_g15_lf_ret.json` says (RedKnot, 33183c5), but its rationale."""
     whole, local = 20, 12
     published = {
         "model": "Mistral-7B-Instruct-v0.3",
