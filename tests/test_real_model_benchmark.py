@@ -48,8 +48,8 @@ def test_rows_are_gone_on_with_and_restored(tmp_path: Path) -> None:
 def test_losses_are_paired_by_document() -> None:
     dense = {"a": 1.0, "b": 2.0, "c": 3.0}
     rows = [row("dense", name, nats, 1.0, 1.0) for name, nats in dense.items()]
-    rows += [row("uniform", "a", 1.4), row("uniform", "b", 2.2), row("uniform", "c", 3.9)]
-    rows += [row("max_min", "a", 1.3), row("max_min", "b", 2.0)]  # not "c" yet
+    rows += [row("uniform", "a", 1.31), row("uniform", "b", 2.29), row("uniform", "c", 3.9)]
+    rows += [row("max_min", "a", 1.21), row("max_min", "b", 2.09)]  # not "c" yet
     found = summarise(rows)
     assert found["summary"]["documents"] == 3
     loss = found["summary"]["loss"]["2048"]["0.2"]
@@ -59,6 +59,15 @@ def test_losses_are_paired_by_document() -> None:
     assert line["of_uniform"] == pytest.approx(0.5)
     # Student's t of two documents, 12.7 standard errors.
     assert line["over_uniform_half"] == pytest.approx(12.706 * 0.05, rel=1e-3)
+
+
+def test_there_is_no_ratio_to_what_may_be_no_loss() -> None:
+    rows = [row("dense", name, 1.0, 1.0, 1.0) for name in ("a", "b")]
+    rows += [row("uniform", "a", 1.02), row("uniform", "b", 0.99)]
+    rows += [row("max_min", "a", 1.01), row("max_min", "b", 0.98)]
+    line = next(line for line in summarise(rows)["lines"] if line["policy"] == "max_min")
+    assert line["over_uniform"] == pytest.approx(-0.01)
+    assert "of_uniform" not in line
 
 
 def test_budgets_of_an_older_profile_are_not_mixed_in() -> None:

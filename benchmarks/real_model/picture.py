@@ -10,7 +10,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 CONTEXT = 2048
-SIZES = {"64x64": "blocks of 64 x 64", "64x16": "64 query rows x 16 keys"}
+SIZES = {
+    "64x64": "blocks of 64 x 64",
+    "64x16": "64 query rows x 16 keys",
+    "32x16r4": "32 query rows x 16 keys",
+}
 COLOURS = {
     "uniform": "#555555",
     "least_error_model": "#0072b2",
@@ -27,14 +31,14 @@ COLOURS = {
 
 
 def draw(lines: list[dict[str, Any]], path: Path) -> None:
-    """Both sizes beside each other on one scale of losses, 95 % intervals as bars."""
+    """Sizes beside each other on one scale of losses, 95 % intervals as bars."""
     by_policy: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
         if line["context"] == CONTEXT and line["size"] in SIZES:
             by_policy[line["size"]][line["policy"]].append(line)
     shown = [size for size in SIZES if by_policy[size]]
     figure, panels = plt.subplots(
-        1, len(shown), figsize=(5.2 * len(shown), 4.4), sharey=True, squeeze=False
+        1, len(shown), figsize=(4.6 * len(shown), 4.4), sharey=True, squeeze=False
     )
     for size, panel in zip(shown, panels[0], strict=True):
         for policy in [name for name in COLOURS if name in by_policy[size]]:
@@ -54,7 +58,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
         panel.set_title(SIZES[size])
         panel.set_xlabel("pairs computed, % of dense attention's")
         panel.grid(alpha=0.3, which="both", linewidth=0.5)
-        panel.legend(fontsize=8, frameon=False)
+        panel.legend(fontsize=7, frameon=False)
     panels[0][0].set_ylabel(f"loss over dense, nats a token ({CONTEXT:,} tokens)")
     figure.tight_layout()
     figure.savefig(path, dpi=150)

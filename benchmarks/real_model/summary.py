@@ -69,12 +69,12 @@ def _line(
     more = np.array([over[name] - base[name] for name in common])
     paired = {}
     if policy != BASE and len(common) > 1:
-        uniform = np.mean([base[name] for name in common])
-        paired = {
-            "over_uniform": float(more.mean()),
-            "over_uniform_half": half_interval(more),
-            "of_uniform": float(np.mean([over[name] for name in common]) / uniform),
-        }
+        uniform = np.array([base[name] for name in common])
+        paired = {"over_uniform": float(more.mean()), "over_uniform_half": half_interval(more)}
+        # A ratio to what may be nothing says nothing.
+        if uniform.mean() > half_interval(uniform):
+            mean = np.mean([over[name] for name in common])
+            paired["of_uniform"] = float(mean / uniform.mean())
     return {
         "context": context,
         "size": size,
