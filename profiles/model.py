@@ -13,6 +13,7 @@ from profiles.files import json_of, read_bytes, write_atomically
 from profiles.heads import Heads
 from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
+from profiles.sizes import DEFAULT_BLOCK_TOKENS
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
@@ -55,6 +56,16 @@ class ModelProfile(BaseModel):
                 f"{kv_heads} KV heads"
             )
         return self
+
+    def sizes(
+        self, block_tokens: int | None = None, piece_tokens: int | None = None
+    ) -> tuple[int, int]:
+        """Tokens of a block and of a piece: as asked, as measured, or pieces as large as blocks."""
+        if block_tokens is not None:
+            return block_tokens, piece_tokens or block_tokens
+        if self.measurement is None:
+            return DEFAULT_BLOCK_TOKENS, piece_tokens or DEFAULT_BLOCK_TOKENS
+        return self.measurement.block_tokens, piece_tokens or self.measurement.piece_tokens
 
     @property
     def digest(self) -> str:

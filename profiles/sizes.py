@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Numbers = TypeVar("Numbers", int, "NDArray[np.int64]", "NDArray[np.float64]")
 Counts = TypeVar("Counts", int, "NDArray[np.int64]")
 
+DEFAULT_BLOCK_TOKENS = 64
+"""Where neither a request nor a measurement says otherwise."""
+
 
 def sizes_fault(block_tokens: int, piece_tokens: int) -> str | None:
     """Why these two do not go together, beginning with the field's name."""

@@ -21,7 +21,6 @@ Copies = Literal["priced", "free"]
 Objective = Literal["mean", "worst"]
 BlockTokens = Literal[16, 32, 64, 128]
 MAX_DEVICES = 4096
-DEFAULT_BLOCK_TOKENS = 64
 """Of profiles that were not measured in blocks of their own."""
 PATH_PATTERN = r"^[^\x00-\x1f]{1,4096}$"
 """A name, or on the command line a path: anything printable."""
@@ -276,15 +275,6 @@ class PlanRequest(_Options):
         if self.devices is None:
             return [self.device_type] * (self.gpus or 0)
         return [group.type for group in self.devices for _ in range(group.count)]
-
-    def sizes(self, profile: ModelProfile) -> tuple[int, int]:
-        """Tokens a block and a piece of every workload, where `profile` is the first one's."""
-        measured = profile.measurement
-        if self.block_tokens is not None:
-            return self.block_tokens, self.piece_tokens or self.block_tokens
-        if measured is None:
-            return DEFAULT_BLOCK_TOKENS, self.piece_tokens or DEFAULT_BLOCK_TOKENS
-        return measured.block_tokens, self.piece_tokens or measured.piece_tokens
 
     def workload_of(self, step: WorkloadOptions, block_tokens: int, piece_tokens: int) -> Workload:
         """A step as the cost model counts it."""

@@ -92,7 +92,10 @@ class Solution:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a solve is: layers settled, and the plan's makespan and bound as they stand."""
+    """How far a solve is: the layers settled, whose gap is within the tolerance, of all layers.
+
+    `makespan_s` and `lower_bound_s`: the plan's as it stands, by the objective, summed over layers.
+    """
 
     settled: int
     layers: int

@@ -100,7 +100,7 @@ def sparse_budgets(profile: ModelProfile, context: int) -> BudgetOptions:
     heads = profile.heads
     if not isinstance(heads, CurvesForm) or heads.output_error is None:
         return BudgetOptions()
-    block, piece = PlanRequest(profile=profile, gpus=1, context_tokens=context).sizes(profile)
+    block, piece = profile.sizes()
     workload = Workload(context, block_tokens=block, piece_tokens=piece)
     pieces = np.arange(workload.least_pieces, workload.context_pieces + 1)
     pairs = causal_pieces(pieces, workload.context_blocks, workload.block_pieces)

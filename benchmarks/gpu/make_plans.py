@@ -32,10 +32,10 @@ from profiles.cost.rates import Rates
 from profiles.cost.work import Workload, budget_pieces
 from profiles.model import ModelProfile
 from profiles.selection import Sampled
-from profiles.sizes import causal_pieces
+from profiles.sizes import DEFAULT_BLOCK_TOKENS, causal_pieces
 from solver.planning.planner import make_plan
 from solver.plans import Plan
-from solver.request import DEFAULT_BLOCK_TOKENS, PlanRequest
+from solver.request import PlanRequest
 from solver.rows import RowGrid, boundaries
 
 INPUTS = Path(__file__).parent / "inputs"

@@ -23,7 +23,7 @@ from profiles.cost.roofline import fastest_possible_s, roofline
 from profiles.cost.samples import SHORTEST_S, Sample
 from profiles.cost.work import FEATURES, Phase
 from profiles.device import DeviceProfile
-from solver.request import DEFAULT_BLOCK_TOKENS
+from profiles.sizes import DEFAULT_BLOCK_TOKENS
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
 HEAD_DIM = 128

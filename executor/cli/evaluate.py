@@ -19,7 +19,7 @@ from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
 from profiles.sizes import sizes_fault
 from solver.budgets.options import FLOOR_TOKENS, Curve
 from solver.cli.flags import shares, whole_numbers
-from solver.request import DEFAULT_BLOCK_TOKENS, BlockTokens, RequestError
+from solver.request import BlockTokens, RequestError
 
 if find_spec("torch") is None:
     raise ModuleNotFoundError("hplb evaluate needs torch: pip install hplb[executor]", name="torch")
@@ -209,12 +209,8 @@ def _selection(profile: ModelProfile, asked: str | None) -> Selection:
 
 
 def _sizes(profile: ModelProfile, block: int | None, piece: int | None) -> tuple[int, int]:
-    """Tokens of a block and of a piece: as asked, as measured, or pieces as large as the block."""
-    measured = profile.measurement
-    if block is None and piece is None and measured is not None:
-        block, piece = measured.block_tokens, measured.piece_tokens
-    block = block or (measured.block_tokens if measured else DEFAULT_BLOCK_TOKENS)
-    piece = piece or block
+    """Of the profile and the flags. Raises RequestError for what nothing computes."""
+    block, piece = profile.sizes(block, piece)
     for flag, size in (("--block-tokens", block), ("--piece-tokens", piece)):
         if size not in get_args(BlockTokens):
             sizes = ", ".join(map(str, get_args(BlockTokens)))

@@ -27,7 +27,6 @@ from profiles.heads import CurvesForm, LossPerError
 from profiles.measuring import Progress
 from profiles.model import ModelProfile
 from solver.budgets.least_error import summed_error
-from solver.request import DEFAULT_BLOCK_TOKENS
 
 LEVEL = 0.95
 
@@ -132,9 +131,7 @@ def _check(
 
 def _setting(profile: ModelProfile, context: int) -> Setting:
     """The floor is what every list has anyway: a query block's own keys."""
-    measured = profile.measurement
-    block = measured.block_tokens if measured else DEFAULT_BLOCK_TOKENS
-    piece = measured.piece_tokens if measured else block
+    block, piece = profile.sizes()
     return Setting(profile, context, block, [context], floor_tokens=block, piece_tokens=piece)
 
 

@@ -5,6 +5,9 @@ from itertools import accumulate
 
 import torch
 
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values, or an output and its log-sum-exps."""
+
 
 @dataclass(frozen=True)
 class Chunk:

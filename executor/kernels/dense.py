@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 
-from executor.kernels.batch import Cache, query_starts
+from executor.kernels.batch import Cache, Pair, query_starts
 from executor.kernels.layout import HeadBlocks, Layout, lay_out
 
-Pair = tuple[torch.Tensor, torch.Tensor]
 Shape = tuple[object, ...]
 
 _refused: set[Shape] = set()

@@ -13,6 +13,9 @@ from solver.budgets.allocate import Budgets
 from solver.budgets.elastic import ElasticRules
 from solver.budgets.least_error import loss_ratio, summed_error
 from solver.planning import figures
+from solver.planning.advice import advise
+from solver.planning.other_deployment import elsewhere
+from solver.planning.replicas import nodes_report
 from solver.planning.scenarios import Scenario
 from solver.planning.settle import Settled
 from solver.plans import (
@@ -30,9 +33,6 @@ from solver.plans import (
     Step,
 )
 from solver.problem import Floats, PlacementProblem
-from solver.report.advice import advise
-from solver.report.other_deployment import elsewhere
-from solver.report.replicas import nodes_report
 from solver.request import PlanRequest
 from solver.solution import Solution
 

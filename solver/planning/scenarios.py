@@ -95,7 +95,7 @@ def _evicts(request: PlanRequest) -> bool:
 
 def _sizes(request: PlanRequest, profile: ModelProfile) -> tuple[int, int]:
     """Block and piece, of which the request may give one and the profile the other."""
-    sizes = request.sizes(profile)
+    sizes = profile.sizes(request.block_tokens, request.piece_tokens)
     fault = sizes_fault(*sizes)
     if fault is not None:
         raise WorkloadError(f"{fault} of profile {profile.name!r}; give block_tokens too")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from executor.kernels.batch import Cache
+from executor.kernels.batch import Cache, Pair
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
 from executor.kernels.torch.consecutive import index_of, range_of
 from executor.kernels.torch.merge import merge
-from executor.kernels.torch.prefill import Pair, flash
+from executor.kernels.torch.prefill import flash
 from executor.kernels.torch.threads import in_threads
 
 GATHERED_BYTES = 2**21

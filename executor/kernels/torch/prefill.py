@@ -11,13 +11,11 @@ import math
 
 import torch
 
-from executor.kernels.batch import Cache
+from executor.kernels.batch import Cache, Pair
 from executor.kernels.layout import ALL_PIECES, Layout
 from executor.kernels.torch.reader import Reader
 from executor.kernels.torch.spans import Span, spans
 from executor.kernels.torch.threads import in_threads
-
-Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def prefill_attention(

@@ -5,10 +5,8 @@ import threading
 
 import torch
 
-from executor.kernels.batch import Cache
+from executor.kernels.batch import Cache, Pair
 from executor.kernels.torch.spans import Span
-
-Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class Reader:
