@@ -12,8 +12,8 @@ from profiles.model import NAME_PATTERN, ModelProfile
 from profiles.selection import Selection
 
 Progress = Callable[[int, int, str], None]
-"""Called with how many prompts are done, of how many, and in words which comes next and, once one
-was measured, about how long the rest takes."""
+"""Called with how many parts of the work (prompts, windows of text) are done, of how many, and in
+words which comes next and, once one was timed, about how long the rest takes."""
 
 
 def measure(
