@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.real_model.policies import BUDGETS, Size, chosen, share_of
-from benchmarks.real_model.rows import Row, Rows
+from benchmarks.real_model.rows import Row, restore
 from benchmarks.real_model.summary import summarise
 from executor.evaluation.density import Setting
+from executor.evaluation.journal import Journal
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.sizes import causal_pieces
 from tests.solver.budgets.builders import profile_of, random_curves
@@ -23,26 +24,19 @@ def row(policy: str, document: str, nats: float, share: float = 0.1761, pairs: f
     return Row(2048, size, policy, share, "", document, "code", nats, pairs, 1.0)
 
 
-def test_rows_are_gone_on_with_and_restored(tmp_path: Path) -> None:
-    rows = Rows(tmp_path / "rows.jsonl", BELONGS)
-    rows.add(row("dense", "a", 1.0))
-    rows.add(row("uniform", "a", 1.5))
-    with rows.path.open("a") as file:
-        file.write('{"context": 20')  # killed while it wrote
-    again = Rows(rows.path, BELONGS)
-    assert again.rows == rows.rows
-    again.add(row("max_min", "a", 1.7))
-    assert len(Rows(rows.path, BELONGS).rows) == 3
+def test_rows_are_restored_from_a_report_on_the_same_model(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "rows.jsonl", BELONGS, Row)
+    for made in (row("dense", "a", 1.0), row("uniform", "a", 1.5), row("max_min", "a", 1.7)):
+        journal.add(made)
     report = tmp_path / "report.json"
-    report.write_text(json.dumps({"belongs_to": BELONGS, **summarise(list(again.rows.values()))}))
-    other = Rows(tmp_path / "elsewhere.jsonl", BELONGS)
-    other.restore(report)
-    assert Rows(other.path, BELONGS).rows == again.rows
-    stranger = Rows(tmp_path / "stranger.jsonl", {"weights_sha256": "1" * 64})
-    stranger.restore(report)
+    found = summarise(list(journal.rows.values()))
+    report.write_text(json.dumps({"belongs_to": BELONGS, **found}))
+    other = Journal.open(tmp_path / "elsewhere.jsonl", BELONGS, Row)
+    restore(other, report, BELONGS)
+    assert Journal.open(other.path, BELONGS, Row).rows == journal.rows
+    stranger = Journal.open(tmp_path / "stranger.jsonl", {"weights_sha256": "1" * 64}, Row)
+    restore(stranger, report, {"weights_sha256": "1" * 64})
     assert stranger.rows == {}
-    with pytest.raises(SystemExit, match="belongs to another run"):
-        Rows(rows.path, {"weights_sha256": "1" * 64})
 
 
 def test_losses_are_paired_by_document() -> None:

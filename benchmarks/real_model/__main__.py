@@ -30,9 +30,11 @@ from benchmarks.real_model.policies import (
     share_of,
     watch,
 )
-from benchmarks.real_model.rows import Row, Rows
+from benchmarks.real_model.rows import Row, restore
 from benchmarks.real_model.summary import summarise
 from benchmarks.report import deliver
+from executor.errors import EvaluationError
+from executor.evaluation.journal import Journal
 from executor.evaluation.loaded import Loaded, load
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens
@@ -103,17 +105,22 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     until = monotonic() + asked.seconds if asked.seconds else float("inf")
     weights = sha256_of(weights_of(folder_of(MODEL)))
-    rows = Rows(asked.rows, {"weights_sha256": weights, "selection": SELECTION.model_dump()})
-    rows.restore(asked.json)
+    belongs_to = {"weights_sha256": weights, "selection": SELECTION.model_dump()}
+    asked.rows.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        journal = Journal.open(asked.rows, belongs_to, Row)
+    except EvaluationError as error:
+        raise SystemExit(str(error)) from None
+    restore(journal, asked.json, belongs_to)
     if not asked.summary:
         wanted = asked.stages.split(",") if asked.stages else [s.name for s in STAGES]
-        run([stage for stage in STAGES if stage.name in wanted], rows, until)
-    found = summarise(list(rows.rows.values()))
-    deliver(asked.json, belongs_to=rows.belongs_to, **found)
+        run([stage for stage in STAGES if stage.name in wanted], journal, until)
+    found = summarise(list(journal.rows.values()))
+    deliver(asked.json, belongs_to=belongs_to, **found)
     draw(found["lines"], asked.json.with_suffix(".png"))
 
 
-def run(stages: list[Stage], rows: Rows, until: float) -> None:
+def run(stages: list[Stage], journal: Journal[Row], until: float) -> None:
     """Every row of the stages that is not there yet, document by document."""
     cache = cache_folder() / "texts"
     loaded = load(MODEL)
@@ -128,7 +135,7 @@ def run(stages: list[Stage], rows: Rows, until: float) -> None:
                     _say(f"time is up: {done} of {todo} rows; the same command goes on")
                     return
                 done += 1
-                if _one(loaded, rows, stage, document, name, share, setup, policy):
+                if _one(loaded, journal, stage, document, name, share, setup, policy):
                     computed += 1
                     left = (monotonic() - began) / computed * (todo - done)
                     _say(
@@ -190,7 +197,7 @@ def profile_of(size: Size, context: int, cache: Path) -> ModelProfile:
 
 def _one(
     loaded: Loaded,
-    rows: Rows,
+    journal: Journal[Row],
     stage: Stage,
     document: Document,
     name: str,
@@ -201,13 +208,13 @@ def _one(
     """Compute a row where it is not there yet; whether it was not."""
     size = "" if policy is None else stage.size.name
     key = (stage.context, size, name, share, setup, document.name)
-    if key in rows.rows:
+    if key in journal.rows:
         return False
     ids = tuple(loaded.tokenizer(document.text, verbose=False)["input_ids"][: stage.context])
     begin = perf_counter()
     nats, computed = surprise(loaded.model, ids, scored_tokens(len(ids)), policy, stage.size.block)
     pairs = computed.tiles / computed.dense_tiles
-    rows.add(Row(*key, document.kind, nats, pairs, round(perf_counter() - begin, 2)))
+    journal.add(Row(*key, document.kind, nats, pairs, round(perf_counter() - begin, 2)))
     return True
 
 

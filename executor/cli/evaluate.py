@@ -142,7 +142,7 @@ def _run(
     """Evaluate, write, print; what was computed is kept beside `out` until that is written."""
     from executor.cli.frontier import plot_frontier
     from executor.evaluation.caveats import caveats
-    from executor.evaluation.journal import Journal
+    from executor.evaluation.journal import Journal, Row
     from executor.evaluation.lines import summarise
     from executor.evaluation.loaded import check_profile
     from executor.evaluation.results import belongs_to, report
@@ -154,7 +154,7 @@ def _run(
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     rows = out.with_name(f"{out.name}.rows.jsonl")
-    journal = Journal.open(rows, belongs_to(loaded, options))
+    journal = Journal.open(rows, belongs_to(loaded, options), Row)
     with shown("calibrating") as show:
         evaluated = list(evaluate(loaded, profile, options, journal, show))
     lines = [line for each in evaluated for line in summarise(each, options.tasks, options.seed)]

@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from executor.errors import EvaluationError
 
@@ -35,16 +35,28 @@ class Row:
         return self.context, self.method, self.density, self.setup, self.task, self.seed
 
 
-class Journal:
+class Keyed(Protocol):
+    """A dataclass of JSON's values; rows of equal keys say the same."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def key(self) -> Hashable: ...
+
+
+R = TypeVar("R", bound=Keyed)
+
+
+class Journal(Generic[R]):
     """Rows as JSON lines behind a line that says what they belong to; every row is kept at once."""
 
-    def __init__(self, path: Path, rows: Iterable[Row]) -> None:
+    def __init__(self, path: Path, rows: Iterable[R]) -> None:
         self.path = path
-        self.rows = {row.key: row for row in rows}
+        self.rows: dict[Hashable, R] = {row.key: row for row in rows}
 
     @classmethod
-    def open(cls, path: Path, belongs_to: dict[str, object]) -> Self:
-        """What an earlier run left at `path`, or an empty one.
+    def open(cls, path: Path, belongs_to: dict[str, object], row: Callable[..., R]) -> Self:
+        """What an earlier run left at `path`, or an empty one; `row` is the rows' class.
 
         A last line that was cut short is dropped. Raises EvaluationError where the file belongs to
         another evaluation, or is none.
@@ -67,11 +79,11 @@ class Journal:
                 "options; move it away, or write the results elsewhere"
             )
         try:
-            return cls(path, [Row(**json.loads(line)) for line in lines])
+            return cls(path, [row(**json.loads(line)) for line in lines])
         except (ValueError, TypeError) as error:
             raise EvaluationError(f"{path}: a line is no row of an evaluation: {error}") from None
 
-    def add(self, row: Row) -> None:
+    def add(self, row: R) -> None:
         """Keep a row. Raises EvaluationError where it cannot be written."""
         try:
             with self.path.open("a", encoding="utf-8") as file:

@@ -104,7 +104,11 @@ def check(options: Options, loaded: Loaded) -> None:
 
 
 def evaluate(
-    loaded: Loaded, profile: ModelProfile, options: Options, journal: Journal, progress: Progress
+    loaded: Loaded,
+    profile: ModelProfile,
+    options: Options,
+    journal: Journal[Row],
+    progress: Progress,
 ) -> Iterator[Evaluated]:
     """Every context; rows the journal has are not computed again. `progress` counts rows."""
     texts = {
@@ -212,7 +216,7 @@ def _answered(
     context: int,
     methods: Sequence[Method],
     asked: Sequence[Asked],
-    journal: Journal,
+    journal: Journal[Row],
     told: _Told,
 ) -> Iterator[Row]:
     for sample in asked:
@@ -235,7 +239,7 @@ def _read(
     context: int,
     methods: Sequence[Method],
     texts: Sequence[tuple[int, ...]],
-    journal: Journal,
+    journal: Journal[Row],
     told: _Told,
 ) -> Iterator[Row]:
     scored = scored_tokens(context)

@@ -111,7 +111,7 @@ def test_resumed_is_equal_to_uninterrupted(
     assert whole.exit_code == 0, whole.output
     add, added = Journal.add, []
 
-    def add_or_stop(journal: Journal, row: Row) -> None:
+    def add_or_stop(journal: Journal[Row], row: Row) -> None:
         if len(added) == 7:
             raise KeyboardInterrupt
         added.append(row)
