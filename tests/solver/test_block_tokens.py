@@ -154,6 +154,15 @@ def test_compare_takes_them_too(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         (["--block-tokens", "48"], "block_tokens"),
+        (["--piece-tokens", "48"], "piece_tokens: Input should be 16, 32, 64 or 128"),
+        (
+            ["--block-tokens", "32", "--piece-tokens", "64"],
+            "piece_tokens: 64 does not divide block_tokens, 32",
+        ),
+        (
+            ["--piece-tokens", "128"],
+            "piece_tokens: 128 does not divide block_tokens, 64 of profile 'tested'",
+        ),
         (["--curve", "best"], "budget.curve"),
         (["--curve", "selected"], "no selected_recovery"),
         (["--margin", "1"], "has no spread"),

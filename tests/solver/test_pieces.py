@@ -400,28 +400,3 @@ def test_compare_says_both_sizes(tmp_path: Path) -> None:
     assert same.exit_code == fine.exit_code == 0, fine.output
     assert "pieces" not in same.stdout
     assert "512 tokens, blocks of 128 over pieces of 64 on h200" in unwrapped(fine.stdout)
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--piece-tokens", "48"], "piece_tokens: Input should be 16, 32, 64 or 128"),
-        (
-            ["--block-tokens", "32", "--piece-tokens", "64"],
-            "piece_tokens: 64 does not divide block_tokens, 32",
-        ),
-        (
-            ["--piece-tokens", "128"],
-            "piece_tokens: 128 does not divide block_tokens, 64 of profile 'tested'",
-        ),
-    ],
-)
-def test_bad_flags_are_one_line_and_exit_code_2(
-    tmp_path: Path, flags: list[str], words: str
-) -> None:
-    profile = tmp_path / "profile.json"
-    curved().save(profile)
-    result = runner.invoke(app, ["plan", "-p", str(profile), "--context", "1024", *flags])
-    assert result.exit_code == 2
-    assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
