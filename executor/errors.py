@@ -5,6 +5,8 @@ HplbError
  +- ShardError          a plan gives a device work that cannot be worked out
  +- CannotMeasureError  this node cannot run that share: phase, memory, device or backend
  +- EvaluationError     a model, a profile, a file or an option that cannot be evaluated
+ +- WeightsError        a plan that a checkpoint cannot be laid out by, or a checkpoint that cannot
+ |                      be laid out
  +- StateError          the state directory cannot be used
 """
 
@@ -25,6 +27,10 @@ class CannotMeasureError(HplbError):
 
 class EvaluationError(HplbError):
     """A model, a profile, a file or an option that an evaluation cannot work with."""
+
+
+class WeightsError(HplbError):
+    """A plan, a checkpoint or a map that do not go together, or heads that cannot be permuted."""
 
 
 class StateError(HplbError):

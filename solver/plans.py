@@ -260,6 +260,7 @@ class Plan(_Part):
     elastic: Elastic | None = None
     elsewhere: Elsewhere | None = None
     nodes: Nodes | None = None
+    slots: Annotated[int | None, Field(ge=1, exclude_if=lambda slots: slots is None)] = None
     solve_s: Seconds = 0.0
     created_at: str = ""
 

@@ -152,7 +152,8 @@ ROOMS = {
     "inference": {"attention"},
     "engines": {"attention", "inference"},
     "evaluation": {"attention", "inference", "engines"},
-    "cli": {"attention", "reports", "node", "evaluation"},
+    "weights": {"attention"},
+    "cli": {"attention", "reports", "node", "evaluation", "weights"},
 }
 """The executor's, and the others that each imports, beside its kernels and what all share."""
 

@@ -80,3 +80,19 @@ def token_spans(
             first = mine.pop().start if neighbours else entry.token
             mine.append(slice(first, entry.token + 1))
     return tuple(tuple(sorted(mine, key=lambda span: span.start)) for mine in spans)
+
+
+def decodes(rows: tuple[float, float], work: Sequence[int], sequence: int) -> bool:
+    """Whether the holder of a divided head's `rows` decodes `sequence` of a batch, whole.
+
+    `work` [sequences] are the pieces that the head reads of each: sequences stand one after
+    another in their order, and each is decoded where its middle lies. So all holders of the head
+    divide every batch alike, and nobody waits to be told.
+
+    >>> [decodes((0.0, 0.4), [5, 1, 2, 2], each) for each in range(4)]
+    [True, False, False, False]
+    >>> [decodes((0.4, 1.0), [5, 1, 2, 2], each) for each in range(4)]
+    [False, True, True, True]
+    """
+    middle = (sum(work[:sequence]) + work[sequence] / 2) / sum(work)
+    return rows[0] <= middle < rows[1]

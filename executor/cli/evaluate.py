@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from executor.cli import flags
+from executor.cli.apply import apply_command
 from executor.cli.calibrate import calibrate_command
 from executor.cli.loss import loss_command
 from profiles.catalogue import load_profile
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from executor.evaluation.runner import Evaluated, Options
 
 app = typer.Typer()
+app.command("apply")(apply_command)
 app.command("calibrate")(calibrate_command)
 app.command("loss")(loss_command)
 SELECTIONS: dict[str, Selection] = {

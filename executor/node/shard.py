@@ -1,8 +1,6 @@
 """Shards: what one device computes in one layer of a plan."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 
@@ -10,14 +8,11 @@ from executor.attention.select import pattern
 from executor.attention.shares import HeadShare
 from executor.errors import ShardError
 from executor.kernels.batch import Chunk
+from executor.row_ranges import Range, row_ranges
 from profiles.architecture import Architecture
 from profiles.cost.work import Workload, budget_pieces
 from profiles.selection import of_layer
-from solver.plans import Entry, Plan
-
-SHARE_TOLERANCE = 1e-6
-Range = tuple[float, float]
-"""Of cumulative shares, in [0, 1]."""
+from solver.plans import Plan
 
 
 @dataclass(frozen=True)
@@ -92,16 +87,6 @@ def layer_shard(plan: Plan, device: int, layer: int) -> LayerShard:
     heads = tuple(head for head, _ in mine)
     groups = sorted({architecture.kv_head(head) for head in heads})
     return LayerShard(layer, device, heads, tuple(shares), tuple(groups), architecture, workload)
-
-
-def row_ranges(entries: Sequence[Entry], layer: int, head: int) -> list[Range]:
-    """The rows of every entry of a head; together exactly [0, 1)."""
-    ends = list(accumulate(entry.share for entry in entries))
-    if not ends or abs(ends[-1] - 1) > SHARE_TOLERANCE:
-        total = ends[-1] if ends else 0
-        raise ShardError(f"layer {layer}, head {head}: shares add to {total}, they must add to 1")
-    ends[-1] = 1.0
-    return list(zip([0.0, *ends[:-1]], ends, strict=True))
 
 
 def sequence_rows(rows: Range, budget_tokens: int, workload: Workload) -> dict[int, Range]:

@@ -1,0 +1,137 @@
+"""A plan written into a model's weights, and taken out of them again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from executor.errors import WeightsError
+from executor.weights.check import Compared, compare
+from executor.weights.checkpoint import (
+    CONFIG,
+    Progress,
+    copy_others,
+    new_folder,
+    open_checkpoint,
+    rewrite,
+)
+from executor.weights.execution_map import MAP_FILE, ExecutionMap, Original
+from executor.weights.per_head import per_head_tensors, placed, taken_back
+from executor.weights.slots import slots_of
+from profiles.architecture import Architecture
+from profiles.config_json import architecture_of
+from profiles.files import read_json
+from solver.plans import Plan
+
+SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
+"""What a plan and a model must agree on."""
+HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim")
+BIASES = ("attention_bias", "mlp_bias")
+DIVIDING = ("llama", "gemma3_text")
+"""Model types whose configuration in transformers wants heads that divide the hidden size."""
+MISTRAL = {
+    "model_type": "mistral",
+    "architectures": ["MistralForCausalLM"],
+    "sliding_window": None,
+}
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The map that was written, and what a check found."""
+
+    map: ExecutionMap
+    compared: Compared | None
+
+
+def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) -> Applied:
+    """Write the model in `folder` to `out` with every rank's heads in slots, as the plan has them.
+
+    With `check` both models are run and compared before `out` is there. Whatever goes wrong,
+    nothing is left of it. Raises WeightsError, ShardError for shares that do not add to 1, and
+    ProfileError for a configuration that cannot be read.
+    """
+    if (folder / MAP_FILE).exists():
+        raise WeightsError(f"{folder}: carries a plan already; apply --undo gives the model back")
+    config = _config(folder)
+    shape = architecture_of(config, str(folder / CONFIG))
+    for field in SHAPE:
+        of_plan, of_model = getattr(plan.architecture, field), getattr(shape, field)
+        if of_plan != of_model:
+            raise WeightsError(f"plan: is for {field} {of_plan}, but the model has {of_model}")
+    layout = slots_of(plan)
+    changed = _new_config(config, layout.padded(shape))
+    source = open_checkpoint(folder)
+    changes = placed(source, per_head_tensors(source, config, shape), layout, shape)
+    with new_folder(out) as temporary:
+        copy_others(folder, temporary)
+        checksum = rewrite(source, temporary, changes, "read", progress)
+        made = ExecutionMap.of(plan, Original(tensors_sha256=checksum, files=source.texts()))
+        (temporary / CONFIG).write_text(json.dumps(changed, indent=2) + "\n")
+        made.save(temporary)
+        compared = None
+        if check:
+            progress(0, 1, "comparing both models")
+            compared = compare(folder, temporary, made)
+    return Applied(made, compared)
+
+
+def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
+    """Write the model that a plan was applied to, to `out`: its tensors and configuration as they
+    were, bit for bit.
+
+    The map of the plan that was taken out. Raises WeightsError where they are not what they were,
+    and leaves nothing then.
+    """
+    was = ExecutionMap.load(folder)
+    config = _config(folder)
+    found, expected = (
+        architecture_of(config, str(folder / CONFIG)),
+        was.layout.padded(was.architecture),
+    )
+    if any(getattr(found, field) != getattr(expected, field) for field in SHAPE):
+        raise WeightsError(f"{folder / CONFIG}: is not the one that {MAP_FILE} was written beside")
+    source = open_checkpoint(folder)
+    tensors = per_head_tensors(source, config, expected)
+    changes = taken_back(source, tensors, was.layout, was.architecture)
+    with new_folder(out) as temporary:
+        copy_others(folder, temporary)
+        (temporary / MAP_FILE).unlink()
+        checksum = rewrite(source, temporary, changes, "written", progress)
+        if checksum != was.original.tensors_sha256:
+            raise WeightsError(
+                f"{folder}: its tensors are not those that the plan was written into"
+            )
+        for name, text in was.original.files.items():
+            (temporary / name).write_bytes(text.encode())
+    return was
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise WeightsError(f"{folder / CONFIG}: must be a JSON object")
+    return config
+
+
+def _new_config(config: dict[str, Any], shape: Architecture) -> dict[str, Any]:
+    """The configuration with its new heads, in the part that speaks of the text.
+
+    transformers takes a Llama or Gemma 3 only where the heads divide the hidden size, whatever
+    head_dim says; without biases a Llama is a Mistral without a window, which it takes.
+    """
+    text = config.get("text_config")
+    fields = text if isinstance(text, dict) else config
+    changed = {
+        **fields,
+        **dict(zip(HEADS, (shape.query_heads, shape.kv_heads, shape.head_dim), strict=True)),
+    }
+    if shape.hidden_size % shape.query_heads and fields.get("model_type") in DIVIDING:
+        if fields["model_type"] != "llama" or any(fields.get(bias) for bias in BIASES):
+            raise WeightsError(
+                f"plan: {shape.query_heads} query slots on all ranks; transformers takes a "
+                f"{fields['model_type']} only where they divide its hidden_size "
+                f"{shape.hidden_size}: plan with other --slots"
+            )
+        changed |= MISTRAL
+    return {**config, "text_config": changed} if isinstance(text, dict) else changed

@@ -1,0 +1,190 @@
+"""Which tensors of a checkpoint hold something for every head, and where in them it lies.
+
+Only families whose attention is known are permuted: names alone do not say what a model computes.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from executor.errors import WeightsError
+from executor.weights.checkpoint import Change, Checkpoint, Stored
+from executor.weights.slots import SlotLayout
+from profiles.architecture import Architecture
+
+FAMILIES = (
+    *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+    *("gemma3", "gemma3_text", "phi3", "gpt_oss"),
+)
+"""Model types of configurations whose attention is permuted."""
+ATTENTION = re.compile(
+    r"(?:model|language_model\.model|model\.language_model)\.layers\.(\d+)\.self_attn\.(.+)"
+)
+APART = ("q_proj", "k_proj", "v_proj")
+FUSED = "qkv_proj"
+OUT = "o_proj"
+WHOLE = ("o_proj.bias", "rotary_emb.inv_freq")
+"""Of no head, or of all alike."""
+NORMS = ("q_norm.weight", "k_norm.weight")
+FLOATS = ("F64", "F32", "F16", "BF16")
+QUANTISED = (
+    "quantised attention is not permuted, for its scales may cross heads; apply the plan to the "
+    "unquantised model and quantise what comes out"
+)
+REFUSED = {
+    r"(q|kv)_[ab]_(proj|layernorm)(\..*|_.*)": "multi-head latent attention (MLA) has no KV heads",
+    r".*\.lora_.*": "LoRA adapters are not permuted: merge them into the model first",
+    r".*\.(qweight|qzeros|scales|g_idx)": f"AWQ or GPTQ: {QUANTISED}",
+    r".*(scale|scale_inv|_packed|_shape|\.weight\..*)": QUANTISED,
+    r"(query_key_value|W_pack|c_attn|Wqkv|qkv)\..*": "a fused layout that is not known here",
+}
+"""Tensors of an attention layer that are known not to go by heads, and why."""
+
+
+Part = Literal["q", "kv"]
+
+
+@dataclass(frozen=True)
+class PerHead:
+    """A tensor with `width` rows of `axis` for every head: query heads, KV heads or, fused, the
+    query heads', the keys' and the values' in turn."""
+
+    layer: int
+    axis: int
+    width: int
+    parts: tuple[Part, ...]
+
+
+def per_head_tensors(
+    checkpoint: Checkpoint, config: Mapping[str, Any], shape: Architecture
+) -> dict[str, PerHead]:
+    """Every tensor of the attention layers that goes by heads.
+
+    Raises WeightsError for a checkpoint that lacks one of them, or has one in a shape that its
+    configuration does not say, and for all that cannot be permuted.
+    """
+    found: dict[str, PerHead] = {}
+    layers: dict[int, set[str]] = {layer: set() for layer in range(shape.layers)}
+    for name, stored in checkpoint.tensors.items():
+        match = ATTENTION.fullmatch(name)
+        if match is None:
+            continue
+        layer, part = int(match[1]), match[2]
+        if layer not in layers:
+            raise WeightsError(
+                f"{stored.file}: {name}: the plan has {shape.layers} layers; heads for speculative "
+                "decoding (MTP) in a layer of its own are not permuted: leave them out"
+            )
+        layers[layer].add(part)
+        kept = _per_head(name, part, stored, layer, shape)
+        if kept is not None:
+            found[name] = kept
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise WeightsError(
+            f"{checkpoint.folder}: model_type {family!r}: whether its heads may be permuted is not "
+            f"known; known are {', '.join(FAMILIES)}"
+        )
+    for layer, parts in layers.items():
+        names = (FUSED, OUT) if f"{FUSED}.weight" in parts else (*APART, OUT)
+        for missing in (f"{each}.weight" for each in names if f"{each}.weight" not in parts):
+            raise WeightsError(f"{checkpoint.folder}: layer {layer} has no {missing}")
+        if family == "gpt_oss" and "sinks" not in parts:
+            raise WeightsError(f"{checkpoint.folder}: layer {layer} has no sinks")
+    return found
+
+
+def placed(
+    checkpoint: Checkpoint, tensors: Mapping[str, PerHead], layout: SlotLayout, shape: Architecture
+) -> dict[str, Change]:
+    """Every tensor with its heads in the slots of all ranks, zeros in those that hold nothing."""
+    return {
+        name: _change(checkpoint.tensors[name], tensor, _sources(tensor, layout, shape))
+        for name, tensor in tensors.items()
+    }
+
+
+def taken_back(
+    checkpoint: Checkpoint, tensors: Mapping[str, PerHead], layout: SlotLayout, shape: Architecture
+) -> dict[str, Change]:
+    """Every tensor of a placed checkpoint with the heads of the model of `shape` again."""
+    changes = {}
+    for name, tensor in tensors.items():
+        sources = _sources(tensor, layout, shape)
+        heads = range(sum(_count(part, shape) for part in tensor.parts))
+        first = [sources.index(head) for head in heads]
+        changes[name] = _change(checkpoint.tensors[name], tensor, list(first))
+    return changes
+
+
+def _sources(tensor: PerHead, layout: SlotLayout, shape: Architecture) -> list[int | None]:
+    """The head that each slot of a tensor holds, numbered through its parts."""
+    found: list[int | None] = []
+    begin = 0
+    for part in tensor.parts:
+        slots = layout.heads(tensor.layer) if part == "q" else layout.groups(tensor.layer)
+        found += [None if head is None else begin + head for head in slots]
+        begin += _count(part, shape)
+    return found
+
+
+def _count(part: Part, shape: Architecture) -> int:
+    return shape.query_heads if part == "q" else shape.kv_heads
+
+
+def _change(stored: Stored, tensor: PerHead, sources: list[int | None]) -> Change:
+    axis, width = tensor.axis, tensor.width
+    after = list(stored.shape)
+    after[axis] = len(sources) * width
+    picked = torch.tensor([0 if source is None else source for source in sources])
+    empty = torch.tensor([source is None for source in sources])
+
+    def of(before: torch.Tensor) -> torch.Tensor:
+        heads = before.unflatten(axis, (-1, width)).index_select(axis, picked)
+        heads.movedim(axis, 0)[empty] = 0
+        return heads.flatten(axis, axis + 1)
+
+    return Change(tuple(after), of)
+
+
+def _per_head(
+    name: str, part: str, stored: Stored, layer: int, shape: Architecture
+) -> PerHead | None:
+    """What a tensor of an attention layer holds for every head, None for one that stays."""
+    width, hidden = shape.head_dim, shape.hidden_size
+    q, kv = shape.query_heads * width, shape.kv_heads * width
+    both: tuple[Part, ...] = ("q", "kv", "kv")
+    known: dict[str, tuple[list[int], PerHead]] = {
+        "sinks": ([shape.query_heads], PerHead(layer, 0, 1, ("q",))),
+        f"{OUT}.weight": ([hidden, q], PerHead(layer, 1, width, ("q",))),
+    }
+    for projection, rows, parts in (
+        ("q_proj", q, both[:1]),
+        ("k_proj", kv, both[1:2]),
+        ("v_proj", kv, both[2:]),
+        (FUSED, q + 2 * kv, both),
+    ):
+        known[f"{projection}.weight"] = [rows, hidden], PerHead(layer, 0, width, parts)
+        known[f"{projection}.bias"] = [rows], PerHead(layer, 0, width, parts)
+    if part in known:
+        expected, found = known[part]
+        if stored.dtype not in FLOATS:
+            raise WeightsError(f"{stored.file}: {name}: is of {stored.dtype}: {QUANTISED}")
+        if list(stored.shape) != expected:
+            raise WeightsError(
+                f"{stored.file}: {name}: has the shape {list(stored.shape)}, but by its "
+                f"configuration it must have {expected}"
+            )
+        return found
+    if part in NORMS and stored.shape != (width,):
+        raise WeightsError(
+            f"{stored.file}: {name}: norms over all heads at once ({stored.shape[0]} numbers, a "
+            f"head has {width}): other slots would change what every head is divided by"
+        )
+    if part in (*NORMS, *WHOLE):
+        return None
+    why = next((why for pattern, why in REFUSED.items() if re.fullmatch(pattern, part)), None)
+    raise WeightsError(f"{stored.file}: {name}: {why or 'is not known here: does it go by heads?'}")
