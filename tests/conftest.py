@@ -19,6 +19,7 @@ SLOW = (
     "executor/evaluation",
     "executor/inference",
     "executor/node",
+    "executor/weights",
     "executor/test_cpu_flex_benchmark.py",
     "executor/test_gpu_benchmarks.py",
     "profiles/measuring",
