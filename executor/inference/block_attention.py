@@ -45,6 +45,7 @@ class BlockAttention:
         self.backend = backend
         self.watched_rows = watched_rows
         self._step = lru_cache(kept_steps)(self._prepare)
+        self._whole = lru_cache(kept_steps)(self._whole_heads)
 
     def attend(self, call: LayerCall, budgets: tuple[int, ...]) -> Attended:
         """The call with budgets [query_heads] in tokens.
@@ -55,9 +56,18 @@ class BlockAttention:
         """
         if slides(call):
             return windowed(call, self.block_tokens, self.piece_tokens)
+        return self.attend_shares(call, self._whole(budgets, call.keys.shape[0]))
+
+    def attend_shares(self, call: LayerCall, shares: tuple[HeadShare, ...]) -> Attended:
+        """As `attend`, the rows of the shares alone: others are 0. Tiles are those of the shares'
+        heads."""
+        if not shares:
+            return Attended(torch.zeros_like(call.q), 0, 0)
         chunk = self._chunk(call)
         device = call.q.device
-        step = self._step(budgets, call.keys.shape[0], chunk, device)
+        step = self._step(shares, chunk, device)
+        if slides(call):
+            return self._windowed_rows(call, shares, step)
         if chunk.decodes:
             length = torch.full((1,), call.keys.shape[1], dtype=torch.int32, device=device)
             step = replace(step, context_tokens=length)
@@ -67,20 +77,33 @@ class BlockAttention:
         return Attended(
             result.out[..., : call.q.shape[2]],
             result.counts.tiles,
-            call.q.shape[0] * self._dense_tiles(chunk),
+            len(shares) * self._dense_tiles(chunk),
             _of_heads(result, step),
         )
 
+    def _windowed_rows(
+        self, call: LayerCall, shares: tuple[HeadShare, ...], step: PreparedStep
+    ) -> Attended:
+        out, tiles = torch.zeros_like(call.q), 0
+        for share in shares:
+            head, group = slice(share.head, share.head + 1), slice(share.group, share.group + 1)
+            for rows in step.spans[share.head]:
+                seen = call.cached + rows.stop
+                keys, values = call.keys[group, :seen], call.values[group, :seen]
+                part = replace(call, q=call.q[head, rows], keys=keys, values=values)
+                found = windowed(part, self.block_tokens, self.piece_tokens)
+                out[head, rows] = found.out
+                tiles += found.tiles
+        return Attended(out, tiles, tiles)
+
     def _chunk(self, call: LayerCall) -> Chunk:
         """The call's rows; a decoding sequence is taken to fill its last piece."""
-        if call.q.shape[1] != 1 or not call.cached:
+        if not call.decodes:
             return Chunk(call.cached, call.q.shape[1])
         pieces = -(-call.keys.shape[1] // self.piece_tokens)
         return Chunk(pieces * self.piece_tokens - 1, 1, decodes=True)
 
-    def _prepare(
-        self, budgets: tuple[int, ...], kv_heads: int, chunk: Chunk, device: torch.device
-    ) -> PreparedStep:
+    def _whole_heads(self, budgets: tuple[int, ...], kv_heads: int) -> tuple[HeadShare, ...]:
         heads = len(budgets)
         # Patterns follow from the heads alone.
         shape = Architecture(
@@ -89,10 +112,14 @@ class BlockAttention:
         patterns = [
             pattern(self.selection, shape, group, self.piece_tokens) for group in range(kv_heads)
         ]
-        shares = [
+        return tuple(
             HeadShare(head, shape.kv_head(head), budget, pattern=patterns[shape.kv_head(head)])
             for head, budget in enumerate(budgets)
-        ]
+        )
+
+    def _prepare(
+        self, shares: tuple[HeadShare, ...], chunk: Chunk, device: torch.device
+    ) -> PreparedStep:
         return prepare(shares, [chunk], self.block_tokens, device, piece_tokens=self.piece_tokens)
 
     def _tensors(
@@ -142,7 +169,7 @@ def _of_heads(result: AttentionResult, step: PreparedStep) -> torch.Tensor | Non
     """Recovery [query_heads] of an entry each in prefill, of a list's heads together in decode."""
     if result.recovery is None:
         return None
-    found = result.recovery.new_empty(step.heads)
+    found = result.recovery.new_full((step.heads,), torch.nan)
     heads: list[tuple[int, ...]] = []
     heads += [(rows.head,) for rows in step.prefill.heads] if step.prefill else []
     heads += [entry.heads for entry in step.decode.lists] if step.decode else []

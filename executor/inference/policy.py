@@ -15,7 +15,8 @@ class LayerCall:
     q [query_heads, new tokens, head_dim]; keys, values [kv_heads, total tokens, head_dim], the
     cached tokens first. Row i of q is token cached + i, and sees keys 0..cached + i, or only the
     last `window` of them. Logits are q k times `scaling`. `held` is where keys and values lie, if
-    that is a room.
+    that is a room. The sequence is `sequence` of the step's, whose tokens are `lengths`, cached
+    ones included; none given, it is alone.
     """
 
     layer: int
@@ -25,10 +26,17 @@ class LayerCall:
     scaling: float
     window: int | None = None
     held: Sequence | None = None
+    sequence: int = 0
+    lengths: tuple[int, ...] = ()
 
     @property
     def cached(self) -> int:
         return self.keys.shape[1] - self.q.shape[1]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is a single token behind a prefix."""
+        return self.q.shape[1] == 1 and self.cached > 0
 
 
 @dataclass(frozen=True, eq=False)

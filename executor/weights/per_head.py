@@ -143,9 +143,10 @@ def _change(stored: Stored, tensor: PerHead, sources: list[int | None]) -> Chang
     empty = torch.tensor([source is None for source in sources])
 
     def of(before: torch.Tensor) -> torch.Tensor:
-        heads = before.unflatten(axis, (-1, width)).index_select(axis, picked)
+        heads = before.reshape(*stored.shape[:axis], -1, width, *stored.shape[axis + 1 :])
+        heads = heads.index_select(axis, picked)
         heads.movedim(axis, 0)[empty] = 0
-        return heads.flatten(axis, axis + 1)
+        return heads.reshape(after)
 
     return Change(tuple(after), of)
 

@@ -84,6 +84,7 @@ def attention(
     assert isinstance(layer, int)
     cached = mask.total_tokens - new
     room = room_of(key, value)
+    lengths = tuple(end - first for first, end in mask.spans)
     out = query.new_zeros(sequences, new, query.shape[1], query.shape[3])
     for sequence, (first, end) in enumerate(mask.spans):
         rows = slice(max(first - cached, 0), end - cached)
@@ -97,6 +98,8 @@ def attention(
             scale,
             mask.window,
             None if room is None else room.sequence(sequence, first),
+            sequence,
+            lengths,
         )
         attended = attached.policy.attend(call)
         out[sequence, rows] = attended.out.transpose(0, 1)

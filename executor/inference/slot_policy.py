@@ -1,0 +1,90 @@
+"""A rank of a stock engine attends by the map beside its weights."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from executor.attention.query_rows import decodes
+from executor.attention.select import pattern
+from executor.attention.shares import HeadShare
+from executor.errors import AttentionError
+from executor.inference.block_attention import BlockAttention
+from executor.inference.policy import Attended, LayerCall
+from executor.weights.execution_map import ExecutionMap
+from profiles.selection import of_layer
+
+
+class SlotPolicy:
+    """The heads in the slots of some ranks, each head's own rows within its budget.
+
+    A rank of tensor parallelism has its own slots, a process that loaded the whole checkpoint has
+    those of all ranks. Rows of a head that other ranks compute, and of empty slots, are 0, so that
+    the output projections of all ranks add up to the model's. A prompt's rows are cut by work
+    within every chunk; of a head that several ranks hold each decodes whole sequences of a batch.
+    `backend` is auto, torch or triton.
+    """
+
+    def __init__(self, made: ExecutionMap, ranks: Sequence[int], *, backend: str = "auto") -> None:
+        self._map, self._ranks = made, tuple(ranks)
+        # Of every layer a prompt's step, and a decode's for each way to divide its heads.
+        kept_steps = 8 * made.architecture.layers
+        self._blocks = BlockAttention(
+            made.selection, made.block_tokens, made.piece_tokens, backend, 0, kept_steps
+        )
+        self._shares = tuple(self._of_layer(layer) for layer in range(made.architecture.layers))
+        self._decoded = lru_cache(kept_steps)(self._decoded_shares)
+
+    @property
+    def slots(self) -> int:
+        """Query slots of a layer's calls."""
+        layout = self._map.layout
+        return len(self._ranks) * layout.slots * layout.slot_heads
+
+    def attend(self, call: LayerCall) -> Attended:
+        """Attention of one layer's call, in its slots."""
+        layers = len(self._shares)
+        if call.layer >= layers or call.q.shape[0] != self.slots:
+            raise AttentionError(
+                f"slots: {layers} layers of {self.slots} query slots; the call is layer "
+                f"{call.layer} with {call.q.shape[0]}"
+            )
+        if not call.decodes:
+            return self._blocks.attend_shares(call, self._shares[call.layer])
+        lengths = call.lengths or (call.keys.shape[1],)
+        mine = tuple(
+            share.rows == (0.0, 1.0)
+            or decodes(share.rows, [min(share.budget_tokens, n) for n in lengths], call.sequence)
+            for share in self._shares[call.layer]
+        )
+        return self._blocks.attend_shares(call, self._decoded(call.layer, mine))
+
+    def _of_layer(self, layer: int) -> tuple[HeadShare, ...]:
+        """Shares of the heads that these ranks have rows of, numbered by their slots."""
+        made = self._map
+        selection = of_layer(made.selection, made.architecture, layer)
+        patterns = [
+            pattern(selection, made.architecture, group, made.piece_tokens)
+            for group in range(made.architecture.kv_heads)
+        ]
+        slots = (slot for rank in self._ranks for slot in made.layout.layers[layer][rank])
+        return tuple(
+            HeadShare(
+                number * made.layout.slot_heads + index,
+                number,
+                made.budgets[layer][head],
+                rows,
+                pattern=patterns[slot.group],
+            )
+            for number, slot in enumerate(slots)
+            if slot is not None
+            for index, (head, rows) in enumerate(zip(slot.heads, slot.rows, strict=True))
+            if rows is not None
+        )
+
+    def _decoded_shares(self, layer: int, mine: tuple[bool, ...]) -> tuple[HeadShare, ...]:
+        """The heads of which a sequence is decoded here: whole."""
+        shares = zip(self._shares[layer], mine, strict=True)
+        return tuple(
+            HeadShare(share.head, share.group, share.budget_tokens, pattern=share.pattern)
+            for share, here in shares
+            if here
+        )
