@@ -84,12 +84,13 @@ class _OwnRows:
 
     def _keeping(self, layer: int, parts: list[tuple[int, int, Range | None]]) -> Any:
         def keep(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            heads = given[0].clone().unflatten(-1, (-1, self._map.architecture.head_dim))
+            heads = given[0].clone()
+            heads = heads.view(*heads.shape[:-1], -1, self._map.architecture.head_dim)
             for index, head, rows in parts:
                 own = self._own(layer, head, rows, heads.shape[1])
                 heads[:, : own.start, index] = 0
                 heads[:, own.stop :, index] = 0
-            return (heads.flatten(-2),)
+            return (heads.view(given[0].shape),)
 
         return keep
 
@@ -116,7 +117,8 @@ def _read(
     model: Any, ids: torch.Tensor, block_tokens: int, own: _OwnRows | None
 ) -> tuple[torch.Tensor, list[int]]:
     """Logits [tokens, vocabulary] of the prompt and of what follows, and the tokens that follow."""
-    found, tokens = [], []
+    found: list[torch.Tensor] = []
+    tokens: list[int] = []
     cut = round(CHUNK_BLOCKS[0] * block_tokens)
     waiting, cache, cached = [ids[:cut], ids[cut:]], None, 0
     while waiting:

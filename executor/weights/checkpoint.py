@@ -228,7 +228,8 @@ def _index(folder: Path) -> dict[str, str] | None:
 def _opened(file: Path) -> Iterator[Any]:
     """A safetensors file's reader of the library."""
     try:
-        with safe_open(file, framework="pt") as reader:
-            yield reader
+        reader: Any = safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file}: cannot be read as safetensors: {error}") from None
+    with reader:
+        yield reader

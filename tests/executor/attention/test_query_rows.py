@@ -2,13 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.attention.query_rows import block_boundary, head_rows
+from executor.attention.query_rows import block_boundary, decodes, head_rows
 from executor.attention.shares import HeadShare
 from executor.attention.step import prepare
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Rule
+from executor.row_ranges import row_ranges
 from profiles.sizes import causal_pieces
+from solver.plans import Entry
 
 OWN = st.sampled_from([1, 2, 4, 8])
 """Key pieces of a query block."""
@@ -58,3 +60,20 @@ def test_spans_are_the_tokens_of_q_that_are_computed():
     assert second == (slice(cut, 30), slice(32, 52))
     assert step.computed_rows == 30 + 3 + 20
     assert not step.covers
+
+
+@given(
+    st.lists(st.floats(0.001, 1), min_size=1, max_size=6),
+    st.lists(st.integers(1, 5000), min_size=1, max_size=20),
+)
+def test_every_sequence_is_decoded_by_one_holder_of_a_divided_head(parts, work):
+    entries = [
+        Entry(device=device, share=min(1.0, part / sum(parts))) for device, part in enumerate(parts)
+    ]
+    ranges = row_ranges(entries, 0, 0)
+    for sequence in range(len(work)):
+        assert sum(decodes(rows, work, sequence) for rows in ranges) == 1
+    # Each holder's sequences are its share of the work, but for one at each of its ends.
+    for rows in ranges:
+        done = sum(work[sequence] for sequence in range(len(work)) if decodes(rows, work, sequence))
+        assert abs(done - (rows[1] - rows[0]) * sum(work)) <= max(work) + 1e-6 * sum(work)

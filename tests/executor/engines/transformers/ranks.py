@@ -33,10 +33,31 @@ def computed(model: Any) -> dict[str, torch.Tensor]:
     made = model.generate(
         batch, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0
     )
-    return {"logits": torch.cat(logits), "tokens": made}
+    return {"logits": torch.cat(logits), "tokens": made, "shared": _sharing(model)}
+
+
+def _sharing(model: Any, requests: int = 32) -> torch.Tensor:
+    """Logits of requests behind one prefix, whose keys all have: a chunk each, and decodes."""
+    generator = torch.Generator().manual_seed(6)
+    prefix = torch.randint(1, VOCABULARY, (1, 75), generator=generator)
+    own = torch.randint(1, VOCABULARY, (requests, 9), generator=generator)
+    cache = model(prefix, use_cache=True).past_key_values
+    cache.batch_repeat_interleave(requests)
+    logits = [model(ids, past_key_values=cache).logits for ids in own.split([6, 1, 1, 1], 1)]
+    return torch.cat(logits, 1)
+
+
+@torch.no_grad()
+def chunks(model: Any) -> dict[str, torch.Tensor]:
+    """Logits of a prompt in chunks, without decodes."""
+    ids = torch.randint(1, VOCABULARY, (1, 300), generator=torch.Generator().manual_seed(7))
+    first = model(ids[:, :170], use_cache=True)
+    second = model(ids[:, 170:], past_key_values=first.past_key_values)
+    return {"logits": torch.cat([first.logits, second.logits], 1)}
 
 
 def main(folder: Path) -> None:
+    """What `computed` says of the covering plan, and `chunks` of the sparse one."""
     import torch.distributed as dist
     from transformers.distributed import DistributedConfig
 
@@ -46,9 +67,10 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     stock = DistributedConfig(tp_size=dist.get_world_size(), tp_plan="auto")
-    model = loaded(folder / "out", distributed_config=stock, attn_implementation="hplb")
-    attach_slots(model, folder / "out")
-    torch.save(computed(model), folder / f"{dist.get_rank()}.pt")
+    for name, of in (("covering", computed), ("sparse", chunks)):
+        model = loaded(folder / name, distributed_config=stock, attn_implementation="hplb")
+        attach_slots(model, folder / name)
+        torch.save(of(model), folder / f"{name}{dist.get_rank()}.pt")
     dist.destroy_process_group()
 
 
