@@ -119,7 +119,7 @@ def _read(
     """Logits [tokens, vocabulary] of the prompt and of what follows, and the tokens that follow."""
     found: list[torch.Tensor] = []
     tokens: list[int] = []
-    cut = round(CHUNK_BLOCKS[0] * block_tokens)
+    cut = min(round(CHUNK_BLOCKS[0] * block_tokens), len(ids) // 2)
     waiting, cache, cached = [ids[:cut], ids[cut:]], None, 0
     while waiting:
         step = waiting.pop(0)

@@ -23,6 +23,8 @@ FAMILIES = (
 ATTENTION = re.compile(
     r"(?:model|language_model\.model|model\.language_model)\.layers\.(\d+)\.self_attn\.(.+)"
 )
+PICTURES = ("vision_tower.", "model.vision_tower.")
+"""What sees has heads of its own, of which no plan speaks."""
 APART = ("q_proj", "k_proj", "v_proj")
 FUSED = "qkv_proj"
 OUT = "o_proj"
@@ -71,12 +73,17 @@ def per_head_tensors(
     for name, stored in checkpoint.tensors.items():
         match = ATTENTION.fullmatch(name)
         if match is None:
+            if "attn" in name and not name.startswith(PICTURES):
+                raise WeightsError(
+                    f"{stored.file}: {name}: attention beside the model's layers (MTP, speculative "
+                    "decoding) is not permuted: leave it out"
+                )
             continue
         layer, part = int(match[1]), match[2]
         if layer not in layers:
             raise WeightsError(
-                f"{stored.file}: {name}: the plan has {shape.layers} layers; heads for speculative "
-                "decoding (MTP) in a layer of its own are not permuted: leave them out"
+                f"{stored.file}: {name}: is beyond the plan's {shape.layers} layers: one more for "
+                "speculative decoding (MTP) is not permuted: leave it out"
             )
         layers[layer].add(part)
         kept = _per_head(name, part, stored, layer, shape)

@@ -113,9 +113,10 @@ def test_an_adapter_is_refused_by_name(model: Path) -> None:
     refused(model, "LoRA adapters are not permuted: merge")
 
 
-def test_a_layer_beyond_the_models_is_refused_by_name(model: Path) -> None:
-    add(model, "model.layers.2.self_attn.q_proj.weight", torch.zeros(96, 96))
-    refused(model, "speculative decoding")
+@pytest.mark.parametrize("where", ["model.layers.2", "mtp.layers.0"])
+def test_attention_for_speculative_decoding_is_refused_by_name(model: Path, where: str) -> None:
+    add(model, f"{where}.self_attn.q_proj.weight", torch.zeros(96, 96))
+    refused(model, rf"{where}.*speculative decoding")
 
 
 def test_a_truncated_file_is_refused(model: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_check_that_fails_leaves_nothing(model: Path, monkeypatch: pytest.Monk
 def test_heads_that_do_not_divide_the_hidden_size_make_a_llama_a_mistral(model: Path) -> None:
     plan = planned([whole(0, 0, 1, 1, 2, 2)] * 2, slots=3, devices=3)
     out = model.parent / "out"
-    weights.apply(model, plan, out, True, quiet)
+    assert weights.apply(model, plan, out, True, quiet).compared is not None
     config = json.loads((out / "config.json").read_text())
     assert (config["model_type"], config["num_attention_heads"]) == ("mistral", 18)
     weights.undo(out, model.parent / "back", quiet)
