@@ -153,7 +153,7 @@ ROOMS = {
     "engines": {"attention", "inference", "weights"},
     "evaluation": {"attention", "inference", "engines"},
     "weights": {"attention"},
-    "cli": {"attention", "reports", "node", "evaluation", "weights"},
+    "cli": {"attention", "reports", "node", "evaluation", "weights", "engines"},
 }
 """The executor's, and the others that each imports, beside its kernels and what all share."""
 

@@ -11,6 +11,7 @@ from executor.cli import flags
 from executor.cli.apply import apply_command
 from executor.cli.calibrate import calibrate_command
 from executor.cli.loss import loss_command
+from executor.cli.run import run_command
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
 from profiles.cli.progress import shown
@@ -34,6 +35,7 @@ app = typer.Typer()
 app.command("apply")(apply_command)
 app.command("calibrate")(calibrate_command)
 app.command("loss")(loss_command)
+app.command("run")(run_command)
 SELECTIONS: dict[str, Selection] = {
     chosen.kind: chosen for chosen in (SAMPLED, POOLED, VerticalSlash())
 }

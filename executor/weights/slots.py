@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from executor.errors import WeightsError
 from executor.row_ranges import Range, row_ranges
 from profiles.architecture import Architecture
-from solver.plans import Plan
+from solver.plans import Entry, Plan
 
 Index = Annotated[int, Field(ge=0)]
 Held = dict[int, dict[int, Range]]
@@ -183,3 +183,15 @@ def _why(held: list[list[Held]], whole: bool) -> str:
                 "group"
             )
     return "layers differ in the KV groups or heads that a device has"
+
+
+def padded_contiguous(plan: Plan) -> Plan:
+    """The plan with its KV groups in file order, in as few slots a device as hold them.
+
+    What a stock engine does once its heads are padded. The predictions stay those of the plan.
+    """
+    shape = plan.architecture
+    slots = -(-shape.kv_heads // len(plan.devices))
+    heads = [[Entry(device=shape.kv_head(head) // slots)] for head in range(shape.query_heads)]
+    layers = [layer.model_copy(update={"heads": heads}) for layer in plan.layers]
+    return plan.model_copy(update={"layers": layers, "slots": slots}).identified()

@@ -13,7 +13,15 @@ from executor.weights.execution_map import ExecutionMap
 
 
 def attach_slots(model: PreTrainedModel, folder: Path, *, backend: str = "auto") -> Trace:
-    """Make a model that was loaded from `folder` attend by the map there, each rank its slots.
+    """Make a model that was loaded from `folder` attend by the map there, as `slot_policy` has it.
+
+    Raises AttentionError, and WeightsError for a folder without a map.
+    """
+    return attach(model, slot_policy(model, folder, backend=backend))
+
+
+def slot_policy(model: PreTrainedModel, folder: Path, *, backend: str = "auto") -> SlotPolicy:
+    """What this process computes of a model that was loaded from `folder`.
 
     Where torch.distributed has begun, its ranks are the map's, and hold their maps' hashes against
     each other first: ranks of unlike plans would add up to wrong text and no error. Else this
@@ -39,4 +47,4 @@ def attach_slots(model: PreTrainedModel, folder: Path, *, backend: str = "auto")
                     f"{dist.get_rank()} {made.hash[:12]}: all ranks must load one checkpoint"
                 )
         ranks = [dist.get_rank()]
-    return attach(model, SlotPolicy(made, ranks, backend=backend))
+    return SlotPolicy(made, ranks, backend=backend)

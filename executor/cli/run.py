@@ -1,0 +1,92 @@
+"""`hplb run`: a plan carried out on a prompt by processes on this machine, one a device."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from executor.cli import flags
+from profiles.cli.console import clear_errors, console, fail
+from profiles.cli.progress import shown
+from profiles.errors import MeasuringError
+from solver.plans import Plan
+
+if TYPE_CHECKING:
+    from executor.engines.transformers.launch import Run
+
+
+@clear_errors()
+def run_command(
+    model: flags.Model,
+    plan: Annotated[Path, typer.Option(help="The plan's JSON, made with --slots.")],
+    prompt: Annotated[str, typer.Option(help="What the model goes on with; @FILE reads one.")],
+    tokens: Annotated[int, typer.Option(min=1, help="Go on with so many at most.")] = 32,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="And with KV groups in file order, padded.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Run a plan on a model: a process for every device, under transformers' tensor parallelism.
+
+    Shows the text and the seconds of attention of every layer and rank.
+    """
+    plans = {"plan": Plan.load(plan)}
+
+    # torch takes seconds to load: `hplb --help` does without.
+    from transformers import AutoTokenizer
+
+    from executor.engines.transformers.launch import run_ranks
+    from executor.engines.transformers.rank import Request
+    from executor.weights.apply import apply
+    from executor.weights.slots import padded_contiguous
+    from profiles.measuring.loading import folder_of
+
+    try:
+        folder = folder_of(model)
+    except MeasuringError as error:
+        fail(f"--model {error}")
+    if compare:
+        plans["contiguous"] = padded_contiguous(plans["plan"])
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    read = Path(prompt[1:]).read_text() if prompt.startswith("@") else prompt
+    request = Request(tokenizer(read)["input_ids"], tokens)
+    runs = {}
+    with tempfile.TemporaryDirectory(prefix="hplb-run-") as scratch, shown("writing") as show:
+        for number, (name, made) in enumerate(plans.items()):
+            out = Path(scratch) / name
+            apply(folder, made, out, False, show)
+            show(number, len(plans), f"running {name}")
+            runs[name] = run_ranks(out, request)
+    texts = {name: tokenizer.decode(ran.tokens) for name, ran in runs.items()}
+    if as_json:
+        figures = {name: {**asdict(ran), "text": texts[name]} for name, ran in runs.items()}
+        typer.echo(json.dumps(figures))
+        return
+    for name, ran in runs.items():
+        typer.echo(f"{name}: {texts[name]}")
+        console.print(_table(name, len(request.tokens), ran))
+
+
+def _table(name: str, prompt_tokens: int, ran: "Run") -> Table:
+    """Milliseconds of the prompt by layer and rank, and of all layers, decodes below."""
+    ranks = len(ran.prompt_s[0])
+    table = Table(title=f"{name}: attention, ms; {prompt_tokens} tokens, {len(ran.tokens)} more")
+    for column in ("layer", *(f"rank {rank}" for rank in range(ranks)), "bubble"):
+        table.add_column(column, justify="right")
+    for layer, seconds in enumerate(ran.prompt_s):
+        table.add_row(str(layer), *_row([seconds]))
+    table.add_row("prompt", *_row(ran.prompt_s))
+    table.add_row("decodes", *_row(ran.decode_s))
+    return table
+
+
+def _row(layers: list[list[float]]) -> list[str]:
+    """A rank's sum over layers each, and the share that ranks wait at the layers' barriers."""
+    waited = sum(max(seconds) for seconds in layers)
+    sums = [sum(mine) for mine in zip(*layers, strict=True)]
+    bubble = 1 - sum(sums) / (len(sums) * waited) if waited else 0.0
+    return [*(f"{1000 * mine:.1f}" for mine in sums), f"{100 * bubble:.1f} %"]

@@ -1,0 +1,80 @@
+"""One rank of `hplb run`: `python -m executor.engines.transformers.rank FOLDER REQUEST OUT`.
+
+Started by torchrun. REQUEST is the JSON of a `Request`, OUT the folder to which this rank writes
+the JSON of a `RankRun`.
+"""
+
+import sys
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import AutoModelForCausalLM
+from transformers.distributed.configuration_utils import DistributedConfig
+
+from executor.engines.transformers.attach import attach
+from executor.engines.transformers.interface import NAME
+from executor.engines.transformers.slots import slot_policy
+from executor.inference.timed_policy import TimedPolicy
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt's tokens, and how many to go on with, greedily."""
+
+    tokens: list[int]
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class RankRun:
+    """The tokens that followed, and seconds of attention [layers] on this rank."""
+
+    tokens: list[int]
+    prompt_s: list[float]
+    decode_s: list[float]
+
+
+@torch.no_grad()
+def generate(folder: Path, request: Request) -> RankRun:
+    """Load this rank's part of a checkpoint with a plan in it and go on with the prompt."""
+    cuda = torch.cuda.is_available()
+    stock = DistributedConfig(tp_size=dist.get_world_size(), tp_plan="auto")
+    reading: Any = AutoModelForCausalLM.from_pretrained
+    model = reading(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=torch.bfloat16 if cuda else torch.float32,
+        distributed_config=stock,
+        attn_implementation=NAME,
+    )
+    model.eval().requires_grad_(False)
+    policy = TimedPolicy(slot_policy(model, folder), model.config.num_hidden_layers)
+    attach(model, policy)
+    ids = torch.tensor([request.tokens], device=model.device)
+    made = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=request.new_tokens,
+        do_sample=False,
+    )
+    return RankRun(made[0, len(request.tokens) :].tolist(), policy.prompt_s, policy.decode_s)
+
+
+def main(folder: Path, request: Path, out: Path) -> None:
+    """Compute the request; gloo on CPUs, NCCL where there are GPUs."""
+    torch.set_num_threads(1)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        made = generate(folder, Request(**loads(request.read_text())))
+        (out / f"{dist.get_rank()}.json").write_text(dumps(asdict(made)))
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*(Path(each) for each in sys.argv[1:]))
