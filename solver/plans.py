@@ -217,10 +217,10 @@ class Plan(_Part):
 
     `budgets` [layers][heads] tokens, whose pieces an executor chooses by `selection`; `kv_copies`
     and `divisions` [layers], `kv_bytes` [devices]; `devices` names the type of every device by
-    index, `device_types` the axis of `costs`. With several workloads, `workload`, `budgets`,
-    `selection` and `costs` are the first's, which counts `weight`; `makespan_s` is their weighted
-    mean or, with objective worst, the largest, and then the weights are the multipliers that prove
-    `lower_bound_s`.
+    index, `device_types` the axis of `costs`. Every device has `slots` KV slots a layer, if it was
+    made with slots. With several workloads, `workload`, `budgets`, `selection` and `costs` are the
+    first's, which counts `weight`; `makespan_s` is their weighted mean or, with objective worst,
+    the largest, and then the weights are the multipliers that prove `lower_bound_s`.
     """
 
     id: str = ""
@@ -250,6 +250,7 @@ class Plan(_Part):
     device_types: list[str]
     cost_model: dict[str, str]
     costs: Costs
+    slots: Annotated[int | None, Field(ge=1, exclude_if=lambda found: found is None)] = None
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
     other_workloads: list[OtherWorkload] = []
     memory: Memory | None = None
@@ -260,7 +261,6 @@ class Plan(_Part):
     elastic: Elastic | None = None
     elsewhere: Elsewhere | None = None
     nodes: Nodes | None = None
-    slots: Annotated[int | None, Field(ge=1, exclude_if=lambda slots: slots is None)] = None
     solve_s: Seconds = 0.0
     created_at: str = ""
 
