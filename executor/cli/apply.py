@@ -8,7 +8,6 @@ import typer
 from executor.cli import flags
 from profiles.cli.console import clear_errors, fail
 from profiles.cli.progress import shown
-from profiles.errors import MeasuringError
 from solver.cli.flags import check_folders
 from solver.plans import Plan
 
@@ -48,10 +47,7 @@ def apply_command(
     from executor.weights import apply as weights
     from profiles.measuring.loading import folder_of
 
-    try:
-        folder = folder_of(model)
-    except MeasuringError as error:
-        fail(f"--model {error}")
+    folder = folder_of(model)
     with shown("writing") as show:
         if made is None:
             was = weights.undo(folder, out, show)

@@ -12,7 +12,7 @@ from rich.table import Table
 from executor.cli import flags
 from profiles.cli.console import clear_errors, console, fail
 from profiles.cli.progress import shown
-from profiles.errors import MeasuringError
+from profiles.files import read_text
 from solver.plans import Plan
 
 if TYPE_CHECKING:
@@ -45,15 +45,17 @@ def run_command(
     from executor.weights.slots import padded_contiguous
     from profiles.measuring.loading import folder_of
 
-    try:
-        folder = folder_of(model)
-    except MeasuringError as error:
-        fail(f"--model {error}")
+    folder = folder_of(model)
     if compare:
         plans["contiguous"] = padded_contiguous(plans["plan"])
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    read = Path(prompt[1:]).read_text() if prompt.startswith("@") else prompt
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        fail(f"--model {folder}: has no tokenizer: {error}")
+    read = read_text(Path(prompt[1:])) if prompt.startswith("@") else prompt
     request = Request(tokenizer(read)["input_ids"], tokens)
+    if not request.tokens:
+        fail("--prompt: is empty")
     runs = {}
     with tempfile.TemporaryDirectory(prefix="hplb-run-") as scratch, shown("writing") as show:
         for number, (name, made) in enumerate(plans.items()):

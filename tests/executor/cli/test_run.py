@@ -71,3 +71,10 @@ def test_what_a_rank_cannot_do_is_said_in_one_line(folder: Path) -> None:
     assert ran.exit_code == 2
     assert "a rank failed: " in ran.stderr
     assert "unheard" in ran.stderr
+
+
+def test_a_prompt_that_is_not_there_is_said_in_one_line(folder: Path) -> None:
+    asked = ["run", "--model", str(folder / "model"), "--plan", str(folder / "plan.json")]
+    ran = CliRunner().invoke(app, [*asked, "--prompt", f"@{folder / 'none.txt'}"])
+    assert ran.exit_code == 2
+    assert "none.txt: cannot be read" in ran.stderr
