@@ -95,20 +95,27 @@ def _chosen_pieces(
     block, head_dim = reader.block_tokens, q.shape[1]
     old = span.first_token - span.first * block
     computed = slice(old, old + span.new_tokens)
-    queries = reader.room("queries", (span.blocks * block, head_dim)).zero_()
-    # exp2 is PyTorch's own; MKL's exp takes nine times as long on some CPUs.
-    queries[computed].copy_(q).mul_(head_dim**-0.5 / math.log(2))
-    queries = queries.view(span.blocks, block, head_dim)
+    blocks = span.blocks, block, head_dim
+    in_place = span.new_tokens == span.blocks * block and q.dtype == torch.float32
+    if in_place:
+        queries, result = q.view(blocks), out.view(blocks)
+    else:
+        queries = reader.room("queries", blocks).zero_()
+        queries.flatten(0, 1)[computed] = q
+        # In the place of the queries, which have done their part by then.
+        result = queries
     keys = reader.gathered(reader.cache.keys, span, chosen)
     scores = reader.room("scores", (span.blocks, block, keys.shape[1]))
-    torch.bmm(queries, keys.transpose(1, 2), out=scores)
-    ahead = torch.ones(block, block, dtype=torch.bool, device=q.device).triu_(1)
-    scores[:, :, -block:].masked_fill_(ahead, -torch.inf)
+    # exp2 is PyTorch's own; MKL's exp takes nine times as long on some CPUs.
+    scale = head_dim**-0.5 / math.log(2)
+    torch.baddbmm(scores, queries, keys.transpose(1, 2), beta=0, alpha=scale, out=scores)
+    own = scores[:, :, -block:]
+    torch.where(reader.ahead, reader.nothing, own, out=own)
     greatest = scores.amax(2, keepdim=True)
     weights = torch.exp2(scores.sub_(greatest), out=scores)
     total = weights.sum(2, keepdim=True)
-    # In the place of the queries, which have done their part.
     values = reader.gathered(reader.cache.values, span, chosen)
-    result = torch.bmm(weights, values, out=queries).div_(total)
-    out.copy_(result.flatten(0, 1)[computed])
+    torch.bmm(weights, values, out=result).div_(total)
+    if not in_place:
+        out.copy_(result.flatten(0, 1)[computed])
     lse.copy_(total.log2_().add_(greatest).mul_(math.log(2)).flatten()[computed])

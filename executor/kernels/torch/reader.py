@@ -19,6 +19,10 @@ class Reader:
     def __init__(self, cache: Cache, block_tokens: int, piece_tokens: int) -> None:
         self.block_tokens, self.piece_tokens = block_tokens, piece_tokens
         self.cache = cache
+        self._starts = [] if cache.starts is None else cache.starts.tolist()
+        square = torch.ones(block_tokens, block_tokens, dtype=torch.bool)
+        # Of a query block's own keys: those after a row's. They score nothing.
+        self.ahead, self.nothing = square.triu_(1), torch.tensor(-torch.inf)
         self._thread = threading.local()
 
     def tokens(self, span: Span) -> Pair:
@@ -85,8 +89,7 @@ class Reader:
 
     def _range(self, x: torch.Tensor, span: Span, begin: int, end: int) -> torch.Tensor:
         """Tokens [begin, end) of the span's contiguous sequence."""
-        assert self.cache.starts is not None
-        start = int(self.cache.starts[span.sequence])
+        start = self._starts[span.sequence]
         return x[span.group, start + begin : start + end]
 
     def _select(

@@ -7,9 +7,9 @@ from executor.kernels.batch import Cache
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
 from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule_pieces, runs
-from executor.kernels.sampled import sampled_scores, stored_lists
+from executor.kernels.sampled import lists_at_once, most_pieces, sampled_scores, stored_lists
 from executor.kernels.torch.means import key_means, query_means
-from executor.kernels.torch.scores import RUN_ROWS, piece_lse
+from executor.kernels.torch.scores import piece_lse
 from executor.kernels.vertical_slash import line_masses
 
 
@@ -63,8 +63,8 @@ def _by_samples(
     lists = _by_query_block(layout, stored_lists(layout, first, last))
     if not lists.numel():
         return
-    at_once = max(1, RUN_ROWS // (pattern.rows * (last - first)))
-    for some in torch.split(lists, at_once, dim=1):
+    at_once = lists_at_once(pattern, most_pieces(layout, first, last)) // (last - first)
+    for some in torch.split(lists, max(1, at_once), dim=1):
         numbers = some[(some >= 0).any(1)]
         pieces = int(layout.own_pieces(numbers[numbers >= 0])[1].max()) + 1
         scores = sampled_scores(piece_lse, q, cache, layout, numbers, pieces, pattern)

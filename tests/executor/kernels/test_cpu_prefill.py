@@ -196,14 +196,19 @@ def test_nothing_to_prefill():
 
 def test_work_is_the_tiles_of_the_lists(monkeypatch):
     """Products over lists with indices are as many as their tiles."""
-    products, bmm = 0, torch.bmm
+    products = 0
 
-    def counted(rows, columns, **options):
-        nonlocal products
-        products += rows.numel() * columns.shape[2]
-        return bmm(rows, columns, **options)
+    def counting(product):
+        def counted(*tensors, **options):
+            nonlocal products
+            rows, columns = tensors[-2:]
+            products += rows.numel() * columns.shape[2]
+            return product(*tensors, **options)
 
-    monkeypatch.setattr(torch, "bmm", counted)
+        return counted
+
+    for name in ("bmm", "baddbmm"):
+        monkeypatch.setattr(torch, name, counting(getattr(torch, name)))
     chunks = (Chunk(320, 200),)
     layout = lay_out(every_row(chunks, 16, [1, 3, 8]), chunks, 16)
     check_prefill(

@@ -217,7 +217,7 @@ def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeyp
     wanted = select(q, cache, layout, use_triton=use_triton)
     every = triton_select.windows
     monkeypatch.setattr(triton_select, "windows", lambda *entries: every(*entries[:3], at_once))
-    monkeypatch.setattr(torch_select, "RUN_ROWS", at_once)
+    monkeypatch.setattr(torch_select, "lists_at_once", lambda *_: 2 * at_once)
     monkeypatch.setattr(torch_scores, "RUN_ROWS", 3)
     assert torch.equal(select(q, cache, layout, use_triton=use_triton), wanted)
 

@@ -19,7 +19,6 @@ from executor.kernels.patterns import (
     lengths,
 )
 from executor.kernels.select import select
-from executor.kernels.torch.scores import piece_lse
 from executor.kernels.triton import top_pieces
 
 from .line_reference import line_reference
@@ -276,25 +275,22 @@ def test_the_blocks_of_a_page_table_may_have_any_stride(use_triton):
 
 def test_parts_of_heads_are_scored_against_no_keys_but_their_own_rows(monkeypatch):
     """A KV group's heads are scored together, whatever rows of each a device has."""
-    seen = []
+    scored, mm = [], torch.mm
 
-    def watched(q, cache, rows, piece_tokens, pieces):
-        seen.append((rows.position, pieces))
-        return piece_lse(q, cache, rows, piece_tokens, pieces)
+    def watched(rows, columns, **options):
+        scored.append((len(rows), columns.shape[1]))
+        return mm(rows, columns, **options)
 
-    monkeypatch.setattr("executor.kernels.torch.select.piece_lse", watched)
-    monkeypatch.setattr("executor.kernels.torch.select.RUN_ROWS", 6)
+    monkeypatch.setattr(torch, "mm", watched)
+    monkeypatch.setattr("executor.kernels.torch.scores.RUN_ROWS", 6)
     chunks = whole_prompts(16 * SIZE)
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE)
     parts = [(0, 16), (8, 16)]
     heads = [HeadBlocks(h, 0, 2, *rows, 0, Sampled(3)) for h, rows in enumerate(parts)]
     select(q, cache, lay_out(heads, chunks, SIZE))
-    for position, pieces in seen:
-        assert (position.amax(1) >= 0).all()
-        assert position.amax() // SIZE + 1 == pieces
-        assert position.amax() // SIZE == position[position >= 0].amin() // SIZE
     # The first two query blocks hold all their pieces.
-    assert sum((position >= 0).sum() for position, _ in seen) == 3 * (14 + 8)
+    wanted = [(6 if block >= 8 else 3, (block + 1) * SIZE) for block in range(2, 16)]
+    assert sorted(scored) == sorted(wanted)
 
 
 @BOTH
