@@ -41,7 +41,7 @@ def prefill_attention(
         elif span.kind == 0:
             out[at], lse[at] = 0.0, -torch.inf
         else:
-            chosen = indices[span.start :][: span.blocks * span.kind].view(span.blocks, span.kind)
+            chosen = indices[span.start : span.start + span.blocks * span.kind]
             _chosen_pieces(q[at], reader, span, chosen, out[at], lse[at])
 
     in_threads(

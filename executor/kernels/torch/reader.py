@@ -51,33 +51,37 @@ class Reader:
         return room[:size].view(shape)
 
     def gathered(self, x: torch.Tensor, span: Span, chosen: torch.Tensor) -> torch.Tensor:
-        """The chosen [blocks, length] pieces of the span's sequence, [blocks, tokens, head_dim].
+        """The pieces `chosen` by the span's lists, one after the other, as [blocks, tokens,
+        head_dim].
 
         `x` are the cache's keys or its values; what was gathered before is overwritten. Zeros stand
         for own pieces behind the sequence's end.
         """
-        size, count = self.piece_tokens, chosen.numel()
+        size, count = self.piece_tokens, len(chosen)
         whole, rest = divmod(span.total_tokens, size)
         gathered = self.room("gathered", (count + span.missing, size, x.shape[-1]))
+        short = rest and (span.first + span.blocks) * (self.block_tokens // size) > whole
         # A list of fewer pieces than all has a whole one; a short one, always last, comes below.
-        places = chosen.flatten().clamp(max=whole - 1)
+        places = chosen.clamp(max=whole - 1) if short else chosen
+        filled = gathered[:count] if span.missing else gathered
         if self.cache.pages is not None:
             per_page = self.cache.page_tokens // size
             pages = self.cache.pages[span.sequence].index_select(0, places // per_page)
             pieces = x[:, span.group]
             if per_page == 1:
-                self._select(pieces, pages, gathered[:count])
+                self._select(pieces, pages, filled)
             else:
                 split: torch.Tensor = torch.unflatten(pieces, 1, (per_page, size))
-                gathered[:count] = split[pages, places % per_page]
+                filled.copy_(split[pages, places % per_page])
         else:
             tokens = self._range(x, span, 0, whole * size)
-            self._select(tokens.view(whole, size, -1), places, gathered[:count])
-        if rest and (span.first + span.blocks) * (self.block_tokens // size) > whole:
-            gathered[count - 1, :rest] = self._short(x, span, whole * size)
-            gathered[count - 1, rest:] = 0.0
-        gathered[count:] = 0.0
-        return gathered.view(len(chosen), -1, x.shape[-1])
+            self._select(tokens.view(whole, size, -1), places, filled)
+        if short:
+            filled[-1, :rest] = self._short(x, span, whole * size)
+            filled[-1, rest:] = 0.0
+        if span.missing:
+            gathered[count:] = 0.0
+        return gathered.view(span.blocks, -1, x.shape[-1])
 
     def _short(self, x: torch.Tensor, span: Span, begin: int) -> torch.Tensor:
         """Tokens [begin, total) of the span's sequence, less than a piece."""
