@@ -24,6 +24,7 @@ FIGURES = {
     "cost_model_h200": "mean_error_percent",
     "cost_model_cpu": "mean_error_percent",
     "cpu_attention": "median",
+    "cpu_selected": "median",
     "cpu_flex": "first_call_s",
     "decode_cpu": "median",
     "schedule": "worst",

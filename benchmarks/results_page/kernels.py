@@ -31,6 +31,7 @@ What GPUs measured is in [gpu.md](gpu.md); nothing on this page ran on one. How 
 [kernels.md](kernels.md).
 
 {_cpu(reports)}
+{_selected(reports)}
 {_decode(reports)}
 {_flex(reports)}
 {_schedule(reports)}
@@ -72,6 +73,37 @@ blocks of 64 and 128; torch {report["torch"]}. The aim, 1.5 with blocks of at le
 is met in {share(report["summary"])} cases.
 
 {reports.source("cpu_attention")}
+{grid(heads, rows)}"""
+
+
+def _selected(reports: Reports) -> str:
+    report = reports["cpu_selected"]
+    rows = [
+        (
+            f"{row['tokens']:,}",
+            str(row["head_dim"]),
+            str(row["piece_tokens"]),
+            percent(row["density"], 0),
+            *(f"{row[name]['median']:.2f}" for name in ("selection", "attention")),
+            _spread(row["whole"]),
+            f"{row['aim']:.2f}",
+        )
+        for row in report["rows"]
+    ]
+    chosen = sum(row["selection_met"] for row in report["rows"])
+    heads = ("tokens", "head_dim", "pieces of", "tiles", "selection", "attention", "both", "aim")
+    before, after = report["load_before_and_after"]
+    return f"""\
+### Selection and attention over dense attention on a CPU
+
+Seconds of one thread over PyTorch's dense attention in the same round, medians of
+{report["rounds"]} rounds; both together with the least and the most. Blocks of 64, fp32, selection by
+two sampled rows a block, for which the aims were set; four times as many are sampled unless told.
+{share(report["summary"])} meet the aim, and selection's, 0.06, {chosen}. The machine was busy: one
+benchmark had the other core, and others shared this one (load {before:.1f} before and {after:.1f}
+after).
+
+{reports.source("cpu_selected")}
 {grid(heads, rows)}"""
 
 

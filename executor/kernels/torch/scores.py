@@ -8,7 +8,7 @@ from executor.kernels.batch import Cache, sequence_keys
 from executor.kernels.patterns import runs
 from executor.kernels.scores import QueryRows
 
-RUN_ROWS = 96
+RUN_ROWS = 192
 """Rows scored at once against the keys that the last of them sees: fewer would read the keys too
 often and pay too many calls, and more would score too many keys ahead of most of them. Between 64
 and 192 it makes little difference."""
