@@ -99,9 +99,9 @@ def _selected(reports: Reports) -> str:
 Seconds of one thread over PyTorch's dense attention in the same round, medians of
 {report["rounds"]} rounds; both together with the least and the most. Blocks of 64, fp32, selection
 by two sampled rows a block, for which the aims were set; four times as many are sampled
-unless told. {share(report["summary"])} meet the aim, and selection's, 0.06, {chosen}. The machine was
-busy: one benchmark had the other core, and others shared this one (load {before:.1f} before and {after:.1f}
-after).
+unless told. {share(report["summary"])} meet the aim, and selection's, 0.06, {chosen}. The
+machine was busy: one benchmark had the other core, and others shared this one (load
+{before:.1f} before and {after:.1f} after).
 
 {reports.source("cpu_selected")}
 {grid(heads, rows)}"""
