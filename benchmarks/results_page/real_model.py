@@ -81,7 +81,11 @@ def readme_table(reports: Reports) -> str:
     report = reports["real_model"]
     points = _points(report)
     rows = [
-        (SIZES[size], POLICIES[policy], *(_mean(cell) for cell in points[CONTEXT, size, policy]))
+        (
+            SIZES[size].partition(",")[0],
+            POLICIES[policy],
+            *(_mean(cell) for cell in points[CONTEXT, size, policy]),
+        )
         for size, policies in SHOWN.items()
         for policy in policies
     ]
