@@ -126,6 +126,31 @@ class Memory(_Part):
     kv_bytes: list[int]
 
 
+class OtherSlots(_Part):
+    """The same request with another number of KV slots a device, as far as it was searched."""
+
+    slots: Annotated[int, Field(ge=1)]
+    makespan_s: Seconds
+
+
+class Padding(_Part):
+    """What it costs that every device has `slots` KV slots, and what other numbers come to.
+
+    `least_slots` hold every KV group; `padded` counts the slots of all layers and devices that hold
+    nothing, `padding_s` is what a device computes for slots beyond the least, all layers. `kv_share`
+    is the part of the K/V tokens left that fit with the least. `pays_from_tokens` is the shortest
+    context tried from which the plan's slots beat the least; None where they do at none, or none
+    was sought.
+    """
+
+    least_slots: Annotated[int, Field(ge=1)]
+    padded: Annotated[int, Field(ge=0)]
+    padding_s: Seconds
+    kv_share: Annotated[float, Field(gt=0, le=1)]
+    others: list[OtherSlots] = []
+    pays_from_tokens: int | None = None
+
+
 class Moving(_Part):
     """What leaving the current plan costs: bytes each device must fetch, paid once.
 
@@ -217,10 +242,11 @@ class Plan(_Part):
 
     `budgets` [layers][heads] tokens, whose pieces an executor chooses by `selection`; `kv_copies`
     and `divisions` [layers], `kv_bytes` [devices]; `devices` names the type of every device by
-    index, `device_types` the axis of `costs`. Every device has `slots` KV slots a layer, if it was
-    made with slots. With several workloads, `workload`, `budgets`, `selection` and `costs` are the
-    first's, which counts `weight`; `makespan_s` is their weighted mean or, with objective worst,
-    the largest, and then the weights are the multipliers that prove `lower_bound_s`.
+    index, `device_types` the axis of `costs`. Every device has `slots` KV slots a layer: of the
+    groups of which it has a share, padded; None where devices need not be alike. With several workloads, `workload`, `budgets`,
+    `selection` and `costs` are the first's, which counts `weight`; `makespan_s` is their weighted
+    mean or, with objective worst, the largest, and then the weights are the multipliers that prove
+    `lower_bound_s`.
     """
 
     id: str = ""
@@ -251,6 +277,7 @@ class Plan(_Part):
     cost_model: dict[str, str]
     costs: Costs
     slots: Annotated[int | None, Field(ge=1, exclude_if=lambda found: found is None)] = None
+    padding: Annotated[Padding | None, Field(exclude_if=lambda found: found is None)] = None
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
     other_workloads: list[OtherWorkload] = []
     memory: Memory | None = None

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +19,7 @@ Method = Literal["auto", "contiguous", "snake", "greedy", "greedy_equal", "cp_sa
 Retention = Literal["full", "budget"]
 Copies = Literal["priced", "free"]
 Objective = Literal["mean", "worst"]
+Slots = Annotated[int, Field(ge=1, le=65536, strict=True)] | Literal["auto"]
 BlockTokens = Literal[16, 32, 64, 128]
 MAX_DEVICES = 4096
 """Of profiles that were not measured in blocks of their own."""
@@ -70,6 +71,10 @@ class PlacementOptions(_Options):
     """Heads may be shared by several devices: query rows of a prefill, keys of a decode."""
     max_copies: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
     """Of divisible heads: at most so many devices share one; any number unless given."""
+    slots: Slots | None = None
+    """KV slots of every device, as an engine holds them whose ranks are all alike: a KV group, a
+    copy or padding each, all projected and held. `auto`: as few as there can be, and more while
+    that pays. Implies `deployment` tensor_parallel."""
     copies: Copies = "priced"
     """Whether every (KV group, device) pair costs its K/V projection or transfer, or nothing, as
     the paper has it: each group's one charge is then spread over its heads."""
@@ -92,7 +97,18 @@ class PlacementOptions(_Options):
         if self.divisible and self.unit != "head":
             return "divisible: it is heads that are divided; use unit 'head'"
         if self.divisible and self.equal_counts:
-            return "divisible: engines that want equal_counts run whole heads"
+            return "divisible: engines that want equal_counts run whole heads; slots divide them"
+        return None if self.slots is None else self._fault_of_slots()
+
+    def _fault_of_slots(self) -> str | None:
+        if self.equal_counts:
+            return "slots: are equal counts with padding; leave equal_counts out"
+        if self.copies == "free":
+            return "slots: every device projects all of its slots; copies cannot be free"
+        if self.node_size is not None:
+            return "slots: are the same on every device; heads are not shared out over nodes first"
+        if self.memory is not None and self.memory.kv_retention == "budget":
+            return "slots: engines keep all keys of every slot; use kv_retention 'full'"
         return None
 
 
@@ -141,7 +157,7 @@ class PlanRequest(_Options):
     `block_tokens` is given, else as the profile was measured."""
     deployment: Deployment = "disaggregated"
     """Where projections are computed: on other devices (a K/V transfer for every group and
-    device), or beside the heads."""
+    device), or beside the heads; beside them where `placement.slots` is given."""
     budget: BudgetOptions = BudgetOptions()
     """How many tokens each head may attend to."""
     placement: PlacementOptions = PlacementOptions()
@@ -157,6 +173,18 @@ class PlanRequest(_Options):
     the time limit can make a difference."""
     fresh: bool = False
     """Solve anew although the same request was answered before."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _slots_project(cls, data: Any) -> Any:
+        """With slots, `deployment` unless given: what is projected on other devices needs none."""
+        placement = data.get("placement") if isinstance(data, Mapping) else None
+        slots = (
+            placement.get("slots")
+            if isinstance(placement, Mapping)
+            else getattr(placement, "slots", None)
+        )
+        return data if slots is None else {"deployment": "tensor_parallel", **data}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -185,6 +213,8 @@ class PlanRequest(_Options):
             fault = options.fault()
             if fault is not None:
                 raise ValueError(f"{name}.{fault}")
+        if self.placement.slots is not None and self.deployment != "tensor_parallel":
+            raise ValueError("placement.slots: are projected where heads are: tensor_parallel")
         if self.placement.divisible and self.method != "auto":
             raise ValueError(f"method: {self.method!r} cannot divide heads; use 'auto'")
         if self.placement.node_size is not None and len(set(self.device_types)) > 1:

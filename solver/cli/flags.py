@@ -83,6 +83,10 @@ MaxCopies = Annotated[int | None, typer.Option(help="At most so many devices sha
 Copies = Annotated[
     str, typer.Option(help="priced: a K/V copy costs its projection or transfer; free: nothing.")
 ]
+Slots = Annotated[
+    str | None,
+    typer.Option(help="KV slots of every device, padded, as engines have them: a number or auto."),
+]
 Memory = Annotated[
     bool, typer.Option("--memory", help="Keep weights and K/V within the devices' memory.")
 ]
@@ -122,6 +126,11 @@ def budget(
         "margin": margin,
         "floor_tokens": floor_tokens,
     }
+
+
+def slots(asked: str | None) -> int | str | None:
+    """The request's `placement.slots`: a number, or as it stands."""
+    return int(asked) if asked is not None and asked.isdecimal() else asked
 
 
 def memory(asked: bool, retention: str | None, limit: int | None) -> dict[str, object] | None:

@@ -55,8 +55,9 @@ def plan_command(
         str, typer.Option(help="Of several workloads: their weighted mean, or the worst.")
     ] = "mean",
     deployment: Annotated[
-        str, typer.Option(help="disaggregated or tensor_parallel.")
-    ] = "disaggregated",
+        str | None,
+        typer.Option(help="disaggregated (unless --slots) or tensor_parallel (with --slots)."),
+    ] = None,
     budget_policy: flags.Policy = None,
     budget_tokens: flags.BudgetTokens = None,
     budget_loss: flags.BudgetLoss = None,
@@ -73,6 +74,7 @@ def plan_command(
     equal_counts: flags.EqualCounts = False,
     divisible: flags.Divisible = False,
     max_copies: flags.MaxCopies = None,
+    slots: flags.Slots = None,
     copies: flags.Copies = "priced",
     memory: flags.Memory = False,
     kv_retention: flags.KvRetention = None,
@@ -114,7 +116,7 @@ def plan_command(
         objective=objective,
         block_tokens=block_tokens,
         piece_tokens=piece_tokens,
-        deployment=deployment,
+        **({} if deployment is None else {"deployment": deployment}),
         budget={
             **flags.budget(
                 budget_policy,
@@ -136,6 +138,7 @@ def plan_command(
             "equal_counts": equal_counts,
             "divisible": divisible,
             "max_copies": max_copies,
+            "slots": flags.slots(slots),
             "copies": copies,
             "memory": flags.memory(memory, kv_retention, memory_limit),
             "node_size": node_size,
