@@ -59,7 +59,8 @@ def _of_one(layer: LayerProblem, copies: bool) -> Bound:
     bounds = [_largest(layer)]
     if layer.identical:
         bounds += [mean_load(layer), _pigeonhole(layer)]
-        if copies and not layer.single_groups and layer.group_s.any():
+        charged = not layer.single_groups and bool(layer.group_s.any())
+        if copies and (charged or layer.slots is not None):
             bounds.append(forced_copies(layer, bounds))
         if layer.equal_counts:
             bounds.append(_counts(layer))
@@ -124,7 +125,7 @@ def forced_copies(layer: LayerProblem, known: Sequence[Bound]) -> Bound:
 
     Of a makespan T a device has T - launch - charges for an item or its group, so that these need
     at least work / that many devices and pay their charges on each. The least T at which all of it
-    fits on G devices is found by bisection; the infeasible end is the bound.
+    fits on G devices, and in their slots, is found by bisection; the infeasible end is the bound.
     """
     launch = float(layer.launch_s[0, 0])
     present = np.unique(layer.group_of)
@@ -143,6 +144,8 @@ def forced_copies(layer: LayerProblem, known: Sequence[Bound]) -> Bound:
         devices = np.maximum(_whole_number(group_work, group_room), 1)
         np.maximum.at(devices, group_index, pieces)
         work = group_work.sum() + ((pieces - 1) * part_s).sum() + (devices * charge).sum()
+        if layer.slots is not None and devices.sum() > layer.slots * layer.devices:
+            return False
         return bool(work <= layer.devices * busy)
 
     low = max(bound.seconds for bound in known)

@@ -5,7 +5,8 @@ All arrays are in seconds. A device's load in a layer, for one workload, is
     launch_s + sum over its items of [share * item_s + (1 - share) * part_s]
              + one group_s for every KV group of which it has a share,
 
-and 0 when it has nothing. A whole item has share 1; `part_s` is what every device with a part of
+and 0 when it has nothing; with slots a device pays its launch, which is then what all its slots
+take, whatever it has. A whole item has share 1; `part_s` is what every device with a part of
 a divided item does in full (its block selection), so that dividing costs what it repeats.
 """
 
@@ -35,12 +36,13 @@ class LayerProblem:
     item_s   [workloads, items, devices]   the whole item on that device
     part_s   [workloads, items, devices]   what a part of it repeats there, at most item_s
     group_s  [workloads, groups, devices]  the charge for a group's presence there
-    launch_s [workloads, devices]          paid by a device that has any item
+    launch_s [workloads, devices]          paid by a device that has any item, or where it has slots
     weights  [workloads]                   of each workload's makespan; they add up to 1
     group_of [items]                       the KV group an item belongs to
     type_of  [devices]                     devices with equal numbers are identical
 
-    Items stay whole unless `divisible`; then at most `max_copies` devices share one.
+    Items stay whole unless `divisible`; then at most `max_copies` devices share one. With `slots`
+    a device has items of so many groups at most.
     """
 
     item_s: Floats
@@ -53,6 +55,7 @@ class LayerProblem:
     equal_counts: bool = False
     divisible: bool = False
     max_copies: int | None = None
+    slots: int | None = None
 
     @property
     def workloads(self) -> int:
@@ -91,8 +94,8 @@ class LayerProblem:
 
     @cached_property
     def additive(self) -> bool:
-        """Whether a load is just the sum of its items': no charge that items share."""
-        return self.single_groups or not self.group_s.any()
+        """Whether a load is just the sum of its items': nothing that a group's items share."""
+        return self.slots is None and (self.single_groups or not self.group_s.any())
 
     @cached_property
     def members(self) -> Floats:
@@ -136,7 +139,8 @@ class LayerProblem:
     def _charges(self, has: NDArray[np.bool_]) -> Floats:
         """Groups present and launches, `[workloads, devices]`, for `has` [..., groups, devices]."""
         charges = np.where(has, self.group_s, 0.0).sum(axis=1)
-        return np.asarray(charges + np.where(has.any(axis=-2), self.launch_s, 0.0))
+        paid = has.any(axis=-2) | (self.slots is not None)
+        return np.asarray(charges + np.where(paid, self.launch_s, 0.0))
 
     def makespan(self, assignment: Assignment) -> float:
         """The weighted sum of the workloads' largest loads, seconds."""
@@ -147,10 +151,23 @@ class LayerProblem:
         return float(self.weights @ loads.max(axis=1))
 
     def allows(self, assignment: Assignment) -> bool:
-        """Whether an assignment obeys the counts."""
+        """Whether an assignment obeys the counts and the slots."""
+        if self.slots is not None and not self.within_slots(self.whole(assignment)):
+            return False
         if not self.equal_counts:
             return True
         return bool((np.bincount(assignment, minlength=self.devices) == self.counts).all())
+
+    def allows_shares(self, shares: Shares) -> bool:
+        """Whether shares [items, devices] of divisible items obey the copies and the slots."""
+        copies = self.devices if self.max_copies is None else self.max_copies
+        return bool(((shares > 0).sum(axis=1) <= copies).all()) and self.within_slots(shares)
+
+    def within_slots(self, shares: Shares) -> bool:
+        """Whether no device has items of more groups than it has slots, for `[items, devices]`."""
+        if self.slots is None:
+            return True
+        return bool(((self.members @ (shares > 0) > 0).sum(axis=0) <= self.slots).all())
 
     def by_group(self) -> "LayerProblem":
         """The same layer with whole KV groups as items."""
@@ -181,7 +198,8 @@ class PlacementProblem:
 
     head_s and part_s [workloads, layers, heads, types], group_s [workloads, layers, kv_heads,
     types], launch_s [workloads, types], weights [workloads], type_of [devices]; the rest are the
-    rules a placement obeys.
+    rules a placement obeys. Where whole KV groups are fewer than the devices, and these share
+    their heads out evenly, each is copied to as many as engines copy it to (`replicas`).
     """
 
     head_s: Floats
@@ -194,6 +212,7 @@ class PlacementProblem:
     equal_counts: bool = False
     divisible: bool = False
     max_copies: int | None = None
+    slots: int | None = None
 
     @property
     def workloads(self) -> int:
@@ -219,6 +238,18 @@ class PlacementProblem:
     def identical(self) -> bool:
         """Whether all devices are of one type."""
         return bool((self.type_of == self.type_of[0]).all())
+
+    @property
+    def replicas(self) -> int:
+        """Devices of a KV group where the unit is the group, each with as many of its heads."""
+        if self.unit == "head" or self.devices % self.kv_heads or self.heads % self.devices:
+            return 1
+        return self.devices // self.kv_heads
+
+    @property
+    def whole_groups(self) -> bool:
+        """Whether items are KV groups, not heads."""
+        return self.unit == "kv_group" and self.replicas == 1
 
     @cached_property
     def group_of_head(self) -> Ints:
@@ -247,8 +278,11 @@ class PlacementProblem:
             equal_counts=self.equal_counts,
             divisible=self.divisible,
             max_copies=self.max_copies,
+            slots=self.slots,
         )
-        return by_head if self.unit == "head" else by_head.by_group()
+        if self.replicas > 1:
+            return replace(by_head, equal_counts=True, slots=1)
+        return by_head.by_group() if self.whole_groups else by_head
 
     def _by_device(self, by_type: Floats) -> Floats:
         """`[..., types]` as `[..., devices]`; of one type, a view that takes no memory."""
@@ -259,7 +293,7 @@ class PlacementProblem:
 
     def shares_of_heads(self, shares: Shares) -> Shares:
         """Shares of the query heads, `[heads, devices]`, for shares of the problem's items."""
-        return shares if self.unit == "head" else shares[self.group_of_head]
+        return shares[self.group_of_head] if self.whole_groups else shares
 
     def weighing(self, weights: Floats) -> "PlacementProblem":
         """The same problem with other weights of its workloads."""

@@ -3,7 +3,8 @@
 Weights count under tensor parallelism only: a head's query and output projections wherever the
 device has a share of it, a KV group's key and value projections wherever the group is present. K/V
 belongs to a (group, device) pair: the whole context, or where the method evicts, as much as the
-hungriest of the group's heads on that device may attend to.
+hungriest of the group's heads on that device may attend to. Where devices have slots, a group brings
+all its heads' projections, and every device holds every slot, whatever is in it.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ class Footprint:
     batch_size: int
     retention: Retention
     piece_tokens: int
+    slots: int | None = None
 
     @property
     def token_bytes(self) -> int:
@@ -59,6 +61,12 @@ class Footprint:
         pieces = np.maximum(np.ceil(grouped / self.piece_tokens), 1)
         return np.asarray(np.minimum(pieces * self.piece_tokens, self.context_tokens))
 
+    @property
+    def slot_bytes(self) -> int:
+        """A slot's keys and values of the whole context, and its projections."""
+        weights = (self.architecture.group_size + 1) * self.projection_bytes
+        return self.context_tokens * self.token_bytes + weights
+
     @cached_property
     def group_bytes(self) -> Floats:
         """A whole group on one device, weights and K/V, `[layers, kv_heads]`."""
@@ -74,16 +82,23 @@ class Footprint:
         present = np.reshape(shares > 0, (shape.kv_heads, shape.group_size, -1))
         tokens = (self.kept_tokens[layer][..., None] * present).max(axis=1)
         heads, groups = present.reshape(shape.query_heads, -1), present.any(axis=1)
+        if self.slots is not None:
+            heads = np.repeat(groups, shape.group_size, axis=0)
         weights = np.concatenate([heads, groups]) * float(self.projection_bytes)
         return np.asarray(np.concatenate([tokens * float(self.token_bytes), weights]).T)
 
     def kv_bytes(self, layer: int, shares: Shares) -> Floats:
         """K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
+        if self.slots is not None:
+            every = self.slots * self.context_tokens * self.token_bytes
+            return np.full(shares.shape[1], float(every))
         held = self.holdings(layer, shares)[:, : self.architecture.kv_heads]
         return np.asarray(held.sum(axis=1))
 
     def held_bytes(self, layer: int, shares: Shares) -> Floats:
         """Weights and K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
+        if self.slots is not None:
+            return np.full(shares.shape[1], float(self.slots * self.slot_bytes))
         return np.asarray(self.holdings(layer, shares).sum(axis=1))
 
 

@@ -53,7 +53,7 @@ class CurrentPlacement:
         """Shares of the problem's items, for every layer that obeys its rules as it is."""
         found: list[Shares | None] = []
         for index, shares in enumerate(self.shares):
-            first = problem.unit == "kv_group"
+            first = problem.whole_groups
             size = problem.heads // problem.kv_heads
             items = shares[::size] if first else shares
             whole_items = bool((problem.shares_of_heads(items) == shares).all())
@@ -214,10 +214,10 @@ def _staying(solution: LayerSolution, own: Shares | None, seconds: float) -> Lay
 
 def _obeys(layer: LayerProblem, shares: Shares) -> bool:
     """Whether shares [items, devices] obey the layer's rules."""
-    divided = (shares > 0).sum(axis=1)
     if not layer.divisible:
-        return bool((divided == 1).all()) and layer.allows(shares.argmax(axis=1))
-    return layer.max_copies is None or bool((divided <= layer.max_copies).all())
+        whole = bool(((shares > 0).sum(axis=1) == 1).all())
+        return whole and layer.allows(shares.argmax(axis=1))
+    return layer.allows_shares(shares)
 
 
 def _counted(types: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ Total: every head's weights and every KV group's at least once, and its K/V once
 head keeps it, wherever that head is. Units: such a K/V cannot be divided, so a device holds at
 most limit // u of those that take u or more (the volume argument of bin packing, applied to
 large items only: Martello & Toth 1990). Equal counts: a device must take its count of each layer.
+Slots: every device holds them all.
 """
 
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def check_memory(problem: PlacementProblem, footprint: Footprint, limits: Ints) 
 
 def shortage(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Shortage | None:
     """The first proof that applies, or None: then nothing is known."""
-    proofs = (_total, _units, _equal_counts)
+    proofs = (_total, _units, _equal_counts, _slots)
     return next((s for proof in proofs if (s := proof(problem, footprint, limits))), None)
 
 
@@ -102,7 +103,7 @@ def _more_devices(
 def _whole_units(problem: PlacementProblem, footprint: Footprint) -> list[int]:
     """Bytes of what stays together of every KV group, the smallest first."""
     # With whole groups as items all of a group stays together; else its hungriest head with it.
-    beside = 0 if problem.unit == "kv_group" else footprint.architecture.group_size - 1
+    beside = 0 if problem.whole_groups else footprint.architecture.group_size - 1
     bytes_ = footprint.group_bytes - beside * footprint.projection_bytes
     return [int(n) for n in np.sort(bytes_.ravel())]
 
@@ -129,14 +130,14 @@ def _units(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Sho
 
 
 def _equal_counts(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Shortage | None:
-    if not problem.equal_counts:
+    if not problem.layer(0).equal_counts:
         return None
     counts = problem.layer(0).counts.tolist()
     needed = [_least_of(count, problem, footprint) for count in counts]
     device = int(np.argmax([n - limit for n, limit in zip(needed, limits.tolist(), strict=True)]))
     if needed[device] <= int(limits[device]):
         return None
-    noun = "KV groups" if problem.unit == "kv_group" else "heads"
+    noun = "KV groups" if problem.whole_groups else "heads"
     return Shortage(
         needed[device],
         int(limits[device]),
@@ -146,9 +147,25 @@ def _equal_counts(problem: PlacementProblem, footprint: Footprint, limits: Ints)
     )
 
 
+def _slots(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Shortage | None:
+    if footprint.slots is None:
+        return None
+    device, needed = int(limits.argmin()), problem.layers * footprint.slots * footprint.slot_bytes
+    if needed <= int(limits[device]):
+        return None
+    least = -(-problem.kv_heads // problem.devices)
+    return Shortage(
+        needed,
+        int(limits[device]),
+        [device],
+        f"{footprint.slots} slots of every layer",
+        f"fewer slots ({least} hold every KV group)" if footprint.slots > least else "more devices",
+    )
+
+
 def _least_of(count: int, problem: PlacementProblem, footprint: Footprint) -> int:
     """The least bytes that `count` items of every layer take on one device."""
-    if problem.unit == "kv_group":
+    if problem.whole_groups:
         return int(np.sort(footprint.group_bytes, axis=1)[:, :count].sum())
     groups = -(-count // footprint.architecture.group_size)
     least = np.sort(footprint.kept_tokens.min(axis=-1), axis=1)[:, :groups]
@@ -165,7 +182,8 @@ def _remedies(
         return shortage(problem, changed, limits) is None
 
     found = [short.devices_wanted]
-    if footprint.retention == "full" and lifts(replace(footprint, retention="budget")):
+    evicts = footprint.retention == "full" and footprint.slots is None
+    if evicts and lifts(replace(footprint, retention="budget")):
         found.append('kv_retention "budget"')
     batch = _largest(lambda n: lifts(replace(footprint, batch_size=n)), footprint.batch_size)
     context = _largest(

@@ -29,11 +29,11 @@ def thinned(
 
     `scarce` [devices] is 1 where a byte counts, 0 where it does not.
     """
-    if problem.equal_counts:
+    if problem.equal_counts or problem.slots is not None or problem.replicas > 1:
         return []
     layer = replace(problem, unit="head").layer(index)
     heads, path = problem.shares_of_heads(shares).copy(), []
-    stride = problem.heads // problem.kv_heads if problem.unit == "kv_group" else 1
+    stride = problem.heads // problem.kv_heads if problem.whole_groups else 1
     while deadline.left_s > 0:
         groups, givers = np.nonzero(layer.members @ heads > 0)
         part = heads.T[givers] * layer.members[groups]

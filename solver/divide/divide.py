@@ -90,7 +90,7 @@ def _seconds(of: _Reached | Bound) -> float:
 def _starts(
     layer: LayerProblem, bound: Bound, node_size: int | None, deadline: Deadline
 ) -> Iterator[Shares]:
-    """Divided placements to start from, the quickest first; all obey `max_copies`."""
+    """Divided placements to start from, the quickest first; all obey the rules."""
     found: Iterator[Shares | None] = iter(())
     if layer.identical:
         blended = blend(layer)
@@ -99,9 +99,8 @@ def _starts(
     if node_size is None and not (layer.identical and layer.workloads == 1):
         # What is wrapped around blended costs leaves every workload its own imbalance.
         found = chain(found, _of_any(layer, deadline))
-    copies = layer.max_copies or layer.devices
     for shares in found:
-        if shares is not None and (shares > 0).sum(axis=1).max() <= copies:
+        if shares is not None and layer.allows_shares(shares):
             yield shares
 
 

@@ -2,7 +2,7 @@
 
     sum_d x[i, d] = 1                                            every item is done
     x[i, d] <= p[i, d] <= y[g(i), d]                             parts of items, groups present
-    sum_d p[i, d] <= max_copies
+    sum_d p[i, d] <= max_copies, sum_g y[g, d] <= slots
     launch_s + sum_g group_s y + sum_i [(item_s - part_s) x + part_s p] <= T_w
 
 with x in fractions, p and y binary: minimise sum_w weight_w T_w. Several workloads and unlike
@@ -86,7 +86,8 @@ class _Program:
             self.p = {pair: pulp.LpVariable(_name("p", pair), 0, 1, "Binary") for pair in pairs}
             self.y = {pair: pulp.LpVariable(_name("y", pair), 0, 1, "Binary") for pair in held}
             self._constrain()
-            self._load(scale, np.where(layer.launch_s <= least_s[:, None], layer.launch_s, 0.0))
+            paid = (layer.launch_s <= least_s[:, None]) | (layer.slots is not None)
+            self._load(scale, np.where(paid, layer.launch_s, 0.0))
 
     def _constrain(self) -> None:
         layer, problem = self.layer, self.problem
@@ -95,6 +96,8 @@ class _Program:
             problem += pulp.lpSum(self.x[i, d] for d in devices) == 1
             if layer.max_copies is not None and layer.max_copies < layer.devices:
                 problem += pulp.lpSum(self.p[i, d] for d in devices) <= layer.max_copies
+        for d in devices if layer.slots is not None else ():
+            problem += pulp.lpSum(self.y[g, d] for g in range(layer.groups)) <= layer.slots
         for (i, d), part in self.p.items():
             problem += self.x[i, d] <= part
             problem += part <= self.y[int(layer.group_of[i]), d]

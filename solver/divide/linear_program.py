@@ -70,7 +70,25 @@ def vertex(layer: LayerProblem, deadline: Deadline) -> Shares | None:
         if reached_s < best_s:
             best, best_s = shares, reached_s
         served = layer.members @ shares
+    if best is not None and not layer.within_slots(best):
+        best = _within_slots(layer, best, deadline)
     return best if best is None else _within_copies(layer, best, deadline)
+
+
+def _within_slots(layer: LayerProblem, shares: Shares, deadline: Deadline) -> Shares | None:
+    """The best shares on the devices with most of each group, as far as slots go."""
+    assert layer.slots is not None  # else everything is within them
+    amounts = layer.members @ (layer.blended_s * shares)
+    held = np.zeros(amounts.shape, dtype=bool)
+    homeless = amounts.any(axis=1)
+    for pair in np.argsort(-amounts, axis=None, kind="stable"):
+        group, device = np.unravel_index(int(pair), amounts.shape)
+        # A group that has no device yet keeps a slot.
+        spare = layer.slots * layer.devices - held.sum() > homeless.sum() - homeless[group]
+        useful = homeless[group] or (spare and amounts[group, device] > 0)
+        if useful and held[:, device].sum() < layer.slots:
+            held[group, device], homeless[group] = True, False
+    return best_shares(layer, held[layer.group_of], deadline)
 
 
 def _within_copies(layer: LayerProblem, shares: Shares, deadline: Deadline) -> Shares | None:
@@ -115,7 +133,8 @@ def relaxed(
     not, without harm.
     """
     items, groups, devices = layer.items, layer.groups, layer.devices
-    launch_s = np.where(layer.launch_s <= least_s[:, None], layer.launch_s, 0.0)
+    paid = (layer.launch_s <= least_s[:, None]) | (layer.slots is not None)
+    launch_s = np.where(paid, layer.launch_s, 0.0)
     scale = 1 / float(layer.blended_s.max())
     x = np.arange(items * devices).reshape(items, devices)
     y = x.size + np.arange(groups * devices).reshape(groups, devices)

@@ -5,7 +5,8 @@
 Where copies are free that level is the mean load, with at most G - 1 cuts. Here a device also pays
 its launch, a charge for every group it touches and what every part of an item repeats; the least
 level that holds everything is found by Newton's steps and bisection. With at most c devices an
-item, it starts on the first open device from which c of them hold it.
+item, it starts on the first open device from which c of them hold it. A device whose slots are all
+taken has room for its own groups alone.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ class Seconds:
     launch: float
     devices: int
     copies: int
+    slots: int
 
     @classmethod
     def of(cls, layer: LayerProblem) -> "Seconds":
@@ -52,6 +54,7 @@ class Seconds:
             launch=float(layer.launch_s[0, 0]),
             devices=layer.devices,
             copies=min(layer.max_copies or layer.devices, layer.devices),
+            slots=layer.slots or layer.groups,
         )
 
     def some(self, parts: dict[int, float], devices: int) -> "Seconds":
@@ -188,7 +191,10 @@ def fill(seconds: Seconds, order: Sequence[int], level: float) -> tuple[list[Pie
         for start in range(len(waiting)):
             rest, taken = work, []
             for device in waiting[start:]:
-                usable = room[device] - part - (0.0 if group in held[device] else charge)
+                own = group in held[device]
+                if not own and len(held[device]) == seconds.slots:
+                    continue
+                usable = room[device] - part - (0.0 if own else charge)
                 done = usable >= rest - full
                 if done or usable > full:
                     takes = rest if done else usable

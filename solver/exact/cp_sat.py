@@ -140,8 +140,12 @@ class _Program:
         for d in range(layer.devices):
             here = {number: row[d] for number, row in enumerate(self.items) if d in row}
             present = self._present(d, here, counts[:, d], group_cost[:, :, d])
+            if layer.slots is not None:
+                model.add(sum(present.values()) <= layer.slots)
             used = None
-            if not layer.identical and here:
+            if layer.slots is not None and not layer.identical:
+                used = model.new_constant(1)
+            elif not layer.identical and here:
                 used = model.new_bool_var(f"z_{d}")
                 for number, x in here.items():
                     model.add(x <= int(classes.quantity[number]) * used)
@@ -159,10 +163,11 @@ class _Program:
     def _present(
         self, d: int, here: dict[int, cp_model.IntVar], start: Ints, group_cost: Ints
     ) -> dict[int, cp_model.IntVar]:
-        """Which charged groups a device holds."""
+        """Which groups a device holds: the charged ones, or where it has slots all of them."""
         model, classes = self.model, self.classes
         present = {}
-        for g in np.flatnonzero(group_cost.any(axis=0)).tolist():
+        counted = group_cost.any(axis=0) | (self.layer.slots is not None)
+        for g in np.flatnonzero(counted).tolist():
             own = [number for number in here if classes.group_of[number] == g]
             if not own:
                 continue

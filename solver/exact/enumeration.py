@@ -39,7 +39,7 @@ class Partial:
     def empty(cls, layer: LayerProblem) -> Self:
         return cls(
             np.zeros((1, layer.items), dtype=np.int64),
-            np.zeros((1, layer.workloads, layer.devices)),
+            (layer.launch_s if layer.slots is not None else np.zeros_like(layer.launch_s))[None],
             np.zeros((1, layer.groups, layer.devices), dtype=np.int16),
         )
 
@@ -86,12 +86,17 @@ def _with_item(
     group = int(layer.group_of[item])
     counts = partial.counts[:, None, :]
     charge = np.where(partial.held[:, None, group] == 0, layer.group_s[:, group], 0.0)
-    added = layer.item_s[:, item] + charge + np.where(counts == 0, layer.launch_s, 0.0)
+    launched = (counts == 0) & (layer.slots is None)
+    added = layer.item_s[:, item] + charge + np.where(launched, layer.launch_s, 0.0)
     after = partial.loads + added
     largest = np.maximum(partial.loads.max(axis=2, keepdims=True), after)
     total = partial.loads.sum(axis=2, keepdims=True) + added + left_s[:, None]
     bound_s = np.einsum("w,swd->sd", layer.weights, np.maximum(largest, total / layer.devices))
-    state, device = np.nonzero(_open(layer, partial.counts) & (bound_s <= most_s))
+    allowed = _open(layer, partial.counts)
+    if layer.slots is not None:
+        full = (partial.held > 0).sum(axis=1) >= layer.slots
+        allowed &= (partial.held[:, group] > 0) | ~full
+    state, device = np.nonzero(allowed & (bound_s <= most_s))
     if len(state) * layer.workloads * layer.devices > MOST_CELLS:
         return None
     rows = np.arange(len(state))

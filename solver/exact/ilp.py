@@ -5,6 +5,7 @@
     x[i, d] <= y[g(i), d] <= z[d]                       presence of groups, use of devices
     sum_i item_s x + sum_g group_s y + launch_s z <= T  every device
     sum_i x[i, d] = counts[d]                           where counts are equal
+    sum_g y[g, d] <= slots                              where devices have slots; then z[d] = 1
 
 Times are scaled so that the start's makespan is 1000: CBC's tolerances are absolute.
 """
@@ -69,6 +70,9 @@ class Formulation:
                 held = [self.scale * float(layer.group_s[w, g, d]) * v for g, v in held_at[d]]
                 launch = self.scale * float(layer.launch_s[w, d]) * z[d]
                 problem += pulp.lpSum([*work, *held, launch]) <= makespan
+            if layer.slots is not None:
+                problem += pulp.lpSum(v for _, v in held_at[d]) <= layer.slots
+                problem += z[d] == 1
             if layer.equal_counts:
                 problem += pulp.lpSum(v for _, v in placed_at[d]) == int(layer.counts[d])
 
@@ -79,7 +83,7 @@ class Formulation:
         for (g, d), variable in self.y.items():
             variable.setInitialValue(int((assignment[self.layer.group_of == g] == d).any()))
         for d, variable in enumerate(self.z):
-            variable.setInitialValue(int((assignment == d).any()))
+            variable.setInitialValue(int((assignment == d).any() or self.layer.slots is not None))
         for makespan, loads in zip(self.makespans, self.layer.loads(assignment), strict=True):
             makespan.setInitialValue(self.scale * float(loads.max()))
 

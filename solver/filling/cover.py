@@ -93,6 +93,9 @@ class Cover:
         counts = np.frombuffer(b"".join(met), dtype=np.int16).reshape(shape).astype(np.int64)
         if layer.equal_counts:
             counts = counts[counts.sum(axis=1) == layer.counts[device]]
+        if layer.slots is not None:
+            groups = np.arange(layer.groups)[:, None] == self.classes.group_of
+            counts = counts[(counts @ groups.T > 0).sum(axis=1) <= layer.slots]
         loads = self.classes.loads(layer, counts, device)
         fullest = np.argsort(-loads, kind="stable")
         return np.asarray(counts[fullest[loads[fullest] <= within_s][:MET]])

@@ -24,8 +24,8 @@ MOST_PARTIAL = 1_000_000
 class WholeCosts:
     """A layer on identical devices in whole numbers, rounded down.
 
-    item [classes], charge [groups]; counts [devices] items, or None where they are free. Launches
-    are apart: they move every load alike.
+    item [classes], charge [groups]; counts [devices] items, or None where they are free; groups of
+    a device are at most `slots`, if any. Launches are apart: they move every load alike.
     """
 
     classes: Classes
@@ -33,6 +33,7 @@ class WholeCosts:
     charge: Ints
     devices: int
     counts: Ints | None
+    slots: int | None
 
     @classmethod
     def of(cls, layer: LayerProblem, classes: Classes, scale: float) -> Self:
@@ -43,6 +44,7 @@ class WholeCosts:
             whole(classes.charge_s[0, :, 0], scale),
             layer.devices,
             layer.counts if layer.equal_counts else None,
+            layer.slots,
         )
 
     def groups(self) -> list[Ints]:
@@ -63,6 +65,8 @@ def all_fillings(costs: WholeCosts, room: int, deadline: Deadline) -> Ints | Non
     least = float(worth @ quantity) * (1 - 1e-9) - (costs.devices - 1) * room
     load = np.zeros(1, dtype=np.int64)
     chosen = np.zeros((1, len(quantity)), dtype=np.int16)
+    held = np.zeros(1, dtype=np.int64)
+    slots = len(costs.charge) if costs.slots is None else costs.slots
     to_come = float(worth @ quantity)
     for group, classes in enumerate(costs.groups()):
         options = _options(quantity[classes])
@@ -71,15 +75,16 @@ def all_fillings(costs: WholeCosts, room: int, deadline: Deadline) -> Ints | Non
         cost = options @ costs.item[classes] + np.where(options.any(axis=1), costs.charge[group], 0)
         to_come -= float(worth[classes] @ quantity[classes])
         after = load[:, None] + cost
-        row, option = np.nonzero(after <= room)
-        load, chosen = after[row, option], chosen[row]
+        groups = held[:, None] + options.any(axis=1)
+        row, option = np.nonzero((after <= room) & (groups <= slots))
+        load, chosen, held = after[row, option], chosen[row], groups[row, option]
         chosen[:, classes] = options[option]
         useful = (chosen @ worth + to_come >= least) & (chosen.sum(axis=1) <= most)
-        load, chosen = load[useful], chosen[useful]
+        load, chosen, held = load[useful], chosen[useful], held[useful]
     if costs.counts is not None:
         kept = np.isin(chosen.sum(axis=1), costs.counts)
     else:
-        kept = ~_has_room(costs, load, chosen, room)
+        kept = ~_has_room(costs, load, chosen, room, held < slots)
     fillings = chosen[kept].astype(np.int64)
     return np.asarray(fillings[np.argsort(-(fillings @ worth), kind="stable")])
 
@@ -99,13 +104,14 @@ def _options(quantity: Ints) -> Ints | None:
 
 
 def _has_room(
-    costs: WholeCosts, load: Ints, chosen: NDArray[np.int16], room: int
+    costs: WholeCosts, load: Ints, chosen: NDArray[np.int16], room: int, free: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Whether a filling could take one more item, `[fillings]`."""
+    """Whether a filling could take one more item, `[fillings]`; of a new group where `free`."""
     more = np.zeros(len(load), dtype=bool)
     for group, classes in enumerate(costs.groups()):
-        charge = np.where(chosen[:, classes].any(axis=1), 0, costs.charge[group])
+        present = chosen[:, classes].any(axis=1)
+        charge = np.where(present, 0, costs.charge[group])
         for number in classes:
             left = chosen[:, number] < costs.classes.quantity[number]
-            more |= left & (load + costs.item[number] + charge <= room)
+            more |= left & (present | free) & (load + costs.item[number] + charge <= room)
     return more

@@ -44,8 +44,10 @@ def _step(layer: LayerProblem, assignment: Assignment, power: int) -> bool:
     # What a device is rid of with an item, and what another takes on, charges included.
     charge_s = layer.group_s[:, group]
     own_charge_s = charge_s[:, items, assignment]
-    leaves = own_s + np.where(held[group, assignment] == 1, own_charge_s, 0.0)
-    arrives = layer.item_s + np.where(held[group] == 0, charge_s, 0.0)
+    last, enters = held[group, assignment] == 1, held[group] == 0
+    leaves = own_s + np.where(last, own_charge_s, 0.0)
+    arrives = layer.item_s + np.where(enters, charge_s, 0.0)
+    groups_here = (held > 0).sum(axis=0)
 
     peak = loads.max(axis=1)
     before = (loads / peak[:, None]) ** power
@@ -65,16 +67,22 @@ def _step(layer: LayerProblem, assignment: Assignment, power: int) -> bool:
     new_here = here - swap_out + swap_in
     swaps = change(new_here, new_here.transpose(0, 2, 1), before[:, assignment][:, None, :])
     swaps[assignment[:, None] == assignment[None, :]] = np.inf
+    if layer.slots is not None:
+        after = (groups_here[assignment] - last)[:, None] + enters[:, assignment].T
+        swaps[(after > layer.slots) | (after.T > layer.slots)] = np.inf
     i, j = np.unravel_index(int(swaps.argmin()), swaps.shape)
     best = swaps[i, j]
 
     if not layer.equal_counts:
         count = np.bincount(assignment, minlength=layer.devices)
-        emptied = np.where(count == 1, layer.launch_s, 0.0)[:, assignment][:, :, None]
-        opened = np.where(count == 0, layer.launch_s, 0.0)[:, None, :]
+        launch_s = layer.launch_s if layer.slots is None else np.zeros_like(layer.launch_s)
+        emptied = np.where(count == 1, launch_s, 0.0)[:, assignment][:, :, None]
+        opened = np.where(count == 0, launch_s, 0.0)[:, None, :]
         lighter = here - leaves[:, :, None] - emptied
         moves = change(lighter, loads[:, None, :] + arrives + opened, before[:, None, :])
         moves[items, assignment] = np.inf
+        if layer.slots is not None:
+            moves[enters & (groups_here >= layer.slots)] = np.inf
         item, device = np.unravel_index(int(moves.argmin()), moves.shape)
         if moves[item, device] < min(best, -1e-12):
             assignment[item] = device

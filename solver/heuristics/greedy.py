@@ -12,6 +12,9 @@ from solver.problem import Assignment, Floats, Ints, LayerProblem
 
 def greedy(layer: LayerProblem) -> Assignment:
     """Longest first, any number of items a device (unless the problem asks for equal counts)."""
+    if layer.slots is not None:
+        order = np.argsort(-layer.blended_s.mean(axis=1), kind="stable")
+        return _one_by_one(layer, order, np.zeros((layer.groups, layer.devices)))
     return np.asarray(longest_first(layer.blended_s[None], room(layer))[0])
 
 
@@ -50,13 +53,28 @@ def charged(layer: LayerProblem) -> Assignment:
     group_s = np.tensordot(layer.weights, layer.group_s, 1)
     work = item_s.mean(axis=1)
     order = np.lexsort((-work, layer.group_of, -(layer.members @ work)[layer.group_of]))
+    return _one_by_one(layer, order, group_s)
+
+
+def _one_by_one(layer: LayerProblem, order: Ints, group_s: Floats) -> Assignment:
+    """Every item in turn to the device that would finish it first, charges `group_s` included.
+
+    Within the slots, of which every group not yet placed keeps one.
+    """
+    item_s = layer.blended_s
     loads, left = np.zeros(layer.devices), room(layer).copy()
     held = np.zeros((layer.groups, layer.devices), dtype=bool)
     assignment = np.empty(layer.items, dtype=np.int64)
+    waiting = len(np.unique(layer.group_of))
     for item in order:
         group = layer.group_of[item]
         finish = loads + item_s[item] + np.where(held[group], 0.0, group_s[group])
-        device = int(np.where(left > 0, finish, np.inf).argmin())
+        fits = left > 0
+        if layer.slots is not None:
+            waiting -= not held[group].any()
+            spare = layer.slots * layer.devices - held.sum() > waiting
+            fits &= held[group] | (spare & (held.sum(axis=0) < layer.slots))
+        device = int(np.where(fits, finish, np.inf).argmin())
         assignment[item] = device
         loads[device] = finish[device]
         held[group, device] = True

@@ -88,14 +88,14 @@ class _State:
             self.makespan_s * (1 - LEAST_GAIN),
             self.random,
         )
-        if taken is not None:
+        if taken is not None and self._within_slots(one, other, taken):
             self._give(one, other, taken)
 
     def _evened(self, busiest: int, other: int) -> bool:
         taken = divide(
             self._pair(busiest, other), self.groups, self.counts[:, [busiest, other]], self.random
         )
-        if taken is None:
+        if taken is None or not self._within_slots(busiest, other, taken):
             return False
         before = self.counts[:, [busiest, other]], self.loads_s[[busiest, other]]
         self._give(busiest, other, taken)
@@ -103,6 +103,14 @@ class _State:
             return True
         self.counts[:, [busiest, other]], self.loads_s[[busiest, other]] = before
         return False
+
+    def _within_slots(self, one: int, other: int, taken: Ints) -> bool:
+        """Whether both devices have slots for what they would have."""
+        rest = self.counts[:, one] + self.counts[:, other] - taken
+        slots = self.layer.slots
+        return slots is None or all(
+            (self.member @ counts > 0).sum() <= slots for counts in (taken, rest)
+        )
 
     def _give(self, one: int, other: int, taken: Ints) -> None:
         """`taken` [classes] of what both have to the one device, the rest to the other."""
@@ -122,7 +130,7 @@ class _State:
 
     def _load(self, device: int) -> float:
         counts = self.counts[:, device]
-        if not counts.any():
+        if not counts.any() and self.layer.slots is None:
             return 0.0
         present = self.member @ counts > 0
         charges = self.classes.charge_s[0, present, device].sum()

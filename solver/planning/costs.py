@@ -7,7 +7,7 @@ import numpy as np
 
 from profiles.architecture import Architecture
 from profiles.cost.rates import Rates
-from profiles.cost.work import INDEX, Workload, group_work, head_work
+from profiles.cost.work import FEATURES, INDEX, Workload, group_work, head_work
 from profiles.errors import HplbError
 from profiles.selection import POOLED, Selection, of_layer
 from solver.problem import Floats, Ints, PlacementProblem
@@ -42,7 +42,10 @@ def placement_problem(
     types: list[str],
     rules: PlacementOptions,
 ) -> PlacementProblem:
-    """Cost every head, group and launch for devices of `types`, by index."""
+    """Cost every head, group and launch for devices of `types`, by index.
+
+    With slots, whose number must be settled, a launch is what a device pays whatever it holds.
+    """
     pairs = demands[0].budgets.size * len(types) * len(demands)
     if pairs > MAX_PAIRS:
         raise CostError(
@@ -65,7 +68,13 @@ def placement_problem(
         # At most one device an item: whole items, with the proofs and searches of whole items.
         divisible=rules.divisible and rules.max_copies != 1,
         max_copies=rules.max_copies,
+        slots=slots_of(rules),
     )
+
+
+def _slots(rules: PlacementOptions) -> int | None:
+    assert rules.slots != "auto"  # The planner has chosen.
+    return rules.slots
 
 
 def _seconds(
@@ -82,6 +91,15 @@ def _seconds(
         ]
     )
     by_group = group_work(tokens, architecture, demand.workload)
+    launch = np.zeros(len(FEATURES))
+    launch[INDEX["launches"]] = 1
+    slots = slots_of(rules)
+    if slots is not None:
+        projected = INDEX["projection_flops"]
+        # A slot's keys and values, and the queries and outputs of as many heads as a group has.
+        slot = by_group[0, 0, projected] + architecture.group_size * by_head[0, 0, projected]
+        launch[projected] = slots * slot
+        by_head[..., projected] = by_group[..., projected] = 0
     repeated = np.zeros_like(by_head)
     if rules.divisible and rules.copies == "priced":
         scored = INDEX["scored_blocks"]
@@ -95,7 +113,7 @@ def _seconds(
         head_s = head_s + np.repeat(group_s, size, axis=1) / size
         group_s = np.zeros_like(group_s)
     _check(head_s, names)
-    launch_s = np.array([demand.rates[name].vector[INDEX["launches"]] for name in names])
+    launch_s = np.array([float(demand.rates[name].seconds(launch)) for name in names])
     return head_s, part_s, group_s, launch_s
 
 

@@ -44,7 +44,9 @@ def fill(
             step.known.profile.architecture,
             request.device_types,
             PlacementOptions(
-                divisible=request.placement.divisible, copies=request.placement.copies
+                divisible=request.placement.divisible,
+                copies=request.placement.copies,
+                slots=request.placement.slots,
             ),
         )
 

@@ -30,6 +30,7 @@ def planned_problem(plan: Plan) -> PlacementProblem:
         equal_counts=plan.rules.equal_counts,
         divisible=plan.rules.divisible,
         max_copies=plan.rules.max_copies,
+        slots=plan.slots,
     )
 
 
@@ -50,7 +51,7 @@ def predicted_loads(plan: Plan, rates: Mapping[str, Rates]) -> Floats:
         ],
         plan.architecture,
         plan.devices,
-        PlacementOptions(divisible=rules.divisible, copies=rules.copies),
+        PlacementOptions(divisible=rules.divisible, copies=rules.copies, slots=plan.slots),
     )
     pairs = zip(map(problem.layer, range(problem.layers)), plan.shares, strict=True)
     return np.array([layer.loads_of_shares(shares)[0] for layer, shares in pairs])

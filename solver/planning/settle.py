@@ -11,6 +11,7 @@ from solver.coupling.moving import CurrentPlacement, current_placement
 from solver.coupling.shortage import check_memory
 from solver.deadline import Deadline
 from solver.planning.figures import objective_s
+from solver.planning.costs import slots_of
 from solver.planning.scenarios import Scenario
 from solver.plans import Memory, Moving, Plan
 from solver.problem import Floats, Ints, PlacementProblem
@@ -108,6 +109,7 @@ def _footprint(
         batch_size=options.batch_size or largest.batch_size,
         retention=options.kv_retention,
         piece_tokens=largest.piece_tokens,
+        slots=slots_of(request.placement),
     )
 
 

@@ -144,11 +144,13 @@ def _neighbours(layer: LayerProblem, shares: Shares) -> Iterator[Shares]:
     for item, device in [] if layer.equal_counts else np.argwhere(shares == 0):
         moved = device_of.copy()
         moved[item] = device
-        yield layer.whole(moved)
+        if layer.allows(moved):
+            yield layer.whole(moved)
     for one, other in np.argwhere(device_of[:, None] < device_of):
         swapped = device_of.copy()
         swapped[[one, other]] = device_of[[other, one]]
-        yield layer.whole(swapped)
+        if layer.allows(swapped):
+            yield layer.whole(swapped)
 
 
 def _integer_program(pool: Placements, start: Choice, gap: float, deadline: Deadline) -> Choice:

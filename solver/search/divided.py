@@ -71,7 +71,6 @@ def _wrapped(
         shares = wrap_around(layer, deadline, least_s)
     else:
         shares = over_nodes(layer, node_size, deadline, least_s)
-    most = layer.max_copies or layer.devices
-    if shares is None or ((shares > 0).sum(axis=1) > most).any():
+    if shares is None or not layer.allows_shares(shares):
         return known
     return replace(known, shares=shares, makespan_s=layer.objective(layer.loads_of_shares(shares)))

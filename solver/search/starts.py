@@ -12,6 +12,7 @@ from solver.heuristics.greedy import charged, greedy, longest_first, room
 from solver.heuristics.greedy_equal import greedy_equal
 from solver.heuristics.multifit import multifit
 from solver.heuristics.snake import snake
+from solver.heuristics.within_slots import within_slots
 from solver.problem import Assignment, LayerProblem
 from solver.request import Method
 from solver.solution import Bound, LayerSolution
@@ -34,8 +35,12 @@ def start(
     both are never worse than the order of the file, whatever charged groups make of greedy.
     """
     if method in HEURISTICS:
-        return [_solution(layer, [HEURISTICS[method](layer)]) for layer in layers]
-    greedily = longest_first(np.stack([layer.blended_s for layer in layers]), room(layers[0]))
+        return [_solution(layer, [within_slots(HEURISTICS[method], layer)]) for layer in layers]
+    greedily = (
+        longest_first(np.stack([layer.blended_s for layer in layers]), room(layers[0]))
+        if layers[0].slots is None
+        else [within_slots(greedy, layer) for layer in layers]
+    )
     plain = [
         _solution(layer, [contiguous(layer), found])
         for layer, found in zip(layers, greedily, strict=True)
@@ -59,7 +64,7 @@ def within(solutions: Sequence[LayerSolution], tolerance: float) -> bool:
 
 def other_starts(layer: LayerProblem) -> list[Assignment]:
     """What there is beside contiguous and greedy, whole KV groups among it."""
-    starts = [snake(layer), greedy_equal(layer), charged(layer)]
+    starts = [within_slots(heuristic, layer) for heuristic in (snake, greedy_equal, charged)]
     if layer.identical:
         starts.append(multifit(layer))
     if not layer.single_groups:

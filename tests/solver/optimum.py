@@ -98,6 +98,10 @@ def _layer(program: _Program, problem: PlacementProblem, layer: int) -> list[int
                 program.constrain({share[head][device]: 1.0, first: -1.0}, 0, 0)
         if problem.max_copies is not None:
             program.constrain(dict.fromkeys(has[head], 1.0), most=problem.max_copies)
+    for device in range(devices if problem.slots is not None else 0):
+        held = {charged[kv_head][device]: 1.0 for kv_head in range(kv_heads)}
+        program.constrain(held, most=problem.slots)
+        program.constrain({used[device]: 1.0}, 1, 1)
     if problem.equal_counts:
         counted = share[:: size if problem.unit == "kv_group" else 1]
         for device in range(devices):
