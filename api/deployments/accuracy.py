@@ -1,9 +1,10 @@
 """What was measured of a live plan, beside what was predicted of it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solver.planning.figures import bubble_ratio
 from solver.planning.predict import planned_problem
@@ -38,7 +39,7 @@ def planned_loads(plan: Plan) -> Floats:
     """Predicted seconds of the workload that is run, the plan's first, [layers, devices]."""
     if not plan.other_workloads:
         return np.array([layer.loads_s for layer in plan.layers])
-    problem = planned_problem(plan)
+    problem = replace(planned_problem(plan), unit="head")
     layers = [problem.layer(index) for index in range(problem.layers)]
     return np.array(
         [
@@ -63,7 +64,7 @@ def measure(
     A round is complete when every device with a load in every layer of `layers` was timed; one
     without a load counts as idle whether it was timed or not.
     """
-    loaded = planned_loads(plan) > 0
+    loaded = _loaded(plan)
     seconds: dict[tuple[int, int], list[float]] = {}
     for layer, device, value in samples:
         seconds.setdefault((layer, device), []).append(value)
@@ -80,11 +81,16 @@ def measure(
     return RoundMedians(rounds, loads, float(makespans.sum()), bubble_ratio(busy, makespans))
 
 
+def _loaded(plan: Plan) -> NDArray[np.bool_]:
+    """Which devices have any of a layer's heads, [layers, devices]: padding alone is not timed."""
+    return np.asarray((plan.shares > 0).any(axis=1))
+
+
 def prediction_error(plan: Plan, layers: Sequence[int], measured: RoundMedians) -> float:
     """Mean over layers and loaded devices of |predicted - measured| / measured."""
     predicted = planned_loads(plan)[list(layers)]
     found = measured.loads_s[list(layers)]
-    loaded = predicted > 0
+    loaded = _loaded(plan)[list(layers)]
     return float(np.mean(np.abs(predicted[loaded] - found[loaded]) / found[loaded]))
 
 

@@ -94,6 +94,17 @@ def _extras(plan: Plan) -> dict[str, str]:
         )
     if plan.rules.divisible:
         rows["divisions"] = f"{sum(plan.divisions)} over {len(plan.layers)} layers"
+    if plan.padding is not None:
+        padding = plan.padding
+        rows["KV slots"] = (
+            f"{plan.slots} a device, {padding.least_slots} hold every KV group; what is beyond takes "
+            f"{percent(padding.padding_s / plan.makespan_s)} of the makespan, and "
+            f"{percent(1 - padding.kv_share)} of the K/V tokens that fit"
+        )
+        if padding.others:
+            rows["other slots"] = ", ".join(
+                f"{other.slots}: {milliseconds(other.makespan_s)} ms" for other in padding.others
+            )
     for other in plan.other_workloads:
         step = other.workload
         rows[f"{step.phase}, {step.batch_size} x {step.context_tokens:,}"] = (

@@ -1,6 +1,6 @@
 """What a plan should tell its reader: idle devices, nothing to gain, and which rule binds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from solver.bounds import lower_bound
@@ -18,11 +18,17 @@ def advise(problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
     rules = request.placement
     notes = []
     units = problem.heads if rules.unit == "head" else problem.kv_heads
-    if problem.devices > units and not rules.divisible:
+    copied = replace(problem, unit=rules.unit).replicas
+    if problem.devices > units and not rules.divisible and copied == 1:
         noun = "heads" if rules.unit == "head" else "KV groups"
         idle = problem.devices - units
         notes.append(f"{problem.devices} devices for {units} {noun}: {idle} of them are idle")
-    if rules.unit == "kv_group" and problem.identical and problem.devices >= problem.kv_heads:
+    if copied > 1:
+        notes.append(
+            f"each of {problem.kv_heads} KV groups is on {copied} of {problem.devices} devices, as "
+            "engines copy it; which of its heads are on which is what there is to choose"
+        )
+    elif rules.unit == "kv_group" and problem.identical and problem.devices >= problem.kv_heads:
         notes.append(
             f"unit kv_group leaves no freedom: {problem.kv_heads} KV groups on "
             f"{problem.devices} devices, at most one each however they are placed"
@@ -30,6 +36,25 @@ def advise(problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
     notes += _nothing_to_gain(replace(problem, unit=rules.unit), request, lower_bound_s)
     if problem.identical and request.objective == "mean":
         notes += _binding_rules(problem, request, lower_bound_s)
+    return notes
+
+
+def slot_notes(
+    slots: int,
+    makespan_s: float,
+    others: Sequence[tuple[int, float]],
+    pays_from_tokens: int | None,
+) -> list[str]:
+    """What is worth saying of a number of slots beside others, each with its makespan."""
+    notes = []
+    fewer = min(((s, n) for n, s in others if n < slots), default=None)
+    if fewer is not None and makespan_s > (1 - LITTLE) * fewer[0]:
+        notes.append(
+            f"placement.slots: {slots} do not pay: {fewer[1]} take {1e3 * fewer[0]:.3f} ms, "
+            f"these {1e3 * makespan_s:.3f} ms and more K/V memory"
+        )
+    if pays_from_tokens is not None:
+        notes.append(f"slots beyond the least pay from {pays_from_tokens:,} tokens of context on")
     return notes
 
 

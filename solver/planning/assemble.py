@@ -18,6 +18,7 @@ from solver.planning.other_deployment import elsewhere
 from solver.planning.replicas import nodes_report
 from solver.planning.scenarios import Scenario
 from solver.planning.settle import Settled
+from solver.planning.slots import Slots, padding
 from solver.plans import (
     Costs,
     Elastic,
@@ -25,6 +26,7 @@ from solver.plans import (
     Filled,
     LayerPlan,
     OtherWorkload,
+    Padding,
     Plan,
     ProfileRef,
     PromisedLoss,
@@ -33,6 +35,9 @@ from solver.plans import (
     Step,
 )
 from solver.problem import Floats, PlacementProblem
+from solver.report.advice import advise, slot_notes
+from solver.report.other_deployment import elsewhere
+from solver.report.replicas import nodes_report
 from solver.request import PlanRequest
 from solver.solution import Solution
 
@@ -49,6 +54,7 @@ class Draft:
     problem: PlacementProblem
     solution: Solution
     shares: Floats
+    slots: Slots | None
     settled: Settled
     filled: Filled | None
     cancelled: Event
@@ -69,7 +75,9 @@ def assemble(draft: Draft) -> Plan:
     bound_s = min(draft.solution.lower_bound_s, makespan_s)
     gap = 1 - bound_s / makespan_s
     present = figures.presence(draft.shares[0], problem.kv_heads)
-    stock, stock_reason = figures.stock_compatible(present)
+    stock, stock_reason = figures.stock_compatible(
+        draft.shares[0], problem.kv_heads, request.placement.slots
+    )
     names = list(dict.fromkeys(request.device_types))
     return Plan(
         status="optimal" if gap <= request.tolerance else "feasible",
@@ -85,10 +93,10 @@ def assemble(draft: Draft) -> Plan:
         stock_reason=stock_reason,
         kv_copies=figures.kv_copies(present),
         divisions=figures.divisions(draft.shares[0]),
-        kv_bytes=figures.kv_bytes(present, architecture, first.workload),
+        kv_bytes=figures.kv_bytes(present, architecture, first.workload, request.placement.slots),
         budgets=first.budgets.tokens.tolist(),
         selection=first.selection,
-        warnings=[*_warnings(draft, names), *advise(problem, request, bound_s)],
+        warnings=[*_warnings(draft, names), *advise(problem, request, bound_s), *_slot_notes(draft, makespan_s)],
         layers=_layer_plans(draft, blended, layer_s),
         profile=_reference(first.known.profile),
         architecture=architecture,
@@ -98,6 +106,8 @@ def assemble(draft: Draft) -> Plan:
         device_types=names,
         cost_model={name: first.known.rates[name].version for name in names},
         costs=_costs(problem, 0),
+        slots=None if draft.slots is None else draft.slots.number,
+        padding=_padding(draft, present),
         weight=float(weights[0]),
         other_workloads=[
             OtherWorkload(
@@ -239,6 +249,29 @@ def _rules(request: PlanRequest) -> Rules:
         copies=placement.copies,
         objective=request.objective,
     )
+
+
+def _slot_notes(draft: Draft, makespan_s: float) -> list[str]:
+    if draft.slots is None:
+        return []
+    others = [(other.slots, other.makespan_s) for other in draft.slots.others]
+    return slot_notes(draft.slots.number, makespan_s, others, draft.slots.pays_from_tokens)
+
+
+def _padding(draft: Draft, present: figures.Present) -> Padding | None:
+    slots, problem = draft.slots, draft.problem
+    if slots is None:
+        return None
+    types = list(dict.fromkeys(draft.request.device_types))
+    launch_s = np.array(
+        [
+            [step.known.rates[name].seconds_per["launches"] for name in types]
+            for step in draft.steps
+        ]
+    )
+    slot_s = problem.weights @ (problem.launch_s - launch_s) / slots.number
+    more = slots.number - slots.least
+    return padding(slots, present, problem.layers * more * float(slot_s.max()))
 
 
 def _reason(draft: Draft) -> str | None:

@@ -72,7 +72,8 @@ def placement_problem(
     )
 
 
-def _slots(rules: PlacementOptions) -> int | None:
+def slots_of(rules: PlacementOptions) -> int | None:
+    """KV slots of every device, once their number is settled."""
     assert rules.slots != "auto"  # The planner has chosen.
     return rules.slots
 

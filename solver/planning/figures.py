@@ -45,14 +45,27 @@ def divisions(shares: Floats) -> list[int]:
     return [int(n) for n in (shares > 0).sum(axis=(1, 2)) - shares.shape[1]]
 
 
-def kv_bytes(present: Present, architecture: Architecture, workload: Workload) -> list[int]:
-    """Per device: K/V of the whole context, all layers."""
+def kv_bytes(
+    present: Present, architecture: Architecture, workload: Workload, slots: int | None
+) -> list[int]:
+    """Per device: K/V of the whole context, all layers; of all slots where devices have them."""
     held = present.sum(axis=(0, 1))
+    if slots is not None:
+        held = np.full(len(held), slots * len(present))
     return [int(n) * kv_group_bytes(architecture, workload) for n in held]
 
 
-def stock_compatible(present: Present) -> tuple[bool, str]:
-    """Whether stock tensor parallelism can run it: whole KV groups in equal counts."""
+def stock_compatible(shares: Floats, kv_heads: int, slots: int | None) -> tuple[bool, str]:
+    """Whether stock tensor parallelism can run it: slots, or whole KV groups in equal counts.
+
+    With more devices than KV heads: each group on as many devices, its query heads in equal counts.
+    """
+    present = presence(shares, kv_heads)
+    if slots is not None:
+        return True, f"KV groups, copies and padding in {slots} slots a device in every layer"
+    if _copied_evenly(shares, present):
+        copies, heads = shares.shape[2] // kv_heads, shares.shape[1] // shares.shape[2]
+        return True, f"KV groups on {copies} devices each, {heads} query heads a device"
     split = np.argwhere(present.sum(axis=2) > 1)
     if len(split):
         layer, group = split[0]
@@ -65,6 +78,16 @@ def stock_compatible(present: Present) -> tuple[bool, str]:
         low, high = int(counts[layer].min()), int(counts[layer].max())
         return False, f"layer {layer} has {low} to {high} KV groups a device, not equal counts"
     return True, f"whole KV groups, {int(counts[0, 0])} a device in every layer"
+
+
+def _copied_evenly(shares: Floats, present: Present) -> bool:
+    """Whether each KV group is on its number of devices, which have equal numbers of its heads."""
+    _, heads, devices = shares.shape
+    groups = present.shape[1]
+    if devices % groups or heads % devices or (shares.max(axis=2) < 1).any():
+        return False
+    each = (shares > 0).sum(axis=1) == heads // devices
+    return bool(devices > groups and each.all() and (present.sum(axis=1) == 1).all())
 
 
 def objective_s(request: PlanRequest, problem: PlacementProblem, loads: Sequence[Floats]) -> float:

@@ -31,8 +31,10 @@ def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -
     """This placement's makespan there, and what a quick plan made for it reaches, with its bound.
 
     `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says. None
-    where the rates cannot cost it.
+    where the rates cannot cost it, or devices have slots, which is tensor parallelism.
     """
+    if request.placement.slots is not None:
+        return None
     deployment = OTHER[request.deployment]
     demands = [
         replace(step.demand, workload=replace(step.workload, deployment=deployment))

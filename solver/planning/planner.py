@@ -24,6 +24,7 @@ from solver.planning.idle_time import fill
 from solver.planning.rounding import rounded, undivided
 from solver.planning.scenarios import Known, Scenario, scenarios
 from solver.planning.settle import Settled, coupling, settle
+from solver.planning.slots import Slots, settle_slots, with_slots
 from solver.plans import Plan
 from solver.problem import PlacementProblem
 from solver.request import PlacementOptions, PlanRequest, RequestError
@@ -91,22 +92,27 @@ def make_plan(
     known = [Known(profile, own) for profile, own in zip(request.profiles, rates, strict=True)]
     current = request.current_plan
     steps = scenarios(request, known, budgets_by)
-    problem = _problem(request, steps)
-    bonds = coupling(request, steps, problem, current)
     how = Search(
         method=request.method,
         tolerance=request.tolerance,
-        time_limit_s=max(_solving_s(request) - (time.monotonic() - began), 0.0),
+        time_limit_s=request.time_limit_s,
         objective=request.objective,
         node_size=request.placement.node_size,
         seed=request.seed,
         on_progress=on_progress,
         cancelled=stop,
     )
+    slots = settle_slots(request, steps, how)
+    if slots is not None:
+        request = with_slots(request, slots.number)
+    problem = _problem(request, steps)
+    bonds = coupling(request, steps, problem, current)
+    left_s = max(_solving_s(request) - (time.monotonic() - began), 0.0)
+    how = replace(how, time_limit_s=left_s)
     solution = solve(problem, how)
     end = Deadline(began + request.time_limit_s, stop)
     settled = settle(request, problem, solution, current, bonds, how, end)
-    made = assemble(_draft(request, steps, problem, settled, end))
+    made = assemble(_draft(request, steps, problem, slots, settled, end))
     timing = {"solve_s": time.monotonic() - began, "created_at": datetime.now(UTC).isoformat()}
     return made.identified().model_copy(update=timing)
 
@@ -135,6 +141,7 @@ def _draft(
     request: PlanRequest,
     steps: list[Scenario],
     problem: PlacementProblem,
+    slots: Slots | None,
     settled: Settled,
     end: Deadline,
 ) -> Draft:
@@ -167,6 +174,7 @@ def _draft(
         problem=by_head,
         solution=solution,
         shares=np.broadcast_to(realised, (len(steps), *shares.shape)),
+        slots=slots,
         settled=settled,
         filled=filled,
         cancelled=end.cancelled,

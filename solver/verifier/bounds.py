@@ -32,7 +32,8 @@ class Instance:
     """A layer to place, in units: `whole` and `part` [items][types], `charge` [groups][types].
 
     A device of a type pays `launch` [types]; there are `devices` [types] of it. At most `copies`
-    devices share an item; with one, items stay whole. `group_of` [items].
+    share an item; with one, items stay whole. `group_of` [items]; a device has items of at most
+    `slots` groups, if it says so.
     """
 
     whole: Units
@@ -43,6 +44,7 @@ class Instance:
     devices: tuple[int, ...]
     copies: int
     equal_counts: bool
+    slots: int | None = None
 
     @property
     def identical(self) -> bool:
@@ -100,7 +102,8 @@ def simple_bound(instance: Instance, goal: int, seek_until: float = 0.0) -> tupl
         plain["pigeonhole"] = _pigeonhole(instance)
     name = max(plain, key=lambda name: plain[name])
     best = plain[name]
-    if instance.identical and any(map(any, instance.charge)):
+    copied = any(map(any, instance.charge)) or instance.slots is not None
+    if instance.identical and copied:
         tests = {"mean load with the copies it forces": partial(_copies_refute, instance)}
         if sets := _sets(instance):
             tests["mean loads of components"] = partial(_components_refute, instance, sets)
@@ -213,9 +216,14 @@ def _copies_refute(instance: Instance, level: int) -> bool:
         needed[group] = max(needed[group], pieces)
         totals[group] += whole
         work += (pieces - 1) * part
+    held = 0
     for (charge,), pieces, total in zip(instance.charge, needed, totals, strict=True):
         if total:  # some item of the group has room beside its charge
-            work += total + max(pieces, -(-total // (room - charge))) * charge
+            copies = max(pieces, -(-total // (room - charge)))
+            work += total + copies * charge
+            held += copies
+    if instance.slots is not None and held > instance.slots * instance.devices[0]:
+        return True
     return work > instance.devices[0] * room
 
 

@@ -17,6 +17,7 @@ from solver.verifier.bounds import Instance, Scale, named_bounds, simple_bound
 from solver.verifier.fillings import reachable
 from solver.verifier.form import Json
 from solver.verifier.loads import RELATIVE, Served, blended_makespans
+from solver.verifier.rules import copies_of
 
 JOINED = "weighted sum of "
 
@@ -59,7 +60,7 @@ def certify(
                 bounds[index] = replace(
                     bounds[index], proved_s=claimed_s, proof="fillings of devices", verdict="proved"
                 )
-            elif len(served) == 1 and plan["memory"] is None:
+            elif len(served) == 1 and plan["memory"] is None and question[0].slots is None:
                 # Else the placement found says nothing: of every workload, or of what has room.
                 bounds[index] = replace(bounds[index], verdict="false")
                 fault = f"bound {claimed_s} s, but there is a placement below it"
@@ -174,7 +175,8 @@ class _Layer:
 
         heads = [c["head_s"][self.index] for c in costs]
         groups = [c["group_s"][self.index] for c in costs]
-        whole_groups = rules["unit"] == "kv_group"
+        copied = rules["unit"] == "kv_group" and copies_of(plan) > 1
+        whole_groups = rules["unit"] == "kv_group" and not copied
         items = [
             range(first, first + (size if whole_groups else 1))
             for first in range(0, shape["query_heads"], size if whole_groups else 1)
@@ -192,6 +194,7 @@ class _Layer:
             launch=units([[c["launch_s"]] for c in costs], [0]),
             devices=tuple(map(plan["devices"].count, plan["device_types"])),
             copies=min(rules["max_copies"] or devices, devices) if rules["divisible"] else 1,
-            equal_counts=rules["equal_counts"],
+            equal_counts=rules["equal_counts"] or copied,
+            slots=1 if copied else plan["slots"],
         )
         return instance, scale

@@ -223,6 +223,14 @@ MEMORY = record(
     weight_bytes=listing(COUNT),
     kv_bytes=listing(COUNT),
 )
+PADDING = record(
+    least_slots=SIZE,
+    padded=COUNT,
+    padding_s=SECONDS,
+    kv_share=SHARE,
+    others=Default(listing(record(slots=SIZE, makespan_s=SECONDS)), []),
+    pays_from_tokens=Default(maybe(SIZE), None),
+)
 MOVING = record(
     current_plan=text(),
     bytes=COUNT,
@@ -282,6 +290,8 @@ PLAN = record(
     device_types=listing(text()),
     cost_model=named_texts,
     costs=COSTS,
+    slots=Default(maybe(SIZE), None),
+    padding=Default(maybe(PADDING), None),
     weight=Default(SHARE, 1.0),
     other_workloads=Default(listing(OTHER_WORKLOAD), []),
     memory=Default(maybe(MEMORY), None),
@@ -316,6 +326,8 @@ def _wrong_shapes(plan: Json) -> list[str]:
         faults.append("device_types are not the distinct types of devices")
     if shape["query_heads"] % shape["kv_heads"]:
         faults.append("architecture: query_heads is not a multiple of kv_heads")
+    if (plan["slots"] is None) != (plan["padding"] is None):
+        faults.append("slots and padding: one says that devices have slots, the other does not")
     faults += [
         f"other_workloads.{index}: its deployment is not the first workload's"
         for index, other in enumerate(plan["other_workloads"])

@@ -1,7 +1,8 @@
 """Seconds of every device, in every layer, under every workload, from the costs in the plan.
 
 A device with a share of a head does share * head_s + (1 - share) * part_s; every KV group present
-is charged once, and a device with anything to do is launched once. Every workload realises the
+is charged once, and a device with anything to do is launched once; where devices have slots, each
+pays its launch, which has what all of them take. Every workload realises the
 shares in its own rows, whole query blocks, where a part may round to nothing and is then not there.
 
 A query block has m key pieces of its own. The first r query blocks of a causal head with a budget
@@ -156,7 +157,7 @@ def _layer(plan: Json, claim: Json, index: int, types: list[int]) -> list[float]
     return [
         math.fsum([*parts, *(costs["group_s"][index][g][kind] for g in here)])
         + costs["launch_s"][kind]
-        if parts
+        if parts or plan["slots"] is not None
         else 0.0
         for parts, here, kind in zip(work, groups, types, strict=True)
     ]

@@ -79,7 +79,7 @@ def broken_rules(plan: Json, pairs: list[Pairs]) -> list[str]:
 
     `pairs` by layer.
     """
-    faults = _divisions(plan) + _copies(plan, pairs) + _memory(plan, pairs)
+    faults = _divisions(plan) + _copies(plan, pairs) + _memory(plan, pairs) + _slots(plan, pairs)
     for index, present in enumerate(pairs):
         faults += [f"layer {index}: {fault}" for fault in _placement(plan, index, present)]
     for where, claim in claims(plan):
@@ -94,10 +94,44 @@ def broken_rules(plan: Json, pairs: list[Pairs]) -> list[str]:
     return faults
 
 
+def _slots(plan: Json, pairs: list[Pairs]) -> list[str]:
+    """What a plan with slots says of them, and what does not go with them."""
+    report, slots = plan["padding"], plan["slots"]
+    if slots is None:
+        return []
+    groups, devices = plan["architecture"]["kv_heads"], len(plan["devices"])
+    least = -(-groups // devices)
+    faults = []
+    if plan["workload"]["deployment"] != "tensor_parallel":
+        faults.append("slots, but projections are computed elsewhere")
+    if plan["rules"]["equal_counts"] or plan["rules"]["copies"] == "free":
+        faults.append("slots, with rules that do not know of them")
+    padded = devices * slots * len(pairs) - sum(map(len, pairs))
+    for name, value in {"least_slots": least, "padded": padded}.items():
+        if report[name] != value:
+            faults.append(f"padding: {name} {report[name]}, counted {value}")
+    if not math.isclose(report["kv_share"], least / slots, rel_tol=RELATIVE):
+        faults.append(f"padding: kv_share {report['kv_share']}, recomputed {least / slots}")
+    if report["padding_s"] > plan["makespan_s"] * (1 + RELATIVE):
+        faults.append("padding: padding_s is above makespan_s")
+    return faults
+
+
 def _placement(plan: Json, index: int, pairs: Pairs) -> list[str]:
-    """The unit stays whole, and counts are equal where asked for."""
+    """The unit stays whole, slots suffice, and counts are equal where asked for."""
     shape, layer, asked = plan["architecture"], plan["layers"][index], plan["rules"]
     faults = []
+    if plan["slots"] is not None:
+        held = Counter(device for _, device in pairs)
+        faults += [
+            f"device {device} has {number} KV groups in {plan['slots']} slots"
+            for device, number in sorted(held.items())
+            if number > plan["slots"]
+        ]
+    if asked["unit"] == "kv_group" and copies_of(plan) > 1:
+        if not evenly_copied(plan, index, pairs):
+            faults.append("unit kv_group, but groups are not copied to equal numbers of devices")
+        return faults
     if asked["unit"] == "kv_group" and len(pairs) != shape["kv_heads"]:
         faults.append("unit kv_group, but a group is on several devices")
     if asked["equal_counts"]:
@@ -111,6 +145,22 @@ def _placement(plan: Json, index: int, pairs: Pairs) -> list[str]:
         if any(len(entries) > 1 for entries in layer["heads"]):
             faults.append("equal_counts, but a head is divided")
     return faults
+
+
+def copies_of(plan: Json) -> int:
+    """Devices of each KV group where engines copy it: they are a multiple, and heads suffice."""
+    shape, devices = plan["architecture"], len(plan["devices"])
+    if devices % shape["kv_heads"] or shape["query_heads"] % devices:
+        return 1
+    return int(devices // shape["kv_heads"])
+
+
+def evenly_copied(plan: Json, index: int, pairs: Pairs) -> bool:
+    """Whether every device has one KV group, whole heads, and as many of them as any other."""
+    heads, devices = plan["layers"][index]["heads"], len(plan["devices"])
+    counts = Counter(entry["device"] for entries in heads for entry in entries)
+    even = all(counts[device] == len(heads) // devices for device in range(devices))
+    return even and len(pairs) == devices and all(len(entries) == 1 for entries in heads)
 
 
 def _budgets(claim: Json) -> list[str]:
@@ -191,11 +241,16 @@ def _copies(plan: Json, pairs: list[Pairs]) -> list[str]:
     counts = [Counter(device for _, device in here) for here in pairs]
     devices = range(len(plan["devices"]))
     group_bytes = _row_bytes(plan) * step["context_tokens"] * step["batch_size"]
-    held = [group_bytes * sum(count[device] for count in counts) for device in devices]
+    slots = plan["slots"]
+    held = [
+        group_bytes * sum(count[device] if slots is None else slots for count in counts)
+        for device in devices
+    ]
     faults += _wrong("kv_bytes", plan["kv_bytes"], held)
-    stock = all(
-        len(here) == groups and len({count[device] for device in devices}) == 1
-        for here, count in zip(pairs, counts, strict=True)
+    stock = slots is not None or all(
+        (len(here) == groups and len({count[device] for device in devices}) == 1)
+        or (copies_of(plan) > 1 and evenly_copied(plan, index, here))
+        for index, (here, count) in enumerate(zip(pairs, counts, strict=True))
     )
     if plan["stock_compatible"] != stock:
         faults.append(f"stock_compatible {plan['stock_compatible']}, found {stock}")
@@ -207,6 +262,8 @@ def _memory(plan: Json, pairs: list[Pairs]) -> list[str]:
     report = plan["memory"]
     if report is None:
         return []
+    if plan["slots"] is not None and report["kv_retention"] != "full":
+        return ["memory: slots keep all keys, not a budget's"]
     faults = _wrong("memory: weight_bytes", report["weight_bytes"], _weights(plan, pairs))
     faults += _wrong("memory: kv_bytes", report["kv_bytes"], _kept(plan, pairs))
     for device, limit in enumerate(report["limit_bytes"]):
@@ -222,6 +279,9 @@ def _weights(plan: Json, pairs: list[Pairs]) -> list[int]:
     if plan["workload"]["deployment"] == "disaggregated":
         return [0] * len(plan["devices"])
     matrices = 2 * shape["hidden_size"] * shape["head_dim"] * ITEM_BYTES[shape["dtype"]]
+    if plan["slots"] is not None:
+        each = plan["slots"] * (shape["query_heads"] // shape["kv_heads"] + 1) * len(pairs)
+        return [matrices * each] * len(plan["devices"])
     counts: Counter[int] = Counter()
     for layer, here in zip(plan["layers"], pairs, strict=True):
         counts.update(entry["device"] for entries in layer["heads"] for entry in entries)
@@ -232,6 +292,9 @@ def _weights(plan: Json, pairs: list[Pairs]) -> list[int]:
 def _kept(plan: Json, pairs: list[Pairs]) -> list[int]:
     """K/V bytes at the report's context and batch: all keys, or the largest budget's."""
     report = plan["memory"]
+    if plan["slots"] is not None:
+        each = _row_bytes(plan) * report["batch_size"] * report["context_tokens"]
+        return [each * plan["slots"] * len(pairs)] * len(plan["devices"])
     tokens: Counter[int] = Counter()
     for index, here in enumerate(pairs):
         for group, device in here:
