@@ -136,11 +136,11 @@ class OtherSlots(_Part):
 class Padding(_Part):
     """What it costs that every device has `slots` KV slots, and what other numbers come to.
 
-    `least_slots` hold every KV group; `padded` counts the slots of all layers and devices that hold
-    nothing, `padding_s` is what a device computes for slots beyond the least, all layers. `kv_share`
-    is the part of the K/V tokens left that fit with the least. `pays_from_tokens` is the shortest
-    context tried from which the plan's slots beat the least; None where they do at none, or none
-    was sought.
+    `least_slots` hold every KV group; `padded` counts the slots of all layers and devices that
+    hold nothing, `padding_s` is what a device computes for slots beyond the least, all layers.
+    `kv_share` is what is left of the K/V tokens that fit with the least. `pays_from_tokens`: the
+    shortest context tried from which the plan's slots (one more than the least, where it has the
+    least) beat the least; None where they do at none, or none was sought.
     """
 
     least_slots: Annotated[int, Field(ge=1)]
@@ -242,11 +242,11 @@ class Plan(_Part):
 
     `budgets` [layers][heads] tokens, whose pieces an executor chooses by `selection`; `kv_copies`
     and `divisions` [layers], `kv_bytes` [devices]; `devices` names the type of every device by
-    index, `device_types` the axis of `costs`. Every device has `slots` KV slots a layer: of the
-    groups of which it has a share, padded; None where devices need not be alike. With several workloads, `workload`, `budgets`,
-    `selection` and `costs` are the first's, which counts `weight`; `makespan_s` is their weighted
-    mean or, with objective worst, the largest, and then the weights are the multipliers that prove
-    `lower_bound_s`.
+    index, `device_types` the axis of `costs`. Every device has `slots` KV slots a layer: those of
+    the groups of which it has a share, padded; None where devices need not be alike. With several
+    workloads, `workload`, `budgets`, `selection` and `costs` are the first's, which counts
+    `weight`; `makespan_s` is their weighted mean or, with objective worst, the largest, and then
+    the weights are the multipliers that prove `lower_bound_s`.
     """
 
     id: str = ""

@@ -5,7 +5,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError, describe
@@ -87,6 +94,15 @@ class PlacementOptions(_Options):
     priced."""
     amortise_steps: Annotated[int, Field(ge=1, le=10**9)] = 1000
     """Steps over which moving, paid once, is weighed."""
+
+    @field_validator("slots", mode="before")
+    @classmethod
+    def _a_number_or_auto(cls, slots: Any) -> Any:
+        """One fault for both kinds, not one for each."""
+        whole = isinstance(slots, int) and not isinstance(slots, bool) and slots >= 1
+        if slots is None or slots == "auto" or whole:
+            return slots
+        raise ValueError(f"{slots!r}, must be a whole number of at least 1, or 'auto'")
 
     def fault(self) -> str | None:
         """What does not go together, beginning with the field's name."""

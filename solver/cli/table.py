@@ -97,8 +97,8 @@ def _extras(plan: Plan) -> dict[str, str]:
     if plan.padding is not None:
         padding = plan.padding
         rows["KV slots"] = (
-            f"{plan.slots} a device, {padding.least_slots} hold every KV group; what is beyond takes "
-            f"{percent(padding.padding_s / plan.makespan_s)} of the makespan, and "
+            f"{plan.slots} a device, {padding.least_slots} hold every KV group; those beyond take "
+            f"{percent(padding.padding_s / plan.makespan_s)} of the makespan and "
             f"{percent(1 - padding.kv_share)} of the K/V tokens that fit"
         )
         if padding.others:

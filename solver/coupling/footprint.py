@@ -3,8 +3,8 @@
 Weights count under tensor parallelism only: a head's query and output projections wherever the
 device has a share of it, a KV group's key and value projections wherever the group is present. K/V
 belongs to a (group, device) pair: the whole context, or where the method evicts, as much as the
-hungriest of the group's heads on that device may attend to. Where devices have slots, a group brings
-all its heads' projections, and every device holds every slot, whatever is in it.
+hungriest of the group's heads on that device may attend to. Where devices have slots, a group
+brings all its heads' projections, and a device holds all its slots, whatever is in them.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 from solver.deadline import Deadline
-from solver.divide.wrap_around import Piece, Seconds, as_shares, best_pieces, blend
+from solver.divide.seconds import Piece, Seconds
+from solver.divide.wrap_around import as_shares, best_pieces, blend
 from solver.problem import Floats, Ints, LayerProblem, Shares
 
 MOST_PAIRS = 60_000

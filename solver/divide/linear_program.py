@@ -80,7 +80,7 @@ def _within_slots(layer: LayerProblem, shares: Shares, deadline: Deadline) -> Sh
     assert layer.slots is not None  # else everything is within them
     amounts = layer.members @ (layer.blended_s * shares)
     held = np.zeros(amounts.shape, dtype=bool)
-    homeless = amounts.any(axis=1)
+    homeless: NDArray[np.bool_] = np.asarray(amounts.any(axis=1))
     for pair in np.argsort(-amounts, axis=None, kind="stable"):
         group, device = np.unravel_index(int(pair), amounts.shape)
         # A group that has no device yet keeps a slot.

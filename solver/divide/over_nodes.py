@@ -8,7 +8,8 @@ the room that is left, and inside every node its items are wrapped around its de
 import numpy as np
 
 from solver.deadline import Deadline
-from solver.divide.wrap_around import Piece, Seconds, as_shares, best_pieces, blend
+from solver.divide.seconds import Piece, Seconds
+from solver.divide.wrap_around import as_shares, best_pieces, blend
 from solver.problem import LEAST_SHARE, Floats, LayerProblem, Shares
 
 SLACK = 0.008

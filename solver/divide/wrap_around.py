@@ -9,69 +9,25 @@ item, it starts on the first open device from which c of them hold it. A device 
 taken has room for its own groups alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from solver.deadline import Deadline
+from solver.divide.few_groups import fill_slots
 from solver.divide.linear_program import cleaned
+from solver.divide.seconds import FULL, Piece, Seconds
 from solver.problem import LayerProblem, Shares
 
-Piece = tuple[int, int, float]
-"""An item, a device, and the share of the item that it does."""
-
-FULL = 1e-9
-"""A device with less room than this share of the level left is full."""
+Fill = Callable[[float], tuple[list[Piece], float]]
+"""The pieces that devices filled to a level take, and the seconds that found no room."""
 
 SHARPNESS = 1e-6
 """How near, relatively, the level found is to the least one for its order."""
 
 MOST_LEVELS = 40
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """A layer of identical devices in plain numbers; work is what can be divided."""
-
-    work: list[float]
-    part: list[float]
-    group: list[int]
-    charge: list[float]
-    launch: float
-    devices: int
-    copies: int
-    slots: int
-
-    @classmethod
-    def of(cls, layer: LayerProblem) -> "Seconds":
-        """The first workload of a layer."""
-        return cls(
-            work=(layer.item_s - layer.part_s)[0, :, 0].tolist(),
-            part=layer.part_s[0, :, 0].tolist(),
-            group=layer.group_of.tolist(),
-            charge=layer.group_s[0, :, 0].tolist(),
-            launch=float(layer.launch_s[0, 0]),
-            devices=layer.devices,
-            copies=min(layer.max_copies or layer.devices, layer.devices),
-            slots=layer.slots or layer.groups,
-        )
-
-    def some(self, parts: dict[int, float], devices: int) -> "Seconds":
-        """Shares of some items alone, in that order, on so many devices."""
-        return replace(
-            self,
-            work=[self.work[item] * share for item, share in parts.items()],
-            part=[self.part[item] for item in parts],
-            group=[self.group[item] for item in parts],
-            devices=devices,
-            copies=min(self.copies, devices),
-        )
-
-    def mean(self) -> float:
-        """The mean load, every group charged once."""
-        charges = sum(self.charge[group] for group in set(self.group))
-        return self.launch + (sum(self.work) + sum(self.part) + charges) / self.devices
 
 
 def wrap_around(layer: LayerProblem, deadline: Deadline, least_s: float) -> Shares | None:
@@ -91,13 +47,22 @@ def best_pieces(
     """The pieces of the order that needs the least level, from `least_s` on, and that level."""
     best: list[Piece] | None = None
     best_s = float(np.inf)
-    for order in orders(seconds, least_s):
+    for fill_to in _fills(seconds, least_s):
         if best_s <= least_s * (1 + 2 * SHARPNESS) or deadline.left_s <= 0:
             break
-        pieces, level = fill_least(seconds, order, least_s, deadline)
+        pieces, level = fill_least(seconds, fill_to, least_s, deadline)
         if pieces is not None and level < best_s:
             best, best_s = pieces, level
     return best, best_s
+
+
+def _fills(seconds: Seconds, level: float) -> Iterator[Fill]:
+    """Ways to fill the devices: where these have few slots, ways that know of them first."""
+    if seconds.slots < len(set(seconds.group)):
+        for smallest in (True, False):
+            yield partial(fill_slots, seconds, smallest=smallest)
+    for order in orders(seconds, level):
+        yield partial(fill, seconds, order)
 
 
 def as_shares(layer: LayerProblem, pieces: Iterable[Piece]) -> Shares:
@@ -152,16 +117,16 @@ def _best_fit(groups: Sequence[int], total: dict[int, float], level: float) -> l
 
 
 def fill_least(
-    seconds: Seconds, order: Sequence[int], least_s: float, deadline: Deadline
+    seconds: Seconds, fill_to: Fill, least_s: float, deadline: Deadline
 ) -> tuple[list[Piece] | None, float]:
-    """The pieces at about the least level that holds all items in this order, and the level."""
+    """The pieces at about the least level to which this way of filling holds all, and the level."""
     low = level = least_s
     best: list[Piece] | None = None
     high = float(np.inf)
     for _ in range(MOST_LEVELS):
         if deadline.left_s <= 0:
             break
-        pieces, unplaced_s = fill(seconds, order, level)
+        pieces, unplaced_s = fill_to(level)
         if unplaced_s > 0:
             low = level
         else:

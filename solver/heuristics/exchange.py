@@ -69,7 +69,7 @@ def _step(layer: LayerProblem, assignment: Assignment, power: int) -> bool:
     swaps[assignment[:, None] == assignment[None, :]] = np.inf
     if layer.slots is not None:
         after = (groups_here[assignment] - last)[:, None] + enters[:, assignment].T
-        swaps[(after > layer.slots) | (after.T > layer.slots)] = np.inf
+        swaps[(after > layer.slots) | (layer.slots < after.T)] = np.inf
     i, j = np.unravel_index(int(swaps.argmin()), swaps.shape)
     best = swaps[i, j]
 

@@ -26,9 +26,7 @@ def within_slots(
     return found if layer.allows(found) else contiguous(layer)
 
 
-def _of_copies(
-    heuristic: Callable[[LayerProblem], Assignment], layer: LayerProblem
-) -> Assignment:
+def _of_copies(heuristic: Callable[[LayerProblem], Assignment], layer: LayerProblem) -> Assignment:
     """Every group on the devices that have it in file order, its heads placed anew among them."""
     assignment = contiguous(layer).copy()
     for group in np.unique(layer.group_of):

@@ -75,9 +75,8 @@ def assemble(draft: Draft) -> Plan:
     bound_s = min(draft.solution.lower_bound_s, makespan_s)
     gap = 1 - bound_s / makespan_s
     present = figures.presence(draft.shares[0], problem.kv_heads)
-    stock, stock_reason = figures.stock_compatible(
-        draft.shares[0], problem.kv_heads, request.placement.slots
-    )
+    slots = None if draft.slots is None else draft.slots.number
+    stock, stock_reason = figures.stock_compatible(draft.shares[0], problem.kv_heads, slots)
     names = list(dict.fromkeys(request.device_types))
     return Plan(
         status="optimal" if gap <= request.tolerance else "feasible",
@@ -93,10 +92,14 @@ def assemble(draft: Draft) -> Plan:
         stock_reason=stock_reason,
         kv_copies=figures.kv_copies(present),
         divisions=figures.divisions(draft.shares[0]),
-        kv_bytes=figures.kv_bytes(present, architecture, first.workload, request.placement.slots),
+        kv_bytes=figures.kv_bytes(present, architecture, first.workload, slots),
         budgets=first.budgets.tokens.tolist(),
         selection=first.selection,
-        warnings=[*_warnings(draft, names), *advise(problem, request, bound_s), *_slot_notes(draft, makespan_s)],
+        warnings=[
+            *_warnings(draft, names),
+            *advise(problem, request, bound_s),
+            *_slot_notes(draft, makespan_s),
+        ],
         layers=_layer_plans(draft, blended, layer_s),
         profile=_reference(first.known.profile),
         architecture=architecture,
@@ -106,7 +109,7 @@ def assemble(draft: Draft) -> Plan:
         device_types=names,
         cost_model={name: first.known.rates[name].version for name in names},
         costs=_costs(problem, 0),
-        slots=None if draft.slots is None else draft.slots.number,
+        slots=slots,
         padding=_padding(draft, present),
         weight=float(weights[0]),
         other_workloads=[
@@ -264,10 +267,7 @@ def _padding(draft: Draft, present: figures.Present) -> Padding | None:
         return None
     types = list(dict.fromkeys(draft.request.device_types))
     launch_s = np.array(
-        [
-            [step.known.rates[name].seconds_per["launches"] for name in types]
-            for step in draft.steps
-        ]
+        [[step.known.rates[name].seconds_per["launches"] for name in types] for step in draft.steps]
     )
     slot_s = problem.weights @ (problem.launch_s - launch_s) / slots.number
     more = slots.number - slots.least

@@ -10,8 +10,8 @@ from solver.coupling.footprint import Footprint, device_limits
 from solver.coupling.moving import CurrentPlacement, current_placement
 from solver.coupling.shortage import check_memory
 from solver.deadline import Deadline
-from solver.planning.figures import objective_s
 from solver.planning.costs import slots_of
+from solver.planning.figures import objective_s
 from solver.planning.scenarios import Scenario
 from solver.plans import Memory, Moving, Plan
 from solver.problem import Floats, Ints, PlacementProblem

@@ -1,6 +1,7 @@
 """Quick placements of every layer: milliseconds, held outside the exact searches, never lost."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,8 +32,9 @@ def start(
 ) -> list[LayerSolution]:
     """The heuristic asked for; for the others the better of contiguous and greedy in every layer.
 
-    `auto` tries all there are, unless these two are within the tolerance. Searches that start from
-    both are never worse than the order of the file, whatever charged groups make of greedy.
+    `auto` tries all there are, unless these two are within the tolerance, those of tighter rules
+    included. Searches that start from both are never worse than the order of the file, whatever
+    charged groups make of greedy.
     """
     if method in HEURISTICS:
         return [_solution(layer, [within_slots(HEURISTICS[method], layer)]) for layer in layers]
@@ -51,8 +53,31 @@ def start(
         _solution(layer, [known.assignment, *other_starts(layer)], known.bound)
         for layer, known in zip(layers, plain, strict=True)
     ]
-    summed = layers[0].additive and layers[0].workloads == 1
-    return _descended(layers, tried, deadline) if summed else tried
+    if layers[0].additive and layers[0].workloads == 1:
+        tried = _descended(layers, tried, deadline)
+    for tight in zip(*(tighter(layer) for layer in layers), strict=True):
+        if deadline.left_s <= 0 or within(tried, tolerance):
+            break
+        seeds = start(tight, "auto", tolerance, deadline)
+        tried = [seeded(*each) for each in zip(layers, tried, tight, seeds, strict=True)]
+    return tried
+
+
+def tighter(layer: LayerProblem) -> list[LayerProblem]:
+    """The layer under tighter rules, where it is smaller or more regular: groups, equal counts."""
+    found = [] if layer.single_groups else [layer.by_group()]
+    if not layer.equal_counts and layer.slots is None:
+        found.append(replace(layer, equal_counts=True))
+    return found
+
+
+def seeded(
+    layer: LayerProblem, known: LayerSolution, tight: LayerProblem, seed: LayerSolution
+) -> LayerSolution:
+    """With what was found under tighter rules, where that is better and obeys the layer's own."""
+    found = seed.assignment
+    whole_groups = tight.items < layer.items
+    return known.place(layer, found[layer.group_of] if whole_groups else found)
 
 
 def within(solutions: Sequence[LayerSolution], tolerance: float) -> bool:

@@ -22,8 +22,8 @@ from solver.heuristics.resplit import resplit_pairs
 from solver.heuristics.subset_sums import subset_sums
 from solver.problem import Assignment, LayerProblem
 from solver.request import Method
-from solver.search.driver import LAST_SHARES, Stage, Tell
-from solver.search.starts import other_starts
+from solver.search.driver import LAST_SHARES, Refinement, Stage, Tell
+from solver.search.starts import other_starts, seeded, start, tighter
 from solver.solution import LayerSolution
 
 DESCENTS = 3
@@ -69,6 +69,7 @@ def steps_of(method: Method, tolerance: float, effort: Effort) -> list[Stage]:
                 Stage(enumerate_small),
                 Stage(descend_from_starts),
                 Stage(fillings.prove_and_resplit),
+                Stage(fillings.cover_tighter, 0.5),
                 Stage(fillings.cover, LAST_SHARES),
                 Stage(exact, LAST_SHARES, alone=True),
             ]
@@ -92,16 +93,36 @@ def enumerate_small(
 def descend_from_starts(
     layer: LayerProblem, known: LayerSolution, deadline: Deadline, _: Tell
 ) -> LayerSolution:
-    """Descents from several starts: by exchanges, which see shared charges, where there are any."""
+    """Descents from several starts, under tighter rules too.
+
+    By exchanges, which see charges that items share, where there are any.
+    """
     bound = lower_bound(layer)
     best = known.prove(bound.seconds, bound.proof)
     starts = [contiguous(layer), greedy(layer), *other_starts(layer)]
     obeying = sorted((s for s in starts if layer.allows(s)), key=layer.makespan)
     if layer.additive and layer.workloads == 1:
-        return best.place(layer, _descended(layer, obeying, deadline))
-    for start in [known.assignment, *obeying[:DESCENTS]]:
-        best = best.place(layer, exchange(layer, start, deadline))
-    return best
+        best = best.place(layer, _descended(layer, obeying, deadline))
+    else:
+        for start in [known.assignment, *obeying[:DESCENTS]]:
+            best = best.place(layer, exchange(layer, start, deadline))
+    return _from_tighter(layer, best, descend_from_starts, deadline)
+
+
+def _from_tighter(
+    layer: LayerProblem,
+    known: LayerSolution,
+    refine: Refinement,
+    deadline: Deadline,
+) -> LayerSolution:
+    """With what a step finds under tighter rules, where a search may be further in its time."""
+    for tight in tighter(layer):
+        if deadline.left_s <= 0:
+            break
+        [quick] = start([tight], "auto", 0.0, deadline)
+        own = refine(tight, quick, deadline, lambda _: None)
+        known = seeded(layer, known, tight, own)
+    return known
 
 
 def _descended(layer: LayerProblem, starts: Sequence[Assignment], deadline: Deadline) -> Assignment:
@@ -148,6 +169,19 @@ class Fillings:
         goal_s = known.bound.seconds / (1 - self.tolerance)
         until = deadline if self.effort.seed is not None else deadline.within(RESPLIT_S)
         return known.place(layer, resplit_pairs(layer, known.assignment, goal_s, until))
+
+    def cover_tighter(
+        self, layer: LayerProblem, known: LayerSolution, deadline: Deadline, _: Tell
+    ) -> LayerSolution:
+        """What is put together under tighter rules, descended to there first."""
+
+        def descended_and_covered(
+            tight: LayerProblem, quick: LayerSolution, until: Deadline, told: Tell
+        ) -> LayerSolution:
+            own = descend_from_starts(tight, quick, until, told)
+            return self.cover(tight, own, self.effort.half(until), told)
+
+        return _from_tighter(layer, known, descended_and_covered, deadline)
 
     def cover(
         self, layer: LayerProblem, known: LayerSolution, deadline: Deadline, tell: Tell

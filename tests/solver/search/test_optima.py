@@ -23,6 +23,9 @@ RULES: dict[str, dict[str, Any]] = {
     "equal counts": {"equal_counts": True},
     "kv groups": {"unit": "kv_group"},
     "kv groups in equal counts": {"unit": "kv_group", "equal_counts": True},
+    "slots": {"slots": 2},
+    "as few slots as can be": {"slots": -1},
+    "kv groups in slots": {"unit": "kv_group", "slots": -1},
 }
 
 
@@ -80,6 +83,14 @@ def makespan_s(solution: Solution) -> float:
     return sum(layer.makespan_s for layer in solution.layers)
 
 
+def settled(problem: PlacementProblem, **rules: Any) -> PlacementProblem:
+    """The problem under rules, of which -1 slots are as few as hold every KV group, at least."""
+    least = -(-problem.kv_heads // problem.devices)
+    if "slots" in rules:
+        rules["slots"] = max(rules["slots"], least)
+    return replace(problem, **rules)
+
+
 def check(problem: PlacementProblem, **changes: Any) -> tuple[float, float, float]:
     """Optimum, makespan and bound of `auto`, none of them impossible."""
     how = Search(tolerance=TOLERANCE, time_limit_s=PATIENCE_S, **changes)
@@ -98,7 +109,7 @@ def check(problem: PlacementProblem, **changes: Any) -> tuple[float, float, floa
 def test_whole_heads_are_placed_as_well_as_can_be(
     problem: PlacementProblem, rules: dict[str, Any]
 ) -> None:
-    least, reached, bound = check(replace(problem, **rules))
+    least, reached, bound = check(settled(problem, **rules))
     assert reached <= least * (1 + TOLERANCE + ACCURACY)
     assert bound >= reached * (1 - TOLERANCE - ACCURACY)
 
@@ -127,9 +138,12 @@ DIVIDED = st.builds(
 )
 
 
+@pytest.mark.parametrize("rules", [{}, {"slots": 2}, {"slots": -1}], ids=["free", "2", "least"])
 @examples(max_examples=20)
-@given(DIVIDED)
-def test_heads_are_divided_as_well_as_can_be(problem: PlacementProblem) -> None:
-    least, reached, bound = check(problem)
+@given(problem=DIVIDED)
+def test_heads_are_divided_as_well_as_can_be(
+    problem: PlacementProblem, rules: dict[str, Any]
+) -> None:
+    least, reached, bound = check(settled(problem, **rules))
     assert reached <= least * (1 + TOLERANCE + ACCURACY)
     assert bound >= reached * (1 - TOLERANCE - ACCURACY)
