@@ -41,6 +41,7 @@ $ hplb plan --profile mine.json --gpus 4 -o plan.json && hplb verify plan.json
 $ hplb plan --gpus 8 --divisible --explain       # heads shared by devices; what binds each layer
 $ hplb plan --gpus 8 --workloads steps.json --objective worst      # several contexts, phases, tasks
 $ hplb plan --gpus 8 --memory --kv-retention budget --current-plan plan.json
+$ hplb plan --gpus 8 --slots auto --divisible    # on engines whose ranks are all alike
 $ hplb plan --gpus 384 --node-size 8 --divisible # a supernode, beside a replica on every node
 $ hplb plan --profile reference-model --gpus 4 --context 2048 --budget-policy elastic \\
     --budget-density 0.3                         # MoA's rules, from recovery curves

@@ -34,8 +34,11 @@ def compare_command(
     block_tokens: flags.BlockTokens = None,
     piece_tokens: flags.PieceTokens = None,
     deployment: Annotated[
-        str, typer.Option(help="Deployments to compare, comma-separated.")
-    ] = "disaggregated,tensor_parallel",
+        str | None,
+        typer.Option(
+            help="Deployments to compare, comma-separated; both, or with --slots tensor_parallel."
+        ),
+    ] = None,
     budget_policy: flags.Policy = None,
     budget_tokens: flags.BudgetTokens = None,
     budget_loss: flags.BudgetLoss = None,
@@ -47,6 +50,7 @@ def compare_command(
     floor_tokens: flags.Floor = FLOOR_TOKENS,
     unit: flags.Unit = "head",
     equal_counts: flags.EqualCounts = False,
+    slots: flags.Slots = None,
     copies: flags.Copies = "priced",
     method: Annotated[
         str, typer.Option("--method", "--methods", help="Methods to compare, comma-separated.")
@@ -61,7 +65,7 @@ def compare_command(
     requests = comparison_requests(
         profile,
         flags.whole_numbers("gpus", gpus) or [],
-        deployment.split(","),
+        None if deployment is None else deployment.split(","),
         method.split(","),
         device_type=device_type,
         context_tokens=context,
@@ -82,6 +86,7 @@ def compare_command(
         ),
         unit=unit,
         equal_counts=equal_counts,
+        slots=flags.slots(slots),
         copies=copies,
         time_limit_s=time_limit,
         tolerance=tolerance,

@@ -17,15 +17,16 @@ from solver.solution import Progress
 METHODS = ("contiguous", "snake", "greedy_equal", "greedy", "ilp", "cp_sat", "auto", "divided")
 """Ways to place; `divided` is `auto` with heads that several devices may share."""
 
+DEPLOYMENTS = ("disaggregated", "tensor_parallel")
 DEFAULT_CONTEXT = 131_072
 COLUMNS = ("problem", "method", "ms", "/ bound", "bubble %", "copies", "gap %", "solve s")
 
 
-def rules_of(method: str, unit: str, equal_counts: bool) -> dict[str, Any]:
+def rules_of(method: str, unit: str, equal_counts: bool, slots: int | str | None) -> dict[str, Any]:
     """Placement rules of one method's request: divided heads obey neither unit nor counts."""
     if method == "divided":
-        return {"divisible": True}
-    return {"unit": unit, "equal_counts": equal_counts}
+        return {"divisible": True, "slots": slots}
+    return {"unit": unit, "equal_counts": equal_counts, "slots": slots}
 
 
 def method_of(plan: Plan) -> str:
@@ -176,13 +177,14 @@ def compare(
     profile: str | Path | ModelProfile,
     *,
     gpus: Sequence[int] = (2, 4, 8),
-    deployments: Sequence[str] = ("disaggregated", "tensor_parallel"),
+    deployments: Sequence[str] | None = None,
     methods: Sequence[str] = METHODS,
     **fields: Any,
 ) -> Comparison:
     """Plan a profile by every method, over device counts and deployments; predicted seconds.
 
-    `fields` are as in `plan`; the context is 131,072 tokens unless given. Raises RequestError.
+    `fields` are as in `plan`; the context is 131,072 tokens unless given, and deployments are both,
+    or with `slots` tensor_parallel alone. Raises RequestError.
     """
     fields = {"context_tokens": DEFAULT_CONTEXT, **fields}
     requests = comparison_requests(profile, gpus, deployments, methods, **fields)
@@ -192,14 +194,17 @@ def compare(
 def comparison_requests(
     profile: str | Path | ModelProfile,
     gpus: Sequence[int],
-    deployments: Sequence[str],
+    deployments: Sequence[str] | None,
     methods: Sequence[str],
     *,
     unit: str = "head",
     equal_counts: bool = False,
+    slots: int | str | None = None,
     **fields: Any,
 ) -> list[PlanRequest]:
     """A resolved request for every count, deployment and method."""
+    if deployments is None:
+        deployments = DEPLOYMENTS if slots is None else DEPLOYMENTS[1:]
     loaded = load_profile(str(profile)) if isinstance(profile, str | Path) else profile
     return [
         request_of(
@@ -207,7 +212,7 @@ def comparison_requests(
             gpus=count,
             deployment=deployment,
             method="auto" if method == "divided" else method,
-            **rules_of(method, unit, equal_counts),
+            **rules_of(method, unit, equal_counts, slots),
             **fields,
         )
         for count in gpus
@@ -238,5 +243,6 @@ def _best_bound(plan: Plan, plans: list[Plan]) -> float:
         other.lower_bound_s
         for other in plans
         if problem_of(other) == problem_of(plan)
+        and other.slots == plan.slots
         and (other.rules.divisible or not plan.rules.divisible)
     )
