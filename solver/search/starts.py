@@ -55,7 +55,9 @@ def start(
     ]
     if layers[0].additive and layers[0].workloads == 1:
         tried = _descended(layers, tried, deadline)
-    for tight in zip(*(tighter(layer) for layer in layers), strict=True):
+    # What is divided begins with the wrap-around.
+    rules = [] if layers[0].divisible else zip(*map(tighter, layers), strict=True)
+    for tight in rules:
         if deadline.left_s <= 0 or within(tried, tolerance):
             break
         seeds = start(tight, "auto", tolerance, deadline)
