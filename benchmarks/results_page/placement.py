@@ -43,6 +43,7 @@ SHOWN = (
 )
 """The README's six: every source of profiles, one where scattering loses, one with no gain."""
 NO_GAIN = 1.01
+IN_SLOTS = ("contiguous, least", "divided, least", "whole, one more", "divided, one more")
 
 Problem = tuple[str, int, str]
 Problems = dict[Problem, dict[str, Report]]
@@ -100,6 +101,7 @@ file; over all of them:
 {_against_peers(found)}
 {_rules(found)}
 {_nothing_to_gain(found)}
+{_slots(reports)}
 """
 
 
@@ -227,3 +229,41 @@ gain".
 
 {lines}
 """
+
+
+def _slots(reports: Reports) -> str:
+    """What engines run whose ranks hold equal numbers of KV slots: the least, and one more."""
+    each: dict[tuple[str, int], dict[str, Report]] = {}
+    for row in reports["slots"]["rows"]:
+        each.setdefault((row["profile"], row["gpus"]), {})[row["method"]] = row
+    rows = []
+    for (profile, gpus), by_method in each.items():
+        more = by_method["divided, one more"]
+        pays = more["pays_from_tokens"]
+        rows.append(
+            [
+                NAMES.get(profile, profile),
+                str(gpus),
+                f"{by_method['contiguous, least']['slots']} / {more['slots']}",
+                *(_both(by_method[name]) for name in IN_SLOTS),
+                "at none tried" if pays is None else f"{pays:,}",
+            ]
+        )
+    heads = ("profile", "GPUs", "slots", *IN_SLOTS, "pays from, tokens")
+    return f"""\
+### In slots
+
+On engines whose ranks are all alike every device has the same number of KV slots a layer, padded:
+the least that hold every KV group, or one more, whose projections every device computes whatever is
+in them. Makespan over the mean load with the least slots, and in brackets attention alone over its
+mean, slots beyond the least charged to it in full. 131,072 tokens, tensor parallel, predicted.
+`pays from` is the shortest of the contexts tried (powers of two from 1,024 to 1,048,576) at which
+the second saves 1 % of the first's makespan.
+
+{reports.source("slots")}
+{grid(heads, rows)}
+"""
+
+
+def _both(row: Report) -> str:
+    return f"{_over(row)} ({row['attention_over_mean']:.3f})"

@@ -22,6 +22,10 @@ placements = st.one_of(
         {"divisible": st.just(True), "copies": st.sampled_from(["priced", "free"])},
         optional={"max_copies": st.integers(1, 3), "node_size": st.just(2)},
     ),
+    st.fixed_dictionaries(
+        {"slots": st.just("auto"), "divisible": st.booleans()},
+        optional={"max_copies": st.integers(1, 3)},
+    ),
 )
 memories = st.sampled_from([None, {"kv_retention": "full"}, {"kv_retention": "budget"}])
 steps = st.fixed_dictionaries(
@@ -53,6 +57,12 @@ def profiles(draw: st.DrawFn) -> ModelProfile:
 @st.composite
 def requests(draw: st.DrawFn) -> dict[str, Any]:
     placement = {**draw(placements), "memory": draw(memories)}
+    deployment = draw(st.sampled_from(["disaggregated", "tensor_parallel"]))
+    if "slots" in placement:
+        deployment = "tensor_parallel"
+        placement["memory"] = draw(st.sampled_from([None, {"kv_retention": "full"}]))
+        if not placement["divisible"]:
+            placement.pop("max_copies", None)
     kinds = draw(devices)
     count = sum(kind["count"] for kind in kinds)
     if placement.get("node_size") and (count % 2 or len(kinds) > 1):
@@ -61,7 +71,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         "devices": kinds,
         "workloads": draw(st.lists(steps, min_size=1, max_size=3)),
         "objective": draw(st.sampled_from(["mean", "worst"])),
-        "deployment": draw(st.sampled_from(["disaggregated", "tensor_parallel"])),
+        "deployment": deployment,
         "placement": placement,
         "time_limit_s": LIMIT_S,
         "tolerance": draw(st.sampled_from([1e-3, 0.02])),
@@ -78,7 +88,7 @@ def test_the_verifier_accepts_and_auto_is_never_worse(
     assert faults(plan) == []
     assert plan.lower_bound_s <= plan.makespan_s * (1 + 1e-12)
     whole = {k: v for k, v in request["placement"].items() if k in ("unit", "equal_counts")}
-    plain = {**whole, "copies": request["placement"].get("copies", "priced")}
+    plain = {**whole, "copies": request["placement"].get("copies", "priced"), "slots": plan.slots}
     methods = ["contiguous"] if whole.get("equal_counts") else ["contiguous", "greedy"]
     if request["placement"]["memory"] is None:
         for method in methods:

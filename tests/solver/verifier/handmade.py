@@ -166,7 +166,12 @@ def _stock(heads: Layers, shape: Architecture, devices: int) -> bool:
     for layer in heads:
         pairs = [device for _, device in _pairs(layer, shape)]
         counts = {pairs.count(device) for device in range(devices)}
-        if len(pairs) != shape.kv_heads or len(counts) != 1:
+        whole = len(pairs) == shape.kv_heads and len(counts) == 1
+        entries = [entry.device for part in layer for entry in part]
+        shared_out = {entries.count(device) for device in range(devices)}
+        undivided = len(entries) == len(layer)
+        copied = counts == {1} and undivided and shared_out == {len(layer) / devices}
+        if not whole and not (copied and devices % shape.kv_heads == 0):
             return False
     return True
 

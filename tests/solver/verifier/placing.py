@@ -97,6 +97,10 @@ def random_parts(
     rules: Rules,
 ) -> list[Parts]:
     """One layer's entries, as the rules allow, `[heads]`."""
+    copies = devices // shape.kv_heads
+    copied = copies * shape.kv_heads == devices and shape.group_size % copies == 0
+    if rules.unit == "kv_group" and copied and copies > 1:
+        return _copied(rng, shape, copies)
     if rules.unit == "kv_group":
         of_group = _dealt(rng, shape.kv_heads, devices, rules.equal_counts)
         return [[(of_group[shape.kv_head(head)], 1.0)] for head in range(shape.query_heads)]
@@ -105,6 +109,17 @@ def random_parts(
         return [[(device, 1.0)] for device in of_head]
     most = min(rules.max_copies or devices, devices)
     return [_divided(rng, first.row_pieces(budget), most, devices) for budget in budgets]
+
+
+def _copied(rng: random.Random, shape: Architecture, copies: int) -> list[Parts]:
+    """Every group on `copies` devices of its own, each with as many of its heads."""
+    order = rng.sample(range(shape.kv_heads * copies), shape.kv_heads * copies)
+    parts: list[Parts] = []
+    for group in range(shape.kv_heads):
+        own = order[group * copies : (group + 1) * copies] * (shape.group_size // copies)
+        rng.shuffle(own)
+        parts += [[(device, 1.0)] for device in own]
+    return parts
 
 
 def _dealt(rng: random.Random, items: int, devices: int, equal: bool) -> list[int]:
