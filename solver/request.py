@@ -78,7 +78,7 @@ class PlacementOptions(_Options):
     """Heads may be shared by several devices: query rows of a prefill, keys of a decode."""
     max_copies: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
     """Of divisible heads: at most so many devices share one; any number unless given."""
-    slots: Slots | None = None
+    slots: Annotated[Slots | None, Field(exclude_if=lambda slots: slots is None)] = None
     """KV slots of every device, as an engine holds them whose ranks are all alike: a KV group, a
     copy or padding each, all projected and held. `auto`: as few as there can be, and more while
     that pays. Implies `deployment` tensor_parallel."""

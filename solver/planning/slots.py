@@ -16,6 +16,7 @@ from profiles.errors import HplbError
 from solver.bounds import lower_bound
 from solver.coupling.shortage import MemoryShortageError
 from solver.deadline import Deadline
+from solver.divide.wrap_around import wrap_around
 from solver.planning.costs import placement_problem
 from solver.planning.figures import Present, objective_s
 from solver.planning.scenarios import Scenario, scenarios
@@ -24,6 +25,7 @@ from solver.plans import OtherSlots, Padding
 from solver.problem import PlacementProblem
 from solver.request import PlanRequest, RequestError
 from solver.search.solve import Search, solve
+from solver.search.starts import start
 
 WORTH = 0.01
 """A slot more is worth its K/V memory where it saves at least this part of the makespan."""
@@ -75,7 +77,8 @@ def settle_slots(request: PlanRequest, steps: Sequence[Scenario], how: Search) -
     limit_s = request.time_limit_s
     end = Deadline(time.monotonic() + TRIES_SHARE * limit_s, how.cancelled)
     quick = replace(how, on_progress=None, time_limit_s=TRY_SHARE * limit_s)
-    numbers = range(least, groups + 1) if asked == "auto" else [least]
+    # A number asked for is told beside the least.
+    numbers = range(least, groups + 1) if asked == "auto" else range(least, min(asked, least + 1))
     found: dict[int, float] = {}
     for number in numbers:
         problem = _problem(with_slots(request, number), steps)
@@ -159,15 +162,12 @@ def _pays_from(
     sides.
     """
     known = [step.known for step in steps]
-    quick = Search(request.method, request.tolerance, 0.0, seed=0, cancelled=until.cancelled)
 
     def pays(context: int) -> bool:
-        if until.left_s <= 0:
-            raise HplbError("out of time")
         there = request.model_copy(update={"context_tokens": context})
         there_steps = scenarios(there, known, until)
         few, more = (
-            _makespan_s(there, _problem(with_slots(there, n), there_steps), quick) for n in numbers
+            _quick_s(there, _problem(with_slots(there, n), there_steps), until) for n in numbers
         )
         return more <= (1 - WORTH) * few
 
@@ -177,3 +177,21 @@ def _pays_from(
         # What a policy cannot give at another context, or there was no time for.
         return None
     return CONTEXTS[first] if first < len(CONTEXTS) else None
+
+
+def _quick_s(request: PlanRequest, problem: PlacementProblem, until: Deadline) -> float:
+    """The makespan of quick starts, wrapped around where heads are divided."""
+    layers = [problem.layer(index) for index in range(problem.layers)]
+    found = []
+    for layer, quick in zip(
+        layers, start(layers, request.method, request.tolerance, until), strict=True
+    ):
+        tried = [quick.shares]
+        if problem.divisible and problem.identical:
+            wrapped = wrap_around(layer, until, quick.bound.seconds)
+            tried += [wrapped] if wrapped is not None and layer.allows_shares(wrapped) else []
+        loads = (layer.loads_of_shares(shares) for shares in tried)
+        found.append(min(loads, key=layer.objective))
+    if until.left_s <= 0:
+        raise HplbError("out of time")
+    return objective_s(request, problem, found)

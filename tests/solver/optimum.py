@@ -79,6 +79,8 @@ def _layer(program: _Program, problem: PlacementProblem, layer: int) -> list[int
     workloads, _, heads, _ = problem.head_s.shape
     kv_heads, devices = problem.group_s.shape[2], len(problem.type_of)
     size = heads // kv_heads
+    grouped = problem.unit == "kv_group"
+    copied = grouped and devices > kv_heads and devices % kv_heads == heads % devices == 0
     share = [
         [program.variable(1, whole=not problem.divisible) for _ in range(devices)]
         for _ in range(heads)
@@ -94,7 +96,7 @@ def _layer(program: _Program, problem: PlacementProblem, layer: int) -> list[int
             program.constrain({has[head][device]: 1.0, group: -1.0}, most=0)
             program.constrain({group: 1.0, used[device]: -1.0}, most=0)
             first = share[head - head % size][device]
-            if problem.unit == "kv_group" and head % size:
+            if grouped and not copied and head % size:
                 program.constrain({share[head][device]: 1.0, first: -1.0}, 0, 0)
         if problem.max_copies is not None:
             program.constrain(dict.fromkeys(has[head], 1.0), most=problem.max_copies)
@@ -102,8 +104,10 @@ def _layer(program: _Program, problem: PlacementProblem, layer: int) -> list[int
         held = {charged[kv_head][device]: 1.0 for kv_head in range(kv_heads)}
         program.constrain(held, most=problem.slots)
         program.constrain({used[device]: 1.0}, 1, 1)
-    if problem.equal_counts:
-        counted = share[:: size if problem.unit == "kv_group" else 1]
+    for device in range(devices if copied else 0):
+        program.constrain({charged[kv_head][device]: 1.0 for kv_head in range(kv_heads)}, most=1)
+    if problem.equal_counts or copied:
+        counted = share[:: size if grouped and not copied else 1]
         for device in range(devices):
             number = len(counted) // devices + (device < len(counted) % devices)
             program.constrain({row[device]: 1.0 for row in counted}, number, number)

@@ -55,6 +55,13 @@ def test_the_list_is_newest_first_with_a_total(world: World) -> None:
     assert page["plans"][0]["devices"] == {"h200": 2}
 
 
+def test_slots_are_asked_for_and_told(world: World) -> None:
+    plan = world.plan(method="auto", placement={"slots": "auto", "divisible": True})
+    assert plan.slots is not None
+    assert plan.workload.deployment == "tensor_parallel"
+    assert verify(plan.model_dump(mode="json")).faults == []
+
+
 def test_more_devices_than_heads_is_allowed_with_a_warning(world: World) -> None:
     assert world.plan(gpus=20).warnings
 
@@ -124,6 +131,8 @@ def test_the_document_names_both_sizes(world: World) -> None:
         ({"phase": "training"}, "phase", "prefill"),
         ({"surprise": 1}, "surprise", "not permitted"),
         ({"placement": {"unit": "tensor"}}, "placement.unit", "kv_group"),
+        ({"placement": {"slots": "most"}}, "placement.slots", "a whole number of at least 1"),
+        ({"placement": {"slots": 99}}, "placement.slots", "must be from"),
     ],
 )
 def test_a_bad_field_is_named(world: World, changes: dict[str, Any], field: str, says: str) -> None:

@@ -114,6 +114,16 @@ def test_whole_heads_are_placed_as_well_as_can_be(
     assert bound >= reached * (1 - TOLERANCE - ACCURACY)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_heads_of_copied_groups_are_placed_as_well_as_can_be(seed: int) -> None:
+    """Two KV groups of four heads on four devices: two heads of one group each."""
+    problem = make(
+        seed, heads=8, group_size=4, devices=4, types=1 + seed % 2, workloads=1 + seed // 3
+    )
+    least, reached, _ = check(replace(problem, unit="kv_group", equal_counts=seed % 2 == 0))
+    assert reached <= least * (1 + TOLERANCE + ACCURACY)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_worst_case_is_as_small_as_can_be(seed: int) -> None:
     """Fixed problems: the choice is among placements met, which now and then lack the best one."""
