@@ -49,28 +49,42 @@ def start(
     ]
     if method != "auto" or within(plain, tolerance):
         return plain
+    # Whole groups are so few that they take next to no time; what is divided begins elsewhere.
+    groups, counts = ([], []) if layers[0].divisible else _by_rule(layers)
+    known = _seeded(layers, plain, groups, tolerance, deadline)
     tried = [
-        _solution(layer, [known.assignment, *other_starts(layer)], known.bound)
-        for layer, known in zip(layers, plain, strict=True)
+        _solution(layer, [best.assignment, *other_starts(layer)], best.bound)
+        for layer, best in zip(layers, known, strict=True)
     ]
     if layers[0].additive and layers[0].workloads == 1:
         tried = _descended(layers, tried, deadline)
-    # What is divided begins with the wrap-around.
-    rules = [] if layers[0].divisible else zip(*map(tighter, layers), strict=True)
-    for tight in rules:
-        if deadline.left_s <= 0 or within(tried, tolerance):
-            break
-        seeds = start(tight, "auto", tolerance, deadline)
-        tried = [seeded(*each) for each in zip(layers, tried, tight, seeds, strict=True)]
-    return tried
+    return tried if deadline.left_s <= 0 else _seeded(layers, tried, counts, tolerance, deadline)
+
+
+def _by_rule(layers: Sequence[LayerProblem]) -> tuple[list[LayerProblem], list[LayerProblem]]:
+    """The layers as whole groups, and in equal counts; none where that is no other problem."""
+    groups = [] if layers[0].single_groups else [layer.by_group() for layer in layers]
+    free = not layers[0].equal_counts and layers[0].slots is None
+    return groups, [replace(layer, equal_counts=True) for layer in layers] if free else []
+
+
+def _seeded(
+    layers: Sequence[LayerProblem],
+    known: list[LayerSolution],
+    tight: Sequence[LayerProblem],
+    tolerance: float,
+    deadline: Deadline,
+) -> list[LayerSolution]:
+    """With the starts of these tighter layers, if there are any."""
+    if not tight or within(known, tolerance):
+        return known
+    seeds = start(tight, "auto", tolerance, deadline)
+    return [seeded(*each) for each in zip(layers, known, tight, seeds, strict=True)]
 
 
 def tighter(layer: LayerProblem) -> list[LayerProblem]:
     """The layer under tighter rules, where it is smaller or more regular: groups, equal counts."""
-    found = [] if layer.single_groups else [layer.by_group()]
-    if not layer.equal_counts and layer.slots is None:
-        found.append(replace(layer, equal_counts=True))
-    return found
+    return [tight for rule in _by_rule([layer]) for tight in rule]
 
 
 def seeded(

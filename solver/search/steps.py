@@ -99,14 +99,14 @@ def descend_from_starts(
     """
     bound = lower_bound(layer)
     best = known.prove(bound.seconds, bound.proof)
+    best = _from_tighter(layer, best, descend_from_starts, deadline)
     starts = [contiguous(layer), greedy(layer), *other_starts(layer)]
     obeying = sorted((s for s in starts if layer.allows(s)), key=layer.makespan)
     if layer.additive and layer.workloads == 1:
-        best = best.place(layer, _descended(layer, obeying, deadline))
-    else:
-        for start in [known.assignment, *obeying[:DESCENTS]]:
-            best = best.place(layer, exchange(layer, start, deadline))
-    return _from_tighter(layer, best, descend_from_starts, deadline)
+        return best.place(layer, _descended(layer, [best.assignment, *obeying], deadline))
+    for first in [best.assignment, *obeying[:DESCENTS]]:
+        best = best.place(layer, exchange(layer, first, deadline))
+    return best
 
 
 def _from_tighter(

@@ -60,7 +60,7 @@ def certify(
                 bounds[index] = replace(
                     bounds[index], proved_s=claimed_s, proof="fillings of devices", verdict="proved"
                 )
-            elif len(served) == 1 and plan["memory"] is None and question[0].slots is None:
+            elif len(served) == 1 and plan["memory"] is None and not _needs_slots(question[0]):
                 # Else the placement found says nothing: of every workload, or of what has room.
                 bounds[index] = replace(bounds[index], verdict="false")
                 fault = f"bound {claimed_s} s, but there is a placement below it"
@@ -81,12 +81,41 @@ def _answers(questions: Iterable[_Question], until: float) -> Iterator[tuple[_Qu
             now = time.monotonic()
             if now > until:
                 return
-            reached = reachable(*question, now + (until - now) / (len(waiting) - asked))
+            reached = _reachable(*question, now + (until - now) / (len(waiting) - asked))
             if reached is None:
                 undecided.append(question)
             else:
                 yield question, reached
         waiting = undecided
+
+
+def _reachable(instance: Instance, level: int, until: float) -> bool | None:
+    """Whether it can be placed within a level: slots are let go, where groups are copied none."""
+    if instance.slots is None or _needs_slots(instance):
+        return reachable(instance, level, until)
+    answers = [reachable(alone, level, until) for alone in _apart(instance)]
+    return None if None in answers and False not in answers else all(answers)
+
+
+def _needs_slots(instance: Instance) -> bool:
+    """Whether a placement that is found may take more slots than there are."""
+    return instance.slots is not None and not (instance.equal_counts and instance.identical)
+
+
+def _apart(instance: Instance) -> Iterator[Instance]:
+    """Every group on the devices that copy it, as many for each: one does not bear on another."""
+    copies = instance.devices[0] // len(instance.charge)
+    for group, charge in enumerate(instance.charge):
+        own = [item for item, of in enumerate(instance.group_of) if of == group]
+        yield replace(
+            instance,
+            whole=tuple(instance.whole[item] for item in own),
+            part=tuple(instance.part[item] for item in own),
+            charge=(charge,),
+            group_of=(0,) * len(own),
+            devices=(copies,),
+            slots=None,
+        )
 
 
 @dataclass(frozen=True)

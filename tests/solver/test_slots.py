@@ -217,6 +217,7 @@ def test_fewer_kv_heads_than_devices_are_copied_as_engines_copy_them(equal_count
     assert stock.shares.argmax(axis=2).tolist() == [list(np.repeat(np.arange(8), 2))] * 2
     assert plan.makespan_s < stock.makespan_s
     assert plan.makespan_s == pytest.approx(_best_halves(plan), rel=2e-3)
+    assert verify(plan).unproved == []
 
 
 def _best_halves(plan: Plan) -> float:
