@@ -14,6 +14,7 @@ from benchmarks.results_page.reports import STALE, UntrueError
 
 FIGURES = {
     "placement": "over_mean",
+    "slots": "over_mean",
     "partition": "seconds",
     "speed": "median",
     "ablation": "mean_percent",

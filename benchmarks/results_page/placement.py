@@ -258,7 +258,7 @@ the least that hold every KV group, or one more, whose projections every device 
 in them. Makespan over the mean load with the least slots, and in brackets attention alone over its
 mean, slots beyond the least charged to it in full. 131,072 tokens, tensor parallel, predicted.
 `pays from` is the shortest of the contexts tried (powers of two from 1,024 to 1,048,576) at which
-the second saves 1 % of the first's makespan.
+one slot more saves 1 % of the divided makespan.
 
 {reports.source("slots")}
 {grid(heads, rows)}
