@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from profiles.model import ModelProfile
 from solver.planning.slots import CONTEXTS, WORTH
 from solver.plans import Plan, PlanError, content_id
+from solver.report.comparison import METHODS, comparison_requests
 from solver.request import PlanRequest, RequestError
 from solver.verifier import verify
 from tests.solver.profiles import answer, budgets_profile, faults, plan_of, stated_budgets
@@ -164,6 +165,13 @@ def test_slots_project_where_heads_are() -> None:
     assert request.deployment == "tensor_parallel"
     with pytest.raises(RequestError, match=r"placement\.slots"):
         PlanRequest.checked(**asked, placement={"slots": 2}, deployment="disaggregated")
+
+
+def test_methods_are_compared_in_the_same_slots() -> None:
+    asked = {"slots": 2, "context_tokens": 1024}
+    for request in comparison_requests(budgets_profile(), [2], None, METHODS, **asked):
+        assert request.deployment == "tensor_parallel"
+        assert request.placement.slots == 2
 
 
 @pytest.mark.parametrize("slots", [1, 5])

@@ -109,6 +109,18 @@ def test_flags_of_one_workload_reach_the_request(
     assert (lossy["policy"], lossy["loss"], lossy["tokens"]) == ("least_error", 0.02, None)
 
 
+@pytest.mark.parametrize(("flag", "slots"), [("2", 2), ("auto", "auto"), ("some", None)])
+def test_slots_reach_the_request_and_where_projections_are(
+    profile: str, monkeypatch: pytest.MonkeyPatch, flag: str, slots: object
+) -> None:
+    if slots is None:
+        assert "placement.slots: 'some'" in run("plan", "-p", profile, "--slots", flag, code=2)
+        return
+    found = asked(monkeypatch, "-p", profile, "--slots", flag)
+    assert found["placement"]["slots"] == slots
+    assert found["deployment"] == "tensor_parallel"
+
+
 def test_flags_of_several_workloads_reach_the_request(
     profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
