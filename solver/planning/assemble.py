@@ -13,7 +13,7 @@ from solver.budgets.allocate import Budgets
 from solver.budgets.elastic import ElasticRules
 from solver.budgets.least_error import loss_ratio, summed_error
 from solver.planning import figures
-from solver.planning.advice import advise
+from solver.planning.advice import advise, slot_notes
 from solver.planning.other_deployment import elsewhere
 from solver.planning.replicas import nodes_report
 from solver.planning.scenarios import Scenario
@@ -35,9 +35,6 @@ from solver.plans import (
     Step,
 )
 from solver.problem import Floats, PlacementProblem
-from solver.report.advice import advise, slot_notes
-from solver.report.other_deployment import elsewhere
-from solver.report.replicas import nodes_report
 from solver.request import PlanRequest
 from solver.solution import Solution
 
