@@ -16,7 +16,6 @@ from profiles.errors import HplbError
 from solver.bounds import lower_bound
 from solver.coupling.shortage import MemoryShortageError
 from solver.deadline import Deadline
-from solver.divide.wrap_around import wrap_around
 from solver.planning.costs import placement_problem
 from solver.planning.figures import Present, objective_s
 from solver.planning.scenarios import Scenario, scenarios
@@ -24,6 +23,7 @@ from solver.planning.settle import coupling
 from solver.plans import OtherSlots, Padding
 from solver.problem import PlacementProblem
 from solver.request import PlanRequest, RequestError
+from solver.search.divided import wrapped
 from solver.search.solve import Search, solve
 from solver.search.starts import start
 
@@ -183,15 +183,13 @@ def _quick_s(request: PlanRequest, problem: PlacementProblem, until: Deadline) -
     """The makespan of quick starts, wrapped around where heads are divided."""
     layers = [problem.layer(index) for index in range(problem.layers)]
     found = []
-    for layer, quick in zip(
-        layers, start(layers, request.method, request.tolerance, until), strict=True
-    ):
-        tried = [quick.shares]
+    quick = start(layers, request.method, request.tolerance, until)
+    for layer, known in zip(layers, quick, strict=True):
+        tried = [known]
         if problem.divisible and problem.identical:
-            wrapped = wrap_around(layer, until, quick.bound.seconds)
-            tried += [wrapped] if wrapped is not None and layer.allows_shares(wrapped) else []
-        loads = (layer.loads_of_shares(shares) for shares in tried)
-        found.append(min(loads, key=layer.objective))
+            tried.append(wrapped(layer, known, None, until))
+        best = min(tried, key=lambda solution: solution.makespan_s)
+        found.append(layer.loads_of_shares(best.shares))
     if until.left_s <= 0:
         raise HplbError("out of time")
     return objective_s(request, problem, found)

@@ -39,7 +39,7 @@ def divide_layers(
         quick = board.solved[index]
         board.improve(index, replace(quick, whole=quick.assignment))
         if layer.identical:
-            board.improve(index, _wrapped(layer, quick, node_size, wrap_by))
+            board.improve(index, wrapped(layer, quick, node_size, wrap_by))
 
     def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
         from solver.divide.divide import divide
@@ -63,9 +63,10 @@ def divide_layers(
     search(layers, board, steps, deadline, workers, by_clock=by_clock)
 
 
-def _wrapped(
+def wrapped(
     layer: LayerProblem, known: LayerSolution, node_size: int | None, deadline: Deadline
 ) -> LayerSolution:
+    """The layer of identical devices wrapped around, at whatever makespan; `known` if it fails."""
     least_s = known.bound.seconds
     if node_size is None:
         shares = wrap_around(layer, deadline, least_s)
