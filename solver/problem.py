@@ -132,15 +132,29 @@ class LayerProblem:
         `shares` [items, devices], or [workloads, items, devices] where every workload rounds the
         same shares to its own rows.
         """
-        has = shares > 0
-        work = (self.item_s - self.part_s) * shares + np.where(has, self.part_s, 0.0)
-        return np.asarray(work.sum(axis=1) + self._charges(self.members @ has > 0))
+        *own, item, device = np.nonzero(shares > 0)
+        share = shares[*own, item, device]
+        every = np.arange(self.workloads)[:, None] if not own else own[0]
+        place = (every, item, device)
+        part_s = self.part_s[place]
+        work_s = (self.item_s[place] - part_s) * share + part_s
+        has = np.zeros((*shares.shape[:-2], self.groups, self.devices), dtype=bool)
+        has[*own, self.group_of[item], device] = True
+        at = every * self.devices + device
+        size = self.workloads * self.devices
+        loads = np.bincount(np.ravel(at), np.ravel(work_s), size).reshape(-1, self.devices)
+        return np.asarray(loads + self._charges(has))
 
     def _charges(self, has: NDArray[np.bool_]) -> Floats:
         """Groups present and launches, `[workloads, devices]`, for `has` [..., groups, devices]."""
-        charges = np.where(has, self.group_s, 0.0).sum(axis=1)
-        paid = has.any(axis=-2) | (self.slots is not None)
-        return np.asarray(charges + np.where(paid, self.launch_s, 0.0))
+        *own, group, device = np.nonzero(has)
+        every = np.arange(self.workloads)[:, None] if not own else own[0]
+        at = np.ravel(every * self.devices + device)
+        size = self.workloads * self.devices
+        charges = np.bincount(at, np.ravel(self.group_s[every, group, device]), size)
+        launched = np.bincount(at, minlength=size).reshape(-1, self.devices) > 0
+        paid = launched | (self.slots is not None)
+        return np.asarray(charges.reshape(-1, self.devices) + np.where(paid, self.launch_s, 0.0))
 
     def makespan(self, assignment: Assignment) -> float:
         """The weighted sum of the workloads' largest loads, seconds."""

@@ -66,11 +66,54 @@ def weight_before(height: Ints, rows: Ints, growth: int) -> Ints:
 
 def boundaries(shares: Shares, grid: RowGrid, layer: int) -> Ints:
     """The row at which every device's part of a head ends, `[heads, devices]`."""
+    parts = _Parts.of(shares)
+    ends = np.zeros((shares.shape[0], shares.shape[1] + 1), dtype=np.int64)
+    ends[parts.head, parts.device + 1] = _ends(parts, grid, layer)[parts.head, parts.place]
+    # A device without a part ends where the one before it does.
+    return np.asarray(np.maximum.accumulate(ends, axis=1)[:, 1:])
+
+
+def realise(shares: Shares, grid: RowGrid, layer: int) -> Shares:
+    """The shares that whole rows come to, `[heads, devices]`; a part without rows vanishes."""
+    parts = _Parts.of(shares)
     height, rows, growth = grid.of_layer(layer)
     height, rows = height[:, None], rows[:, None]
-    placed = shares > 0
-    placed_after: Ints = np.cumsum(placed[:, ::-1], axis=1)[:, ::-1] - placed
-    ends = np.where(placed_after > 0, np.cumsum(shares, axis=1), 1.0)
+    done = weight_before(height, _ends(parts, grid, layer), growth)
+    of_rows = np.diff(done, axis=1, prepend=0) / weight_before(height, rows, growth)
+    realised = np.zeros_like(shares)
+    realised[parts.head, parts.device] = of_rows[parts.head, parts.place]
+    return realised
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The parts of heads, by head and device: of thousands of devices a head is on a few.
+
+    `place` is which of its head's parts each is; `share` [heads, most parts] is 0 beyond the last.
+    """
+
+    head: Ints
+    device: Ints
+    place: Ints
+    share: Floats
+
+    @classmethod
+    def of(cls, shares: Shares) -> Self:
+        head, device = np.nonzero(shares > 0)
+        counts = np.bincount(head, minlength=len(shares))
+        place = np.arange(len(head)) - (np.cumsum(counts) - counts)[head]
+        share = np.zeros((len(shares), counts.max(initial=1)))
+        share[head, place] = shares[head, device]
+        return cls(head, device, place, share)
+
+
+def _ends(parts: _Parts, grid: RowGrid, layer: int) -> Ints:
+    """The row at which each part ends, `[heads, most parts]`; a head's last ends with its rows."""
+    height, rows, growth = grid.of_layer(layer)
+    height, rows = height[:, None], rows[:, None]
+    more = np.zeros(parts.share.shape, dtype=bool)
+    more[:, :-1] = parts.share[:, 1:] > 0
+    ends = np.where(more, np.cumsum(parts.share, axis=1), 1.0)
     wanted = ends * weight_before(height, rows, growth)
     # Lists grow over the first rows of a head, and are all as high as the budget behind them.
     growing = height // growth
@@ -89,17 +132,10 @@ def boundaries(shares: Shares, grid: RowGrid, layer: int) -> Ints:
     return np.where((above > 0) & nearer_below, below, above)
 
 
-def realise(shares: Shares, grid: RowGrid, layer: int) -> Shares:
-    """The shares that whole rows come to, `[heads, devices]`; a part without rows vanishes."""
-    height, rows, growth = grid.of_layer(layer)
-    height, rows = height[:, None], rows[:, None]
-    done = weight_before(height, boundaries(shares, grid, layer), growth)
-    return np.asarray(np.diff(done, axis=1, prepend=0) / weight_before(height, rows, growth))
-
-
 def realise_each(shares: Shares, grids: Sequence[RowGrid], layer: int) -> Shares:
     """The same shares in the rows of every workload, `[workloads, heads, devices]`."""
-    return np.stack([realise(shares, grid, layer) for grid in grids])
+    each = [realise(shares, grid, layer) for grid in grids]
+    return np.array(each).reshape(len(grids), *shares.shape)
 
 
 def polish_rows(

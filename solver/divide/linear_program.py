@@ -120,8 +120,11 @@ def _minimise(
 
 def cleaned(shares: Shares) -> Shares:
     """Without the noise of floating point: rows add up to 1."""
-    kept = np.where(shares > LEAST_SHARE, shares, 0.0)
-    return np.asarray(kept / kept.sum(axis=1, keepdims=True))
+    item, device = np.nonzero(shares > LEAST_SHARE)
+    kept = shares[item, device]
+    cleaned = np.zeros_like(shares)
+    cleaned[item, device] = kept / np.bincount(item, kept, len(shares))[item]
+    return cleaned
 
 
 def relaxed(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Event
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from profiles.model import ModelProfile
 from solver.budgets.allocate import Budgets
 from solver.budgets.elastic import ElasticRules
 from solver.budgets.least_error import loss_ratio, summed_error
+from solver.deadline import Deadline
 from solver.planning import figures
 from solver.planning.advice import advise, slot_notes
 from solver.planning.other_deployment import elsewhere
@@ -54,11 +54,11 @@ class Draft:
     slots: Slots | None
     settled: Settled
     filled: Filled | None
-    cancelled: Event
+    cancelled: bool
 
 
-def assemble(draft: Draft) -> Plan:
-    """The plan, not yet identified."""
+def assemble(draft: Draft, deadline: Deadline) -> Plan:
+    """The plan, not yet identified; reports that search have until the deadline."""
     request, first, problem = draft.request, draft.steps[0], draft.problem
     architecture = first.known.profile.architecture
     weights = problem.weights
@@ -129,10 +129,8 @@ def assemble(draft: Draft) -> Plan:
         loss=_promised(request, first),
         filled=draft.filled,
         elastic=_elastic(draft.steps[0].budgets.rules),
-        elsewhere=None
-        if draft.cancelled.is_set()
-        else elsewhere(request, draft.steps, draft.shares),
-        nodes=nodes_report(request, problem, draft.shares[0], draft.cancelled),
+        elsewhere=elsewhere(request, draft.steps, draft.shares, deadline),
+        nodes=nodes_report(request, problem, draft.shares[0], deadline),
     )
 
 
@@ -272,7 +270,7 @@ def _padding(draft: Draft, present: figures.Present) -> Padding | None:
 
 
 def _reason(draft: Draft) -> str | None:
-    if draft.cancelled.is_set():
+    if draft.cancelled:
         return f"cancelled: the best so far; {draft.solution.reason or 'not proved'}"
     return draft.solution.reason or "rounding to query blocks left more than the tolerance open"
 

@@ -5,10 +5,8 @@ disaggregated, it does not, and a copy costs a transfer. A placement that is bes
 poor under the other.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from threading import Event
 
 from profiles.cost.work import Deployment
 from solver.deadline import Deadline
@@ -25,15 +23,20 @@ OTHER: dict[Deployment, Deployment] = {
     "tensor_parallel": "disaggregated",
 }
 QUICK_S = 0.5
+MOST_PAIRS = 2**20
+"""Pairs of head and device, of all layers and workloads, that are placed a second time."""
 
 
-def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -> Elsewhere | None:
+def elsewhere(
+    request: PlanRequest, steps: Sequence[Scenario], shares: Floats, deadline: Deadline
+) -> Elsewhere | None:
     """This placement's makespan there, and what a quick plan made for it reaches, with its bound.
 
     `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says. None
-    where the rates cannot cost it, or devices have slots, which is tensor parallelism.
+    where the rates cannot cost it, where there is no time left, of more than MOST_PAIRS, or where
+    devices have slots, which is tensor parallelism.
     """
-    if request.placement.slots is not None:
+    if deadline.left_s <= 0 or shares.size > MOST_PAIRS or request.placement.slots is not None:
         return None
     deployment = OTHER[request.deployment]
     demands = [
@@ -49,8 +52,7 @@ def elsewhere(request: PlanRequest, steps: Sequence[Scenario], shares: Floats) -
     placed = [by_head.layer(index) for index in range(by_head.layers)]
     here = [layer.loads_of_shares(shares[:, index]) for index, layer in enumerate(placed)]
     layers = [problem.layer(index) for index in range(problem.layers)]
-    deadline = Deadline(time.monotonic() + QUICK_S, Event())
-    quick = start(layers, "auto", request.tolerance, deadline)
+    quick = start(layers, "auto", request.tolerance, deadline.within(QUICK_S))
     there = [layer.loads_of_shares(q.shares) for layer, q in zip(layers, quick, strict=True)]
     here_s = objective_s(request, problem, here)
     return Elsewhere(

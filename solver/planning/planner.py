@@ -21,7 +21,7 @@ from solver.deadline import Deadline
 from solver.planning.assemble import Draft, assemble
 from solver.planning.costs import placement_problem
 from solver.planning.idle_time import fill
-from solver.planning.rounding import rounded, undivided
+from solver.planning.rounding import finishing_s, rounded, undivided
 from solver.planning.scenarios import Known, Scenario, scenarios
 from solver.planning.settle import Settled, coupling, settle
 from solver.planning.slots import Slots, settle_slots, with_slots
@@ -38,6 +38,8 @@ NODES_SHARE = 0.15
 FILL_SHARE = 0.15
 BUDGETS_SHARE = 0.3
 """Of the time limit that budget policies may search for."""
+MOST_LAST = 0.3
+"""Of the time limit that may be kept for rounding, figures and JSON."""
 
 
 def plan(profile: str | Path | ModelProfile, **fields: Any) -> Plan:
@@ -107,25 +109,26 @@ def make_plan(
         request = with_slots(request, slots.number)
     problem = _problem(request, steps)
     bonds = coupling(request, steps, problem, current)
-    left_s = max(_solving_s(request) - (time.monotonic() - began), 0.0)
-    how = replace(how, time_limit_s=left_s)
+    last_s = min(finishing_s(problem, steps), MOST_LAST * request.time_limit_s)
+    end = Deadline(began + request.time_limit_s - last_s, stop)
+    left_s = end.left_s - _later(request) * request.time_limit_s
+    how = replace(how, time_limit_s=max(left_s, 0.0))
     solution = solve(problem, how)
-    end = Deadline(began + request.time_limit_s, stop)
     settled = settle(request, problem, solution, current, bonds, how, end)
-    made = assemble(_draft(request, steps, problem, slots, settled, end))
+    limit = Deadline(began + request.time_limit_s, stop)
+    made = assemble(_draft(request, steps, problem, slots, settled, end), limit)
     timing = {"solve_s": time.monotonic() - began, "created_at": datetime.now(UTC).isoformat()}
     return made.identified().model_copy(update=timing)
 
 
-def _solving_s(request: PlanRequest) -> float:
-    """Seconds for the search: memory, a node's own plan and filling need some of the limit too."""
+def _later(request: PlanRequest) -> float:
+    """Of the time limit, what comes after the search: memory, a node's own plan, filling."""
     rules = request.placement
-    later = (
+    return (
         (rules.memory is not None) * MEMORY_SHARE
         + (rules.node_size is not None) * NODES_SHARE
         + request.budget.fill * FILL_SHARE
     )
-    return (1 - later) * request.time_limit_s
 
 
 def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
@@ -177,7 +180,7 @@ def _draft(
         slots=slots,
         settled=settled,
         filled=filled,
-        cancelled=end.cancelled,
+        cancelled=end.cancelled.is_set(),
     )
 
 

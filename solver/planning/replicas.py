@@ -1,8 +1,6 @@
 """A plan over nodes, beside the alternative: a node's own plan, once on every node."""
 
-import time
 from dataclasses import replace
-from threading import Event
 
 import numpy as np
 
@@ -16,7 +14,7 @@ REPLICA_SHARE = 0.1
 
 
 def nodes_report(
-    request: PlanRequest, problem: PlacementProblem, shares: Floats, cancelled: Event
+    request: PlanRequest, problem: PlacementProblem, shares: Floats, deadline: Deadline
 ) -> Nodes | None:
     """Copies that cross nodes, and what replicas would reach; None where no nodes were given.
 
@@ -28,7 +26,9 @@ def nodes_report(
     count = problem.devices // size
     layers = len(shares)
     on_node = (shares > 0).reshape(layers, problem.kv_heads, -1, count, size).any(axis=(2, 4))
-    bound_s, makespan_s = _replica(problem, size, REPLICA_SHARE * request.time_limit_s, cancelled)
+    bound_s, makespan_s = _replica(
+        problem, size, deadline.within(REPLICA_SHARE * request.time_limit_s)
+    )
     return Nodes(
         size=size,
         cross_node_copies=[int(n) - problem.kv_heads for n in on_node.sum(axis=(1, 2))],
@@ -38,14 +38,12 @@ def nodes_report(
     )
 
 
-def _replica(
-    problem: PlacementProblem, size: int, seconds: float, cancelled: Event
-) -> tuple[float, float]:
+def _replica(problem: PlacementProblem, size: int, deadline: Deadline) -> tuple[float, float]:
     """Bound and makespan of the same step on one node's devices, divided as the rules allow."""
     from solver.search.solve import Search, solve_layers
 
     node = replace(problem, type_of=problem.type_of[:size])
-    how = Search(cancelled=cancelled)
-    layers = solve_layers(node, how, Deadline(time.monotonic() + seconds, cancelled))
+    how = Search(cancelled=deadline.cancelled)
+    layers = solve_layers(node, how, deadline)
     bound_s = float(np.sum([layer.bound.seconds for layer in layers]))
     return bound_s, float(np.sum([layer.makespan_s for layer in layers]))

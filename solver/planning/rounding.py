@@ -1,13 +1,17 @@
 """Divided heads in whole query blocks: what the executors will run, and what is certified."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from solver.deadline import Deadline
+from solver.divide.even_cut import even_cut
+from solver.heuristics.contiguous import contiguous
 from solver.planning.scenarios import Scenario
-from solver.problem import Assignment, Floats, PlacementProblem
-from solver.rows import RowGrid, polish_rows, realise_each
+from solver.problem import Assignment, Floats, LayerProblem, PlacementProblem, Shares
+from solver.rows import RowGrid, polish_rows, realise, realise_each
 from solver.solution import LayerSolution
 
 POLISHED_PAIRS = 4096
@@ -15,6 +19,28 @@ POLISHED_PAIRS = 4096
 
 LITTLE = 1e-4
 """Rounding that costs less than this share of a layer's makespan is left as it is."""
+
+
+FINISHING = 8.0
+"""Rounding, figures, the plan's parts and its JSON: so many times as long as TRIED takes."""
+
+TRIED = 3
+"""How often one layer is rounded to see how long that takes; the quickest counts."""
+
+
+def finishing_s(problem: PlacementProblem, steps: Sequence[Scenario]) -> float:
+    """Seconds to expect, on this machine, for what comes after the search."""
+    layer = replace(problem, unit="head").layer(0)
+    grids = [RowGrid.of(step.budgets.tokens, step.workload) for step in steps]
+    shares = even_cut(layer)
+    if shares is None:
+        shares = layer.whole(contiguous(layer))
+    seconds = []
+    for _ in range(TRIED):
+        began = time.perf_counter()
+        layer.loads_of_shares(realise_each(shares, grids, 0))
+        seconds.append(time.perf_counter() - began)
+    return FINISHING * problem.layers * min(seconds)
 
 
 def rounded(
@@ -34,21 +60,32 @@ def rounded(
     grids = [RowGrid.of(step.budgets.tokens, step.workload) for step in steps]
     realised = []
     for index, solution in enumerate(solutions):
-        layer, wanted = problem.layer(index), solution.shares
-        each = realise_each(wanted, grids, index)
-        before_s = layer.objective(layer.loads_of_shares(wanted))
-        after_s = layer.objective(layer.loads_of_shares(each))
-        if after_s > before_s * (1 + LITTLE) and wanted.size <= POLISHED_PAIRS:
-            wanted = polish_rows(layer, wanted, grids, index, deadline)
-            each = realise_each(wanted, grids, index)
+        layer, stated = problem.layer(index), realise(solution.shares, grids[0], index)
+        if stated.size <= POLISHED_PAIRS and deadline.left_s > 0:
+            stated = _polished(layer, solution, grids, index, deadline)
         # The others round what the plan will state: the first workload's shares.
-        stated = each[0]
-        each = np.stack([stated, *realise_each(stated, grids, index)[1:]])
+        each = np.stack([stated, *realise_each(stated, grids[1:], index)])
         if may_undo and solution.whole is not None:
             whole = np.broadcast_to(layer.whole(solution.whole), each.shape)
             each = min(each, whole, key=lambda s: layer.objective(layer.loads_of_shares(s)))
         realised.append(each)
     return np.stack(realised, axis=1)
+
+
+def _polished(
+    layer: LayerProblem,
+    solution: LayerSolution,
+    grids: Sequence[RowGrid],
+    index: int,
+    deadline: Deadline,
+) -> Shares:
+    """The first workload's shares, with boundaries shifted where plain rounding costs too much."""
+    wanted = solution.shares
+    each = realise_each(wanted, grids, index)
+    after_s = layer.objective(layer.loads_of_shares(each))
+    if after_s > layer.objective(layer.loads_of_shares(wanted)) * (1 + LITTLE):
+        wanted = polish_rows(layer, wanted, grids, index, deadline)
+    return realise(wanted, grids[0], index)
 
 
 def undivided(problem: PlacementProblem, shares: Floats, wholes: Sequence[Assignment]) -> Floats:

@@ -4,21 +4,18 @@ The whole placements are kept beside the divided ones: rounded to query blocks, 
 a short context can end up worse.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
 from solver.deadline import Deadline, Effort
+from solver.divide.even_cut import even_cut
 from solver.divide.over_nodes import over_nodes
 from solver.divide.wrap_around import wrap_around
-from solver.problem import LayerProblem
+from solver.problem import LayerProblem, Shares
 from solver.search.driver import LAST_SHARES, Board, Stage, Tell, search
 from solver.search.steps import Fillings, descend_from_starts
 from solver.solution import LayerSolution
-
-WRAPS_S = 0.1
-"""Seconds that the wrap-around of all layers may take beyond a deadline that leaves none."""
 
 
 def divide_layers(
@@ -32,14 +29,15 @@ def divide_layers(
 ) -> None:
     """Divide the heads of every layer on `board` until the tolerance or the deadline.
 
-    The wrap-around comes first, milliseconds a layer and hardly later than the deadline.
+    Every layer is cut evenly, whatever the deadline; then wrapped around, milliseconds a layer.
     """
-    wrap_by = Deadline(max(deadline.at, time.monotonic() + WRAPS_S), deadline.cancelled)
     for index, layer in layers.items():
         quick = board.solved[index]
         board.improve(index, replace(quick, whole=quick.assignment))
-        if layer.identical:
-            board.improve(index, wrapped(layer, quick, node_size, wrap_by))
+        board.improve(index, _sharing(layer, quick, even_cut(layer)))
+    for index, layer in layers.items():
+        if layer.identical and deadline.left_s > 0:
+            board.improve(index, wrapped(layer, board.solved[index], node_size, deadline))
 
     def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
         from solver.divide.divide import divide
@@ -72,6 +70,11 @@ def wrapped(
         shares = wrap_around(layer, deadline, least_s)
     else:
         shares = over_nodes(layer, node_size, deadline, least_s)
+    return _sharing(layer, known, shares)
+
+
+def _sharing(layer: LayerProblem, known: LayerSolution, shares: Shares | None) -> LayerSolution:
+    """The solution with other shares, where there are any and they obey the rules."""
     if shares is None or not layer.allows_shares(shares):
         return known
     return replace(known, shares=shares, makespan_s=layer.objective(layer.loads_of_shares(shares)))

@@ -26,6 +26,9 @@ WORST_OPEN = "every layer is proved, but no choice of placements was found that 
 SEEDED_UNITS = 0.3
 """Of the time limit: units of counted work (about a second each) that a seeded search shares."""
 
+WHOLE_SHARE = 0.25
+"""Of the time limit for quick placements of whole heads that are to be divided."""
+
 
 @dataclass(frozen=True, eq=False)
 class Search:
@@ -80,7 +83,9 @@ def solve_layers(problem: PlacementProblem, how: Search, deadline: Deadline) -> 
     """Every layer for the weighted mean of the workloads; alike layers are solved once."""
     alike = _first_alike(problem)
     layers = {index: problem.layer(index) for index in sorted(set(alike))}
-    quick = start(list(layers.values()), how.method, how.tolerance, deadline)
+    # Where heads are divided, whole placements are only what is fallen back on.
+    quickly = deadline.within(WHOLE_SHARE * deadline.left_s) if problem.divisible else deadline
+    quick = start(list(layers.values()), how.method, how.tolerance, quickly)
     solved = dict(zip(layers, quick, strict=True))
     weight = {index: alike.count(index) for index in layers}
     board = Board(solved, weight, how.tolerance, how.on_progress, Lock())

@@ -32,9 +32,9 @@ def start(
 ) -> list[LayerSolution]:
     """The heuristic asked for; for the others the better of contiguous and greedy in every layer.
 
-    `auto` tries all there are, unless these two are within the tolerance, those of tighter rules
-    included. Searches that start from both are never worse than the order of the file, whatever
-    charged groups make of greedy.
+    `auto` tries all there are while there is time, unless these two are within the tolerance, those
+    of tighter rules included. Searches that start from both are never worse than the order of the
+    file, whatever charged groups make of greedy.
     """
     if method in HEURISTICS:
         return [_solution(layer, [within_slots(HEURISTICS[method], layer)]) for layer in layers]
@@ -54,9 +54,11 @@ def start(
     known = _seeded(layers, plain, groups, tolerance, deadline)
     tried = [
         _solution(layer, [best.assignment, *other_starts(layer)], best.bound)
+        if deadline.left_s > 0
+        else best
         for layer, best in zip(layers, known, strict=True)
     ]
-    if layers[0].additive and layers[0].workloads == 1:
+    if layers[0].additive and layers[0].workloads == 1 and deadline.left_s > 0:
         tried = _descended(layers, tried, deadline)
     return tried if deadline.left_s <= 0 else _seeded(layers, tried, counts, tolerance, deadline)
 
