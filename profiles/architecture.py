@@ -1,4 +1,4 @@
-"""The shape of a model, as far as attention is concerned."""
+"""The shape of a model: of its attention, and of the MLP beside it where that is known."""
 
 from typing import Annotated, Literal, Self
 
@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 ITEM_BYTES: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
+MLP_FIELDS = ("mlp_size", "mlp_matrices", "experts", "experts_per_token")
 Windows = tuple[Annotated[int, Field(ge=1, le=2**31)] | None, ...]
 
 
@@ -13,11 +14,19 @@ def _is_empty(windows: object) -> bool:
     return not windows
 
 
+def _is_one(count: object) -> bool:
+    return count == 1
+
+
 class Architecture(BaseModel):
     """Layers, heads and widths; query head h belongs to KV head h // (query_heads / kv_heads).
 
     `windows` [layers]: how many tokens back a row of the layer sees, itself included, whatever the
     context; None where it sees all. Empty, and left out of the JSON, where every layer does.
+
+    `mlp_size`: the width of a layer's MLP, of one expert's where it has several; None where it is
+    not known. A token passes `experts_per_token` of `experts`, through `mlp_matrices` matrices
+    each: 3 with a gate, 2 without. Left out of the JSON where they are the usual ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +38,12 @@ class Architecture(BaseModel):
     hidden_size: Annotated[int, Field(ge=1, le=1_000_000)]
     dtype: Dtype = "bfloat16"
     windows: Annotated[Windows, Field(exclude_if=_is_empty)] = ()
+    mlp_size: Annotated[
+        Annotated[int, Field(ge=1, le=10_000_000)] | None, Field(exclude_if=_is_empty)
+    ] = None
+    mlp_matrices: Annotated[Literal[2, 3], Field(exclude_if=lambda number: number == 3)] = 3
+    experts: Annotated[int, Field(ge=1, le=65_536, exclude_if=_is_one)] = 1
+    experts_per_token: Annotated[int, Field(ge=1, le=65_536, exclude_if=_is_one)] = 1
 
     @field_validator("windows")
     @classmethod
@@ -49,6 +64,20 @@ class Architecture(BaseModel):
                 f"({self.kv_heads}): every KV head serves the same number of query heads"
             )
         return self
+
+    @model_validator(mode="after")
+    def _experts_there_are(self) -> Self:
+        if self.experts_per_token > self.experts:
+            raise ValueError(
+                f"experts_per_token: {self.experts_per_token} of {self.experts} experts"
+            )
+        return self
+
+    @property
+    def attention(self) -> Self:
+        """The shape without its MLP: all that budgets, placements and K/V go by."""
+        usual = {name: type(self).model_fields[name].default for name in MLP_FIELDS}
+        return self.model_copy(update=usual)
 
     @property
     def group_size(self) -> int:

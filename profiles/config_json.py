@@ -31,6 +31,58 @@ HEAD_DIM = ("head_dim", "kv_channels")
 HIDDEN_SIZE = ("hidden_size", "n_embd", "d_model")
 DTYPE = ("dtype", "torch_dtype")
 
+MLP_SIZE = ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
+EXPERT_SIZE = "moe_intermediate_size"
+EXPERTS = ("num_local_experts", "num_experts")
+EXPERTS_PER_TOKEN = ("num_experts_per_tok", "experts_per_token")
+UNLIKE_MLPS = (
+    "shared_expert_intermediate_size",
+    "n_shared_experts",
+    "num_shared_experts",
+    "first_k_dense_replace",
+    "mlp_only_layers",
+    "interleave_moe_layer_step",
+)
+"""What gives some layers another MLP than the others, or some tokens another expert."""
+MATRICES = {
+    "llama": 3,
+    "mistral": 3,
+    "mixtral": 3,
+    "qwen2": 3,
+    "qwen2_moe": 3,
+    "qwen3": 3,
+    "qwen3_moe": 3,
+    "gemma": 3,
+    "gemma2": 3,
+    "gemma3": 3,
+    "gemma3_text": 3,
+    "phi3": 3,
+    "gpt_oss": 3,
+    "cohere": 3,
+    "cohere2": 3,
+    "glm": 3,
+    "glm4": 3,
+    "chatglm": 3,
+    "granite": 3,
+    "olmo": 3,
+    "olmo2": 3,
+    "olmoe": 3,
+    "smollm3": 3,
+    "internlm2": 3,
+    "stablelm": 3,
+    "gpt2": 2,
+    "gpt_bigcode": 2,
+    "gpt_neox": 2,
+    "gptj": 2,
+    "falcon": 2,
+    "opt": 2,
+    "phi": 2,
+    "bloom": 2,
+    "starcoder2": 2,
+    "nemotron": 2,
+}
+"""Matrices of a layer's MLP by model type: a gate beside the two, or none."""
+
 FULL, SLIDING = "full_attention", "sliding_attention"
 FULL_EVERY: dict[str, int | None] = {
     "mistral": None,
@@ -91,6 +143,7 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
                 "hidden_size": hidden_size,
                 "dtype": _dtype(fields, where),
                 "windows": _windows(fields, layers, where),
+                **_mlp(fields),
             }
         )
     except ValidationError as error:
@@ -177,6 +230,26 @@ def _windows_of_kinds(
         return []
     window = _count(fields, ("sliding_window",), where)
     return [window if kind == SLIDING else None for kind in kinds]
+
+
+def _mlp(fields: Mapping[str, Any]) -> dict[str, int]:
+    """The MLP of every layer; nothing where the file does not tell, or layers differ in it.
+
+    Nothing that is placed depends on it, so that what is not known is left open, never assumed.
+    """
+    matrices = MATRICES.get(str(fields.get("model_type")))
+    unlike = any(fields.get(name) for name in UNLIKE_MLPS)
+    if matrices is None or unlike or fields.get("decoder_sparse_step") not in (None, 1):
+        return {}
+    experts = _given(fields, EXPERTS)
+    sizes = MLP_SIZE if experts is None else (EXPERT_SIZE, *MLP_SIZE)
+    names = {"mlp_size": _given(fields, sizes)}
+    if experts is not None:
+        names |= {"experts": experts, "experts_per_token": _given(fields, EXPERTS_PER_TOKEN)}
+    found = {field: fields[name] for field, name in names.items() if name is not None}
+    if len(found) < len(names) or not all(type(n) is int and n > 0 for n in found.values()):
+        return {}
+    return {"mlp_matrices": matrices, **found}
 
 
 def _given(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

@@ -15,9 +15,12 @@ def _shape(
     kv_heads: int,
     head_dim: int,
     hidden_size: int,
+    mlp_size: int,
     dtype: Dtype = "bfloat16",
     *,
     windows: Sequence[int | None] = (),
+    experts: int = 1,
+    experts_per_token: int = 1,
 ) -> Architecture:
     return Architecture(
         layers=layers,
@@ -27,34 +30,41 @@ def _shape(
         hidden_size=hidden_size,
         dtype=dtype,
         windows=tuple(windows),
+        mlp_size=mlp_size,
+        experts=experts,
+        experts_per_token=experts_per_token,
     )
 
 
 MODELS: dict[str, Architecture] = {
-    "Llama-2-7B": _shape(32, 32, 32, 128, 4096, "float16"),
-    "Llama-3-8B": _shape(32, 32, 8, 128, 4096),
-    "Llama-3-70B": _shape(80, 64, 8, 128, 8192),
-    "Llama-3.1-8B": _shape(32, 32, 8, 128, 4096),
-    "Llama-3.1-70B": _shape(80, 64, 8, 128, 8192),
-    "Llama-3.2-1B": _shape(16, 32, 8, 64, 2048),
-    "Llama-3.2-3B": _shape(28, 24, 8, 128, 3072),
-    "Qwen2-7B": _shape(28, 28, 4, 128, 3584),
-    "Qwen2-72B": _shape(80, 64, 8, 128, 8192),
-    "Qwen2.5-7B": _shape(28, 28, 4, 128, 3584),
-    "Qwen2.5-14B": _shape(48, 40, 8, 128, 5120),
-    "Qwen2.5-32B": _shape(64, 40, 8, 128, 5120),
-    "Qwen2.5-72B": _shape(80, 64, 8, 128, 8192),
-    "Qwen3-4B": _shape(36, 32, 8, 128, 2560),
-    "Qwen3-32B": _shape(64, 64, 8, 128, 5120),
-    "Mistral-7B": _shape(32, 32, 8, 128, 4096),
-    "vicuna-7b": _shape(32, 32, 32, 128, 4096, "float16"),
-    "vicuna-13b": _shape(40, 40, 40, 128, 5120, "float16"),
-    "Gemma-3-12B": _shape(48, 16, 8, 256, 3840, windows=alternating(48, 1024, 6)),
-    "GPT-OSS-20B": _shape(24, 64, 8, 64, 2880, windows=alternating(24, 128, 2)),
-    "GPT-OSS-120B": _shape(36, 64, 8, 64, 2880, windows=alternating(36, 128, 2)),
-    "Phi-3-mini": _shape(32, 32, 32, 96, 3072),
-    "Yi-9B": _shape(48, 32, 4, 128, 4096),
-    "GLM-4-9B": _shape(40, 32, 2, 128, 4096),
+    "Llama-2-7B": _shape(32, 32, 32, 128, 4096, 11008, "float16"),
+    "Llama-3-8B": _shape(32, 32, 8, 128, 4096, 14336),
+    "Llama-3-70B": _shape(80, 64, 8, 128, 8192, 28672),
+    "Llama-3.1-8B": _shape(32, 32, 8, 128, 4096, 14336),
+    "Llama-3.1-70B": _shape(80, 64, 8, 128, 8192, 28672),
+    "Llama-3.2-1B": _shape(16, 32, 8, 64, 2048, 8192),
+    "Llama-3.2-3B": _shape(28, 24, 8, 128, 3072, 8192),
+    "Qwen2-7B": _shape(28, 28, 4, 128, 3584, 18944),
+    "Qwen2-72B": _shape(80, 64, 8, 128, 8192, 29568),
+    "Qwen2.5-7B": _shape(28, 28, 4, 128, 3584, 18944),
+    "Qwen2.5-14B": _shape(48, 40, 8, 128, 5120, 13824),
+    "Qwen2.5-32B": _shape(64, 40, 8, 128, 5120, 27648),
+    "Qwen2.5-72B": _shape(80, 64, 8, 128, 8192, 29568),
+    "Qwen3-4B": _shape(36, 32, 8, 128, 2560, 9728),
+    "Qwen3-32B": _shape(64, 64, 8, 128, 5120, 25600),
+    "Mistral-7B": _shape(32, 32, 8, 128, 4096, 14336),
+    "vicuna-7b": _shape(32, 32, 32, 128, 4096, 11008, "float16"),
+    "vicuna-13b": _shape(40, 40, 40, 128, 5120, 13824, "float16"),
+    "Gemma-3-12B": _shape(48, 16, 8, 256, 3840, 15360, windows=alternating(48, 1024, 6)),
+    "GPT-OSS-20B": _shape(
+        24, 64, 8, 64, 2880, 2880, windows=alternating(24, 128, 2), experts=32, experts_per_token=4
+    ),
+    "GPT-OSS-120B": _shape(
+        36, 64, 8, 64, 2880, 2880, windows=alternating(36, 128, 2), experts=128, experts_per_token=4
+    ),
+    "Phi-3-mini": _shape(32, 32, 32, 96, 3072, 8192),
+    "Yi-9B": _shape(48, 32, 4, 128, 4096, 11008),
+    "GLM-4-9B": _shape(40, 32, 2, 128, 4096, 13696),
 }
 """Public facts, from each model's published `config.json`."""
 

@@ -214,6 +214,30 @@ class Elastic(_Part):
     contexts: list[int]
 
 
+class WholeStep(_Part):
+    """The step around attention, and what this placement gains of it over the stock layout.
+
+    Seconds of all layers, each at its busiest device; sums over several workloads by the plan's
+    weights. Contiguous: heads in the file's order on the same devices, with the same budgets.
+    `attention_share` of the contiguous step; `gain` is contiguous_step_s / step_s - 1. Where that
+    is below 1 %: `pays_from_tokens`, the first context tried from which it would not be, with
+    `tried_to_tokens` the longest one tried; both None where none was.
+    """
+
+    step_s: Seconds
+    attention_s: Seconds
+    projections_s: Seconds
+    mlp_s: Seconds
+    all_reduce_s: Seconds
+    contiguous_step_s: Seconds
+    contiguous_attention_s: Seconds
+    contiguous_projections_s: Seconds
+    attention_share: Annotated[float, Field(ge=0, le=1)]
+    gain: Annotated[float, Field(ge=-1, allow_inf_nan=False)]
+    pays_from_tokens: int | None = None
+    tried_to_tokens: int | None = None
+
+
 class Elsewhere(_Part):
     """The other deployment: this placement there, and at most what one made for it takes."""
 
@@ -286,6 +310,7 @@ class Plan(_Part):
     loss: Annotated[PromisedLoss | None, Field(exclude_if=lambda found: found is None)] = None
     filled: Filled | None = None
     elastic: Elastic | None = None
+    whole_step: Annotated[WholeStep | None, Field(exclude_if=lambda found: found is None)] = None
     elsewhere: Elsewhere | None = None
     nodes: Nodes | None = None
     solve_s: Seconds = 0.0

@@ -89,7 +89,7 @@ def _check_architectures(whole: PlanRequest) -> None:
     main = whole.profile
     assert isinstance(main, ModelProfile)
     for index, own in enumerate(whole.profiles):
-        if own.architecture != main.architecture:
+        if own.architecture.attention != main.architecture.attention:
             raise bad_field(
                 f"workloads.{index}.profile",
                 f"{own.name!r} is of another architecture than the request's {main.name!r}",

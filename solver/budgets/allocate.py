@@ -86,6 +86,8 @@ def allocate(
             # Rounded: a mean that is whole but for floating-point noise buys no further piece.
             pieces = budget_pieces(np.round(tokens, 6), workload)
             warnings += notes
+        case "dense":
+            pieces = np.full(profile.heads.shape(), workload.context_pieces, dtype=np.int64)
         case "uniform":
             pieces = uniform(_pieces_each(options, workload), *profile.heads.shape())
         case "recovery":

@@ -9,6 +9,7 @@ from profiles.model import ModelProfile
 
 Policy = Literal[
     "profile",
+    "dense",
     "uniform",
     "recovery",
     "max_min",
@@ -41,11 +42,11 @@ class BudgetOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     policy: Policy | None = None
-    """How budgets are chosen. Unless given, `least_error` where the profile has measured errors and
-    tokens or a loss are given, or it is calibrated and nothing is (a loss of 0.02 then); else
-    `profile`."""
+    """How budgets are chosen; `dense` is the whole context for every head. Unless given,
+    `least_error` where the profile has measured errors and tokens or a loss are given, or it is
+    calibrated and nothing is (a loss of 0.02 then); else `profile`."""
     tokens: Context | None = None
-    """Mean tokens per head: of every policy but `profile` and `recovery`."""
+    """Mean tokens per head: of every policy but `profile`, `dense` and `recovery`."""
     recovery: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = RECOVERY
     """Share of attention mass to reach: of `recovery`, and of `profile` where it has curves."""
     scope: Scope | None = None
@@ -114,7 +115,7 @@ class BudgetOptions(BaseModel):
             return "loss: decides how many tokens there are; give loss or tokens, not both"
         if self.loss is not None and self.error != "output":
             return "loss: is predicted from output errors; it is not for error 'gradient'"
-        if self.tokens is not None and self.policy in ("profile", "recovery"):
+        if self.tokens is not None and self.policy in ("profile", "dense", "recovery"):
             return (
                 f"tokens: policy {self.policy!r} takes none; it is for {', '.join(SIZED)} and "
                 "elastic"
@@ -132,8 +133,8 @@ class BudgetOptions(BaseModel):
             return f"error: is for policy 'least_error'{self._not()}"
         if self.policy == "least_error" and self.margin and not self.fill:
             return "margin: policy 'least_error' chooses by no curve of recovery"
-        if self.policy == "uniform" and not self.fill and self.margin:
-            return "margin: policy 'uniform' chooses by no curve"
+        if self.policy in ("dense", "uniform") and not self.fill and self.margin:
+            return f"margin: policy {self.policy!r} chooses by no curve"
         return None
 
     def _not(self) -> str:

@@ -53,6 +53,7 @@ def plan_table(plan: Plan) -> Table:
         "workload": f"{step.phase}, {step.batch_size} x {step.context_tokens:,} tokens, "
         f"{step.deployment}{pieces_of(plan)}",
         "solver": f"{plan.solver}, {plan.solve_s:.2f} s, {plan.status}",
+        "whole step": _whole_step(plan),
         _objective(plan): f"{milliseconds(plan.makespan_s)} ms, at least "
         f"{milliseconds(plan.lower_bound_s)} ms (gap {percent(plan.gap)})",
         "bubble": percent(plan.bubble_ratio),
@@ -65,6 +66,18 @@ def plan_table(plan: Plan) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _whole_step(plan: Plan) -> str:
+    """What share of it attention is, and what the placement gains of it."""
+    whole = plan.whole_step
+    if whole is None:
+        return "unknown"
+    return (
+        f"{milliseconds(whole.step_s)} ms, with heads in order "
+        f"{milliseconds(whole.contiguous_step_s)} ms, of which attention "
+        f"{100 * whole.attention_share:.1f} %: a gain of {percent(whole.gain)}"
+    )
 
 
 def _objective(plan: Plan) -> str:

@@ -86,7 +86,7 @@ def current_placement(
 ) -> CurrentPlacement:
     """What a plan places where, if it is for this model and these devices."""
     for field in type(architecture).model_fields:
-        now, wanted = getattr(plan.architecture, field), getattr(architecture, field)
+        now, wanted = (getattr(of.attention, field) for of in (plan.architecture, architecture))
         if now != wanted:
             raise MovingError(
                 f"placement.current_plan: plan {plan.id}: {field} is {now}, the request's {wanted}"

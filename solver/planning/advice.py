@@ -6,6 +6,7 @@ from dataclasses import replace
 from solver.bounds import lower_bound
 from solver.heuristics.contiguous import contiguous
 from solver.planning.figures import objective_s
+from solver.plans import WholeStep
 from solver.problem import PlacementProblem
 from solver.request import PlanRequest
 
@@ -56,6 +57,26 @@ def slot_notes(
     if pays_from_tokens is not None:
         notes.append(f"slots beyond the least pay from {pays_from_tokens:,} tokens of context on")
     return notes
+
+
+def step_notes(profile: str, whole: WholeStep | None) -> list[str]:
+    """That the whole step gains too little, and from which context it would be enough."""
+    if whole is None:
+        return [
+            f"what share of the step attention is, is unknown: profile {profile!r} has no "
+            "architecture.mlp_size"
+        ]
+    if whole.gain >= LITTLE:
+        return []
+    said = (
+        f"not worth it here: attention is {whole.attention_share:.1%} of the step, and this "
+        f"placement gains {whole.gain:.2%} of it over the stock layout"
+    )
+    if whole.pays_from_tokens is not None:
+        return [f"{said}; it would be from about {whole.pays_from_tokens:,} tokens of context on"]
+    if whole.tried_to_tokens is not None:
+        return [f"{said}; nor is it at any context up to {whole.tried_to_tokens:,} tokens"]
+    return [said]
 
 
 def _nothing_to_gain(

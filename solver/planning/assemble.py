@@ -13,12 +13,13 @@ from solver.budgets.elastic import ElasticRules
 from solver.budgets.least_error import loss_ratio, summed_error
 from solver.deadline import Deadline
 from solver.planning import figures
-from solver.planning.advice import advise, slot_notes
+from solver.planning.advice import advise, slot_notes, step_notes
 from solver.planning.other_deployment import elsewhere
 from solver.planning.replicas import nodes_report
 from solver.planning.scenarios import Scenario
 from solver.planning.settle import Settled
 from solver.planning.slots import Slots, padding
+from solver.planning.whole_step import whole_step
 from solver.plans import (
     Costs,
     Elastic,
@@ -75,6 +76,7 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
     slots = None if draft.slots is None else draft.slots.number
     stock, stock_reason = figures.stock_compatible(draft.shares[0], problem.kv_heads, slots)
     names = list(dict.fromkeys(request.device_types))
+    whole = whole_step(request, draft.steps, weights, draft.shares, loads, deadline)
     return Plan(
         status="optimal" if gap <= request.tolerance else "feasible",
         solver=request.method,
@@ -93,6 +95,7 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
         budgets=first.budgets.tokens.tolist(),
         selection=first.selection,
         warnings=[
+            *step_notes(first.known.profile.name, whole),
             *_warnings(draft, names),
             *advise(problem, request, bound_s),
             *_slot_notes(draft, makespan_s),
@@ -129,6 +132,7 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
         loss=_promised(request, first),
         filled=draft.filled,
         elastic=_elastic(draft.steps[0].budgets.rules),
+        whole_step=whole,
         elsewhere=elsewhere(request, draft.steps, draft.shares, deadline),
         nodes=nodes_report(request, problem, draft.shares[0], deadline),
     )

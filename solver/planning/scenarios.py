@@ -61,7 +61,7 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
     found = []
     bases: dict[int, Basis | None] = {}  # By the profile's id: curves are made arrays once.
     for index, (step, looked_up) in enumerate(zip(request.steps, known, strict=True)):
-        if looked_up.profile.architecture != shape:
+        if looked_up.profile.architecture.attention != shape.attention:
             raise WorkloadError(
                 f"workloads.{index}.profile: {looked_up.profile.name!r} is of another "
                 f"architecture than {known[0].profile.name!r}; one placement serves one model"

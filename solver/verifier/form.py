@@ -162,6 +162,10 @@ ARCHITECTURE = record(
     hidden_size=SIZE,
     dtype=Default(text("bfloat16", "float16", "float32"), "bfloat16"),
     windows=Default(listing(maybe(SIZE)), []),
+    mlp_size=Default(maybe(SIZE), None),
+    mlp_matrices=Default(whole(2, 3), 3),
+    experts=Default(SIZE, 1),
+    experts_per_token=Default(SIZE, 1),
 )
 STEP_FIELDS = record(
     context_tokens=SIZE,
@@ -255,6 +259,20 @@ ELASTIC = record(
 ELSEWHERE = record(
     deployment=DEPLOYMENT, makespan_s=SECONDS, replanned_s=SECONDS, lower_bound_s=SECONDS
 )
+WHOLE_STEP = record(
+    step_s=SECONDS,
+    attention_s=SECONDS,
+    projections_s=SECONDS,
+    mlp_s=SECONDS,
+    all_reduce_s=SECONDS,
+    contiguous_step_s=SECONDS,
+    contiguous_attention_s=SECONDS,
+    contiguous_projections_s=SECONDS,
+    attention_share=SHARE,
+    gain=number(-1, 1e9),
+    pays_from_tokens=Default(maybe(SIZE), None),
+    tried_to_tokens=Default(maybe(SIZE), None),
+)
 NODES = record(
     size=SIZE,
     cross_node_copies=listing(COUNT),
@@ -300,6 +318,7 @@ PLAN = record(
     loss=Default(maybe(LOSS), None),
     filled=Default(maybe(FILLED), None),
     elastic=Default(maybe(ELASTIC), None),
+    whole_step=Default(maybe(WHOLE_STEP), None),
     elsewhere=Default(maybe(ELSEWHERE), None),
     nodes=Default(maybe(NODES), None),
     solve_s=Default(SECONDS, 0.0),

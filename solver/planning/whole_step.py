@@ -1,0 +1,223 @@
+"""What a placement gains of the whole step, and from which context it is worth having.
+
+Attention is only a part of a step: MLP, projections and all-reduces take the rest of it, whatever
+the placement. Compared is with the stock layout, heads in the order of the file on the same
+devices, with the same budgets. Under attention-FFN disaggregation the rest is taken to be computed
+on as many devices of the same types, in turn with attention.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from profiles.cost.rest_of_step import RestOfStep, rest_of_step
+from profiles.cost.work import INDEX, Workload
+from profiles.heads import CurvesForm
+from solver.bounds import lower_bound
+from solver.budgets.errors import BudgetError
+from solver.deadline import Deadline
+from solver.divide.divided_bounds import divided_bound
+from solver.divide.even_cut import even_cut
+from solver.divide.wrap_around import wrap_around
+from solver.heuristics.contiguous import contiguous
+from solver.planning import figures
+from solver.planning.advice import LITTLE
+from solver.planning.costs import placement_problem
+from solver.planning.scenarios import Known, Scenario, scenarios
+from solver.plans import WholeStep
+from solver.problem import Floats, LayerProblem, PlacementProblem
+from solver.request import PlacementOptions, PlanRequest
+from solver.search.starts import start
+
+MOST_TOKENS = 2**20
+"""Contexts up to which it is looked for where a placement is worth having."""
+
+MOST_PAIRS = 2**20
+"""Pairs of head and device, of all layers, that are placed again at other contexts."""
+
+
+def whole_step(
+    request: PlanRequest,
+    steps: Sequence[Scenario],
+    weights: Floats,
+    shares: Floats,
+    loads: Floats,
+    deadline: Deadline,
+) -> WholeStep | None:
+    """The step with this placement and with the stock layout; None where a model's MLP is unknown.
+
+    `shares` [workloads, layers, heads, devices], their `loads` [workloads, layers, devices];
+    seconds are sums over the workloads by `weights`. Where the gain is small, longer contexts are
+    tried until the deadline.
+    """
+    stock = _stock(request, steps)
+    layers = [stock.layer(index) for index in range(stock.layers)]
+    in_order = np.stack([layer.whole(contiguous(layer)) for layer in layers])
+    stock_loads = _loads(layers, in_order)
+    kinds = []
+    for index, step in enumerate(steps):
+        rest = _rest(request, step)
+        if rest is None:
+            return None
+        own = _attention(request, step, shares[index], loads[index])
+        in_stock = _attention(request, step, in_order, stock_loads[index])
+        kinds.append([*own, *in_stock, _projections_s(step, rest), rest.mlp_s, rest.all_reduce_s])
+    own_s, placed_s, stock_s, stock_placed_s, apart_s, mlp_s, reduced_s = weights @ np.array(kinds)
+    around_s = apart_s + mlp_s + reduced_s
+    step_s, stock_step_s = own_s + placed_s + around_s, stock_s + stock_placed_s + around_s
+    gain = float(stock_step_s / step_s - 1)
+    found = WholeStep(
+        step_s=float(step_s),
+        attention_s=float(own_s),
+        projections_s=float(placed_s + apart_s),
+        mlp_s=float(mlp_s),
+        all_reduce_s=float(reduced_s),
+        contiguous_step_s=float(stock_step_s),
+        contiguous_attention_s=float(stock_s),
+        contiguous_projections_s=float(stock_placed_s + apart_s),
+        attention_share=float(stock_s / stock_step_s),
+        gain=gain,
+    )
+    if gain >= LITTLE or request.workloads is not None or request.method == "contiguous":
+        return found
+    if shares.size > MOST_PAIRS:
+        return found
+    pays, tried = _pays_from(request, steps[0].known, deadline)
+    return found.model_copy(update={"pays_from_tokens": pays, "tried_to_tokens": tried})
+
+
+def _rest(request: PlanRequest, step: Scenario) -> RestOfStep | None:
+    architecture = step.known.profile.architecture
+    return rest_of_step(architecture, step.workload, request.device_types, step.known.rates)
+
+
+def _stock(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
+    """The same heads without the request's rules."""
+    return placement_problem(
+        [step.demand for step in steps],
+        steps[0].known.profile.architecture,
+        request.device_types,
+        PlacementOptions(copies=request.placement.copies),
+    )
+
+
+def _loads(layers: Sequence[LayerProblem], shares: Floats) -> Floats:
+    """Seconds `[workloads, layers, devices]` of shares `[layers, heads, devices]`."""
+    pairs = zip(layers, shares, strict=True)
+    return np.stack([layer.loads_of_shares(placed) for layer, placed in pairs], axis=1)
+
+
+def _attention(
+    request: PlanRequest, step: Scenario, shares: Floats, loads: Floats
+) -> tuple[float, float]:
+    """Attention and projections of every layer's busiest device, summed, for one workload.
+
+    `shares` [layers, heads, devices], `loads` [layers, devices]. Only under tensor parallelism are
+    projections part of a load.
+    """
+    busiest = loads.argmax(axis=1)
+    load_s = float(loads.max(axis=1).sum())
+    if step.workload.deployment != "tensor_parallel":
+        return load_s, 0.0
+    architecture = step.known.profile.architecture
+    kv_heads = architecture.kv_heads
+    done = shares.sum(axis=1)
+    if request.placement.copies == "free":
+        projected = done * (1 + kv_heads / architecture.query_heads)
+    else:
+        projected = done + figures.presence(shares, kv_heads).sum(axis=1)
+    each_s = [
+        step.known.rates[name].vector[INDEX["projection_flops"]] for name in request.device_types
+    ]
+    flops = _projected_flops(step.workload, architecture.hidden_size * architecture.head_dim)
+    seconds = projected * flops * np.array(each_s)
+    of_busiest = float(seconds[np.arange(len(busiest)), busiest].sum())
+    return max(load_s - of_busiest, 0.0), of_busiest
+
+
+def _projected_flops(workload: Workload, parameters: int) -> int:
+    """Of a head's query and output, or of a group's key and value (`profiles.cost.work`)."""
+    return 2 * 2 * workload.new_tokens * workload.batch_size * parameters
+
+
+def _projections_s(step: Scenario, rest: RestOfStep) -> float:
+    """What projections take that is in no load: all of them, or of a decode reading the weights."""
+    if step.workload.deployment != "tensor_parallel":
+        return rest.projections_s
+    return rest.weights_s if step.workload.phase == "decode" else 0.0
+
+
+def _pays_from(
+    request: PlanRequest, known: Known, deadline: Deadline
+) -> tuple[int | None, int | None]:
+    """The first longer context at which a quick placement is worthwhile, and the longest tried."""
+    tried = None
+    for context in _longer(request, known):
+        if deadline.left_s <= 0:
+            break
+        alike = {"current_plan": None, "memory": None, "node_size": None}
+        there = request.model_copy(
+            update={
+                "context_tokens": context,
+                "placement": request.placement.model_copy(update=alike),
+            }
+        )
+        try:
+            steps = scenarios(there, [known], deadline)
+        except BudgetError:
+            break
+        if _gain(there, steps, deadline) >= LITTLE:
+            return context, context
+        tried = context
+    return None, tried
+
+
+def _longer(request: PlanRequest, known: Known) -> Iterator[int]:
+    """Powers of two above the context, as far as the profile's curves are known."""
+    heads, context = known.profile.heads, request.steps[0].context_tokens
+    most = MOST_TOKENS
+    if isinstance(heads, CurvesForm):
+        most = min(most, heads.context_tokens[-1])
+    tokens = 1 << context.bit_length()
+    while tokens <= most:
+        yield tokens
+        tokens *= 2
+
+
+def _gain(request: PlanRequest, steps: Sequence[Scenario], deadline: Deadline) -> float:
+    """What a quick placement gains of the step; what the bound allows where that is little."""
+    stock = _stock(request, steps)
+    layers = [stock.layer(index) for index in range(stock.layers)]
+    stock_s = sum(layer.makespan(contiguous(layer)) for layer in layers)
+    rest = _rest(request, steps[0])
+    assert rest is not None  # the MLP is known, or nothing would be asked
+    around_s = _projections_s(steps[0], rest) + rest.mlp_s + rest.all_reduce_s
+    problem = placement_problem(
+        [step.demand for step in steps],
+        steps[0].known.profile.architecture,
+        request.device_types,
+        request.placement,
+    )
+    placed = [problem.layer(index) for index in range(problem.layers)]
+    bound = divided_bound if problem.divisible else lower_bound
+    bound_s = sum(bound(layer).seconds for layer in placed)
+    possible = (stock_s + around_s) / (bound_s + around_s) - 1
+    if possible < LITTLE:
+        return possible
+    quick = start(placed, request.method, request.tolerance, deadline)
+    reached_s = sum(
+        _divided_s(layer, solution.makespan_s, deadline)
+        if problem.divisible
+        else solution.makespan_s
+        for layer, solution in zip(placed, quick, strict=True)
+    )
+    return (stock_s + around_s) / (reached_s + around_s) - 1
+
+
+def _divided_s(layer: LayerProblem, whole_s: float, deadline: Deadline) -> float:
+    """The better of a whole placement's makespan and of quick cuts'."""
+    cuts = [even_cut(layer)]
+    if layer.identical:
+        cuts.append(wrap_around(layer, deadline, divided_bound(layer).seconds))
+    made = [layer.objective(layer.loads_of_shares(cut)) for cut in cuts if cut is not None]
+    return min([whole_s, *made])
