@@ -20,7 +20,8 @@ Policy = Annotated[
     str | None,
     typer.Option(
         "--budget-policy",
-        help="profile, uniform, recovery, max_min, max_min_shifting, least_error or elastic. "
+        help="profile, dense, uniform, recovery, max_min, max_min_shifting, least_error or "
+        "elastic. "
         "Unless given: least_error where the profile was calibrated for it, else profile.",
     ),
 ]

@@ -9,6 +9,7 @@ import typer
 from profiles.catalogue import DEFAULT_PROFILE, load_profile
 from profiles.cli.console import clear_errors, console
 from profiles.files import read_json, write_atomically
+from profiles.unmeasured import unmeasured_profile
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
 from solver.cli.flags import check_folders, device_groups
@@ -21,10 +22,27 @@ from solver.report.comparison import DEFAULT_CONTEXT, METHODS
 from solver.report.explain import explain
 from solver.request import PlanRequest, RequestError
 
+UNMEASURED = ("dense", "uniform")
+"""Budget policies that need nothing but a model's shape."""
+
 
 @clear_errors()
 def plan_command(
-    profile: flags.Profile = DEFAULT_PROFILE,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help=f"A profile's name or the path of its JSON; {DEFAULT_PROFILE} unless --model.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --profile: a model's folder, for its shape alone; budgets are dense "
+            "unless --budget-policy uniform."
+        ),
+    ] = None,
     gpus: Annotated[
         int | None, typer.Option(help="Number of devices of --device-type; 8 unless --devices.")
     ] = None,
@@ -104,8 +122,10 @@ def plan_command(
     if gpus is None and devices is None:
         gpus = 8
     steps = None if workloads is None else _workloads(workloads)
+    if model is not None:
+        budget_policy = _policy_of_shape(profile, budget_policy)
     request = PlanRequest.checked(
-        profile=profile,
+        profile=unmeasured_profile(model) if model is not None else profile or DEFAULT_PROFILE,
         gpus=gpus,
         devices=device_groups(devices) if devices is not None else None,
         device_type=device_type,
@@ -161,6 +181,18 @@ def plan_command(
         _write_programs(made, lp)
     if out is not None:
         write_atomically(out, made.model_dump_json(indent=1) + "\n")
+
+
+def _policy_of_shape(profile: str | None, policy: str | None) -> str:
+    """The budget policy where only a model's shape is known."""
+    if profile is not None:
+        raise RequestError("--model: is for plans without a profile; give --profile or --model")
+    if policy not in (None, *UNMEASURED):
+        raise RequestError(
+            f"--budget-policy: {policy!r} needs what a profile knows of the heads; with --model it "
+            f"is {' or '.join(UNMEASURED)} (`hplb profiles measure` makes a profile)"
+        )
+    return policy or UNMEASURED[0]
 
 
 def _workloads(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ the workloads', while the layers are stated under the weights that prove the bou
 """
 
 import math
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from solver.verifier.form import Json
 from solver.verifier.loads import RELATIVE, Served, blend, blended_makespans, close, whole_pieces
@@ -19,7 +19,10 @@ def wrong_figures(plan: Json, served: list[Served], pairs: list[Pairs]) -> list[
 
     `pairs` by layer.
     """
-    return [*_layers(plan, served), *_totals(plan, served), *_reports(plan, pairs)]
+    faults = [*_layers(plan, served), *_totals(plan, served), *_reports(plan, pairs)]
+    if plan["whole_step"] is not None:
+        faults += [f"whole_step: {fault}" for fault in _whole_step(plan, served)]
+    return faults
 
 
 def _layers(plan: Json, served: list[Served]) -> list[str]:
@@ -209,6 +212,56 @@ def _elastic(plan: Json) -> list[str]:
             if tokens[head] != min(pieces * piece, context):
                 faults.append(f"layer {index}, head {head}: the rule does not give its budget")
     return faults
+
+
+def _whole_step(plan: Json, served: list[Served]) -> list[str]:
+    """Sums and ratios hold, and attention with its projections is what the loads come to."""
+    report, kinds = plan["whole_step"], ("attention_s", "projections_s")
+    around_s = report["mlp_s"] + report["all_reduce_s"]
+    wanted = {
+        f"{where}step_s": math.fsum([*(report[where + kind] for kind in kinds), around_s])
+        for where in ("", "contiguous_")
+    }
+    wanted["gain"] = report["contiguous_step_s"] / report["step_s"] - 1
+    wanted["attention_share"] = report["contiguous_attention_s"] / report["contiguous_step_s"]
+    faults = [
+        f"{name} {report[name]}, recomputed {value}"
+        for name, value in wanted.items()
+        if not math.isclose(report[name], value, rel_tol=1e-6, abs_tol=RATIO)
+    ]
+    placed = {"": math.fsum(blended_makespans(served)), "contiguous_": _in_order_s(plan, served)}
+    for where, load_s in placed.items():
+        attention_s, projections_s = (report[where + kind] for kind in kinds)
+        if plan["workload"]["deployment"] == "disaggregated":
+            same = math.isclose(attention_s, load_s, rel_tol=1e-6)
+        else:
+            slack_s = 1e-6 * load_s
+            same = attention_s <= load_s + slack_s <= attention_s + projections_s + 2 * slack_s
+        if not same:
+            faults.append(f"{where}attention_s {attention_s}, but the loads make {load_s}")
+    return faults
+
+
+def _in_order_s(plan: Json, served: list[Served]) -> float:
+    """Makespan of whole heads in order, counts at most one apart and larger first."""
+    heads, devices = plan["architecture"]["query_heads"], len(plan["devices"])
+    size = heads // plan["architecture"]["kv_heads"]
+    kinds = [plan["device_types"].index(name) for name in plan["devices"]]
+    small, larger = divmod(heads, devices)
+    ends = list(accumulate(small + (device < larger) for device in range(devices)))
+    total_s = 0.0
+    for each in served:
+        costs = each.claim["costs"]
+        for head_s, group_s in zip(costs["head_s"], costs["group_s"], strict=True):
+            loads = [0.0]
+            for first, end, kind in zip([0, *ends], ends, kinds, strict=False):
+                groups = {head // size for head in range(first, end)}
+                if groups:
+                    own = [head_s[head][kind] for head in range(first, end)]
+                    charged = [group_s[group][kind] for group in groups]
+                    loads.append(math.fsum([*own, *charged, costs["launch_s"][kind]]))
+            total_s += each.weight * max(loads)
+    return total_s
 
 
 def _elsewhere(plan: Json) -> list[str]:

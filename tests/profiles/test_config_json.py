@@ -11,6 +11,8 @@ from profiles.public_models import MODELS
 from tests.profiles.published import case
 
 LLAMA_31_8B: dict[str, Any] = {
+    "model_type": "llama",
+    "intermediate_size": 14336,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
@@ -20,6 +22,8 @@ LLAMA_31_8B: dict[str, Any] = {
     "vocab_size": 128256,
 }
 GLM_4_9B: dict[str, Any] = {
+    "model_type": "chatglm",
+    "ffn_hidden_size": 13696,
     "num_layers": 40,
     "num_attention_heads": 32,
     "multi_query_attention": True,
@@ -30,6 +34,10 @@ GLM_4_9B: dict[str, Any] = {
 }
 GPT_OSS_20B: dict[str, Any] = {
     "model_type": "gpt_oss",
+    "intermediate_size": 2880,
+    "num_local_experts": 32,
+    "num_experts_per_tok": 4,
+    "experts_per_token": 4,
     "num_hidden_layers": 24,
     "num_attention_heads": 64,
     "num_key_value_heads": 8,
@@ -43,6 +51,8 @@ GEMMA_3_12B: dict[str, Any] = {
     "torch_dtype": "bfloat16",
     "vision_config": {"num_hidden_layers": 27, "hidden_size": 1152},
     "text_config": {
+        "model_type": "gemma3_text",
+        "intermediate_size": 15360,
         "num_hidden_layers": 48,
         "num_attention_heads": 16,
         "num_key_value_heads": 8,
@@ -74,6 +84,55 @@ def read(tmp_path: Path) -> Any:
 )
 def test_configs_of_known_models(read: Any, config: dict[str, Any], model: str) -> None:
     assert read(config) == MODELS[model]
+
+
+@pytest.mark.parametrize(
+    ("fields", "mlp"),
+    [
+        ({}, (14336, 3, 1, 1)),
+        (
+            {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2},
+            (14336, 3, 8, 2),
+        ),
+        (
+            {
+                "model_type": "qwen3_moe",
+                "moe_intermediate_size": 768,
+                "num_experts": 128,
+                "num_experts_per_tok": 8,
+                "decoder_sparse_step": 1,
+                "mlp_only_layers": [],
+            },
+            (768, 3, 128, 8),
+        ),
+        ({"model_type": "starcoder2"}, (14336, 2, 1, 1)),
+        ({"model_type": "opt", "intermediate_size": None, "ffn_dim": 8192}, (8192, 2, 1, 1)),
+    ],
+)
+def test_the_mlp_of_every_layer(read: Any, fields: dict[str, Any], mlp: tuple[int, ...]) -> None:
+    found = read(LLAMA_31_8B | fields)
+    shape = (found.mlp_size, found.mlp_matrices, found.experts, found.experts_per_token)
+    assert shape == mlp
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "of-tomorrow"},
+        {"model_type": None},
+        {"intermediate_size": None},
+        {"intermediate_size": [8192, 16384]},
+        {"model_type": "qwen2_moe", "num_experts": 60, "num_experts_per_tok": 4}
+        | {"shared_expert_intermediate_size": 5632},
+        {"num_local_experts": 8},
+        {"num_experts": 8, "num_experts_per_tok": 2, "mlp_only_layers": [0]},
+        {"num_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 2},
+    ],
+)
+def test_an_mlp_that_is_not_told_is_left_open(read: Any, fields: dict[str, Any]) -> None:
+    found = read(LLAMA_31_8B | fields)
+    assert found.mlp_size is None
+    assert found == read(LLAMA_31_8B).attention
 
 
 def test_kv_heads_default_to_attention_heads(read: Any) -> None:

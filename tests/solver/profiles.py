@@ -23,13 +23,18 @@ def budgets_profile(
     return stated_budgets(tokens, kv_heads)
 
 
-def stated_budgets(tokens: Floats, kv_heads: int) -> ModelProfile:
+def stated_budgets(tokens: Floats, kv_heads: int, *, mlp_size: int | None = None) -> ModelProfile:
     """A profile of these budgets, `[layers, heads]`."""
     layers, heads = tokens.shape
     return ModelProfile(
         name="test-profile",
         architecture=Architecture(
-            layers=layers, query_heads=heads, kv_heads=kv_heads, head_dim=64, hidden_size=512
+            layers=layers,
+            query_heads=heads,
+            kv_heads=kv_heads,
+            head_dim=64,
+            hidden_size=512,
+            mlp_size=mlp_size,
         ),
         heads=BudgetsForm(tokens=tokens.tolist()),
         source="made for the tests",

@@ -51,7 +51,8 @@ def profiles(draw: st.DrawFn) -> ModelProfile:
     kv_heads, size = draw(st.sampled_from([(2, 4), (4, 2), (8, 1), (3, 2)]))
     shape = (draw(st.integers(1, 2)), kv_heads * size)
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
-    return stated_budgets(rng.integers(1, 100, shape) * 64.0, kv_heads)
+    mlp_size = draw(st.sampled_from([None, 1024]))
+    return stated_budgets(rng.integers(1, 100, shape) * 64.0, kv_heads, mlp_size=mlp_size)
 
 
 @st.composite

@@ -41,6 +41,8 @@ BASE = {"profile": "x", "gpus": 4, "context_tokens": 1024}
             {"budget": {"policy": "max_min", "loss": 0.02, "tokens": 9}},
             "budget.loss: is for policy 'least_error'",
         ),
+        ({"budget": {"policy": "dense", "tokens": 64}}, "budget.tokens: policy 'dense' takes"),
+        ({"budget": {"policy": "dense", "margin": 1.0}}, "budget.margin: policy 'dense'"),
         ({"budget": {"policy": "least_error", "loss": 0.02, "tokens": 9}}, "budget.loss"),
         ({"budget": {"policy": "least_error", "loss": 0.02, "error": "gradient"}}, "budget.loss"),
         ({"budget": {"policy": "least_error", "loss": 0}}, "budget.loss"),

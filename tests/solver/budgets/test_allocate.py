@@ -45,6 +45,13 @@ def test_the_profiles_own_budgets_in_whole_blocks(form: str, tokens: list[list[i
     assert len(budgets.warnings) == (form != "samples")
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_dense_is_the_whole_context_for_every_head(form: str) -> None:
+    budgets = given_to(profile_of(FORMS[form], 2, 2), 8000, policy="dense")
+    assert budgets.tokens.tolist() == [[8000, 8000]] * 2
+    assert budgets.warnings == ()
+
+
 def test_the_profiles_curves_give_the_budgets_for_a_recovery() -> None:
     profile = curved()
     budgets = given_to(profile, recovery=0.8)

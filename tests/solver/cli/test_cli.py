@@ -33,6 +33,41 @@ def run(*arguments: str, code: int = 0) -> str:
     return result.stdout if code == 0 else result.stderr
 
 
+def test_plan_of_a_models_folder_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a model"
+    folder.mkdir()
+    config = {
+        "model_type": "llama",
+        "num_hidden_layers": 2,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = ("plan", "--model", str(folder), "--gpus", "2", "--context", "4096", "--divisible")
+    plan = json.loads(run(*asked, "--json"))
+    assert plan["budgets"] == [[4096] * 9] * 2
+    assert plan["profile"]["name"] == "a-model"
+    assert plan["whole_step"]["gain"] > 0
+    assert "attention" in run(*asked)
+    uniform = json.loads(
+        run(*asked, "--budget-policy", "uniform", "--budget-tokens", "512", "--json")
+    )
+    assert uniform["budgets"] == [[512] * 9] * 2
+    error = run(*asked, "--budget-policy", "max_min", code=2)
+    assert "with --model it is dense or uniform" in error
+    assert "--profile or --model" in run(*asked, "-p", "llama-3.1-8b-synthetic", code=2)
+    error = run("plan", "--model", str(tmp_path), code=2)
+    assert "config.json: cannot be read" in error
+
+
+def test_the_whole_step_comes_before_bubbles(profile: str) -> None:
+    rows = run("plan", "-p", "llama-3.1-8b-synthetic", "--context", "8192", "--method", "greedy")
+    assert 0 < rows.index("whole step") < rows.index("bubble")
+    assert "whole step" in run("plan", "-p", profile, "--context", "8192", "--method", "greedy")
+
+
 def test_plan_prints_a_table_and_writes_a_plan_that_verifies(profile: str, tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     text = run("plan", "-p", profile, "--gpus", "4", "--context", "8192", "-o", str(out))

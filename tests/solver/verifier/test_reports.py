@@ -2,7 +2,7 @@
 
 import pytest
 
-from solver.plans import Elastic, Elsewhere, Filled, Moving, PromisedLoss, Recovered
+from solver.plans import Elastic, Elsewhere, Filled, Moving, PromisedLoss, Recovered, WholeStep
 from solver.verifier import verify
 from tests.solver.verifier.handmade import DIVIDED, Json, handmade, sealed
 from tests.solver.verifier.lies import Lies, add, set_to, told
@@ -22,6 +22,38 @@ def ruled(plan: Json) -> Elastic:
         lower_bound=0.99,
         density=[0.5],
         contexts=[plan["workload"]["context_tokens"]],
+    )
+
+
+def around(plan: Json) -> WholeStep:
+    """A step of which the placement, or heads in order, is three quarters attention."""
+    costs = plan["costs"]
+    [launch_s] = costs["launch_s"]
+    heads, devices = plan["architecture"]["query_heads"], len(plan["devices"])
+    size = heads // plan["architecture"]["kv_heads"]
+    assert heads % devices == 0
+    each = heads // devices
+    in_order_s = 0.0
+    for head_s, group_s in zip(costs["head_s"], costs["group_s"], strict=True):
+        loads = []
+        for first in range(0, heads, each):
+            own = range(first, first + each)
+            groups = {head // size for head in own}
+            charges_s = sum(group_s[group][0] for group in groups)
+            loads.append(launch_s + charges_s + sum(head_s[head][0] for head in own))
+        in_order_s += max(loads)
+    step_s, stock_s = plan["makespan_s"] + 0.3, in_order_s + 0.3
+    return WholeStep(
+        step_s=step_s,
+        attention_s=0.75 * plan["makespan_s"],
+        projections_s=0.25 * plan["makespan_s"],
+        mlp_s=0.2,
+        all_reduce_s=0.1,
+        contiguous_step_s=stock_s,
+        contiguous_attention_s=0.75 * in_order_s,
+        contiguous_projections_s=0.25 * in_order_s,
+        attention_share=0.75 * in_order_s / stock_s,
+        gain=stock_s / step_s - 1,
     )
 
 
@@ -46,6 +78,7 @@ def reported() -> Json:
         "elsewhere": Elsewhere(
             deployment="disaggregated", makespan_s=0.3, replanned_s=0.2, lower_bound_s=0.1
         ),
+        "whole_step": around(FULL),
     }
     return sealed({**FULL, **{name: r.model_dump(mode="json") for name, r in reports.items()}})
 
@@ -111,6 +144,14 @@ LIES: Lies = {
     "rules better than proved": (set_to(0.5, "elastic", "loss"), "elastic: lower_bound"),
     "rules of a layer left out": (lambda p: p["elastic"]["alpha"].pop(), "elastic: alpha"),
     "better than proved elsewhere": (set_to(0.05, "elsewhere", "replanned_s"), "elsewhere: lower"),
+    "more gained of the step": (add(0.01, "whole_step", "gain"), "whole_step: gain"),
+    "a larger share": (add(0.01, "whole_step", "attention_share"), "whole_step: attention_share"),
+    "a shorter MLP": (add(-0.1, "whole_step", "mlp_s"), "whole_step: step_s"),
+    "less attention": (add(-0.01, "whole_step", "attention_s"), "but the loads make"),
+    "a slower stock layout": (
+        add(0.01, "whole_step", "contiguous_projections_s"),
+        "whole_step: contiguous_step_s",
+    ),
     "elsewhere is here": (
         set_to("tensor_parallel", "elsewhere", "deployment"),
         "the plan's own deployment",
