@@ -38,6 +38,7 @@ $ hplb compare --gpus 2,4,8 --plot loads.png     # every method, both deployment
 $ hplb profiles import minference Llama_3.1_8B_Instruct_128k_kv_out_v32_fit_o_best_pattern.json \\
     --name mine -o mine.json            # the model is read off the name, else --model or --config
 $ hplb plan --profile mine.json --gpus 4 -o plan.json && hplb verify plan.json
+$ hplb plan --model MODEL_FOLDER --gpus 3 --divisible            # its shape alone, budgets dense
 $ hplb plan --gpus 8 --divisible --explain       # heads shared by devices; what binds each layer
 $ hplb plan --gpus 8 --workloads steps.json --objective worst      # several contexts, phases, tasks
 $ hplb plan --gpus 8 --memory --kv-retention budget --current-plan plan.json
@@ -57,6 +58,7 @@ deployment would make of it.
 POLICIES = {
     "profile": "what the profile says: stated budgets, rules at the context, samples' mean ratio, "
     "or of curves the least tokens that reach `recovery`; clipped to the context",
+    "dense": "the whole context for every head",
     "uniform": "`tokens` for every head",
     "recovery": "the least tokens that reach `recovery`",
     "max_min": "the total that `tokens` a head would draw, shared out so that the least recovered "

@@ -181,7 +181,7 @@ class PlanRequest(_Options):
     method: Method = "auto"
     """How to place: `auto` takes quick starts and improves them until proved or out of time."""
     time_limit_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
-    """Seconds to search."""
+    """Seconds for the whole plan: search, rounding and figures."""
     tolerance: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 1e-3
     """Gap at which a plan counts as optimal."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None

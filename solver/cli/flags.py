@@ -99,7 +99,7 @@ NodeSize = Annotated[
     int | None, typer.Option(help="Devices of a node: share out over nodes first.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Search repeatably, with one worker.")]
-TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds to search, per plan.")]
+TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds for the whole plan.")]
 Tolerance = Annotated[float, typer.Option(help="Gap at which a plan counts as optimal.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 

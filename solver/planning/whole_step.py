@@ -176,7 +176,7 @@ def _longer(request: PlanRequest, known: Known) -> Iterator[int]:
     """Powers of two above the context, as far as the profile's curves are known."""
     heads, context = known.profile.heads, request.steps[0].context_tokens
     most = MOST_TOKENS
-    if isinstance(heads, CurvesForm):
+    if isinstance(heads, CurvesForm) and request.budget.policy not in ("dense", "uniform"):
         most = min(most, heads.context_tokens[-1])
     tokens = 1 << context.bit_length()
     while tokens <= most:
