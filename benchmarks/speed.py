@@ -3,9 +3,9 @@
     python benchmarks/speed.py [--seeds 0,1,2,3,4] [--repeat 3] [--json [FILE]]
 
 Synthetic throughout: log-normal costs (sigma 1) and two-valued ones (a quarter of the heads twelve
-times as heavy), free and equal counts, until within 1 % of a proved bound; then the whole plan of 61
-layers x 128 heads with log-normal budgets on 384 devices, divided, from the profile to the JSON, in
-10 and in 2 seconds, against the mean load; then `auto` where greedy already meets the tolerance.
+times as heavy), free and equal counts, until within 1 % of a proved bound; then the whole plan of
+61 layers x 128 heads with log-normal budgets on 384 devices, divided, from the profile to the JSON,
+in 10 and in 2 seconds, against the mean load; then `auto` where greedy already meets the tolerance.
 Seconds are medians over --repeat with the least and the most.
 """
 
