@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from solver.deadline import Deadline
-from solver.divide.even_cut import even_cut
 from solver.heuristics.contiguous import contiguous
 from solver.planning.scenarios import Scenario
 from solver.problem import Assignment, Floats, LayerProblem, PlacementProblem, Shares
@@ -32,9 +31,7 @@ def finishing_s(problem: PlacementProblem, steps: Sequence[Scenario]) -> float:
     """Seconds to expect, on this machine, for what comes after the search."""
     layer = replace(problem, unit="head").layer(0)
     grids = [RowGrid.of(step.budgets.tokens, step.workload) for step in steps]
-    shares = even_cut(layer)
-    if shares is None:
-        shares = layer.whole(contiguous(layer))
+    shares = layer.whole(contiguous(layer))
     seconds = []
     for _ in range(TRIED):
         began = time.perf_counter()

@@ -13,12 +13,9 @@ import numpy as np
 from profiles.cost.rest_of_step import RestOfStep, rest_of_step
 from profiles.cost.work import INDEX, Workload
 from profiles.heads import CurvesForm
-from solver.bounds import lower_bound
+from solver.bounds import quick_bound
 from solver.budgets.errors import BudgetError
 from solver.deadline import Deadline
-from solver.divide.divided_bounds import divided_bound
-from solver.divide.even_cut import even_cut
-from solver.divide.wrap_around import wrap_around
 from solver.heuristics.contiguous import contiguous
 from solver.planning import figures
 from solver.planning.advice import LITTLE
@@ -199,25 +196,15 @@ def _gain(request: PlanRequest, steps: Sequence[Scenario], deadline: Deadline) -
         request.placement,
     )
     placed = [problem.layer(index) for index in range(problem.layers)]
-    bound = divided_bound if problem.divisible else lower_bound
-    bound_s = sum(bound(layer).seconds for layer in placed)
+    bound_s = sum(quick_bound(layer).seconds for layer in placed)
     possible = (stock_s + around_s) / (bound_s + around_s) - 1
     if possible < LITTLE:
         return possible
     quick = start(placed, request.method, request.tolerance, deadline)
     reached_s = sum(
-        _divided_s(layer, solution.makespan_s, deadline)
+        min(solution.makespan_s, quickly_divided_s(layer, deadline))
         if problem.divisible
         else solution.makespan_s
         for layer, solution in zip(placed, quick, strict=True)
     )
     return (stock_s + around_s) / (reached_s + around_s) - 1
-
-
-def _divided_s(layer: LayerProblem, whole_s: float, deadline: Deadline) -> float:
-    """The better of a whole placement's makespan and of quick cuts'."""
-    cuts = [even_cut(layer)]
-    if layer.identical:
-        cuts.append(wrap_around(layer, deadline, divided_bound(layer).seconds))
-    made = [layer.objective(layer.loads_of_shares(cut)) for cut in cuts if cut is not None]
-    return min([whole_s, *made])

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
+import numpy as np
+
+from solver.bounds import quick_bound
 from solver.deadline import Deadline, Effort
 from solver.divide.even_cut import even_cut
 from solver.divide.over_nodes import over_nodes
@@ -59,6 +62,18 @@ def divide_layers(
     if node_size is not None:
         steps = [steps[0], steps[-1]]
     search(layers, board, steps, deadline, workers, by_clock=by_clock)
+
+
+def quickly_divided_s(layer: LayerProblem, deadline: Deadline) -> float:
+    """The makespan that cutting alone reaches, without a search; infinite where nothing may be cut.
+
+    In copies allowed; by the clock only where the deadline is reached.
+    """
+    known = LayerSolution(np.zeros((layer.items, layer.devices)), inf, quick_bound(layer))
+    cut = _sharing(layer, known, even_cut(layer))
+    if not layer.identical or deadline.left_s <= 0:
+        return cut.makespan_s
+    return min(cut.makespan_s, wrapped(layer, known, None, deadline).makespan_s)
 
 
 def wrapped(
