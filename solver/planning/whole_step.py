@@ -24,6 +24,7 @@ from solver.planning.scenarios import Known, Scenario, scenarios
 from solver.plans import WholeStep
 from solver.problem import Floats, LayerProblem, PlacementProblem
 from solver.request import PlacementOptions, PlanRequest
+from solver.search.divided import quickly_divided_s
 from solver.search.starts import start
 
 MOST_TOKENS = 2**20
