@@ -72,7 +72,8 @@ def test_the_model_by_name_by_shape_or_by_its_config(tmp_path: Path) -> None:
     path = written(tmp_path, MOA, "rules.json")
     config = tmp_path / "config.json"
     shape = {"num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8}
-    config.write_text(json.dumps({**shape, "hidden_size": 2048, "head_dim": 64}))
+    widths = {"hidden_size": 2048, "head_dim": 64, "intermediate_size": 8192}
+    config.write_text(json.dumps({"model_type": "llama", **shape, **widths}))
     expected = MODELS["Llama-3.2-1B"]
     for found in (
         import_profile(path, name="x", model="llama 3.2 1b"),
