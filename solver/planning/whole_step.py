@@ -19,7 +19,7 @@ from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
 from solver.planning import figures
 from solver.planning.advice import LITTLE
-from solver.planning.costs import placement_problem
+from solver.planning.costs import placement_problem, slots_of
 from solver.planning.scenarios import Known, Scenario, scenarios
 from solver.plans import WholeStep
 from solver.problem import Floats, LayerProblem, PlacementProblem
@@ -52,13 +52,16 @@ def whole_step(
     layers = [stock.layer(index) for index in range(stock.layers)]
     in_order = np.stack([layer.whole(contiguous(layer)) for layer in layers])
     stock_loads = _loads(layers, in_order)
+    unslotted = request.model_copy(
+        update={"placement": request.placement.model_copy(update={"slots": None})}
+    )
     kinds = []
     for index, step in enumerate(steps):
         rest = _rest(request, step)
         if rest is None:
             return None
         own = _attention(request, step, shares[index], loads[index])
-        in_stock = _attention(request, step, in_order, stock_loads[index])
+        in_stock = _attention(unslotted, step, in_order, stock_loads[index])
         kinds.append([*own, *in_stock, _projections_s(step, rest), rest.mlp_s, rest.all_reduce_s])
     own_s, placed_s, stock_s, stock_placed_s, apart_s, mlp_s, reduced_s = weights @ np.array(kinds)
     around_s = apart_s + mlp_s + reduced_s
@@ -111,7 +114,7 @@ def _attention(
     """Attention and projections of every layer's busiest device, summed, for one workload.
 
     `shares` [layers, heads, devices], `loads` [layers, devices]. Only under tensor parallelism are
-    projections part of a load.
+    projections part of a load; with slots, those of all slots whatever they hold.
     """
     busiest = loads.argmax(axis=1)
     load_s = float(loads.max(axis=1).sum())
@@ -120,7 +123,10 @@ def _attention(
     architecture = step.known.profile.architecture
     kv_heads = architecture.kv_heads
     done = shares.sum(axis=1)
-    if request.placement.copies == "free":
+    slots = slots_of(request.placement)
+    if slots is not None:
+        projected = np.full(done.shape, float(slots * (architecture.group_size + 1)))
+    elif request.placement.copies == "free":
         projected = done * (1 + kv_heads / architecture.query_heads)
     else:
         projected = done + figures.presence(shares, kv_heads).sum(axis=1)

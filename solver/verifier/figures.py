@@ -229,7 +229,10 @@ def _whole_step(plan: Json, served: list[Served]) -> list[str]:
         for name, value in wanted.items()
         if not math.isclose(report[name], value, rel_tol=1e-6, abs_tol=RATIO)
     ]
-    placed = {"": math.fsum(blended_makespans(served)), "contiguous_": _in_order_s(plan, served)}
+    placed = {"": math.fsum(blended_makespans(served))}
+    if plan["slots"] is None:
+        # With slots the plan's costs are not the stock layout's.
+        placed["contiguous_"] = _in_order_s(plan, served)
     for where, load_s in placed.items():
         attention_s, projections_s = (report[where + kind] for kind in kinds)
         if plan["workload"]["deployment"] == "disaggregated":
