@@ -82,8 +82,8 @@ def measure(
 
 
 def _loaded(plan: Plan) -> NDArray[np.bool_]:
-    """Which devices have any of a layer's heads, [layers, devices]: padding alone is not timed."""
-    return np.asarray((plan.shares > 0).any(axis=1))
+    """Which devices have work in a layer, [layers, devices]: padding alone is not timed."""
+    return np.asarray((plan.shares > 0).any(axis=1) & (planned_loads(plan) > 0))
 
 
 def prediction_error(plan: Plan, layers: Sequence[int], measured: RoundMedians) -> float:

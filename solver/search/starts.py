@@ -18,6 +18,9 @@ from solver.problem import Assignment, LayerProblem
 from solver.request import Method
 from solver.solution import Bound, LayerSolution
 
+AT_ONCE_PAIRS = 2**17
+"""Of items and devices, over all layers: starts of so few are tried whatever time is left."""
+
 Heuristic = Callable[[LayerProblem], Assignment]
 HEURISTICS: dict[str, Heuristic] = {
     "contiguous": contiguous,
@@ -32,9 +35,9 @@ def start(
 ) -> list[LayerSolution]:
     """The heuristic asked for; for the others the better of contiguous and greedy in every layer.
 
-    `auto` tries all there are while there is time, unless these two are within the tolerance, those
-    of tighter rules included. Searches that start from both are never worse than the order of the
-    file, whatever charged groups make of greedy.
+    `auto` tries all there are, those of large problems while there is time, unless these two are
+    within the tolerance, those of tighter rules included. Searches that start from both are never
+    worse than the order of the file, whatever charged groups make of greedy.
     """
     if method in HEURISTICS:
         return [_solution(layer, [within_slots(HEURISTICS[method], layer)]) for layer in layers]
@@ -49,18 +52,21 @@ def start(
     ]
     if method != "auto" or within(plain, tolerance):
         return plain
+    pairs = len(layers) * layers[0].items * layers[0].devices
+
+    def in_time() -> bool:
+        return pairs <= AT_ONCE_PAIRS or deadline.left_s > 0
+
     # Whole groups are so few that they take next to no time; what is divided begins elsewhere.
     groups, counts = ([], []) if layers[0].divisible else _by_rule(layers)
     known = _seeded(layers, plain, groups, tolerance, deadline)
     tried = [
-        _solution(layer, [best.assignment, *other_starts(layer)], best.bound)
-        if deadline.left_s > 0
-        else best
+        _solution(layer, [best.assignment, *other_starts(layer)], best.bound) if in_time() else best
         for layer, best in zip(layers, known, strict=True)
     ]
     if layers[0].additive and layers[0].workloads == 1 and deadline.left_s > 0:
         tried = _descended(layers, tried, deadline)
-    return tried if deadline.left_s <= 0 else _seeded(layers, tried, counts, tolerance, deadline)
+    return _seeded(layers, tried, counts, tolerance, deadline) if in_time() else tried
 
 
 def _by_rule(layers: Sequence[LayerProblem]) -> tuple[list[LayerProblem], list[LayerProblem]]:

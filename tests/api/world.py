@@ -9,7 +9,8 @@ import numpy as np
 
 from api.service import Service
 from profiles.catalogue import catalogue_rates
-from profiles.cost.work import FEATURES, INDEX, group_work, head_work
+from profiles.cost.work import FEATURES
+from solver.planning.predict import shard_work
 from solver.plans import Plan
 
 Json = dict[str, Any]
@@ -64,16 +65,7 @@ def plan_body(**changes: Any) -> Json:
 
 def work_of(plan: Plan, layer: int, device: int) -> np.ndarray:
     """What an executor counts for a device's shares of a layer, [FEATURES]."""
-    budgets = np.array(plan.budgets, dtype=np.float64)
-    workload = plan.workload.workload
-    heads = plan.layers[layer].heads
-    shares = {h: e.share for h, entries in enumerate(heads) for e in entries if e.device == device}
-    groups = sorted({plan.architecture.kv_head(h) for h in shares})
-    whole = head_work(budgets, plan.architecture, workload)[layer]
-    work = sum((share * whole[head] for head, share in shares.items()), np.zeros(len(FEATURES)))
-    work = work + group_work(budgets, plan.architecture, workload)[layer, groups].sum(axis=0)
-    work[INDEX["launches"]] = 1
-    return np.asarray(work)
+    return np.asarray(shard_work(plan, layer)[device])
 
 
 @dataclass(frozen=True)

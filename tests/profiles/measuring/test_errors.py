@@ -113,7 +113,7 @@ def test_contexts_without_prompts_or_positions(choices: Choices) -> None:
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("gpt_oss", {"num_local_experts": 2}, "s_aux"),
+        ("gpt_oss", {"num_local_experts": 4}, "s_aux"),
         ("bloom", {"n_layer": 2, "n_head": 4}, "interface|cannot be loaded"),
         ("llama4_text", {"attention_chunk_size": 32}, "is of 'chunked_attention'"),
     ],

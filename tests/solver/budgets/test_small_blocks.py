@@ -59,8 +59,8 @@ def asked(
 def test_whole_small_pieces_within_the_total(
     policy: Policy, block: int, piece: int, context: int
 ) -> None:
-    more = {"floor_tokens": 32} if policy in FLOORED else {}
-    budgets = asked(policy, context // 4, context, block, piece, **more)
+    more: dict[str, object] = {"floor_tokens": 32} if policy in FLOORED else {}
+    budgets = asked(policy, context // 4, context, block, piece, scope="layer", **more)
     tokens = budgets.tokens
     assert ((tokens % piece == 0) | (tokens == context)).all()
     assert (tokens <= context).all()
