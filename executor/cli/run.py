@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from executor.cli import flags
+from executor.inference.barrier import Barrier
 from profiles.cli.console import clear_errors, console, fail
 from profiles.cli.progress import shown
 from profiles.files import read_text
@@ -88,7 +89,5 @@ def _table(name: str, prompt_tokens: int, ran: "Run") -> Table:
 
 def _row(layers: list[list[float]]) -> list[str]:
     """A rank's sum over layers each, and the share that ranks wait at the layers' barriers."""
-    waited = sum(max(seconds) for seconds in layers)
-    sums = [sum(mine) for mine in zip(*layers, strict=True)]
-    bubble = 1 - sum(sums) / (len(sums) * waited) if waited else 0.0
-    return [*(f"{1000 * mine:.1f}" for mine in sums), f"{100 * bubble:.1f} %"]
+    found = Barrier.of(layers)
+    return [*(f"{1000 * mine:.1f}" for mine in found.ranks_s), f"{100 * found.bubble:.1f} %"]

@@ -7,7 +7,7 @@ after everything before it. As long as the words before it are right, that is gr
 after a wrong one, the reference stands where the model's own word would.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,9 +70,17 @@ def surprise(
     """Mean negative log-likelihood, in nats, of the last `scored` tokens of a text."""
     places = tuple(range(len(ids) - scored, len(ids)))
     logits, computed = logits_at_once(model, ids, places, policy, block_tokens)
+    return mean_nats(logits, ids[-scored:]), computed
+
+
+def mean_nats(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+    """Mean negative log-likelihood of the tokens that logits [tokens, vocabulary] predict.
+
+    Raises EvaluationError for NaN.
+    """
     _refuse_nan(logits)
-    targets = torch.tensor(ids[-scored:], device=logits.device)
-    return float(torch.nn.functional.cross_entropy(logits.float(), targets)), computed
+    targets = torch.tensor(tokens, device=logits.device)
+    return float(torch.nn.functional.cross_entropy(logits.float(), targets))
 
 
 def _refuse_nan(logits: torch.Tensor) -> None:

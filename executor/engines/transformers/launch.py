@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from json import dumps, loads
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 from executor.engines.transformers.rank import RankRun, Request
 from executor.errors import AttentionError
 from executor.weights.execution_map import ExecutionMap
+
+STDERR = 2
+"""This process's own, by number: what `sys.stderr` is may be no file."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,7 @@ def run_ranks(folder: Path, request: Request) -> Run:
         asked = Path(scratch) / "request.json"
         asked.write_text(dumps(asdict(request)))
         module = "executor.engines.transformers.rank"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={ranks}", "-m", module, str(folder), str(asked), scratch]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ran = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if ran.returncode:
-            raise AttentionError(f"{folder}: a rank failed: {_fault(ran.stderr)}")
+        torchrun(module, ranks, (str(folder), str(asked), scratch), str(folder))
         files = [Path(scratch) / f"{rank}.json" for rank in range(ranks)]
         made = [RankRun(**loads(file.read_text())) for file in files]
     if any(rank.tokens != made[0].tokens for rank in made):
@@ -48,6 +47,20 @@ def run_ranks(folder: Path, request: Request) -> Run:
         [list(layer) for layer in zip(*(rank.prompt_s for rank in made), strict=True)],
         [list(layer) for layer in zip(*(rank.decode_s for rank in made), strict=True)],
     )
+
+
+def torchrun(module: str, ranks: int, arguments: Sequence[str], what: str) -> None:
+    """Run a module as so many ranks on this machine, a thread each, until all have ended.
+
+    What they print goes to stderr. Raises AttentionError, which says `what` was run, where one
+    fails.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={ranks}", "-m", module, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, stdout=STDERR, stderr=subprocess.PIPE, text=True, env=environment)
+    if ran.returncode:
+        raise AttentionError(f"{what}: a rank failed: {_fault(ran.stderr)}")
 
 
 def _fault(stderr: str) -> str:

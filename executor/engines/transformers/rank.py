@@ -5,6 +5,8 @@ the JSON of a `RankRun`.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from json import dumps, loads
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
 
 from executor.engines.transformers.attach import attach
@@ -38,21 +40,39 @@ class RankRun:
     decode_s: list[float]
 
 
-@torch.no_grad()
-def generate(folder: Path, request: Request) -> RankRun:
-    """Load this rank's part of a checkpoint with a plan in it and go on with the prompt."""
-    cuda = torch.cuda.is_available()
+@contextmanager
+def among_ranks() -> Iterator[int]:
+    """This process as a rank of those that torchrun started, by its number; one thread each.
+
+    They speak gloo on CPUs, NCCL where there are GPUs.
+    """
+    torch.set_num_threads(1)
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def load_part(folder: Path) -> PreTrainedModel:
+    """This rank's part of a checkpoint, by transformers' own tensor parallelism."""
     stock = DistributedConfig(tp_size=dist.get_world_size(), tp_plan="auto")
     reading: Any = AutoModelForCausalLM.from_pretrained
-    model = reading(
+    model: PreTrainedModel = reading(
         folder,
         local_files_only=True,
         use_safetensors=True,
-        dtype=torch.bfloat16 if cuda else torch.float32,
+        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
         distributed_config=stock,
         attn_implementation=NAME,
     )
-    model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def generate(folder: Path, request: Request) -> RankRun:
+    """Load this rank's part of a checkpoint with a plan in it and go on with the prompt."""
+    model: Any = load_part(folder)
     policy = TimedPolicy(slot_policy(model, folder), model.config.num_hidden_layers)
     attach(model, policy)
     ids = torch.tensor([request.tokens], device=model.device)
@@ -66,14 +86,10 @@ def generate(folder: Path, request: Request) -> RankRun:
 
 
 def main(folder: Path, request: Path, out: Path) -> None:
-    """Compute the request; gloo on CPUs, NCCL where there are GPUs."""
-    torch.set_num_threads(1)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
+    """Compute the request and write what this rank found."""
+    with among_ranks() as rank:
         made = generate(folder, Request(**loads(request.read_text())))
-        (out / f"{dist.get_rank()}.json").write_text(dumps(asdict(made)))
-    finally:
-        dist.destroy_process_group()
+        (out / f"{rank}.json").write_text(dumps(asdict(made)))
 
 
 if __name__ == "__main__":

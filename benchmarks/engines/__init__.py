@@ -1,0 +1,1 @@
+"""A plan on a stock engine: real processes, a real model, measured beside what was predicted."""

@@ -1,0 +1,168 @@
+"""Plans on a stock engine: `python -m benchmarks.engines`, two processes on two cores.
+
+    python -m benchmarks.engines [--contexts 1024,2048,4096,8192] [--seconds 720] [--rounds 3]
+        [--json [FILE]]
+
+SmolLM2-135M (9 query and 3 KV heads: what stock tensor parallelism refuses on 2 ranks) prefills
+held-out text under transformers' own tensor parallelism, by checkpoints that `hplb apply` writes.
+Attention is what `hplb run` reports: seconds of every layer and rank that it had its core, summed
+over layers of the slower rank; the same kernel in every row. Dense budgets are the whole context,
+the others a mean of 3/16 of it: uniform, or by least error from the shipped profile. Rates are
+fitted to single layers' attention timed alone beforehand, so that every prediction was made before
+what it is held against. Rows take turns round by round, each round on another window of the
+standard library's docstrings, whose loss is that of the run itself. The longest context comes
+first; a context begins no further round once its part of --seconds is spent.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from json import dumps, loads
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoTokenizer
+
+from benchmarks import report
+from benchmarks.engines.plans import RANKS, ROWS, SHARE, attention_s, measured_rates, plans
+from benchmarks.engines.rank import Job, Prefill
+from benchmarks.engines.summary import Found, aims, rounds, summarise
+from executor.engines.transformers.launch import torchrun
+from executor.evaluation.texts import windows
+from executor.inference.barrier import Barrier
+from executor.weights.apply import apply
+from executor.weights.execution_map import ExecutionMap
+from executor.weights.slots import slots_of
+from profiles.catalogue import catalogue_profile
+from profiles.measuring.loading import folder_of
+from profiles.time_left import TimeLeft, forward_work
+from solver.plans import Plan
+
+MODEL = "smollm2-135m"
+CONTEXTS = (1024, 2048, 4096, 8192)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--contexts", default=",".join(map(str, CONTEXTS)), help="tokens")
+    parser.add_argument("--seconds", type=float, default=720, help="about so long in all")
+    parser.add_argument("--rounds", type=int, default=3, help="at most, of every context")
+    parser.add_argument("--plan-seconds", type=float, default=3, help="of every plan")
+    asked = report.arguments(parser)
+    contexts = sorted({int(tokens) for tokens in asked.contexts.split(",")}, reverse=True)
+    load, began = os.getloadavg()[0], time.time()
+    width = catalogue_profile(MODEL).architecture.hidden_size
+    work = {tokens: forward_work(tokens, width) for tokens in contexts}
+    left = TimeLeft(sum(work.values()))
+    found: list[Found] = []
+    fitted = {}
+    for number, tokens in enumerate(contexts):
+        now = time.time()
+        share = work[tokens] / sum(work[each] for each in contexts[number:])
+        until = now + share * (began + asked.seconds - now)
+        say(left.after(f"{tokens:,} tokens, until {until - now:.0f} s from now"))
+        rows, fitted[tokens] = measure(tokens, asked.rounds, asked.plan_seconds, until)
+        found = rows + found
+        left.done(work[tokens], time.time() - now)
+    out = Console(file=report.table_to(asked.json), width=150)
+    out.print(table(found))
+    met = aims(found)
+    for what, aim in met.items():
+        yes = "yes" if aim["met"] else "no"
+        out.print(f"{what}: {aim['worst']:.3f}, aim {aim['limit']:g}: {yes}")
+    report.deliver(
+        asked.json,
+        note="transformers' tensor parallelism over gloo, two ranks of one thread, fp32",
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        model=MODEL,
+        ranks=RANKS,
+        share=SHARE,
+        load_before_and_after=[load, os.getloadavg()[0]],
+        seconds=time.time() - began,
+        seconds_per_unit=fitted,
+        summary=met,
+        rows=found,
+    )
+
+
+def measure(
+    tokens: int, most_rounds: int, limit_s: float, until: float
+) -> tuple[list[Found], dict[str, float]]:
+    """A context's rows, and the rates that they were planned with."""
+    folder, profile = folder_of(MODEL), catalogue_profile(MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    read = windows(None, tokenizer, tokens, most_rounds)
+    say("timing single layers")
+    rates = measured_rates(profile, tokens)
+    made = {}
+    for row, plan in plans(profile, tokens, rates, limit_s):
+        say(f"planned: {row.name}, {1000 * plan.makespan_s:.0f} ms in all")
+        made[row.name] = plan
+    with tempfile.TemporaryDirectory(prefix="hplb-engines-") as name:
+        scratch = Path(name)
+        rows = written(folder, made, scratch)
+        job = Job(rows, [list(window) for window in read], until)
+        (scratch / "job.json").write_text(dumps(asdict(job)))
+        module = "benchmarks.engines.rank"
+        torchrun(module, RANKS, (str(scratch / "job.json"), name), f"{tokens} tokens")
+        ranks = [
+            [Prefill(**each) for each in loads((scratch / f"{rank}.json").read_text())]
+            for rank in range(RANKS)
+        ]
+    predicted = {name: Barrier.of(attention_s(plan, rates)) for name, plan in made.items()}
+    return summarise(tokens, ROWS, predicted, rounds(ranks)), rates.rounded.seconds_per
+
+
+def written(folder: Path, made: dict[str, Plan], scratch: Path) -> dict[str, tuple[str, str]]:
+    """Every row's weights and map; rows of one layout share their weights."""
+    found: dict[str, tuple[str, str]] = {}
+    weights: dict[str, ExecutionMap] = {}
+    for number, (name, plan) in enumerate(made.items()):
+        out = scratch / str(number)
+        same = next((at for at, was in weights.items() if was.layout == slots_of(plan)), None)
+        if same is None:
+            say(f"writing {name}")
+            weights[str(out)] = apply(folder, plan, out, False, lambda *_: None).map
+        else:
+            out.mkdir()
+            ExecutionMap.of(plan, weights[same].original).save(out)
+        found[name] = (same or str(out), str(out))
+    return found
+
+
+def table(found: list[Found]) -> Table:
+    """Medians over rounds."""
+    shown = Table(title="Attention and the whole prefill, s")
+    heads = ("tokens", "placement", "rounds", "at the barrier", "rank 0", "rank 1", "bubble")
+    for head in (*heads, "gain", "predicted", "prefill", "predicted", "loss over dense"):
+        shown.add_column(head, justify="left" if head == "placement" else "right")
+    for row in found:
+        shown.add_row(
+            f"{row['context_tokens']:,}",
+            row["row"],
+            str(row["rounds"]),
+            f"{row['attention_s']['median']:.2f}",
+            *(f"{rank['median']:.2f}" for rank in row["ranks_s"]),
+            f"{row['bubble']['median']:.1%}",
+            f"{row['gain']['median']:.2f}x",
+            f"{row['predicted']['attention_s']:.2f}",
+            f"{row['wall_s']['median']:.2f}",
+            f"{row['predicted']['wall_s']:.2f}",
+            f"{row['over_dense_nats']['median']:+.3f}",
+        )
+    return shown
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

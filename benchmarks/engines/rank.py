@@ -1,0 +1,107 @@
+"""One rank of the benchmark: `python -m benchmarks.engines.rank JOB OUT`, started by torchrun.
+
+JOB is the JSON of a `Job`, OUT the folder to which this rank writes the JSON of its prefills.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from executor.engines.transformers.attach import attached
+from executor.engines.transformers.rank import among_ranks, load_part
+from executor.engines.transformers.slots import slot_policy
+from executor.evaluation.scoring import mean_nats
+from executor.evaluation.texts import scored_tokens
+from executor.inference.timed_policy import TimedPolicy
+from profiles.time_left import TimeLeft
+
+WARM_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows by name, each the folder of its weights and that of its map; a round reads a window.
+
+    No further round is begun that would end after `until` (seconds since the epoch) if it took as
+    long as the one before.
+    """
+
+    rows: dict[str, tuple[str, str]]
+    windows: list[list[int]]
+    until: float
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """One rank's prefill of a window: `attention_s` [layers] seconds that it had the core, `wall_s`
+    of all until the hidden states of the last layer, `nats` a token of the window's end."""
+
+    row: str
+    round: int
+    attention_s: list[float]
+    wall_s: float
+    nats: float
+
+
+@torch.inference_mode()
+def measure(job: Job, say: Callable[[str], None]) -> list[Prefill]:
+    """Every row in turn, round by round."""
+    models = {weights: load_part(Path(weights)) for weights, _ in job.rows.values()}
+    policies = {
+        name: (models[weights], slot_policy(models[weights], Path(folder)))
+        for name, (weights, folder) in job.rows.items()
+    }
+    for name, (model, policy) in policies.items():
+        _prefill(name, 0, model, policy, job.windows[0][:WARM_TOKENS])
+    found, left = [], TimeLeft(len(job.windows) * len(policies))
+    for number, ids in enumerate(job.windows):
+        began = time.time()
+        for name, (model, policy) in policies.items():
+            found.append(_prefill(name, number, model, policy, ids))
+            left.done(1, found[-1].wall_s)
+            what = f"{len(ids):,} tokens, round {number + 1}: {name}, {found[-1].wall_s:.1f} s"
+            say(left.after(f"{what}; {len(job.windows)} rounds"))
+        if not _agreed(2 * time.time() - began <= job.until):
+            break
+    return found
+
+
+def _prefill(name: str, number: int, model: Any, policy: Any, ids: list[int]) -> Prefill:
+    timed = TimedPolicy(policy, model.config.num_hidden_layers)
+    tokens, scored = torch.tensor([ids]), scored_tokens(len(ids))
+    dist.barrier()
+    with attached(model, timed):
+        began = time.perf_counter()
+        hidden = model.base_model(tokens).last_hidden_state
+        wall_s = time.perf_counter() - began
+    logits = model.get_output_embeddings()(hidden[0, -scored - 1 : -1])
+    return Prefill(name, number, timed.prompt_s, wall_s, mean_nats(logits, ids[-scored:]))
+
+
+def _agreed(mine: bool) -> bool:
+    """What the first rank thinks: all of them must do the same."""
+    said = [mine]
+    dist.broadcast_object_list(said)
+    return said[0]
+
+
+def main(job: Path, out: Path) -> None:
+    with among_ranks() as rank:
+
+        def say(words: str) -> None:
+            if rank == 0:
+                print(words, flush=True)
+
+        made = measure(Job(**loads(job.read_text())), say)
+        (out / f"{rank}.json").write_text(dumps([asdict(each) for each in made]))
+
+
+if __name__ == "__main__":
+    main(*(Path(each) for each in sys.argv[1:]))
