@@ -28,6 +28,7 @@ FIGURES = {
     "cpu_selected": "median",
     "cpu_flex": "first_call_s",
     "decode_cpu": "median",
+    "engines": "median",
     "schedule": "worst",
     "selection": "oracle",
     "rehearsal": "registers",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.cpu_attention import spread
 from benchmarks.engines.plans import BASE, DIVIDED, DIVIDED_DENSE, Row
@@ -12,7 +12,7 @@ from executor.inference.barrier import Barrier
 
 AIMED_TOKENS = 4096
 """The shortest context that there are aims for."""
-OVER_MEAN, GAIN, ERROR_PERCENT = 1.05, 1.25, 10.0
+OVER_MEAN, GAIN, ERROR = 1.05, 1.25, 10.0
 Found = dict[str, Any]
 
 
@@ -25,7 +25,7 @@ class Run:
     nats: float
 
     @classmethod
-    def of(cls, ranks: Sequence[Prefill]) -> "Run":
+    def of(cls, ranks: Sequence[Prefill]) -> Self:
         layers = list(zip(*(rank.attention_s for rank in ranks), strict=True))
         return cls(Barrier.of(layers), max(rank.wall_s for rank in ranks), ranks[0].nats)
 
@@ -53,58 +53,46 @@ def summarise(
 
     The whole prefill is predicted as the plan's attention and the rest that the other rows had.
     """
-    dense = measured[BASE]
     found = []
     for row in rows:
-        runs, plan = measured[row.name], predicted[row.name]
-        others = [run.rest_s for name, each in measured.items() if name != row.name for run in each]
-        attention, wall = (
-            spread([run.attention.slowest_s for run in runs]),
-            spread([run.wall_s for run in runs]),
+        rest = median(
+            run.rest_s for name, runs in measured.items() if name != row.name for run in runs
         )
-        wall_s = plan.slowest_s + median(others)
+        figures = _measured(measured[row.name], measured[BASE])
+        plan = predicted[row.name]
+        plan_s = {"attention_s": plan.slowest_s, "wall_s": plan.slowest_s + rest}
         found.append(
             {
                 "context_tokens": context,
                 "row": row.name,
                 "budgets": row.budgets,
-                "rounds": len(runs),
-                "attention_s": attention,
-                "ranks_s": [
-                    spread(list(mine))
-                    for mine in zip(*(run.attention.ranks_s for run in runs), strict=True)
-                ],
-                "bubble": spread([run.attention.bubble for run in runs]),
-                "over_mean": spread(
-                    [run.attention.slowest_s / run.attention.mean_s for run in runs]
-                ),
-                "gain": _ratio(
-                    [
-                        (b.attention.slowest_s, r.attention.slowest_s)
-                        for b, r in zip(dense, runs, strict=True)
-                    ]
-                ),
-                "wall_s": wall,
-                "wall_gain": _ratio(
-                    [(b.wall_s, r.wall_s) for b, r in zip(dense, runs, strict=True)]
-                ),
-                "over_dense_nats": spread(
-                    [run.nats - base.nats for run, base in zip(runs, dense, strict=True)]
-                ),
-                "nats": spread([run.nats for run in runs]),
-                "predicted": {
-                    "attention_s": plan.slowest_s,
-                    "ranks_s": list(plan.ranks_s),
-                    "bubble": plan.bubble,
-                    "wall_s": wall_s,
-                },
+                **figures,
+                "predicted": {**plan_s, "ranks_s": plan.ranks_s, "bubble": plan.bubble},
                 "error_percent": {
-                    "attention": _error(plan.slowest_s, attention["median"]),
-                    "wall": _error(wall_s, wall["median"]),
+                    what: 100 * (seconds / figures[what]["median"] - 1)
+                    for what, seconds in plan_s.items()
                 },
             }
         )
     return found
+
+
+def _measured(runs: Sequence[Run], dense: Sequence[Run]) -> Found:
+    """A row's figures, gains and losses against `dense` of the same round."""
+    pairs = list(zip(runs, dense, strict=True))
+    ranks = zip(*(run.attention.ranks_s for run in runs), strict=True)
+    return {
+        "rounds": len(runs),
+        "attention_s": spread([run.attention.slowest_s for run in runs]),
+        "ranks_s": [spread(list(mine)) for mine in ranks],
+        "bubble": spread([run.attention.bubble for run in runs]),
+        "over_mean": spread([run.attention.slowest_s / run.attention.mean_s for run in runs]),
+        "gain": spread([base.attention.slowest_s / run.attention.slowest_s for run, base in pairs]),
+        "wall_s": spread([run.wall_s for run in runs]),
+        "wall_gain": spread([base.wall_s / run.wall_s for run, base in pairs]),
+        "nats": spread([run.nats for run in runs]),
+        "over_dense_nats": spread([run.nats - base.nats for run, base in pairs]),
+    }
 
 
 def aims(found: Sequence[Found]) -> dict[str, Found]:
@@ -115,30 +103,21 @@ def aims(found: Sequence[Found]) -> dict[str, Found]:
     aimed = [row for row in found if row["context_tokens"] >= AIMED_TOKENS]
     if not aimed:
         return {}
-    of = {name: [row for row in aimed if row["row"] == name] for name in (DIVIDED, DIVIDED_DENSE)}
-    over_mean = max(row["over_mean"]["median"] for row in of[DIVIDED])
-    gain = min(row["gain"]["median"] for row in of[DIVIDED_DENSE])
-    errors = {
-        what: max(abs(row["error_percent"][what]) for row in aimed)
-        for what in ("attention", "wall")
-    }
+    divided, dense = (
+        [row for row in aimed if row["row"] == name] for name in (DIVIDED, DIVIDED_DENSE)
+    )
+    over_mean = max(row["over_mean"]["median"] for row in divided)
+    gain = min(row["gain"]["median"] for row in dense)
+    attention, wall = (
+        max(abs(row["error_percent"][what]) for row in aimed) for what in ("attention_s", "wall_s")
+    )
     return {
         "divided over the mean of both ranks": _aim(over_mean, OVER_MEAN, over_mean <= OVER_MEAN),
-        "attention's gain by dividing dense budgets": _aim(gain, GAIN, gain >= GAIN),
-        **{
-            f"error of predicted {what}, %": _aim(worst, ERROR_PERCENT, worst <= ERROR_PERCENT)
-            for what, worst in errors.items()
-        },
+        "gain of dividing dense budgets": _aim(gain, GAIN, gain >= GAIN),
+        "error of predicted attention, %": _aim(attention, ERROR, attention <= ERROR),
+        "error of the predicted prefill, %": _aim(wall, ERROR, wall <= ERROR),
     }
 
 
 def _aim(worst: float, limit: float, met: bool) -> Found:
     return {"worst": worst, "limit": limit, "met": met}
-
-
-def _ratio(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    return spread([over / under for over, under in pairs])
-
-
-def _error(predicted: float, found: float) -> float:
-    return 100 * (predicted / found - 1)

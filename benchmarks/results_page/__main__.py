@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.markdown import replaced
 from benchmarks.results_page import (
     cost_model,
+    engines,
     kernels,
     placement,
     proofs,
@@ -37,7 +38,7 @@ rates fitted to public measurements: what GPUs measured is in [gpu.md](gpu.md).
 
 [Placement](#placement-on-the-heads-of-real-models) | [Proofs and speed](#proofs-and-speed) |
 [Search](#the-search-part-by-part) | [Cost model](#the-cost-model) | [Kernels](#the-kernels) |
-[Quality](#quality)
+[Stock engine](#on-a-stock-engine) | [Quality](#quality)
 """
 WIDTH = 100
 
@@ -45,7 +46,7 @@ WIDTH = 100
 def documents(root: Path) -> dict[Path, str]:
     """Below a checkout's root: what each document must say, by its path."""
     reports = Reports(root / "benchmarks/results")
-    parts = (placement, proofs, search, cost_model, kernels, quality)
+    parts = (placement, proofs, search, cost_model, kernels, engines, quality)
     page = "\n".join([HEAD, *(part.section(reports) for part in parts)])
     said = (root / README).read_text()
     tables = f"{placement.readme_table(reports)}\n\n{real_model.readme_table(reports)}"

@@ -1,0 +1,81 @@
+"""benchmarks/engines: figures of a row from what its ranks measured, and the aims held to them."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.engines.plans import BASE, DIVIDED, DIVIDED_DENSE, ROWS, attention_s
+from benchmarks.engines.rank import Prefill
+from benchmarks.engines.summary import aims, rounds, summarise
+from executor.inference.barrier import Barrier
+from profiles.catalogue import catalogue_profile, catalogue_rates
+from solver.planning.planner import plan
+
+
+def prefills(rank: int, layers: dict[str, list[list[float]]]) -> list[Prefill]:
+    """Two rounds of a rank: `layers` [layers][ranks] by row, the second round twice as slow."""
+    return [
+        Prefill(row, number, [scale * each[rank] for each in seconds], scale * 10.0, nats)
+        for number, scale in enumerate((1, 2))
+        for row, seconds in layers.items()
+        for nats in [3.0 if row == BASE else 3.25]
+    ]
+
+
+def found(divided: list[list[float]], predicted_s: float = 6.0) -> dict[str, dict[str, Any]]:
+    """Rows at 4,096 tokens whose base is 2 + 2 and 1 + 1 seconds, and all others `divided`."""
+    seconds = {row.name: divided for row in ROWS} | {BASE: [[2.0, 1.0], [2.0, 1.0]]}
+    measured = rounds([prefills(rank, seconds) for rank in range(2)])
+    plans = {row.name: Barrier((predicted_s, predicted_s), predicted_s) for row in ROWS}
+    return {row["row"]: row for row in summarise(4096, ROWS, plans, measured)}
+
+
+def test_a_rows_figures_are_of_the_slower_rank_layer_by_layer() -> None:
+    rows = found([[1.0, 2.0], [2.0, 1.0]])
+    base, divided = rows[BASE], rows[DIVIDED]
+    assert base["attention_s"] == {"median": 6.0, "least": 4.0, "most": 8.0}
+    assert [rank["median"] for rank in base["ranks_s"]] == [6.0, 3.0]
+    assert base["bubble"]["median"] == pytest.approx(0.25)
+    # Both ranks have as much to do, in different layers: each layer waits for its slower one.
+    assert [rank["median"] for rank in divided["ranks_s"]] == [4.5, 4.5]
+    assert divided["attention_s"]["median"] == 6.0
+    assert divided["over_mean"]["median"] == pytest.approx(4 / 3)
+    assert divided["over_dense_nats"]["median"] == pytest.approx(0.25)
+    # 10 s of wall less 4 of attention in the first round, twice that in the second.
+    assert divided["predicted"]["wall_s"] == pytest.approx(6.0 + 9.0)
+    assert divided["error_percent"]["wall_s"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "predicted_s", "met"),
+    [
+        ([1.5, 1.5], 4.6, [True, True, False, True]),
+        ([1.0, 1.6], 4.8, [False, True, False, True]),
+        ([1.9, 1.9], 5.8, [True, False, True, True]),
+        ([1.9, 1.9], 9.0, [True, False, False, False]),
+    ],
+)
+def test_aims_are_judged_by_the_worst_row(
+    layer: list[float], predicted_s: float, met: list[bool]
+) -> None:
+    rows = list(found([layer, layer], predicted_s).values())
+    assert [aim["met"] for aim in aims(rows).values()] == met
+    assert aims([{**row, "context_tokens": 2048} for row in rows]) == {}
+
+
+def test_predicted_attention_is_what_the_slots_do_not_cost() -> None:
+    profile = catalogue_profile("smollm2-135m")
+    asked = {"gpus": 2, "device_type": "cpu", "context_tokens": 1024, "method": "contiguous"}
+    dense = {"policy": "uniform", "tokens": 1024}
+    rates = catalogue_rates(["cpu"], "prefill")["cpu"]
+    two, three = (
+        attention_s(plan(profile, budget=dense, slots=slots, **asked), rates) for slots in (2, 3)
+    )
+    # Two groups on one rank and one on the other, however many slots are projected.
+    for wide, wider in zip(two, three, strict=True):
+        assert wide == pytest.approx(wider)
+        assert max(wide) / min(wide) == pytest.approx(2.0, rel=0.02)
+
+
+def test_the_rows_that_aims_are_for_are_there() -> None:
+    assert {BASE, DIVIDED, DIVIDED_DENSE} <= {row.name for row in ROWS}
