@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.engines.plans import BASE, DIVIDED, DIVIDED_DENSE, ROWS, attention_s
 from benchmarks.engines.rank import Prefill
-from benchmarks.engines.summary import aims, rounds, summarise
+from benchmarks.engines.summary import aims, equal_lists, rounds, summarise
 from executor.inference.barrier import Barrier
 from profiles.catalogue import catalogue_profile, catalogue_rates
 from solver.planning.planner import plan
@@ -79,3 +79,12 @@ def test_predicted_attention_is_what_the_slots_do_not_cost() -> None:
 
 def test_the_rows_that_aims_are_for_are_there() -> None:
     assert {BASE, DIVIDED, DIVIDED_DENSE} <= {row.name for row in ROWS}
+
+
+def test_lists_are_equal_where_the_one_rank_that_has_them_chose_alike() -> None:
+    alone = {(0, 0, 3): 7, (0, 0, 4): 8, (0, 1, 3): 9, (0, 1, 4): 1}
+    first, second = {(0, 0, 3): 7, (0, 0, 4): 5}, {(0, 1, 3): 9, (0, 1, 4): 1}
+    assert equal_lists([first, second], alone) == {"lists": 4, "equal": 0.75}
+    for ranks in ([first], [first, second | {(0, 0, 3): 7}]):
+        with pytest.raises(ValueError, match="each on one rank"):
+            equal_lists(ranks, alone)

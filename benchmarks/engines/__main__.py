@@ -30,16 +30,19 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 from benchmarks import report
-from benchmarks.engines.plans import RANKS, ROWS, SHARE, attention_s, measured_rates, plans
-from benchmarks.engines.rank import Job, Prefill
-from benchmarks.engines.summary import Found, aims, rounds, summarise
+from benchmarks.engines.plans import DIVIDED, RANKS, ROWS, SHARE, attention_s, measured_rates, plans
+from benchmarks.engines.rank import LISTED_TOKENS, Job, Prefill, lists_of
+from benchmarks.engines.summary import Found, aims, equal_lists, rounds, summarise
 from executor.engines.transformers.launch import torchrun
+from executor.evaluation.loaded import load
 from executor.evaluation.texts import windows
 from executor.inference.barrier import Barrier
+from executor.inference.budget_policy import BudgetPolicy
 from executor.weights.apply import apply
 from executor.weights.execution_map import ExecutionMap
 from executor.weights.slots import slots_of
 from profiles.catalogue import catalogue_profile
+from profiles.errors import HplbError
 from profiles.measuring.loading import folder_of
 from profiles.time_left import TimeLeft, forward_work
 from solver.plans import Plan
@@ -56,22 +59,29 @@ def main() -> None:
     parser.add_argument("--plan-seconds", type=float, default=3, help="of every plan")
     asked = report.arguments(parser)
     contexts = sorted({int(tokens) for tokens in asked.contexts.split(",")}, reverse=True)
-    load, began = os.getloadavg()[0], time.time()
+    busy, began = os.getloadavg()[0], time.time()
     width = catalogue_profile(MODEL).architecture.hidden_size
     work = {tokens: forward_work(tokens, width) for tokens in contexts}
     left = TimeLeft(sum(work.values()))
     found: list[Found] = []
-    fitted = {}
+    by_context: list[Found] = []
     for number, tokens in enumerate(contexts):
         now = time.time()
         share = work[tokens] / sum(work[each] for each in contexts[number:])
         until = now + share * (began + asked.seconds - now)
         say(left.after(f"{tokens:,} tokens, until {until - now:.0f} s from now"))
-        rows, fitted[tokens] = measure(tokens, asked.rounds, asked.plan_seconds, until)
+        rows, told = measure(tokens, asked.rounds, asked.plan_seconds, until)
+        by_context.append({"context_tokens": tokens, **told})
         found = rows + found
         left.done(work[tokens], time.time() - now)
     out = Console(file=report.table_to(asked.json), width=150)
     out.print(table(found))
+    for each in by_context:
+        lists = each["equal_lists"]
+        out.print(
+            f"{each['context_tokens']:,} tokens, the first {each['listed_tokens']:,} divided: "
+            f"{lists['equal']:.2%} of {lists['lists']:,} lists are those of one process"
+        )
     met = aims(found)
     for what, aim in met.items():
         yes = "yes" if aim["met"] else "no"
@@ -84,23 +94,23 @@ def main() -> None:
         model=MODEL,
         ranks=RANKS,
         share=SHARE,
-        load_before_and_after=[load, os.getloadavg()[0]],
+        load_before_and_after=[busy, os.getloadavg()[0]],
         seconds=time.time() - began,
-        seconds_per_unit=fitted,
         summary=met,
+        contexts=by_context,
         rows=found,
     )
 
 
 def measure(
     tokens: int, most_rounds: int, limit_s: float, until: float
-) -> tuple[list[Found], dict[str, float]]:
-    """A context's rows, and the rates that they were planned with."""
+) -> tuple[list[Found], Found]:
+    """A context's rows; the rates that they were planned with, and how many lists are equal."""
     folder, profile = folder_of(MODEL), catalogue_profile(MODEL)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     read = windows(None, tokenizer, tokens, most_rounds)
     say("timing single layers")
-    rates = measured_rates(profile, tokens)
+    rates = measured_rates(profile, tokens, limit_s)
     made = {}
     for row, plan in plans(profile, tokens, rates, limit_s):
         say(f"planned: {row.name}, {1000 * plan.makespan_s:.0f} ms in all")
@@ -108,16 +118,22 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="hplb-engines-") as name:
         scratch = Path(name)
         rows = written(folder, made, scratch)
-        job = Job(rows, [list(window) for window in read], until)
+        job = Job(rows, [list(window) for window in read], until, DIVIDED)
         (scratch / "job.json").write_text(dumps(asdict(job)))
         module = "benchmarks.engines.rank"
         torchrun(module, RANKS, (str(scratch / "job.json"), name), f"{tokens} tokens")
-        ranks = [
-            [Prefill(**each) for each in loads((scratch / f"{rank}.json").read_text())]
-            for rank in range(RANKS)
-        ]
+        ranks = [loads((scratch / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    say("choosing lists in one process")
+    alone = lists_of(load(MODEL).model, BudgetPolicy.of_plan(made[DIVIDED]), job.windows[0])
+    chosen = [{tuple(place): crc for *place, crc in rank["lists"]} for rank in ranks]
     predicted = {name: Barrier.of(attention_s(plan, rates)) for name, plan in made.items()}
-    return summarise(tokens, ROWS, predicted, rounds(ranks)), rates.rounded.seconds_per
+    measured = rounds([[Prefill(**each) for each in rank["prefills"]] for rank in ranks])
+    told = {
+        "listed_tokens": min(tokens, LISTED_TOKENS),
+        "equal_lists": equal_lists(chosen, alone),
+        "seconds_per_unit": rates.rounded.seconds_per,
+    }
+    return summarise(tokens, ROWS, predicted, measured), told
 
 
 def written(folder: Path, made: dict[str, Plan], scratch: Path) -> dict[str, tuple[str, str]]:
@@ -165,4 +181,7 @@ def say(words: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HplbError as error:
+        sys.exit(str(error))

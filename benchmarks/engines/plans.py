@@ -57,10 +57,11 @@ def budget(kind: str, context: int) -> dict[str, Any]:
     return {**policy, "tokens": tokens}
 
 
-def measured_rates(profile: ModelProfile, context: int) -> Rates:
+def measured_rates(profile: ModelProfile, context: int, limit_s: float) -> Rates:
     """What attention costs on a core of this machine, timed as executors time it: alone.
 
-    Of contiguous placements of every kind of budgets, on a few layers, with random tensors.
+    Of contiguous placements of every kind of budgets, each made within `limit_s`, on a few layers,
+    with random tensors.
     """
     cpu, bench, samples = device_profile("cpu"), Bench(["cpu"], "torch"), []
     for kind in (DENSE, UNIFORM, ADAPTIVE):
@@ -72,6 +73,7 @@ def measured_rates(profile: ModelProfile, context: int) -> Rates:
             context_tokens=context,
             budget=budget(kind, context),
             method="contiguous",
+            time_limit_s=limit_s,
         )
         for layer in range(0, len(placed.layers), len(placed.layers) // TIMED_LAYERS):
             for device in range(RANKS):

@@ -1,6 +1,6 @@
 """One rank of the benchmark: `python -m benchmarks.engines.rank JOB OUT`, started by torchrun.
 
-JOB is the JSON of a `Job`, OUT the folder to which this rank writes the JSON of its prefills.
+JOB is the JSON of a `Job`, OUT the folder to which this rank writes the JSON of a `Measured`.
 """
 
 import sys
@@ -19,10 +19,14 @@ from executor.engines.transformers.rank import among_ranks, load_part
 from executor.engines.transformers.slots import slot_policy
 from executor.evaluation.scoring import mean_nats
 from executor.evaluation.texts import scored_tokens
+from executor.inference.listed_policy import ListedPolicy
+from executor.inference.policy import Policy
 from executor.inference.timed_policy import TimedPolicy
+from executor.weights.execution_map import ExecutionMap
 from profiles.time_left import TimeLeft
 
 WARM_TOKENS = 256
+LISTED_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,13 @@ class Job:
     """Rows by name, each the folder of its weights and that of its map; a round reads a window.
 
     No further round is begun that would end after `until` (seconds since the epoch) if it took as
-    long as the one before.
+    long as the one before. Then the row `listed` says which pieces it chose.
     """
 
     rows: dict[str, tuple[str, str]]
     windows: list[list[int]]
     until: float
+    listed: str
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,19 @@ class Prefill:
     nats: float
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a rank did, and its lists of one row: (layer, the model's head, block, checksum)."""
+
+    prefills: list[Prefill]
+    lists: list[tuple[int, int, int, int]]
+
+
 @torch.inference_mode()
-def measure(job: Job, say: Callable[[str], None]) -> list[Prefill]:
-    """Every row in turn, round by round."""
-    models = {weights: load_part(Path(weights)) for weights, _ in job.rows.values()}
+def measure(job: Job, say: Callable[[str], None]) -> Measured:
+    """Every row in turn, round by round; then the lists."""
+    every = dict.fromkeys(weights for weights, _ in job.rows.values())
+    models = {weights: load_part(Path(weights)) for weights in every}
     policies = {
         name: (models[weights], slot_policy(models[weights], Path(folder)))
         for name, (weights, folder) in job.rows.items()
@@ -70,10 +84,11 @@ def measure(job: Job, say: Callable[[str], None]) -> list[Prefill]:
             say(left.after(f"{what}; {len(job.windows)} rounds"))
         if not _agreed(2 * time.time() - began <= job.until):
             break
-    return found
+    _, folder = job.rows[job.listed]
+    return Measured(found, _lists(*policies[job.listed], Path(folder), job.windows[0]))
 
 
-def _prefill(name: str, number: int, model: Any, policy: Any, ids: list[int]) -> Prefill:
+def _prefill(name: str, number: int, model: Any, policy: Policy, ids: list[int]) -> Prefill:
     timed = TimedPolicy(policy, model.config.num_hidden_layers)
     tokens, scored = torch.tensor([ids]), scored_tokens(len(ids))
     dist.barrier()
@@ -83,6 +98,31 @@ def _prefill(name: str, number: int, model: Any, policy: Any, ids: list[int]) ->
         wall_s = time.perf_counter() - began
     logits = model.get_output_embeddings()(hidden[0, -scored - 1 : -1])
     return Prefill(name, number, timed.prompt_s, wall_s, mean_nats(logits, ids[-scored:]))
+
+
+def _lists(
+    model: Any, policy: Policy, folder: Path, ids: list[int]
+) -> list[tuple[int, int, int, int]]:
+    """What this rank's slots chose in a window's first tokens."""
+    layout = ExecutionMap.load(folder).layout
+    first = dist.get_rank() * layout.slots * layout.slot_heads
+    found = lists_of(model, policy, ids)
+    heads = [layout.heads(layer)[first:] for layer in range(len(layout.layers))]
+    return [
+        (layer, head, block, checksum)
+        for (layer, slot, block), checksum in found.items()
+        for head in [heads[layer][slot]]
+        if head is not None
+    ]
+
+
+@torch.inference_mode()
+def lists_of(model: Any, policy: Policy, ids: list[int]) -> dict[tuple[int, int, int], int]:
+    """Checksums of the lists that a model's heads choose in a window's first tokens."""
+    listed = ListedPolicy(policy)
+    with attached(model, listed):
+        model.base_model(torch.tensor([ids[:LISTED_TOKENS]]))
+    return listed.lists
 
 
 def _agreed(mine: bool) -> bool:
@@ -100,7 +140,7 @@ def main(job: Path, out: Path) -> None:
                 print(words, flush=True)
 
         made = measure(Job(**loads(job.read_text())), say)
-        (out / f"{rank}.json").write_text(dumps([asdict(each) for each in made]))
+        (out / f"{rank}.json").write_text(dumps(asdict(made)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ AIMED_TOKENS = 4096
 """The shortest context that there are aims for."""
 OVER_MEAN, GAIN, ERROR = 1.05, 1.25, 10.0
 Found = dict[str, Any]
+Lists = Mapping[tuple[int, int, int], int]
+"""Checksums of lists by layer, head and query block."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,18 @@ def _measured(runs: Sequence[Run], dense: Sequence[Run]) -> Found:
         "nats": spread([run.nats for run in runs]),
         "over_dense_nats": spread([run.nats - base.nats for run, base in pairs]),
     }
+
+
+def equal_lists(ranks: Sequence[Lists], alone: Lists) -> dict[str, float]:
+    """How many lists the ranks chose and the share that one process chose alike, by checksums.
+
+    Raises ValueError where they are not lists of the same heads and query blocks, each once.
+    """
+    chosen = {place: checksum for each in ranks for place, checksum in each.items()}
+    if chosen.keys() != alone.keys() or len(chosen) != sum(len(each) for each in ranks):
+        raise ValueError("lists: the ranks' must be those of one process, each on one rank")
+    equal = sum(chosen[place] == checksum for place, checksum in alone.items())
+    return {"lists": len(alone), "equal": equal / len(alone)}
 
 
 def aims(found: Sequence[Found]) -> dict[str, Found]:

@@ -34,6 +34,8 @@ of the measured runs themselves, in nats a token of held-out docstrings.
 {reports.source("engines")}
 {grid(HEADS, [_row(row) for row in report["rows"]])}
 {_aims(report["summary"])}
+
+{_lists(report["contexts"])}
 """
 
 
@@ -71,3 +73,16 @@ def _aims(summary: Report) -> str:
         for what, aim in summary.items()
     ]
     return f"The aims, from 4,096 tokens on, by the worst row: {'; '.join(said)}."
+
+
+def _lists(contexts: list[Report]) -> str:
+    said = [
+        f"{percent(each['equal_lists']['equal'])} of {each['equal_lists']['lists']:,} "
+        f"at {each['context_tokens']:,}"
+        for each in contexts
+    ]
+    return f"""\
+Sums in another order round differently, so that ranks and one process may choose other keys where
+scores are close. Of the lists that the divided plan's heads chose in the first
+{max(each["listed_tokens"] for each in contexts):,} tokens at most, equal in both: {", ".join(said)}
+tokens."""

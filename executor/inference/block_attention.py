@@ -12,9 +12,10 @@ from executor.attention.select import pattern
 from executor.attention.shares import HeadShare, check_block_sizes
 from executor.attention.step import PreparedStep, prepare
 from executor.checks import TRITON_SIZES, check_options
-from executor.inference.policy import Attended, LayerCall
+from executor.inference.policy import Attended, Chosen, LayerCall
 from executor.inference.window import slides, windowed
 from executor.kernels.batch import Cache, Chunk, as_pages
+from executor.kernels.layout import Layout
 from profiles.architecture import Architecture
 from profiles.selection import Selection
 from profiles.sizes import causal_pieces
@@ -79,6 +80,7 @@ class BlockAttention:
             result.counts.tiles,
             len(shares) * self._dense_tiles(chunk),
             _of_heads(result, step),
+            None if step.prefill is None else _chosen(step.prefill, result),
         )
 
     def _windowed_rows(
@@ -163,6 +165,11 @@ class BlockAttention:
 def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:
     """x [heads, rows, columns] and so many more, zeros."""
     return torch.nn.functional.pad(x, (0, columns, 0, rows)) if columns or rows else x
+
+
+def _chosen(layout: Layout, result: AttentionResult) -> Chosen:
+    assert result.indices is not None  # selection fills them wherever there is a prompt
+    return Chosen(layout, result.indices)
 
 
 def _of_heads(result: AttentionResult, step: PreparedStep) -> torch.Tensor | None:

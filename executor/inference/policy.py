@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from executor.inference.room import Sequence
+from executor.kernels.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +41,25 @@ class LayerCall:
 
 
 @dataclass(frozen=True, eq=False)
+class Chosen:
+    """The lists of a prompt's query blocks: `indices` int32 [stored], as `layout` says."""
+
+    layout: Layout
+    indices: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Attended:
     """out like q. `tiles` of a block and a piece (pieces, for a single new token) were computed,
     where dense causal attention has `dense_tiles`, over all heads; `recovery` [query_heads] is the
-    share of attention mass captured on the rows watched, NaN for none, where it was asked for."""
+    share of attention mass captured on the rows watched, NaN for none, where it was asked for.
+    `chosen`: of a prompt within budgets."""
 
     out: torch.Tensor
     tiles: int
     dense_tiles: int
     recovery: torch.Tensor | None = None
+    chosen: Chosen | None = None
 
 
 class Policy(Protocol):

@@ -58,7 +58,7 @@ def load_part(folder: Path) -> PreTrainedModel:
     """This rank's part of a checkpoint, by transformers' own tensor parallelism."""
     stock = DistributedConfig(tp_size=dist.get_world_size(), tp_plan="auto")
     reading: Any = AutoModelForCausalLM.from_pretrained
-    model: PreTrainedModel = reading(
+    model = reading(
         folder,
         local_files_only=True,
         use_safetensors=True,
@@ -66,7 +66,8 @@ def load_part(folder: Path) -> PreTrainedModel:
         distributed_config=stock,
         attn_implementation=NAME,
     )
-    return model.eval().requires_grad_(False)
+    part: PreTrainedModel = model.eval().requires_grad_(False)
+    return part
 
 
 @torch.no_grad()
