@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.engines.plans import BASE, DIVIDED, DIVIDED_DENSE, ROWS, attention_s
+from benchmarks.engines.plans import BASE, DIVIDED, DIVIDED_DENSE, ROWS, Predicted, predicted
 from benchmarks.engines.rank import Prefill
 from benchmarks.engines.summary import aims, equal_lists, rounds, summarise
-from executor.inference.barrier import Barrier
+from executor.barrier import Barrier
 from profiles.catalogue import catalogue_profile, catalogue_rates
 from solver.planning.planner import plan
 
@@ -26,7 +26,8 @@ def found(divided: list[list[float]], predicted_s: float = 6.0) -> dict[str, dic
     """Rows at 4,096 tokens whose base is 2 + 2 and 1 + 1 seconds, and all others `divided`."""
     seconds = {row.name: divided for row in ROWS} | {BASE: [[2.0, 1.0], [2.0, 1.0]]}
     measured = rounds([prefills(rank, seconds) for rank in range(2)])
-    plans = {row.name: Barrier((predicted_s, predicted_s), predicted_s) for row in ROWS}
+    attention = Barrier((predicted_s, predicted_s), predicted_s)
+    plans = {row.name: Predicted(attention, step_s=18.0) for row in ROWS}
     return {row["row"]: row for row in summarise(4096, ROWS, plans, measured)}
 
 
@@ -42,17 +43,18 @@ def test_a_rows_figures_are_of_the_slower_rank_layer_by_layer() -> None:
     assert divided["over_mean"]["median"] == pytest.approx(4 / 3)
     assert divided["over_dense_nats"]["median"] == pytest.approx(0.25)
     # 10 s of wall less 4 of attention in the first round, twice that in the second.
-    assert divided["predicted"]["wall_s"] == pytest.approx(6.0 + 9.0)
-    assert divided["error_percent"]["wall_s"] == pytest.approx(0.0)
+    assert divided["predicted_s"]["rest"] == pytest.approx(6.0 + 9.0)
+    assert divided["error_percent"]["rest"] == pytest.approx(0.0)
+    assert divided["error_percent"]["step"] == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(
     ("layer", "predicted_s", "met"),
     [
-        ([1.5, 1.5], 4.6, [True, True, False, True]),
-        ([1.0, 1.6], 4.8, [False, True, False, True]),
-        ([1.9, 1.9], 5.8, [True, False, True, True]),
-        ([1.9, 1.9], 9.0, [True, False, False, False]),
+        ([1.5, 1.5], 4.6, [True, True, False, True, False]),
+        ([1.0, 1.6], 4.8, [False, True, False, True, False]),
+        ([1.9, 1.9], 5.8, [True, False, True, True, False]),
+        ([1.9, 1.9], 9.0, [True, False, False, False, False]),
     ],
 )
 def test_aims_are_judged_by_the_worst_row(
@@ -66,15 +68,15 @@ def test_aims_are_judged_by_the_worst_row(
 def test_predicted_attention_is_what_the_slots_do_not_cost() -> None:
     profile = catalogue_profile("smollm2-135m")
     asked = {"gpus": 2, "device_type": "cpu", "context_tokens": 1024, "method": "contiguous"}
-    dense = {"policy": "uniform", "tokens": 1024}
     rates = catalogue_rates(["cpu"], "prefill")["cpu"]
     two, three = (
-        attention_s(plan(profile, budget=dense, slots=slots, **asked), rates) for slots in (2, 3)
+        predicted(plan(profile, budget={"policy": "dense"}, slots=slots, **asked), rates).attention
+        for slots in (2, 3)
     )
     # Two groups on one rank and one on the other, however many slots are projected.
-    for wide, wider in zip(two, three, strict=True):
-        assert wide == pytest.approx(wider)
-        assert max(wide) / min(wide) == pytest.approx(2.0, rel=0.02)
+    assert two.ranks_s == pytest.approx(three.ranks_s)
+    assert two.slowest_s == two.ranks_s[0]
+    assert two.ranks_s[0] / two.ranks_s[1] == pytest.approx(2.0, rel=0.02)
 
 
 def test_the_rows_that_aims_are_for_are_there() -> None:

@@ -30,13 +30,12 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 from benchmarks import report
-from benchmarks.engines.plans import DIVIDED, RANKS, ROWS, SHARE, attention_s, measured_rates, plans
+from benchmarks.engines.plans import DIVIDED, RANKS, ROWS, SHARE, measured_rates, plans, predicted
 from benchmarks.engines.rank import LISTED_TOKENS, Job, Prefill, lists_of
 from benchmarks.engines.summary import Found, aims, equal_lists, rounds, summarise
 from executor.engines.transformers.launch import torchrun
 from executor.evaluation.loaded import load
 from executor.evaluation.texts import windows
-from executor.inference.barrier import Barrier
 from executor.inference.budget_policy import BudgetPolicy
 from executor.weights.apply import apply
 from executor.weights.execution_map import ExecutionMap
@@ -126,14 +125,14 @@ def measure(
     say("choosing lists in one process")
     alone = lists_of(load(MODEL).model, BudgetPolicy.of_plan(made[DIVIDED]), job.windows[0])
     chosen = [{tuple(place): crc for *place, crc in rank["lists"]} for rank in ranks]
-    predicted = {name: Barrier.of(attention_s(plan, rates)) for name, plan in made.items()}
+    foretold = {name: predicted(plan, rates) for name, plan in made.items()}
     measured = rounds([[Prefill(**each) for each in rank["prefills"]] for rank in ranks])
     told = {
         "listed_tokens": min(tokens, LISTED_TOKENS),
         "equal_lists": equal_lists(chosen, alone),
         "seconds_per_unit": rates.rounded.seconds_per,
     }
-    return summarise(tokens, ROWS, predicted, measured), told
+    return summarise(tokens, ROWS, foretold, measured), told
 
 
 def written(folder: Path, made: dict[str, Plan], scratch: Path) -> dict[str, tuple[str, str]]:
@@ -154,10 +153,10 @@ def written(folder: Path, made: dict[str, Plan], scratch: Path) -> dict[str, tup
 
 
 def table(found: list[Found]) -> Table:
-    """Medians over rounds."""
+    """Medians over rounds; loss over dense, the prefill predicted with the other rows' rest too."""
     shown = Table(title="Attention and the whole prefill, s")
     heads = ("tokens", "placement", "rounds", "at the barrier", "rank 0", "rank 1", "bubble")
-    for head in (*heads, "gain", "predicted", "prefill", "predicted", "loss over dense"):
+    for head in (*heads, "gain", "predicted", "prefill", "by its rest", "by plan", "loss"):
         shown.add_column(head, justify="left" if head == "placement" else "right")
     for row in found:
         shown.add_row(
@@ -168,9 +167,10 @@ def table(found: list[Found]) -> Table:
             *(f"{rank['median']:.2f}" for rank in row["ranks_s"]),
             f"{row['bubble']['median']:.1%}",
             f"{row['gain']['median']:.2f}x",
-            f"{row['predicted']['attention_s']:.2f}",
+            f"{row['predicted_s']['attention']:.2f}",
             f"{row['wall_s']['median']:.2f}",
-            f"{row['predicted']['wall_s']:.2f}",
+            f"{row['predicted_s']['rest']:.2f}",
+            f"{row['predicted_s']['step']:.2f}",
             f"{row['over_dense_nats']['median']:+.3f}",
         )
     return shown

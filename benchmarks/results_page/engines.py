@@ -12,7 +12,8 @@ HEADS = (
     "over padded dense",
     "predicted, s",
     "prefill, s",
-    "predicted, s",
+    "with the others' rest, s",
+    "plan's step, s",
     "loss over dense",
 )
 
@@ -28,8 +29,9 @@ process and a core each. Attention is the seconds that a rank had its core for, 
 slower rank's; the same kernel in every row. Medians of rounds that took turns, with the least and
 the most. Budgets are the whole context or a mean of {percent(report["share"], 0)} of it, uniform or
 by least error. Rates were fitted to single layers timed alone before anything was planned;
-the prefill is predicted as the plan's attention and what the other rows took beside theirs. Loss is
-of the measured runs themselves, in nats a token of held-out docstrings.
+the prefill is predicted as the plan's attention with what the other rows took beside theirs, and as
+the plan's whole step, of which projections and attention alone were timed. Loss is of the measured
+runs themselves, in nats a token of held-out docstrings.
 
 {reports.source("engines")}
 {grid(HEADS, [_row(row) for row in report["rows"]])}
@@ -48,9 +50,10 @@ def _row(row: Report) -> tuple[str, ...]:
         *(f"{rank['median']:.2f}" for rank in row["ranks_s"]),
         percent(row["bubble"]["median"], 1),
         f"{row['gain']['median']:.2f}x",
-        _predicted(row, "attention_s"),
+        _predicted(row, "attention"),
         _spread(row["wall_s"]),
-        _predicted(row, "wall_s"),
+        _predicted(row, "rest"),
+        _predicted(row, "step"),
         f"{row['over_dense_nats']['median']:+.3f}",
     )
 
@@ -62,7 +65,7 @@ def _spread(found: Report) -> str:
 
 
 def _predicted(row: Report, what: str) -> str:
-    return f"{row['predicted'][what]:.2f} ({row['error_percent'][what]:+.1f} %)"
+    return f"{row['predicted_s'][what]:.2f} ({row['error_percent'][what]:+.1f} %)"
 
 
 def _aims(summary: Report) -> str:

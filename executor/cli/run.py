@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from executor.barrier import Barrier
 from executor.cli import flags
-from executor.inference.barrier import Barrier
 from profiles.cli.console import clear_errors, console, fail
 from profiles.cli.progress import shown
 from profiles.files import read_text
