@@ -1,9 +1,11 @@
 """benchmarks/engines: figures of a row from what its ranks measured, and the aims held to them."""
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 import pytest
 
+from benchmarks.engines.__main__ import lengths
 from benchmarks.engines.plans import BASE, DIVIDED, DIVIDED_DENSE, ROWS, Predicted, predicted
 from benchmarks.engines.rank import Prefill
 from benchmarks.engines.summary import aims, equal_lists, rounds, summarise
@@ -77,6 +79,13 @@ def test_predicted_attention_is_what_the_slots_do_not_cost() -> None:
     assert two.ranks_s == pytest.approx(three.ranks_s)
     assert two.slowest_s == two.ranks_s[0]
     assert two.ranks_s[0] / two.ranks_s[1] == pytest.approx(2.0, rel=0.02)
+
+
+@pytest.mark.parametrize("text", ["", "512", "2048,", "2048,x", "-4096"])
+def test_contexts_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="1024 or more"):
+        lengths(text)
+    assert lengths("1024,8192") == [1024, 8192]
 
 
 def test_the_rows_that_aims_are_for_are_there() -> None:

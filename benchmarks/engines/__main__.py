@@ -48,16 +48,31 @@ from solver.plans import Plan
 
 MODEL = "smollm2-135m"
 CONTEXTS = (1024, 2048, 4096, 8192)
+LEAST_TOKENS = 1024
+"""In shorter ones the floor of budgets by least error is more than the mean."""
+
+
+def lengths(text: str) -> list[int]:
+    """Numbers of tokens between commas."""
+    try:
+        found = [int(each) for each in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < LEAST_TOKENS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: must be numbers of tokens, {LEAST_TOKENS} or more, between commas"
+        )
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--contexts", default=",".join(map(str, CONTEXTS)), help="tokens")
+    parser.add_argument("--contexts", type=lengths, default=CONTEXTS, help="tokens, by commas")
     parser.add_argument("--seconds", type=float, default=720, help="about so long in all")
     parser.add_argument("--rounds", type=int, default=3, help="at most, of every context")
     parser.add_argument("--plan-seconds", type=float, default=3, help="of every plan")
     asked = report.arguments(parser)
-    contexts = sorted({int(tokens) for tokens in asked.contexts.split(",")}, reverse=True)
+    contexts = sorted(set(asked.contexts), reverse=True)
     busy, began = os.getloadavg()[0], time.time()
     width = catalogue_profile(MODEL).architecture.hidden_size
     work = {tokens: forward_work(tokens, width) for tokens in contexts}
