@@ -48,20 +48,18 @@ def whole_step(
     seconds are sums over the workloads by `weights`. Where the gain is small, longer contexts are
     tried until the deadline.
     """
-    stock = _stock(request, steps)
+    by_order = _stock_request(request, steps[0])
+    stock = _problem(by_order, steps)
     layers = [stock.layer(index) for index in range(stock.layers)]
     in_order = np.stack([layer.whole(contiguous(layer)) for layer in layers])
     stock_loads = _loads(layers, in_order)
-    unslotted = request.model_copy(
-        update={"placement": request.placement.model_copy(update={"slots": None})}
-    )
     kinds = []
     for index, step in enumerate(steps):
         rest = _rest(request, step)
         if rest is None:
             return None
         own = _attention(request, step, shares[index], loads[index])
-        in_stock = _attention(unslotted, step, in_order, stock_loads[index])
+        in_stock = _attention(by_order, step, in_order, stock_loads[index])
         kinds.append([*own, *in_stock, _projections_s(step, rest), rest.mlp_s, rest.all_reduce_s])
     own_s, placed_s, stock_s, stock_placed_s, apart_s, mlp_s, reduced_s = weights @ np.array(kinds)
     around_s = apart_s + mlp_s + reduced_s
@@ -92,13 +90,20 @@ def _rest(request: PlanRequest, step: Scenario) -> RestOfStep | None:
     return rest_of_step(architecture, step.workload, request.device_types, step.known.rates)
 
 
-def _stock(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
-    """The same heads without the request's rules."""
+def _stock_request(request: PlanRequest, step: Scenario) -> PlanRequest:
+    """The same without its rules, but for the least slots where it has slots."""
+    groups = step.known.profile.architecture.kv_heads
+    slots = None if request.placement.slots is None else -(-groups // len(request.device_types))
+    rules = PlacementOptions(copies=request.placement.copies, slots=slots)
+    return request.model_copy(update={"placement": rules})
+
+
+def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
     return placement_problem(
         [step.demand for step in steps],
         steps[0].known.profile.architecture,
         request.device_types,
-        PlacementOptions(copies=request.placement.copies),
+        request.placement,
     )
 
 
@@ -190,18 +195,13 @@ def _longer(request: PlanRequest, known: Known) -> Iterator[int]:
 
 def _gain(request: PlanRequest, steps: Sequence[Scenario], deadline: Deadline) -> float:
     """What a quick placement gains of the step; what the bound allows where that is little."""
-    stock = _stock(request, steps)
+    stock = _problem(_stock_request(request, steps[0]), steps)
     layers = [stock.layer(index) for index in range(stock.layers)]
     stock_s = sum(layer.makespan(contiguous(layer)) for layer in layers)
     rest = _rest(request, steps[0])
     assert rest is not None  # the MLP is known, or nothing would be asked
     around_s = _projections_s(steps[0], rest) + rest.mlp_s + rest.all_reduce_s
-    problem = placement_problem(
-        [step.demand for step in steps],
-        steps[0].known.profile.architecture,
-        request.device_types,
-        request.placement,
-    )
+    problem = _problem(request, steps)
     placed = [problem.layer(index) for index in range(problem.layers)]
     bound_s = sum(quick_bound(layer).seconds for layer in placed)
     possible = (stock_s + around_s) / (bound_s + around_s) - 1

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from profiles.catalogue import catalogue_profile
+from profiles.fetched import SMOLLM2
 from profiles.heads import BudgetsForm, RulesForm
 from profiles.importers.kinds import import_profile
 from profiles.model import ModelProfile
@@ -62,6 +64,19 @@ def test_the_stock_layout_gains_nothing_over_itself() -> None:
     whole = step_of(plan)
     assert whole.gain == pytest.approx(0, abs=1e-12)
     assert whole.attention_share == pytest.approx(whole.attention_s / whole.step_s)
+
+
+def test_slots_are_compared_with_groups_in_as_few_slots() -> None:
+    """Of 3 KV groups a stock engine gives 2 devices 2 and 1, whatever it does with the heads."""
+    real = catalogue_profile(SMOLLM2.name)
+    asked = {"gpus": 2, "context_tokens": 4096, "deployment": "tensor_parallel"}
+    asked |= {"budget": {"policy": "dense"}}
+    in_order = plan_of(real, method="contiguous", placement={"slots": 2}, **asked)
+    assert step_of(in_order).gain == pytest.approx(0, abs=1e-12)
+    divided = step_of(plan_of(real, placement={"slots": 2, "divisible": True}, **asked))
+    assert divided.contiguous_attention_s == pytest.approx(step_of(in_order).attention_s)
+    assert divided.attention_s < 0.9 * divided.contiguous_attention_s  # 0.75, but for launches
+    assert divided.gain > 0
 
 
 def test_where_it_is_not_worth_it_the_context_is_named_from_which_it_is() -> None:
