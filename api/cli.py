@@ -10,7 +10,7 @@ from rich.console import Console
 
 from api.demo.findings import figures, report
 from api.demo.fitting import MOST_LAYERS
-from api.demo.round_trip import DemoOptions, run_demo
+from api.demo.round_trip import ROUNDS, DemoOptions, run_demo
 from api.demo.usual_model import usual_model
 from api.server import serve as serve_until_stopped
 from api.server import stop_on_terminate
@@ -90,7 +90,7 @@ def demo(
     ] = None,
     rounds: Annotated[
         int, typer.Option(min=2, max=50, help="Rounds to measure each after refitting.")
-    ] = 6,
+    ] = ROUNDS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Go once round the loop on this machine: plan, run, measure, refit, plan better."""

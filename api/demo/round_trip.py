@@ -20,8 +20,9 @@ from profiles.tasks.haystack import sentences
 from solver.plans import Plan
 
 DEPLOYMENT = "demo"
-FIRST_ROUNDS = 3
-"""Of every generation, which the rates are refitted to."""
+FIRST_ROUNDS, ROUNDS = 3, 9
+"""Of every generation: those that the rates are refitted to, and those beside the refitted plan, of
+which a machine may spoil one or two."""
 START_S, MADE_S, MEASURE_S, REFIT_S, LOSS_S = 90.0, 110.0, 240.0, 30.0, 600.0
 
 
@@ -39,7 +40,7 @@ class DemoOptions:
     nodes: int = 2
     context_tokens: int | None = None
     layers: int | None = None
-    rounds: int = 9
+    rounds: int = ROUNDS
     model: str | None = None
     prompts: Path | None = None
 
