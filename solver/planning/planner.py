@@ -19,10 +19,9 @@ from solver.bounds import lower_bound
 from solver.budgets.options import BudgetOptions
 from solver.deadline import Deadline
 from solver.planning.assemble import Draft, assemble
-from solver.planning.costs import placement_problem
 from solver.planning.idle_time import fill
 from solver.planning.rounding import finishing_s, rounded, undivided
-from solver.planning.scenarios import Known, Scenario, scenarios
+from solver.planning.scenarios import Known, Scenario, problem_of, scenarios
 from solver.planning.settle import Settled, coupling, settle
 from solver.planning.slots import Slots, settle_slots, with_slots
 from solver.plans import Plan
@@ -107,7 +106,7 @@ def make_plan(
     slots = settle_slots(request, steps, how)
     if slots is not None:
         request = with_slots(request, slots.number)
-    problem = _problem(request, steps)
+    problem = problem_of(request, steps)
     bonds = coupling(request, steps, problem, current)
     last_s = min(finishing_s(problem, steps), MOST_LAST * request.time_limit_s)
     end = Deadline(began + request.time_limit_s - last_s, stop)
@@ -128,15 +127,6 @@ def _later(request: PlanRequest) -> float:
         (rules.memory is not None) * MEMORY_SHARE
         + (rules.node_size is not None) * NODES_SHARE
         + request.budget.fill * FILL_SHARE
-    )
-
-
-def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
-    return placement_problem(
-        [step.demand for step in steps],
-        steps[0].known.profile.architecture,
-        request.device_types,
-        request.placement,
     )
 
 
@@ -168,7 +158,7 @@ def _draft(
     filled = None
     if request.budget.fill:
         filled, steps = fill(request, by_head, realised[0], steps)
-        larger = _problem(request, steps)
+        larger = problem_of(request, steps)
         solution = _bounded_anew(problem, larger, solution)
         by_head = replace(larger, unit="head")
     return Draft(

@@ -16,7 +16,8 @@ from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.basis import Basis
 from solver.budgets.dense_decode import dense_where_cheaper
 from solver.deadline import Deadline
-from solver.planning.costs import Demand
+from solver.planning.costs import Demand, placement_problem
+from solver.problem import PlacementProblem
 from solver.request import PlanRequest, WorkloadOptions
 
 
@@ -48,6 +49,16 @@ class Scenario:
         return Demand(
             self.workload, self.budgets.tokens, self.known.rates, self.weight, self.selection
         )
+
+
+def problem_of(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
+    """Where to place the heads that these scenarios of a request need."""
+    return placement_problem(
+        [step.demand for step in steps],
+        steps[0].known.profile.architecture,
+        request.device_types,
+        request.placement,
+    )
 
 
 def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) -> list[Scenario]:

@@ -16,16 +16,14 @@ from profiles.errors import HplbError
 from solver.bounds import lower_bound
 from solver.coupling.shortage import MemoryShortageError
 from solver.deadline import Deadline
-from solver.planning.costs import placement_problem
 from solver.planning.figures import Present, objective_s
-from solver.planning.scenarios import Scenario, scenarios
+from solver.planning.scenarios import Scenario, problem_of, scenarios
 from solver.planning.settle import coupling
 from solver.plans import OtherSlots, Padding
 from solver.problem import PlacementProblem
 from solver.request import PlanRequest, RequestError
-from solver.search.divided import wrapped
+from solver.search.divided import quick_makespan_s
 from solver.search.solve import Search, solve
-from solver.search.starts import start
 
 WORTH = 0.01
 """A slot more is worth its K/V memory where it saves at least this part of the makespan."""
@@ -81,7 +79,7 @@ def settle_slots(request: PlanRequest, steps: Sequence[Scenario], how: Search) -
     numbers = range(least, groups + 1) if asked == "auto" else range(least, min(asked, least + 1))
     found: dict[int, float] = {}
     for number in numbers:
-        problem = _problem(with_slots(request, number), steps)
+        problem = problem_of(with_slots(request, number), steps)
         best_s = min(found.values(), default=np.inf)
         if found and (end.left_s <= 0 or not _may_pay(request, steps, problem, number, best_s)):
             break
@@ -117,15 +115,6 @@ def padding(slots: Slots, present: Present, padding_s: float) -> Padding:
         kv_share=slots.least / slots.number,
         others=slots.others,
         pays_from_tokens=slots.pays_from_tokens,
-    )
-
-
-def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
-    return placement_problem(
-        [step.demand for step in steps],
-        steps[0].known.profile.architecture,
-        request.device_types,
-        request.placement,
     )
 
 
@@ -167,7 +156,7 @@ def _pays_from(
         there = request.model_copy(update={"context_tokens": context})
         there_steps = scenarios(there, known, until)
         few, more = (
-            _quick_s(there, _problem(with_slots(there, n), there_steps), until) for n in numbers
+            _quick_s(there, problem_of(with_slots(there, n), there_steps), until) for n in numbers
         )
         return more <= (1 - WORTH) * few
 
@@ -180,16 +169,9 @@ def _pays_from(
 
 
 def _quick_s(request: PlanRequest, problem: PlacementProblem, until: Deadline) -> float:
-    """The makespan of quick starts, wrapped around where heads are divided."""
+    """The makespan that needs no search; HplbError where there was no time for it."""
     layers = [problem.layer(index) for index in range(problem.layers)]
-    found = []
-    quick = start(layers, request.method, request.tolerance, until)
-    for layer, known in zip(layers, quick, strict=True):
-        tried = [known]
-        if problem.divisible and problem.identical:
-            tried.append(wrapped(layer, known, None, until))
-        best = min(tried, key=lambda solution: solution.makespan_s)
-        found.append(layer.loads_of_shares(best.shares))
+    found_s = quick_makespan_s(layers, request.method, request.tolerance, until)
     if until.left_s <= 0:
         raise HplbError("out of time")
-    return objective_s(request, problem, found)
+    return found_s

@@ -19,13 +19,12 @@ from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
 from solver.planning import figures
 from solver.planning.advice import LITTLE
-from solver.planning.costs import placement_problem, slots_of
-from solver.planning.scenarios import Known, Scenario, scenarios
+from solver.planning.costs import slots_of
+from solver.planning.scenarios import Known, Scenario, problem_of, scenarios
 from solver.plans import WholeStep
-from solver.problem import Floats, LayerProblem, PlacementProblem
+from solver.problem import Floats, LayerProblem
 from solver.request import PlacementOptions, PlanRequest
-from solver.search.divided import quickly_divided_s
-from solver.search.starts import start
+from solver.search.divided import quick_makespan_s
 
 MOST_TOKENS = 2**20
 """Contexts up to which it is looked for where a placement is worth having."""
@@ -49,7 +48,7 @@ def whole_step(
     tried until the deadline.
     """
     by_order = _stock_request(request, steps[0])
-    stock = _problem(by_order, steps)
+    stock = problem_of(by_order, steps)
     layers = [stock.layer(index) for index in range(stock.layers)]
     in_order = np.stack([layer.whole(contiguous(layer)) for layer in layers])
     stock_loads = _loads(layers, in_order)
@@ -96,15 +95,6 @@ def _stock_request(request: PlanRequest, step: Scenario) -> PlanRequest:
     slots = None if request.placement.slots is None else -(-groups // len(request.device_types))
     rules = PlacementOptions(copies=request.placement.copies, slots=slots)
     return request.model_copy(update={"placement": rules})
-
-
-def _problem(request: PlanRequest, steps: Sequence[Scenario]) -> PlacementProblem:
-    return placement_problem(
-        [step.demand for step in steps],
-        steps[0].known.profile.architecture,
-        request.device_types,
-        request.placement,
-    )
 
 
 def _loads(layers: Sequence[LayerProblem], shares: Floats) -> Floats:
@@ -195,23 +185,17 @@ def _longer(request: PlanRequest, known: Known) -> Iterator[int]:
 
 def _gain(request: PlanRequest, steps: Sequence[Scenario], deadline: Deadline) -> float:
     """What a quick placement gains of the step; what the bound allows where that is little."""
-    stock = _problem(_stock_request(request, steps[0]), steps)
+    stock = problem_of(_stock_request(request, steps[0]), steps)
     layers = [stock.layer(index) for index in range(stock.layers)]
     stock_s = sum(layer.makespan(contiguous(layer)) for layer in layers)
     rest = _rest(request, steps[0])
     assert rest is not None  # the MLP is known, or nothing would be asked
     around_s = _projections_s(steps[0], rest) + rest.mlp_s + rest.all_reduce_s
-    problem = _problem(request, steps)
+    problem = problem_of(request, steps)
     placed = [problem.layer(index) for index in range(problem.layers)]
     bound_s = sum(quick_bound(layer).seconds for layer in placed)
     possible = (stock_s + around_s) / (bound_s + around_s) - 1
     if possible < LITTLE:
         return possible
-    quick = start(placed, request.method, request.tolerance, deadline)
-    reached_s = sum(
-        min(solution.makespan_s, quickly_divided_s(layer, deadline))
-        if problem.divisible
-        else solution.makespan_s
-        for layer, solution in zip(placed, quick, strict=True)
-    )
+    reached_s = quick_makespan_s(placed, request.method, request.tolerance, deadline)
     return (stock_s + around_s) / (reached_s + around_s) - 1

@@ -4,7 +4,7 @@ The whole placements are kept beside the divided ones: rounded to query blocks, 
 a short context can end up worse.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
@@ -16,7 +16,9 @@ from solver.divide.even_cut import even_cut
 from solver.divide.over_nodes import over_nodes
 from solver.divide.wrap_around import wrap_around
 from solver.problem import LayerProblem, Shares
+from solver.request import Method
 from solver.search.driver import LAST_SHARES, Board, Stage, Tell, search
+from solver.search.starts import start
 from solver.search.steps import Fillings, descend_from_starts
 from solver.solution import LayerSolution
 
@@ -52,8 +54,8 @@ def divide_layers(
         layer: LayerProblem, known: LayerSolution, until: Deadline, tell: Tell
     ) -> LayerSolution:
         assert known.whole is not None  # set above
-        start = replace(known, shares=layer.whole(known.whole), makespan_s=inf)
-        better = descend_from_starts(layer, start, until, tell)
+        whole = replace(known, shares=layer.whole(known.whole), makespan_s=inf)
+        better = descend_from_starts(layer, whole, until, tell)
         return replace(better, whole=better.assignment)
 
     fillings = Fillings(board.tolerance, Effort())
@@ -64,11 +66,22 @@ def divide_layers(
     search(layers, board, steps, deadline, workers, by_clock=by_clock)
 
 
-def quickly_divided_s(layer: LayerProblem, deadline: Deadline) -> float:
-    """The makespan that cutting alone reaches, without a search; infinite where nothing may be cut.
+def quick_makespan_s(
+    layers: Sequence[LayerProblem], method: Method, tolerance: float, deadline: Deadline
+) -> float:
+    """Of all layers together what starts and, where heads are divided, cutting alone reach.
 
-    In copies allowed; by the clock only where the deadline is reached.
+    Without a search; by the clock only where the deadline is reached.
     """
+    quick = start(layers, method, tolerance, deadline)
+    return sum(
+        min(found.makespan_s, _cut_s(layer, deadline)) if layer.divisible else found.makespan_s
+        for layer, found in zip(layers, quick, strict=True)
+    )
+
+
+def _cut_s(layer: LayerProblem, deadline: Deadline) -> float:
+    """The makespan that cutting alone reaches; infinite where nothing may be cut."""
     known = LayerSolution(np.zeros((layer.items, layer.devices)), inf, quick_bound(layer))
     cut = _sharing(layer, known, even_cut(layer))
     if not layer.identical or deadline.left_s <= 0:
