@@ -89,10 +89,10 @@ class Architecture(BaseModel):
         """Bytes of one element of Q, K and V."""
         return ITEM_BYTES[self.dtype]
 
-    def reach(self, layer: int, context_tokens: int) -> int:
-        """The most tokens that a row of the layer can see in a context."""
-        window = self.windows[layer] if self.windows else None
-        return context_tokens if window is None else min(window, context_tokens)
+    def reaches(self, context_tokens: int) -> list[int]:
+        """The most tokens that a row of each layer can see in a context, `[layers]`."""
+        windows = self.windows or (None,) * self.layers
+        return [context_tokens if w is None else min(w, context_tokens) for w in windows]
 
     def kv_head(self, head: int) -> int:
         """The KV head (= KV group) that query head `head` reads."""

@@ -55,8 +55,8 @@ class MemoryOptions(_Options):
     """What a device may hold: weights (tensor parallel only) and K/V at a context and batch."""
 
     kv_retention: Retention = "full"
-    """K/V that stays: of all keys, or where the method evicts, of the largest budget of the
-    group's heads on that device."""
+    """K/V that stays: of all keys (a layer with a window keeps that window), or where the method
+    evicts, of the largest budget of the group's heads on that device."""
     limit_bytes: Annotated[int, Field(ge=1, le=2**50)] | None = None
     """Bytes of each device; unless given, its type's memory less `reserved_share`."""
     reserved_share: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1

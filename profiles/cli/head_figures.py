@@ -23,8 +23,7 @@ RULES_CONTEXT_TOKENS = 131_072
 
 def reaches(architecture: Architecture, context_tokens: int) -> Floats:
     """The most tokens of a context that a row of each layer can see, `[layers, 1]`."""
-    layers = range(architecture.layers)
-    return np.array([[architecture.reach(layer, context_tokens)] for layer in layers], dtype=float)
+    return np.array(architecture.reaches(context_tokens), dtype=float)[:, None]
 
 
 def head_tokens(heads: Heads, architecture: Architecture) -> tuple[Floats, str]:

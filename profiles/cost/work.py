@@ -178,7 +178,8 @@ def group_work(budgets: Floats, architecture: Architecture, workload: Workload) 
     return work * workload.batch_size
 
 
-def kv_group_bytes(architecture: Architecture, workload: Workload) -> int:
-    """K/V bytes one group of one layer holds on a device for the whole context."""
-    per_token = 2 * architecture.head_dim * architecture.item_bytes
-    return per_token * workload.context_tokens * workload.batch_size
+def kv_group_bytes(architecture: Architecture, workload: Workload) -> NDArray[np.int64]:
+    """K/V bytes that one group of every layer holds on a device, `[layers]`: the whole context's,
+    in a layer with a window those of its window."""
+    per_token = 2 * architecture.head_dim * architecture.item_bytes * workload.batch_size
+    return np.array(architecture.reaches(workload.context_tokens), dtype=np.int64) * per_token

@@ -59,8 +59,7 @@ def read(path: Path, name: str, architecture: Architecture) -> ModelProfile:
         )
     contexts = requests[:, CONTEXT_AND_SINK].tolist()
     every = np.empty((len(kept), architecture.layers, architecture.kv_heads))
-    for layer in range(architecture.layers):
-        every[:, layer] = [[architecture.reach(layer, context)] for context in contexts]
+    every[:] = np.array([architecture.reaches(context) for context in contexts])[..., None]
     every[:, found] = np.tile(kept, ranks)
     heads = {
         "form": "samples",

@@ -138,9 +138,8 @@ def by_window(windows: Windows, layers: int) -> list[tuple[NDArray[np.bool_], fl
 
 def pieces_in_reach(architecture: Architecture, workload: Workload) -> Ints:
     """Pieces `[layers, 1]` of what a row of each layer can see."""
-    context = workload.context_tokens
-    reach = [architecture.reach(layer, context) for layer in range(architecture.layers)]
-    return budget_pieces(np.array(reach, dtype=np.float64), workload)[:, None]
+    reaches = np.array(architecture.reaches(workload.context_tokens), dtype=np.float64)
+    return budget_pieces(reaches, workload)[:, None]
 
 
 def between(weight: Floats, left: Floats, right: Floats) -> Floats:

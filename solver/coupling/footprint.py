@@ -2,9 +2,10 @@
 
 Weights count under tensor parallelism only: a head's query and output projections wherever the
 device has a share of it, a KV group's key and value projections wherever the group is present. K/V
-belongs to a (group, device) pair: the whole context, or where the method evicts, as much as the
-hungriest of the group's heads on that device may attend to. Where devices have slots, a group
-brings all its heads' projections, and a device holds all its slots, whatever is in them.
+belongs to a (group, device) pair: all that its layer reaches, the context or a window, or where the
+method evicts, as much as the hungriest of the group's heads on that device may attend to. Where
+devices have slots, a group brings all its heads' projections, and a device holds all its slots,
+whatever is in them.
 """
 
 from collections.abc import Sequence
@@ -56,16 +57,22 @@ class Footprint:
         """Tokens of context that are kept for each head, `[layers, kv_heads, group_size]`."""
         shape = self.architecture
         grouped = np.reshape(self.budgets, (-1, shape.kv_heads, shape.group_size))
+        reaches = self._reaches[:, None, None]
         if self.retention == "full":
-            return np.full(grouped.shape, float(self.context_tokens))
+            return np.broadcast_to(reaches, grouped.shape)
         pieces = np.maximum(np.ceil(grouped / self.piece_tokens), 1)
-        return np.asarray(np.minimum(pieces * self.piece_tokens, self.context_tokens))
+        return np.asarray(np.minimum(pieces * self.piece_tokens, reaches))
 
-    @property
-    def slot_bytes(self) -> int:
-        """A slot's keys and values of the whole context, and its projections."""
+    @cached_property
+    def _reaches(self) -> Floats:
+        """Tokens of context that a layer's rows see, `[layers]`."""
+        return np.array(self.architecture.reaches(self.context_tokens), dtype=np.float64)
+
+    @cached_property
+    def slot_bytes(self) -> Floats:
+        """A slot's keys and values of all its layer reaches, and its projections, `[layers]`."""
         weights = (self.architecture.group_size + 1) * self.projection_bytes
-        return self.context_tokens * self.token_bytes + weights
+        return np.asarray(self._reaches * self.token_bytes + weights)
 
     @cached_property
     def group_bytes(self) -> Floats:
@@ -90,15 +97,15 @@ class Footprint:
     def kv_bytes(self, layer: int, shares: Shares) -> Floats:
         """K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
         if self.slots is not None:
-            every = self.slots * self.context_tokens * self.token_bytes
-            return np.full(shares.shape[1], float(every))
+            every = self.slots * self._reaches[layer] * self.token_bytes
+            return np.full(shares.shape[1], every)
         held = self.holdings(layer, shares)[:, : self.architecture.kv_heads]
         return np.asarray(held.sum(axis=1))
 
     def held_bytes(self, layer: int, shares: Shares) -> Floats:
         """Weights and K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
         if self.slots is not None:
-            return np.full(shares.shape[1], float(self.slots * self.slot_bytes))
+            return np.full(shares.shape[1], self.slots * self.slot_bytes[layer])
         return np.asarray(self.holdings(layer, shares).sum(axis=1))
 
 

@@ -150,7 +150,7 @@ def _equal_counts(problem: PlacementProblem, footprint: Footprint, limits: Ints)
 def _slots(problem: PlacementProblem, footprint: Footprint, limits: Ints) -> Shortage | None:
     if footprint.slots is None:
         return None
-    device, needed = int(limits.argmin()), problem.layers * footprint.slots * footprint.slot_bytes
+    device, needed = int(limits.argmin()), int(footprint.slots * footprint.slot_bytes.sum())
     if needed <= int(limits[device]):
         return None
     least = -(-problem.kv_heads // problem.devices)

@@ -48,11 +48,11 @@ def divisions(shares: Floats) -> list[int]:
 def kv_bytes(
     present: Present, architecture: Architecture, workload: Workload, slots: int | None
 ) -> list[int]:
-    """Per device: K/V of the whole context, all layers; of all slots where devices have them."""
-    held = present.sum(axis=(0, 1))
+    """Per device: K/V of all that the layers reach; of all slots where devices have them."""
+    held = present.sum(axis=1)
     if slots is not None:
-        held = np.full(len(held), slots * len(present))
-    return [int(n) * kv_group_bytes(architecture, workload) for n in held]
+        held = np.full_like(held, slots)
+    return [int(n) for n in kv_group_bytes(architecture, workload) @ held]
 
 
 def stock_compatible(shares: Floats, kv_heads: int, slots: int | None) -> tuple[bool, str]:

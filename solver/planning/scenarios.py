@@ -14,7 +14,7 @@ from profiles.selection import SAMPLED, Selection, Strided
 from profiles.sizes import sizes_fault
 from solver.budgets.allocate import Budgets, allocate
 from solver.budgets.basis import Basis
-from solver.budgets.dense_decode import dense_where_cheaper
+from solver.budgets.dense_where_cheaper import dense_where_cheaper
 from solver.deadline import Deadline
 from solver.planning.costs import Demand, placement_problem
 from solver.problem import PlacementProblem

@@ -240,10 +240,14 @@ def _copies(plan: Json, pairs: list[Pairs]) -> list[str]:
     ]
     counts = [Counter(device for _, device in here) for here in pairs]
     devices = range(len(plan["devices"]))
-    group_bytes = _row_bytes(plan) * step["context_tokens"] * step["batch_size"]
+    row_bytes, reaches = _row_bytes(plan) * step["batch_size"], _reaches(plan, step)
     slots = plan["slots"]
     held = [
-        group_bytes * sum(count[device] if slots is None else slots for count in counts)
+        row_bytes
+        * sum(
+            reach * (count[device] if slots is None else slots)
+            for reach, count in zip(reaches, counts, strict=True)
+        )
         for device in devices
     ]
     faults += _wrong("kv_bytes", plan["kv_bytes"], held)
@@ -293,15 +297,13 @@ def _kept(plan: Json, pairs: list[Pairs]) -> list[int]:
     """K/V bytes at the report's context and batch: all keys, or the largest budget's."""
     report = plan["memory"]
     if plan["slots"] is not None:
-        each = _row_bytes(plan) * report["batch_size"] * report["context_tokens"]
-        return [each * plan["slots"] * len(pairs)] * len(plan["devices"])
+        each = _row_bytes(plan) * report["batch_size"] * sum(_reaches(plan, report))
+        return [each * plan["slots"]] * len(plan["devices"])
     tokens: Counter[int] = Counter()
-    for index, here in enumerate(pairs):
+    for index, (reach, here) in enumerate(zip(_reaches(plan, report), pairs, strict=True)):
         for group, device in here:
             tokens[device] += (
-                report["context_tokens"]
-                if report["kv_retention"] == "full"
-                else _retained(plan, index, group, device)
+                reach if report["kv_retention"] == "full" else _retained(plan, index, group, device)
             )
     every = _row_bytes(plan) * report["batch_size"]
     return [every * tokens[device] for device in range(len(plan["devices"]))]
@@ -320,7 +322,15 @@ def _retained(plan: Json, index: int, group: int, device: int) -> int:
         for head in range(group * size, (group + 1) * size)
         if any(entry["device"] == device for entry in plan["layers"][index]["heads"][head])
     )
-    return int(min(-(-largest // piece) * piece, plan["memory"]["context_tokens"]))
+    reach = _reaches(plan, plan["memory"])[index]
+    return int(min(-(-largest // piece) * piece, reach))
+
+
+def _reaches(plan: Json, step: Json) -> list[int]:
+    """Tokens of the step's context that a row of each layer sees."""
+    context = int(step["context_tokens"])
+    windows = plan["architecture"]["windows"] or [None] * len(plan["layers"])
+    return [context if window is None else min(window, context) for window in windows]
 
 
 def _row_bytes(plan: Json) -> int:

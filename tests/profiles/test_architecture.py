@@ -41,9 +41,9 @@ def test_groups_must_be_whole() -> None:
 def test_windows_are_of_every_layer_and_left_out_where_there_are_none() -> None:
     hybrid = GQA.model_copy(update={"windows": (64, None)})
     assert Architecture.model_validate_json(hybrid.model_dump_json()) == hybrid
-    assert [hybrid.reach(layer, 100) for layer in range(2)] == [64, 100]
-    assert [hybrid.reach(layer, 32) for layer in range(2)] == [32, 32]
-    assert GQA.reach(0, 100) == 100
+    assert hybrid.reaches(100) == [64, 100]
+    assert hybrid.reaches(32) == [32, 32]
+    assert GQA.reaches(100) == [100] * GQA.layers
     assert "windows" not in GQA.model_dump()
     assert Architecture.model_validate(GQA.model_dump() | {"windows": (None, None)}) == GQA
     with pytest.raises(ValidationError, match="windows: 1 of them for 2 layers"):

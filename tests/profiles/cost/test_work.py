@@ -236,5 +236,9 @@ def test_a_larger_budget_never_makes_fewer_tiles(tokens: list[float], context: i
     assert (np.diff(counted) >= 0).all()
 
 
-def test_a_group_holds_keys_and_values_of_the_whole_context() -> None:
-    assert kv_group_bytes(SHAPE, Workload(1000, batch_size=3)) == 3 * 1000 * 2 * 128 * 2
+def test_a_group_holds_keys_and_values_of_all_that_its_layer_reaches() -> None:
+    step, token = Workload(1000, batch_size=3), 3 * 2 * 128 * 2
+    assert kv_group_bytes(SHAPE, step).tolist() == [1000 * token] * SHAPE.layers
+    windows = (None, *[64] * (SHAPE.layers - 1))
+    hybrid = SHAPE.model_copy(update={"windows": windows})
+    assert kv_group_bytes(hybrid, step).tolist() == [(w or 1000) * token for w in windows]

@@ -1,5 +1,6 @@
 """Weights and K/V are counted per (head, device) and (group, device) pair."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -21,7 +22,23 @@ def test_full_retention_counts_the_context_once_a_group_and_device() -> None:
     footprint = make_footprint(problem, budgets=BUDGETS, batch_size=3)
     assert footprint.kv_bytes(0, SPLIT).tolist() == [2 * 32 * 4 * 3, 2 * 32 * 4 * 3]
     workload = Workload(context_tokens=32, batch_size=3)
-    assert footprint.kv_bytes(0, SPLIT)[0] == 2 * kv_group_bytes(footprint.architecture, workload)
+    group = kv_group_bytes(footprint.architecture, workload)[0]
+    assert footprint.kv_bytes(0, SPLIT)[0] == 2 * group
+
+
+def test_a_layer_with_a_window_keeps_that_window() -> None:
+    shape = make_footprint(make_problem(1)).architecture
+    hybrid = shape.model_copy(update={"windows": (8,)})
+    for fields, expected in (
+        ({}, [(8 + 8) * 4, (8 + 8) * 4]),
+        ({"retention": "budget"}, [(4 + 8) * 4, (8 + 8) * 4]),
+        ({"slots": 2}, [2 * 8 * 4, 2 * 8 * 4]),
+    ):
+        footprint = replace(
+            make_footprint(make_problem(1), budgets=BUDGETS, **fields), architecture=hybrid
+        )
+        assert footprint.kv_bytes(0, SPLIT).tolist() == expected
+        assert footprint.held_bytes(0, SPLIT).tolist() == expected
 
 
 def test_budget_retention_counts_the_hungriest_head_there_in_whole_blocks() -> None:

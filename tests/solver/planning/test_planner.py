@@ -171,6 +171,14 @@ def test_layers_with_windows_cost_their_windows(phase: str) -> None:
     scored = INDEX["scored_blocks"]
     assert not shard_work(long, 1)[:, scored].any()
     assert shard_work(long, 0)[:, scored].any()
+    of_window, of_context = (
+        plan_of(p, context_tokens=8192, placement={"memory": {}}, **options)
+        for p in (hybrid, plain)
+    )
+    assert faults(of_window) == []
+    assert sum(of_window.memory.kv_bytes) * 2 * 8192 == sum(of_context.memory.kv_bytes) * (
+        8192 + 128
+    )
     heads_s = [np.array(plan.costs.head_s)[1] for plan in (short, long)]
     if phase == "decode":
         assert heads_s[0] == pytest.approx(heads_s[1])

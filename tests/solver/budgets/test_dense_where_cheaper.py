@@ -1,4 +1,4 @@
-"""Decodes are dense where choosing costs what it saves, by the rates in force; plans say so."""
+"""Heads are dense where choosing costs what it saves, by the rates in force; plans say so."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Selection, SinkLocal
 from solver.budgets.allocate import Budgets
-from solver.budgets.dense_decode import dense_where_cheaper
+from solver.budgets.dense_where_cheaper import dense_where_cheaper
 from solver.planning.planner import make_plan
 from solver.request import PlanRequest
 
@@ -63,9 +63,28 @@ def test_it_must_pay_on_no_type_of_device() -> None:
     assert (mixed[0] == TOKENS[0]).all()
 
 
-def test_prefills_and_rules_stay_sparse() -> None:
-    for workload, selection in ((Workload(8192), SAMPLED), (STEP, SinkLocal(sink_tokens=64))):
-        assert (dense(1.0, workload, selection).tokens == TOKENS).all()
+def test_rules_stay_sparse() -> None:
+    for workload in (STEP, Workload(8192)):
+        assert (dense(1.0, workload, SinkLocal(sink_tokens=64)).tokens == TOKENS).all()
+
+
+@pytest.mark.parametrize("gathered", [1.0, 1.5, 3.0])
+def test_a_head_of_a_prefill_is_dense_where_its_gathered_tiles_cost_more(gathered: float) -> None:
+    """Each for itself: the group's other heads stay sparse. Scoring is free here."""
+    workload = Workload(8192)
+    budgets = np.arange(1, 129).reshape(1, -1) * 64
+    shape = SHAPE.model_copy(update={"layers": 1, "query_heads": 128, "hidden_size": 8192})
+    known = {"h200": rates(dense_tile_flops=1e-12, gathered_tile_flops=gathered * 1e-12)}
+    given = Budgets(budgets, None, ())
+    found = dense_where_cheaper(given, shape, workload, SAMPLED, known, ["h200"]).tokens[0]
+    first = int((found < 8192).sum())
+    assert (found[:first] == budgets[0, :first]).all()
+    # Rows i list min(b, i) gathered tiles and their own; those before i = b list everything.
+    b = np.arange(1, 129)
+    left_out = (128 - b) * (129 - b) / 2
+    listed = (128 - b) * (b - 1)
+    cheaper = left_out > (gathered - 1) * listed
+    assert first == cheaper.sum()
 
 
 def planned(scored_s: float, **placement: Any):
