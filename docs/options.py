@@ -35,6 +35,7 @@ command line.
 ```console
 $ hplb plan --gpus 8 --context 131072            # the shipped (synthetic) Llama-3.1-8B profile
 $ hplb compare --gpus 2,4,8 --plot loads.png     # every method, both deployments
+$ hplb advise -p mine.json --gpus 8 --trace requests.jsonl     # is it worth it for this traffic?
 $ hplb profiles import minference Llama_3.1_8B_Instruct_128k_kv_out_v32_fit_o_best_pattern.json \\
     --name mine -o mine.json            # the model is read off the name, else --model or --config
 $ hplb plan --profile mine.json --gpus 4 -o plan.json && hplb verify plan.json
@@ -88,7 +89,8 @@ SHOWN_FLAGS = ("flag", "default", "meaning")
 
 def page() -> str:
     """The whole page."""
-    plan, compare, verify = (_command(name) for name in ("plan", "compare", "verify"))
+    commands = ("plan", "compare", "advise", "verify")
+    plan, compare, advise, verify = (_command(name) for name in commands)
     flags = {flag: parameter for parameter in plan.params for flag in parameter.opts}
     lines, taken = [HEAD], set[str]()
     for prefix, schema in _objects(PlanRequest.model_json_schema()):
@@ -111,6 +113,7 @@ def page() -> str:
     alike = ", ".join(f"`{_longest(p)}`" for p in shared)
     lines += [f"As in `hplb plan`: {alike}. Its own:", ""]
     lines += _flags([p for p in compare.params if p not in shared])
+    lines += ["## `hplb advise`", "", _text(advise), "", *_flags(advise.params)]
     lines += ["## `hplb verify`", "", _text(verify), "", *_flags(verify.params)]
     return "\n".join(lines).rstrip() + "\n"
 

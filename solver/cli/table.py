@@ -1,4 +1,4 @@
-"""Plans and comparisons as rich tables."""
+"""Plans, comparisons and advice as rich tables."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -6,6 +6,7 @@ from rich.table import Table
 from solver.plans import Plan
 from solver.report.comparison import COLUMNS, Row, by_problem, cells, heading, pieces_of
 from solver.report.explain import Explanation
+from solver.report.worth import Worth
 
 
 def milliseconds(seconds: float) -> str:
@@ -34,6 +35,36 @@ def comparison_table(rows: list[Row]) -> Table:
         table.add_row(f"[bold]{problem}[/]")
         for row in members:
             table.add_row(*cells(row)[1:])
+    return table
+
+
+def worth_table(found: Worth) -> Table:
+    """One line a class of requests and phase; gains are over the column before."""
+    setting = found.setting
+    label = " (synthetic)" if setting.profile.synthetic else ""
+    table = Table(
+        title=f"{setting.profile.name}{label} on {setting.gpus} x {setting.device_type}: predicted "
+        "whole step of a stock engine, what sparse budgets gain of it, and what placing them",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    table.add_column("step", no_wrap=True)
+    for column in ("reqs", "attn %", "stock ms", "budgets %", "placed %", "slots", "loss"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in found.rows:
+        step = row.step
+        table.add_row(
+            f"{step.phase} {step.context_tokens:,}",
+            f"{row.requests:,}",
+            f"{100 * step.attention_share:.1f}",
+            milliseconds(step.stock_s),
+            f"{100 * step.by_budgets:+.1f}",
+            f"{100 * step.by_placement:+.1f}",
+            f"{step.slots}",
+            "-" if step.loss is None else f"{step.loss.nats:.3f}",
+        )
     return table
 
 

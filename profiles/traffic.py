@@ -1,0 +1,117 @@
+"""What an engine is asked for: the lengths of its requests, from published traces or a list."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiles.errors import ProfileError
+from profiles.files import json_of, read_text
+from profiles.heads import MAX_TOKENS
+
+NAMES = (
+    ("input_length", "output_length"),
+    ("ContextTokens", "GeneratedTokens"),
+    ("prompt_tokens", "output_tokens"),
+)
+"""Of a prompt's tokens and of those made from it: in Mooncake's traces (JSON lines), in Azure's
+(CSV), and in ours."""
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """Prompt tokens of every request, and the tokens made from each, where that is known.
+
+    int64 [requests] each.
+    """
+
+    prompt_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64] | None
+
+    def classes(self) -> Iterator[tuple[int, int, int | None]]:
+        """Requests between two powers of two together, the shortest first: how many there are,
+        their mean prompt, and all that is made from them."""
+        # 1 to 1,024 tokens are one class: attention is next to nothing there.
+        power = np.maximum(np.ceil(np.log2(self.prompt_tokens)), 10)
+        for one in np.unique(power):
+            of_it = power == one
+            made = None if self.output_tokens is None else int(self.output_tokens[of_it].sum())
+            yield int(of_it.sum()), round(float(self.prompt_tokens[of_it].mean())), made
+
+
+def read_traffic(path: Path) -> Traffic:
+    """A trace of Mooncake's or Azure's columns, or prompt lengths alone, one a line.
+
+    Columns beside the lengths are not looked at. Raises ProfileError, which names the line.
+    """
+    text = read_text(path)
+    first = text.lstrip()[:1]
+    rows: list[tuple[int, Any, Any]] = []
+    if first == "{":
+        rows = list(_of_json_lines(text, path))
+    elif first.isdigit() and "," not in text.lstrip().split("\n", 1)[0]:
+        rows = [(number, line.strip(), None) for number, line in _lines(text)]
+    elif first:
+        rows = list(_of_table(text, path))
+    if not rows:
+        raise ProfileError(f"{path}: no requests")
+    prompts = [_tokens(prompt, 1, f"{path}: line {number}") for number, prompt, _ in rows]
+    outputs = [
+        _tokens(output, 0, f"{path}: line {number}")
+        for number, _, output in rows
+        if output is not None
+    ]
+    if outputs and len(outputs) < len(rows):
+        raise ProfileError(
+            f"{path}: {len(outputs)} of {len(rows)} requests say how many tokens were made"
+        )
+    return Traffic(
+        np.array(prompts, dtype=np.int64), np.array(outputs, dtype=np.int64) if outputs else None
+    )
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def _of_json_lines(text: str, path: Path) -> Iterator[tuple[int, Any, Any]]:
+    for number, line in _lines(text):
+        where = f"{path}: line {number}"
+        row = json_of(line, where)
+        if not isinstance(row, dict):
+            raise ProfileError(f"{where}: must be an object of a request")
+        prompt, output = _columns(row, where)
+        yield number, row[prompt], row.get(output)
+
+
+def _of_table(text: str, path: Path) -> Iterator[tuple[int, Any, Any]]:
+    rows = csv.DictReader(io.StringIO(text))
+    prompt, output = _columns(dict.fromkeys(rows.fieldnames or ()), f"{path}: line 1")
+    for row in rows:
+        yield rows.line_num, row[prompt], row.get(output)
+
+
+def _columns(row: dict[str, Any], where: str) -> tuple[str, str]:
+    for prompt, output in NAMES:
+        if prompt in row:
+            return prompt, output
+    known = ", ".join(prompt for prompt, _ in NAMES)
+    raise ProfileError(
+        f"{where}: no column of prompt lengths ({known}), nor a length alone on every line"
+    )
+
+
+def _tokens(value: Any, least: int, where: str) -> int:
+    """A whole number of tokens, written as one."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_TOKENS:
+        raise ProfileError(
+            f"{where}: {value!r} is not a number of tokens, {least} to {MAX_TOKENS:,}"
+        )
+    return value
