@@ -39,9 +39,8 @@ SHOWN = (
     ("moa-gradientai--Llama-3-8B-Instruct-262k", PRICED),
     ("minference-Llama_3.1_8B_Instruct_128k_kv_out_v32_fit_o_best_pattern", PARALLEL),
     ("minference-Qwen2.5_72B_Instruct_128k_kv_out_v32_fit_o_best_pattern", PARALLEL),
-    ("tangram-snapkv__llama-3.1-8b-instruct__profile_perlayer", PRICED),
 )
-"""The README's six: every source of profiles, one where scattering loses, one with no gain."""
+"""The README's five: three sources of profiles, one where scattering loses, one with no gain."""
 NO_GAIN = 1.01
 IN_SLOTS = ("contiguous, least", "divided, least", "whole, one more", "divided, one more")
 

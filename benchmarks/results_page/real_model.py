@@ -1,6 +1,9 @@
 """What budgets cost a real pretrained model: `python -m benchmarks.real_model`."""
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
+from math import log
 
 from benchmarks.results_page.reports import Report, Reports, grid, percent
 
@@ -27,11 +30,13 @@ SIZES = {
     "16x16r2": "16 x 16, 2 rows",
 }
 SHOWN = {
-    "64x64": ("uniform", "max_min", "least_error_model"),
-    "64x16": ("uniform", "least_error_model"),
-    "32x16r4": ("uniform", "least_error_model"),
+    (2048, "64x64"): ("uniform", "max_min", "least_error_model"),
+    (2048, "64x16"): ("uniform", "least_error_model"),
+    (8192, "64x16"): ("uniform", "least_error_model"),
 }
 CONTEXT = 2048
+ALLOWED = 0.02
+"""Nats a token that the default budgets may be predicted to lose."""
 
 
 def section(reports: Reports) -> str:
@@ -57,9 +62,49 @@ behind a figure, their number follows it. `--summary` computes no rows: the comm
 
 {reports.source("real_model")}
 {grid(("tokens", "rows x keys", "policy", *_heads(report)), rows)}
+Pairs for a loss of {ALLOWED} nats, between the points above by the logarithm of the loss:
+
+{grid(("tokens", "rows x keys", "uniform", "least error"), list(_enough(report)))}
 ![Loss over dense against the pairs computed](../benchmarks/results/real_model.png)
 
 {_together(reports)}"""
+
+
+def _enough(report: Report) -> Iterator[tuple[str, ...]]:
+    """Of both policies, at every context and size that has them."""
+    lines = {(line["context"], line["size"]) for line in report["lines"]}
+    for context, size in sorted(lines, key=lambda key: (key[0], list(SIZES).index(key[1]))):
+        needed = [
+            _pairs_for_loss(
+                [
+                    (line["pairs"], line["loss"])
+                    for line in report["lines"]
+                    if (line["context"], line["size"], line["policy"]) == (context, size, policy)
+                ]
+            )
+            for policy in ("uniform", "least_error_model")
+        ]
+        if all(needed):
+            yield f"{context:,}", SIZES[size], *needed
+
+
+def _pairs_for_loss(points: list[tuple[float, float]]) -> str:
+    """The share of pairs at which the loss falls to ALLOWED; "" for no points."""
+    points = sorted(points)
+    if not points:
+        return ""
+    if points[0][1] <= ALLOWED:
+        return f"below {percent(points[0][0], 1)}"
+    for (fewer, worse), (more, better) in pairwise(points):
+        if better <= ALLOWED:
+            # What loses nothing has no logarithm: there the line is straight.
+            way = (
+                log(worse / ALLOWED) / log(worse / better)
+                if better > 0
+                else (worse - ALLOWED) / (worse - better)
+            )
+            return percent(fewer + way * (more - fewer), 1)
+    return f"above {percent(points[-1][0], 1)}"
 
 
 def _together(reports: Reports) -> str:
@@ -77,27 +122,27 @@ together is {min(medians):.2f} to {max(medians):.2f} of that sum in the median l
 
 
 def readme_table(reports: Reports) -> str:
-    """What the README shows: one context, three sizes."""
+    """What the README shows: two contexts, two sizes."""
     report = reports["real_model"]
     points = _points(report)
     rows = [
         (
-            SIZES[size].partition(",")[0],
+            f"{context:,}, {SIZES[size]}",
             POLICIES[policy],
-            *(_mean(cell) for cell in points[CONTEXT, size, policy]),
+            *(_mean(cell).partition(",")[0] for cell in points[context, size, policy]),
         )
-        for size, policies in SHOWN.items()
+        for (context, size), policies in SHOWN.items()
         for policy in policies
     ]
     documents = report["summary"]["documents"]
     return f"""\
 ## What budgets cost
 
-Loss over dense attention, nats a token: SmolLM2-135M, {documents} held-out documents, in brackets
-over uniform's. `hplb plan` takes the cheapest least-error budgets predicted to lose at most 0.02
-where a profile is calibrated. [Intervals, all policies](docs/results.md#a-real-model).
+Loss over dense attention, nats a token: SmolLM2-135M, {documents} held-out documents (8 at 8,192
+tokens), in brackets over uniform's. `hplb plan` takes the cheapest least-error budgets predicted to
+lose at most 0.02 where a profile is calibrated. [Intervals, all policies](docs/results.md#a-real-model).
 
-{grid(("rows x keys", "budgets", *_heads(report)), rows)}"""
+{grid(("tokens, rows x keys", "budgets", *_heads(report)), rows)}"""
 
 
 def _points(report: Report) -> dict[tuple[int, str, str], list[str]]:
