@@ -140,7 +140,7 @@ def readme_table(reports: Reports) -> str:
 
 Loss over dense attention, nats a token: SmolLM2-135M, {documents} held-out documents (8 at 8,192
 tokens), in brackets over uniform's. `hplb plan` takes the cheapest least-error budgets predicted to
-lose at most 0.02 where a profile is calibrated. [Intervals, all policies](docs/results.md#a-real-model).
+lose at most 0.02 where a profile is calibrated. [Intervals](docs/results.md#a-real-model).
 
 {grid(("tokens, rows x keys", "budgets", *_heads(report)), rows)}"""
 
