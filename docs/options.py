@@ -34,7 +34,7 @@ command line.
 
 ```console
 $ hplb plan --gpus 8 --context 131072            # the shipped (synthetic) Llama-3.1-8B profile
-$ hplb compare --gpus 2,4,8 --plot loads.png     # every method, both deployments
+$ hplb compare --gpus 2,4,8 --plot loads.svg     # every method, both deployments
 $ hplb advise -p mine.json --gpus 8 --trace requests.jsonl     # is it worth it for this traffic?
 $ hplb profiles import minference Llama_3.1_8B_Instruct_128k_kv_out_v32_fit_o_best_pattern.json \\
     --name mine -o mine.json            # the model is read off the name, else --model or --config

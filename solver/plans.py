@@ -330,6 +330,12 @@ class Plan(_Part):
                     head[entry.device] = entry.share
         return found
 
+    def _repr_svg_(self) -> str:
+        """The plan drawn, in a notebook."""
+        from solver.report.picture import plan_picture
+
+        return plan_picture(self)
+
     def save(self, path: Path | str) -> None:
         """Write the plan's JSON, whole or not at all."""
         write_atomically(Path(path), self.model_dump_json(indent=1) + "\n")

@@ -113,7 +113,7 @@ def test_the_planner_does_without_torch(part: str) -> None:
 def test_what_shows_things_to_people_is_in_cli_alone(part: str) -> None:
     files = sorted((ROOT / part).rglob("*.py"))
     cli = {path for path in files if path.is_relative_to(ROOT / part / "cli")}
-    assert {"typer", "rich", "matplotlib"} <= set().union(*(imports(path) for path in cli))
+    assert {"typer", "rich"} <= set().union(*(imports(path) for path in cli))
     for path in set(files) - cli:
         wrong = imports(path) & {"typer", "rich", "matplotlib"}
         wrong |= {name for name in modules(path) if name.split(".")[1:2] == ["cli"]}

@@ -8,6 +8,7 @@ import typer
 
 from profiles.catalogue import DEFAULT_PROFILE
 from profiles.cli.console import clear_errors, console
+from profiles.files import write_atomically
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
 from solver.cli.flags import check_folders
@@ -58,7 +59,9 @@ def compare_command(
     time_limit: flags.TimeLimit = 10.0,
     tolerance: flags.Tolerance = 1e-3,
     as_json: flags.AsJson = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw each device's load to this PNG.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw each device's busy and idle time to this SVG.")
+    ] = None,
 ) -> None:
     """Compare the methods on one model over device counts and deployments; predicted seconds."""
     check_folders(plot)
@@ -109,6 +112,4 @@ def compare_command(
         for note in notes(rows):
             console.print(f"[yellow]note[/]: {note}", highlight=False)
     if plot is not None:
-        from solver.cli.plot import plot_loads
-
-        plot_loads(rows, plot)
+        write_atomically(plot, made.picture())

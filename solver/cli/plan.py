@@ -20,6 +20,7 @@ from solver.planning.predict import planned_problem
 from solver.plans import Plan
 from solver.report.comparison import DEFAULT_CONTEXT, METHODS
 from solver.report.explain import explain
+from solver.report.picture import plan_picture
 from solver.request import PlanRequest, RequestError
 
 UNMEASURED = ("dense", "uniform")
@@ -113,12 +114,15 @@ def plan_command(
     ] = False,
     as_json: flags.AsJson = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw who computes what, busy and idle, to this SVG.")
+    ] = None,
     lp: Annotated[
         Path | None, typer.Option(help="Write every layer's integer program to this folder.")
     ] = None,
 ) -> None:
     """Decide which device computes which head, with a proof of how good the plan is."""
-    check_folders(out, lp)
+    check_folders(out, plot, lp)
     if gpus is None and devices is None:
         gpus = 8
     steps = None if workloads is None else _workloads(workloads)
@@ -179,6 +183,8 @@ def plan_command(
     _show(made, explained, as_json)
     if lp is not None:
         _write_programs(made, lp)
+    if plot is not None:
+        write_atomically(plot, plan_picture(made))
     if out is not None:
         write_atomically(out, made.model_dump_json(indent=1) + "\n")
 

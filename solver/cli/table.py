@@ -4,17 +4,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from solver.plans import Plan
-from solver.report.comparison import COLUMNS, Row, by_problem, cells, heading, pieces_of
+from solver.report.comparison import COLUMNS, Row, by_problem, cells
 from solver.report.explain import Explanation
+from solver.report.naming import heading, milliseconds, percent, pieces_of
 from solver.report.worth import Worth
-
-
-def milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.3f}"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
 
 
 def comparison_table(rows: list[Row]) -> Table:

@@ -11,6 +11,8 @@ from profiles.catalogue import load_profile
 from profiles.model import ModelProfile
 from solver.planning.planner import make_plan, rates_of, request_of
 from solver.plans import Plan
+from solver.report.naming import heading, method_of, problem_of
+from solver.report.picture import comparison_picture
 from solver.request import PlanRequest
 from solver.solution import Progress
 
@@ -27,16 +29,6 @@ def rules_of(method: str, unit: str, equal_counts: bool, slots: int | str | None
     if method == "divided":
         return {"divisible": True, "slots": slots}
     return {"unit": unit, "equal_counts": equal_counts, "slots": slots}
-
-
-def method_of(plan: Plan) -> str:
-    """How a plan was made, as `METHODS` names it."""
-    return "divided" if plan.rules.divisible else plan.solver
-
-
-def problem_of(plan: Plan) -> str:
-    """What a method was given, within one comparison: `8 x disaggregated`."""
-    return f"{len(plan.devices)} x {plan.workload.deployment}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,20 +102,21 @@ class Comparison:
         """What was compared: profile, workload and device types."""
         return heading(self.rows[0].plan)
 
+    def picture(self) -> str:
+        """The methods' devices, busy and idle, beside each other, as SVG."""
+        return comparison_picture(self.title, by_problem(self.rows))
+
     def _repr_html_(self) -> str:
-        """The table, with a bar as long as the makespan is over the bound."""
+        """The table and the picture."""
         head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
-        longest = max(row.over_bound for row in self.rows)
         body = []
         for row in self.rows:
             told = "".join(f"<td>{escape(cell)}</td>" for cell in cells(row))
-            width = 12 * row.over_bound / longest
-            bar = f'<div style="background:#4878cf;height:0.8em;width:{width:.2f}em"></div>'
-            body.append(f"<tr>{told}<td>{bar}</td></tr>")
+            body.append(f"<tr>{told}</tr>")
         said = "".join(f"<li>{escape(note)}</li>" for note in notes(self.rows))
         return (
-            f"<p>{escape(self.title)}</p><table><thead><tr>{head}<th></th></tr></thead>"
-            f"<tbody>{''.join(body)}</tbody></table><ul>{said}</ul>"
+            f"<p>{escape(self.title)}</p><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(body)}</tbody></table><ul>{said}</ul>{self.picture()}"
         )
 
 
@@ -152,25 +145,6 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def heading(plan: Plan) -> str:
-    """What is predicted: profile, workload and device types."""
-    label = " (synthetic)" if plan.profile.synthetic else ""
-    step = plan.workload
-    return (
-        f"{plan.profile.name}{label}, {step.phase} of {step.batch_size} x "
-        f"{step.context_tokens:,} tokens{pieces_of(plan)} on {', '.join(plan.device_types)}: "
-        "predicted"
-    )
-
-
-def pieces_of(plan: Plan) -> str:
-    """Both sizes where they differ."""
-    step = plan.workload
-    if step.piece_tokens == step.block_tokens:
-        return ""
-    return f", blocks of {step.block_tokens} over pieces of {step.piece_tokens}"
 
 
 def compare(

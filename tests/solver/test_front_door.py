@@ -118,11 +118,12 @@ def test_a_comparison_draws_itself_in_a_notebook(comparison: Comparison) -> None
     table.close()
     assert not table.open
     header, *rows = table.rows
-    assert tuple(header[:-1]) == COLUMNS
+    assert tuple(header) == COLUMNS
     assert [row[1] for row in rows] == list(METHODS) * 2
+    assert comparison.picture() in comparison._repr_html_()
     printed = str(comparison).splitlines()[2 : 2 + len(rows)]
     for row, line in zip(rows, printed, strict=True):
-        assert " ".join(row[:-1]).split() == line.split()
+        assert " ".join(row).split() == line.split()
 
 
 def test_what_a_profile_is_called_is_text_and_not_markup() -> None:

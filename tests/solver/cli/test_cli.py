@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from profiles.errors import HplbError
 from solver.cli import app
+from solver.plans import Plan
+from solver.report.picture import plan_picture
 from solver.request import PlanRequest
 from tests.solver.budgets.builders import calibrated, curved
 from tests.solver.profiles import budgets_profile, stated_budgets
@@ -224,8 +226,14 @@ def test_the_integer_programs_can_be_written(profile: str, tmp_path: Path) -> No
     assert len(list((tmp_path / "lp").glob("layer_*.lp"))) == 3
 
 
+def test_a_plan_can_be_drawn(profile: str, tmp_path: Path) -> None:
+    plot, out = tmp_path / "plan.svg", tmp_path / "plan.json"
+    run("plan", "-p", profile, "--gpus", "2", "--plot", str(plot), "--out", str(out))
+    assert plot.read_text() == plan_picture(Plan.load(out))
+
+
 def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
-    plot = tmp_path / "loads.png"
+    plot = tmp_path / "loads.svg"
     arguments = ["compare", "-p", profile, "--gpus", "2,4", "--context", "8192"]
     arguments += ["--time-limit", "0.05"]
     rows = json.loads(run(*arguments, "--json", "--plot", str(plot)))
@@ -233,7 +241,7 @@ def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
     for row in rows:
         assert row["makespan_over_bound"] >= 1 - 1e-9
         assert 0 <= row["bubble_ratio"] < 1
-    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert plot.read_text().startswith("<svg ")
     table = run(*arguments, "--method", "contiguous,greedy", "--deployment", "disaggregated")
     assert "4 x disaggregated" in table
     assert "predicted" in table
