@@ -12,7 +12,17 @@ from api import problems
 from api.auth import BearerKey
 from api.body_limit import BodyLimit
 from api.metrics import HttpMetrics
-from api.routes import deployments, measurements, nodes, operations, plans, profiles, solves
+from api.routes import (
+    deployments,
+    measurements,
+    nodes,
+    operations,
+    page,
+    pictures,
+    plans,
+    profiles,
+    solves,
+)
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
@@ -49,15 +59,19 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         summary="Decides which GPU computes which attention head.",
         version=version("hplb"),
         lifespan=_lifespan,
+        docs_url=None,  # the page has its own, which loads nothing from elsewhere
+        redoc_url=None,
     )
     app.state.service = service
     problems.install(app)
     app.include_router(operations.health)
+    app.include_router(page.router)
+    app.mount(page.FILES, page.PageFiles(directory=page.FOLDER))
     key = service.settings.api_key
     # The middleware is what asks for the key; this tells readers of the OpenAPI document.
     shown = [Depends(HTTPBearer(auto_error=False))] if key else []
     told = problems.refusals(401) if key else {}
-    for part in (plans, solves, profiles, nodes, deployments, measurements, operations):
+    for part in (plans, solves, pictures, profiles, nodes, deployments, measurements, operations):
         app.include_router(part.router, dependencies=shown, responses=told)
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
     if key:

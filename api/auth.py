@@ -1,4 +1,4 @@
-"""The key: asked for on every route but health, compared in constant time."""
+"""The key: asked for on every route but health and the page's files, compared in constant time."""
 
 import hmac
 
@@ -6,8 +6,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import problem_response
+from api.routes import page
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz"}) | page.OPEN_PATHS
 
 
 class BearerKey:
@@ -18,7 +19,7 @@ class BearerKey:
         self.key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allows(scope):
+        if scope["type"] != "http" or _is_open(scope["path"]) or self._allows(scope):
             await self.app(scope, receive, send)
             return
         detail = "this service asks for a key: send Authorization: Bearer KEY"
@@ -31,3 +32,7 @@ class BearerKey:
         return scheme.lower() == "bearer" and hmac.compare_digest(
             given.strip().encode("latin-1"), self.key
         )
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(f"{page.FILES}/")

@@ -61,6 +61,34 @@ class PlanPage(BaseModel):
     total: int
 
 
+class ComparedPlan(BaseModel):
+    """A plan beside others: `lower_bound_s` is the best that any of them proves for its rules."""
+
+    plan_id: str
+    method: str
+    gpus: int
+    deployment: Deployment
+    status: Literal["optimal", "feasible"]
+    makespan_s: float
+    lower_bound_s: float
+    makespan_over_bound: float
+    gap: float
+    bubble_ratio: float
+    imbalance: float | None
+    kv_copies: int
+    divisions: int
+    solve_s: float
+    warnings: list[str]
+
+
+class Compared(BaseModel):
+    """Plans for one profile and workload; `title` says which, `notes` what they warn of."""
+
+    title: str
+    rows: list[ComparedPlan]
+    notes: list[str]
+
+
 class SolveAccepted(BaseModel):
     """The answer to a request that is being solved; `events` and `cancel` are paths."""
 

@@ -13,7 +13,7 @@ from solver.planning.planner import make_plan, rates_of, request_of
 from solver.plans import Plan
 from solver.report.naming import heading, method_of, problem_of
 from solver.report.picture import comparison_picture
-from solver.request import PlanRequest
+from solver.request import PlanRequest, RequestError
 from solver.solution import Progress
 
 METHODS = ("contiguous", "snake", "greedy_equal", "greedy", "ilp", "cp_sat", "auto", "divided")
@@ -209,10 +209,37 @@ def compare_plans(
     for request in requests:
         on_plan(request)
         plans.append(make_plan(request, rates_of(request), on_progress, cancelled))
+    return beside(plans)
+
+
+def beside(plans: Sequence[Plan]) -> Comparison:
+    """Plans made already, side by side.
+
+    Raises RequestError where they are not of one profile, workload and budgets: bounds of one then
+    say nothing of the other.
+    """
+    for plan in plans[1:]:
+        for what, of in _GIVEN.items():
+            if of(plan) != of(plans[0]):
+                raise RequestError(
+                    f"plan: {plan.id} has other {what} than {plans[0].id}: they do not compare"
+                )
     return Comparison([Row(plan, _best_bound(plan, plans)) for plan in plans])
 
 
-def _best_bound(plan: Plan, plans: list[Plan]) -> float:
+_GIVEN: dict[str, Callable[[Plan], object]] = {
+    "architecture": lambda plan: plan.architecture,
+    "profile": lambda plan: plan.profile.digest,
+    "context, phase, batch or sizes": lambda plan: plan.workload.model_copy(
+        update={"deployment": DEPLOYMENTS[0]}
+    ),
+    "budgets": lambda plan: plan.budgets,
+    "workloads": lambda plan: [other.workload for other in plan.other_workloads],
+}
+"""What plans share that compare, by name."""
+
+
+def _best_bound(plan: Plan, plans: Sequence[Plan]) -> float:
     return max(
         other.lower_bound_s
         for other in plans

@@ -1,0 +1,155 @@
+// One deployment: predicted beside measured over its generations, drift, and the way back.
+
+import { figures, fill, h, ms, percent, picture, plural, shape, short, sure, table, time } from "./dom.js";
+import { ask, get, getOnce, said, sleep } from "./planner.js";
+import { judged, worth } from "./words.js";
+
+const EVERY_MS = 2000;
+const SHOWN = 12;
+
+export async function deployment(place, signal, name) {
+  const path = `deployments/${name}`;
+  let before = "";
+  for (;;) {
+    const view = await get(path, signal);
+    const now = JSON.stringify(view);
+    if (now !== before) {
+      const plan = await getOnce(`plans/${view.plan_id}`, signal);
+      const past = view.history.slice(-SHOWN).filter((g) => g.generation !== view.generation);
+      const views = await Promise.all(
+        past.map((g) => getOnce(`${path}?generation=${g.generation}`, signal)),
+      );
+      const drawn = view.measured ? await get(`${path}/picture`, signal) : null;
+      draw(place, view, plan, [...views, view], drawn);
+      before = now;
+    }
+    await sleep(EVERY_MS, signal);
+  }
+}
+
+function draw(place, view, plan, generations, drawn) {
+  fill(
+    place,
+    h("h1", {}, view.name),
+    h("p", { class: "worth" }, worth(plan)),
+    figures([
+      ["Generation", String(view.generation)],
+      ["Plan", h("a", { href: `#/plans/${view.plan_id}` }, short(view.plan_id))],
+      ["Predicted", ms(view.predicted.makespan_s)],
+      ["Measured", view.measured ? ms(view.measured.makespan_s) : "not yet"],
+      ["Idle, predicted", percent(view.predicted.bubble_ratio)],
+      ["Idle, measured", view.measured && percent(view.measured.bubble_ratio)],
+      ["Rounds measured", view.measured && String(view.measured.rounds)],
+      ["Nodes", view.nodes.join(", ")],
+      ["Plans again by itself", view.refine ? "yes" : "no"],
+    ]),
+    h("h2", {}, "Drift and its cause"),
+    h("p", {}, judged(view)),
+    view.recovery_drift?.worst?.length > 0 && worst(view.recovery_drift),
+    h("p", {}, `Last decision: ${view.decision ?? "none yet"}.`),
+    h("h2", {}, "Predicted and measured, by generation"),
+    chart(generations, place.clientWidth),
+    history(view, generations),
+    h("h2", {}, "Predicted and measured, by device and layer"),
+    drawn ? picture(drawn) : h("p", {}, "Nothing is measured of this generation yet."),
+  );
+}
+
+function worst(drift) {
+  return table(
+    `The heads that fall shortest, of ${plural(drift.heads, "head")} over ${plural(drift.rounds, "round")}`,
+    ["Layer", "Head", "Promised", "Observed"],
+    drift.worst.map((w) => [
+      String(w.layer),
+      String(w.head),
+      w.expected.toFixed(4),
+      w.observed.toFixed(4),
+    ]),
+  );
+}
+
+function history(view, generations) {
+  const seen = new Map(generations.map((g) => [g.generation, g]));
+  const rows = view.history.toReversed().map((entry) => {
+    const of = seen.get(entry.generation);
+    const live = entry.generation === view.generation;
+    return [
+      String(entry.generation),
+      time(entry.at),
+      h("a", { href: `#/plans/${entry.plan_id}` }, short(entry.plan_id)),
+      entry.reason,
+      of ? ms(of.predicted.makespan_s) : "–",
+      of?.measured ? ms(of.measured.makespan_s) : "–",
+      live ? "live" : back(view, entry),
+    ];
+  });
+  const heads = ["Generation", "Since", "Plan", "Why", "Predicted", "Measured", "Roll back"];
+  return table(plural(view.history.length, "generation"), heads, rows);
+}
+
+function back(view, entry) {
+  if (entry.plan_id === view.plan_id) return "the live plan";
+  const told = h("div", {});
+  const press = async () => {
+    const words =
+      `Put the plan of generation ${entry.generation} live again on ${view.nodes.join(", ")}? ` +
+      "It becomes a generation of its own.";
+    if (!(await sure(words, "Roll back"))) return;
+    const { nodes, layers, rounds, every_s, refine } = view;
+    const body = { plan_id: entry.plan_id, nodes, layers, rounds, every_s, refine };
+    try {
+      await ask(`deployments/${view.name}`, { method: "PUT", body });
+    } catch (error) {
+      fill(told, said(error));
+    }
+  };
+  const label = `Roll back to ${entry.generation}`;
+  const id = `back-${entry.generation}`;
+  return [h("button", { type: "button", id, click: press }, label), told];
+}
+
+/** Makespans of generations: a ring is predicted, a dot measured. */
+function chart(generations, room) {
+  const width = Math.min(640, room), height = 180, left = 64, right = 20, top = 14, bottom = 30;
+  const values = generations.flatMap((g) => [g.predicted.makespan_s, g.measured?.makespan_s ?? 0]);
+  const most = 1.1 * Math.max(...values);
+  const x = (at) => left + ((at + 0.5) * (width - left - right)) / generations.length;
+  const y = (seconds) => height - bottom - (seconds / most) * (height - top - bottom);
+  const drawn = [];
+  for (const part of [0, 0.5, 1]) {
+    const level = y(part * most);
+    drawn.push(
+      shape("path", { class: "rule", d: `M${left} ${level}H${width - right}` }),
+      shape("text", { x: left - 6, y: level + 4, class: "end" }, ms(part * most)),
+    );
+  }
+  const line = (kind, of) => {
+    const points = generations.map((g, at) => [at, of(g)]).filter(([, s]) => s !== undefined);
+    const d = points.map(([at, s], first) => `${first ? "L" : "M"}${x(at)} ${y(s)}`).join("");
+    drawn.push(shape("path", { class: `${kind} way`, d }));
+    for (const [at, s] of points) {
+      drawn.push(shape("circle", { class: kind, cx: x(at), cy: y(s), r: 5 }));
+    }
+  };
+  line("predicted", (g) => g.predicted.makespan_s);
+  line("measured", (g) => g.measured?.makespan_s);
+  generations.forEach((g, at) => {
+    drawn.push(shape("text", { x: x(at), y: height - 10, class: "middle" }, String(g.generation)));
+  });
+  const label = "Makespans by generation, predicted and measured; the table below has the figures";
+  const size = `0 0 ${width} ${height}`;
+  return h(
+    "figure",
+    { class: "chart" },
+    shape("svg", { viewBox: size, role: "img", "aria-label": label }, ...drawn),
+    h(
+      "figcaption",
+      {},
+      h("span", { class: "ring" }),
+      " predicted  ",
+      h("span", { class: "spot" }),
+      " measured; makespan of a step's attention by generation",
+    ),
+  );
+}
+

@@ -1,0 +1,39 @@
+// What figures amount to, in a sentence.
+
+import { count, ms, percent, plural } from "./dom.js";
+
+/** Attention's share of the step, and what the placement gains of the whole: said first. */
+export function worth(plan) {
+  const whole = plan.whole_step;
+  if (!whole) {
+    return "What share of the step attention is, nobody knows: the profile does not say the MLP's size.";
+  }
+  const share = `Attention is ${percent(whole.attention_share, 1)} of the step`;
+  const step = `${ms(whole.contiguous_step_s)} to ${ms(whole.step_s)}`;
+  if (whole.gain >= 0.01) {
+    return `${share}; this placement makes the whole step ${percent(whole.gain, 1)} faster (${step}).`;
+  }
+  const from = whole.pays_from_tokens;
+  const pays = from ? ` It would pay from ${count(from)} tokens.` : "";
+  return `${share}; this placement gains ${percent(whole.gain)} of it (${step}): not worth it here.${pays}`;
+}
+
+/** Whether time and recovery are as promised, and why not. */
+export function judged(view) {
+  if (view.drift === null) return "Nothing is measured of this generation yet.";
+  const off = percent(view.prediction_error, 1);
+  const times = view.drift.toFixed(2);
+  return [
+    `Measured over predicted makespan: ${times}; loads are off by ${off} on average. `,
+    recovery(view.recovery_drift),
+  ].join("");
+}
+
+function recovery(drift) {
+  if (!drift) return "Recovery is not reported: the nodes do not run a model's own activations.";
+  if (drift.reason) return `Recovery cannot be judged: ${drift.reason}`;
+  const heads = `${drift.heads_drifted} of ${plural(drift.heads, "head")}`;
+  return drift.raised
+    ? `Drift: ${heads} recover less than the profile promised.`
+    : `Recovery is as promised (${heads} fall short).`;
+}
