@@ -1,6 +1,6 @@
-# Two commands: `make run` (the main job) and `make test` (everything CI runs; `make check` leaves out
-# the slow tests). Each sets up what it needs in .venv on a machine that has Python 3.11+ and nothing
-# else.
+# `make run` is the main job; `make test` and then `make test-page`, the page in a browser, are what CI
+# runs (`make check` leaves out the slow tests). Each sets up what it needs in .venv on a machine that
+# has Python 3.11+ and nothing else.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PROFILE ?=
 RUN_FLAGS ?=
 
-.PHONY: run check test setup lint unit every clean
+.PHONY: run check test test-page browser setup lint unit every clean
 
 run: setup
 	@$(BIN)/hplb demo $(if $(PROFILE),--profile "$(PROFILE)") $(RUN_FLAGS)
@@ -17,6 +17,20 @@ run: setup
 check: setup lint unit
 
 test: setup lint every
+
+# The page in a real Chromium.
+test-page: setup browser
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[page]'
+	$(BIN)/pytest tests/page
+
+browser:
+	@if test -n "$$HPLB_CHROMIUM" || command -v chromium >/dev/null; then exit 0; fi; \
+	  if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	    echo "installing Chromium: the first time takes a minute"; \
+	    apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	  else \
+	    echo "make test-page needs Chromium: apt-get install chromium, or set HPLB_CHROMIUM" >&2; exit 1; \
+	  fi
 
 setup: $(READY)
 

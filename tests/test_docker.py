@@ -76,3 +76,23 @@ def test_prometheus_scrapes_the_planner() -> None:
     config = yaml.safe_load((DOCKER / "prometheus.yaml").read_text())
     targets = config["scrape_configs"][0]["static_configs"][0]["targets"]
     assert targets == ["planner:8000"]
+
+
+@pytest.mark.parametrize("file", sorted(DOCKER.glob("*.Dockerfile")), ids=lambda f: f.name)
+def test_images_run_as_a_user_by_number_and_start_from_an_exact_tag(file: Path) -> None:
+    steps = dict(instructions(file))
+    assert EXACT.search(steps["FROM"])
+    assert int(steps["USER"]) > 0
+
+
+def test_compose_has_exact_tags_and_services_of_ours_cannot_write_their_root() -> None:
+    for name, service in compose()["services"].items():
+        if "image" in service:
+            assert EXACT.search(service["image"]), name
+        else:
+            assert service["read_only"], name
+            assert service["cap_drop"] == ["ALL"], name
+            assert any(place.split(":")[0] == "/tmp" for place in service["tmpfs"]), name
+
+
+EXACT = re.compile(r":v?\d+\.\d+(\.\d+)?(-[a-z0-9-]+)?$")

@@ -26,11 +26,13 @@ HEADERS = {
 router = APIRouter(include_in_schema=False)
 
 
+@router.head("/")
 @router.get("/")
 async def page() -> FileResponse:
     return FileResponse(FOLDER / "index.html", headers=HEADERS)
 
 
+@router.head("/docs")
 @router.get("/docs")
 async def docs() -> FileResponse:
     return FileResponse(FOLDER / "docs.html", headers=HEADERS)

@@ -28,11 +28,14 @@ CLOSED = [
     ("GET", "/deployments"),
     ("POST", "/measurements"),
     ("GET", "/metrics"),
-    ("GET", "/docs"),
     ("GET", "/openapi.json"),
+    ("GET", "/plans/0/picture"),
+    ("GET", "/comparison"),
+    ("GET", "/page"),
+    ("GET", "/docs/"),
     ("GET", "/nowhere"),
     ("GET", "/healthz/"),
-    ("GET", "//healthz"),
+    ("GET", "/%2Fhealthz"),
 ]
 
 
@@ -54,6 +57,12 @@ def test_every_route_asks_for_the_key(locked: TestClient, method: str, path: str
     fields(answer, 401)
     assert answer.headers["www-authenticate"] == "Bearer"
     assert locked.request(method, path, headers=_bearer(f"Bearer {KEY}")).status_code != 401
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/page/app.js"])
+def test_the_pages_files_do_not(locked: TestClient, path: str) -> None:
+    assert locked.get(path).status_code == 200
+    assert locked.head(path).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

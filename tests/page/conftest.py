@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from solver.plans import Plan
 from tests.api.world import World, profile
 
 KEY = "a key for the page's tests"
@@ -75,26 +77,57 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def planning(folder: Path) -> Iterator[Planner]:
+    """Two live nodes, a profile of whose model everything is known, and nothing deployed."""
+    planner = Planner(folder)
+    try:
+        planner.start()
+        planner.world.client.put("/profiles/small", json=known_model()).raise_for_status()
+        for node in ("node-a", "node-b"):
+            planner.world.register(node, 1)
+        yield planner
+    finally:
+        planner.kill()
+
+
 @pytest.fixture
 def planner(tmp_path: Path) -> Iterator[Planner]:
-    """Two live nodes, a profile of whose model everything is known, and nothing deployed."""
-    planner = Planner(tmp_path)
-    planner.start()
-    planner.world.client.put("/profiles/small", json=known_model()).raise_for_status()
-    for node in ("node-a", "node-b"):
-        planner.world.register(node, 1)
-    yield planner
-    planner.kill()
+    """For one test alone, which may change and end it."""
+    with planning(tmp_path) as planner:
+        yield planner
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
+    """For all tests that only look: two generations of `d`, measured."""
+    with planning(tmp_path_factory.mktemp("shown")) as planner:
+        deployed(planner, "contiguous", "greedy")
+        yield planner
+
+
+def deployed(planner: Planner, *methods: str) -> list[Plan]:
+    """A generation of `d` for every method, each measured once."""
+    plans = []
+    for slow, method in enumerate(methods, start=2):
+        plan = planner.world.plan(profile="small", gpus=2, method=method)
+        view = planner.world.deploy(plan, ["node-a", "node-b"], refine=False)
+        for node, device in (("node-a", 0), ("node-b", 1)):
+            batch = planner.world.batch(plan, view, node, [device], slow=float(slow))
+            assert planner.world.post(batch).status_code == 200
+        plans.append(plan)
+    return plans
 
 
 @pytest.fixture
-def visit(chromium: Browser, planner: Planner) -> Iterator[Opener]:
+def visit(chromium: Browser) -> Iterator[Opener]:
     """Opens the page; at the end no request went elsewhere and the page had no fault of its own."""
     elsewhere: list[str] = []
     faults: list[str] = []
     contexts = []
 
     def open_page(
+        planner: Planner,
         at: str = "",
         size: tuple[int, int] = WIDE,
         scheme: str = "light",

@@ -5,24 +5,10 @@ import re
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from solver.plans import Plan
-from tests.page.conftest import KEY, NARROW, Opener, Planner
+from tests.page.conftest import KEY, NARROW, Opener, Planner, deployed
 
 HARD = '{"tolerance": 0, "gpus": 5, "profile": "llama-3.1-8b-synthetic"}'
 SMALL = {"profile": "small", "gpus": 2}
-
-
-def deployed(planner: Planner, *methods: str) -> list[Plan]:
-    """A generation of `d` for every method, each measured once."""
-    plans = []
-    for slow, method in enumerate(methods, start=2):
-        plan = planner.world.plan(**SMALL, method=method)
-        view = planner.world.deploy(plan, ["node-a", "node-b"], refine=False)
-        for node, device in (("node-a", 0), ("node-b", 1)):
-            batch = planner.world.batch(plan, view, node, [device], slow=float(slow))
-            assert planner.world.post(batch).status_code == 200
-        plans.append(plan)
-    return plans
 
 
 def fill_in(page: Page, **more: str) -> None:
@@ -33,7 +19,7 @@ def fill_in(page: Page, **more: str) -> None:
 
 
 def test_plan_compare_and_deploy(planner: Planner, visit: Opener) -> None:
-    page = visit("#/plan")
+    page = visit(planner, "#/plan")
     expect(page.get_by_label("Devices", exact=True)).to_have_value("2")
     fill_in(page)
     page.get_by_role("button", name="Plan and compare").click()
@@ -66,7 +52,7 @@ def test_what_is_measured_appears_and_a_roll_back_is_a_generation(
     planner: Planner, visit: Opener
 ) -> None:
     first, _ = deployed(planner, "contiguous", "greedy")
-    page = visit("#/deployments/d")
+    page = visit(planner, "#/deployments/d")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(page.locator(".picture svg text", has_text="predicted and measured")).to_be_visible()
@@ -95,7 +81,7 @@ def test_drift_says_its_cause(planner: Planner, visit: Opener) -> None:
         view["decision"] = "planned again: recovery fell short"
         route.fulfill(json=view)
 
-    page = visit()
+    page = visit(planner)
     page.route(re.compile(r"/deployments/d$"), drifted)
     page.locator("#to-d").click()
     expect(page.get_by_text("7 of 24 heads recover less than the profile promised")).to_be_visible()
@@ -104,7 +90,7 @@ def test_drift_says_its_cause(planner: Planner, visit: Opener) -> None:
 
 
 def test_the_planner_restarts_while_the_page_is_open(planner: Planner, visit: Opener) -> None:
-    page = visit()
+    page = visit(planner)
     expect(page.get_by_text("2 nodes, 2 with a lease")).to_be_visible()
     status = page.locator("#link")
     planner.kill()
@@ -117,7 +103,7 @@ def test_the_planner_restarts_while_the_page_is_open(planner: Planner, visit: Op
 
 
 def test_a_solve_goes_on_over_a_restart_and_can_be_stopped(planner: Planner, visit: Opener) -> None:
-    page = visit("#/plan")
+    page = visit(planner, "#/plan")
     for method in ("contiguous", "greedy", "divided"):
         page.locator(f"#by-{method}").uncheck()
     page.get_by_label("Seconds a method").fill("300")
@@ -134,17 +120,17 @@ def test_a_solve_goes_on_over_a_restart_and_can_be_stopped(planner: Planner, vis
     expect(page.locator("#found")).to_contain_text("No plan was made.")
 
 
-def test_what_is_refused_is_told_as_the_problem_says(planner: Planner, visit: Opener) -> None:
-    plan = planner.world.plan(**SMALL)
-    page = visit(f"#/plans/{plan.id}")
+def test_what_is_refused_is_told_as_the_problem_says(shown: Planner, visit: Opener) -> None:
+    plan = shown.world.plan(**SMALL)
+    page = visit(shown, f"#/plans/{plan.id}")
     page.locator("#on-node-b").uncheck()
     page.get_by_role("button", name="Deploy").click()
     page.locator("#ask-yes").click()
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("they have 1 devices, the plan is for 2")
-    page.goto(f"{planner.url}/#/plans/nobody")
+    page.goto(f"{shown.url}/#/plans/nobody")
     expect(page.get_by_role("alert")).to_contain_text("no plan or solve 'nobody'")
-    page.goto(f"{planner.url}/#/plan")
+    page.goto(f"{shown.url}/#/plan")
     page.get_by_label("Profile").wait_for()
     page.get_by_text("More of the request, as JSON").click()
     page.get_by_label("Further fields").fill('{"gpus": -1}')
@@ -155,8 +141,8 @@ def test_what_is_refused_is_told_as_the_problem_says(planner: Planner, visit: Op
     expect(page.get_by_role("alert").first).to_contain_text("this is not JSON")
 
 
-def test_the_key_is_asked_for_and_kept_for_the_tab_alone(planner: Planner, visit: Opener) -> None:
-    page = visit(key=None)
+def test_the_key_is_asked_for_and_kept_for_the_tab_alone(shown: Planner, visit: Opener) -> None:
+    page = visit(shown, key=None)
     field = page.get_by_label("Key", exact=True)
     expect(field).to_be_focused()
     field.fill("wrong")
@@ -170,7 +156,7 @@ def test_the_key_is_asked_for_and_kept_for_the_tab_alone(planner: Planner, visit
     assert page.evaluate("localStorage.length") == 0
     assert page.context.cookies() == []
     other = page.context.new_page()
-    other.goto(planner.url)
+    other.goto(shown.url)
     expect(other.get_by_label("Key", exact=True)).to_be_focused()
     page.get_by_role("button", name="Key given").click()
     page.get_by_role("button", name="Forget it").click()
@@ -178,7 +164,7 @@ def test_the_key_is_asked_for_and_kept_for_the_tab_alone(planner: Planner, visit
 
 
 def test_everything_goes_by_keyboard(planner: Planner, visit: Opener) -> None:
-    page = visit("#/plan", key=None)
+    page = visit(planner, "#/plan", key=None)
     expect(page.locator("#key-field")).to_be_focused()
     page.keyboard.type(KEY)
     page.keyboard.press("Enter")
@@ -221,20 +207,17 @@ VIEWS = {
 }
 
 
-@pytest.fixture
-def every_view(planner: Planner) -> dict[str, str]:
-    """All views, with something in each."""
-    *_, plan = deployed(planner, "contiguous", "greedy")
-    return {**VIEWS, "plan": f"#/plans/{plan.id}"}
+def every_view(shown: Planner) -> dict[str, str]:
+    return {**VIEWS, "plan": f"#/plans/{shown.world.view()['plan_id']}"}
 
 
 def settled(page: Page) -> None:
     page.locator("main :is(table, #compare, .operation)").first.wait_for()
 
 
-def test_nothing_is_wider_than_a_phone(every_view: dict[str, str], visit: Opener) -> None:
-    for name, at in every_view.items():
-        page = visit(at, size=NARROW)
+def test_nothing_is_wider_than_a_phone(shown: Planner, visit: Opener) -> None:
+    for name, at in every_view(shown).items():
+        page = visit(shown, at, size=NARROW)
         settled(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0], name
         small = page.evaluate(
@@ -244,32 +227,32 @@ def test_nothing_is_wider_than_a_phone(every_view: dict[str, str], visit: Opener
         assert small == 0, name
 
 
-def test_dark_is_dark_pictures_too(every_view: dict[str, str], visit: Opener) -> None:
+def test_dark_is_dark_pictures_too(shown: Planner, visit: Opener) -> None:
     lightness = """(place) => {
         const style = getComputedStyle(document.querySelector(place));
         const colour = place === "body" ? style.backgroundColor : style.fill;
         return Math.max(...colour.match(/\\d+/g).slice(0, 3).map(Number));
     }"""
     for scheme, lit in (("light", True), ("dark", False)):
-        page = visit(every_view["plan"], scheme=scheme)
+        page = visit(shown, every_view(shown)["plan"], scheme=scheme)
         page.locator(".picture svg").wait_for()
         for place in ("body", ".picture .paper"):
             assert (page.evaluate(lightness, place) > 128) == lit, (scheme, place)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_barrier(every_view: dict[str, str], visit: Opener, scheme: str) -> None:
+def test_no_serious_barrier(shown: Planner, visit: Opener, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    for name, at in every_view.items():
-        page = visit(at, scheme=scheme)
+    for name, at in every_view(shown).items():
+        page = visit(shown, at, scheme=scheme)
         settled(page)
         found = axe.run(page).response["violations"]
         serious = [v for v in found if v["impact"] in ("serious", "critical")]
         assert serious == [], name
 
 
-def test_the_pages_files_allow_nothing_from_elsewhere(planner: Planner) -> None:
-    client = planner.world.client
+def test_the_pages_files_allow_nothing_from_elsewhere(shown: Planner) -> None:
+    client = shown.world.client
     for path in ("/", "/docs", "/page/app.js", "/page/page.css"):
         answer = client.get(path, headers={"Authorization": ""})
         assert answer.status_code == 200, path
@@ -279,11 +262,11 @@ def test_the_pages_files_allow_nothing_from_elsewhere(planner: Planner) -> None:
     assert client.get("/page/../auth.py", headers={"Authorization": ""}).status_code != 200
 
 
-def test_the_interface_is_told_without_a_network(planner: Planner, visit: Opener) -> None:
-    page = visit("docs")
+def test_the_interface_is_told_without_a_network(shown: Planner, visit: Opener) -> None:
+    page = visit(shown, "docs")
     page.locator(".operation").first.wait_for()
     told = page.locator("main").inner_text()
-    for path, operations in planner.world.client.get("/openapi.json").json()["paths"].items():
+    for path, operations in shown.world.client.get("/openapi.json").json()["paths"].items():
         for method in operations:
             assert f"{method.upper()} {path}" in told
     page.get_by_text("POST /plan ", exact=False).first.click()
