@@ -11,7 +11,6 @@ from profiles.cli.console import clear_errors, console
 from profiles.files import write_atomically
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
-from solver.cli.flags import check_folders
 from solver.cli.progress import interruptible, search_bar, show_progress
 from solver.cli.table import comparison_table
 from solver.report.comparison import (
@@ -64,7 +63,7 @@ def compare_command(
     ] = None,
 ) -> None:
     """Compare the methods on one model over device counts and deployments; predicted seconds."""
-    check_folders(plot)
+    flags.check_picture(plot)
     requests = comparison_requests(
         profile,
         flags.whole_numbers("gpus", gpus) or [],

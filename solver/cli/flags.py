@@ -166,6 +166,13 @@ def check_folders(*paths: Path | None) -> None:
             raise RequestError(f"{path}: cannot be written: its folder does not exist")
 
 
+def check_picture(path: Path | None) -> None:
+    """Refuse a name that promises another kind of picture, and a folder that is not there."""
+    if path is not None and path.suffix not in ("", ".svg"):
+        raise RequestError(f"--plot: {path}: it is drawn as SVG: name it {path.stem}.svg")
+    check_folders(path)
+
+
 def device_groups(text: str) -> list[dict[str, Any]]:
     """`h200:4,a100:4` as the request's `devices`."""
     groups = []

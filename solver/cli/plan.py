@@ -122,7 +122,8 @@ def plan_command(
     ] = None,
 ) -> None:
     """Decide which device computes which head, with a proof of how good the plan is."""
-    check_folders(out, plot, lp)
+    check_folders(out, lp)
+    flags.check_picture(plot)
     if gpus is None and devices is None:
         gpus = 8
     steps = None if workloads is None else _workloads(workloads)

@@ -212,7 +212,8 @@ def every_view(shown: Planner) -> dict[str, str]:
 
 
 def settled(page: Page) -> None:
-    page.locator("main :is(table, #compare, .operation)").first.wait_for()
+    shows = "main :is(table, #compare, .operation, #deploy) >> visible=true"
+    page.locator(shows).first.wait_for()
 
 
 def test_nothing_is_wider_than_a_phone(shown: Planner, visit: Opener) -> None:

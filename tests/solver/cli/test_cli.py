@@ -251,6 +251,9 @@ def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["plan", "--profile", "nobody"], "unknown profile 'nobody'"),
+        (["plan", "--plot", "plan.png"], "name it plan.svg"),
+        (["compare", "--plot", "loads.png"], "name it loads.svg"),
+        (["plan", "--plot", "/nowhere/plan.svg"], "its folder does not exist"),
         (["plan", "--gpus", "0"], "gpus"),
         (["plan", "--gpus", "-3"], "gpus"),
         (["plan", "--gpus", "2", "--devices", "h200:2"], "gpus"),
