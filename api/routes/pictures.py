@@ -1,6 +1,6 @@
 """Plans drawn, alone, as measured and beside each other: SVG that loads and runs nothing."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Response
@@ -23,7 +23,9 @@ HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src {STYLE_HASH}",
     "X-Content-Type-Options": "nosniff",
 }
-DRAWN = {200: {"content": {SVG: {"schema": {"type": "string"}}}, "description": "A picture"}}
+DRAWN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {SVG: {"schema": {"type": "string"}}}, "description": "A picture"}
+}
 MOST = 32
 """Plans beside each other."""
 
