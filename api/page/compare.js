@@ -186,7 +186,7 @@ function told(now, method, far) {
 
 async function beside(place, plans) {
   const query = plans.map(([, plan]) => `plan=${plan.id}`).join("&");
-  const [{ rows, notes }, drawn] = await Promise.all([
+  const [{ rows }, drawn] = await Promise.all([
     get(`comparison?${query}`),
     get(`comparison/picture?${query}`),
   ]);
@@ -205,13 +205,19 @@ async function beside(place, plans) {
     h("p", { class: "worth" }, `Best, ${best[0]}: ${worth(best[1])}`),
     table("Predicted; the bound is the best that any method proved", heads, cells),
     picture(drawn),
-    notes.length > 0 ? h("ul", {}, notes.map((note) => h("li", {}, note))) : "",
+    warned(rows, plans),
     h(
       "p",
       {},
       h("a", { class: "button main", id: "open-best", href: `#/plans/${best[1].id}` }, `Open the plan by ${best[0]}`),
     ),
   );
+}
+
+/** What plans warn of, and whose they are. */
+function warned(rows, plans) {
+  const said = rows.flatMap((row, at) => row.warnings.map((words) => `${plans[at][0]}: ${words}`));
+  return said.length > 0 ? h("ul", {}, said.map((words) => h("li", {}, words))) : "";
 }
 
 const gain = (plan) => (plan.whole_step ? percent(plan.whole_step.gain) : "unknown");

@@ -75,15 +75,15 @@ function history(view, generations) {
     const live = entry.generation === view.generation;
     return [
       String(entry.generation),
-      time(entry.at),
-      h("a", { href: `#/plans/${entry.plan_id}` }, short(entry.plan_id)),
-      entry.reason,
       of ? ms(of.predicted.makespan_s) : "–",
       of?.measured ? ms(of.measured.makespan_s) : "–",
       live ? "live" : back(view, entry),
+      h("a", { href: `#/plans/${entry.plan_id}` }, short(entry.plan_id)),
+      entry.reason,
+      time(entry.at),
     ];
   });
-  const heads = ["Generation", "Since", "Plan", "Why", "Predicted", "Measured", "Roll back"];
+  const heads = ["Generation", "Predicted", "Measured", "Roll back", "Plan", "Why", "Since"];
   return table(plural(view.history.length, "generation"), heads, rows);
 }
 

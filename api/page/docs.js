@@ -55,7 +55,7 @@ function one(method, path, operation, schemas) {
     { class: "operation" },
     h("summary", {}, h("code", {}, `${method} ${path}`), ` ${operation.summary ?? ""}`),
     h("p", {}, operation.description ?? ""),
-    parameters.length > 0 && table("Parameters", ["Name", "In", "Type", ""], parameters),
+    parameters.length > 0 && table("Parameters", ["Name", "In", "Type", "Meaning"], parameters),
     Object.entries(body).map(([media, of]) => [
       h("h3", {}, `Body, ${media}`),
       schema(of.schema ?? {}, schemas, 0),
@@ -125,7 +125,7 @@ function schema(of, schemas, depth) {
   const below = new Set(Object.values(of.properties).flatMap(references));
   return [
     of.description && h("p", {}, of.description),
-    table("Fields", ["Name", "Type", "Default", ""], rows),
+    table("Fields", ["Name", "Type", "Default", "Meaning"], rows),
     [...below].map((reference) => folded(reference, schemas, depth)),
   ];
 }
