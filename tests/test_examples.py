@@ -36,13 +36,14 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
         yield found[1], found[2]
 
 
-SERVED = "docs/http.md"
-"""Its example needs a planner: tests/api/client/test_wire.py runs it beside one."""
+SERVED = ("docs/http.md", "docs/tutorial.md")
+"""Their examples need a planner: tests/api/client/test_wire.py and tests/page/test_tutorial.py run
+them beside one."""
 
 
 def python_blocks() -> Iterator[Any]:
     for page, name in zip(PAGES, NAMES, strict=True):
-        if name == SERVED:
+        if name in SERVED:
             continue
         texts = [text for language, text in blocks(page) if language == "python"]
         for number, text in enumerate(texts, 1):
