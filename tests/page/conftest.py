@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from solver.plans import Plan
 from tests.api.world import World, profile
+from tests.real_model import smollm2 as smollm2
 
 KEY = "a key for the page's tests"
 CHROMIUM = os.environ.get("HPLB_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
