@@ -43,6 +43,7 @@ FIGURES = {
     "pieces_smollm2": "loss_over_dense",
     "pieces_smollm2_rows8": "loss_over_dense",
     "budgets": "held_out_least",
+    "ingest": "p99",
 }
 """A figure that the page shows of each file, by its key there."""
 
