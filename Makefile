@@ -1,6 +1,6 @@
-# `make run` is the main job; `make test` and then `make test-page`, the page in a browser, are what CI
-# runs (`make check` leaves out the slow tests). Each sets up what it needs in .venv on a machine that
-# has Python 3.11+ and nothing else.
+# `make run` is the main job; `make test`, then `make test-page`, the page in a browser, and
+# `make test-service`, the service's faults, are what CI runs (`make check` leaves out the slow tests).
+# Each sets up what it needs in .venv on a machine that has Python 3.11+ and nothing else.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PROFILE ?=
 RUN_FLAGS ?=
 
-.PHONY: run check test test-page browser setup lint unit every clean
+.PHONY: run check test test-page test-service browser setup lint unit every clean
 
 run: setup
 	@$(BIN)/hplb demo $(if $(PROFILE),--profile "$(PROFILE)") $(RUN_FLAGS)
@@ -31,6 +31,11 @@ browser:
 	  else \
 	    echo "make test-page needs Chromium: apt-get install chromium, or set HPLB_CHROMIUM" >&2; exit 1; \
 	  fi
+
+# Processes killed, stopped and starved; HPLB_TEST_FULL=1 as often as is claimed.
+test-service: setup
+	@$(BIN)/python -m tests.postgres --install
+	$(BIN)/pytest tests/service
 
 setup: $(READY)
 

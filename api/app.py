@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
 from api import problems
 from api.auth import BearerKey
@@ -27,6 +28,9 @@ from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
 
+LAST_S = 10.0
+"""For what still writes as the service stops."""
+
 
 class Application(FastAPI):
     """FastAPI with the problem schemas in its OpenAPI document."""
@@ -40,9 +44,10 @@ class Application(FastAPI):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    service.refiner.start()
+    await run_in_threadpool(service.elected.start)
     yield
     service.stop()
+    await run_in_threadpool(service.elected.join, LAST_S)
     service.database.close()
 
 

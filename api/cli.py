@@ -1,6 +1,9 @@
-"""`hplb serve` and `hplb demo`."""
+"""`hplb serve`, `hplb backup`, `hplb restore` and `hplb demo`."""
 
 import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +18,20 @@ from api.demo.usual_model import usual_model
 from api.server import serve as serve_until_stopped
 from api.server import stop_on_terminate
 from api.settings import Settings
-from api.store.database import without_password
+from api.store.backup import back_up
+from api.store.backup import restore as restore_from
+from api.store.database import Database, without_password
+from api.store.session import UnavailableError
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console, fail
 from profiles.errors import describe
 
 app = typer.Typer(no_args_is_help=True)
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(help="SQLAlchemy URL; HPLB_DATABASE_URL, else ./hplb.db.", show_default=False),
+]
 
 
 @app.callback()
@@ -33,16 +44,10 @@ def _group() -> None:
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    database_url: Annotated[
-        str | None,
-        typer.Option(help="SQLAlchemy URL; HPLB_DATABASE_URL, else ./hplb.db.", show_default=False),
-    ] = None,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Serve plans over HTTP. Any address but loopback needs HPLB_API_KEY."""
-    try:
-        settings = Settings() if database_url is None else Settings(database_url=database_url)
-    except ValidationError as error:
-        fail(f"settings (HPLB_...): {describe(error)}")
+    settings = _settings(database_url)
     stop_on_terminate()
     database = without_password(settings.database_url)
     serve_until_stopped(
@@ -51,6 +56,51 @@ def serve(
         settings,
         lambda url: typer.echo(f"hplb serves {url} (docs: {url}/docs, database: {database})"),
     )
+
+
+@app.command("backup")
+@clear_errors()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Written whole or not at all; gzipped JSON lines.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Copy a database to a file, while planners may go on using it."""
+    with _opened(database_url) as database:
+        _say(back_up(database, file))
+
+
+@app.command("restore")
+@clear_errors()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup, of this or an earlier version.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Put a backup into an empty database, SQLite or PostgreSQL, whichever it came from."""
+    with _opened(database_url) as database:
+        _say(restore_from(database, file))
+
+
+@contextmanager
+def _opened(database_url: str | None) -> Iterator[Database]:
+    database = Database.open(_settings(database_url).database_url)
+    try:
+        yield database
+    except UnavailableError as error:
+        fail(f"the database does not answer: {error}")
+    finally:
+        database.close()
+
+
+def _say(counts: Counter[str]) -> None:
+    told = ", ".join(f"{count} {table}" for table, count in sorted(counts.items()))
+    typer.echo(f"{counts.total()} rows{': ' if told else ''}{told}")
+
+
+def _settings(database_url: str | None) -> Settings:
+    try:
+        return Settings() if database_url is None else Settings(database_url=database_url)
+    except ValidationError as error:
+        fail(f"settings (HPLB_...): {describe(error)}")
 
 
 @app.command("demo")

@@ -6,16 +6,21 @@ from threading import Lock
 
 
 class Notifier:
-    """`notify()` from any thread wakes every waiter, on whatever loop; `close()` ends them."""
+    """`notify()` from any thread wakes every waiter, on whatever loop; `close()` ends them.
+
+    `changes` counts them.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._events: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
         self.closed = False
+        self.changes = 0
 
     def notify(self) -> None:
         """Wake every waiter; without any it costs next to nothing."""
         with self._lock:
+            self.changes += 1
             waited_for, self._events = self._events, {}
         for loop, event in waited_for.items():
             # The loop may be gone where the last measurements are still being worked on.

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from api.store.database import UnavailableError
+from api.store.session import UnavailableError
 from profiles.errors import HplbError
 
 log = structlog.get_logger()

@@ -7,7 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from api.deployments.board import AssignmentBoard
+from api.deployments.leases import Leases
 from api.deployments.views import gauges
+from api.loop.elected import Elected
 from api.loop.refiner import Refiner
 from api.metrics import Metrics
 from api.notify import Notifier
@@ -27,15 +30,19 @@ class Service:
     database: Database
     metrics: Metrics
     notifier: Notifier
+    leases: Leases
+    board: AssignmentBoard
     answerer: Answerer
     refiner: Refiner
+    elected: Elected
     clock: Clock
 
     @classmethod
     def make(cls, settings: Settings, database: Database, clock: Clock = time.time) -> "Service":
         """Wire the parts together."""
         metrics, notifier = Metrics(), Notifier()
-        metrics.scrape(lambda: gauges(database, clock()))
+        leases = Leases(settings.lease_s, clock)
+        metrics.scrape(lambda: gauges(database, leases))
         answerer = Answerer(
             database, metrics, settings.solver_workers, settings.solver_queue, clock
         )
@@ -49,12 +56,17 @@ class Service:
             settings.sample_window,
             clock,
         )
-        return cls(settings, database, metrics, notifier, answerer, refiner, clock)
+        elected = Elected(database, refiner, metrics, settings.retention, clock)
+        board = AssignmentBoard(database, notifier)
+        return cls(
+            settings, database, metrics, notifier, leases, board, answerer, refiner, elected, clock
+        )
 
     def stop(self) -> None:
         """Cancel solves, end long polls; safe to call twice and from a signal handler."""
         self.notifier.close()
         self.answerer.stop()
+        self.elected.stop()
         self.refiner.stop()
 
 

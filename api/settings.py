@@ -7,8 +7,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.loop.decide import RefinePolicy
 from api.loop.drift import DriftPolicy
+from api.store.retention import Keep, RetentionPolicy
 
 MIB = 2**20
+Most = Annotated[int, Field(ge=1)] | None
+Age = Annotated[float, Field(gt=0)] | None
+"""Seconds. None, or an empty variable, is without limit."""
+
+KEPT = tuple(
+    f"keep_{kind}{unit}"
+    for kind in ("plans", "batches", "generations", "rates", "profiles")
+    for unit in ("", "_s")
+)
 
 
 class Settings(BaseSettings):
@@ -22,6 +32,16 @@ class Settings(BaseSettings):
     solver_workers: Annotated[int, Field(ge=1, le=64)] = 2
     solver_queue: Annotated[int, Field(ge=0, le=1000)] = 16
     lease_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
+    keep_plans: Most = 10_000
+    keep_plans_s: Age = None
+    keep_batches: Most = 1000
+    keep_batches_s: Age = None
+    keep_generations: Most = 100
+    keep_generations_s: Age = None
+    keep_rates: Most = 1000
+    keep_rates_s: Age = None
+    keep_profiles: Most = None
+    keep_profiles_s: Age = None
     sample_window: Annotated[int, Field(ge=1, le=100_000)] = 4000
     refine_min_rounds: Annotated[int, Field(ge=1)] = RefinePolicy.min_rounds
     refine_min_gain: Annotated[float, Field(ge=0, lt=1)] = RefinePolicy.min_gain
@@ -35,7 +55,7 @@ class Settings(BaseSettings):
     drift_min_gain: Annotated[float, Field(ge=0, lt=1)] = RefinePolicy.min_recovery_gain
     drift_max_slowdown: Annotated[float, Field(ge=0)] = RefinePolicy.max_slowdown
 
-    @field_validator("api_key", mode="before")
+    @field_validator("api_key", *KEPT, mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         # Compose files pass on an unset variable as an empty one.
@@ -49,6 +69,17 @@ class Settings(BaseSettings):
                 f"({self.drift_window})"
             )
         return self
+
+    @property
+    def retention(self) -> RetentionPolicy:
+        """What is kept of what adds up."""
+        return RetentionPolicy(
+            plans=Keep(self.keep_plans, self.keep_plans_s),
+            batches=Keep(self.keep_batches, self.keep_batches_s),
+            generations=Keep(self.keep_generations, self.keep_generations_s),
+            rates=Keep(self.keep_rates, self.keep_rates_s),
+            profiles=Keep(self.keep_profiles, self.keep_profiles_s),
+        )
 
     @property
     def policy(self) -> RefinePolicy:

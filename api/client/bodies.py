@@ -22,7 +22,13 @@ Text = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seconds = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S, allow_inf_nan=False)]
 Units = Annotated[float, Field(ge=0, le=MOST_UNITS, allow_inf_nan=False)]
+Rows = Annotated[int, Field(ge=1, le=2**40)]
+Tiles = Annotated[int, Field(ge=1, le=2**60)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Timing = Literal["alone", "concurrent"]
+MOST_SAMPLES = 1_000_000
+MEASUREMENTS_HEADER, COLUMNS = "HPLB-Measurements", "columns"
+"""How a planner says, to nodes that register or deliver, that it reads batches in columns."""
 
 
 Key = tuple[str, int, str]
@@ -342,9 +348,9 @@ class HeadReport(_Exact):
     """
 
     head: Index
-    rows: Annotated[int, Field(ge=1, le=2**40)]
-    tiles: Annotated[int, Field(ge=1, le=2**60)]
-    recovery: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    rows: Rows
+    tiles: Tiles
+    recovery: Share
 
 
 class DeviceSample(_Exact):
@@ -361,21 +367,109 @@ class DeviceSample(_Exact):
     heads: Annotated[list[HeadReport] | None, Field(max_length=1024, exclude_if=_is_missing)] = None
 
 
-class MeasurementBatch(_Exact):
-    """One round of one node; `batch_id` makes sending it twice harmless."""
+Indices = Annotated[list[Index], Field(max_length=MOST_SAMPLES)]
 
+
+class HeadColumns(_Exact):
+    """`HeadReport`s column by column; `sample` is the index of the sample that each belongs to."""
+
+    sample: Indices
+    head: Indices
+    rows: Annotated[list[Rows], Field(max_length=MOST_SAMPLES)]
+    tiles: Annotated[list[Tiles], Field(max_length=MOST_SAMPLES)]
+    recovery: Annotated[list[Share], Field(max_length=MOST_SAMPLES)]
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        _check_lengths(self, len(self.sample))
+        return self
+
+
+class SampleColumns(_Exact):
+    """`DeviceSample`s column by column, all of one length; a feature left out is 0 in all."""
+
+    layer: Annotated[list[Index], Field(min_length=1, max_length=MOST_SAMPLES)]
+    device: Indices
+    seconds: Annotated[list[Seconds], Field(max_length=MOST_SAMPLES)]
+    work: dict[str, Annotated[list[Units], Field(max_length=MOST_SAMPLES)]]
+    heads: Annotated[HeadColumns | None, Field(exclude_if=_is_missing)] = None
+
+    @classmethod
+    def of(cls, samples: list[DeviceSample]) -> Self:
+        """The same samples."""
+        features = dict.fromkeys(name for sample in samples for name in sample.work)
+        reports = [(i, head) for i, sample in enumerate(samples) for head in sample.heads or []]
+        heads = HeadColumns.model_construct(
+            sample=[i for i, _ in reports],
+            head=[head.head for _, head in reports],
+            rows=[head.rows for _, head in reports],
+            tiles=[head.tiles for _, head in reports],
+            recovery=[head.recovery for _, head in reports],
+        )
+        return cls.model_construct(
+            layer=[sample.layer for sample in samples],
+            device=[sample.device for sample in samples],
+            seconds=[sample.seconds for sample in samples],
+            work={name: [sample.work.get(name, 0.0) for sample in samples] for name in features},
+            heads=heads if reports else None,
+        )
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        _check_lengths(self, len(self.layer))
+        for name, counts in self.work.items():
+            if len(counts) != len(self.layer):
+                raise ValueError(f"work.{name}: has {len(counts)} counts, not {len(self.layer)}")
+        if self.heads and max(self.heads.sample, default=0) >= len(self.layer):
+            raise ValueError(f"heads.sample: there are {len(self.layer)} samples")
+        return self
+
+
+def _check_lengths(columns: BaseModel, length: int) -> None:
+    for name, column in columns:
+        if isinstance(column, list) and len(column) != length:
+            raise ValueError(f"{name}: has {len(column)} values, not {length}")
+
+
+class _BatchHead(_Exact):
     batch_id: Token
     deployment: Name
     plan_id: Name
     generation: Index
     node_id: Name
     timing: Timing
-    samples: Annotated[list[DeviceSample], Field(min_length=1, max_length=1_000_000)]
 
     @property
     def key(self) -> Key:
         """What it is a measurement of."""
         return self.deployment, self.generation, self.plan_id
+
+
+class MeasurementBatch(_BatchHead):
+    """One round of one node; `batch_id` makes sending it twice harmless."""
+
+    samples: Annotated[list[DeviceSample], Field(min_length=1, max_length=MOST_SAMPLES)]
+
+    def in_columns(self) -> "MeasurementBody":
+        """The compact form, of 32 layers two fifths of the bytes."""
+        head = self.model_dump(exclude={"samples"})
+        return MeasurementBody.model_construct(**head, columns=SampleColumns.of(self.samples))
+
+
+class MeasurementBody(_BatchHead):
+    """A batch as it travels: in `columns`, or in `samples` to and from those that know no other."""
+
+    samples: Annotated[
+        list[DeviceSample] | None,
+        Field(min_length=1, max_length=MOST_SAMPLES, exclude_if=_is_missing),
+    ] = None
+    columns: Annotated[SampleColumns | None, Field(exclude_if=_is_missing)] = None
+
+    @model_validator(mode="after")
+    def _in_one_form(self) -> Self:
+        if (self.samples is None) == (self.columns is None):
+            raise ValueError("samples, columns: give one of both")
+        return self
 
 
 class MeasurementReceipt(_Exact):

@@ -10,6 +10,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from api.client.bodies import (
+    COLUMNS,
+    MEASUREMENTS_HEADER,
     Active,
     Assignment,
     CostModels,
@@ -75,6 +77,7 @@ class PlannerClient:
         if transport is None and is_loopback(parsed.host):
             # A transport of one's own is what keeps httpx from the environment's proxies.
             transport = httpx.HTTPTransport()
+        self._takes_columns = False
         self._http = httpx.Client(
             base_url=self.url, headers=headers, timeout=TIMEOUT_S, transport=transport
         )
@@ -111,7 +114,9 @@ class PlannerClient:
 
     def register(self, node: NodeRegistration) -> Lease:
         """Announce a node and its device types; replaces what the planner knew of it."""
-        return _parse(self._ask("POST", "/nodes", node), Lease)
+        answer = self._ask("POST", "/nodes", node)
+        self._takes_columns = answer.headers.get(MEASUREMENTS_HEADER) == COLUMNS
+        return _parse(answer, Lease)
 
     def renew(self, node_id: str, renewal: LeaseRenewal) -> Lease:
         """Keep a lease and say what runs; NodeUnknownError when the node has to register again."""
@@ -129,8 +134,23 @@ class PlannerClient:
         return None if answer.status_code == HTTPStatus.NO_CONTENT else _parse(answer, Assignment)
 
     def post_measurements(self, batch: MeasurementBatch) -> MeasurementReceipt:
-        """Hand over a measured round; SupersededError when its generation is history."""
+        """Hand over a measured round; SupersededError when its generation is history.
+
+        In columns where the planner has said that it reads them.
+        """
+        if self._takes_columns:
+            try:
+                return self._post(batch.in_columns())
+            except SupersededError:
+                raise
+            except RefusedError:
+                # Perhaps an older planner has taken its place.
+                self._takes_columns = False
+        return self._post(batch)
+
+    def _post(self, batch: BaseModel) -> MeasurementReceipt:
         answer = self._ask("POST", "/measurements", batch, conflict=SupersededError)
+        self._takes_columns = answer.headers.get(MEASUREMENTS_HEADER) == COLUMNS
         return _parse(answer, MeasurementReceipt)
 
     def _ask(

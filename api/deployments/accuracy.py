@@ -1,10 +1,10 @@
 """What was measured of a live plan, beside what was predicted of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from solver.planning.figures import bubble_ratio
 from solver.planning.predict import planned_problem
@@ -56,26 +56,28 @@ def predict(plan: Plan, layers: Sequence[int]) -> Prediction:
     return Prediction(float(makespans.sum()), bubble_ratio(loads, makespans))
 
 
-def measure(
-    plan: Plan, layers: Sequence[int], samples: Iterable[tuple[int, int, float]]
-) -> RoundMedians | None:
-    """Medians of (layer, device, seconds) samples; None before the first complete round.
+def measure(plan: Plan, layers: Sequence[int], samples: ArrayLike) -> RoundMedians | None:
+    """Medians of [samples, 3] layers, devices and seconds; None before the first complete round.
 
     A round is complete when every device with a load in every layer of `layers` was timed; one
     without a load counts as idle whether it was timed or not.
     """
-    loaded = _loaded(plan)
-    seconds: dict[tuple[int, int], list[float]] = {}
-    for layer, device, value in samples:
-        seconds.setdefault((layer, device), []).append(value)
-    run = list(layers)
-    needed = [(layer, int(device)) for layer in run for device in np.flatnonzero(loaded[layer])]
-    rounds = min((len(seconds.get(pair, ())) for pair in needed), default=0)
+    loaded, run = _loaded(plan), list(layers)
+    table = np.asarray(samples, dtype=np.float64).reshape(-1, 3)
+    place = table[:, 0].astype(np.int64) * loaded.shape[1] + table[:, 1].astype(np.int64)
+    times = np.bincount(place, minlength=loaded.size).reshape(loaded.shape)
+    needed = times[run][loaded[run]]
+    rounds = int(needed.min()) if needed.size else 0
     if rounds == 0:
         return None
+    # In order of their places, and of seconds within each: a median is in the middle of its place.
+    by_place = table[np.lexsort((table[:, 2], place)), 2]
+    ends = np.cumsum(times.ravel()).reshape(loaded.shape)
+    timed = times > 0
+    first = (ends - times)[timed]
     loads = np.full(loaded.shape, np.nan)
-    for pair, values in seconds.items():
-        loads[pair] = np.median(values)
+    middles = [first + (times[timed] - half) // 2 for half in (1, 0)]
+    loads[timed] = np.mean([by_place[middle] for middle in middles], axis=0)
     busy = np.where(loaded, np.nan_to_num(loads), 0.0)[run]
     makespans = busy.max(axis=1)
     return RoundMedians(rounds, loads, float(makespans.sum()), bubble_ratio(busy, makespans))

@@ -3,23 +3,24 @@
 from collections.abc import Sequence
 
 from api.client.bodies import DeploymentRequest
+from api.deployments.leases import Leases
 from api.loop.decide import RefinePolicy, RefineState, WentLive, decide
 from api.problems import bad_field, not_found
 from api.store import deployment_store, node_store, plan_store
-from api.store.database import Session
+from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
 from solver.plans import Plan
 
 
 def find(session: Session, name: str) -> StoredDeployment:
     """A deployment, locked until the transaction ends; 404 where there is none."""
-    found = deployment_store.find(session, name)
+    found = deployment_store.find_to_change(session, name)
     if found is None:
         raise not_found("deployment", name)
     return found
 
 
-def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> bool:
+def put(session: Session, name: str, wanted: DeploymentRequest, leases: Leases, now: float) -> bool:
     """Make a deployment what is wanted; returns whether that changed anything.
 
     Raises Problem: 404 for an unknown plan, 422 where nodes or layers do not fit it.
@@ -28,7 +29,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> b
     if plan is None:
         raise not_found("plan", wanted.plan_id)
     layers = _layers(wanted.layers, plan)
-    deployment = deployment_store.find(session, name)
+    deployment = deployment_store.find_to_change(session, name)
     content = {
         "plan_id": plan.id,
         "nodes": wanted.nodes,
@@ -48,7 +49,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, now: float) -> b
         return False
     for field, value in content.items():
         setattr(deployment, field, value)
-    nodes = _nodes(session, wanted.nodes, now)
+    nodes = _nodes(session, wanted.nodes, leases)
     parts = _parts(nodes, plan)
     session.flush()
     for left in node_store.serving(session, name):
@@ -113,17 +114,17 @@ def _layers(wanted: Sequence[int] | None, plan: Plan) -> list[int]:
     return sorted(wanted)
 
 
-def _nodes(session: Session, names: Sequence[str], now: float) -> list[StoredNode]:
+def _nodes(session: Session, names: Sequence[str], leases: Leases) -> list[StoredNode]:
     if len(set(names)) != len(names):
         raise bad_field("nodes", "a node is named twice")
     nodes = []
     for name in names:
-        node = node_store.find(session, name)
+        node = node_store.find_to_change(session, name)
         if node is None:
             raise bad_field("nodes", f"node {name!r} has not registered")
-        if node.lease_expires_at <= now:
-            ago = now - node.lease_expires_at
-            raise bad_field("nodes", f"node {name!r} let its lease run out {ago:.0f} s ago")
+        left_s = leases.left_s(node)
+        if left_s <= 0:
+            raise bad_field("nodes", f"node {name!r} let its lease run out {-left_s:.0f} s ago")
         nodes.append(node)
     return nodes
 

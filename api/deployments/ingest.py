@@ -1,123 +1,203 @@
-"""Takes in a batch of measurements: once, whole or not at all, and only for what is live."""
+"""Takes in batches of measurements: each once, whole or not at all, only for what is live.
 
+What waits together is looked up, checked and stored together: nodes report by the hundred a second.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from sqlalchemy import insert
 
-from api.client.bodies import DeviceSample, MeasurementBatch, MeasurementReceipt
-from api.deployments import deploy
-from api.deployments.plausible import believable, check_heads, check_places, work_counts
+from api.client.bodies import MeasurementBody, MeasurementReceipt, SampleColumns
+from api.deployments.plausible import Samples, believable, check_heads, check_places
 from api.problems import Problem, bad_field, not_found
-from api.store import plan_store, recovery_store, sample_store
-from api.store.database import ConflictError, Database, Session
-from api.store.tables import StoredBatch, StoredNode, StoredSample
-from profiles.cost.work import Phase
-from solver.planning.predict import shard_work
+from api.store import deployment_store, node_store, plan_store, recovery_store, sample_store
+from api.store.session import Session
+from api.store.tables import StoredBatch, StoredDeployment, StoredNode, StoredRound
+from profiles.cost.work import FEATURES, Phase
 from solver.plans import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """A batch that came `at`; of heads' recovery a node's newest `window` batches are kept."""
+
+    batch: MeasurementBody
+    window: int
+    at: float
 
 
 @dataclass(frozen=True)
 class Intake:
-    """What became of a batch, and the device types and phases of its accepted samples."""
+    """What became of a batch: the number it is stored under, 0 of a duplicate, and the device types
+    and phases of its accepted samples."""
 
     receipt: MeasurementReceipt
+    number: int = 0
     kinds: frozenset[tuple[str, Phase]] = frozenset()
 
 
-def take_in(database: Database, batch: MeasurementBatch, window: int, now: float) -> Intake:
-    """Store a batch unless its id was seen before, however many post it at once.
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """A batch that is to be stored: its row, its samples that are believed, and their plan."""
 
-    Of heads' recovery a node's newest `window` batches are kept.
+    arrival: Arrival
+    row: dict[str, Any]
+    believed: Samples
+    plan: Plan
 
-    Raises Problem: 404 unknown deployment or plan, 409 superseded generation, 422 samples of
-    devices or layers that the node does not run. Nothing is stored then.
+
+def take_in(session: Session, arrivals: list[Arrival]) -> list[Intake | Exception]:
+    """Store batches unless their ids were seen before; for `Database.submit`.
+
+    An outcome is a Problem, with nothing of that batch stored: 404 unknown deployment or plan, 409
+    superseded generation, 422 samples of devices or layers that the node does not run.
     """
-    try:
-        with database.write() as session:
-            return _seen(session, batch.batch_id) or _store(session, batch, window, now)
-    except ConflictError:
-        with database.read() as session:
-            seen = _seen(session, batch.batch_id)
-        if seen is None:
-            raise
-        return seen
+    batches = [arrival.batch for arrival in arrivals]
+    seen = sample_store.seen(session, [batch.batch_id for batch in batches])
+    live = deployment_store.live(session, {batch.deployment for batch in batches})
+    nodes = node_store.named(session, {batch.node_id for batch in batches})
+    checked: dict[str, _Checked] = {}
+    outcomes: list[Intake | Exception | None] = []
+    for arrival in arrivals:
+        batch_id = arrival.batch.batch_id
+        if batch_id in seen:
+            known = seen[batch_id]
+            outcomes.append(_duplicate(batch_id, known.accepted, known.rejected))
+            continue
+        if batch_id in checked:
+            counts = checked[batch_id].row
+            outcomes.append(_duplicate(batch_id, counts["accepted"], counts["rejected"]))
+            continue
+        try:
+            checked[batch_id] = _check(session, arrival, live, nodes)
+            outcomes.append(None)
+        except Problem as problem:
+            outcomes.append(problem)
+    stored = iter(_store(session, list(checked.values())))
+    return [next(stored) if outcome is None else outcome for outcome in outcomes]
 
 
-def _seen(session: Session, batch_id: str) -> Intake | None:
-    stored = sample_store.find_batch(session, batch_id)
-    return Intake(_receipt(stored, duplicate=True)) if stored else None
-
-
-def _receipt(stored: StoredBatch, *, duplicate: bool) -> MeasurementReceipt:
-    return MeasurementReceipt(
-        batch_id=stored.batch_id,
-        duplicate=duplicate,
-        accepted=stored.accepted,
-        rejected=stored.rejected,
+def _duplicate(batch_id: str, accepted: int, rejected: int) -> Intake:
+    return Intake(
+        MeasurementReceipt(batch_id=batch_id, duplicate=True, accepted=accepted, rejected=rejected)
     )
 
 
-def _store(session: Session, batch: MeasurementBatch, window: int, now: float) -> Intake:
-    plan = plan_store.find(session, batch.plan_id)
-    if plan is None:
+def _check(
+    session: Session,
+    arrival: Arrival,
+    live: Mapping[str, StoredDeployment],
+    nodes: Mapping[str, StoredNode],
+) -> _Checked:
+    batch = arrival.batch
+    deployment, node = live.get(batch.deployment), nodes.get(batch.node_id)
+    known = deployment is not None and batch.plan_id == deployment.plan_id
+    if not known and plan_store.find_summary(session, batch.plan_id) is None:
         raise not_found("plan", batch.plan_id)
-    deployment = deploy.find(session, batch.deployment)
+    if deployment is None:
+        raise not_found("deployment", batch.deployment)
     if batch.generation != deployment.generation:
         raise Problem(
             409,
             f"generation {batch.generation} of {batch.deployment!r} is not live; "
             f"it is on generation {deployment.generation}",
         )
-    node = session.get(StoredNode, batch.node_id)
     if node is None or node.deployment != deployment.name:
         raise Problem(409, f"node {batch.node_id!r} does not serve {batch.deployment!r}")
     if batch.plan_id != deployment.plan_id:
         raise bad_field("plan_id", f"generation {batch.generation} runs plan {deployment.plan_id}")
-    check_places(batch.samples, node.node_id, node.part, deployment.layers)
-    for i, sample in enumerate(batch.samples):
-        check_heads(sample, plan, f"samples.{i}.heads")
-    work = np.array([work_counts(s, f"samples.{i}.work") for i, s in enumerate(batch.samples)])
-    planned = {layer: shard_work(plan, layer) for layer in {s.layer for s in batch.samples}}
-    believed = [
-        sample
-        for sample, row in zip(batch.samples, work, strict=True)
-        if believable(sample, row, planned[sample.layer][sample.device], plan)
-    ]
-    stored = StoredBatch(
-        batch_id=batch.batch_id,
-        deployment=deployment.name,
-        generation=deployment.generation,
-        plan_id=plan.id,
-        node_id=node.node_id,
-        timing=batch.timing,
-        accepted=len(believed),
-        rejected=len(batch.samples) - len(believed),
-        received_at=now,
-    )
-    session.add(stored)
-    session.flush()
-    session.add_all(_row(stored.id, sample, plan, now) for sample in believed)
-    sample_store.forget(session, stored)
-    figures = [
-        (sample.layer, head.head, head.rows, head.tiles, head.recovery)
-        for sample in believed
-        for head in sample.heads or []
-    ]
-    if figures:
-        recovery_store.keep(session, stored, figures, window)
-    kinds = frozenset((plan.devices[sample.device], plan.workload.phase) for sample in believed)
-    return Intake(_receipt(stored, duplicate=False), kinds)
+    plan = plan_store.load(session, batch.plan_id)
+    samples = _samples(batch)
+    check_places(samples, node.node_id, node.part, deployment.layers)
+    check_heads(samples, plan)
+    believed = believable(samples, plan)
+    row = {
+        "batch_id": batch.batch_id,
+        "deployment": deployment.name,
+        "generation": deployment.generation,
+        "plan_id": plan.id,
+        "node_id": node.node_id,
+        "timing": batch.timing,
+        "accepted": int(believed.sum()),
+        "rejected": int((~believed).sum()),
+        "received_at": arrival.at,
+    }
+    return _Checked(arrival, row, samples.only(believed), plan)
 
 
-def _row(batch: int, sample: DeviceSample, plan: Plan, now: float) -> StoredSample:
-    return StoredSample(
-        batch=batch,
-        layer=sample.layer,
-        device=sample.device,
-        seconds=sample.seconds,
-        work=sample.work,
-        device_type=plan.devices[sample.device],
-        phase=plan.workload.phase,
-        context_tokens=plan.workload.context_tokens,
-        measured_at=now,
+def _samples(batch: MeasurementBody) -> Samples:
+    """Raises Problem: 422 for a feature that nobody knows."""
+    in_columns = batch.columns is not None
+    columns = batch.columns or SampleColumns.of(batch.samples or [])
+    unknown = sorted(set(columns.work) - set(FEATURES))
+    if unknown:
+        holder = next(
+            (i for i, sample in enumerate(batch.samples or []) if unknown[0] in sample.work), 0
+        )
+        raise bad_field(
+            "columns.work" if in_columns else f"samples.{holder}.work",
+            f"unknown feature {unknown[0]!r}; known are {', '.join(FEATURES)}",
+        )
+    nothing = [0.0] * len(columns.layer)
+    return Samples(
+        layers=np.array(columns.layer),
+        devices=np.array(columns.device),
+        seconds=np.array(columns.seconds),
+        work=np.array([columns.work.get(name, nothing) for name in FEATURES]).T,
+        heads=columns.heads,
+        in_columns=in_columns,
     )
+
+
+def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
+    if not checked:
+        return []
+    numbered = insert(StoredBatch).returning(StoredBatch.id, sort_by_parameter_order=True)
+    numbers = session.scalars(numbered, [each.row for each in checked]).all()
+    rounds, intakes = [], []
+    for number, each in zip(numbers, checked, strict=True):
+        row, plan = each.row, each.plan
+        rounds += _rounds(number, each)
+        figures = each.believed.head_rows()
+        if figures:
+            recovery_store.keep(session, number, row, figures, each.arrival.window)
+        types = {plan.devices[device] for device in each.believed.devices.tolist()}
+        kinds = frozenset((name, plan.workload.phase) for name in types)
+        receipt = MeasurementReceipt(
+            batch_id=row["batch_id"],
+            duplicate=False,
+            accepted=row["accepted"],
+            rejected=row["rejected"],
+        )
+        intakes.append(Intake(receipt, number, kinds))
+    if rounds:
+        session.execute(insert(StoredRound), rounds)
+    return intakes
+
+
+def _rounds(number: int, checked: _Checked) -> list[dict[str, Any]]:
+    """A row for each type of device that was timed."""
+    plan, samples, row = checked.plan, checked.believed, checked.row
+    types = np.array([plan.devices[device] for device in samples.devices.tolist()])
+    found = []
+    for name in dict.fromkeys(types.tolist()):
+        of_type = samples.only(types == name)
+        found.append(
+            {
+                **{key: row[key] for key in ("deployment", "generation", "node_id", "timing")},
+                "batch": number,
+                "device_type": name,
+                "phase": plan.workload.phase,
+                "context_tokens": plan.workload.context_tokens,
+                "samples": len(of_type.layers),
+                "layers": sample_store.packed_places(of_type.layers),
+                "devices": sample_store.packed_places(of_type.devices),
+                "seconds": sample_store.packed_floats(of_type.seconds),
+                "features": list(FEATURES),
+                "work": sample_store.packed_work(of_type.work),
+            }
+        )
+    return found

@@ -1,102 +1,189 @@
 """Whether a batch can be true of the plan that is live: what is refused, what is not believed."""
 
-from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from api.client.bodies import DeviceSample
+from api.client.bodies import HeadColumns
 from api.problems import bad_field
 from profiles.catalogue import device_profile
 from profiles.cost.roofline import fastest_possible_s
-from profiles.cost.work import FEATURES, Floats, budget_pieces
+from profiles.cost.work import Floats, budget_pieces
 from profiles.sizes import causal_pieces
+from solver.planning.predict import shard_work
 from solver.plans import Plan
 
 COUNTS_MAY_DIFFER = 2.0
 """Executors report what they really counted; a report further off is not of this plan's work."""
+PLANS_REMEMBERED = 64
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A batch's samples: `layers`, `devices`, `seconds` [samples], `work` [samples, FEATURES].
+
+    `in_columns` is the form they came in, by which their fields are named.
+    """
+
+    layers: Ints
+    devices: Ints
+    seconds: Floats
+    work: Floats
+    heads: HeadColumns | None
+    in_columns: bool
+
+    def field(self, sample: int, name: str) -> str:
+        """A sample's field as its sender knows it."""
+        return f"columns.{name}.{sample}" if self.in_columns else f"samples.{sample}.{name}"
+
+    def only(self, chosen: Mask) -> "Samples":
+        """Some of them, and what was reported of their heads."""
+        places = np.cumsum(chosen) - 1
+        heads = self.heads
+        if heads is not None:
+            kept = [i for i, sample in enumerate(heads.sample) if chosen[sample]]
+            heads = HeadColumns.model_construct(
+                sample=[int(places[heads.sample[i]]) for i in kept],
+                head=[heads.head[i] for i in kept],
+                rows=[heads.rows[i] for i in kept],
+                tiles=[heads.tiles[i] for i in kept],
+                recovery=[heads.recovery[i] for i in kept],
+            )
+        return replace(
+            self,
+            layers=self.layers[chosen],
+            devices=self.devices[chosen],
+            seconds=self.seconds[chosen],
+            work=self.work[chosen],
+            heads=heads,
+        )
+
+    def head_rows(self) -> list[tuple[int, int, int, int, float]]:
+        """(layer, head, rows, tiles, recovery) of every report."""
+        heads = self.heads
+        if heads is None:
+            return []
+        layers = self.layers[np.array(heads.sample, dtype=np.int64)].tolist()
+        return list(zip(layers, heads.head, heads.rows, heads.tiles, heads.recovery, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """What a plan has every device do: `work` [layers, devices, FEATURES], and by (layer, device)
+    the heads that it computes, with how much of each."""
+
+    work: Floats
+    shares: dict[tuple[int, int], dict[int, float]]
 
 
 def check_places(
-    samples: list[DeviceSample], node_id: str, part: Collection[int], layers: Collection[int]
+    samples: Samples, node_id: str, part: Collection[int], layers: Collection[int]
 ) -> None:
     """Raises Problem: 422 for devices and layers that a node does not run, or that come twice."""
-    for i, sample in enumerate(samples):
-        if sample.device not in part:
-            raise bad_field(
-                f"samples.{i}.device",
-                f"node {node_id!r} plays devices {part}, not {sample.device}",
-            )
-        if sample.layer not in layers:
-            raise bad_field(f"samples.{i}.layer", f"layer {sample.layer} is not one of {layers}")
-    (place, times), *_ = Counter((s.layer, s.device) for s in samples).most_common(1)
-    if times > 1:
-        raise bad_field(
-            "samples",
-            f"layer {place[0]} of device {place[1]} comes {times} times; one batch is one round",
-        )
-
-
-def check_heads(sample: DeviceSample, plan: Plan, field: str) -> None:
-    """Raises Problem: 422 for heads that the device does not compute, or one that comes twice."""
-    if sample.heads is None:
-        return
-    if plan.workload.phase != "prefill":
-        raise bad_field(field, "recovery is reported of whole prompts; the plan decodes")
-    here = _shares(sample, plan)
     seen = set()
-    for i, report in enumerate(sample.heads):
-        if report.head not in here:
+    places = zip(samples.layers.tolist(), samples.devices.tolist(), strict=True)
+    for i, (layer, device) in enumerate(places):
+        if device not in part:
             raise bad_field(
-                f"{field}.{i}.head",
-                f"device {sample.device} computes heads {sorted(here)} of layer {sample.layer}, "
-                f"not {report.head}",
+                samples.field(i, "device"),
+                f"node {node_id!r} plays devices {part}, not {device}",
             )
-        if report.head in seen:
-            raise bad_field(f"{field}.{i}.head", f"head {report.head} comes twice")
-        seen.add(report.head)
+        if layer not in layers:
+            raise bad_field(samples.field(i, "layer"), f"layer {layer} is not one of {layers}")
+        if (layer, device) in seen:
+            raise bad_field(
+                "columns" if samples.in_columns else "samples",
+                f"layer {layer} of device {device} comes more than once; one batch is one round",
+            )
+        seen.add((layer, device))
 
 
-def work_counts(sample: DeviceSample, field: str) -> list[float]:
-    """A sample's work as `[FEATURES]`; raises Problem: 422 for a feature that nobody knows."""
-    unknown = sorted(set(sample.work) - set(FEATURES))
-    if unknown:
-        raise bad_field(field, f"unknown feature {unknown[0]!r}; known are {', '.join(FEATURES)}")
-    return [sample.work.get(feature, 0.0) for feature in FEATURES]
+def check_heads(samples: Samples, plan: Plan) -> None:
+    """Raises Problem: 422 for heads that the device does not compute, or one that comes twice."""
+    heads = samples.heads
+    if heads is None:
+        return
+    if plan.workload.phase != "prefill" and heads.sample:
+        whole = "columns.heads" if samples.in_columns else f"samples.{heads.sample[0]}.heads"
+        raise bad_field(whole, "recovery is reported of whole prompts; the plan decodes")
+    shares = _planned(plan).shares
+    seen: set[tuple[int, int]] = set()
+    within: dict[int, int] = {}
+    for i, (sample, head) in enumerate(zip(heads.sample, heads.head, strict=True)):
+        own = within[sample] = within.get(sample, -1) + 1
+        field = f"samples.{sample}.heads.{own}.head"
+        if samples.in_columns:
+            field = f"columns.heads.head.{i}"
+        layer, device = int(samples.layers[sample]), int(samples.devices[sample])
+        here = shares.get((layer, device), {})
+        if head not in here:
+            raise bad_field(
+                field,
+                f"device {device} computes heads {sorted(here)} of layer {layer}, not {head}",
+            )
+        if (sample, head) in seen:
+            raise bad_field(field, f"head {head} comes twice")
+        seen.add((sample, head))
 
 
-def believable(sample: DeviceSample, work: Floats, planned: Floats, plan: Plan) -> bool:
+def believable(samples: Samples, plan: Plan) -> Mask:
     """Whether it is the work the plan gave the device, and a chip of its type could be so fast.
 
-    `work` and `planned` [FEATURES].
+    [samples]; the places are the plan's.
     """
-    near = (work <= COUNTS_MAY_DIFFER * planned) & (work * COUNTS_MAY_DIFFER >= planned)
-    chip = device_profile(plan.devices[sample.device])
-    fast_enough = sample.seconds >= fastest_possible_s(chip, work)
-    return bool(near.all() and fast_enough) and _heads_believable(sample, plan)
+    planned = _planned(plan).work[samples.layers, samples.devices]
+    near = (samples.work <= COUNTS_MAY_DIFFER * planned) & (
+        samples.work * COUNTS_MAY_DIFFER >= planned
+    )
+    fastest_s = np.empty(len(samples.layers))
+    types = np.array(plan.devices)[samples.devices]
+    for name in set(types.tolist()):
+        of_type = types == name
+        fastest_s[of_type] = fastest_possible_s(device_profile(name), samples.work[of_type])
+    found = near.all(axis=1) & (samples.seconds >= fastest_s)
+    if samples.heads is not None:
+        found &= _heads_believable(samples, samples.heads, plan)
+    return np.asarray(found)
 
 
-def _heads_believable(sample: DeviceSample, plan: Plan) -> bool:
+def _heads_believable(samples: Samples, heads: HeadColumns, plan: Plan) -> Mask:
     """Whether rows and tiles are near the plan's; a share's ends may be off by a query block."""
-    step, here = plan.workload.workload, _shares(sample, plan)
-    for report in sample.heads or []:
-        budget = plan.budgets[sample.layer][report.head]
-        pieces = budget_pieces(np.array(budget), step)
+    step, shares = plan.workload.workload, _planned(plan).shares
+    found = np.ones(len(samples.layers), dtype=bool)
+    for sample, head, rows, reported in zip(
+        heads.sample, heads.head, heads.rows, heads.tiles, strict=True
+    ):
+        layer, device = int(samples.layers[sample]), int(samples.devices[sample])
+        pieces = budget_pieces(np.array(plan.budgets[layer][head]), step)
         whole = int(causal_pieces(pieces, step.context_blocks, step.block_pieces))
-        tiles = here[report.head] * whole
+        tiles = shares[layer, device][head] * whole
         low, high = tiles / COUNTS_MAY_DIFFER - pieces, COUNTS_MAY_DIFFER * tiles + pieces
-        if not step.batch_size * low <= report.tiles <= step.batch_size * high:
-            return False
-        if report.rows > step.batch_size * step.context_tokens:
-            return False
-    return True
+        if not step.batch_size * low <= reported <= step.batch_size * high:
+            found[sample] = False
+        if rows > step.batch_size * step.context_tokens:
+            found[sample] = False
+    return found
 
 
-def _shares(sample: DeviceSample, plan: Plan) -> dict[int, float]:
-    """The heads that the sample's device computes in its layer, and how much of each."""
-    return {
-        head: entry.share
-        for head, entries in enumerate(plan.layers[sample.layer].heads)
-        for entry in entries
-        if entry.device == sample.device
-    }
+_remembered: dict[str, _Planned] = {}
+"""By plan id, of the newest plans reported on."""
+
+
+def _planned(plan: Plan) -> _Planned:
+    found = _remembered.get(plan.id)
+    if found is None:
+        shares: dict[tuple[int, int], dict[int, float]] = {}
+        for layer, decided in enumerate(plan.layers):
+            for head, entries in enumerate(decided.heads):
+                for entry in entries:
+                    shares.setdefault((layer, entry.device), {})[head] = entry.share
+        work = np.array([shard_work(plan, layer) for layer in range(len(plan.layers))])
+        found = _remembered[plan.id] = _Planned(work, shares)
+        for oldest in list(_remembered)[:-PLANS_REMEMBERED]:
+            _remembered.pop(oldest, None)
+    return found

@@ -17,9 +17,11 @@ from api.client.bodies import (
     RecoveryDrift,
 )
 from api.deployments.accuracy import RoundMedians, measure, predict, prediction_error, time_drift
+from api.deployments.leases import Leases
 from api.loop import drift_watch
 from api.store import deployment_store, node_store, plan_store, sample_store
-from api.store.database import Database, Session
+from api.store.database import Database
+from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
 
 
@@ -40,7 +42,7 @@ def deployment_view(
     timed = sample_store.of_generation(session, deployment.name, generation)
     layers = deployment.layers
     if past and timed:
-        layers = sorted({layer for layer, _, _ in timed.seconds})
+        layers = np.unique(timed.seconds[:, 0]).astype(int).tolist()
     predicted = predict(plan, layers)
     found = measure(plan, layers, timed.seconds) if timed else None
     history = deployment_store.history(session, deployment.name)
@@ -94,8 +96,8 @@ def _measured(found: RoundMedians, timing: str) -> MeasuredView:
     )
 
 
-def node_view(node: StoredNode, now: float) -> NodeView:
-    """A node; live while its lease runs."""
+def node_view(node: StoredNode, left_s: float) -> NodeView:
+    """A node; live while its lease runs, of which `left_s` seconds are left."""
     active = None
     if node.active_deployment is not None and node.active_generation is not None:
         active = Active(deployment=node.active_deployment, generation=node.active_generation)
@@ -105,14 +107,14 @@ def node_view(node: StoredNode, now: float) -> NodeView:
         devices=node.devices,
         backend=node.backend,
         versions=node.versions,
-        live=node.lease_expires_at > now,
+        live=left_s > 0,
         lease_expires_at=moment(node.lease_expires_at),
         active=active,
         error=node.error,
     )
 
 
-def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
+def gauges(database: Database, leases: Leases) -> Iterable[GaugeMetricFamily]:
     """The state of deployments and nodes for a scrape; nothing where nothing is known."""
 
     def per_deployment(name: str, help_text: str) -> GaugeMetricFamily:
@@ -153,7 +155,7 @@ def gauges(database: Database, now: float) -> Iterable[GaugeMetricFamily]:
                 if value is not None:
                     family.add_metric(label, value)
         for node in node_store.every(session):
-            live.add_metric([node.node_id], float(node.lease_expires_at > now))
+            live.add_metric([node.node_id], float(leases.left_s(node) > 0))
             if node.active_generation is not None:
                 active.add_metric([node.node_id], node.active_generation)
     per_name = [generation, makespan, bound, bubble, measured, error, drifted]

@@ -5,7 +5,7 @@ import numpy as np
 from api.loop.drift import DriftPolicy, DriftVerdict, Mask, RecoveryReport, gather, judge
 from api.loop.promise import promise
 from api.store import node_store, plan_store, profile_store, recovery_store
-from api.store.database import Session
+from api.store.session import Session
 from api.store.tables import StoredDeployment
 from profiles.correction import corrected
 from profiles.model import ModelProfile

@@ -4,6 +4,7 @@ One thread, so that refits and decisions come one after another; everything it k
 steps is in the database, and a restart takes up where the last process stopped.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,8 @@ from api.notify import Notifier
 from api.problems import Problem
 from api.solves.answer import Answerer
 from api.store import deployment_store, plan_store, rate_store, sample_store
-from api.store.database import Database, Session
+from api.store.database import Database
+from api.store.session import Session
 from api.store.tables import StoredDeployment
 from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
@@ -48,6 +50,8 @@ from solver.plans import Plan
 log = structlog.get_logger()
 
 Kind = tuple[str, Phase]
+REST, LONGEST_REST_S = 3.0, 2.0
+"""After a pass, in its own lengths: refining takes at most a quarter of a core."""
 
 
 class Refiner:
@@ -104,6 +108,7 @@ class Refiner:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None and not self._stopping:
+            started = time.monotonic()
             work = [first, *self._waiting()]
             for kind in sorted(frozenset[Kind]().union(*(kinds for _, kinds in work))):
                 self._attempt(partial(self._refit, *kind))
@@ -113,6 +118,8 @@ class Refiner:
             with self._idle:
                 self._open -= len(work)
                 self._idle.notify_all()
+            # What comes meanwhile is looked at together: intake must not starve for it.
+            time.sleep(min(REST * (time.monotonic() - started), LONGEST_REST_S))
 
     def _attempt(self, job: Callable[[], None]) -> None:
         """One failure, whatever it was, must not end the loop or the other deployments' turn."""

@@ -3,15 +3,16 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
 
 from api.client.bodies import DeploymentList, DeploymentRequest, DeploymentView
 from api.deployments import deploy
 from api.deployments.views import deployment_view
 from api.json_body import StrictBody
-from api.problems import Problem, not_found, refusals
+from api.problems import not_found, refusals
+from api.removal import remove_deployment
 from api.service import NamePath, ServiceDep
 from api.store import deployment_store
-from api.store.database import ConflictError
 from api.store.tables import StoredGeneration
 
 router = APIRouter(tags=["deployments"], route_class=StrictBody)
@@ -22,16 +23,15 @@ router = APIRouter(tags=["deployments"], route_class=StrictBody)
     response_model=DeploymentView,
     responses=refusals(400, 404, 409, 413, 422),
 )
-def put_deployment(name: NamePath, body: DeploymentRequest, service: ServiceDep) -> DeploymentView:
+async def put_deployment(
+    name: NamePath, body: DeploymentRequest, service: ServiceDep
+) -> DeploymentView:
     """Make a plan live on nodes. An equal PUT changes nothing."""
-    try:
-        with service.database.write() as session:
-            changed = deploy.put(session, name, body, service.clock())
-    except ConflictError as error:
-        raise Problem(409, f"deployment {name!r} was put by another request") from error
-    if changed:
+    if await service.database.writing(
+        lambda session: deploy.put(session, name, body, service.leases, service.clock())
+    ):
         service.notifier.notify()
-    return get_deployment(name, service)
+    return await run_in_threadpool(get_deployment, name, service)
 
 
 @router.get("/deployments", response_model=DeploymentList)
@@ -52,10 +52,19 @@ def get_deployment(
 ) -> DeploymentView:
     """A deployment: what is live, what was predicted of it and what was measured."""
     with service.database.read() as session:
-        deployment = deploy.find(session, name)
+        deployment = deployment_store.find(session, name)
+        if deployment is None:
+            raise not_found("deployment", name)
         if generation in (None, deployment.generation):
             return deployment_view(session, deployment)
         past = session.get(StoredGeneration, (name, generation))
         if past is None:
             raise not_found("generation", f"{generation} of {name}")
         return deployment_view(session, deployment, past)
+
+
+@router.delete("/deployments/{name}", status_code=204, responses=refusals(404, 409, 422))
+async def delete_deployment(name: NamePath, service: ServiceDep) -> None:
+    """Delete a deployment that no live node serves, its history and what was measured of it."""
+    await service.database.writing(lambda session: remove_deployment(session, name, service.leases))
+    service.notifier.notify()

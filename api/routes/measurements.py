@@ -1,9 +1,11 @@
 """`/measurements`."""
 
-from fastapi import APIRouter
+from asyncio import wrap_future
 
-from api.client.bodies import MeasurementBatch, MeasurementReceipt
-from api.deployments.ingest import take_in
+from fastapi import APIRouter, Response
+
+from api.client.bodies import COLUMNS, MEASUREMENTS_HEADER, MeasurementBody, MeasurementReceipt
+from api.deployments.ingest import Arrival, take_in
 from api.json_body import StrictBody
 from api.problems import Problem, refusals
 from api.service import ServiceDep
@@ -16,11 +18,11 @@ router = APIRouter(tags=["measurements"], route_class=StrictBody)
     response_model=MeasurementReceipt,
     responses=refusals(400, 404, 409, 413, 422),
 )
-def post_measurements(body: MeasurementBatch, service: ServiceDep) -> MeasurementReceipt:
+async def post_measurements(body: MeasurementBody, service: ServiceDep) -> Response:
     """Take in one round of one node; the same batch twice has no effect."""
+    arrival = Arrival(body, service.settings.drift_window, service.clock())
     try:
-        window = service.settings.drift_window
-        intake = take_in(service.database, body, window, service.clock())
+        intake = await wrap_future(service.database.submit(take_in, arrival))
     except Problem as problem:
         outcome = "superseded" if problem.status_code == 409 else "refused"
         service.metrics.batches.labels(outcome).inc()
@@ -29,5 +31,9 @@ def post_measurements(body: MeasurementBatch, service: ServiceDep) -> Measuremen
     service.metrics.batches.labels("duplicate" if receipt.duplicate else "accepted").inc()
     if not receipt.duplicate:
         service.metrics.samples_rejected.inc(receipt.rejected)
-        service.refiner.take_up(body.deployment, intake.kinds)
-    return receipt
+        service.elected.taken_in(body.deployment, intake)
+    return Response(
+        receipt.model_dump_json(),
+        headers={MEASUREMENTS_HEADER: COLUMNS},
+        media_type="application/json",
+    )

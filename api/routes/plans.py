@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from api.client.bodies import PlanPage, SolveAccepted, SolveStatus
 from api.json_body import StrictBody
 from api.problems import refusals
+from api.removal import remove_plan
 from api.service import NamePath, ServiceDep
 from api.solves.answer import KeptPlan
 from api.solves.job import SolveJob
@@ -91,6 +92,13 @@ def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
     if isinstance(found, SolveJob):
         return Response(found.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     return plan_response(found)
+
+
+@router.delete("/plans/{plan_id}", status_code=204, responses=refusals(404, 409, 422))
+async def delete_plan(plan_id: NamePath, service: ServiceDep) -> None:
+    """Delete a plan that no deployment runs or ran; an equal request is solved anew."""
+    await service.database.writing(lambda session: remove_plan(session, plan_id))
+    service.answerer.forget(plan_id)
 
 
 def plan_response(answer: KeptPlan) -> Response:

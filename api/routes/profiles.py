@@ -1,13 +1,14 @@
 """`/profiles` and `/cost-models`."""
 
 from fastapi import APIRouter, Response
+from starlette.concurrency import run_in_threadpool
 
 from api.client.bodies import CostModels, ProfileList, ProfileSummary
 from api.json_body import StrictBody
 from api.problems import Problem, bad_field, not_found, refusals
+from api.removal import remove_profile
 from api.service import NamePath, ServiceDep
 from api.store import profile_store, rate_store
-from api.store.database import ConflictError
 from profiles.catalogue import catalogue_names
 from profiles.model import ModelProfile
 
@@ -36,20 +37,24 @@ def get_profile(name: NamePath, service: ServiceDep) -> Response:
     response_model=ProfileSummary,
     responses=refusals(400, 409, 413, 422),
 )
-def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -> dict[str, object]:
+async def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -> dict[str, object]:
     """Store a profile; plans made from an earlier one of that name keep theirs."""
     if body.name != name:
         raise bad_field("name", f"is {body.name!r}, but the path says {name!r}")
     if name in catalogue_names():
         raise Problem(409, f"profile {name!r} is the catalogue's and cannot be overwritten")
-    try:
-        with service.database.write() as session:
-            profile_store.keep(session, body, service.clock())
-    except ConflictError:
-        # Another request stored the same profile in between.
-        with service.database.write() as session:
-            profile_store.keep(session, body, service.clock())
-    return profile_store.summary(body)
+    await service.database.writing(
+        lambda session: profile_store.keep(session, body, service.clock())
+    )
+    return await run_in_threadpool(profile_store.summary, body)
+
+
+@router.delete("/profiles/{name}", status_code=204, responses=refusals(404, 409, 422))
+async def delete_profile(name: NamePath, service: ServiceDep) -> None:
+    """Take a profile's name away; plans made from it keep its content."""
+    if name in catalogue_names():
+        raise Problem(409, f"profile {name!r} is the catalogue's and cannot be deleted")
+    await service.database.writing(lambda session: remove_profile(session, name))
 
 
 @router.get("/cost-models", response_model=CostModels)

@@ -20,7 +20,8 @@ from api.solves.registry import SolveRegistry
 from api.solves.resolve import ResolvedRequest, resolve, with_profile
 from api.solves.solve_pool import SolvePool
 from api.store import plan_store
-from api.store.database import Database, Session
+from api.store.database import Database
+from api.store.session import Session
 from profiles.model import ModelProfile
 from solver.plans import Plan
 from solver.request import PlanRequest
@@ -137,6 +138,11 @@ class Answerer:
             if self._stopping:
                 raise abandoned()
         return await run_in_threadpool(self._answer_of, solve)
+
+    def forget(self, plan_id: str) -> None:
+        """A plan was deleted: nobody is answered with it from memory."""
+        self._solves.forget(plan_id)
+        self._maker.forget(plan_id)
 
     def stop(self) -> None:
         """Cancel every solve; what they have found by then is not kept."""

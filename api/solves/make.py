@@ -14,7 +14,8 @@ from api.problems import Problem
 from api.solves.job import Ended, SolveJob
 from api.solves.resolve import ResolvedRequest
 from api.store import plan_store
-from api.store.database import ConflictError, Database
+from api.store.database import Database
+from api.store.session import ConflictError
 from solver.planning.planner import make_plan
 from solver.plans import Plan
 
@@ -78,6 +79,11 @@ class PlanMaker:
         """A plan from memory, where it is one of the newest."""
         with self._lock:
             return self._newest.get(plan_id)
+
+    def forget(self, plan_id: str) -> None:
+        """A plan is gone."""
+        with self._lock:
+            self._newest.pop(plan_id, None)
 
     def _keep(self, resolved: ResolvedRequest, plan: Plan, answers: str | None) -> str:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from threading import Lock
 
-from api.solves.job import SolveJob
+from api.solves.job import Ended, SolveJob
 
 KEPT_S = 600.0
 KEPT_MOST = 256
@@ -39,6 +39,13 @@ class SolveRegistry:
             self._forget_old()
             return self._by_digest.get(digest)
 
+    def forget(self, plan_id: str) -> None:
+        """A plan is gone: what ended with it is no longer asked about."""
+        with self._lock:
+            for solve in list(self._ended):
+                if isinstance(solve.outcome, Ended) and solve.outcome.plan.plan_id == plan_id:
+                    self._drop(solve)
+
     def under_way(self) -> list[SolveJob]:
         """Every solve without an outcome."""
         with self._lock:
@@ -49,6 +56,9 @@ class SolveRegistry:
         for place, (solve, at) in enumerate(oldest_first):
             if len(oldest_first) - place <= KEPT_MOST and self._clock() - at <= KEPT_S:
                 break
-            del self._ended[solve]
-            if self._by_digest.get(solve.id) is solve:
-                del self._by_digest[solve.id]
+            self._drop(solve)
+
+    def _drop(self, solve: SolveJob) -> None:
+        del self._ended[solve]
+        if self._by_digest.get(solve.id) is solve:
+            del self._by_digest[solve.id]

@@ -6,7 +6,7 @@ from typing import Any
 
 from api.problems import bad_field
 from api.store import plan_store, profile_store, rate_store
-from api.store.database import Session
+from api.store.session import Session
 from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
 from profiles.errors import UnknownNameError

@@ -1,52 +1,66 @@
-"""The database: an engine, two kinds of transaction, and the schema brought up to date at start."""
+"""The database: readers, writers one after another, and the schema brought up to date at start."""
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
-from typing import Any
+from threading import Event
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, orm, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
-    IntegrityError,
     NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
 )
 
-from profiles.errors import HplbError
+from api.store.election import Election, election
+from api.store.session import (
+    Session,
+    StoreError,
+    UnavailableError,
+    first_line,
+    own_errors,
+)
+from api.store.write_queue import PATIENCE_S, RETRY_EVERY_S, Turn, WriteQueue
+from solver.plans import Plan
 
-BUSY_TIMEOUT_MS = 10_000
+READERS = 16
+"""Connections; SQLite's, which wait for nobody, are as many as the threads that ask."""
+READ_PATIENCE_S = 5.0
+START_PATIENCE_S = 10.0
+BUSY_TIMEOUT_MS = 1000
+"""Short, for the writer tries again, and between two attempts sees that the service stops."""
+MIGRATION_LOCK = 0x48504C42_0001
+"""Of PostgreSQL's advisory locks: two planners that start at once migrate one after the other."""
 
-
-class StoreError(HplbError):
-    """The database cannot be used: says which and why."""
-
-
-class ConflictError(Exception):
-    """Another transaction stored the same row first: what was read before is out of date."""
-
-
-class UnavailableError(Exception):
-    """The database does not answer; nothing was changed."""
-
-
-class Session(orm.Session):
-    """One transaction: what every function of the store works on."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Database:
-    """Sessions on one database; writers are serialised where the database is SQLite."""
+    """Sessions on one database. Reading never waits for writing.
+
+    Writers of this process come one after another where the database is SQLite; each way of writing
+    waits for a database that is locked, full or away, and gives up with UnavailableError.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._readers = engine
         self._writers = engine.execution_options(hplb_write=True)
+        self._turn = Turn() if engine.dialect.name == "sqlite" else nullcontext()
+        self._closed = Event()
+        self._plans: dict[str, Plan] = {}
+        self._queue = WriteQueue(lambda: self.write(patience_s=0))
 
     @classmethod
     def open(cls, url: str) -> "Database":
@@ -63,9 +77,9 @@ class Database:
             in_memory = parsed.database in (None, "", ":memory:")
             if parsed.get_backend_name() == "sqlite" and in_memory:
                 raise StoreError(f"database {shown} would forget everything; name a file")
-            engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+            engine = create_engine(parsed, **_options(parsed))
         except (ArgumentError, NoSuchModuleError) as error:
-            raise StoreError(f"database URL is not usable: {_first_line(error)}") from None
+            raise StoreError(f"database URL is not usable: {first_line(error)}") from None
         except ModuleNotFoundError as error:
             raise StoreError(
                 f"the database driver {error.name!r} is not installed; "
@@ -76,34 +90,69 @@ class Database:
         database = cls(engine)
         try:
             database._bring_up_to_date(shown)
-        except (DatabaseError, sqlite3.Error) as error:
+        except (DatabaseError, sqlite3.Error, UnavailableError) as error:
             database.close()
-            raise StoreError(f"database {shown} cannot be used: {_first_line(error)}") from None
+            raise StoreError(f"database {shown} cannot be used: {first_line(error)}") from None
         except CommandError as error:
             database.close()
             raise StoreError(
-                f"database {shown} was not made by this version of hplb: {_first_line(error)}"
+                f"database {shown} was not made by this version of hplb: {first_line(error)}"
             ) from None
         return database
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for reading; raises UnavailableError."""
-        with _own_errors(), Session(self._readers) as session:
+        with own_errors(), Session(self._readers, self._plans) as session:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, patience_s: float = PATIENCE_S) -> Iterator[Session]:
         """A transaction: committed at the end, undone by any exception.
 
-        Raises ConflictError and UnavailableError.
+        For threads that may wait; requests are written through `writing`. Raises ConflictError, and
+        UnavailableError where it cannot begin within `patience_s` or is lost on the way.
         """
+        deadline = time.monotonic() + patience_s
         with (
-            _own_errors(),
-            Session(self._writers, expire_on_commit=False) as session,
-            session.begin(),
+            own_errors(),
+            self._turn,
+            Session(self._writers, self._plans) as session,
         ):
+            while True:
+                try:
+                    session.connection()
+                    break
+                except OperationalError:
+                    session.rollback()
+                    if time.monotonic() >= deadline or self._closed.wait(RETRY_EVERY_S):
+                        raise
             yield session
+            session.commit()
+
+    def submit(
+        self,
+        work: Callable[[Session, list[Item]], Sequence[Result | Exception]],
+        item: Item,
+        patience_s: float = PATIENCE_S,
+    ) -> "Future[Result]":
+        """Have the writer do work on an item, in one call with others of the same that wait.
+
+        See `WriteQueue`.
+        """
+        return self._queue.put(work, item, patience_s)
+
+    async def writing(self, work: Callable[[Session], Result]) -> Result:
+        """What work gives once it is on disk; for requests, which hold no thread meanwhile.
+
+        Raises ConflictError, UnavailableError, and whatever the work raised. It may be done again
+        where its transaction failed.
+        """
+        return await asyncio.wrap_future(self.submit(_one_by_one, work))
+
+    def election(self) -> Election:
+        """Of one of the planners on this database."""
+        return election(self._readers)
 
     def answers(self) -> bool:
         """Whether the schema can be read."""
@@ -115,11 +164,16 @@ class Database:
         return True
 
     def close(self) -> None:
-        """Close every connection."""
+        """Write what waits, if that can be done at once, and close every connection."""
+        self._closed.set()
+        self._queue.close()
         self._readers.dispose()
 
     def _bring_up_to_date(self, shown: str) -> None:
-        with self._writers.begin() as connection:
+        with self.write(START_PATIENCE_S) as session:
+            connection = session.connection()
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             if connection.dialect.name == "sqlite":
                 verdict = str(connection.execute(text("PRAGMA quick_check(1)")).scalar())
                 if verdict != "ok":
@@ -133,18 +187,28 @@ def without_password(url: str) -> str:
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError as error:
-        raise StoreError(f"database URL is not usable: {_first_line(error)}") from None
+        raise StoreError(f"database URL is not usable: {first_line(error)}") from None
 
 
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """What the rest of the service has to know of a failed transaction, in its own words."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise ConflictError(_first_line(error)) from error
-    except OperationalError as error:
-        raise UnavailableError(str(error)) from error
+def _one_by_one(
+    session: Session, works: list[Callable[[Session], Result]]
+) -> list[Result | Exception]:
+    """Each in a savepoint of its own; where one fails, the queue tries each by itself."""
+    return [work(session) for work in works]
+
+
+def _options(url: URL) -> dict[str, Any]:
+    """Of the pool of connections, and of a server that may be away."""
+    if url.get_backend_name() == "sqlite":
+        return {"pool_size": READERS, "max_overflow": -1}
+    away = {} if "connect_timeout" in url.query else {"connect_timeout": int(READ_PATIENCE_S)}
+    return {
+        "pool_size": READERS,
+        "max_overflow": 0,
+        "pool_timeout": READ_PATIENCE_S,
+        "pool_pre_ping": True,
+        "connect_args": away,
+    }
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
@@ -174,8 +238,3 @@ def _use_wal_and_real_transactions(engine: Engine) -> None:
     def begun(connection: Connection) -> None:
         writing = connection.get_execution_options().get("hplb_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-
-def _first_line(error: Exception) -> str:
-    original = getattr(error, "orig", None) or error
-    return str(original).strip().partition("\n")[0]

@@ -1,16 +1,32 @@
 """Deployments and their history."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import select
 
-from api.store.database import Session
+from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration
 
 
 def find(session: Session, name: str) -> StoredDeployment | None:
+    """A deployment, or None."""
+    return session.get(StoredDeployment, name)
+
+
+def find_to_change(session: Session, name: str) -> StoredDeployment | None:
     """A deployment, locked until the transaction ends, or None."""
     return session.get(StoredDeployment, name, with_for_update=True)
+
+
+def live(session: Session, names: Collection[str]) -> dict[str, StoredDeployment]:
+    """Deployments by name, whose generations stay live until the transaction ends."""
+    found = session.scalars(
+        select(StoredDeployment)
+        .where(StoredDeployment.name.in_(names))
+        .order_by(StoredDeployment.name)
+        .with_for_update(read=True)
+    )
+    return {deployment.name: deployment for deployment in found}
 
 
 def every(session: Session) -> Sequence[StoredDeployment]:

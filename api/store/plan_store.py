@@ -7,11 +7,13 @@ from typing import Any
 from sqlalchemy import func, select
 
 from api.store import profile_store
-from api.store.database import Session
+from api.store.session import Session
 from api.store.tables import PlanOrigin, StoredAnswer, StoredPlan
 from profiles.model import ModelProfile
 from solver.plans import Plan
 from solver.request import PlanRequest
+
+NEWEST_LOADED = 64
 
 
 @lru_cache(maxsize=64)
@@ -31,9 +33,15 @@ def find(session: Session, plan_id: str) -> Plan | None:
 
 
 def load(session: Session, plan_id: str) -> Plan:
-    """A plan that another row refers to."""
-    body = session.scalars(select(StoredPlan.body).where(StoredPlan.id == plan_id)).one()
-    return _parse(body)
+    """A plan that another row refers to; one of the newest loaded without a look."""
+    loaded = session.plans
+    found = loaded.get(plan_id)
+    if found is None:
+        body = session.scalars(select(StoredPlan.body).where(StoredPlan.id == plan_id)).one()
+        found = loaded[plan_id] = _parse(body)
+        for oldest in list(loaded)[:-NEWEST_LOADED]:
+            loaded.pop(oldest, None)
+    return found
 
 
 def find_answer(session: Session, request_digest: str) -> str | None:

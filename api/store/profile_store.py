@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from api.store.database import Session
+from api.store.session import Session
 from api.store.tables import ProfileContent, StoredProfile
 from profiles.catalogue import catalogue_names, catalogue_profile
 from profiles.model import ModelProfile

@@ -4,7 +4,7 @@ from typing import get_args
 
 from sqlalchemy import func, select
 
-from api.store.database import Session
+from api.store.session import Session
 from api.store.tables import StoredRates
 from profiles.catalogue import catalogue_rates, device_names
 from profiles.cost.rates import Rates

@@ -1,24 +1,31 @@
 """What executors report of heads' recovery: a window of the live generation's newest rounds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import and_, delete, or_, select
 
-from api.store.database import Session
-from api.store.tables import StoredBatch, StoredRecovery
+from api.store.session import Session
+from api.store.tables import StoredRecovery
 
 Figures = tuple[int, int, int, int, float]
 """layer, head, rows, tiles, recovery"""
 
 
-def keep(session: Session, batch: StoredBatch, figures: Sequence[Figures], window: int) -> None:
-    """Store a batch's figures; older than a node's newest `window` batches are forgotten."""
+def keep(
+    session: Session, batch: int, of: Mapping[str, Any], figures: Sequence[Figures], window: int
+) -> None:
+    """Store the figures of a batch of this number and these columns of `StoredBatch`.
+
+    Older than a node's newest `window` batches are forgotten.
+    """
+    deployment, generation, node_id = of["deployment"], of["generation"], of["node_id"]
     session.add(
         StoredRecovery(
-            batch=batch.id,
-            deployment=batch.deployment,
-            generation=batch.generation,
-            node_id=batch.node_id,
+            batch=batch,
+            deployment=deployment,
+            generation=generation,
+            node_id=node_id,
             figures=[list(row) for row in figures],
         )
     )
@@ -27,18 +34,18 @@ def keep(session: Session, batch: StoredBatch, figures: Sequence[Figures], windo
     newest = session.scalars(
         select(table.batch)
         .where(
-            table.deployment == batch.deployment,
-            table.generation == batch.generation,
-            table.node_id == batch.node_id,
+            table.deployment == deployment,
+            table.generation == generation,
+            table.node_id == node_id,
         )
         .order_by(table.batch.desc())
         .limit(window)
     ).all()
-    too_old = and_(table.node_id == batch.node_id, table.batch < newest[-1])
+    too_old = and_(table.node_id == node_id, table.batch < newest[-1])
     session.execute(
         delete(table).where(
-            table.deployment == batch.deployment,
-            or_(table.generation != batch.generation, too_old),
+            table.deployment == deployment,
+            or_(table.generation != generation, too_old),
         )
     )
 

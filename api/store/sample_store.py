@@ -1,79 +1,78 @@
 """Measured seconds: by deployment generation for its view, by device type for the cost model."""
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from sqlalchemy import delete, func, select
+from numpy.typing import NDArray
+from sqlalchemy import func, select
 
-from api.store.database import Session
-from api.store.tables import StoredBatch, StoredSample
+from api.store.session import Session
+from api.store.tables import StoredBatch, StoredRound
 from profiles.cost.samples import Sample
-from profiles.cost.work import FEATURES, Phase
+from profiles.cost.work import FEATURES, Floats, Phase
 
 NEWEST_ROUNDS = 100
 """As many as a deployment may ask for at once; measuring that goes on must not add up for ever."""
-FORGOTTEN_AT_ONCE = 10
-"""Rounds: one comes and one goes, and what an older service left goes little by little."""
+READ_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
-class Round:
-    """What the newest timing measured of a generation: (layer, device, seconds) rows."""
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """What the newest timing measured of a generation: `seconds` [samples, 3] of layer, device and
+    seconds."""
 
     timing: str
-    seconds: list[tuple[int, int, float]]
+    seconds: Floats
 
 
-def find_batch(session: Session, batch_id: str) -> StoredBatch | None:
-    """A batch by the id that its node gave it, or None."""
-    return session.scalars(
-        select(StoredBatch).where(StoredBatch.batch_id == batch_id)
-    ).one_or_none()
+def seen(session: Session, batch_ids: Sequence[str]) -> dict[str, StoredBatch]:
+    """Batches by the ids that their nodes gave them, those of them that are stored."""
+    found = session.scalars(select(StoredBatch).where(StoredBatch.batch_id.in_(batch_ids)))
+    return {batch.batch_id: batch for batch in found}
 
 
-def of_generation(session: Session, deployment: str, generation: int) -> Round | None:
+def newest_of_all(session: Session) -> int:
+    """The number of the newest batch with samples, 0 where there is none."""
+    return session.scalar(select(func.max(StoredRound.batch))) or 0
+
+
+def since(session: Session, batch: int) -> list[tuple[int, str, tuple[str, Phase]]]:
+    """Batches with samples after a number: their deployments, device types and phases."""
+    table = StoredRound
+    rows = session.execute(
+        select(table.batch, table.deployment, table.device_type, table.phase).where(
+            table.batch > batch
+        )
+    )
+    return [(number, name, (kind, cast("Phase", phase))) for number, name, kind, phase in rows]
+
+
+def of_generation(session: Session, deployment: str, generation: int) -> Timed | None:
     """Samples of a deployment's generation, the newest NEWEST_ROUNDS of every node.
 
     Devices timed alone and together are never mixed.
     """
-    sent = (StoredBatch.deployment == deployment, StoredBatch.generation == generation)
-    newest = select(StoredBatch.timing).where(*sent).order_by(StoredBatch.id.desc()).limit(1)
-    timing = session.scalar(newest)
+    table = StoredRound
+    sent = (table.deployment == deployment, table.generation == generation)
+    timing = session.scalar(select(table.timing).where(*sent).order_by(table.id.desc()).limit(1))
     if timing is None:
         return None
-    age = func.row_number().over(partition_by=StoredBatch.node_id, order_by=StoredBatch.id.desc())
+    # A batch has one row of each of its node's device types.
+    age = func.row_number().over(
+        partition_by=(table.node_id, table.device_type), order_by=table.id.desc()
+    )
     numbered = (
-        select(StoredBatch.id, age.label("age"))
-        .where(*sent, StoredBatch.timing == timing)
+        select(table.layers, table.devices, table.seconds, age.label("age"))
+        .where(*sent, table.timing == timing)
         .subquery()
     )
-    rows = session.execute(
-        select(StoredSample.layer, StoredSample.device, StoredSample.seconds)
-        .join(numbered, numbered.c.id == StoredSample.batch)
-        .where(numbered.c.age <= NEWEST_ROUNDS)
-    )
-    return Round(timing, [(layer, device, seconds) for layer, device, seconds in rows])
-
-
-def forget(session: Session, batch: StoredBatch) -> None:
-    """Drop samples of the rounds that were a node's newest NEWEST_ROUNDS before this one.
-
-    No view shows them, and a refit weighs them at next to nothing (`forgetting` ** age).
-    """
-    old = session.scalars(
-        select(StoredBatch.id)
-        .where(
-            StoredBatch.deployment == batch.deployment,
-            StoredBatch.generation == batch.generation,
-            StoredBatch.node_id == batch.node_id,
-            StoredBatch.timing == batch.timing,
-        )
-        .order_by(StoredBatch.id.desc())
-        .offset(NEWEST_ROUNDS)
-        .limit(FORGOTTEN_AT_ONCE)
-    ).all()
-    if old:
-        session.execute(delete(StoredSample).where(StoredSample.batch.in_(old)))
+    columns = numbered.c.layers, numbered.c.devices, numbered.c.seconds
+    rows = session.execute(select(*columns).where(numbered.c.age <= NEWEST_ROUNDS)).all()
+    layers, devices, seconds = (b"".join(column) for column in zip(*rows, strict=True))
+    return Timed(timing, np.column_stack([places(layers), places(devices), floats(seconds)]))
 
 
 def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sample]:
@@ -82,31 +81,65 @@ def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sam
     A sample's age counts rounds: the batches since, shared out over the nodes that sent them.
     Those whose work was counted in features that are no more are left out.
     """
-    of_kind = (StoredSample.device_type == device, StoredSample.phase == phase)
-    recent = (
-        select(
-            StoredSample.work,
-            StoredSample.seconds,
-            StoredSample.context_tokens,
-            StoredBatch.id,
-            StoredBatch.node_id,
-            StoredBatch.timing,
-        )
-        .join(StoredBatch, StoredBatch.id == StoredSample.batch)
-        .where(*of_kind)
-        .order_by(StoredSample.id.desc())
-        .limit(window)
-    )
-    rows = session.execute(recent).all()
-    rows = [row for row in rows if row.work and row.timing == rows[0].timing]
+    rows = _newest_rounds(session, device, phase, window)
+    rows = [row for row in rows if row.features and row.timing == rows[0].timing]
     nodes = len({row.node_id for row in rows})
-    rank = {batch: i for i, batch in enumerate(dict.fromkeys(row.id for row in rows))}
-    return [
-        Sample(
-            np.array([row.work.get(name, 0.0) for name in FEATURES]),
-            row.seconds,
-            rank[row.id] // nodes,
-            row.context_tokens,
-        )
-        for row in rows
+    found = [
+        Sample(counts, float(taken_s), rank // nodes, row.context_tokens)
+        for rank, row in enumerate(rows)
+        for counts, taken_s in zip(_work(row)[::-1], floats(row.seconds)[::-1], strict=True)
     ]
+    return found[:window]
+
+
+def _newest_rounds(session: Session, device: str, phase: Phase, window: int) -> list[StoredRound]:
+    """As many of the newest as have `window` samples together."""
+    of_kind = (StoredRound.device_type == device, StoredRound.phase == phase)
+    found: list[StoredRound] = []
+    while sum(row.samples for row in found) < window:
+        older = (StoredRound.id < found[-1].id,) if found else ()
+        rows = session.scalars(
+            select(StoredRound)
+            .where(*of_kind, *older)
+            .order_by(StoredRound.id.desc())
+            .limit(READ_AT_ONCE)
+        ).all()
+        found += rows
+        if len(rows) < READ_AT_ONCE:
+            break
+    return found
+
+
+def _work(row: StoredRound) -> Floats:
+    """Counts in the features of now, [samples, FEATURES]."""
+    counted = floats(zlib.decompress(row.work)).reshape(row.samples, len(row.features))
+    work = np.zeros((row.samples, len(FEATURES)))
+    for column, name in enumerate(row.features):
+        if name in FEATURES:
+            work[:, FEATURES.index(name)] = counted[:, column]
+    return work
+
+
+def packed_places(values: NDArray[np.integer]) -> bytes:
+    """Layers or devices as they are stored."""
+    return values.astype("<i4").tobytes()
+
+
+def packed_floats(values: Floats) -> bytes:
+    """Seconds, or work before it is compressed, as they are stored."""
+    return values.astype("<f8").tobytes()
+
+
+def places(stored: bytes) -> NDArray[np.int32]:
+    """The reverse of `packed_places`."""
+    return np.frombuffer(stored, "<i4")
+
+
+def floats(stored: bytes) -> Floats:
+    """The reverse of `packed_floats`."""
+    return np.frombuffer(stored, "<f8")
+
+
+def packed_work(work: Floats) -> bytes:
+    """Work [samples, FEATURES] as it is stored."""
+    return zlib.compress(packed_floats(work), 1)

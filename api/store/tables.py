@@ -148,6 +148,7 @@ class StoredBatch(Table):
     __table_args__ = (
         UniqueConstraint("batch_id"),
         Index(None, "deployment", "generation"),
+        Index(None, "node_id", "id"),
     )
     id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
     batch_id: Mapped[str] = mapped_column(String(128))
@@ -161,24 +162,34 @@ class StoredBatch(Table):
     received_at: Mapped[float]
 
 
-class StoredSample(Table):
-    """Seconds of one device in one layer, and what the rates are fitted by.
+class StoredRound(Table):
+    """What a batch measured on its devices of one type: samples, column by column.
 
-    `work` by feature; empty where it was counted in features that are no more.
+    `layers` and `devices` are little-endian int32, `seconds` float64, all [samples]; `work` is
+    float64 [samples, features], compressed by zlib, `features` its columns' names (none where it
+    was counted in features that are no more).
     """
 
-    __tablename__ = "samples"
-    __table_args__ = (Index(None, "device_type", "phase", "id"),)
+    __tablename__ = "rounds"
+    __table_args__ = (
+        Index(None, "device_type", "phase", "id"),
+        Index(None, "deployment", "generation", "id"),
+    )
     id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=True)
     batch: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
-    layer: Mapped[int]
-    device: Mapped[int]
-    seconds: Mapped[float]
-    work: Mapped[dict[str, Any]]
+    deployment: Mapped[str] = mapped_column(ForeignKey("deployments.name"))
+    generation: Mapped[int]
+    node_id: Mapped[str] = mapped_column(String(128))
+    timing: Mapped[str] = mapped_column(String(16))
     device_type: Mapped[str] = mapped_column(String(64))
     phase: Mapped[str] = mapped_column(String(16))
     context_tokens: Mapped[int] = mapped_column(BigInteger)
-    measured_at: Mapped[float]
+    samples: Mapped[int]
+    layers: Mapped[bytes]
+    devices: Mapped[bytes]
+    seconds: Mapped[bytes]
+    features: Mapped[list[Any]]
+    work: Mapped[bytes]
 
 
 class StoredRecovery(Table):

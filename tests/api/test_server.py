@@ -1,7 +1,6 @@
 """`hplb serve` as a process: refusals in one line, kill -9, restart, and a prompt stop."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,66 +13,16 @@ import httpx
 import pytest
 
 from solver.plans import Plan
+from tests.api.served import Served, serving_in
 from tests.api.world import Json, World, plan_body
 
 pytestmark = pytest.mark.slow
 
 
-class Served:
-    """Starts `hplb serve` in a folder, as often as asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def command(
-        self, *arguments: str, first: str = "", **environment: str
-    ) -> subprocess.Popen[str]:
-        """`hplb serve`, after a script of the test's has run in its process."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
-        script = f"{first}\nfrom api.main import run\nrun()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", script, "serve", "--port", "0", *arguments],
-            cwd=self.folder,
-            env={**inherited, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.processes.append(process)
-        return process
-
-    def start(self, first: str = "", **environment: str) -> httpx.Client:
-        process = self.command(first=first, **environment)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://\S+?:\d+", line)
-        assert found, line + (process.stderr.read() if process.stderr else "")
-        return httpx.Client(base_url=found[0], timeout=30, trust_env=False)
-
-    def until_it_says(self, word: str) -> None:
-        stdout = self.processes[-1].stdout
-        assert stdout is not None
-        while (line := stdout.readline()).strip() != word:
-            assert line, "it ended"
-
-    def refused(self, *arguments: str, **environment: str) -> str:
-        process = self.command(*arguments, **environment)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 2, (out, err)
-        assert len(err.strip().splitlines()) == 1, err
-        assert err.startswith("error: ")
-        assert out == ""
-        return err
-
-
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path)
-    yield served
-    for process in served.processes:
-        process.kill()
-        process.communicate()
+    with serving_in(tmp_path) as served:
+        yield served
 
 
 def _world(client: httpx.Client) -> World:

@@ -7,6 +7,8 @@ import httpx
 import pytest
 
 from api.client.bodies import (
+    COLUMNS,
+    MEASUREMENTS_HEADER,
     Active,
     Assignment,
     DeviceSample,
@@ -221,3 +223,41 @@ def test_keys_no_header_can_carry(key: str) -> None:
 def test_assignments_are_frozen_to_their_json() -> None:
     wanted = assignment()
     assert Assignment.model_validate_json(wanted.model_dump_json()) == wanted
+
+
+class _ChangingPlanner:
+    """One that reads columns, and is then replaced by one that does not; or the other way."""
+
+    def __init__(self, reads_columns: bool) -> None:
+        self.reads_columns = reads_columns
+        self.forms: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        headers = {MEASUREMENTS_HEADER: COLUMNS} if self.reads_columns else {}
+        if request.url.path == "/nodes":
+            return httpx.Response(200, json={"node_id": "n", "lease_s": 30}, headers=headers)
+        body = json.loads(request.content)
+        (form,) = {"samples", "columns"} & body.keys()
+        self.forms.append(form)
+        if form == "columns" and not self.reads_columns:
+            return httpx.Response(422, json={"detail": "columns: extra inputs are not permitted"})
+        receipt = {"batch_id": "b", "duplicate": False, "accepted": 1, "rejected": 0}
+        return httpx.Response(200, json=receipt, headers=headers)
+
+
+def test_columns_are_sent_to_those_that_read_them_and_to_no_other() -> None:
+    planner = _ChangingPlanner(reads_columns=False)
+    node = client(planner)
+    node.register(NODE)
+    assert node.post_measurements(BATCH).accepted == 1
+    planner.reads_columns = True
+    node.post_measurements(BATCH)  # whose answer says so
+    node.post_measurements(BATCH)
+    planner.reads_columns = False
+    node.post_measurements(BATCH)
+    node.post_measurements(BATCH)
+    assert planner.forms == ["samples", "samples", "columns", "columns", "samples", "samples"]
+    planner.reads_columns = True
+    node.register(NODE)
+    node.post_measurements(BATCH)
+    assert planner.forms[-1] == "columns"

@@ -184,6 +184,8 @@ def test_a_restart_knows_what_was_raised_and_finishes_what_it_asked_for(
         post_round(world, plan, view, lose=4.0)
     before = world.view()["recovery_drift"]
     clock.forward(50)
+    world.service.elected.stop()
+    world.service.elected.join(30)
     reopened = Service.make(settings, Database.open(settings.database_url), clock)
     with TestClient(create_app(service=reopened)) as client:
         again = World(client, reopened, clock)

@@ -173,6 +173,8 @@ def test_a_restart_finishes_the_replan_it_finds(
             generation=state.generation, plan_id=state.plan_id, replanning=True
         ).to_json()
 
+    world.service.elected.stop()
+    world.service.elected.join(30)
     reopened = Service.make(settings, Database.open(settings.database_url), clock)
     with TestClient(create_app(service=reopened)) as client:
         assert reopened.refiner.settle(30)

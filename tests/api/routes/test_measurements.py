@@ -1,14 +1,19 @@
 """`/measurements`: counted once, believed if possible, and only for the live generation."""
 
+import json
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from api.store import sample_store
-from api.store.tables import StoredBatch, StoredSample
-from profiles.cost.work import FEATURES
+from api.client.bodies import COLUMNS, MEASUREMENTS_HEADER, MeasurementBatch
+from api.store import retention, sample_store
+from api.store.retention import RetentionPolicy
+from api.store.tables import StoredBatch, StoredRecovery, StoredRound
+from profiles.cost.work import FEATURES, budget_pieces
+from profiles.sizes import causal_pieces
 from solver.plans import Plan
 from tests.api.world import Json, World, fields
 
@@ -24,7 +29,8 @@ def live(world: World) -> tuple[Plan, Json]:
 
 def _stored(world: World) -> tuple[int, int]:
     with world.service.database.read() as session:
-        return session.query(StoredBatch).count(), session.query(StoredSample).count()
+        rounds = session.query(StoredRound).all()
+        return session.query(StoredBatch).count(), sum(row.samples for row in rounds)
 
 
 def test_medians_over_complete_rounds(world: World, live: tuple[Plan, Json]) -> None:
@@ -191,8 +197,6 @@ def test_figures_that_are_no_numbers_are_refused(
     plan, view = live
     batch = world.batch(plan, view, "a", [0])
     batch["samples"][0]["seconds"] = "HERE"
-    import json
-
     body = json.dumps(batch).replace('"HERE"', literal)
     answer = world.client.post(
         "/measurements", content=body, headers={"content-type": "application/json"}
@@ -227,9 +231,11 @@ def test_rounds_that_go_on_do_not_fill_the_database(
             batch = world.batch(plan, view, node, [index], slow)
             assert world.post(batch).json()["accepted"] == len(view["layers"])
     assert world.view()["measured"]["rounds"] == 2
-    with world.service.database.read() as session:
-        kept = session.query(StoredSample).all()
-    assert len(kept) == 2 * 2 * len(view["layers"])
+    shown = world.view()
+    deleted = retention.prune(world.service.database, RetentionPolicy(), world.clock())
+    assert deleted == {"rounds": 2 * 2}
+    assert _stored(world) == (2 * 4, 2 * 2 * len(view["layers"]))
+    assert world.view() == shown
     again = world.post(batch).json()  # the batch itself is remembered
     assert again["duplicate"]
 
@@ -241,14 +247,14 @@ def test_samples_counted_in_features_that_are_no_more_keep_their_seconds_alone(
     assert world.post(world.batch(plan, view, "a", [0])).json()["accepted"] == 3
     measured = world.view()["measured"]
     with world.service.database.write() as session:
-        older = session.query(StoredSample).first()
-        assert older is not None
-        assert older.work.keys() == set(FEATURES)
-        older.work = {}
+        older = session.query(StoredRound).one()
+        assert older.features == list(FEATURES)
+        older.features, older.work = [], zlib.compress(b"")
+    assert world.view()["measured"] == measured
+    assert world.post(world.batch(plan, view, "a", [0])).json()["accepted"] == 3
     with world.service.database.read() as session:
         found = sample_store.newest(session, "h200", "prefill", 10)
-    assert len(found) == 2
-    assert world.view()["measured"] == measured
+    assert len(found) == 3
 
 
 def test_work_in_features_that_are_no_more_is_refused_by_name(
@@ -259,3 +265,82 @@ def test_work_in_features_that_are_no_more_is_refused_by_name(
     refused = world.post(batch)
     assert refused.status_code == 422
     assert "unknown feature 'tile_flops'; known are launches" in refused.text
+
+
+def _in_columns(batch: Json) -> Json:
+    body: Json = MeasurementBatch.model_validate(batch).in_columns().model_dump(mode="json")
+    return body
+
+
+def test_columns_say_what_samples_say_in_fewer_bytes(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    batches = [world.batch(plan, view, node, [index]) for index, node in enumerate("ab")]
+    for batch in batches:
+        assert world.post({**batch, "batch_id": f"{batch['batch_id']}-s"}).status_code == 200
+        assert world.post(_in_columns(batch)).json()["accepted"] == 3
+        assert len(json.dumps(_in_columns(batch))) < 0.7 * len(json.dumps(batch))
+        again = world.post(batch)
+        assert again.json()["duplicate"] is True
+        assert again.headers[MEASUREMENTS_HEADER] == COLUMNS
+    with world.service.database.read() as session:
+        known = sample_store.newest(session, "h200", "prefill", 100)
+        rows = session.query(StoredRound).order_by(StoredRound.id).all()
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        for column in ("layers", "devices", "seconds", "features", "work", "samples"):
+            assert getattr(first, column) == getattr(second, column)
+    assert len(known) == 12
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("columns", None, "samples"),
+        ("samples", [], "samples"),
+        ("columns.layer", [], "columns.layer"),
+        ("columns.layer.0", 3, "columns.layer.0"),
+        ("columns.layer.0", 1, "columns"),
+        ("columns.device.1", 1, "columns.device.1"),
+        ("columns.device", [0], "columns.device"),
+        ("columns.seconds", [1.0], "columns.seconds"),
+        ("columns.seconds.2", -1, "columns.seconds.2"),
+        ("columns.work.launches", [1.0], "columns.work.launches"),
+        ("columns.work.thoughts", [1.0, 1.0, 1.0], "columns.work"),
+        ("columns.colour", ["red"] * 3, "columns.colour"),
+        (
+            "columns.heads",
+            {"sample": [3], "head": [0], "rows": [1], "tiles": [1], "recovery": [1.0]},
+            "columns.heads.sample",
+        ),
+        (
+            "columns.heads",
+            {"sample": [0], "head": [99], "rows": [1], "tiles": [1], "recovery": [1.0]},
+            "columns.heads.head.0",
+        ),
+    ],
+)
+def test_bad_columns_are_refused_whole(
+    world: World, live: tuple[Plan, Json], path: str, value: Any, field: str
+) -> None:
+    plan, view = live
+    body = _changed(_in_columns(world.batch(plan, view, "a", [0])), path, value)
+    found = fields(world.post(body))
+    assert field in found, found
+    assert _stored(world) == (0, 0)
+
+
+def test_heads_travel_in_columns_too(world: World, live: tuple[Plan, Json]) -> None:
+    plan, view = live
+    batch = world.batch(plan, view, "a", [0])
+    reported = []
+    for sample in batch["samples"][:2]:
+        entries = plan.layers[sample["layer"]].heads
+        head = next(h for h, parts in enumerate(entries) if parts[0].device == 0)
+        step, budget = plan.workload.workload, plan.budgets[sample["layer"]][head]
+        pieces = int(budget_pieces(np.array(budget), step))
+        tiles = int(causal_pieces(pieces, step.context_blocks, step.block_pieces))
+        sample["heads"] = [{"head": head, "rows": 64, "tiles": tiles, "recovery": 0.5}]
+        reported.append([sample["layer"], head, 64, tiles, 0.5])
+    assert world.post(_in_columns(batch)).json()["accepted"] == 3
+    with world.service.database.read() as session:
+        (stored,) = session.query(StoredRecovery).all()
+    assert stored.figures == reported

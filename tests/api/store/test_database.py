@@ -10,7 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
-from api.store.database import Database, StoreError, upgrade
+from api.store.database import Database, upgrade
+from api.store.session import StoreError
 from api.store.tables import Table
 from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
@@ -113,9 +114,10 @@ def test_rates_and_samples_from_before_tiles_were_told_apart(tmp_path: Path) -> 
                 "64, 1)"
             )
         )
-    with Database.open(url).read() as session:
-        bodies = session.scalars(text("SELECT body FROM rates ORDER BY id")).all()
-        assert session.execute(text("SELECT seconds, work FROM samples")).all() == [(0.5, "{}")]
+    with create_engine(url).begin() as connection:
+        upgrade(connection, "0004")
+        bodies = connection.scalars(text("SELECT body FROM rates ORDER BY id")).all()
+        assert connection.execute(text("SELECT seconds, work FROM samples")).all() == [(0.5, "{}")]
     for body, gathered in zip(bodies, (2e-15, 3e-15), strict=True):
         rates = Rates.model_validate_json(body)
         told_apart = {"gathered_tile_flops": gathered, "sampled_flops": 2e-15}

@@ -1,0 +1,71 @@
+"""`hplb serve` as a process, started as often as a test asks."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+
+class Served:
+    """Starts `hplb serve` in a folder, as often as asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def command(
+        self, *arguments: str, first: str = "", **environment: str
+    ) -> subprocess.Popen[str]:
+        """`hplb serve`, after a script of the test's has run in its process."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
+        script = f"{first}\nfrom api.main import run\nrun()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, "serve", "--port", "0", *arguments],
+            cwd=self.folder,
+            env={**inherited, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def start(self, first: str = "", **environment: str) -> httpx.Client:
+        process = self.command(first=first, **environment)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+?:\d+", line)
+        assert found, line + (process.stderr.read() if process.stderr else "")
+        return httpx.Client(base_url=found[0], timeout=30, trust_env=False)
+
+    def until_it_says(self, word: str) -> None:
+        stdout = self.processes[-1].stdout
+        assert stdout is not None
+        while (line := stdout.readline()).strip() != word:
+            assert line, "it ended"
+
+    def refused(self, *arguments: str, **environment: str) -> str:
+        process = self.command(*arguments, **environment)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 2, (out, err)
+        assert len(err.strip().splitlines()) == 1, err
+        assert err.startswith("error: ")
+        assert out == ""
+        return err
+
+
+@contextmanager
+def serving_in(folder: Path) -> Iterator[Served]:
+    """Services of a folder, none of which outlives the test."""
+    served = Served(folder)
+    try:
+        yield served
+    finally:
+        for process in served.processes:
+            process.kill()
+            process.communicate()
