@@ -1,4 +1,4 @@
-"""A rank of a stock engine attends by the map beside its weights."""
+"""A rank of an engine attends by the map of its plan."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,43 +9,42 @@ from executor.attention.shares import HeadShare
 from executor.errors import AttentionError
 from executor.inference.block_attention import BlockAttention
 from executor.inference.policy import Attended, LayerCall
-from executor.weights.execution_map import ExecutionMap
+from executor.weights.execution_map import HeadMap
 from profiles.selection import of_layer
 
 
 class SlotPolicy:
     """The heads in the slots of some ranks, each head's own rows within its budget.
 
-    A rank of tensor parallelism has its own slots, a process that loaded the whole checkpoint has
-    those of all ranks. Rows of a head that other ranks compute, and of empty slots, are 0, so that
-    the output projections of all ranks add up to the model's. A prompt's rows are cut by work
-    within every chunk; of a head that several ranks hold each decodes whole sequences of a batch.
-    `backend` is auto, torch or triton.
+    A rank of tensor parallelism has its own slots, a process that loaded a whole checkpoint with a
+    plan in it has those of all ranks. Rows of a head that other ranks compute, and of empty slots,
+    are 0, so that the output projections of all ranks add up to the model's. A prompt's rows are
+    cut by work within every chunk; of a head that several ranks hold each decodes whole sequences
+    of a batch. `backend` is auto, torch or triton.
     """
 
-    def __init__(self, made: ExecutionMap, ranks: Sequence[int], *, backend: str = "auto") -> None:
+    def __init__(self, made: HeadMap, ranks: Sequence[int], *, backend: str = "auto") -> None:
         self._map, self._ranks = made, tuple(ranks)
         # Of every layer a prompt's step, and a decode's for each way to divide its heads.
         kept_steps = 8 * made.architecture.layers
         self._blocks = BlockAttention(
             made.selection, made.block_tokens, made.piece_tokens, backend, 0, kept_steps
         )
-        self._shares = tuple(self._of_layer(layer) for layer in range(made.architecture.layers))
+        layers = range(made.architecture.layers)
+        self._slots = [len(made.layout.query_slots(layer, self._ranks)) for layer in layers]
+        self._shares = tuple(self._of_layer(layer) for layer in layers)
         self._decoded = lru_cache(kept_steps)(self._decoded_shares)
-
-    @property
-    def slots(self) -> int:
-        """Query slots of a layer's calls."""
-        layout = self._map.layout
-        return len(self._ranks) * layout.slots * layout.slot_heads
 
     def attend(self, call: LayerCall) -> Attended:
         """Attention of one layer's call, in its slots."""
-        layers = len(self._shares)
-        if call.layer >= layers or call.q.shape[0] != self.slots:
+        if call.layer >= len(self._shares):
             raise AttentionError(
-                f"slots: {layers} layers of {self.slots} query slots; the call is layer "
-                f"{call.layer} with {call.q.shape[0]}"
+                f"slots: of {len(self._shares)} layers; the call's is {call.layer}"
+            )
+        if call.q.shape[0] != self._slots[call.layer]:
+            raise AttentionError(
+                f"slots: layer {call.layer} has {self._slots[call.layer]} query slots here; the "
+                f"call has {call.q.shape[0]} heads"
             )
         if not call.decodes:
             return self._blocks.attend_shares(call, self._shares[call.layer])
@@ -65,19 +64,18 @@ class SlotPolicy:
             pattern(selection, made.architecture, group, made.piece_tokens)
             for group in range(made.architecture.kv_heads)
         ]
-        slots = (slot for rank in self._ranks for slot in made.layout.layers[layer][rank])
         return tuple(
             HeadShare(
-                number * made.layout.slot_heads + index,
+                index,
                 number,
                 made.budgets[layer][head],
                 rows,
-                pattern=patterns[slot.group],
+                pattern=patterns[made.architecture.kv_head(head)],
             )
-            for number, slot in enumerate(slots)
-            if slot is not None
-            for index, (head, rows) in enumerate(zip(slot.heads, slot.rows, strict=True))
-            if rows is not None
+            for index, (number, head, rows) in enumerate(
+                made.layout.query_slots(layer, self._ranks)
+            )
+            if head is not None and rows is not None
         )
 
     def _decoded_shares(self, layer: int, mine: tuple[bool, ...]) -> tuple[HeadShare, ...]:

@@ -16,15 +16,19 @@ from executor.weights.checkpoint import (
     rewrite,
 )
 from executor.weights.execution_map import MAP_FILE, ExecutionMap, Original
-from executor.weights.per_head import per_head_tensors, placed, taken_back
+from executor.weights.per_head import (
+    SHAPE,
+    config_of,
+    model_of_plan,
+    per_head_tensors,
+    placed,
+    taken_back,
+)
 from executor.weights.slots import slots_of
 from profiles.architecture import Architecture
 from profiles.config_json import architecture_of
-from profiles.files import read_json
 from solver.plans import Plan
 
-SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
-"""What a plan and a model must agree on."""
 HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim")
 BIASES = ("attention_bias", "mlp_bias")
 DIVIDING = ("llama", "gemma3_text")
@@ -51,22 +55,15 @@ def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) 
     nothing is left of it. Raises WeightsError, ShardError for shares that do not add to 1, and
     ProfileError for a configuration that cannot be read.
     """
-    if (folder / MAP_FILE).exists():
-        raise WeightsError(f"{folder}: carries a plan already; apply --undo gives the model back")
-    config = _config(folder)
-    shape = architecture_of(config, str(folder / CONFIG))
-    for field in SHAPE:
-        of_plan, of_model = getattr(plan.architecture, field), getattr(shape, field)
-        if of_plan != of_model:
-            raise WeightsError(f"plan: is for {field} {of_plan}, but the model has {of_model}")
+    model = model_of_plan(folder, plan)
     layout = slots_of(plan)
-    changed = _new_config(config, layout.padded(shape))
-    source = open_checkpoint(folder)
-    changes = placed(source, per_head_tensors(source, config, shape), layout, shape)
+    changed = _new_config(model.config, layout.padded(model.shape))
+    changes = placed(model.source, model.tensors, layout, model.shape)
     with new_folder(out) as temporary:
         copy_others(folder, temporary)
-        checksum = rewrite(source, temporary, changes, "read", progress)
-        made = ExecutionMap.of(plan, Original(tensors_sha256=checksum, files=source.texts()))
+        checksum = rewrite(model.source, temporary, changes, "read", progress)
+        original = Original(tensors_sha256=checksum, files=model.source.texts())
+        made = ExecutionMap.of(plan, layout, original=original)
         (temporary / CONFIG).write_text(json.dumps(changed, indent=2) + "\n")
         made.save(temporary)
         compared = None
@@ -84,7 +81,7 @@ def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
     and leaves nothing then.
     """
     was = ExecutionMap.load(folder)
-    config = _config(folder)
+    config = config_of(folder)
     found, expected = (
         architecture_of(config, str(folder / CONFIG)),
         was.layout.padded(was.architecture),
@@ -105,13 +102,6 @@ def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
         for name, text in was.original.files.items():
             (temporary / name).write_bytes(text.encode())
     return was
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / CONFIG)
-    if not isinstance(config, dict):
-        raise WeightsError(f"{folder / CONFIG}: must be a JSON object")
-    return config
 
 
 def _new_config(config: dict[str, Any], shape: Architecture) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class _OwnRows:
         for layer, module in layers.items():
             rows = [
                 (index, head, own)
-                for index, (head, own) in enumerate(made.layout.rows(layer))
+                for index, (_, head, own) in enumerate(made.layout.query_slots(layer))
                 if head is not None and own != (0.0, 1.0)
             ]
             module.o_proj.register_forward_pre_hook(self._keeping(layer, rows))

@@ -11,9 +11,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, Literal
 
 import torch
@@ -38,6 +39,15 @@ class Change:
 
     shape: tuple[int, ...]
     of: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Stretches of a tensor along `axis`, `width` long, by where they begin; None is zeros."""
+
+    axis: int
+    width: int
+    starts: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,55 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         if tensor not in found or found[tensor].file.name != name:
             raise WeightsError(f"{folder / name}: has no {tensor}, which {INDEX} says it has")
     return Checkpoint(folder, found)
+
+
+class Part:
+    """Rows of a tensor in a file, read when they are asked for, and nothing else of it.
+
+    To transformers, which asks for `part[...]`, it is as a slice of safetensors.
+    """
+
+    def __init__(self, stored: Any, rows: Rows) -> None:
+        self._stored, self._rows = stored, rows
+
+    def get_shape(self) -> list[int]:
+        shape = list(self._stored.get_shape())
+        shape[self._rows.axis] = self._rows.width * len(self._rows.starts)
+        return shape
+
+    def get_dtype(self) -> str:
+        dtype: str = self._stored.get_dtype()
+        return dtype
+
+    def __getitem__(self, everything: EllipsisType) -> torch.Tensor:
+        axis, width = self._rows.axis, self._rows.width
+
+        def read(begin: int, end: int) -> torch.Tensor:
+            found: torch.Tensor = self._stored[(*(slice(None),) * axis, slice(begin, end))]
+            return found
+
+        shape = self.get_shape()
+        shape[axis] = width
+        zeros = read(0, 0).new_zeros(shape)
+        starts = self._rows.starts
+        return torch.cat([zeros if at is None else read(at, at + width) for at in starts], axis)
+
+
+@contextmanager
+def parts(source: Checkpoint, rows: Mapping[str, Rows]) -> Iterator[dict[str, Any]]:
+    """Slices of all tensors by name, of some only `rows`: read one by one when asked for, in here.
+
+    Raises WeightsError for a file that cannot be opened.
+    """
+    with ExitStack() as opened:
+        found: dict[str, Any] = {}
+        for file in source.files:
+            reader = opened.enter_context(_opened(file))
+            found |= {name: reader.get_slice(name) for name in reader.offset_keys()}
+        yield {
+            name: Part(stored, rows[name]) if name in rows else stored
+            for name, stored in found.items()
+        }
 
 
 def rewrite(

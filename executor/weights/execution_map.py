@@ -7,12 +7,12 @@ at slot s of rank r is not the model's head r * slots + s.
 import hashlib
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from executor.errors import WeightsError
-from executor.weights.slots import SlotLayout, slots_of
+from executor.weights.slots import Layout, SlotLayout
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError, describe
 from profiles.files import read_json, write_atomically
@@ -34,8 +34,8 @@ class Original(_Part):
     files: dict[str, str]
 
 
-class ExecutionMap(_Part, SizeFields):
-    """The slots of a plan and what is computed in them.
+class HeadMap(_Part, SizeFields):
+    """What every rank of a plan holds and computes.
 
     `budgets` [layers][query heads] tokens by the model's own numbers of heads, whose pieces are
     chosen by `selection`. `hash` names layout, budgets, selection and sizes: ranks compare it.
@@ -44,23 +44,22 @@ class ExecutionMap(_Part, SizeFields):
     plan: str
     hash: str = ""
     architecture: Architecture
-    layout: SlotLayout
+    layout: Layout
     budgets: list[list[int]]
-    original: Original
     selection: Selection = POOLED
 
     @classmethod
-    def of(cls, plan: Plan, original: Original) -> Self:
-        """A plan's map. Raises WeightsError as `slots_of` does."""
+    def of(cls, plan: Plan, layout: Layout, **own: Any) -> Self:
+        """The map of a plan that is laid out so, with what else such a map has of its own."""
         made = cls(
             plan=plan.id,
             architecture=plan.architecture,
-            layout=slots_of(plan),
+            layout=layout,
             block_tokens=plan.workload.block_tokens,
             piece_tokens=plan.workload.piece_tokens,
             budgets=plan.budgets,
             selection=plan.selection,
-            original=original,
+            **own,
         )
         return made.model_copy(update={"hash": made.content_hash()})
 
@@ -84,6 +83,13 @@ class ExecutionMap(_Part, SizeFields):
         content = self.model_dump(mode="json", exclude={"plan", "hash", "original"})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ExecutionMap(HeadMap):
+    """Of a plan written into weights: the slots of every rank."""
+
+    layout: SlotLayout
+    original: Original
 
     def save(self, folder: Path) -> None:
         """Write it beside the weights."""

@@ -4,17 +4,31 @@ Only families whose attention is known are permuted: names alone do not say what
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from executor.errors import WeightsError
-from executor.weights.checkpoint import Change, Checkpoint, Stored
-from executor.weights.slots import SlotLayout
+from executor.weights.checkpoint import (
+    CONFIG,
+    Change,
+    Checkpoint,
+    Rows,
+    Stored,
+    open_checkpoint,
+)
+from executor.weights.execution_map import MAP_FILE
+from executor.weights.slots import Layout, SlotLayout
 from profiles.architecture import Architecture
+from profiles.config_json import architecture_of
+from profiles.files import read_json
+from solver.plans import Plan
 
+SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
+"""What a plan and a model must agree on."""
 FAMILIES = (
     *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     *("gemma3", "gemma3_text", "phi3", "gpt_oss"),
@@ -58,6 +72,43 @@ class PerHead:
     axis: int
     width: int
     parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A folder's model that a plan is for: its configuration, its shape, its checkpoint, and what
+    of that goes by heads."""
+
+    config: dict[str, Any]
+    shape: Architecture
+    source: Checkpoint
+    tensors: Mapping[str, PerHead]
+
+
+def model_of_plan(folder: Path, plan: Plan) -> PlannedModel:
+    """The ordinary checkpoint in a folder; of its weights the headers are read.
+
+    Raises WeightsError for another model than the plan's, one that carries a plan already, or whose
+    heads cannot be moved, and ProfileError for a configuration that cannot be read.
+    """
+    if (folder / MAP_FILE).exists():
+        raise WeightsError(f"{folder}: carries a plan already; apply --undo gives the model back")
+    config = config_of(folder)
+    shape = architecture_of(config, str(folder / CONFIG))
+    for field in SHAPE:
+        of_plan, of_model = getattr(plan.architecture, field), getattr(shape, field)
+        if of_plan != of_model:
+            raise WeightsError(f"plan: is for {field} {of_plan}, but the model has {of_model}")
+    source = open_checkpoint(folder)
+    return PlannedModel(config, shape, source, per_head_tensors(source, config, shape))
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """A model's configuration. Raises WeightsError, or ProfileError where it cannot be read."""
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise WeightsError(f"{folder / CONFIG}: must be a JSON object")
+    return config
 
 
 def per_head_tensors(
@@ -127,12 +178,28 @@ def taken_back(
     return changes
 
 
-def _sources(tensor: PerHead, layout: SlotLayout, shape: Architecture) -> list[int | None]:
-    """The head that each slot of a tensor holds, numbered through its parts."""
+def held(
+    tensors: Mapping[str, PerHead], layout: Layout, shape: Architecture, rank: int
+) -> dict[str, Rows]:
+    """Of every tensor the rows of its axis that one rank holds."""
+    found = {}
+    for name, tensor in tensors.items():
+        sources = _sources(tensor, layout, shape, [rank])
+        starts = [None if head is None else head * tensor.width for head in sources]
+        found[name] = Rows(tensor.axis, tensor.width, tuple(starts))
+    return found
+
+
+def _sources(
+    tensor: PerHead, layout: Layout, shape: Architecture, ranks: Sequence[int] | None = None
+) -> list[int | None]:
+    """The head that each slot of a tensor holds, numbered through its parts: of some ranks, or of
+    all."""
     found: list[int | None] = []
     begin = 0
     for part in tensor.parts:
-        slots = layout.heads(tensor.layer) if part == "q" else layout.groups(tensor.layer)
+        of_part = layout.heads if part == "q" else layout.groups
+        slots = of_part(tensor.layer, ranks)
         found += [None if head is None else begin + head for head in slots]
         begin += _count(part, shape)
     return found

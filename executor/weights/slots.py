@@ -1,9 +1,11 @@
 """Which KV group every rank holds in which slot, layer by layer: a plan as a stock engine lays it.
 
 A tensor-parallel engine gives every rank the same number of KV heads, and each of them the same
-number of query heads. Here those are slots: a slot holds a KV group, a copy of one, or nothing.
+number of query heads. Here those are slots: a slot holds a KV group, a copy of one, or nothing. An
+engine that loads what each rank is told to needs no padding: as many slots as a rank has groups.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,32 +36,26 @@ class Slot(_Part):
     rows: tuple[Range | None, ...]
 
 
-class SlotLayout(_Part):
+QuerySlot = tuple[int, int | None, Range | None]
+"""A query slot: the KV slot that its keys are in, its head and which rows of it; None for none."""
+
+
+class Layout(_Part):
     """Which slot is which head: `layers` [layers][ranks][slots], None where a slot holds nothing.
 
-    `slot_heads` are the query slots of a KV slot.
+    A rank may have other numbers of slots and heads in every layer. An empty one is a query slot.
     """
 
-    slot_heads: Annotated[int, Field(ge=1)]
     layers: tuple[tuple[tuple[Slot | None, ...], ...], ...]
-
-    @model_validator(mode="after")
-    def _of_one_shape(self) -> Self:
-        if len({(len(layer), len(rank)) for layer in self.layers for rank in layer}) != 1:
-            raise ValueError("layers: must have the same ranks and slots each")
-        sizes = {len(kept) for slot in self.filled for kept in (slot.heads, slot.rows)}
-        if sizes - {self.slot_heads}:
-            raise ValueError(f"layers: every slot must have {self.slot_heads} heads and rows")
-        return self
 
     @property
     def ranks(self) -> int:
         return len(self.layers[0])
 
     @property
-    def slots(self) -> int:
-        """KV slots of a rank."""
-        return len(self.layers[0][0])
+    def empty_heads(self) -> int:
+        """Query slots of a KV slot that holds nothing."""
+        return 1
 
     @property
     def needs_map(self) -> bool:
@@ -71,31 +67,79 @@ class SlotLayout(_Part):
         """All slots that hold a group."""
         return tuple(s for layer in self.layers for rank in layer for s in rank if s is not None)
 
+    def kv_slots(self, layer: int, ranks: Sequence[int] | None = None) -> list[Slot | None]:
+        """The KV slots of some ranks, one after another, or of all."""
+        chosen = range(self.ranks) if ranks is None else ranks
+        return [slot for rank in chosen for slot in self.layers[layer][rank]]
+
+    def query_slots(self, layer: int, ranks: Sequence[int] | None = None) -> list[QuerySlot]:
+        """The query slots of some ranks, one after another, or of all."""
+        empty = [(None, None)] * self.empty_heads
+        return [
+            (number, head, rows)
+            for number, slot in enumerate(self.kv_slots(layer, ranks))
+            for head, rows in (empty if slot is None else zip(slot.heads, slot.rows, strict=True))
+        ]
+
+    def groups(self, layer: int, ranks: Sequence[int] | None = None) -> list[int | None]:
+        """The KV group of every KV slot."""
+        return [None if slot is None else slot.group for slot in self.kv_slots(layer, ranks)]
+
+    def heads(self, layer: int, ranks: Sequence[int] | None = None) -> list[int | None]:
+        """The query head of every query slot."""
+        return [head for _, head, _ in self.query_slots(layer, ranks)]
+
+
+class SlotLayout(Layout):
+    """As many slots on every rank, and in each `slot_heads` query slots: what a checkpoint can be
+    for a stock engine."""
+
+    slot_heads: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _of_one_shape(self) -> Self:
+        if len({(len(layer), len(rank)) for layer in self.layers for rank in layer}) != 1:
+            raise ValueError("layers: must have the same ranks and slots each")
+        sizes = {len(kept) for slot in self.filled for kept in (slot.heads, slot.rows)}
+        if sizes - {self.slot_heads}:
+            raise ValueError(f"layers: every slot must have {self.slot_heads} heads and rows")
+        return self
+
+    @property
+    def slots(self) -> int:
+        """KV slots of a rank."""
+        return len(self.layers[0][0])
+
+    @property
+    def empty_heads(self) -> int:
+        """Query slots of a KV slot that holds nothing: as many as of any."""
+        return self.slot_heads
+
     def padded(self, model: Architecture) -> Architecture:
         """The model that a checkpoint with these slots is: every slot of every rank a head."""
         kv_heads = self.ranks * self.slots
         heads = {"kv_heads": kv_heads, "query_heads": kv_heads * self.slot_heads}
         return model.model_copy(update=heads)
 
-    def groups(self, layer: int) -> list[int | None]:
-        """The KV group of every KV slot of all ranks, `[ranks * slots]`."""
-        return [
-            None if slot is None else slot.group for rank in self.layers[layer] for slot in rank
-        ]
 
-    def heads(self, layer: int) -> list[int | None]:
-        """The query head of every query slot of all ranks, `[ranks * slots * slot_heads]`."""
-        return [head for head, _ in self.rows(layer)]
+def unpadded(plan: Plan) -> Layout:
+    """What every rank of any plan computes and no more: groups ascending, of each the heads that
+    it has rows of.
 
-    def rows(self, layer: int) -> list[tuple[int | None, Range | None]]:
-        """The query head of every query slot and its rows, as `heads`."""
-        empty = [(None, None)] * self.slot_heads
-        return [
-            part
-            for rank in self.layers[layer]
-            for slot in rank
-            for part in (empty if slot is None else zip(slot.heads, slot.rows, strict=True))
-        ]
+    A rank without work in a layer has an empty slot there, for engines know no attention of no
+    heads. Raises ShardError for shares that do not add to 1.
+    """
+
+    def rank(groups: Held) -> tuple[Slot | None, ...]:
+        found = tuple(_of_rows(group, groups[group]) for group in sorted(groups))
+        return found or (None,)
+
+    return Layout(
+        layers=tuple(
+            tuple(rank(groups) for groups in _held(plan, layer))
+            for layer in range(len(plan.layers))
+        )
+    )
 
 
 def slots_of(plan: Plan) -> SlotLayout:
@@ -150,9 +194,10 @@ def _laid_out(plan: Plan, held: list[list[Held]], slots: int, size: int) -> Slot
     every = plan.architecture.group_size
 
     def slot(group: int, found: dict[int, Range]) -> Slot:
-        all_heads = range(group * every, (group + 1) * every)
-        heads = tuple(all_heads) if size == every else tuple(sorted(found))
-        return Slot(group=group, heads=heads, rows=tuple(found.get(head) for head in heads))
+        if size < every:
+            return _of_rows(group, found)
+        heads = range(group * every, (group + 1) * every)
+        return Slot(group=group, heads=tuple(heads), rows=tuple(map(found.get, heads)))
 
     def rank(groups: Held) -> tuple[Slot | None, ...]:
         filled = tuple(slot(group, groups[group]) for group in sorted(groups))
@@ -161,6 +206,12 @@ def _laid_out(plan: Plan, held: list[list[Held]], slots: int, size: int) -> Slot
     return SlotLayout(
         slot_heads=size, layers=tuple(tuple(rank(groups) for groups in layer) for layer in held)
     )
+
+
+def _of_rows(group: int, found: dict[int, Range]) -> Slot:
+    """A slot of the heads alone that a device has rows of."""
+    heads = tuple(sorted(found))
+    return Slot(group=group, heads=heads, rows=tuple(found[head] for head in heads))
 
 
 def _why(held: list[list[Held]], whole: bool) -> str:

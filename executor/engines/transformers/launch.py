@@ -1,4 +1,4 @@
-"""A checkpoint with a plan in it run by all its ranks on this machine, with torchrun."""
+"""A plan run by all its ranks on this machine, with torchrun."""
 
 import os
 import subprocess
@@ -12,6 +12,8 @@ from pathlib import Path
 from executor.engines.transformers.rank import RankRun, Request
 from executor.errors import AttentionError
 from executor.weights.execution_map import ExecutionMap
+from executor.weights.per_head import model_of_plan
+from solver.plans import Plan
 
 STDERR = 2
 """This process's own, by number: what `sys.stderr` is may be no file."""
@@ -26,18 +28,27 @@ class Run:
     decode_s: list[list[float]]
 
 
-def run_ranks(folder: Path, request: Request) -> Run:
-    """Start a process for every rank of the map in `folder` and wait for all of them.
+def run_ranks(folder: Path, request: Request, plan: Plan | None = None) -> Run:
+    """Start a process for every rank of the map in `folder`, or of a plan that is not in it, and
+    wait for all of them.
 
     Raises AttentionError where a rank fails, with the end of what it said, or where they do not
-    say the same; WeightsError for a folder without a map.
+    say the same; WeightsError and ProfileError for a folder without a map, or that `plan` is not
+    for.
     """
-    ranks = ExecutionMap.load(folder).layout.ranks
+    if plan is None:
+        ranks = ExecutionMap.load(folder).layout.ranks
+    else:
+        model_of_plan(folder, plan)
+        ranks = len(plan.devices)
     with tempfile.TemporaryDirectory(prefix="hplb-run-") as scratch:
         asked = Path(scratch) / "request.json"
         asked.write_text(dumps(asdict(request)))
-        module = "executor.engines.transformers.rank"
-        torchrun(module, ranks, (str(folder), str(asked), scratch), str(folder))
+        arguments = [str(folder), str(asked), scratch]
+        if plan is not None:
+            arguments.append(str(Path(scratch) / "plan.json"))
+            plan.save(arguments[-1])
+        torchrun("executor.engines.transformers.rank", ranks, arguments, str(folder))
         files = [Path(scratch) / f"{rank}.json" for rank in range(ranks)]
         made = [RankRun(**loads(file.read_text())) for file in files]
     if any(rank.tokens != made[0].tokens for rank in made):

@@ -1,7 +1,8 @@
-"""One rank of `hplb run`: `python -m executor.engines.transformers.rank FOLDER REQUEST OUT`.
+"""One rank of `hplb run`: `python -m executor.engines.transformers.rank FOLDER REQUEST OUT [PLAN]`.
 
-Started by torchrun. REQUEST is the JSON of a `Request`, OUT the folder to which this rank writes
-the JSON of a `RankRun`.
+Started by torchrun. FOLDER is a checkpoint with a plan in it, or without, and then PLAN is one's
+JSON; REQUEST is the JSON of a `Request`, OUT the folder to which this rank writes the JSON of a
+`RankRun`.
 """
 
 import sys
@@ -14,13 +15,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.distributed.configuration_utils import DistributedConfig
 
 from executor.engines.transformers.attach import attach
-from executor.engines.transformers.interface import NAME
+from executor.engines.transformers.parts import load_held, load_part
 from executor.engines.transformers.slots import slot_policy
 from executor.inference.timed_policy import TimedPolicy
+from solver.plans import Plan
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,17 @@ def among_ranks() -> Iterator[int]:
         dist.destroy_process_group()
 
 
-def load_part(folder: Path) -> PreTrainedModel:
-    """This rank's part of a checkpoint, by transformers' own tensor parallelism."""
-    stock = DistributedConfig(tp_size=dist.get_world_size(), tp_plan="auto")
-    reading: Any = AutoModelForCausalLM.from_pretrained
-    model = reading(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
-        distributed_config=stock,
-        attn_implementation=NAME,
-    )
-    part: PreTrainedModel = model.eval().requires_grad_(False)
-    return part
-
-
 @torch.no_grad()
-def generate(folder: Path, request: Request) -> RankRun:
-    """Load this rank's part of a checkpoint with a plan in it and go on with the prompt."""
-    model: Any = load_part(folder)
-    policy = TimedPolicy(slot_policy(model, folder), model.config.num_hidden_layers)
+def generate(folder: Path, request: Request, plan: Plan | None = None) -> RankRun:
+    """Load this rank's part of a checkpoint, by the plan in it or by `plan`, and go on with the
+    prompt."""
+    model: Any
+    if plan is None:
+        model = load_part(folder)
+        mine = slot_policy(model, folder)
+    else:
+        model, mine = load_held(folder, plan)
+    policy = TimedPolicy(mine, model.config.num_hidden_layers)
     attach(model, policy)
     ids = torch.tensor([request.tokens], device=model.device)
     made = model.generate(
@@ -86,10 +76,11 @@ def generate(folder: Path, request: Request) -> RankRun:
     return RankRun(made[0, len(request.tokens) :].tolist(), policy.prompt_s, policy.decode_s)
 
 
-def main(folder: Path, request: Path, out: Path) -> None:
+def main(folder: Path, request: Path, out: Path, plan: Path | None = None) -> None:
     """Compute the request and write what this rank found."""
     with among_ranks() as rank:
-        made = generate(folder, Request(**loads(request.read_text())))
+        asked = Request(**loads(request.read_text()))
+        made = generate(folder, asked, None if plan is None else Plan.load(plan))
         (out / f"{rank}.json").write_text(dumps(asdict(made)))
 
 
