@@ -75,8 +75,13 @@ class BlockAttention:
         backend = resolve_backend(self.backend, device)
         q, cache, bounds = self._tensors(call, chunk, backend)
         result = attend(q, cache, step, backend, bounds=bounds, watched_rows=self.watched_rows)
+        out = result.out[..., : call.q.shape[2]]
+        if call.sinks is not None:
+            # e^lse of all that a row gives away goes to its keys.
+            kept = torch.sigmoid(result.lse - call.sinks.float()[:, None])
+            out = out * kept[..., None].to(out.dtype)
         return Attended(
-            result.out[..., : call.q.shape[2]],
+            out,
             result.counts.tiles,
             len(shares) * self._dense_tiles(chunk),
             _of_heads(result, step),
@@ -92,7 +97,9 @@ class BlockAttention:
             for rows in step.spans[share.head]:
                 seen = call.cached + rows.stop
                 keys, values = call.keys[group, :seen], call.values[group, :seen]
-                part = replace(call, q=call.q[head, rows], keys=keys, values=values)
+                sinks = None if call.sinks is None else call.sinks[head]
+                q = call.q[head, rows]
+                part = replace(call, q=q, keys=keys, values=values, sinks=sinks)
                 found = windowed(part, self.block_tokens, self.piece_tokens)
                 out[head, rows] = found.out
                 tiles += found.tiles

@@ -17,7 +17,8 @@ class LayerCall:
     cached tokens first. Row i of q is token cached + i, and sees keys 0..cached + i, or only the
     last `window` of them. Logits are q k times `scaling`. `held` is where keys and values lie, if
     that is a room. The sequence is `sequence` of the step's, whose tokens are `lengths`, cached
-    ones included; none given, it is alone.
+    ones included; none given, it is alone. `sinks` [query_heads] are logits that take a share of
+    every row's attention and give it nothing (gpt-oss).
     """
 
     layer: int
@@ -29,6 +30,7 @@ class LayerCall:
     held: Sequence | None = None
     sequence: int = 0
     lengths: tuple[int, ...] = ()
+    sinks: torch.Tensor | None = None
 
     @property
     def cached(self) -> int:

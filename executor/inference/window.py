@@ -35,11 +35,20 @@ def windowed(call: LayerCall, block_tokens: int, piece_tokens: int) -> Attended:
         row = torch.arange(call.cached + begin, last, device=call.q.device)[:, None]
         key = torch.arange(first, last, device=call.q.device)
         seen = (key <= row) & (key > row - call.window)
+        mask = seen.repeat(heads // groups, 1)
+        keys, values = call.keys[:, first:last], call.values[:, first:last]
+        if call.sinks is not None:
+            # A key of zeros, whose logit is the sink's.
+            keys, values = (torch.nn.functional.pad(x, (0, 0, 0, 1)) for x in (keys, values))
+            logits = torch.zeros_like(mask, dtype=call.q.dtype).masked_fill(~mask, -torch.inf)
+            sinks = call.sinks.to(call.q.dtype).view(groups, -1, 1)
+            sinks = sinks.expand(-1, -1, end - begin).reshape(groups, -1, 1)
+            mask = torch.cat([logits.expand(groups, -1, -1), sinks], 2)
         strip = torch.nn.functional.scaled_dot_product_attention(
             call.q[:, begin:end].reshape(groups, -1, head_dim),
-            call.keys[:, first:last],
-            call.values[:, first:last],
-            attn_mask=seen.repeat(heads // groups, 1),
+            keys,
+            values,
+            attn_mask=mask,
             scale=call.scaling,
         )
         out[:, begin:end] = strip.view(heads, end - begin, head_dim)

@@ -18,7 +18,6 @@ NAME = "hplb"
 
 UNSUPPORTED = {
     "softcap": "logit softcapping (Gemma 2)",
-    "s_aux": "attention sinks (gpt-oss)",
     "position_bias": "a position bias (T5)",
     "cache": "continuous batching's paged cache",
     "cu_seq_lens_q": "packed sequences",
@@ -58,12 +57,14 @@ def attention(
     dropout: float = 0.0,
     is_causal: bool | None = None,
     sliding_window: int | None = None,
+    s_aux: torch.Tensor | None = None,
     **features: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer, [sequences, new tokens, query_heads, head_dim], and no weights.
 
     query [sequences, query_heads, new tokens, head_dim]; key, value [sequences, kv_heads, tokens,
-    head_dim]. Every sequence is computed by itself and without its padding, whose rows are 0.
+    head_dim]; s_aux [query_heads] are attention sinks. Every sequence is computed by itself and
+    without its padding, whose rows are 0.
     Raises AttentionError for what the kernels do not compute.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
@@ -100,6 +101,7 @@ def attention(
             None if room is None else room.sequence(sequence, first),
             sequence,
             lengths,
+            s_aux,
         )
         attended = attached.policy.attend(call)
         out[sequence, rows] = attended.out.transpose(0, 1)

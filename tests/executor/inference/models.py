@@ -8,6 +8,8 @@ from transformers import (
     AttentionInterface,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -30,6 +32,11 @@ FAMILIES = {
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
     "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": WINDOW}),
     "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {"query_pre_attn_scalar": 10, **SLIDING}),
+    "gpt_oss": (
+        GptOssForCausalLM,
+        GptOssConfig,
+        {"num_local_experts": 2, "num_experts_per_tok": 1, **SLIDING},
+    ),
 }
 
 
@@ -53,12 +60,14 @@ def config(family="llama", **changes):
 
 
 def small(family="llama", seed=0, **changes):
-    """A model that attends eagerly; biases, which start at 0, are drawn too."""
+    """A model that attends eagerly; biases, which start at 0, and sinks are drawn too."""
     torch.manual_seed(seed)
     model = FAMILIES[family][0](config(family, **changes)).eval()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
+        if name.endswith("sinks"):
+            torch.nn.init.normal_(parameter)
     return model.requires_grad_(False)
 
 
@@ -96,11 +105,15 @@ def brute_force(model, calls):
     """A float64 copy that attends just to the blocks of the recorded calls, in their order."""
     remaining = iter(calls)
 
-    def attention(_, query, key, value, __, scaling, **___):
+    def attention(_, query, key, value, __, scaling, s_aux=None, **___):
         seen = visible(*next(remaining), query.shape[2], key.shape[2])
         keys, values = (x[0].repeat_interleave(HEADS // KV_HEADS, 0) for x in (key, value))
         scores = (query[0] @ keys.mT * scaling).masked_fill(~seen, -torch.inf)
-        return (scores.softmax(-1) @ values).transpose(0, 1)[None], None
+        if s_aux is not None:
+            sinks = s_aux[:, None, None].expand(-1, scores.shape[1], 1)
+            scores = torch.cat([scores, sinks], 2)
+        weights = scores.softmax(-1)[..., : keys.shape[1]]
+        return (weights @ values).transpose(0, 1)[None], None
 
     AttentionInterface.register("brute_force", attention)
     exact = copy.deepcopy(model).double()

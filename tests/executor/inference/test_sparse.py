@@ -43,6 +43,17 @@ def test_logits_are_those_of_the_chosen_blocks(selection, sizes, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_sinks_take_their_share_of_the_chosen_blocks(backend, monkeypatch):
+    full = {"layer_types": ["full_attention"] * LAYERS, "experts_implementation": "eager"}
+    model, ids = small("gpt_oss", **full), prompt(70)
+    policy = BudgetPolicy(UNEQUAL, block_tokens=16, backend=backend)
+    with recorded(monkeypatch) as calls, attached(model, policy):
+        found = logits_in_steps(model, ids, (40, 29, 1))
+    exact = brute_force(model, calls)
+    assert torch.allclose(found.double(), logits_in_steps(exact, ids, (40, 29, 1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_scaled_logits_choose_and_attend(backend, monkeypatch):
     """Gemma 3 scales its logits by its own number, and its first layer slides."""
     model, ids = small("gemma3", layer_types=["full_attention"] * LAYERS), prompt(70)
