@@ -27,9 +27,10 @@ def plan_of_parts(shapes: Mapping[str, list[int]], layout: Layout, rank: int) ->
 
     Its styles are those of the model that is loaded next in this process.
     """
-    ALL_PARALLEL_STYLES.register("hplb_held", Held(shapes))
-    ALL_PARALLEL_STYLES.register("hplb_added", Added(shapes))
-    ALL_PARALLEL_STYLES.register("hplb_fused", Fused(layout, rank))
+    styles: Any = ALL_PARALLEL_STYLES
+    styles.register("hplb_held", Held(shapes))
+    styles.register("hplb_added", Added(shapes))
+    styles.register("hplb_fused", Fused(layout, rank))
     found = {}
     for name in shapes:
         module, _, parameter = replace_layer_number_by_wildcard(name).rpartition(".")
@@ -88,7 +89,7 @@ class Fused(TensorParallelLayer):
     def __init__(self, layout: Layout, rank: int) -> None:
         self._layout, self._ranks = layout, [rank]
 
-    def install_forward(self, module: Any, _: object) -> torch.nn.Module:
+    def install_forward(self, module: Any, _: object) -> Any:
         layer = module.layer_idx
         module.config = copy.copy(module.config)
         module.config.num_attention_heads = len(self._layout.heads(layer, self._ranks))

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from json import dumps, loads
 from pathlib import Path
 
+from executor.engines.transformers.parts import model_to_hold
 from executor.engines.transformers.rank import RankRun, Request
 from executor.errors import AttentionError
 from executor.weights.execution_map import ExecutionMap
-from executor.weights.per_head import model_of_plan
 from solver.plans import Plan
 
 STDERR = 2
@@ -33,13 +33,12 @@ def run_ranks(folder: Path, request: Request, plan: Plan | None = None) -> Run:
     wait for all of them.
 
     Raises AttentionError where a rank fails, with the end of what it said, or where they do not
-    say the same; WeightsError and ProfileError for a folder without a map, or that `plan` is not
-    for.
+    say the same; and as `model_to_hold` does, or WeightsError for a folder without a map.
     """
     if plan is None:
         ranks = ExecutionMap.load(folder).layout.ranks
     else:
-        model_of_plan(folder, plan)
+        model_to_hold(folder, plan)
         ranks = len(plan.devices)
     with tempfile.TemporaryDirectory(prefix="hplb-run-") as scratch:
         asked = Path(scratch) / "request.json"

@@ -1,7 +1,7 @@
 """This rank's part of a checkpoint: of one with a plan in it, or by a plan of any other."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ from executor.errors import AttentionError
 from executor.inference.slot_policy import SlotPolicy
 from executor.weights.checkpoint import parts
 from executor.weights.execution_map import HeadMap
-from executor.weights.per_head import held, model_of_plan
+from executor.weights.per_head import PlannedModel, held, model_of_plan
 from executor.weights.slots import unpadded
 from solver.plans import Plan
 
@@ -38,25 +38,21 @@ def load_held(folder: Path, plan: Plan) -> tuple[PreTrainedModel, SlotPolicy]:
     Any plan is carried out so: numbers of heads may differ by rank and layer, a KV group is on all
     ranks that compute a head of it, a head on all that compute rows of it. Of tensors that go by
     heads this rank reads its own. The model is right under the policy alone: attach it. Raises
-    AttentionError, and WeightsError and ProfileError as `model_of_plan` does.
+    AttentionError, WeightsError and ProfileError as `model_to_hold` does.
     """
+    planned = model_to_hold(folder, plan)
     if not dist.is_initialized():
-        raise AttentionError(
-            f"{folder}: a rank's part is loaded by a rank: begin torch.distributed"
-        )
-    planned = model_of_plan(folder, plan)
-    if "text_config" in planned.config:
-        raise AttentionError(
-            f"{folder}: has other parts than text, under names of their own: "
-            "plan with --slots and apply the plan instead"
-        )
+        raise AttentionError(f"{folder}: a rank loads its part once torch.distributed has begun")
     made, rank = HeadMap.of(plan, unpadded(plan)), dist.get_rank()
     policy = rank_policy(made, f"plan {plan.id[:12]}")
     rows = held(planned.tensors, made.layout, planned.shape, rank)
     with parts(planned.source, rows) as tensors:
         shapes = {name: tensors[name].get_shape() for name in rows}
         tp_plan = plan_of_parts(shapes, made.layout, rank)
-        options = {"config": AutoConfig.from_pretrained(folder), "state_dict": tensors}
+        options = {
+            "config": AutoConfig.from_pretrained(folder, local_files_only=True),
+            "state_dict": tensors,
+        }
         if (folder / GENERATION_CONFIG_NAME).is_file():
             options["generation_config"] = GenerationConfig.from_pretrained(folder)
         # AutoModelForCausalLM copies its arguments, and slices of files cannot be copied.
@@ -64,8 +60,23 @@ def load_held(folder: Path, plan: Plan) -> tuple[PreTrainedModel, SlotPolicy]:
         return _loaded(kind, None, tp_plan, **options), policy
 
 
+def model_to_hold(folder: Path, plan: Plan) -> PlannedModel:
+    """The model that ranks may hold a plan's parts of; of its weights the headers are read.
+
+    Raises AttentionError for one that has other parts than text, and WeightsError and ProfileError
+    as `model_of_plan` does.
+    """
+    planned = model_of_plan(folder, plan)
+    if "text_config" in planned.config:
+        raise AttentionError(
+            f"{folder}: has other parts than text: hplb attends for its language model alone, "
+            "saved by itself"
+        )
+    return planned
+
+
 def _loaded(
-    kind: Any, folder: Path | None, tp_plan: str | dict[str, str], **options: Any
+    kind: Any, folder: Path | None, tp_plan: dict[str, str] | Literal["auto"], **options: Any
 ) -> PreTrainedModel:
     model = kind.from_pretrained(
         folder,

@@ -1,10 +1,11 @@
-"""What every rank of test_slots.py computes; as a script, one of them, started by torchrun."""
+"""What every rank of test_ranks.py computes; as a script, one of them, started by torchrun."""
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 VOCABULARY = 89
@@ -57,21 +58,66 @@ def chunks(model: Any) -> dict[str, torch.Tensor]:
 
 
 def main(folder: Path) -> None:
-    """What `computed` says of the covering plan, and `chunks` of the sparse one."""
+    """Every case in a folder of its own: what it says that is computed, by a checkpoint with the
+    plan in it or, from an ordinary one, by the plan."""
     import torch.distributed as dist
-    from transformers.distributed import DistributedConfig
 
-    import executor.engines.transformers  # noqa: F401 (makes "hplb" known)
+    from executor.engines.transformers.attach import attach
+    from executor.engines.transformers.parts import load_held, load_part
+    from executor.engines.transformers.rank import among_ranks
     from executor.engines.transformers.slots import attach_slots
+    from executor.weights import checkpoint
+    from solver.plans import Plan
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    stock = DistributedConfig(tp_size=dist.get_world_size(), tp_plan="auto")
-    for name, of in (("covering", computed), ("sparse", chunks)):
-        model = loaded(folder / name, distributed_config=stock, attn_implementation="hplb")
-        attach_slots(model, folder / name)
-        torch.save(of(model), folder / f"{name}{dist.get_rank()}.pt")
-    dist.destroy_process_group()
+    read: dict[str, int] = {}
+    checkpoint.safe_open = lambda file, framework: Counting(file, framework, read)
+    with among_ranks() as rank:
+        for case in sorted(folder.iterdir()):
+            computes = {"computed": computed, "chunks": chunks}[(case / "computes").read_text()]
+            read.clear()
+            if (case / "plan.json").exists():
+                model, policy = load_held(case / "model", Plan.load(case / "plan.json"))
+                attach(model, policy)
+            else:
+                model = load_part(case / "applied")
+                attach_slots(model, case / "applied")
+            found = computes(model)
+            shapes = {name: tuple(each.shape) for name, each in model.named_parameters()}
+            torch.save((found, shapes, dict(read)), case / f"{rank}.pt")
+            dist.barrier()
+
+
+class Counting:
+    """Safetensors' reader, and the bytes that are read of every tensor."""
+
+    def __init__(self, file: Path, framework: str, read: dict[str, int]) -> None:
+        self._reader, self._read = safe_open(file, framework), read
+
+    def __enter__(self) -> Self:
+        self._reader.__enter__()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self._reader.__exit__(*why)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def get_slice(self, name: str) -> "CountedSlice":
+        return CountedSlice(self._reader.get_slice(name), name, self._read)
+
+
+class CountedSlice:
+    def __init__(self, part: Any, name: str, read: dict[str, int]) -> None:
+        self._part, self._name, self._read = part, name, read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)
+
+    def __getitem__(self, at: Any) -> torch.Tensor:
+        found = self._part[at]
+        self._read[self._name] = self._read.get(self._name, 0) + found.nbytes
+        return found
 
 
 if __name__ == "__main__":
