@@ -148,9 +148,15 @@ def _placement(plan: Json, index: int, pairs: Pairs) -> list[str]:
 
 
 def copies_of(plan: Json) -> int:
-    """Devices of each KV group where engines copy it: they are a multiple, and heads suffice."""
+    """Devices of each KV group where engines copy it: they are a multiple, and heads suffice.
+
+    1 where no group has a copy: plans made before engines' copies were counted leave devices
+    without work there.
+    """
     shape, devices = plan["architecture"], len(plan["devices"])
     if devices % shape["kv_heads"] or shape["query_heads"] % devices:
+        return 1
+    if all(len(here) == shape["kv_heads"] for here in present(plan)):
         return 1
     return int(devices // shape["kv_heads"])
 
@@ -251,12 +257,17 @@ def _copies(plan: Json, pairs: list[Pairs]) -> list[str]:
         for device in devices
     ]
     faults += _wrong("kv_bytes", plan["kv_bytes"], held)
-    stock = slots is not None or all(
-        (len(here) == groups and len({count[device] for device in devices}) == 1)
-        or (copies_of(plan) > 1 and evenly_copied(plan, index, here))
-        for index, (here, count) in enumerate(zip(pairs, counts, strict=True))
+    whole = [
+        len(here) == groups and len({count[device] for device in devices}) == 1
+        for here, count in zip(pairs, counts, strict=True)
+    ]
+    # Plans made before engines' copies were counted say no where those are what makes it stock.
+    counted = slots is not None or all(whole)
+    stock = counted or all(
+        equal or (copies_of(plan) > 1 and evenly_copied(plan, index, here))
+        for index, (here, equal) in enumerate(zip(pairs, whole, strict=True))
     )
-    if plan["stock_compatible"] != stock:
+    if plan["stock_compatible"] not in (counted, stock):
         faults.append(f"stock_compatible {plan['stock_compatible']}, found {stock}")
     return faults
 

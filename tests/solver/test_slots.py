@@ -2,6 +2,7 @@
 
 import json
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,44 @@ def test_fewer_kv_heads_than_devices_are_copied_as_engines_copy_them(equal_count
     assert plan.makespan_s < stock.makespan_s
     assert plan.makespan_s == pytest.approx(_best_halves(plan), rel=2e-3)
     assert verify(plan).unproved == []
+
+
+@pytest.mark.parametrize("name", ["plan_before_copies", "plan_before_copies_contiguous"])
+def test_a_plan_of_before_copies_were_counted_verifies(name: str) -> None:
+    """One by KV group leaves two of four devices idle, the other's copies were not stock then."""
+    file = Path(__file__).with_name(f"{name}.json")
+    written = json.loads(file.read_text())
+    assert not written["stock_compatible"]
+    verdict = verify(written)
+    assert (verdict.faults, verdict.unproved) == ([], [])
+    if written["rules"]["unit"] == "kv_group":
+        assert groups_held(Plan.load(file)) == [[1, 1, 0, 0]]
+        # What has no copies is not stock, and a group has all its heads on one device.
+        for change, fault in (
+            ({"stock_compatible": True}, "stock_compatible True, found False"),
+            ({"layers": _with_head(written, 7, 0)}, "groups are not copied to equal numbers"),
+        ):
+            changed = written | change
+            assert any(
+                fault in each for each in verify(changed | {"id": content_id(changed)}).faults
+            )
+
+
+def _with_head(plan: dict[str, Any], head: int, device: int) -> list[dict[str, Any]]:
+    """The plan's one layer with a head on another device."""
+    (layer,) = plan["layers"]
+    heads = [*layer["heads"]]
+    heads[head] = [{"device": device, "share": 1.0}]
+    return [layer | {"heads": heads}]
+
+
+def test_a_current_plan_of_before_copies_were_counted_is_planned_from() -> None:
+    before = Plan.load(Path(__file__).with_name("plan_before_copies.json"))
+    profile = budgets_profile(layers=1, heads=8, kv_heads=2)
+    rules = {"unit": "kv_group", "equal_counts": True, "current_plan": before}
+    moved = plan_of(profile, context_tokens=4000, placement=rules)
+    assert faults(moved) == []
+    assert moved.makespan_s <= before.makespan_s
 
 
 def _best_halves(plan: Plan) -> float:
