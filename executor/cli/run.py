@@ -23,17 +23,22 @@ if TYPE_CHECKING:
 @clear_errors()
 def run_command(
     model: flags.Model,
-    plan: Annotated[Path, typer.Option(help="The plan's JSON, made with --slots.")],
+    plan: Annotated[Path, typer.Option(help="The plan's JSON.")],
     prompt: Annotated[str, typer.Option(help="What the model goes on with; @FILE reads one.")],
     tokens: Annotated[int, typer.Option(min=1, help="Go on with so many at most.")] = 32,
     compare: Annotated[
-        bool, typer.Option("--compare", help="And with KV groups in file order, padded.")
+        bool,
+        typer.Option(
+            "--compare", help="And with KV groups in file order, padded; and without padding."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Run a plan on a model: a process for every device, under transformers' tensor parallelism.
 
-    Shows the text and the seconds of attention of every layer and rank.
+    A plan made with --slots is written into the weights first, as hplb apply does; without, every
+    process loads the heads that it computes and no padding. Shows the text and the seconds of
+    attention of every layer and rank.
     """
     plans = {"plan": Plan.load(plan)}
 
@@ -48,7 +53,10 @@ def run_command(
 
     folder = folder_of(model)
     if compare:
-        plans["contiguous"] = padded_contiguous(plans["plan"])
+        asked = plans["plan"]
+        plans["contiguous"] = padded_contiguous(asked)
+        if asked.slots is not None:
+            plans["unpadded"] = asked.model_copy(update={"slots": None}).identified()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -60,10 +68,12 @@ def run_command(
     runs = {}
     with tempfile.TemporaryDirectory(prefix="hplb-run-") as scratch, shown("writing") as show:
         for number, (name, made) in enumerate(plans.items()):
-            out = Path(scratch) / name
-            apply(folder, made, out, False, show)
+            padded = made.slots is not None
+            out = Path(scratch) / name if padded else folder
+            if padded:
+                apply(folder, made, out, False, show)
             show(number, len(plans), f"running {name}")
-            runs[name] = run_ranks(out, request)
+            runs[name] = run_ranks(out, request, None if padded else made)
     texts = {name: tokenizer.decode(ran.tokens) for name, ran in runs.items()}
     if as_json:
         figures = {name: {**asdict(ran), "text": texts[name]} for name, ran in runs.items()}

@@ -10,10 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from executor.cli.evaluate import app
+from executor.weights.apply import apply
 from profiles.architecture import Architecture
+from solver.plans import Plan
 from tests.executor.evaluation.builders import HEAD_DIM, HEADS, KV_HEADS, LAYERS, save_tiny
 from tests.executor.plans import whole
 from tests.executor.weights.models import planned
+from tests.executor.weights.test_families import quiet
 
 SHAPE = Architecture(
     layers=LAYERS, query_heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM, hidden_size=64
@@ -49,13 +52,14 @@ def test_the_ranks_say_what_the_model_says_and_what_they_took(folder: Path) -> N
     mask = torch.ones_like(ids)
     made = model.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
     made = made[0, ids.shape[1] :].tolist()
-    assert found.keys() == {"plan", "contiguous"}
+    assert found.keys() == {"plan", "contiguous", "unpadded"}
     for figures in found.values():
         assert figures["tokens"] == made
         assert figures["text"] == tokenizer.decode(made)
         assert [len(layer) for layer in figures["prompt_s"]] == [2] * LAYERS
     # One rank has nothing in the second layer, and a group each is in file order.
-    assert found["plan"]["prompt_s"][1][0] < found["plan"]["prompt_s"][1][1]
+    for name in ("plan", "unpadded"):
+        assert found[name]["prompt_s"][1][0] < found[name]["prompt_s"][1][1]
     assert all(seconds > 0 for layer in found["contiguous"]["decode_s"] for seconds in layer)
 
 
@@ -71,6 +75,16 @@ def test_what_a_rank_cannot_do_is_said_in_one_line(folder: Path) -> None:
     assert ran.exit_code == 2
     assert "a rank failed: " in ran.stderr
     assert "unheard" in ran.stderr
+
+
+def test_a_plan_without_slots_needs_an_ordinary_checkpoint(folder: Path) -> None:
+    plan = Plan.load(folder / "plan.json")
+    apply(folder / "model", plan, folder / "applied", False, quiet)
+    plan.model_copy(update={"slots": None}).identified().save(folder / "unpadded.json")
+    asked = ["run", "--model", str(folder / "applied"), "--plan", str(folder / "unpadded.json")]
+    ran = CliRunner().invoke(app, [*asked, "--prompt", PROMPT])
+    assert ran.exit_code == 2
+    assert "applied: carries a plan already; apply --undo" in ran.stderr
 
 
 def test_a_prompt_that_is_not_there_is_said_in_one_line(folder: Path) -> None:
