@@ -4,7 +4,8 @@
         [--json [FILE]]
 
 SmolLM2-135M (9 query and 3 KV heads: what stock tensor parallelism refuses on 2 ranks) prefills
-held-out text under transformers' own tensor parallelism, by checkpoints that `hplb apply` writes.
+held-out text under transformers' own tensor parallelism, by checkpoints that `hplb apply` writes,
+and in one row by the model's own, of which each rank loads the heads that it computes.
 Attention is what `hplb run` reports: seconds of every layer and rank that it had its core, summed
 over layers of the slower rank; the same kernel in every row. Dense budgets are the whole context,
 the others a mean of 3/16 of it: uniform, or by least error from the shipped profile. Rates are
@@ -151,19 +152,25 @@ def measure(
 
 
 def written(folder: Path, made: dict[str, Plan], scratch: Path) -> dict[str, tuple[str, str]]:
-    """Every row's weights and map; rows of one layout share their weights."""
+    """Every row's weights and map; rows of one layout share their weights. Without padding the
+    model's own weights, and the plan."""
     found: dict[str, tuple[str, str]] = {}
     weights: dict[str, ExecutionMap] = {}
-    for number, (name, plan) in enumerate(made.items()):
-        out = scratch / str(number)
-        same = next((at for at, was in weights.items() if was.layout == slots_of(plan)), None)
+    for number, row in enumerate(ROWS):
+        plan, out = made[row.name], scratch / str(number)
+        if not row.padded:
+            plan.save(out)
+            found[row.name] = str(folder), str(out)
+            continue
+        layout = slots_of(plan)
+        same = next((at for at, was in weights.items() if was.layout == layout), None)
         if same is None:
-            say(f"writing {name}")
+            say(f"writing {row.name}")
             weights[str(out)] = apply(folder, plan, out, False, lambda *_: None).map
         else:
             out.mkdir()
-            ExecutionMap.of(plan, weights[same].original).save(out)
-        found[name] = (same or str(out), str(out))
+            ExecutionMap.of(plan, layout, original=weights[same].original).save(out)
+        found[row.name] = same or str(out), str(out)
     return found
 
 

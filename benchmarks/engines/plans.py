@@ -33,11 +33,16 @@ DENSE, UNIFORM, ADAPTIVE = "dense", "uniform", "least error"
 
 @dataclass(frozen=True)
 class Row:
-    """A placement of budgets: `asked` of the planner beside them and the slots."""
+    """A placement of budgets: `asked` of the planner beside them and the slots.
+
+    Not `padded`, each rank loads the heads that it computes instead; its whole step is predicted as
+    with the slots.
+    """
 
     name: str
     budgets: str
     asked: tuple[tuple[str, Any], ...]
+    padded: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,17 +53,18 @@ class Predicted:
     step_s: float
 
 
-CONTIGUOUS = (("method", "contiguous"),)
+CONTIGUOUS, DIVISIBLE = (("method", "contiguous"),), (("divisible", True),)
 ROWS = (
     Row("padded contiguous, dense", DENSE, CONTIGUOUS),
-    Row("divided, dense", DENSE, (("divisible", True),)),
+    Row("divided, dense", DENSE, DIVISIBLE),
     Row("padded contiguous, uniform", UNIFORM, CONTIGUOUS),
     Row("padded contiguous", ADAPTIVE, CONTIGUOUS),
     Row("greedy", ADAPTIVE, (("method", "greedy"),)),
     Row("exact", ADAPTIVE, ()),
-    Row("divided", ADAPTIVE, (("divisible", True),)),
+    Row("divided", ADAPTIVE, DIVISIBLE),
+    Row("divided, without padding", ADAPTIVE, DIVISIBLE, padded=False),
 )
-BASE, DIVIDED_DENSE, DIVIDED = ROWS[0].name, ROWS[1].name, ROWS[-1].name
+BASE, DIVIDED_DENSE, DIVIDED = ROWS[0].name, ROWS[1].name, ROWS[-2].name
 
 
 def budget(kind: str, context: int) -> dict[str, Any]:

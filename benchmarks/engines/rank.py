@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 from executor.engines.transformers.attach import attached
-from executor.engines.transformers.rank import among_ranks, load_part
+from executor.engines.transformers.parts import load_held, load_part
+from executor.engines.transformers.rank import among_ranks
 from executor.engines.transformers.slots import slot_policy
 from executor.evaluation.scoring import mean_nats
 from executor.evaluation.texts import scored_tokens
@@ -24,6 +25,7 @@ from executor.inference.policy import Policy
 from executor.inference.timed_policy import TimedPolicy
 from executor.weights.execution_map import ExecutionMap
 from profiles.time_left import TimeLeft
+from solver.plans import Plan
 
 WARM_TOKENS = 256
 LISTED_TOKENS = 2048
@@ -31,7 +33,8 @@ LISTED_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Job:
-    """Rows by name, each the folder of its weights and that of its map; a round reads a window.
+    """Rows by name, each the folder of its weights and that of its map, or the file of its plan,
+    which is carried out without padding; a round reads a window.
 
     No further round is begun that would end after `until` (seconds since the epoch) if it took as
     long as the one before. Then the row `listed` says which pieces it chose.
@@ -66,12 +69,15 @@ class Measured:
 @torch.inference_mode()
 def measure(job: Job, say: Callable[[str], None]) -> Measured:
     """Every row in turn, round by round; then the lists."""
-    every = dict.fromkeys(weights for weights, _ in job.rows.values())
-    models = {weights: load_part(Path(weights)) for weights in every}
-    policies = {
-        name: (models[weights], slot_policy(models[weights], Path(folder)))
-        for name, (weights, folder) in job.rows.items()
-    }
+    models: dict[str, Any] = {}
+    policies: dict[str, tuple[Any, Policy]] = {}
+    for name, (weights, of) in job.rows.items():
+        if Path(of).is_file():
+            policies[name] = load_held(Path(weights), Plan.load(of))
+            continue
+        if weights not in models:
+            models[weights] = load_part(Path(weights))
+        policies[name] = models[weights], slot_policy(models[weights], Path(of))
     for name, (model, policy) in policies.items():
         _prefill(name, 0, model, policy, job.windows[0][:WARM_TOKENS])
     found, left = [], TimeLeft(len(job.windows) * len(policies))
@@ -105,9 +111,8 @@ def _lists(
 ) -> list[tuple[int, int, int, int]]:
     """What this rank's slots chose in a window's first tokens."""
     layout = ExecutionMap.load(folder).layout
-    first = dist.get_rank() * layout.slots * layout.slot_heads
     found = lists_of(model, policy, ids)
-    heads = [layout.heads(layer)[first:] for layer in range(len(layout.layers))]
+    heads = [layout.heads(layer, [dist.get_rank()]) for layer in range(len(layout.layers))]
     return [
         (layer, head, block, checksum)
         for (layer, slot, block), checksum in found.items()

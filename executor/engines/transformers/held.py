@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers.distributed.parallel_utils import (
+from transformers.integrations.tensor_parallel import (
     ALL_PARALLEL_STYLES,
+    TensorParallelLayer,
     replace_layer_number_by_wildcard,
 )
-from transformers.distributed.tensor_parallel import TensorParallelLayer
 
 from executor.weights.per_head import FUSED, OUT
 from executor.weights.slots import Layout

@@ -28,8 +28,16 @@ from solver.plans import Plan
 
 
 def load_part(folder: Path) -> PreTrainedModel:
-    """By transformers' own tensor parallelism."""
-    return _loaded(AutoModelForCausalLM, folder, "auto", use_safetensors=True)
+    """By transformers' own tensor parallelism. Raises AttentionError for a model whose attention
+    that leaves whole on every rank."""
+    model = _loaded(AutoModelForCausalLM, folder, "auto", use_safetensors=True)
+    styles = {style for name, style in (model.tp_plan or {}).items() if "self_attn" in name}
+    if dist.get_world_size() > 1 and "colwise" not in styles:
+        raise AttentionError(
+            f"{folder}: transformers has all heads of {type(model).__name__} on every rank: a plan "
+            "without --slots places them, on the model as it was"
+        )
+    return model
 
 
 def load_held(folder: Path, plan: Plan) -> tuple[PreTrainedModel, SlotPolicy]:

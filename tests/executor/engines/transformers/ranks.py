@@ -59,13 +59,14 @@ def chunks(model: Any) -> dict[str, torch.Tensor]:
 
 def main(folder: Path) -> None:
     """Every case in a folder of its own: what it says that is computed, by a checkpoint with the
-    plan in it or, from an ordinary one, by the plan."""
+    plan in it or, from an ordinary one, by the plan; or why it is refused."""
     import torch.distributed as dist
 
     from executor.engines.transformers.attach import attach
     from executor.engines.transformers.parts import load_held, load_part
     from executor.engines.transformers.rank import among_ranks
     from executor.engines.transformers.slots import attach_slots
+    from executor.errors import AttentionError
     from executor.weights import checkpoint
     from solver.plans import Plan
 
@@ -79,7 +80,11 @@ def main(folder: Path) -> None:
                 model, policy = load_held(case / "model", Plan.load(case / "plan.json"))
                 attach(model, policy)
             else:
-                model = load_part(case / "applied")
+                try:
+                    model = load_part(case / "applied")
+                except AttentionError as error:
+                    torch.save(str(error), case / f"{rank}.pt")
+                    continue
                 attach_slots(model, case / "applied")
             found = computes(model)
             shapes = {name: tuple(each.shape) for name, each in model.named_parameters()}

@@ -80,6 +80,7 @@ CASES = [
     Case("qwen3", THIRDS, 3),
     Case("qwen3", THIRDS, 3, sparse=True),
 ]
+REFUSED = Case("phi3", DIVIDED, 2, slots=2)
 UNPADDED = [case for case in CASES if case.slots is None]
 
 
@@ -89,15 +90,16 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     disable_progress_bar()
     for devices in sorted({case.devices for case in CASES}):
-        for case in (case for case in CASES if case.devices == devices):
+        for case in (case for case in [*CASES, REFUSED] if case.devices == devices):
             case.write(folder / str(devices) / case.name)
         module = ranks.__name__
         torchrun(module, devices, [str(folder / str(devices))], "ranks")
     return folder
 
 
-def found(ran: Path, case: Case) -> Iterator[tuple[dict[str, Any], ...]]:
-    """What every rank computed, its parameters' shapes, and the bytes that it read of tensors."""
+def found(ran: Path, case: Case) -> Iterator[Any]:
+    """What every rank computed, its parameters' shapes, and the bytes that it read of tensors; or
+    why it did not."""
     for rank in range(case.devices):
         yield torch.load(ran / str(case.devices) / case.name / f"{rank}.pt")
 
@@ -129,6 +131,11 @@ def test_a_rank_reads_and_holds_its_heads_alone(ran: Path, case: Case) -> None:
                     # Of no head at all a rank holds one of zeros.
                     held = count or (16 if name != "qkv" else 48)
                     assert sorted(shapes[tensor]) == sorted((held, SHAPE.hidden_size))
+
+
+def test_slots_of_attention_that_stock_parallelism_leaves_whole_are_refused(ran: Path) -> None:
+    for said in found(ran, REFUSED):
+        assert "has all heads of Phi3ForCausalLM on every rank: a plan without --slots" in said
 
 
 def test_a_model_of_text_and_images_is_refused(tmp_path: Path) -> None:
