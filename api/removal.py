@@ -1,12 +1,9 @@
 """Deleting by request: only what nothing uses any more; else 409, naming what does."""
 
-from sqlalchemy import delete, select
-
 from api.deployments.leases import Leases
 from api.problems import Problem, not_found
-from api.store import deployment_store, node_store, plan_store, retention
+from api.store import deployment_store, node_store, plan_store, profile_store, retention
 from api.store.session import Session
-from api.store.tables import StoredBatch, StoredGeneration, StoredProfile
 
 NAMED = 5
 """Users that a refusal names."""
@@ -16,24 +13,16 @@ def remove_plan(session: Session, plan_id: str) -> None:
     """Delete a plan that no deployment runs or ran in a generation that is kept."""
     if plan_store.find_summary(session, plan_id) is None:
         raise not_found("plan", plan_id)
-    ran = session.scalars(
-        select(StoredGeneration)
-        .where(StoredGeneration.plan_id == plan_id)
-        .order_by(StoredGeneration.deployment, StoredGeneration.generation)
-    ).all()
-    _refuse_if_used(
-        f"plan {plan_id!r}",
-        [f"generation {g.generation} of deployment {g.deployment}" for g in ran],
-    )
+    ran = deployment_store.that_ran(session, plan_id)
+    users = [f"generation {each.generation} of deployment {each.deployment}" for each in ran]
+    _refuse_if_used(f"plan {plan_id!r}", users)
     retention.remove_plans(session, [plan_id])
 
 
 def remove_profile(session: Session, name: str) -> None:
     """Take a profile's name away; plans made from it keep its content."""
-    stored = session.get(StoredProfile, name)
-    if stored is None:
+    if not profile_store.forget(session, name):
         raise not_found("profile", name)
-    session.delete(stored)
 
 
 def remove_deployment(session: Session, name: str, leases: Leases) -> None:
@@ -47,11 +36,7 @@ def remove_deployment(session: Session, name: str, leases: Leases) -> None:
     for node in serving:
         node.deployment, node.part = None, []
     session.flush()
-    batches = session.scalars(select(StoredBatch.id).where(StoredBatch.deployment == name)).all()
-    for start in range(0, len(batches), retention.DELETED_AT_ONCE):
-        retention.remove_batches(session, batches[start : start + retention.DELETED_AT_ONCE])
-    session.execute(delete(StoredGeneration).where(StoredGeneration.deployment == name))
-    session.delete(deployment)
+    retention.remove_deployment(session, deployment)
 
 
 def remove_node(session: Session, node_id: str, leases: Leases) -> None:

@@ -91,8 +91,8 @@ def test_only_the_store_speaks_sql_and_it_knows_nothing_of_the_service() -> None
 
 
 def test_the_loop_judges_without_io() -> None:
-    """All of `api/loop` but the two that carry out: numbers in, verdicts out, the time too."""
-    carry_out = {"refiner", "drift_watch"}
+    """All of `api/loop` but the three that carry out: numbers in, verdicts out, the time too."""
+    carry_out = {"refiner", "drift_watch", "elected"}
     names = {path.stem for path in (ROOT / "api" / "loop").glob("*.py")}
     assert carry_out < names
     judges = names - carry_out - {"__init__"}

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert
 
 from api.client.bodies import MeasurementBody, MeasurementReceipt, SampleColumns
 from api.deployments.plausible import Samples, believable, check_heads, check_places
 from api.problems import Problem, bad_field, not_found
 from api.store import deployment_store, node_store, plan_store, recovery_store, sample_store
 from api.store.session import Session
-from api.store.tables import StoredBatch, StoredDeployment, StoredNode, StoredRound
+from api.store.tables import StoredDeployment, StoredNode
 from profiles.cost.work import FEATURES, Phase
 from solver.plans import Plan
 
@@ -155,8 +154,7 @@ def _samples(batch: MeasurementBody) -> Samples:
 def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
     if not checked:
         return []
-    numbered = insert(StoredBatch).returning(StoredBatch.id, sort_by_parameter_order=True)
-    numbers = session.scalars(numbered, [each.row for each in checked]).all()
+    numbers = sample_store.keep_batches(session, [each.row for each in checked])
     rounds, intakes = [], []
     for number, each in zip(numbers, checked, strict=True):
         row, plan = each.row, each.plan
@@ -173,8 +171,7 @@ def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
             rejected=row["rejected"],
         )
         intakes.append(Intake(receipt, number, kinds))
-    if rounds:
-        session.execute(insert(StoredRound), rounds)
+    sample_store.keep_rounds(session, rounds)
     return intakes
 
 

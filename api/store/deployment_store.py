@@ -46,3 +46,12 @@ def history(session: Session, name: str) -> Sequence[StoredGeneration]:
         .where(StoredGeneration.deployment == name)
         .order_by(StoredGeneration.generation)
     ).all()
+
+
+def that_ran(session: Session, plan_id: str) -> Sequence[StoredGeneration]:
+    """The generations that ran a plan, by deployment."""
+    return session.scalars(
+        select(StoredGeneration)
+        .where(StoredGeneration.plan_id == plan_id)
+        .order_by(StoredGeneration.deployment, StoredGeneration.generation)
+    ).all()

@@ -66,3 +66,11 @@ def keep(session: Session, profile: ModelProfile, now: float) -> None:
             name=profile.name, digest=profile.digest, summary=summary(profile), stored_at=now
         )
     )
+
+
+def forget(session: Session, name: str) -> bool:
+    """Take a name away, not the content; returns whether there was such a name."""
+    stored = session.get(StoredProfile, name)
+    if stored is not None:
+        session.delete(stored)
+    return stored is not None

@@ -100,6 +100,16 @@ def remove_batches(session: Session, ids: Sequence[int]) -> None:
     session.execute(delete(StoredBatch).where(StoredBatch.id.in_(ids)))
 
 
+def remove_deployment(session: Session, deployment: StoredDeployment) -> None:
+    """Delete a deployment that no node serves, its history and what was measured of it."""
+    name = deployment.name
+    batches = session.scalars(select(StoredBatch.id).where(StoredBatch.deployment == name)).all()
+    for start in range(0, len(batches), DELETED_AT_ONCE):
+        remove_batches(session, batches[start : start + DELETED_AT_ONCE])
+    session.execute(delete(StoredGeneration).where(StoredGeneration.deployment == name))
+    session.delete(deployment)
+
+
 def remove_plans(session: Session, ids: Sequence[str]) -> None:
     """Delete plans, and that they answer anything."""
     session.execute(delete(StoredAnswer).where(StoredAnswer.plan_id.in_(ids)))

@@ -1,13 +1,13 @@
 """Measured seconds: by deployment generation for its view, by device type for the cost model."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from api.store.session import Session
 from api.store.tables import StoredBatch, StoredRound
@@ -32,6 +32,18 @@ def seen(session: Session, batch_ids: Sequence[str]) -> dict[str, StoredBatch]:
     """Batches by the ids that their nodes gave them, those of them that are stored."""
     found = session.scalars(select(StoredBatch).where(StoredBatch.batch_id.in_(batch_ids)))
     return {batch.batch_id: batch for batch in found}
+
+
+def keep_batches(session: Session, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+    """Store batches, each by its columns; returns their numbers."""
+    numbered = insert(StoredBatch).returning(StoredBatch.id, sort_by_parameter_order=True)
+    return session.scalars(numbered, rows).all()
+
+
+def keep_rounds(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store what batches measured, by columns of `StoredRound`."""
+    if rows:
+        session.execute(insert(StoredRound), rows)
 
 
 def newest_of_all(session: Session) -> int:
