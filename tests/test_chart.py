@@ -165,7 +165,7 @@ def test_policies_let_executors_reach_the_planner_and_nobody_reach_them(helm: st
         (["--set", "planner.image.tag=latest"], "tag"),
         (["--set", "secret.apiKey="], "secret.apiKey"),
         (["--set", "secret.databaseUrl="], "secret.databaseUrl"),
-        (["--set", "planner.replicas=2"], "replicas"),
+        (["--set", "planner.replicas=0"], "replicas"),
         (["--set", "planner.settings.API_KEY=x"], "API_KEY"),
     ],
 )
