@@ -29,7 +29,7 @@ from api.settings import Settings
 from api.store.database import Database
 
 LAST_S = 10.0
-"""For what still writes as the service stops."""
+"""For threads that write something down as the service stops."""
 
 
 class Application(FastAPI):
@@ -44,10 +44,10 @@ class Application(FastAPI):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    await run_in_threadpool(service.elected.start)
+    await run_in_threadpool(service.start)
     yield
     service.stop()
-    await run_in_threadpool(service.elected.join, LAST_S)
+    await run_in_threadpool(service.join, LAST_S)
     service.database.close()
 
 

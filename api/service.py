@@ -16,6 +16,9 @@ from api.metrics import Metrics
 from api.notify import Notifier
 from api.settings import Settings
 from api.solves.answer import Answerer
+from api.solves.limits import SolveLimits
+from api.solves.solve_pool import SolvePool
+from api.solves.solver_process import Solver, SolverProcess
 from api.store.database import Database
 from profiles.model import NAME_PATTERN
 
@@ -38,14 +41,28 @@ class Service:
     clock: Clock
 
     @classmethod
-    def make(cls, settings: Settings, database: Database, clock: Clock = time.time) -> "Service":
-        """Wire the parts together."""
+    def make(
+        cls,
+        settings: Settings,
+        database: Database,
+        clock: Clock = time.time,
+        make_solver: Callable[[], Solver] | None = None,
+    ) -> "Service":
+        """Wire the parts together; `make_solver` makes what solves, worker processes unless given.
+
+        No process is started before the application's life begins.
+        """
         metrics, notifier = Metrics(), Notifier()
         leases = Leases(settings.lease_s, clock)
         metrics.scrape(lambda: gauges(database, leases))
-        answerer = Answerer(
-            database, metrics, settings.solver_workers, settings.solver_queue, clock
+        pool = SolvePool(
+            make_solver or (lambda: SolverProcess(settings.solver_memory_bytes)),
+            settings.solver_workers,
+            settings.solver_queue,
+            settings.client_solves,
         )
+        limits = SolveLimits(settings.max_time_limit_s, settings.max_solve_size)
+        answerer = Answerer(database, metrics, pool, limits, clock)
         refiner = Refiner(
             database,
             answerer,
@@ -54,6 +71,7 @@ class Service:
             settings.policy,
             settings.drift,
             settings.sample_window,
+            settings.refine_time_limit_s,
             clock,
         )
         elected = Elected(database, refiner, metrics, settings.retention, clock)
@@ -62,12 +80,23 @@ class Service:
             settings, database, metrics, notifier, leases, board, answerer, refiner, elected, clock
         )
 
+    def start(self) -> None:
+        """Start the workers, and take up what the last process left."""
+        self.answerer.start()
+        self.elected.start()
+
     def stop(self) -> None:
-        """Cancel solves, end long polls; safe to call twice and from a signal handler."""
+        """End solves and long polls; safe to call twice."""
         self.notifier.close()
-        self.answerer.stop()
         self.elected.stop()
         self.refiner.stop()
+        self.answerer.stop()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait, once stopped, for its threads: none may be at work when the interpreter ends."""
+        self.answerer.join(timeout_s)
+        self.refiner.join(timeout_s)
+        self.elected.join(timeout_s)
 
 
 def _service(request: Request) -> Service:

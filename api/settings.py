@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1)] = 32 * MIB
     solver_workers: Annotated[int, Field(ge=1, le=64)] = 2
     solver_queue: Annotated[int, Field(ge=0, le=1000)] = 16
+    solver_memory_bytes: Annotated[int, Field(ge=256 * MIB)] = 2048 * MIB
+    client_solves: Annotated[int, Field(ge=1, le=1000)] = 8
+    max_time_limit_s: Annotated[float, Field(gt=0, le=3600)] = 600.0
+    max_solve_size: Annotated[int, Field(ge=1)] = 2**23
     lease_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
     keep_plans: Most = 10_000
     keep_plans_s: Age = None
@@ -43,6 +47,7 @@ class Settings(BaseSettings):
     keep_profiles: Most = None
     keep_profiles_s: Age = None
     sample_window: Annotated[int, Field(ge=1, le=100_000)] = 4000
+    refine_time_limit_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
     refine_min_rounds: Annotated[int, Field(ge=1)] = RefinePolicy.min_rounds
     refine_min_gain: Annotated[float, Field(ge=0, lt=1)] = RefinePolicy.min_gain
     refine_cooldown_s: Annotated[float, Field(ge=0)] = RefinePolicy.cooldown_s

@@ -1,17 +1,19 @@
 """Carries out the refine loop: refits rates, steps the state machine, does what it asks for.
 
-One thread, so that refits and decisions come one after another; everything it knows between two
-steps is in the database, and a restart takes up where the last process stopped.
+One thread, so that refits and decisions come one after another; solves are made elsewhere, and one
+that takes long keeps its own deployment waiting alone. Everything it knows between two steps is in
+the database, and a restart takes up where the last process stopped.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 
 import structlog
+from prometheus_client.core import GaugeMetricFamily
 
 from api.deployments import deploy
 from api.deployments.accuracy import measure
@@ -33,7 +35,8 @@ from api.loop.promise import least_promised
 from api.metrics import Metrics
 from api.notify import Notifier
 from api.problems import Problem
-from api.solves.answer import Answerer
+from api.solves.answer import Answerer, KeptPlan
+from api.solves.job import SolveJob
 from api.store import deployment_store, plan_store, rate_store, sample_store
 from api.store.database import Database
 from api.store.session import Session
@@ -54,6 +57,25 @@ REST, LONGEST_REST_S = 3.0, 2.0
 """After a pass, in its own lengths: refining takes at most a quarter of a core."""
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A batch of a deployment, with samples of these kinds; or its request was solved again."""
+
+    deployment: str
+    kinds: frozenset[Kind] = frozenset()
+    solved: bool = False
+
+
+@dataclass(frozen=True)
+class _Replan:
+    """A live plan's request being solved again; with `corrected` where that is for drift."""
+
+    generation: int
+    plan_id: str
+    corrected: ModelProfile | None
+    found: KeptPlan | SolveJob
+
+
 class Refiner:
     """`measured()` hands work over; `settle()` waits until all of it is done."""
 
@@ -66,6 +88,7 @@ class Refiner:
         policy: RefinePolicy,
         drift_policy: DriftPolicy,
         sample_window: int,
+        time_limit_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._database = database
@@ -75,11 +98,14 @@ class Refiner:
         self._policy = policy
         self._drift_policy = drift_policy
         self._window = sample_window
+        self._time_limit_s = time_limit_s
         self._clock = clock
-        self._queue: SimpleQueue[tuple[str, frozenset[Kind]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._open = 0
         self._idle = Condition()
+        self._replans: dict[str, _Replan] = {}
         self._stopping = False
+        metrics.scrape(self._gauges)
         self._thread = Thread(target=self._run, name="refine", daemon=True)
 
     def start(self) -> None:
@@ -94,7 +120,7 @@ class Refiner:
         """A batch of this deployment was stored, with samples of these device types and phases."""
         with self._idle:
             self._open += 1
-        self._queue.put((deployment, kinds))
+        self._queue.put(_Work(deployment, kinds))
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until nothing handed over is left; returns whether that came in time."""
@@ -106,13 +132,31 @@ class Refiner:
         self._stopping = True
         self._queue.put(None)
 
+    def join(self, timeout_s: float) -> None:
+        """Wait, once stopped, for the step at hand."""
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _gauges(self) -> Iterable[GaugeMetricFamily]:
+        solving = len(self._replans)
+        yield GaugeMetricFamily(
+            "hplb_refine_backlog",
+            "Batches and deployments that the refine loop has yet to look at.",
+            max(self._open - solving, 0),
+        )
+        yield GaugeMetricFamily(
+            "hplb_refine_solves", "Deployments that are being planned again.", solving
+        )
+
     def _run(self) -> None:
         while (first := self._queue.get()) is not None and not self._stopping:
             started = time.monotonic()
             work = [first, *self._waiting()]
-            for kind in sorted(frozenset[Kind]().union(*(kinds for _, kinds in work))):
+            for kind in sorted(frozenset[Kind]().union(*(w.kinds for w in work))):
                 self._attempt(partial(self._refit, *kind))
-            for name in dict.fromkeys(name for name, _ in work):
+            for name in dict.fromkeys(w.deployment for w in work if w.solved):
+                self._attempt(partial(self._take_replan, name))
+            for name in dict.fromkeys(w.deployment for w in work if not w.solved):
                 self._attempt(partial(self._consider, name))
             self._notifier.notify()
             with self._idle:
@@ -129,7 +173,7 @@ class Refiner:
             if not self._stopping:
                 log.exception("refine_failed")
 
-    def _waiting(self) -> Iterable[tuple[str, frozenset[Kind]]]:
+    def _waiting(self) -> Iterable[_Work]:
         """What else is in the queue: many nodes report at once, one refit serves them all."""
         while True:
             try:
@@ -175,8 +219,8 @@ class Refiner:
                 event = Measured(deployment.generation, found.rounds, found.makespan_s)
                 replan |= self._step(session, deployment, event)
             generation = deployment.generation
-        if replan:
-            self._replan(name, generation, live.id)
+        if replan and name not in self._replans:
+            self._ask_again(name, generation, live.id)
 
     def _look_for_drift(self, session: Session, deployment: StoredDeployment) -> bool:
         """Keep the newest verdict on the live generation; returns whether drift is raised."""
@@ -189,26 +233,63 @@ class Refiner:
             self._metrics.drift_raises.labels(deployment.name).inc(found.raised)
         return found.raised
 
-    def _replan(self, name: str, generation: int, plan_id: str) -> None:
+    def _ask_again(self, name: str, generation: int, plan_id: str) -> None:
+        """Have the live plan's request solved again; looked at when that has ended."""
         corrected = self._corrected(name, generation)
-        candidate, failure = self._candidate(plan_id, corrected)
-        if self._stopping:
+        try:
+            found = self._answerer.again(plan_id, self._time_limit_s, corrected)
+        except (HplbError, Problem) as error:
+            self._hold(name, generation, error)
             return
+        self._replans[name] = _Replan(generation, plan_id, corrected, found)
+        with self._idle:
+            self._open += 1
+        ended = _Work(name, solved=True)
+        if isinstance(found, SolveJob):
+            found.when_ended(lambda: self._queue.put(ended))
+        else:
+            self._queue.put(ended)
+
+    def _take_replan(self, name: str) -> None:
+        """Judge what came of a deployment's request solved again."""
+        replan = self._replans.pop(name)
+        found = replan.found
+        fate = found.fate if isinstance(found, SolveJob) else "whole"
+        if fate == "abandoned":
+            return  # the service stops: what is started next asks again
+        try:
+            if fate == "cut_short":
+                raise Problem(409, "the solve was cancelled")
+            candidate_id = self._answerer.plan_of(found).plan_id
+        except (HplbError, Problem) as error:
+            self._hold(name, replan.generation, error)
+            return
+        self._judge(name, replan, candidate_id)
+
+    def _hold(self, name: str, generation: int, error: HplbError | Problem) -> None:
+        """There is no other plan to judge: say why."""
+        why = error.detail if isinstance(error, Problem) else str(error)
         with self._database.write() as session:
             deployment = deploy.find(session, name)
-            if deployment.generation != generation:
-                return
-            if candidate is None:
+            if deployment.generation == generation:
                 state = RefineState.from_json(deployment.refine_state)
                 deployment.refine_state = replace(state, replanning=False).to_json()
-                deployment.decision = f"held: planning again failed: {failure}"
+                deployment.decision = f"held: planning again failed: {why}"
+
+    def _judge(self, name: str, replan: _Replan, candidate_id: str) -> None:
+        with self._database.write() as session:
+            deployment = deploy.find(session, name)
+            if deployment.generation != replan.generation:
                 return
-            live = plan_store.load(session, plan_id)
+            live = plan_store.load(session, replan.plan_id)
+            candidate = plan_store.load(session, candidate_id)
             phase = live.workload.phase
             by_type = {t: rate_store.in_force(session, t, phase) for t in live.device_types}
             layers, recoveries = deployment.layers, None
-            if corrected is not None:
-                current, new = (least_promised(corrected, p, layers) for p in (live, candidate))
+            if replan.corrected is not None:
+                current, new = (
+                    least_promised(replan.corrected, p, layers) for p in (live, candidate)
+                )
                 recoveries = Recoveries(current, new)
             event = Replanned(
                 candidate.id,
@@ -227,14 +308,6 @@ class Refiner:
                 return None
             plan = plan_store.load(session, deployment.plan_id)
             return drift_watch.corrected_profile(session, deployment, plan)
-
-    def _candidate(self, plan_id: str, corrected: ModelProfile | None) -> tuple[Plan | None, str]:
-        try:
-            return self._answerer.again(plan_id, corrected), ""
-        except HplbError as error:
-            return None, str(error)
-        except Problem as error:
-            return None, error.detail
 
     def _step(
         self, session: Session, deployment: StoredDeployment, event: Measured | Drifted | Replanned

@@ -9,9 +9,9 @@ from api.json_body import StrictBody
 from api.problems import refusals
 from api.removal import remove_plan
 from api.service import NamePath, ServiceDep
-from api.solves.answer import KeptPlan
+from api.solves.answer import Asker, KeptPlan
 from api.solves.job import SolveJob
-from api.solves.prefer import APPLIED, seconds_to_wait
+from api.solves.prefer import APPLIED, seconds_to_wait, urgency
 from api.store import plan_store
 from solver.plans import Plan
 from solver.request import PlanRequest
@@ -35,7 +35,7 @@ def _retry_after() -> dict[str, Any]:
             "description": "Being solved; asked for with `Prefer`",
             "headers": _retry_after(),
         },
-        **refusals(400, 409, 413, 422, 503),
+        **refusals(400, 409, 413, 422, 429, 503),
     },
 )
 async def make_plan(
@@ -46,12 +46,17 @@ async def make_plan(
         list[str] | None,
         Header(description="`respond-async`: 202 at once; `wait=N`: 202 after N seconds."),
     ] = None,
+    priority: Annotated[
+        str | None,
+        Header(description="RFC 9218: `u=0` before, `u=7` after all others of this client."),
+    ] = None,
 ) -> Response:
     """Decide which GPU computes which attention head; an equal request gets the stored plan."""
     wait_s = seconds_to_wait(prefer or ())
+    asker = Asker(client_of(request), urgency(priority))
     if wait_s is None:
-        return plan_response(await service.answerer.answer(body, request))
-    found = await service.answerer.answer_or_solve(body, wait_s)
+        return plan_response(await service.answerer.answer(body, asker, request))
+    found = await service.answerer.answer_or_solve(body, asker, wait_s)
     if isinstance(found, KeptPlan):
         return plan_response(found)
     url = f"/plans/{found.id}"
@@ -89,8 +94,6 @@ def list_plans(
 def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
     """A plan by its own id, or by that of its solve; a solve's problem where that failed."""
     found = service.answerer.find_either(plan_id)
-    if isinstance(found, SolveJob):
-        return Response(found.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     return plan_response(found)
 
 
@@ -101,8 +104,15 @@ async def delete_plan(plan_id: NamePath, service: ServiceDep) -> None:
     service.answerer.forget(plan_id)
 
 
-def plan_response(answer: KeptPlan) -> Response:
-    """A plan, and where it is to be found."""
+def client_of(request: Request) -> str:
+    """Whose share of the solves a request is counted to."""
+    return request.client.host if request.client else "unknown"
+
+
+def plan_response(answer: KeptPlan | SolveJob) -> Response:
+    """A plan and where it is to be found, or how far its solve is."""
+    if isinstance(answer, SolveJob):
+        return Response(answer.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     return Response(
         answer.body, headers={"Content-Location": f"/plans/{answer.plan_id}"}, media_type=JSON
     )

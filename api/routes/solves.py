@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
 
-from api.client.bodies import SolveEnd
+from api.client.bodies import SolveEnd, SolveStatus
 from api.json_body import StrictBody
 from api.problems import not_found, refusals
 from api.routes.plans import plan_response
@@ -61,7 +61,10 @@ async def follow(
 @router.post(
     "/plans/{plan_id}/cancel",
     response_model=Plan,
-    responses=refusals(404, 409, 422, 503),
+    responses={
+        202: {"model": SolveStatus, "description": "It has ended; its plan is being put together"},
+        **refusals(404, 409, 422, 503),
+    },
 )
 async def cancel(plan_id: NamePath, service: ServiceDep) -> Response:
     """End a solve with its best plan so far, which is kept but answers no later request.

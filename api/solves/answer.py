@@ -1,4 +1,4 @@
-"""Answers a plan request: from the store, or by a solve in a bounded pool off the event loop.
+"""Answers a plan request: from the store, or by a solve in a worker process.
 
 Equal requests share one solve. It goes on while somebody waits for it or has asked to be answered
 later; cut short, its best plan so far is kept but answers no request.
@@ -14,22 +14,25 @@ from starlette.requests import Request
 
 from api.metrics import Metrics
 from api.problems import Problem, as_problem, not_found
-from api.solves.job import Ended, Outcome, SolveJob
-from api.solves.make import PlanMaker, abandoned
+from api.solves.job import Outcome, SolveJob, abandoned
+from api.solves.limits import SolveLimits, is_quick
+from api.solves.make import PlanMaker
+from api.solves.prefer import BACKGROUND, USUAL
 from api.solves.registry import SolveRegistry
 from api.solves.resolve import ResolvedRequest, resolve, with_profile
-from api.solves.solve_pool import SolvePool
+from api.solves.solve_pool import SolvePool, Turn
+from api.solves.solver_process import Solver
 from api.store import plan_store
 from api.store.database import Database
 from api.store.session import Session
 from profiles.model import ModelProfile
-from solver.plans import Plan
 from solver.request import PlanRequest
 
 log = structlog.get_logger()
 
-RETRY_AFTER_S = 2
 LOOK_FOR_CLIENT_S = 0.5
+TOLD_WITHIN_S = 0.08
+"""What became of a cancelled solve, whatever it is."""
 
 
 @dataclass(frozen=True)
@@ -40,69 +43,101 @@ class KeptPlan:
     body: str
 
 
+@dataclass(frozen=True)
+class Asker:
+    """Who asks for a plan, by key or address, and how urgent it is to them (RFC 9218)."""
+
+    client: str
+    urgency: int = USUAL
+
+
+REFINING = Asker("the refine loop", BACKGROUND)
+
+
 class Answerer:
-    """At most `workers` solves at a time and `queue` waiting; more are turned away with 503."""
+    """From a request to its plan; the pool says how many are made at a time, and whose."""
 
     def __init__(
         self,
         database: Database,
         metrics: Metrics,
-        workers: int,
-        queue: int,
+        pool: SolvePool,
+        limits: SolveLimits,
         clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._maker = PlanMaker(database, metrics, clock)
-        self._pool = SolvePool(workers, queue)
+        self._pool = pool
+        self._limits = limits
         self._solves = SolveRegistry(clock)
         self._lock = Lock()
         self._stopping = False
         metrics.scrape(self._pool.gauges)
 
-    async def answer(self, request: PlanRequest, client: Request) -> KeptPlan:
+    def start(self) -> None:
+        """Start the workers."""
+        self._pool.start()
+
+    async def answer(self, request: PlanRequest, asker: Asker, connection: Request) -> KeptPlan:
         """The plan, however long it takes; a solve that no client waits for any more is ended."""
         resolved, stored = await run_in_threadpool(self._look_up, request)
         if stored is not None:
             return stored
-        solve = self._join(resolved, detached=False)
+        solve = self._join(resolved, asker, detached=False)
         try:
             while not await solve.ended_within(LOOK_FOR_CLIENT_S):
-                if self._stopping or await client.is_disconnected():
+                if self._stopping or await connection.is_disconnected():
                     raise abandoned()
         finally:
             if solve.leave():
                 self._abandon(solve)
-        return await run_in_threadpool(self._answer_of, solve)
+        return await run_in_threadpool(self.plan_of, solve)
 
-    async def answer_or_solve(self, request: PlanRequest, wait_s: float) -> KeptPlan | SolveJob:
+    async def answer_or_solve(
+        self, request: PlanRequest, asker: Asker, wait_s: float
+    ) -> KeptPlan | SolveJob:
         """The plan if it is there within `wait_s`, else the solve, which goes on by itself."""
         resolved, stored = await run_in_threadpool(self._look_up, request)
         if stored is not None:
             return stored
-        solve = self._join(resolved, detached=True)
+        solve = self._join(resolved, asker, detached=True)
         if await solve.ended_within(wait_s):
-            return await run_in_threadpool(self._answer_of, solve)
+            return await run_in_threadpool(self.plan_of, solve)
         return solve
 
-    def again(self, plan_id: str, corrected: ModelProfile | None = None) -> Plan:
-        """Answer a stored plan's request once more, under the rates now in force.
+    def again(
+        self, plan_id: str, time_limit_s: float, corrected: ModelProfile | None = None
+    ) -> KeptPlan | SolveJob:
+        """Ask a stored plan's request once more, in the background, under the rates now in force.
 
-        With a `corrected` profile it takes the place of the one the plan was made from.
+        With a `corrected` profile it takes the place of the one the plan was made from; what the
+        request allows itself is cut to `time_limit_s`.
         """
         with self._database.read() as session:
             request = plan_store.request_of(session, plan_id)
             if corrected is not None:
                 made_from = plan_store.load(session, plan_id).profile.digest
                 request = with_profile(request, made_from, corrected)
-        resolved, stored = self._look_up(request)
-        if stored is None:
-            solve = self._join(resolved, detached=True)
-            solve.ended.wait()
-            if isinstance(solve.outcome, Ended) and solve.outcome.cut_short:
-                raise Problem(409, "the solve was cancelled")
-            stored = self._answer_of(solve)
-        made = self._maker.find(stored.plan_id)
-        return Plan.parse(stored.body, "stored plan") if made is None else made.plan
+        limit_s = min(request.time_limit_s, time_limit_s, self._limits.time_limit_s)
+        resolved, stored = self._look_up(request.model_copy(update={"time_limit_s": limit_s}))
+        return stored or self._join(resolved, REFINING, detached=True)
+
+    def plan_of(self, found: KeptPlan | SolveJob) -> KeptPlan:
+        """What was found, or the plan that a solve has ended with; its problem raised."""
+        if isinstance(found, KeptPlan):
+            return found
+        if isinstance(found.outcome, Problem):
+            raise found.outcome.with_traceback(None)
+        assert found.outcome is not None
+        plan_id = found.outcome.plan.plan_id
+        body = self._maker.find(plan_id)
+        if body is not None:
+            return KeptPlan(plan_id, body)
+        with self._database.read() as session:
+            answer = _load(session, plan_id)
+        if answer is None:
+            raise not_found("plan", plan_id)
+        return answer
 
     def find(self, digest: str) -> SolveJob | None:
         """The newest solve of a request, while it can still be asked about."""
@@ -115,16 +150,17 @@ class Answerer:
         """
         solve = self._solves.find(name)
         if solve is not None:
-            return solve if solve.outcome is None else self._answer_of(solve)
+            return solve if solve.outcome is None else self.plan_of(solve)
         with self._database.read() as session:
             answer = _load(session, plan_store.find_answer(session, name) or name)
         if answer is None:
             raise not_found("plan or solve", name)
         return answer
 
-    async def cut_short(self, digest: str) -> KeptPlan:
+    async def cut_short(self, digest: str) -> KeptPlan | SolveJob:
         """End a solve with its best plan so far; one that has ended stays what it is.
 
+        The solve itself where that plan is still being put together after `TOLD_WITHIN_S`.
         Raises Problem: 404 for what is no solve, 409 where its turn never came.
         """
         solve = self._solves.find(digest)
@@ -134,10 +170,9 @@ class Answerer:
         self._withdraw(
             solve, Problem(409, "the solve was cancelled before its turn came: there is no plan")
         )
-        while not await solve.ended_within(LOOK_FOR_CLIENT_S):
-            if self._stopping:
-                raise abandoned()
-        return await run_in_threadpool(self._answer_of, solve)
+        if not await solve.ended_within(TOLD_WITHIN_S):
+            return solve
+        return await run_in_threadpool(self.plan_of, solve)
 
     def forget(self, plan_id: str) -> None:
         """A plan was deleted: nobody is answered with it from memory."""
@@ -151,10 +186,16 @@ class Answerer:
         for solve in self._solves.under_way():
             self._abandon(solve)
             solve.changes.close()
+        self._pool.stop()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait, once stopped, until no solve has anything more to do."""
+        self._pool.join(timeout_s)
 
     def _look_up(self, request: PlanRequest) -> tuple[ResolvedRequest, KeptPlan | None]:
         with self._database.read() as session:
             resolved = resolve(session, request)
+            self._limits.check(resolved.whole)
             plan_id = None if request.fresh else plan_store.find_answer(session, resolved.digest)
             return resolved, _load(session, plan_id)
 
@@ -165,22 +206,7 @@ class Answerer:
             raise not_found("solve", digest)
         return answer
 
-    def _answer_of(self, solve: SolveJob) -> KeptPlan:
-        """The plan that a solve ended with, or its problem raised."""
-        if isinstance(solve.outcome, Problem):
-            raise solve.outcome.with_traceback(None)
-        assert solve.outcome is not None
-        plan_id = solve.outcome.plan.plan_id
-        made = self._maker.find(plan_id)
-        if made is not None:
-            return KeptPlan(plan_id, made.body)
-        with self._database.read() as session:
-            answer = _load(session, plan_id)
-        if answer is None:
-            raise not_found("plan", plan_id)
-        return answer
-
-    def _join(self, resolved: ResolvedRequest, *, detached: bool) -> SolveJob:
+    def _join(self, resolved: ResolvedRequest, asker: Asker, *, detached: bool) -> SolveJob:
         """The solve of an equal request if there is one to share, else one that starts now."""
         with self._lock:
             found = self._solves.find(resolved.digest)
@@ -189,19 +215,21 @@ class Answerer:
                 return found
             solve = SolveJob(resolved.digest)
             solve.join(detached=detached)
-            if self._stopping or not self._pool.submit(solve, lambda: self._run(solve, resolved)):
-                raise Problem(
-                    503,
-                    f"{self._pool.jobs} plans are being made; try again in a moment",
-                    headers={"Retry-After": str(RETRY_AFTER_S)},
-                )
+            turn = Turn(
+                solve,
+                lambda solver: self._run(solve, resolved, solver),
+                asker.client,
+                asker.urgency,
+                is_quick(resolved.whole),
+            )
+            self._pool.submit(turn)
             self._solves.add(solve)
             return solve
 
-    def _run(self, solve: SolveJob, resolved: ResolvedRequest) -> None:
+    def _run(self, solve: SolveJob, resolved: ResolvedRequest, solver: Solver) -> None:
         solve.begin()
         try:
-            outcome: Outcome = self._maker.make(solve, resolved)
+            outcome: Outcome = self._maker.make(solve, resolved, solver)
         except Exception as error:
             outcome = as_problem(error)
             if outcome.status_code == 500:

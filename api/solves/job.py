@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Literal
@@ -36,7 +37,6 @@ class SolveJob:
     def __init__(self, digest: str) -> None:
         self.id = digest
         self.cancelled = Event()
-        self.ended = Event()
         self.changes = Notifier()
         self._lock = Lock()
         self._fate: Fate = "whole"
@@ -46,6 +46,7 @@ class SolveJob:
         self._started: float | None = None
         self._revisions: list[Incumbent] = []
         self._outcome: Outcome | None = None
+        self._told: list[Callable[[], None]] = []
 
     def join(self, *, detached: bool) -> bool:
         """Ask for this solve's answer too; False where it will not have one."""
@@ -74,6 +75,11 @@ class SolveJob:
             if not self._sealed and self._fate != "abandoned":
                 self._fate = fate
                 self.cancelled.set()
+
+    @property
+    def fate(self) -> Fate:
+        """What is to become of it, as things stand."""
+        return self._fate
 
     def seal(self) -> Fate:
         """The search has ended: what is to become of it. Cancelling comes too late from now on."""
@@ -110,8 +116,18 @@ class SolveJob:
         """Tell everybody what came of it."""
         with self._lock:
             self._outcome = outcome
-        self.ended.set()
+            told, self._told = self._told, []
         self.changes.notify()
+        for tell in told:
+            tell()
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once there is an outcome, from whichever thread has it."""
+        with self._lock:
+            if self._outcome is None:
+                self._told.append(tell)
+                return
+        tell()
 
     @property
     def outcome(self) -> Outcome | None:
@@ -146,3 +162,8 @@ class SolveJob:
 
     def _elapsed_s(self) -> float:
         return 0.0 if self._started is None else time.monotonic() - self._started
+
+
+def abandoned() -> Problem:
+    """What whoever still listens to an abandoned solve is told."""
+    return Problem(503, "the solve was cancelled", headers={"Retry-After": "1"})

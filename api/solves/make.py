@@ -3,34 +3,24 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 
 import structlog
 
 from api.client.bodies import SolveEnd
 from api.metrics import Metrics
-from api.problems import Problem
-from api.solves.job import Ended, SolveJob
+from api.solves.job import Ended, SolveJob, abandoned
 from api.solves.resolve import ResolvedRequest
+from api.solves.solver_process import Solver
+from api.solves.worker import MadePlan
 from api.store import plan_store
 from api.store.database import Database
 from api.store.session import ConflictError
-from solver.planning.planner import make_plan
-from solver.plans import Plan
 
 log = structlog.get_logger()
 
 NEWEST = 16
-"""Plans that are still there whole; those made before them are read from the store."""
-
-
-@dataclass(frozen=True, eq=False)
-class Made:
-    """A plan, and its JSON as it is stored."""
-
-    plan: Plan
-    body: str
+"""Plans whose JSON is still there; those made before them are read from the store."""
 
 
 class PlanMaker:
@@ -41,42 +31,33 @@ class PlanMaker:
         self._metrics = metrics
         self._clock = clock
         self._lock = Lock()
-        self._newest: OrderedDict[str, Made] = OrderedDict()
+        self._newest: OrderedDict[str, str] = OrderedDict()
 
-    def make(self, solve: SolveJob, resolved: ResolvedRequest) -> Ended:
+    def make(self, solve: SolveJob, resolved: ResolvedRequest, solver: Solver) -> Ended:
         """The plan, kept.
 
-        Raises HplbError for what cannot be planned, Problem where the solve was abandoned.
+        Raises HplbError for what cannot be planned, Problem where nothing came of the solve.
         """
         started = time.monotonic()
-        plan = make_plan(
-            resolved.whole,
-            resolved.rates,
-            on_progress=solve.report_progress,
-            cancel=solve.cancelled,
-        )
+        made = solver.make_plan(resolved, solve)
         fate = solve.seal()
         if fate == "abandoned":
             raise abandoned()
-        self._metrics.observe_solve(plan, time.monotonic() - started)
-        log.info("plan_made", plan=plan.id, status=plan.status, solve_s=plan.solve_s, fate=fate)
-        made = Made(plan, self._keep(resolved, plan, resolved.digest if fate == "whole" else None))
+        took_s = time.monotonic() - started
+        plan_id, status = made.summary["id"], made.summary["status"]
+        self._metrics.observe_solve(made.summary["solver"], status, took_s)
+        log.info("plan_made", plan=plan_id, status=status, solve_s=took_s, fate=fate)
+        body = self._keep(resolved, made, resolved.digest if fate == "whole" else None)
         with self._lock:
-            self._newest[plan.id] = made
-            self._newest.move_to_end(plan.id)
+            self._newest[plan_id] = body
+            self._newest.move_to_end(plan_id)
             if len(self._newest) > NEWEST:
                 self._newest.popitem(last=False)
-        end = SolveEnd(
-            plan_id=plan.id,
-            status=plan.status,
-            makespan_s=plan.makespan_s,
-            lower_bound_s=plan.lower_bound_s,
-            gap=plan.gap,
-        )
+        end = SolveEnd.model_validate({**made.summary, "plan_id": plan_id})
         return Ended(end, cut_short=fate == "cut_short")
 
-    def find(self, plan_id: str) -> Made | None:
-        """A plan from memory, where it is one of the newest."""
+    def find(self, plan_id: str) -> str | None:
+        """A plan's JSON from memory, where it is one of the newest."""
         with self._lock:
             return self._newest.get(plan_id)
 
@@ -85,18 +66,15 @@ class PlanMaker:
         with self._lock:
             self._newest.pop(plan_id, None)
 
-    def _keep(self, resolved: ResolvedRequest, plan: Plan, answers: str | None) -> str:
+    def _keep(self, resolved: ResolvedRequest, made: MadePlan, answers: str | None) -> str:
         try:
-            return self._keep_once(resolved, plan, answers)
+            return self._keep_once(resolved, made, answers)
         except ConflictError:
             # Two solves of one plan ended at once: now the other one's rows are there to be found.
-            return self._keep_once(resolved, plan, answers)
+            return self._keep_once(resolved, made, answers)
 
-    def _keep_once(self, resolved: ResolvedRequest, plan: Plan, answers: str | None) -> str:
+    def _keep_once(self, resolved: ResolvedRequest, made: MadePlan, answers: str | None) -> str:
         with self._database.write() as session:
-            return plan_store.keep(session, plan, resolved.request, answers, self._clock())
-
-
-def abandoned() -> Problem:
-    """What whoever still listens to an abandoned solve is told."""
-    return Problem(503, "the solve was cancelled", headers={"Retry-After": "1"})
+            return plan_store.keep(
+                session, made.body, made.summary, resolved.request, answers, self._clock()
+            )

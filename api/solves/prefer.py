@@ -1,4 +1,4 @@
-"""What a client prefers of a long solve: RFC 7240's `respond-async` and `wait`."""
+"""What a client prefers of a solve: RFC 7240's `respond-async` and `wait`, RFC 9218's urgency."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 APPLIED = "respond-async"
 LONGEST_WAIT_S = 600.0
 PREFERENCE = re.compile(r'\s*([\w-]+)\s*(?:=\s*"?([^";]*)"?)?\s*(?:;.*)?', re.ASCII | re.DOTALL)
+USUAL = 3
+BACKGROUND = 7
+"""RFC 9218's urgency: the default, and what is done when nothing else is to do."""
+URGENCY = re.compile(r"(?:.*,)?\s*u=([0-7])\s*(?:[,;].*)?", re.ASCII | re.DOTALL)
 
 
 def seconds_to_wait(headers: Iterable[str]) -> float | None:
@@ -20,3 +24,9 @@ def seconds_to_wait(headers: Iterable[str]) -> float | None:
     if re.fullmatch(r"[0-9]+", said.get("wait", "")):
         return min(float(said["wait"]), LONGEST_WAIT_S)
     return 0.0 if "respond-async" in said else None
+
+
+def urgency(header: str | None) -> int:
+    """The `u` of a `Priority` header, least first; the usual where it makes no sense."""
+    found = URGENCY.fullmatch(header or "")
+    return int(found[1]) if found else USUAL

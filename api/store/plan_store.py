@@ -1,6 +1,5 @@
 """Plans by content id, what they were made for, and the requests that they answer."""
 
-from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -49,20 +48,6 @@ def find_answer(session: Session, request_digest: str) -> str | None:
     return session.scalar(select(StoredAnswer.plan_id).where(StoredAnswer.digest == request_digest))
 
 
-def summary(plan: Plan) -> dict[str, Any]:
-    """What a list of plans shows of one."""
-    shown = {"id", "status", "solver", "makespan_s", "lower_bound_s", "gap", "bubble_ratio"}
-    return {
-        **plan.model_dump(mode="json", include=shown),
-        "profile": plan.profile.name,
-        "devices": dict(Counter(plan.devices)),
-        "context_tokens": plan.workload.context_tokens,
-        "phase": plan.workload.phase,
-        "deployment": plan.workload.deployment,
-        "created_at": plan.created_at,
-    }
-
-
 def find_summary(session: Session, plan_id: str) -> dict[str, Any] | None:
     """A plan in short, or None."""
     return session.scalar(select(StoredPlan.summary).where(StoredPlan.id == plan_id))
@@ -77,7 +62,12 @@ def summaries(session: Session, limit: int, offset: int) -> tuple[list[dict[str,
 
 
 def keep(
-    session: Session, plan: Plan, request: PlanRequest, answers: str | None, now: float
+    session: Session,
+    body: str,
+    summary: dict[str, Any],
+    request: PlanRequest,
+    answers: str | None,
+    now: float,
 ) -> str:
     """Store a plan with what it was made for: a request whose profiles are all inline.
 
@@ -86,22 +76,22 @@ def keep(
     """
     assert isinstance(request.profile, ModelProfile)
     profile_store.keep_content(session, request.profile)
-    body = find_body(session, plan.id)
-    if body is None:
-        body = plan.model_dump_json()
-        session.add(StoredPlan(id=plan.id, body=body, summary=summary(plan), created_at=now))
+    plan_id = str(summary["id"])
+    stored = find_body(session, plan_id)
+    if stored is None:
+        session.add(StoredPlan(id=plan_id, body=body, summary=summary, created_at=now))
         session.flush()
     session.merge(
         PlanOrigin(
-            plan_id=plan.id,
+            plan_id=plan_id,
             profile_digest=request.profile.digest,
             options=_options(session, request),
             created_at=now,
         )
     )
     if answers is not None:
-        session.merge(StoredAnswer(digest=answers, plan_id=plan.id, created_at=now))
-    return body
+        session.merge(StoredAnswer(digest=answers, plan_id=plan_id, created_at=now))
+    return stored or body
 
 
 def request_of(session: Session, plan_id: str) -> PlanRequest:

@@ -1,20 +1,20 @@
 """Running PuLP's bundled CBC so that a time-out is told from an optimum and cancelling ends it."""
 
 import os
-import re
 import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pulp
 
 from profiles.errors import HplbError
 from solver.deadline import Deadline, stopping
+from solver.exact.plain_folder import plain_folder
 
 Outcome = Literal["optimal", "feasible", "nothing"]
 
@@ -26,10 +26,6 @@ OVERRUN_S = 0.1
 
 LEAST_TIME_S = 0.05
 """CBC needs this long to read a layer's program; with less it is not started."""
-
-
-AWKWARD = re.compile(r"[\s%]")
-"""What a path must not have: PuLP cuts CBC's command line at blanks, CBC takes a % apart."""
 
 
 class SolverMissingError(HplbError):
@@ -49,7 +45,7 @@ def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
         return "nothing"
     with (
         quiet(),
-        TemporaryDirectory(prefix="hplb-cbc-", dir=_plain_folder()) as folder,
+        TemporaryDirectory(prefix="hplb-cbc-", dir=plain_folder()) as folder,
         stopping(deadline.cancelled, partial(_kill_cbc, folder), deadline.at + OVERRUN_S),
     ):
         cbc = pulp.PULP_CBC_CMD(
@@ -73,17 +69,6 @@ def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
         pulp.LpSolutionIntegerFeasible: "feasible",
     }
     return outcomes.get(problem.sol_status, "nothing")
-
-
-def _plain_folder() -> str:
-    """Where CBC's files may lie: the system's folder for such, or another with a plain name."""
-    wanted = gettempdir()
-    for folder in (wanted, "/tmp", "/var/tmp", os.getcwd()):
-        if not AWKWARD.search(folder) and os.access(folder, os.W_OK):
-            return folder
-    raise SolverFailedError(
-        f"CBC needs a folder whose path has no blank and no %, which {wanted!r} has: set TMPDIR"
-    )
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from sqlalchemy import create_engine, text
 from api.app import create_app
 from api.service import Service
 from api.settings import Settings
-from api.solves import make
 from api.store.database import Database
+from tests.api import in_process
+from tests.api.in_process import InProcess
 from tests.api.live import serving
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import Clock, World
@@ -63,7 +64,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def service(settings: Settings, clock: Clock) -> Service:
-    return Service.make(settings, Database.open(settings.database_url), clock)
+    return Service.make(settings, Database.open(settings.database_url), clock, InProcess)
 
 
 @pytest.fixture
@@ -93,6 +94,6 @@ def live_world(live: httpx.Client, service: Service, clock: Clock) -> World:
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowSolver]:
     """Solves end when the test says so."""
     solver = SlowSolver()
-    monkeypatch.setattr(make, "make_plan", solver)
+    monkeypatch.setattr(in_process, "make_plan", solver)
     yield solver
     solver.finish(100)

@@ -89,6 +89,12 @@ def until_ended(client: httpx.Client, solve: str) -> httpx.Response:
     return answer
 
 
+def cancel(client: httpx.Client, solve: str) -> httpx.Response:
+    """End a solve; what it then gives, which the answer itself has unless the machine is busy."""
+    answer = client.post(f"/plans/{solve}/cancel")
+    return until_ended(client, solve) if answer.status_code == 202 else answer
+
+
 def ends(last: Sent) -> tuple[str, set[str]]:
     """An event's name and its fields' names."""
     return last.event, set(last.data)

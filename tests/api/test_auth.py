@@ -10,6 +10,7 @@ from api.app import create_app
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
+from tests.api.in_process import InProcess
 from tests.api.world import Clock, fields
 
 KEY = "s3cret-käy"
@@ -42,7 +43,7 @@ CLOSED = [
 @pytest.fixture
 def locked(settings: Settings, clock: Clock) -> Iterator[TestClient]:
     settings = settings.model_copy(update={"api_key": SecretStr(KEY)})
-    service = Service.make(settings, Database.open(settings.database_url), clock)
+    service = Service.make(settings, Database.open(settings.database_url), clock, InProcess)
     with TestClient(create_app(service=service), follow_redirects=False) as client:
         yield client
 

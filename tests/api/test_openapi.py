@@ -16,6 +16,7 @@ from api.app import create_app
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
+from tests.api.in_process import InProcess
 
 CHECKS = [
     not_a_server_error,
@@ -28,7 +29,7 @@ CHECKS = [
 
 @pytest.fixture
 def document(settings: Settings) -> schemathesis.BaseSchema:
-    service = Service.make(settings, Database.open(settings.database_url))
+    service = Service.make(settings, Database.open(settings.database_url), make_solver=InProcess)
     loaded = schemathesis.openapi.from_asgi("/openapi.json", create_app(service=service))
     # Solves and long polls take the time they are given; their own tests cover them.
     return loaded.exclude(path=["/plan", "/nodes/{node_id}/assignment"])

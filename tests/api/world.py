@@ -2,12 +2,14 @@
 
 import uuid
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 import httpx
 import numpy as np
 
 from api.service import Service
+from api.solves.job import SolveJob
 from profiles.catalogue import catalogue_rates
 from profiles.cost.work import FEATURES
 from solver.planning.predict import shard_work
@@ -80,6 +82,14 @@ class World:
         answer = self.client.post("/plan", json=plan_body(**changes))
         assert answer.status_code == 200, answer.text
         return Plan.parse(answer.content, "answer")
+
+    def again(self, plan_id: str) -> Plan:
+        """The plan of a stored plan's request asked once more, as the refine loop does."""
+        found, ended = self.service.answerer.again(plan_id, 60.0), Event()
+        if isinstance(found, SolveJob):
+            found.when_ended(ended.set)
+            assert ended.wait(20)
+        return Plan.parse(self.service.answerer.plan_of(found).body, "planned again")
 
     def register(self, node: str, devices: int | list[str] = 1, boot: str = "boot") -> None:
         kinds = ["h200"] * devices if isinstance(devices, int) else devices

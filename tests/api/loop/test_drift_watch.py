@@ -14,6 +14,7 @@ from api.store.database import Database
 from api.store.tables import StoredRecovery
 from profiles.model import ModelProfile
 from solver.plans import Plan
+from tests.api.in_process import InProcess
 from tests.api.world import CONTEXT, Clock, Json, World, fields, profile
 
 FALLEN = ((0, 1), (1, 2))
@@ -186,7 +187,7 @@ def test_a_restart_knows_what_was_raised_and_finishes_what_it_asked_for(
     clock.forward(50)
     world.service.elected.stop()
     world.service.elected.join(30)
-    reopened = Service.make(settings, Database.open(settings.database_url), clock)
+    reopened = Service.make(settings, Database.open(settings.database_url), clock, InProcess)
     with TestClient(create_app(service=reopened)) as client:
         again = World(client, reopened, clock)
         assert again.view()["recovery_drift"] == before
@@ -197,7 +198,7 @@ def test_a_restart_knows_what_was_raised_and_finishes_what_it_asked_for(
 
 def test_only_a_window_of_the_live_generation_is_kept(settings: Settings, clock: Clock) -> None:
     small = settings.model_copy(update={"drift_window": 2})
-    service = Service.make(small, Database.open(settings.database_url), clock)
+    service = Service.make(small, Database.open(settings.database_url), clock, InProcess)
     with TestClient(create_app(service=service)) as client:
         world = World(client, service, clock)
         plan = world.plan(profile=curves())

@@ -13,6 +13,7 @@ from api.settings import Settings
 from api.store.database import Database
 from api.store.tables import StoredDeployment
 from solver.plans import Plan
+from tests.api.in_process import InProcess
 from tests.api.world import Clock, Json, World, profile
 
 MIXED: Json = {"gpus": ..., "devices": [{"type": "h200"}, {"type": "a100"}]}
@@ -175,7 +176,7 @@ def test_a_restart_finishes_the_replan_it_finds(
 
     world.service.elected.stop()
     world.service.elected.join(30)
-    reopened = Service.make(settings, Database.open(settings.database_url), clock)
+    reopened = Service.make(settings, Database.open(settings.database_url), clock, InProcess)
     with TestClient(create_app(service=reopened)) as client:
         assert reopened.refiner.settle(30)
         after = client.get("/deployments/d").json()

@@ -1,18 +1,15 @@
 """`/plan` and `/plans`: what is asked for, what is stored, and every way to ask wrongly."""
 
 import json
-import time
-from threading import Event, Thread
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from api.solves import make
-from api.solves.solve_pool import SolvePool
 from solver.planning.planner import make_plan
 from solver.plans import Plan, content_id
 from solver.verifier import verify
+from tests.api import in_process
 from tests.api.world import World, fields, plan_body, profile
 from tests.solver.budgets.builders import calibrated
 
@@ -34,7 +31,7 @@ def test_an_equal_request_gets_the_stored_plan_and_a_fresh_one_is_solved_again(
         solves.append(args[0])
         return make_plan(*args, **more)
 
-    monkeypatch.setattr(make, "make_plan", counted)
+    monkeypatch.setattr(in_process, "make_plan", counted)
     first, second = world.plan(), world.plan()
     assert first == second
     assert len(solves) == 1
@@ -197,42 +194,16 @@ def test_unknown_plans_and_wrong_pages(client: TestClient) -> None:
     fields(client.get("/nowhere"), 404)
 
 
-def test_a_full_pool_turns_requests_away_and_recovers(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started, go = Event(), Event()
-
-    def held(*args: Any, **more: Any) -> Plan:
-        started.set()
-        assert go.wait(20)
-        return make_plan(*args, **more)
-
-    monkeypatch.setattr(make, "make_plan", held)
-    pool = SolvePool(1, 0)
-    monkeypatch.setattr(world.service.answerer, "_pool", pool)
-    answers: list[int] = []
-    first = Thread(
-        target=lambda: answers.append(world.client.post("/plan", json=plan_body()).status_code)
-    )
-    first.start()
-    assert started.wait(20)
-    refused = world.client.post("/plan", json=plan_body(gpus=3))
-    assert int(refused.headers["retry-after"]) >= 1
-    fields(refused, 503)
-    assert world.client.get("/healthz").status_code == 200
-    go.set()
-    first.join(20)
-    assert answers == [200]
-    # The answer is out a moment before its thread is free.
-    deadline = time.monotonic() + 5
-    while pool.jobs and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert world.client.post("/plan", json=plan_body(gpus=3)).status_code == 200
-
-
 def test_a_stopping_service_starts_no_solve(world: World) -> None:
     world.service.answerer.stop()
     fields(world.client.post("/plan", json=plan_body()), 503)
+
+
+def test_more_than_the_service_allows_is_named(world: World) -> None:
+    long = world.client.post("/plan", json=plan_body(time_limit_s=3600))
+    assert "600" in fields(long)["time_limit_s"]
+    wide = plan_body(profile=profile("wide", layers=64, heads=64), gpus=4096)
+    assert "HPLB_MAX_SOLVE_SIZE" in fields(world.client.post("/plan", json=wide))["gpus"]
 
 
 def test_a_device_list_that_would_fill_the_memory_is_refused_at_once(world: World) -> None:

@@ -10,7 +10,8 @@ from api.settings import Settings
 from api.store.database import Database
 from solver.plans import Plan
 from solver.verifier import verify
-from tests.api.live import END, LATER, ask, ends, events, follow, serving, until_ended
+from tests.api.in_process import InProcess
+from tests.api.live import END, LATER, ask, cancel, ends, events, follow, serving, until_ended
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import Clock, World, fields, plan_body
 
@@ -71,7 +72,7 @@ def test_cut_short_the_best_is_kept_but_is_no_answer(live_world: World, slow: Sl
     slow.wait_for_start()
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(follow, live, solve)
-        cancelled = live.post(f"/plans/{solve}/cancel")
+        cancelled = cancel(live, solve)
         seen = reader.result(20)
     assert cancelled.status_code == 200
     plan = Plan.parse(cancelled.content, "cancelled")
@@ -101,9 +102,9 @@ def test_a_plan_that_was_cut_short_can_be_planned_again(
 ) -> None:
     solve = ask(live_world.client)
     slow.wait_for_start()
-    plan = live_world.client.post(f"/plans/{solve}/cancel").json()
+    plan = cancel(live_world.client, solve).json()
     slow.finish()
-    again = live_world.service.answerer.again(plan["id"])
+    again = live_world.again(plan["id"])
     assert len(slow.calls) == 2
     assert again.profile.digest == plan["profile"]["digest"]
 
@@ -111,10 +112,10 @@ def test_a_plan_that_was_cut_short_can_be_planned_again(
 def test_what_waits_its_turn_is_cancelled_without_a_plan(
     live: httpx.Client, slow: SlowSolver
 ) -> None:
-    running = [ask(live, gpus=gpus) for gpus in (2, 3)]
+    running = [ask(live, gpus=gpus, method="auto") for gpus in (2, 3)]
     for _ in running:
         slow.wait_for_start()
-    queued = ask(live, gpus=4)
+    queued = ask(live, gpus=4, method="auto")
     assert live.get(f"/plans/{queued}").json()["status"] == "queued"
     metrics = live.get("/metrics").text
     assert "hplb_plan_solves_running 2.0" in metrics
@@ -128,7 +129,7 @@ def test_what_waits_its_turn_is_cancelled_without_a_plan(
 
 
 def test_what_waits_its_turn_gets_it(live: httpx.Client, slow: SlowSolver) -> None:
-    solves = [ask(live, gpus=gpus) for gpus in (2, 3, 4)]
+    solves = [ask(live, gpus=gpus, method="auto") for gpus in (2, 3, 4)]
     slow.finish(3)
     assert [until_ended(live, solve).status_code for solve in solves] == [200] * 3
 
@@ -151,7 +152,7 @@ def test_a_fault_of_ours_is_no_end_of_the_service(
     def broken(*_: object, **__: object) -> Plan:
         raise RuntimeError("inside words")
 
-    monkeypatch.setattr("api.solves.make.make_plan", broken)
+    monkeypatch.setattr("tests.api.in_process.make_plan", broken)
     answer = live.post("/plan", json=plan_body())
     fields(answer, 500)
     assert "inside words" not in answer.text
@@ -166,7 +167,9 @@ def test_after_a_restart_a_solve_is_known_by_its_plan(
     solve = ask(live)
     plan = until_ended(live, solve).content
     unknown = "f" * 64
-    with serving(Service.make(settings, Database.open(settings.database_url), clock)) as reborn:
+    with serving(
+        Service.make(settings, Database.open(settings.database_url), clock, InProcess)
+    ) as reborn:
         known = reborn.get(f"/plans/{solve}")
         assert (known.status_code, known.content) == (200, plan)
         assert known.headers["content-location"] == f"/plans/{known.json()['id']}"

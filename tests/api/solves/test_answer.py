@@ -79,11 +79,12 @@ def test_it_waits_as_long_as_the_client_prefers(live: httpx.Client, slow: SlowSo
     assert until_ended(live, late.json()["id"]).status_code == 200
 
 
-def test_no_room_is_told_at_once(live: httpx.Client, slow: SlowSolver, settings: Settings) -> None:
-    room = settings.solver_workers + settings.solver_queue
-    for gpus in range(1, room + 1):
+def test_more_than_a_client_may_have_is_told_at_once(
+    live: httpx.Client, slow: SlowSolver, settings: Settings
+) -> None:
+    for gpus in range(1, settings.client_solves + 1):
         ask(live, gpus=gpus)
-    full = live.post("/plan", json=plan_body(gpus=room + 1), headers=LATER)
-    assert int(full.headers["retry-after"]) >= 1
-    fields(full, 503)
-    slow.finish(room)
+    more = live.post("/plan", json=plan_body(gpus=settings.client_solves + 1), headers=LATER)
+    assert int(more.headers["retry-after"]) >= 1
+    fields(more, 429)
+    slow.finish(settings.client_solves)

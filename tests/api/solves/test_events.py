@@ -9,7 +9,7 @@ import pytest
 from api.service import Service
 from solver.plans import Plan
 from solver.verifier import verify
-from tests.api.live import END, LATER, Sent, ask, ends, events, follow, until_ended
+from tests.api.live import END, LATER, Sent, ask, cancel, ends, events, follow, until_ended
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import Json, fields, plan_body
 
@@ -117,7 +117,7 @@ def test_a_real_search_reports_bounds_its_plan_and_stops_when_told(live: httpx.C
     with live.stream("GET", f"/plans/{solve}/events") as stream:
         coming = events(stream)
         first = next(coming)
-        cancelled = live.post(f"/plans/{solve}/cancel")
+        cancelled = cancel(live, solve)
         seen = [first, *coming]
     assert cancelled.status_code == 200
     plan = Plan.parse(cancelled.content, "cancelled")

@@ -57,16 +57,6 @@ def test_everybody_who_waits_gets_it_from_memory(
     assert read == []
 
 
-def test_the_refine_loop_gets_the_plan_itself(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = world.plan()
-    parsed = []
-    monkeypatch.setattr(Plan, "parse", lambda *words: parsed.append(words))
-    again = world.service.answerer.again(plan.id)
-    assert (again, parsed) == (plan, [])
-
-
 def test_only_the_newest_are_held(world: World, read: list[str]) -> None:
     solve = ask(world.client, gpus=1)
     first = until_ended(world.client, solve)

@@ -74,7 +74,7 @@ def test_planning_again_takes_the_profiles_as_they_were(world: World, slow: Slow
     slow.finish(2)
     plan = world.plan(**_steps("other", None), fresh=True)
     _store(world, profile("other"))
-    assert world.service.answerer.again(plan.id) == plan
+    assert world.again(plan.id) == plan
     assert len(slow.calls) == 1, "an equal request, and so the stored plan"
     with world.service.database.read() as session:
         request = plan_store.request_of(session, plan.id)
@@ -145,7 +145,7 @@ def test_moving_from_a_plan_is_planned_again_with_it(world: World) -> None:
         method="auto", gpus=2, placement={"current_plan": now.model_dump(mode="json")}
     )
     assert inline.id == moved.id
-    assert world.service.answerer.again(moved.id) == moved
+    assert world.again(moved.id) == moved
 
 
 @pytest.mark.parametrize(

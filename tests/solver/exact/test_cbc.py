@@ -11,6 +11,7 @@ import pytest
 
 from solver.exact import cbc
 from solver.exact.cbc import SolverFailedError, SolverMissingError, run_cbc
+from solver.exact.plain_folder import NoFolderError
 from tests.solver.problems import soon
 from tests.solver.profiles import plan_of, stated_budgets
 
@@ -73,7 +74,7 @@ def test_without_any_plain_folder_the_cause_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(SolverFailedError, match=r"no blank and no %.*TMPDIR") as raised:
+    with pytest.raises(NoFolderError, match=r"no blank and no %.*TMPDIR") as raised:
         run_cbc(program(), 0.0, soon())
     assert str(folder) in str(raised.value)
 
