@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1)] = 32 * MIB
     solver_workers: Annotated[int, Field(ge=1, le=64)] = 2
     solver_queue: Annotated[int, Field(ge=0, le=1000)] = 16
-    solver_memory_bytes: Annotated[int, Field(ge=256 * MIB)] = 2048 * MIB
+    solver_memory_bytes: Annotated[int, Field(ge=512 * MIB)] = 2048 * MIB
     client_solves: Annotated[int, Field(ge=1, le=1000)] = 8
     max_time_limit_s: Annotated[float, Field(gt=0, le=3600)] = 600.0
     max_solve_size: Annotated[int, Field(ge=1)] = 2**23

@@ -34,6 +34,11 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """The process has loaded what it needs: from now on a task begins at once."""
+
+
+@dataclass(frozen=True)
 class Cancel:
     """The task at hand is to end with its best plan so far."""
 
@@ -91,6 +96,7 @@ def serve(pipe: Connection, folder: str, memory_bytes: int) -> None:
             pipe.send(message)
 
     _load_solvers()
+    tell(Ready())
     while True:
         task, cancelled = tasks.get()
         tell(_made(task, tell, cancelled))

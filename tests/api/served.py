@@ -18,14 +18,11 @@ class Served:
         self.folder = folder
         self.processes: list[subprocess.Popen[str]] = []
 
-    def command(
-        self, *arguments: str, first: str = "", **environment: str
-    ) -> subprocess.Popen[str]:
-        """`hplb serve`, after a script of the test's has run in its process."""
+    def command(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """`hplb serve`, told by arguments and environment variables."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
-        script = f"{first}\nfrom api.main import run\nrun()"
         process = subprocess.Popen(
-            [sys.executable, "-c", script, "serve", "--port", "0", *arguments],
+            [sys.executable, "-m", "api.main", "serve", "--port", "0", *arguments],
             cwd=self.folder,
             env={**inherited, **environment},
             stdout=subprocess.PIPE,
@@ -35,19 +32,13 @@ class Served:
         self.processes.append(process)
         return process
 
-    def start(self, first: str = "", **environment: str) -> httpx.Client:
-        process = self.command(first=first, **environment)
+    def start(self, **environment: str) -> httpx.Client:
+        process = self.command(**environment)
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"http://\S+?:\d+", line)
         assert found, line + (process.stderr.read() if process.stderr else "")
         return httpx.Client(base_url=found[0], timeout=30, trust_env=False)
-
-    def until_it_says(self, word: str) -> None:
-        stdout = self.processes[-1].stdout
-        assert stdout is not None
-        while (line := stdout.readline()).strip() != word:
-            assert line, "it ended"
 
     def refused(self, *arguments: str, **environment: str) -> str:
         process = self.command(*arguments, **environment)

@@ -65,6 +65,19 @@ def plan_body(**changes: Any) -> Json:
     return {k: v for k, v in {**body, **changes}.items() if v is not ...}
 
 
+def hard_body(**changes: Any) -> Json:
+    """A search with something to tell at once and no end soon."""
+    hard = {
+        "profile": "llama-3.1-8b-synthetic",
+        "gpus": 5,
+        "context_tokens": 131072,
+        "method": "cp_sat",
+        "time_limit_s": 300,
+        "tolerance": 0,
+    }
+    return {**hard, **changes}
+
+
 def work_of(plan: Plan, layer: int, device: int) -> np.ndarray:
     """What an executor counts for a device's shares of a layer, [FEATURES]."""
     return np.asarray(shard_work(plan, layer)[device])
