@@ -117,6 +117,31 @@ class SolveStatus(BaseModel):
     elapsed_s: float
 
 
+class SolveUnderWay(SolveStatus):
+    """A solve in the list of those under way; `asked_at` in seconds since the epoch."""
+
+    client: str
+    urgency: int
+    asked_at: float
+
+
+class SolveList(BaseModel):
+    solves: list[SolveUnderWay]
+
+
+class PlanCheck(BaseModel):
+    """What a request comes to before anything is solved.
+
+    `id` is its solve's, `plan_id` the stored plan that answers it, `size` counts combinations of
+    workload, layer, head and device, `quick` says that it does not wait for searches.
+    """
+
+    id: str
+    plan_id: str | None
+    size: int
+    quick: bool
+
+
 class Incumbent(BaseModel):
     """Data of the event `incumbent`: a better plan or bound; `settled` of `layers` are proved."""
 

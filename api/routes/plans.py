@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api.client.bodies import PlanPage, SolveAccepted, SolveStatus
+from api.client.bodies import PlanCheck, PlanPage, SolveAccepted, SolveStatus
 from api.json_body import StrictBody
 from api.problems import refusals
 from api.removal import remove_plan
@@ -50,10 +50,17 @@ async def make_plan(
         str | None,
         Header(description="RFC 9218: `u=0` before, `u=7` after all others of this client."),
     ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[!-~]{1,128}$",
+            description="Sent again with it within a day, a request gets the same answer.",
+        ),
+    ] = None,
 ) -> Response:
     """Decide which GPU computes which attention head; an equal request gets the stored plan."""
     wait_s = seconds_to_wait(prefer or ())
-    asker = Asker(client_of(request), urgency(priority))
+    asker = Asker(client_of(request), urgency(priority), idempotency_key)
     if wait_s is None:
         return plan_response(await service.answerer.answer(body, asker, request))
     found = await service.answerer.answer_or_solve(body, asker, wait_s)
@@ -65,6 +72,12 @@ async def make_plan(
     )
     headers = {"Location": url, "Preference-Applied": APPLIED, **RETRY_AFTER}
     return Response(accepted.model_dump_json(), 202, headers, JSON)
+
+
+@router.post("/plan/validate", response_model=PlanCheck, responses=refusals(400, 413, 422, 503))
+def validate(body: PlanRequest, service: ServiceDep) -> PlanCheck:
+    """Whether a request would be solved, and what is known of it, without solving it."""
+    return service.answerer.check(body)
 
 
 @router.get("/plans", response_model=PlanPage, responses=refusals(422))

@@ -1,11 +1,11 @@
-"""`/plans/{id}/events` and `/plans/{id}/cancel`: a solve followed, and ended."""
+"""`/solves`, `/plans/{id}/events` and `/plans/{id}/cancel`: solves listed, followed, ended."""
 
 import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
 
-from api.client.bodies import SolveEnd, SolveStatus
+from api.client.bodies import SolveEnd, SolveList, SolveStatus
 from api.json_body import StrictBody
 from api.problems import not_found, refusals
 from api.routes.plans import plan_response
@@ -37,6 +37,12 @@ def _followed(plan_id: NamePath, service: ServiceDep) -> SolveJob | SolveEnd:
     if shown is None:
         raise not_found("plan or solve", plan_id)
     return SolveEnd.model_validate({**shown, "plan_id": shown["id"]})
+
+
+@router.get("/solves", response_model=SolveList)
+def list_solves(service: ServiceDep) -> SolveList:
+    """The solves that run or wait for their turn, the one asked for first first."""
+    return SolveList(solves=service.answerer.under_way())
 
 
 @router.get(

@@ -4,27 +4,30 @@ Equal requests share one solve. It goes on while somebody waits for it or has as
 later; cut short, its best plan so far is kept but answers no request.
 """
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from api.client.bodies import PlanCheck, SolveUnderWay
 from api.metrics import Metrics
 from api.problems import Problem, as_problem, not_found
 from api.solves.job import Outcome, SolveJob, abandoned
-from api.solves.limits import SolveLimits, is_quick
+from api.solves.limits import SolveLimits, is_quick, size_of
 from api.solves.make import PlanMaker
 from api.solves.prefer import BACKGROUND, USUAL
 from api.solves.registry import SolveRegistry
 from api.solves.resolve import ResolvedRequest, resolve, with_profile
 from api.solves.solve_pool import SolvePool, Turn
 from api.solves.solver_process import Solver
-from api.store import plan_store
+from api.store import plan_store, solve_store
 from api.store.database import Database
-from api.store.session import Session
+from api.store.session import Session, UnavailableError
+from profiles.errors import HplbError
 from profiles.model import ModelProfile
 from solver.request import PlanRequest
 
@@ -45,13 +48,18 @@ class KeptPlan:
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks for a plan, by key or address, and how urgent it is to them (RFC 9218)."""
+    """Who asks for a plan, by key or address, and how urgent it is to them (RFC 9218).
+
+    `once` is an idempotency key: what comes with it again gets the same answer.
+    """
 
     client: str
     urgency: int = USUAL
+    once: str | None = None
 
 
 REFINING = Asker("the refine loop", BACKGROUND)
+NOBODY = Asker("nobody")
 
 
 class Answerer:
@@ -66,6 +74,7 @@ class Answerer:
         clock: Callable[[], float],
     ) -> None:
         self._database = database
+        self._clock = clock
         self._maker = PlanMaker(database, metrics, clock)
         self._pool = pool
         self._limits = limits
@@ -75,12 +84,25 @@ class Answerer:
         metrics.scrape(self._pool.gauges)
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the workers, and ask again what was promised before a restart."""
         self._pool.start()
+        with self._database.read() as session:
+            promised = solve_store.promised(session)
+        for left in promised:
+            asker = Asker(left.client, left.urgency)
+            try:
+                resolved, _ = self._look_up(left.request, asker)
+                # Under the name that was promised, whatever the rates in force are by now.
+                solve = self._join(replace(resolved, digest=left.digest), asker, detached=True)
+            except (HplbError, Problem) as error:
+                log.warning("promise_broken", solve=left.digest, why=str(error))
+                self._forget(left.digest)
+            else:
+                solve.promised = True
 
     async def answer(self, request: PlanRequest, asker: Asker, connection: Request) -> KeptPlan:
         """The plan, however long it takes; a solve that no client waits for any more is ended."""
-        resolved, stored = await run_in_threadpool(self._look_up, request)
+        resolved, stored = await run_in_threadpool(self._look_up, request, asker)
         if stored is not None:
             return stored
         solve = self._join(resolved, asker, detached=False)
@@ -97,13 +119,29 @@ class Answerer:
         self, request: PlanRequest, asker: Asker, wait_s: float
     ) -> KeptPlan | SolveJob:
         """The plan if it is there within `wait_s`, else the solve, which goes on by itself."""
-        resolved, stored = await run_in_threadpool(self._look_up, request)
+        resolved, stored = await run_in_threadpool(self._look_up, request, asker)
         if stored is not None:
             return stored
         solve = self._join(resolved, asker, detached=True)
         if await solve.ended_within(wait_s):
             return await run_in_threadpool(self.plan_of, solve)
+        await run_in_threadpool(self._promise, solve, resolved)
         return solve
+
+    def check(self, request: PlanRequest) -> PlanCheck:
+        """What a request comes to; raises what asking for it would, before anything is solved."""
+        resolved, stored = self._look_up(request, NOBODY)
+        return PlanCheck(
+            id=resolved.digest,
+            plan_id=None if stored is None else stored.plan_id,
+            size=size_of(resolved.whole),
+            quick=is_quick(resolved.whole),
+        )
+
+    def under_way(self) -> list[SolveUnderWay]:
+        """Every solve without an outcome, the one asked for first first."""
+        solves = sorted(self._solves.under_way(), key=lambda solve: solve.asked_at)
+        return [solve.under_way() for solve in solves]
 
     def again(
         self, plan_id: str, time_limit_s: float, corrected: ModelProfile | None = None
@@ -119,7 +157,8 @@ class Answerer:
                 made_from = plan_store.load(session, plan_id).profile.digest
                 request = with_profile(request, made_from, corrected)
         limit_s = min(request.time_limit_s, time_limit_s, self._limits.time_limit_s)
-        resolved, stored = self._look_up(request.model_copy(update={"time_limit_s": limit_s}))
+        limited = request.model_copy(update={"time_limit_s": limit_s})
+        resolved, stored = self._look_up(limited, REFINING)
         return stored or self._join(resolved, REFINING, detached=True)
 
     def plan_of(self, found: KeptPlan | SolveJob) -> KeptPlan:
@@ -192,12 +231,36 @@ class Answerer:
         """Wait, once stopped, until no solve has anything more to do."""
         self._pool.join(timeout_s)
 
-    def _look_up(self, request: PlanRequest) -> tuple[ResolvedRequest, KeptPlan | None]:
+    def _look_up(
+        self, request: PlanRequest, asker: Asker
+    ) -> tuple[ResolvedRequest, KeptPlan | None]:
         with self._database.read() as session:
             resolved = resolve(session, request)
-            self._limits.check(resolved.whole)
-            plan_id = None if request.fresh else plan_store.find_answer(session, resolved.digest)
-            return resolved, _load(session, plan_id)
+        self._limits.check(resolved.whole)
+        if asker.once is not None:
+            resolved = self._once(resolved, asker.client, asker.once)
+        with self._database.read() as session:
+            fresh, digest = resolved.request.fresh, resolved.digest
+            return resolved, _load(
+                session, None if fresh else plan_store.find_answer(session, digest)
+            )
+
+    def _once(self, resolved: ResolvedRequest, client: str, key: str) -> ResolvedRequest:
+        """The request, or where its key came before what it was then, not to be solved anew.
+
+        Raises Problem: 422 where the key came with another request.
+        """
+        text = resolved.request.model_dump_json()
+        same = hashlib.sha256(text.encode()).hexdigest()
+        with self._database.write() as session:
+            used = solve_store.claim(session, client, key, same, resolved.digest, self._clock())
+        if used is None:
+            return resolved
+        request, digest = used
+        if request != same:
+            raise Problem(422, "this Idempotency-Key came with another request before")
+        settled = resolved.request.model_copy(update={"fresh": False})
+        return replace(resolved, request=settled, digest=digest)
 
     def _stored_answer(self, digest: str) -> KeptPlan:
         with self._database.read() as session:
@@ -213,13 +276,11 @@ class Answerer:
             shared = found is not None and (found.outcome is None or not resolved.request.fresh)
             if found is not None and shared and found.join(detached=detached):
                 return found
-            solve = SolveJob(resolved.digest)
+            solve = SolveJob(resolved.digest, asker.client, asker.urgency, self._clock())
             solve.join(detached=detached)
             turn = Turn(
                 solve,
                 lambda solver: self._run(solve, resolved, solver),
-                asker.client,
-                asker.urgency,
                 is_quick(resolved.whole),
             )
             self._pool.submit(turn)
@@ -250,6 +311,31 @@ class Answerer:
         with self._lock:
             self._solves.note_end(solve)
         solve.end(outcome)
+        if solve.promised and not self._stopping:
+            self._forget(solve.id)
+
+    def _promise(self, solve: SolveJob, resolved: ResolvedRequest) -> None:
+        """Let a restart ask again for a solve that its client was told to come back for."""
+        solve.promised = True
+        with self._database.write() as session:
+            solve_store.promise(
+                session,
+                solve.id,
+                resolved.request,
+                solve.client,
+                solve.urgency,
+                solve.asked_at,
+            )
+        if solve.outcome is not None:
+            self._forget(solve.id)
+
+    def _forget(self, digest: str) -> None:
+        try:
+            with self._database.write() as session:
+                solve_store.forget(session, digest)
+        except UnavailableError as error:
+            # It is asked once more than need be, and then answered from the store.
+            log.warning("promise_kept_too_long", solve=digest, error=str(error))
 
 
 def _load(session: Session, plan_id: str | None) -> KeptPlan | None:

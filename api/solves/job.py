@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Literal
 
-from api.client.bodies import Incumbent, SolveEnd, SolveStatus
+from api.client.bodies import Incumbent, SolveEnd, SolveStatus, SolveUnderWay
 from api.notify import Notifier, wait_for
 from api.problems import Problem
+from api.solves.prefer import USUAL
 from solver.solution import Progress
 
 MOST_REVISIONS = 256
@@ -31,11 +32,19 @@ Fate = Literal["whole", "cut_short", "abandoned"]
 class SolveJob:
     """Named by its request's digest. Thread-safe; nothing in it waits for a reader.
 
-    It is abandoned once all who asked have left, unless one asked to be answered later.
+    `client` asked first, at `asked_at`, with an urgency among its own (RFC 9218: 0 to 7, least
+    first). `promised`: the store knows of it, and a restart asks again. It is abandoned once all
+    who asked have left, unless one asked to be answered later.
     """
 
-    def __init__(self, digest: str) -> None:
+    def __init__(
+        self, digest: str, client: str = "", urgency: int = USUAL, asked_at: float = 0.0
+    ) -> None:
         self.id = digest
+        self.client = client
+        self.urgency = urgency
+        self.asked_at = asked_at
+        self.promised = False
         self.cancelled = Event()
         self.changes = Notifier()
         self._lock = Lock()
@@ -146,6 +155,15 @@ class SolveJob:
             state = "queued" if self._started is None else "solving"
             now = {"id": self.id, "status": state, "elapsed_s": self._elapsed_s()}
         return SolveStatus.model_validate({**known, **now})
+
+    def under_way(self) -> SolveUnderWay:
+        """How far it is, and whose."""
+        return SolveUnderWay(
+            **self.status().model_dump(),
+            client=self.client,
+            urgency=self.urgency,
+            asked_at=self.asked_at,
+        )
 
     async def ended_within(self, seconds: float) -> bool:
         """Wait for the outcome; False where it did not come in time, or the service stops."""

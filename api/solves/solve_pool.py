@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from api.problems import Problem
 from api.solves.job import SolveJob
-from api.solves.prefer import BACKGROUND, USUAL
+from api.solves.prefer import BACKGROUND
 from api.solves.solver_process import Solver
 
 RETRY_AFTER = {"Retry-After": "2"}
@@ -20,21 +20,20 @@ MOST_REMEMBERED = 1024
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """A solve and what is to be done when its turn comes, which must not raise.
-
-    `client` is who asked, `urgency` how it stands among that client's own (RFC 9218: 0 to 7, least
-    first); those in the background come after everybody's.
-    """
+    """A solve and what is to be done when its turn comes, which must not raise."""
 
     solve: SolveJob
     work: Callable[[Solver], None]
-    client: str
-    urgency: int = USUAL
     quick: bool = False
 
     @property
+    def client(self) -> str:
+        return self.solve.client
+
+    @property
     def background(self) -> bool:
-        return self.urgency == BACKGROUND
+        """Whether it comes after everybody's."""
+        return self.solve.urgency == BACKGROUND
 
 
 class SolvePool:
@@ -170,7 +169,7 @@ class SolvePool:
         """Where a turn stands; of equals the one that has waited longest is first."""
         running = Counter(own.client for own in self._running)
         last = self._last_turn.get(turn.client, 0)
-        return turn.background, running[turn.client], last, turn.urgency
+        return turn.background, running[turn.client], last, turn.solve.urgency
 
     def _note_turn(self, client: str) -> None:
         self._last_turn[client] = next(self._turns)

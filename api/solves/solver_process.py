@@ -97,7 +97,8 @@ class SolverProcess:
 
     def start(self) -> None:
         try:
-            self._running()
+            with suppress(Problem):  # stopped: there is nothing to be ready for
+                self._running()
         except (HplbError, OSError) as error:
             # The next solve tries again, and says so.
             log.error("solver_not_started", error=str(error))

@@ -85,7 +85,7 @@ def keep(
         PlanOrigin(
             plan_id=plan_id,
             profile_digest=request.profile.digest,
-            options=_options(session, request),
+            options=options_of(session, request),
             created_at=now,
         )
     )
@@ -97,13 +97,18 @@ def keep(
 def request_of(session: Session, plan_id: str) -> PlanRequest:
     """The newest request that a plan was made for, its profiles inline as they were then."""
     origin = session.get_one(PlanOrigin, plan_id)
-    options = dict(origin.options)
+    return request_from(session, origin.profile_digest, origin.options)
+
+
+def request_from(session: Session, profile_digest: str, options: dict[str, Any]) -> PlanRequest:
+    """A request by its profile's digest and its `options_of`."""
+    options = dict(options)
     if options.get("workloads"):
         options["workloads"] = [_with_profile(session, step) for step in options["workloads"]]
-    return PlanRequest(profile=profile_store.load(session, origin.profile_digest), **options)
+    return PlanRequest(profile=profile_store.load(session, profile_digest), **options)
 
 
-def _options(session: Session, request: PlanRequest) -> dict[str, Any]:
+def options_of(session: Session, request: PlanRequest) -> dict[str, Any]:
     """Everything but the profiles, and these by their digests."""
     without: Any = {"profile": True, "fresh": True, "workloads": {"__all__": {"profile"}}}
     options = request.model_dump(mode="json", exclude=without)

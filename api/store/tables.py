@@ -80,6 +80,29 @@ class StoredAnswer(Table):
     created_at: Mapped[float]
 
 
+class StoredSolve(Table):
+    """A solve whose answer was promised (202): what is asked for, by whom, until it has ended."""
+
+    __tablename__ = "solves"
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    profile_digest: Mapped[str] = mapped_column(ForeignKey("profile_contents.digest"))
+    options: Mapped[dict[str, Any]]
+    client: Mapped[str] = mapped_column(String(128))
+    urgency: Mapped[int]
+    asked_at: Mapped[float]
+
+
+class IdempotencyKey(Table):
+    """An idempotency key of a client: the request it came with, and the solve that answers it."""
+
+    __tablename__ = "idempotency_keys"
+    client: Mapped[str] = mapped_column(String(128), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    request: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float] = mapped_column(index=True)
+
+
 class StoredRates(Table):
     """A version of the rates of a (device type, phase); the newest is in force."""
 

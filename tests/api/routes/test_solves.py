@@ -180,3 +180,75 @@ def test_after_a_restart_a_solve_is_known_by_its_plan(
             fields(reborn.get(path), 404)
         fields(reborn.post(f"/plans/{unknown}/cancel"), 404)
         assert "plan_id" in fields(reborn.get("/plans/a%00b/events"))
+
+
+def test_what_runs_and_what_waits_is_listed(live: httpx.Client, slow: SlowSolver) -> None:
+    assert live.get("/solves").json() == {"solves": []}
+    urgent = {**LATER, "Priority": "u=1, i"}
+    asked = [
+        live.post("/plan", json=plan_body(gpus=gpus, method="auto"), headers=headers).json()["id"]
+        for gpus, headers in ((2, LATER), (3, LATER), (4, urgent))
+    ]
+    for _ in range(2):
+        slow.wait_for_start()
+    listed = live.get("/solves").json()["solves"]
+    shown = {(solve["id"], solve["status"], solve["urgency"]) for solve in listed}
+    states = [(asked[0], "solving", 3), (asked[1], "solving", 3), (asked[2], "queued", 1)]
+    assert shown == set(states)
+    assert {solve["client"] for solve in listed} == {"127.0.0.1"}
+    slow.finish(3)
+    for solve in asked:
+        until_ended(live, solve)
+    assert live.get("/solves").json() == {"solves": []}
+
+
+def test_what_a_request_comes_to_is_told_without_solving_it(world: World, slow: SlowSolver) -> None:
+    body = plan_body()
+    before = world.client.post("/plan/validate", json=body).json()
+    assert (before["plan_id"], before["size"], before["quick"]) == (None, 3 * 8 * 2, True)
+    assert slow.calls == []
+    slow.finish()
+    plan = world.plan()
+    after = world.client.post("/plan/validate", json=body).json()
+    assert after == {**before, "plan_id": plan.id}
+    searched = world.client.post("/plan/validate", json=plan_body(method="auto")).json()
+    assert searched["quick"] is False
+    assert "profile" in fields(world.client.post("/plan/validate", json=plan_body(profile="x")))
+    long = world.client.post("/plan/validate", json=plan_body(time_limit_s=3600))
+    assert "time_limit_s" in fields(long)
+
+
+def test_sent_again_with_its_key_a_request_is_not_solved_again(
+    world: World, slow: SlowSolver
+) -> None:
+    slow.finish(9)
+    key = {"Idempotency-Key": "one"}
+    first = world.client.post("/plan", json=plan_body(fresh=True), headers=key)
+    again = world.client.post("/plan", json=plan_body(fresh=True), headers=key)
+    assert (again.status_code, again.content) == (200, first.content)
+    assert len(slow.calls) == 1
+    fields(world.client.post("/plan", json=plan_body(gpus=3), headers=key), 422)
+    assert len(slow.calls) == 1
+    world.client.post("/plan", json=plan_body(fresh=True), headers={"Idempotency-Key": "two"})
+    assert len(slow.calls) == 2
+    world.clock.forward(25 * 3600)
+    world.client.post("/plan", json=plan_body(fresh=True), headers=key)
+    assert len(slow.calls) == 3
+
+
+def test_a_solve_that_was_promised_is_asked_again_after_a_restart(
+    live: httpx.Client, slow: SlowSolver, settings: Settings, clock: Clock, service: Service
+) -> None:
+    solve = ask(live, method="auto")
+    slow.wait_for_start()
+    service.stop()
+    again = Service.make(settings, Database.open(settings.database_url), clock, InProcess)
+    with serving(again) as reborn:
+        slow.wait_for_start()
+        assert reborn.get(f"/plans/{solve}").json()["status"] == "solving"
+        slow.finish()
+        Plan.parse(until_ended(reborn, solve).content, "after the restart")
+    third = Service.make(settings, Database.open(settings.database_url), clock, InProcess)
+    with serving(third) as kept:
+        assert kept.get("/solves").json() == {"solves": []}
+        assert kept.get(f"/plans/{solve}").status_code == 200

@@ -24,13 +24,13 @@ class Held:
         self.pool.start()
 
     def ask(self, client: str, number: int = 0, urgency: int = 3, quick: bool = False) -> SolveJob:
-        solve = SolveJob(f"{client}{number}")
+        solve = SolveJob(f"{client}{number}", client, urgency)
 
         def work(_: Solver) -> None:
             self.began.put(solve.id)
             assert self._go.acquire(timeout=20)
 
-        self.pool.submit(Turn(solve, work, client, urgency, quick))
+        self.pool.submit(Turn(solve, work, quick))
         return solve
 
     def next_begun(self) -> str:
