@@ -96,6 +96,7 @@ def list_plans(
     "/plans/{plan_id}",
     response_model=Plan,
     responses={
+        304: {"description": "The plan is the one that the client has"},
         202: {
             "model": SolveStatus,
             "description": "The id is a solve's, which is under way",
@@ -104,9 +105,17 @@ def list_plans(
         **refusals(404, 409, 422, 503),
     },
 )
-def get_plan(plan_id: NamePath, service: ServiceDep) -> Response:
+def get_plan(
+    plan_id: NamePath,
+    service: ServiceDep,
+    if_none_match: Annotated[
+        str | None, Header(description="A plan's `ETag`: 304 where it is still that one.")
+    ] = None,
+) -> Response:
     """A plan by its own id, or by that of its solve; a solve's problem where that failed."""
     found = service.answerer.find_either(plan_id)
+    if isinstance(found, KeptPlan) and _etag(found) in _tags(if_none_match):
+        return Response(status_code=304, headers={"ETag": _etag(found)})
     return plan_response(found)
 
 
@@ -126,6 +135,16 @@ def plan_response(answer: KeptPlan | SolveJob) -> Response:
     """A plan and where it is to be found, or how far its solve is."""
     if isinstance(answer, SolveJob):
         return Response(answer.status().model_dump_json(), 202, RETRY_AFTER, JSON)
-    return Response(
-        answer.body, headers={"Content-Location": f"/plans/{answer.plan_id}"}, media_type=JSON
-    )
+    headers = {"Content-Location": f"/plans/{answer.plan_id}", "ETag": _etag(answer)}
+    return Response(answer.body, headers=headers, media_type=JSON)
+
+
+def _etag(answer: KeptPlan) -> str:
+    # Weak: it may be compressed or not.
+    return f'W/"{answer.plan_id}"'
+
+
+def _tags(if_none_match: str | None) -> set[str]:
+    """What a client has, each as a weak tag."""
+    tags = (tag.strip() for tag in (if_none_match or "").split(","))
+    return {tag if tag.startswith("W/") else f"W/{tag}" for tag in tags}

@@ -1,5 +1,6 @@
 """The refine loop in the service: measure, refit, replan, move, and take up after a restart."""
 
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from api.settings import Settings
 from api.store.database import Database
 from api.store.tables import StoredDeployment
 from solver.plans import Plan
+from tests.api import in_process
 from tests.api.in_process import InProcess
+from tests.api.slow_solver import SlowSolver
 from tests.api.world import Clock, Json, World, profile
 
 MIXED: Json = {"gpus": ..., "devices": [{"type": "h200"}, {"type": "a100"}]}
@@ -139,6 +142,45 @@ def test_a_failing_replan_is_told_and_tried_again(
     world.clock.forward(1)
     _round(world, plan, view, (40.0, 1.5))
     assert world.view()["generation"] == 2
+
+
+def test_a_long_solve_keeps_its_own_deployment_waiting_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = {**MIXED, "method": "auto", "time_limit_s": 300}
+    plan = world.plan(**mixed, profile=_large())
+    other = world.plan(**mixed, profile=profile("other", layers=4, heads=16))
+    solver = SlowSolver()
+    monkeypatch.setattr(in_process, "make_plan", solver)
+    for name, nodes, its in (("d", "ab", plan), ("e", "cd", other)):
+        world.register(nodes[0], ["h200"])
+        world.register(nodes[1], ["a100"])
+        world.deploy(its, list(nodes), name)
+    for _ in range(2):
+        for index, node in enumerate("ab"):
+            world.post(world.batch(plan, world.view("d"), node, [index], (40.0, 1.5)[index]))
+    solver.wait_for_start()
+    assert solver.calls[0]["request"].time_limit_s == 60
+    before = _rates(world, "h200")["version"]
+    for _ in range(2):
+        for index, node in enumerate("cd"):
+            world.post(world.batch(other, world.view("e"), node, [index], (50.0, 1.5)[index]))
+    while not _replanning(world, "e"):
+        time.sleep(0.01)
+    assert _replanning(world, "d")
+    assert _rates(world, "h200")["version"] != before
+    metrics = world.client.get("/metrics").text
+    assert "hplb_refine_solves 2.0" in metrics
+    solver.finish(2)
+    world.settle()
+    assert (world.view("d")["generation"], world.view("e")["generation"]) == (2, 2)
+    assert "hplb_refine_backlog 0.0" in world.client.get("/metrics").text
+
+
+def _replanning(world: World, name: str) -> bool:
+    with world.service.database.read() as session:
+        state = session.get_one(StoredDeployment, name).refine_state
+    return RefineState.from_json(state).replanning
 
 
 def test_an_error_in_one_step_does_not_end_the_loop(

@@ -52,6 +52,15 @@ def test_the_list_is_newest_first_with_a_total(world: World) -> None:
     assert page["plans"][0]["devices"] == {"h200": 2}
 
 
+def test_a_plan_that_the_client_has_is_not_sent_again(world: World) -> None:
+    url = f"/plans/{world.plan().id}"
+    tag = world.client.get(url).headers["etag"]
+    for known in (tag, tag.removeprefix("W/"), f'"other", {tag}'):
+        answer = world.client.get(url, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    assert world.client.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
 def test_slots_are_asked_for_and_told(world: World) -> None:
     plan = world.plan(method="auto", placement={"slots": "auto", "divisible": True})
     assert plan.slots is not None

@@ -1,8 +1,8 @@
-"""`Prefer` as RFC 7240 has it."""
+"""`Prefer` as RFC 7240 has it, `Priority` as RFC 9218."""
 
 import pytest
 
-from api.solves.prefer import LONGEST_WAIT_S, seconds_to_wait
+from api.solves.prefer import LONGEST_WAIT_S, seconds_to_wait, urgency
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,23 @@ from api.solves.prefer import LONGEST_WAIT_S, seconds_to_wait
 )
 def test_what_a_client_prefers(headers: list[str], wait_s: float | None) -> None:
     assert seconds_to_wait(headers) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        (None, 3),
+        ("", 3),
+        ("u=0", 0),
+        ("u=7, i", 7),
+        ("i, u=5", 5),
+        ("i,u=5;x=1", 5),
+        ("u=8", 3),
+        ("u=12", 3),
+        ("u", 3),
+        ("mu=1", 3),
+        ("u=" + "9" * 5000, 3),
+    ],
+)
+def test_how_urgent_it_is(header: str | None, wanted: int) -> None:
+    assert urgency(header) == wanted
