@@ -16,7 +16,7 @@ from solver.planning.scenarios import Scenario
 from solver.plans import Elsewhere
 from solver.problem import Floats
 from solver.request import PlanRequest
-from solver.search.starts import start
+from solver.search.starts import HEURISTICS, start
 
 OTHER: dict[Deployment, Deployment] = {
     "disaggregated": "tensor_parallel",
@@ -32,6 +32,7 @@ def elsewhere(
 ) -> Elsewhere | None:
     """This placement's makespan there, and what a quick plan made for it reaches, with its bound.
 
+    By the request's own method where that does not search: who asks for that has no time for more.
     `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says. None
     where the rates cannot cost it, where there is no time left, of more than MOST_PAIRS, or where
     devices have slots, which is tensor parallelism.
@@ -52,7 +53,8 @@ def elsewhere(
     placed = [by_head.layer(index) for index in range(by_head.layers)]
     here = [layer.loads_of_shares(shares[:, index]) for index, layer in enumerate(placed)]
     layers = [problem.layer(index) for index in range(problem.layers)]
-    quick = start(layers, "auto", request.tolerance, deadline.within(QUICK_S))
+    method = request.method if request.method in HEURISTICS else "auto"
+    quick = start(layers, method, request.tolerance, deadline.within(QUICK_S))
     there = [layer.loads_of_shares(q.shares) for layer, q in zip(layers, quick, strict=True)]
     here_s = objective_s(request, problem, here)
     return Elsewhere(
