@@ -28,6 +28,7 @@ from api.store.tables import (
     StoredRates,
     StoredRecovery,
     StoredRound,
+    StoredSolve,
 )
 
 DELETED_AT_ONCE = 200
@@ -246,12 +247,11 @@ def _remove_profiles(session: Session, names: Sequence[str]) -> None:
 
 def _unused_contents(session: Session, policy: RetentionPolicy, now: float) -> Iterable[str]:
     del policy, now
-    workloads = session.scalars(select(PlanOrigin.options["workloads"]))
-    used = {
-        *session.scalars(select(StoredProfile.digest)),
-        *session.scalars(select(PlanOrigin.profile_digest).distinct()),
-        *(step.get("profile") for steps in workloads for step in steps or []),
-    }
+    used: set[str | None] = set(session.scalars(select(StoredProfile.digest)))
+    for asked in (PlanOrigin, StoredSolve):
+        used.update(session.scalars(select(asked.profile_digest).distinct()))
+        workloads = session.scalars(select(asked.options["workloads"]))
+        used.update(step.get("profile") for steps in workloads for step in steps or [])
     return [d for d in session.scalars(select(ProfileContent.digest)) if d not in used]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import func, select
 
-from api.store import plan_store, rate_store, retention
+from api.store import plan_store, rate_store, retention, solve_store
 from api.store.retention import YOUNG_S, Keep, RetentionPolicy
 from api.store.tables import (
     ProfileContent,
@@ -19,7 +19,9 @@ from api.store.tables import (
 )
 from profiles.catalogue import device_profile
 from profiles.cost.roofline import roofline
-from tests.api.world import World, profile
+from tests.api.live import LATER, until_ended
+from tests.api.slow_solver import SlowSolver
+from tests.api.world import World, plan_body, profile
 
 HOUR_S = 3600.0
 
@@ -186,3 +188,16 @@ def test_nothing_goes_without_a_limit(
     world.clock.forward(10_000 * HOUR_S)
     assert _prune(world) == {}
     assert every_table(world) == before
+
+
+def test_what_a_promised_solve_is_made_from_stays(world: World, slow: SlowSolver) -> None:
+    asked = plan_body(method="auto", profile=profile("asked-for"))
+    solve = world.client.post("/plan", json=asked, headers=LATER).json()["id"]
+    slow.wait_for_start()
+    assert _prune(world, plans=Keep(seconds=1)) == {}
+    slow.finish()
+    assert until_ended(world.client, solve).status_code == 200
+    world.client.delete(f"/plans/{world.client.get(f'/plans/{solve}').json()['id']}")
+    with world.service.database.write() as session:
+        solve_store.forget(session, solve)
+    assert _prune(world, plans=Keep(seconds=1)) == {"profile_contents": 1}
