@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Lock
 from typing import Protocol
+from uuid import uuid4
 
 import structlog
 
@@ -141,7 +141,8 @@ class SolverProcess:
     def _begun(self) -> _Worker:
         # Spawned: a fork would have copies of the service's locks, held or not.
         context = multiprocessing.get_context("spawn")
-        folder = tempfile.mkdtemp(prefix="hplb-solver-", dir=plain_folder())
+        # Made by the process: one that the service did not live to see begin leaves none behind.
+        folder = f"{plain_folder()}/hplb-solver-{uuid4().hex}"
         ours, theirs = context.Pipe()
         process = context.Process(
             target=worker.serve,

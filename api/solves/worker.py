@@ -86,6 +86,7 @@ def serve(pipe: Connection, folder: str, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("500")  # where the machine's memory runs out, before the service
+    os.mkdir(folder, 0o700)
     tempfile.tempdir = folder
     tasks: SimpleQueue[tuple[Task, Event]] = SimpleQueue()
     Thread(target=_hear, args=(pipe, folder, tasks), name="hear", daemon=True).start()
