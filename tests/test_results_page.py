@@ -88,13 +88,13 @@ def test_a_figure_that_changes_changes_the_page(name: str, checkout: Path) -> No
     assert documents(checkout)[checkout / PAGE] != before
 
 
-def test_the_readmes_table_follows_too_and_has_six_rows(checkout: Path) -> None:
+def test_the_readmes_table_follows_too_and_has_five_rows(checkout: Path) -> None:
     path = checkout / "benchmarks/results/placement.json"
     path.write_text(json.dumps(twice(json.loads(path.read_text()), "over_mean")))
     changed = documents(checkout)[checkout / README].splitlines()
     lines = (ROOT / README).read_text().splitlines()
     different = [line for line, now in zip(lines, changed, strict=True) if line != now]
-    assert len(different) == 6
+    assert len(different) == 5
     assert all(line.startswith("| ") for line in different)
 
 

@@ -96,17 +96,17 @@ def bubble(loads_s: Floats) -> float:
 
 def sparse_budgets(profile: ModelProfile, context: int) -> BudgetOptions:
     """Budgets that move the heads' output least at DENSITY; where no errors were measured, the
-    profile's own."""
+    profile's own. As chosen, so that rates that are refitted leave them alone."""
     heads = profile.heads
     if not isinstance(heads, CurvesForm) or heads.output_error is None:
-        return BudgetOptions()
+        return BudgetOptions(as_chosen=True)
     block, piece = profile.sizes()
     workload = Workload(context, block_tokens=block, piece_tokens=piece)
     pieces = np.arange(workload.least_pieces, workload.context_pieces + 1)
     pairs = causal_pieces(pieces, workload.context_blocks, workload.block_pieces)
     fitting = pieces[pairs <= DENSITY * pairs[-1]]
     tokens = int(fitting[-1] if len(fitting) else pieces[0]) * piece
-    return BudgetOptions(policy="least_error", scope="model", tokens=tokens)
+    return BudgetOptions(policy="least_error", scope="model", tokens=tokens, as_chosen=True)
 
 
 def request(profile: ModelProfile, types: list[str], context: int, name: str) -> PlanRequest:

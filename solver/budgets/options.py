@@ -86,6 +86,10 @@ class BudgetOptions(BaseModel):
     model's loss, in nats a token, is at most this by the upper end of its interval. Needs a profile
     that `hplb calibrate` has seen."""
 
+    as_chosen: Annotated[bool, Field(exclude_if=lambda kept: not kept)] = False
+    """Leave heads as the policy chose, even where choosing pieces takes as long as it saves: equal
+    budgets whatever the rates in force."""
+
     def settled(self, profile: ModelProfile) -> "BudgetOptions":
         """The same with a policy and a scope, by what the profile knows where none is asked for."""
         policy = self.policy or self._fitting(profile)

@@ -75,6 +75,12 @@ BudgetContexts = Annotated[
 Fill = Annotated[
     bool, typer.Option("--fill", help="Spend idle time on larger budgets (needs curves).")
 ]
+AsChosen = Annotated[
+    bool,
+    typer.Option(
+        "--as-chosen", help="Keep budgets where choosing pieces takes as long as it saves, too."
+    ),
+]
 Unit = Annotated[str, typer.Option(help="What is placed as one: head or kv_group.")]
 EqualCounts = Annotated[
     bool, typer.Option("--equal-counts", help="The same number of units on every device.")

@@ -89,6 +89,7 @@ def plan_command(
     margin: flags.Margin = 0.0,
     floor_tokens: flags.Floor = FLOOR_TOKENS,
     fill: flags.Fill = False,
+    as_chosen: flags.AsChosen = False,
     unit: flags.Unit = "head",
     equal_counts: flags.EqualCounts = False,
     divisible: flags.Divisible = False,
@@ -157,6 +158,7 @@ def plan_command(
             "density": budget_density,
             "contexts": flags.whole_numbers("budget-contexts", budget_contexts),
             "fill": fill,
+            "as_chosen": as_chosen,
         },
         placement={
             "unit": unit,

@@ -90,7 +90,7 @@ def scenarios(request: PlanRequest, known: Sequence[Known], deadline: Deadline) 
             bases[id(looked_up.profile)] = Basis.of(looked_up.profile, request.budget)
         basis = bases[id(looked_up.profile)]
         budgets = allocate(profile, basis, request.budget, workload, deadline)
-        if not _evicts(request):
+        if not (request.budget.as_chosen or _evicts(request)):
             budgets = dense_where_cheaper(
                 budgets, shape, workload, selection, looked_up.rates, request.device_types
             )

@@ -35,7 +35,7 @@ def test_budgets_are_those_of_least_error_at_thirty_per_cent(context: int) -> No
 def test_a_profile_without_errors_keeps_its_own_budgets() -> None:
     profile = catalogue_profile(REFERENCE_PROFILE)
     asked = request(profile, ["cpu"], 1024, "contiguous").settled()
-    assert asked.budget == BudgetOptions(policy="profile", scope="layer")
+    assert asked.budget == BudgetOptions(policy="profile", scope="layer", as_chosen=True)
 
 
 def test_all_methods_are_asked_with_the_same_budgets() -> None:

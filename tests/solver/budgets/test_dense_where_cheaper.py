@@ -87,7 +87,7 @@ def test_a_head_of_a_prefill_is_dense_where_its_gathered_tiles_cost_more(gathere
     assert first == cheaper.sum()
 
 
-def planned(scored_s: float, **placement: Any):
+def planned(scored_s: float, budget: dict[str, Any] | None = None, **placement: Any):
     profile = ModelProfile(
         name="tested",
         architecture=SHAPE,
@@ -97,7 +97,8 @@ def planned(scored_s: float, **placement: Any):
         synthetic=True,
     )
     asked = {"profile": profile, "gpus": 2, "context_tokens": 8192, "phase": "decode"}
-    request = PlanRequest.model_validate({**asked, "method": "greedy", "placement": placement})
+    asked |= {"method": "greedy", "placement": placement, "budget": budget or {}}
+    request = PlanRequest.model_validate(asked)
     return make_plan(request, [{"h200": rates(scored_blocks=scored_s)}])
 
 
@@ -108,6 +109,7 @@ def test_a_plan_says_that_its_decode_is_dense_unless_keys_are_evicted() -> None:
     assert planned(1e-15).budgets == [TOKENS[0].tolist(), [8192, 8192, 512, 512]]
     evicting = planned(1e-6, memory={"kv_retention": "budget"})
     assert evicting.budgets == TOKENS.tolist()
+    assert planned(1e-6, budget={"as_chosen": True}).budgets == TOKENS.tolist()
 
 
 def test_a_layer_with_a_window_stays_within_it() -> None:
