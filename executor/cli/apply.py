@@ -62,8 +62,9 @@ def _written(made: "ExecutionMap", out: Path) -> list[str]:
     model, layout = made.architecture, made.layout
     now = layout.padded(model)
     lines = [
-        f"{out}: plan {made.plan[:12]}, layout {made.hash[:12]}: {layout.ranks} ranks of "
-        f"{layout.slots} KV and {layout.slots * layout.slot_heads} query slots"
+        f"{out}: plan {made.plan[:12]}, map {made.hash[:12]}, layout {layout.id[:12]}: "
+        f"{layout.ranks} ranks of {layout.slots} KV and {layout.slots * layout.slot_heads} query "
+        "slots"
     ]
     if now.kv_heads > model.kv_heads:
         width = model.hidden_size * model.head_dim * 2 * model.layers * model.item_bytes

@@ -15,7 +15,7 @@ from executor.weights.checkpoint import (
     open_checkpoint,
     rewrite,
 )
-from executor.weights.execution_map import MAP_FILE, ExecutionMap, Original
+from executor.weights.execution_map import LAYOUT_FIELD, MAP_FILE, ExecutionMap, Original
 from executor.weights.per_head import (
     SHAPE,
     config_of,
@@ -57,7 +57,7 @@ def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) 
     """
     model = model_of_plan(folder, plan)
     layout = slots_of(plan)
-    changed = _new_config(model.config, layout.padded(model.shape))
+    changed = {**_new_config(model.config, layout.padded(model.shape)), LAYOUT_FIELD: layout.id}
     changes = placed(model.source, model.tensors, layout, model.shape)
     with new_folder(out) as temporary:
         copy_others(folder, temporary)

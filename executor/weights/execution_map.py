@@ -21,6 +21,8 @@ from profiles.size_fields import SizeFields
 from solver.plans import Plan
 
 MAP_FILE = "hplb_plan.json"
+LAYOUT_FIELD = "hplb_layout"
+"""What config.json calls the layout that the weights beside it have, by its id."""
 
 
 class _Part(BaseModel):
@@ -96,11 +98,12 @@ class ExecutionMap(HeadMap):
         write_atomically(folder / MAP_FILE, self.model_dump_json() + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """The map beside a folder's weights. Raises WeightsError where there is none to be used."""
-        path = folder / MAP_FILE
+    def load(cls, place: Path) -> Self:
+        """The map beside a folder's weights, or in a file. Raises WeightsError where there is none
+        to be used."""
+        path = place / MAP_FILE if place.is_dir() else place
         if not path.is_file():
-            raise WeightsError(f"{folder}: has no {MAP_FILE}, which `hplb apply` writes")
+            raise WeightsError(f"{place}: has no {MAP_FILE}, which `hplb apply` writes")
         try:
             found = cls.model_validate(read_json(path))
         except ProfileError as error:

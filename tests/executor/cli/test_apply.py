@@ -29,7 +29,8 @@ def test_written_checked_and_undone(model: Path, tmp_path: Path) -> None:
     written = ExecutionMap.load(out)
     assert written.plan == made.id
     said = " ".join(ran.stdout.split())
-    assert f"layout {written.hash[:12]}: 2 ranks of 2 KV and 4 query slots" in said
+    ids = f"map {written.hash[:12]}, layout {written.layout.id[:12]}"
+    assert f"{ids}: 2 ranks of 2 KV and 4 query slots" in said
     # 2 query and 1 KV heads of 16 rows of 96 float32, two projections each, in two layers.
     assert "8 query and 4 KV heads where the model has 6 and 3: 0.1 MB more weights" in said
     assert "1.33 times the K/V of a token" in said

@@ -9,7 +9,9 @@ from transformers import AutoModelForCausalLM
 from executor.errors import WeightsError
 from executor.weights.apply import apply, undo
 from executor.weights.check import compare
-from executor.weights.execution_map import MAP_FILE, ExecutionMap
+from executor.weights.checkpoint import CONFIG
+from executor.weights.execution_map import LAYOUT_FIELD, MAP_FILE, ExecutionMap
+from profiles.files import read_json
 from tests.executor.weights.models import (
     DIVIDED,
     FAMILIES,
@@ -59,6 +61,7 @@ def test_divided_heads_are_the_model_where_each_rank_keeps_to_its_rows(
     out = tmp_path / "out"
     applied = apply(model, planned(DIVIDED, slots=2), out, True, quiet)
     assert applied.map.layout.needs_map
+    assert read_json(out / CONFIG)[LAYOUT_FIELD] == applied.map.layout.id
     assert applied.compared is not None
     assert applied.compared.decoded_tokens == 8
     # With every row on every rank that holds the group, the parts would be added twice.

@@ -28,6 +28,18 @@ def test_a_divided_groups_heads_are_on_every_rank_with_the_rows_that_each_comput
     assert layout.needs_map
 
 
+def test_a_layouts_id_is_the_weights_and_not_what_is_computed_with_them() -> None:
+    layout = slots_of(planned(DIVIDED, slots=2))
+    shares = [
+        [[(d, 0.5) for d, _ in entries] if len(entries) > 1 else entries for entries in of]
+        for of in DIVIDED
+    ]
+    again = slots_of(planned(shares, slots=2))
+    assert again != layout
+    assert again.id == layout.id
+    assert slots_of(planned(WHOLE, slots=2)).id != layout.id
+
+
 def test_equal_counts_of_whole_groups_need_no_slots() -> None:
     layout = slots_of(planned([whole(1, 1, 0, 0, 2, 2)], slots=None, devices=3))
     assert layout.groups(0) == [1, 0, 2]
