@@ -37,7 +37,7 @@ def whole_pieces(tokens: Numbers, piece_tokens: int, least: int, most: int) -> N
     return pieces - (pieces - most) * (pieces > most)
 
 
-def causal_pieces(pieces: Counts, query_blocks: int, block_pieces: int = 1) -> Counts:
+def causal_pieces(pieces: Counts, query_blocks: Counts | int, block_pieces: int = 1) -> Counts:
     """Pieces in the lists of a causal prefill: the sum over query blocks i of min(pieces, (i+1) m).
 
     m is `block_pieces`.

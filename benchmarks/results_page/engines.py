@@ -38,7 +38,43 @@ runs themselves, in nats a token of held-out docstrings.
 {_aims(report["summary"])}
 
 {_lists(report["contexts"])}
+
+{_batches(reports)}
 """
+
+
+def _batches(reports: Reports) -> str:
+    report = reports["batch_steps"]
+    rows = [
+        (
+            row["batch"],
+            *(f"{1e3 * row[key]:.2f} ms" for key in ("one_s", "many_s")),
+            f"{row['ratio']:.2f}x",
+        )
+        for row in report["rows"]
+    ]
+    heads = ("batch", "1 request", f"{report['requests']} requests", "over one")
+    return f"""\
+What a batch of vLLM's costs before it is computed: the steps of all layers over a paged cache, for
+a rank of SmolLM2-135M's shape that divides a KV group of every layer. Requests that decode; one
+that brings a chunk of {report["chunk_tokens"]:,} tokens, alone and beside
+{report["requests"] - 1} that decode; some that bring {report["small_chunk_tokens"]} tokens each, so
+that {report["requests"]} have as many times the rows. CPU seconds of a thread, medians of rounds;
+the aim is {report["aim"]:g} times, {_aimed(report)}.
+
+{reports.source("batch_steps")}
+{grid(heads, rows)}"""
+
+
+def _aimed(report: Report) -> str:
+    met = [row["batch"] for row in report["rows"] if row["ratio"] <= report["aim"]]
+    missed = [row["batch"] for row in report["rows"] if row["ratio"] > report["aim"]]
+    said = [
+        f"{how} by {', '.join(which)}"
+        for how, which in (("met", met), ("**not met**", missed))
+        if which
+    ]
+    return ", ".join(said)
 
 
 def _row(row: Report) -> tuple[str, ...]:

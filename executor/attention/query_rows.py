@@ -67,19 +67,24 @@ def token_spans(
     starts = query_starts(chunks)
     spans: list[list[slice]] = [[] for _ in range(heads)]
     for part in rows:
-        chunk = chunks[part.sequence]
-        begin = max(part.first * block_tokens, chunk.cached_tokens)
-        end = min(part.last * block_tokens, chunk.total_tokens)
-        if begin < end:
-            origin = starts[part.sequence] - chunk.cached_tokens
-            spans[part.head].append(slice(origin + begin, origin + end))
+        mine = new_rows(part, chunks, block_tokens)
+        if mine:
+            origin = starts[part.sequence] - chunks[part.sequence].cached_tokens
+            spans[part.head].append(slice(origin + mine.start, origin + mine.stop))
     for entry in lists:
         for head in entry.heads:
-            mine = spans[head]
-            neighbours = bool(mine) and mine[-1].stop == entry.token
-            first = mine.pop().start if neighbours else entry.token
-            mine.append(slice(first, entry.token + 1))
-    return tuple(tuple(sorted(mine, key=lambda span: span.start)) for mine in spans)
+            of_head = spans[head]
+            neighbours = bool(of_head) and of_head[-1].stop == entry.token
+            first = of_head.pop().start if neighbours else entry.token
+            of_head.append(slice(first, entry.token + 1))
+    return tuple(tuple(sorted(of_head, key=lambda span: span.start)) for of_head in spans)
+
+
+def new_rows(part: HeadBlocks, chunks: tuple[Chunk, ...], block_tokens: int) -> range:
+    """The positions of a part's rows in its sequence, those that are new."""
+    chunk = chunks[part.sequence]
+    begin = max(part.first * block_tokens, chunk.cached_tokens)
+    return range(begin, min(part.last * block_tokens, chunk.total_tokens))
 
 
 def decodes(rows: tuple[float, float], work: Sequence[int], sequence: int) -> bool:

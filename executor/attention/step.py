@@ -9,11 +9,12 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from executor.attention.counts import Counts, Schedule, count_work
-from executor.attention.query_rows import head_rows, token_spans
+from executor.attention.query_rows import head_rows, new_rows, token_spans
 from executor.attention.shares import (
     HeadShare,
     check_block_sizes,
@@ -42,8 +43,8 @@ class PreparedStep:
     names. `context_tokens` int32 [sequences], on the device, are the keys of every sequence, new
     tokens included: a decoding engine adds one in place before it replays. counts and schedule are
     those of the lengths given to `prepare`; `most_pieces` is a sequence's room.
-    `spans` are the ranges of q's tokens computed of every head 0..heads - 1, `computed_rows` their
-    rows; `covers`: whether those are all. `copied` marks on a GPU where the stream that copied the
+    `computed_rows` are the rows of q computed of heads 0..heads - 1; `covers`: whether those are
+    all. `copied` marks on a GPU where the stream that copied the
     tables is done with it. `apart`: the prefill with its whole dense heads for PyTorch's own
     attention, where asked for and there are any.
     """
@@ -53,7 +54,6 @@ class PreparedStep:
     piece_tokens: int
     heads: int
     groups: int
-    spans: tuple[tuple[slice, ...], ...]
     computed_rows: int
     covers: bool
     most_pieces: int
@@ -64,6 +64,13 @@ class PreparedStep:
     schedule: Schedule
     copied: torch.cuda.Event | None = None
     apart: Apart | None = None
+
+    @cached_property
+    def spans(self) -> tuple[tuple[slice, ...], ...]:
+        """The ranges of q's tokens computed of every head 0..heads - 1."""
+        rows = () if self.prefill is None else self.prefill.heads
+        lists = () if self.decode is None else self.decode.lists
+        return token_spans(rows, lists, self.chunks, self.block_tokens, self.heads)
 
 
 def prepare(
@@ -112,7 +119,7 @@ def prepare(
         if not chunks[s.sequence].decodes
     ]
     decodes = [s for s in shares if chunks[s.sequence].decodes]
-    lists = _decode_lists(decodes, chunks, piece_tokens, most_pieces, packed)
+    lists = decode_entries(decodes, chunks, piece_tokens, most_pieces, packed)
     prefill = decode = apart = None
     if rows:
         prefill = lay_out(rows, chunks, block_tokens, device, programs, piece_tokens)
@@ -127,8 +134,8 @@ def prepare(
                 "most: use larger pieces or fewer heads a step"
             )
     heads = max((share.head + 1 for share in shares), default=0)
-    spans = token_spans(rows, lists, chunks, block_tokens, heads)
-    computed_rows = sum(span.stop - span.start for mine in spans for span in mine)
+    computed_rows = sum(len(entry.heads) for entry in lists)
+    computed_rows += sum(len(new_rows(part, chunks, block_tokens)) for part in rows)
     counts = count_work(rows, lists, prefill, chunks, block_tokens, piece_tokens)
     context_tokens = torch.tensor([chunk.total_tokens for chunk in chunks], dtype=torch.int32)
     context_tokens = send(context_tokens, device)
@@ -138,7 +145,6 @@ def prepare(
         piece_tokens,
         heads=heads,
         groups=max((share.group + 1 for share in shares), default=0),
-        spans=spans,
         computed_rows=computed_rows,
         covers=computed_rows == heads * query_starts(chunks)[-1],
         most_pieces=most_pieces,
@@ -153,7 +159,7 @@ def prepare(
             splits=prefill.splits if prefill else 0,
             kv_pieces=(prefill.pieces_read if prefill else 0) + counts.decoded_pieces,
         ),
-        copied=_recorded(device),
+        copied=recorded(device),
         apart=apart,
     )
 
@@ -168,8 +174,8 @@ def tables(prepared: object) -> Iterator[torch.Tensor]:
             yield from tables(value)
 
 
-def _recorded(device: torch.device) -> torch.cuda.Event | None:
-    """What another stream waits for before it reads what this one has copied."""
+def recorded(device: torch.device) -> torch.cuda.Event | None:
+    """On a GPU what another stream waits for before it reads what this one has copied."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -177,14 +183,15 @@ def _recorded(device: torch.device) -> torch.cuda.Event | None:
     return event
 
 
-def _decode_lists(
-    shares: list[HeadShare],
+def decode_entries(
+    shares: Sequence[HeadShare],
     chunks: tuple[Chunk, ...],
     piece_tokens: int,
     most_pieces: int,
     packed: bool,
 ) -> list[DecodeHeads]:
-    """Lists of one pattern side by side: each run of them is selected at once."""
+    """The decoding lists of `shares`, those of one pattern side by side: each run of them is
+    selected at once."""
     starts = query_starts(chunks)
     together: dict[object, list[HeadShare]] = defaultdict(list)
     for number, share in enumerate(shares):

@@ -32,7 +32,7 @@ class SlotPolicy:
         )
         layers = range(made.architecture.layers)
         self._slots = [len(made.layout.query_slots(layer, self._ranks)) for layer in layers]
-        self._shares = tuple(self._of_layer(layer) for layer in layers)
+        self._shares = slot_shares(made, ranks)
         self._decoded = lru_cache(kept_steps)(self._decoded_shares)
 
     def attend(self, call: LayerCall) -> Attended:
@@ -56,28 +56,6 @@ class SlotPolicy:
         )
         return self._blocks.attend_shares(call, self._decoded(call.layer, mine))
 
-    def _of_layer(self, layer: int) -> tuple[HeadShare, ...]:
-        """Shares of the heads that these ranks have rows of, numbered by their slots."""
-        made = self._map
-        selection = of_layer(made.selection, made.architecture, layer)
-        patterns = [
-            pattern(selection, made.architecture, group, made.piece_tokens)
-            for group in range(made.architecture.kv_heads)
-        ]
-        return tuple(
-            HeadShare(
-                index,
-                number,
-                made.budgets[layer][head],
-                rows,
-                pattern=patterns[made.architecture.kv_head(head)],
-            )
-            for index, (number, head, rows) in enumerate(
-                made.layout.query_slots(layer, self._ranks)
-            )
-            if head is not None and rows is not None
-        )
-
     def _decoded_shares(self, layer: int, mine: tuple[bool, ...]) -> tuple[HeadShare, ...]:
         """The heads of which a sequence is decoded here: whole."""
         shares = zip(self._shares[layer], mine, strict=True)
@@ -86,3 +64,27 @@ class SlotPolicy:
             for share, here in shares
             if here
         )
+
+
+def slot_shares(made: HeadMap, ranks: Sequence[int]) -> tuple[tuple[HeadShare, ...], ...]:
+    """Shares of the heads that some ranks have rows of, `[layers]`, numbered by their slots."""
+    return tuple(_of_layer(made, ranks, layer) for layer in range(made.architecture.layers))
+
+
+def _of_layer(made: HeadMap, ranks: Sequence[int], layer: int) -> tuple[HeadShare, ...]:
+    selection = of_layer(made.selection, made.architecture, layer)
+    patterns = [
+        pattern(selection, made.architecture, group, made.piece_tokens)
+        for group in range(made.architecture.kv_heads)
+    ]
+    return tuple(
+        HeadShare(
+            index,
+            number,
+            made.budgets[layer][head],
+            rows,
+            pattern=patterns[made.architecture.kv_head(head)],
+        )
+        for index, (number, head, rows) in enumerate(made.layout.query_slots(layer, ranks))
+        if head is not None and rows is not None
+    )

@@ -35,6 +35,22 @@ def page_bounds(
     return bounds
 
 
+def refresh_page_bounds(
+    cache: Cache,
+    bounds: torch.Tensor,
+    context_tokens: torch.Tensor,
+    *,
+    use_triton: bool | None = None,
+) -> None:
+    """Recompute in place the bounds of every piece of the pages in `cache.pages`.
+
+    A table of the pages that were written to is enough, and context_tokens int32 [sequences] then
+    counts those pages' tokens alone. bounds as `page_bounds` made them.
+    """
+    by_triton = cache.keys.is_cuda if use_triton is None else use_triton
+    implementation(by_triton).fill_page_bounds(cache, context_tokens, bounds, newest=False)
+
+
 def update_page_bounds(
     cache: Cache,
     bounds: torch.Tensor,

@@ -80,7 +80,7 @@ class Layout:
     where lists are cut (`parts`) into `splits` parts.
     """
 
-    heads: tuple[HeadBlocks, ...]
+    heads: Sequence[HeadBlocks]
     chunks: tuple[Chunk, ...]
     block_tokens: int
     piece_tokens: int

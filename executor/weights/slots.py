@@ -5,12 +5,9 @@ number of query heads. Here those are slots: a slot holds a KV group, a copy of 
 engine that loads what each rank is told to needs no padding: as many slots as a rank has groups.
 """
 
-<<<<<<< HEAD
-from collections.abc import Sequence
-=======
 import hashlib
 import json
->>>>>>> 3eab456 (The weights say which layout they have; the map's id and the layout's are told apart)
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -61,13 +58,6 @@ class Layout(_Part):
     def empty_heads(self) -> int:
         """Query slots of a KV slot that holds nothing."""
         return 1
-
-    @property
-    def id(self) -> str:
-        """SHA-256 of which head is in which slot: what the weights follow from."""
-        held = [(self.groups(layer), self.heads(layer)) for layer in range(len(self.layers))]
-        text = json.dumps([self.ranks, self.slots, held], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def needs_map(self) -> bool:
@@ -121,6 +111,13 @@ class SlotLayout(Layout):
     def slots(self) -> int:
         """KV slots of a rank."""
         return len(self.layers[0][0])
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of which head is in which slot: what the weights follow from."""
+        held = [(self.groups(layer), self.heads(layer)) for layer in range(len(self.layers))]
+        text = json.dumps([self.ranks, self.slots, held], separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def empty_heads(self) -> int:
