@@ -1,0 +1,156 @@
+"""Which plan this process serves, if any: found, compared with the weights and with other ranks."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from vllm.config import VllmConfig
+from vllm.distributed.parallel_state import get_tp_group
+from vllm.logger import init_logger
+
+from executor.engines.vllm.metrics import RankReport
+from executor.errors import WeightsError
+from executor.weights.execution_map import LAYOUT_FIELD, MAP_FILE, ExecutionMap
+
+NAMED = "hplb_plan"
+"""The key of `--additional-config` that names another map than the one beside the weights."""
+logger = init_logger("vllm.hplb")
+
+
+@dataclass(frozen=True, eq=False)
+class Serving:
+    """A map and the ranks of it whose slots this process has."""
+
+    map: ExecutionMap
+    held: tuple[int, ...]
+    report: RankReport
+
+
+def serving(config: VllmConfig) -> Serving | None:
+    """What a model of this configuration is served by, None where it has no map.
+
+    Asked for the first time under tensor parallelism, all ranks hold what they found against each
+    other: ranks of unlike plans would add up to wrong text and no error. Raises WeightsError for a
+    map that is not these weights', that this engine cannot carry out, or that another rank lacks.
+    """
+    model, parallel = config.model_config, config.parallel_config
+    if model is None:
+        return None
+    return _served(
+        Path(model.model),
+        str((config.additional_config or {}).get(NAMED, "")),
+        get_tp_group().rank_in_group,
+        parallel.tensor_parallel_size,
+        parallel.data_parallel_index,
+        _Fields(model.hf_config, model.hf_text_config),
+        _unserved(config),
+    )
+
+
+class _Fields:
+    """A model's configuration; equal to any other, since its folder names it."""
+
+    def __init__(self, whole: Any, text: Any) -> None:
+        self.layout = getattr(whole, LAYOUT_FIELD, None)
+        self.query_heads, self.layers = text.num_attention_heads, text.num_hidden_layers
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Fields)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@cache
+def _served(
+    folder: Path,
+    named: str,
+    rank: int,
+    ranks: int,
+    engine: int,
+    model: _Fields,
+    unserved: str | None,
+) -> Serving | None:
+    made, fault = None, None
+    try:
+        made = _found(folder, named)
+        if made is not None:
+            _check(made, model, ranks, unserved)
+    except WeightsError as error:
+        fault = error
+    _compare(made, fault, rank, ranks)
+    if fault is not None:
+        raise fault
+    if made is None:
+        return None
+    held = (rank,) if ranks > 1 else tuple(range(made.layout.ranks))
+    logger.info(
+        "HPLB: plan %s, layout %s, map %s; rank %d of %d has the slots of %s of its ranks",
+        made.plan[:12],
+        made.layout.id[:12],
+        made.hash[:12],
+        rank,
+        ranks,
+        ", ".join(map(str, held)),
+    )
+    return Serving(made, held, RankReport(made, held, engine, rank))
+
+
+def _found(folder: Path, named: str) -> ExecutionMap | None:
+    if named:
+        return ExecutionMap.load(Path(named))
+    return ExecutionMap.load(folder) if (folder / MAP_FILE).is_file() else None
+
+
+def _check(made: ExecutionMap, model: _Fields, ranks: int, unserved: str | None) -> None:
+    slots = made.layout.padded(made.architecture)
+    if (model.query_heads, model.layers) != (slots.query_heads, slots.layers):
+        raise WeightsError(
+            f"HPLB: plan {made.plan[:12]} has {slots.query_heads} query slots in {slots.layers} "
+            f"layers, the model {model.query_heads} heads in {model.layers}: it is not these "
+            "weights' plan"
+        )
+    if model.layout != made.layout.id:
+        raise WeightsError(
+            f"HPLB: plan {made.plan[:12]} is for weights of the layout {made.layout.id[:12]}, "
+            f"these have {str(model.layout)[:12]} ({LAYOUT_FIELD} in config.json): serve the "
+            "folder that `hplb apply` wrote with this plan"
+        )
+    if ranks not in (1, made.layout.ranks):
+        raise WeightsError(
+            f"HPLB: plan {made.plan[:12]} is for {made.layout.ranks} ranks: "
+            f"--tensor-parallel-size {made.layout.ranks} or 1, not {ranks}"
+        )
+    if unserved is not None:
+        raise WeightsError(f"HPLB: plan {made.plan[:12]} cannot be served with {unserved}")
+
+
+def _unserved(config: VllmConfig) -> str | None:
+    """What this engine was asked for that the plan's attention does not know."""
+    cache_type, model = config.cache_config.cache_dtype, str(config.model_config.dtype)
+    if cache_type not in ("auto", model.removeprefix("torch.")):
+        return f"--kv-cache-dtype {cache_type}"
+    if config.parallel_config.decode_context_parallel_size > 1:
+        return "--decode-context-parallel-size"
+    if config.attention_config.use_non_causal:
+        return "attention to later tokens: its lists are causal"
+    if config.kv_transfer_config is not None:
+        return "--kv-transfer-config: its KV heads are slots of the map"
+    return None
+
+
+def _compare(made: ExecutionMap | None, fault: WeightsError | None, rank: int, ranks: int) -> None:
+    """Raise WeightsError where another rank found another map, or none, or a fault."""
+    if ranks == 1:
+        return
+    mine = str(fault) if fault is not None else None if made is None else made.hash
+    all_found: list[str | None] = [None] * ranks
+    dist.all_gather_object(all_found, mine, group=get_tp_group().cpu_group)
+    for other, theirs in enumerate(all_found):
+        if theirs != mine and fault is None:
+            raise WeightsError(
+                f"HPLB: rank {other} has the map {str(theirs)[:64]}, rank {rank} {str(mine)[:12]}: "
+                "all ranks must load one checkpoint"
+            )
