@@ -1,6 +1,7 @@
-# `make run` is the main job; `make test`, then `make test-page`, the page in a browser, and
-# `make test-service`, the service's faults, are what CI runs (`make check` leaves out the slow tests).
-# Each sets up what it needs in .venv on a machine that has Python 3.11+ and nothing else.
+# `make run` is the main job; `make test`, then `make test-page`, the page in a browser,
+# `make test-service`, the service's faults, and `make test-engines`, on vLLM, are what CI runs (`make
+# check` leaves out the slow tests). Each sets up what it needs in .venv, vLLM beside the clone, on a
+# machine that has Python 3.11+ and nothing else.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,8 +9,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILE ?=
 RUN_FLAGS ?=
+HPLB_ENGINES ?= $(HOME)/.cache/hplb/engines
 
-.PHONY: run check test test-page test-service browser setup lint unit every clean
+.PHONY: run check test test-page test-service test-engines browser setup lint unit every clean
 
 run: setup
 	@$(BIN)/hplb demo $(if $(PROFILE),--profile "$(PROFILE)") $(RUN_FLAGS)
@@ -36,6 +38,11 @@ browser:
 test-service: setup
 	@$(BIN)/python -m tests.postgres --install
 	$(BIN)/pytest tests/service
+
+# Their own folder of pytest's, whose conftest files elsewhere need what this environment has not.
+test-engines:
+	@engines=$$(tests/engines/make_environment.sh "$(HPLB_ENGINES)") && \
+	  timeout 25m "$$engines/bin/python" -m pytest --confcutdir=tests/engines tests/engines
 
 setup: $(READY)
 

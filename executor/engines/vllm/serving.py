@@ -1,9 +1,7 @@
 """Which plan this process serves, if any: found, compared with the weights and with other ranks."""
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from vllm.config import VllmConfig
@@ -28,6 +26,10 @@ class Serving:
     report: RankReport
 
 
+_served: dict[tuple[str, str, int], Serving | None] = {}
+"""By the model's folder, the map that was named, and this process' rank."""
+
+
 def serving(config: VllmConfig) -> Serving | None:
     """What a model of this configuration is served by, None where it has no map.
 
@@ -35,49 +37,24 @@ def serving(config: VllmConfig) -> Serving | None:
     other: ranks of unlike plans would add up to wrong text and no error. Raises WeightsError for a
     map that is not these weights', that this engine cannot carry out, or that another rank lacks.
     """
-    model, parallel = config.model_config, config.parallel_config
+    model = config.model_config
     if model is None:
         return None
-    return _served(
-        Path(model.model),
-        str((config.additional_config or {}).get(NAMED, "")),
-        get_tp_group().rank_in_group,
-        parallel.tensor_parallel_size,
-        parallel.data_parallel_index,
-        _Fields(model.hf_config, model.hf_text_config),
-        _unserved(config),
-    )
+    named = str((config.additional_config or {}).get(NAMED, ""))
+    key = model.model, named, get_tp_group().rank_in_group
+    if key not in _served:
+        _served[key] = _serve(config, Path(model.model), named)
+    return _served[key]
 
 
-class _Fields:
-    """A model's configuration; equal to any other, since its folder names it."""
-
-    def __init__(self, whole: Any, text: Any) -> None:
-        self.layout = getattr(whole, LAYOUT_FIELD, None)
-        self.query_heads, self.layers = text.num_attention_heads, text.num_hidden_layers
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Fields)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@cache
-def _served(
-    folder: Path,
-    named: str,
-    rank: int,
-    ranks: int,
-    engine: int,
-    model: _Fields,
-    unserved: str | None,
-) -> Serving | None:
+def _serve(config: VllmConfig, folder: Path, named: str) -> Serving | None:
+    parallel, rank = config.parallel_config, get_tp_group().rank_in_group
+    ranks = parallel.tensor_parallel_size
     made, fault = None, None
     try:
         made = _found(folder, named)
         if made is not None:
-            _check(made, model, ranks, unserved)
+            _check(made, config)
     except WeightsError as error:
         fault = error
     _compare(made, fault, rank, ranks)
@@ -95,7 +72,7 @@ def _served(
         ranks,
         ", ".join(map(str, held)),
     )
-    return Serving(made, held, RankReport(made, held, engine, rank))
+    return Serving(made, held, RankReport(made, held, parallel.data_parallel_index, rank))
 
 
 def _found(folder: Path, named: str) -> ExecutionMap | None:
@@ -104,20 +81,22 @@ def _found(folder: Path, named: str) -> ExecutionMap | None:
     return ExecutionMap.load(folder) if (folder / MAP_FILE).is_file() else None
 
 
-def _check(made: ExecutionMap, model: _Fields, ranks: int, unserved: str | None) -> None:
-    slots = made.layout.padded(made.architecture)
-    if (model.query_heads, model.layers) != (slots.query_heads, slots.layers):
+def _check(made: ExecutionMap, config: VllmConfig) -> None:
+    slots, text = made.layout.padded(made.architecture), config.model_config.hf_text_config
+    heads, layers = text.num_attention_heads, text.num_hidden_layers
+    if (heads, layers) != (slots.query_heads, slots.layers):
         raise WeightsError(
             f"HPLB: plan {made.plan[:12]} has {slots.query_heads} query slots in {slots.layers} "
-            f"layers, the model {model.query_heads} heads in {model.layers}: it is not these "
-            "weights' plan"
+            f"layers, the model {heads} heads in {layers}: it is not these weights' plan"
         )
-    if model.layout != made.layout.id:
+    layout = getattr(config.model_config.hf_config, LAYOUT_FIELD, None)
+    if layout != made.layout.id:
         raise WeightsError(
             f"HPLB: plan {made.plan[:12]} is for weights of the layout {made.layout.id[:12]}, "
-            f"these have {str(model.layout)[:12]} ({LAYOUT_FIELD} in config.json): serve the "
+            f"these have {str(layout)[:12]} ({LAYOUT_FIELD} in config.json): serve the "
             "folder that `hplb apply` wrote with this plan"
         )
+    ranks, unserved = config.parallel_config.tensor_parallel_size, _unserved(config)
     if ranks not in (1, made.layout.ranks):
         raise WeightsError(
             f"HPLB: plan {made.plan[:12]} is for {made.layout.ranks} ranks: "

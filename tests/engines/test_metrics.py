@@ -1,0 +1,67 @@
+"""A rank's numbers reach `/metrics` where vLLM collects from all its processes, and where not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from executor.engines.vllm import metrics
+from executor.weights.execution_map import ExecutionMap, Original
+from tests.engines.made import ROOT
+from tests.executor.weights.models import DIVIDED, planned
+
+MADE = ExecutionMap.of(planned(DIVIDED, slots=2), Original(tensors_sha256="", files={}))
+RANK = """
+import sys
+from executor.engines.vllm.metrics import RankReport
+from executor.weights.execution_map import ExecutionMap
+from pathlib import Path
+report = RankReport(ExecutionMap.load(Path(sys.argv[1])), (1,), 0, 1)
+report.add(30, 100)
+report.add(10, 50)
+"""
+EXPECTED = {"hplb_steps_total": 2, "hplb_tiles_total": 40, "hplb_dense_tiles_total": 150}
+
+
+def samples(registry: CollectorRegistry) -> dict[str, float]:
+    """Values by name, of rank 1; budgets by layer."""
+    found = {}
+    for line in generate_latest(registry).decode().splitlines():
+        if line.startswith("hplb_"):
+            labels, _, value = line.rpartition(" ")
+            assert 'rank="1"' in labels
+            layer = labels.partition('layer="')[2].partition('"')[0]
+            found[labels.partition("{")[0] + layer] = float(value)
+    return found
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_ranks_numbers_are_collected(
+    several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MADE.save(tmp_path)
+    for name in ("PROMETHEUS_MULTIPROC_DIR", metrics.FOLDER):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(metrics.FOLDER, str(tmp_path / "files"))
+    if several:
+        (tmp_path / "shared").mkdir()
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "shared"))
+    registry = CollectorRegistry()
+    if several:
+        MultiProcessCollector(registry)
+    else:
+        registry.register(metrics._Ranks())
+    assert samples(registry) == {}
+    subprocess.run([sys.executable, "-c", RANK, str(tmp_path)], cwd=ROOT, check=True)
+    found = samples(registry)
+    assert {name: found.pop(name) for name in EXPECTED} == EXPECTED
+    assert found.pop("hplb_plan_info") == 1
+    # Of head 2 the rank has 0.7 of the rows in layer 0, 0.4 in layer 1, there half of head 3 too.
+    budgets = MADE.budgets
+    first = 0.7 * budgets[0][2] + sum(budgets[0][3:])
+    second = 0.4 * budgets[1][2] + 0.5 * budgets[1][3] + sum(budgets[1][4:])
+    assert found == pytest.approx({"hplb_budget_tokens0": first, "hplb_budget_tokens1": second})
+    assert (tmp_path / "files").exists() is not several

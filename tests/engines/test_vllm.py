@@ -1,0 +1,293 @@
+"""vLLM serves plans: within covering budgets its own tokens, within sparse ones transformers'.
+
+Engines start in processes of their own: one without a plan, one with all ranks' slots, one of two
+ranks that serves HTTP, and one of two ranks on a real model.
+"""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from transformers import AutoModelForCausalLM
+
+from executor.engines.transformers.attach import attach
+from executor.engines.transformers.slots import slot_policy
+from executor.engines.vllm import serving
+from executor.errors import WeightsError
+from executor.inference.listed_policy import ListedPolicy
+from executor.weights.execution_map import MAP_FILE, ExecutionMap
+from tests.engines.made import LONGEST, ROOT, VOCABULARY, folders, real
+
+CHUNK, NEW = 128, 8
+ENGINE = {
+    "enforce_eager": True,
+    "dtype": "float32",
+    "block_size": 32,
+    "max_model_len": LONGEST // 2,
+    "max_num_batched_tokens": CHUNK,
+    "max_num_seqs": 8,
+    "seed": 0,
+}
+Said = list[list[list[int]]]
+
+
+def prompts() -> tuple[Said, Said]:
+    """Batches that the least budget covers, and one that it does not: mixed lengths, decodes
+    beside chunks, a prefix of another request's that ends inside a query block, and chunks."""
+    draw = random.Random(0)
+
+    def words(count: int) -> list[int]:
+        return [draw.randrange(1, VOCABULARY) for _ in range(count)]
+
+    prefix = words(170)
+    covered = [
+        [words(5), words(100), words(220), words(17)],
+        [prefix + words(20)],
+        [prefix + words(30), words(3), words(1)],
+    ]
+    return covered, [[words(700)]]
+
+
+COVERED, SPARSE = prompts()
+
+
+def environment(ranks: int) -> dict[str, str]:
+    """A core for every rank, of those that this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    bound = "|".join(str(cores[rank % len(cores)]) for rank in range(ranks))
+    return {
+        **os.environ,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": bound,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if ranks == 1 else "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a process of `served` wrote, and all it printed."""
+
+    said: Said
+    lists: dict[str, int]
+    by: list[str]
+    log: str
+
+
+def served(where: Path, model: Path, batches: Said, ranks: int = 1, **options: Any) -> Made:
+    asked, made = where / f"{model.name}{ranks}.asked", where / f"{model.name}{ranks}.made"
+    engine = {**ENGINE, "model": str(model), "tensor_parallel_size": ranks, **options}
+    asked.write_text(json.dumps({"engine": engine, "batches": batches, "new_tokens": NEW}))
+    command = [sys.executable, "-m", "tests.engines.served", str(asked), str(made)]
+    ran = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(ranks),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if ran.returncode:
+        raise RuntimeError(ran.stdout)
+    return Made(**json.loads(made.read_text()), log=ran.stdout)
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("engines")
+    folders(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def stock(where: Path) -> Made:
+    return served(where, where / "model", COVERED + SPARSE)
+
+
+@pytest.fixture(scope="module")
+def planned(where: Path) -> Made:
+    return served(where, where / "planned", COVERED + SPARSE)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What two ranks said over HTTP, and then of themselves."""
+
+    said: Said
+    metrics: str
+    log: str
+
+
+@contextmanager
+def answering(model: Path, log: Path, ranks: int) -> Iterator[httpx.Client]:
+    """vLLM's OpenAI server with a model, until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {**ENGINE, "model": model, "tensor_parallel_size": ranks, "port": port}
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1"]
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        command.append(flag if value is True else f"{flag}={value}")
+    address = f"http://127.0.0.1:{port}"
+    with log.open("w") as out, httpx.Client(base_url=address, timeout=None) as client:
+        server = subprocess.Popen(command, cwd=ROOT, env=environment(ranks), stdout=out, stderr=out)
+        try:
+            while not healthy(client):
+                with pytest.raises(subprocess.TimeoutExpired):
+                    server.wait(1)
+            yield client
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def healthy(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def ranks(where: Path) -> Answered:
+    model, log = where / "planned", where / "server.log"
+
+    def ask(client: httpx.Client, tokens: list[int]) -> list[int]:
+        body = {"model": str(model), "prompt": tokens, "max_tokens": NEW, "temperature": 0}
+        body |= {"ignore_eos": True, "return_token_ids": True}
+        reply = client.post("/v1/completions", json=body).raise_for_status()
+        found: list[int] = reply.json()["choices"][0]["token_ids"]
+        return found
+
+    with answering(model, log, 2) as client, ThreadPoolExecutor(8) as pool:
+        said = [list(pool.map(partial(ask, client), batch)) for batch in COVERED + SPARSE]
+        metrics = client.get("/metrics").text
+    return Answered(said, metrics, log.read_text())
+
+
+def test_a_model_without_a_map_keeps_its_stock_attention(stock: Made) -> None:
+    assert set(stock.by) == {"vllm.v1.attention.backends.cpu_attn.CPUAttentionBackendImpl"}
+    assert "HPLB" not in stock.log
+
+
+def test_covering_budgets_give_the_stock_engines_tokens(stock: Made, planned: Made) -> None:
+    assert set(planned.by) == {"executor.engines.vllm.cpu.Impl"}
+    assert planned.said[:-1] == stock.said[:-1]
+
+
+def test_and_at_two_ranks_that_divide_heads(stock: Made, ranks: Answered) -> None:
+    assert ranks.said[:-1] == stock.said[:-1]
+
+
+@torch.no_grad()
+def test_sparse_budgets_are_the_plans_in_transformers(
+    where: Path, stock: Made, planned: Made, ranks: Answered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = where / "planned"
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    policy = ListedPolicy(slot_policy(model, folder))
+    attach(model, policy)
+    ids = torch.tensor(SPARSE[0])
+    cache, said = None, []
+    for chunk in ids.split(CHUNK, 1):
+        made = model(chunk, past_key_values=cache, use_cache=True)
+        cache = made.past_key_values
+    for _ in range(NEW):
+        newest = made.logits[:, -1:].argmax(-1)
+        said.append(int(newest))
+        made = model(newest, past_key_values=cache, use_cache=True)
+    expected = {" ".join(map(str, key)): lists for key, lists in policy.lists.items()}
+    assert planned.lists.keys() == expected.keys()
+    equal = sum(planned.lists[key] == lists for key, lists in expected.items()) / len(expected)
+    with capsys.disabled():
+        sys.stderr.write(f"\n{100 * equal:.2f} % of {len(expected)} lists are as in transformers\n")
+    assert equal >= 0.99
+    assert planned.said[-1] == ranks.said[-1] == [said]
+    assert stock.said[-1] != [said]
+
+
+@torch.no_grad()
+def test_a_real_model_at_two_ranks_that_its_heads_do_not_divide_by(
+    smollm2: Path, tmp_path: Path
+) -> None:
+    real(smollm2, tmp_path / "smollm2")
+    asked = [[[*range(100 + 7 * each, 100 + 7 * each + 60 * each + 9)] for each in range(4)]]
+    found = served(tmp_path, tmp_path / "smollm2", asked, 2)
+    model: Any = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+    for prompt, said in zip(asked[0], found.said[0], strict=True):
+        made = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            min_new_tokens=NEW,
+            max_new_tokens=NEW,
+            do_sample=False,
+        )
+        assert made[0, len(prompt) :].tolist() == said
+
+
+def test_what_ranks_serve_is_told_beside_vllms_own_metrics(where: Path, ranks: Answered) -> None:
+    made = ExecutionMap.load(where / "planned")
+    values = {}
+    for line in ranks.metrics.splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            values[name] = float(value)
+    assert any(name.startswith("vllm:") for name in values)
+    for rank in ("0", "1"):
+        labels = f'engine="0",layout="{made.layout.id}",map="{made.hash}",plan="{made.plan}"'
+        told = [name for name in values if name.startswith("hplb_plan_info{")]
+        (info,) = (name for name in told if f'rank="{rank}"' in name)
+        assert all(part in info for part in labels.split(","))
+        of_rank = f'{{engine="0",rank="{rank}"}}'
+        names = (f"hplb_{name}_total{of_rank}" for name in ("steps", "tiles", "dense_tiles"))
+        steps, tiles, dense = (values[name] for name in names)
+        assert steps > NEW
+        assert 0 < tiles < dense
+    budgets = sum(value for name, value in values.items() if name.startswith("hplb_budget_tokens"))
+    assert budgets == pytest.approx(sum(map(sum, made.budgets)))
+    assert f"HPLB: plan {made.plan[:12]}" in ranks.log
+
+
+def test_a_plan_for_other_weights_is_refused_at_start(where: Path) -> None:
+    named = {"hplb_plan": str(where / "other" / MAP_FILE)}
+    with pytest.raises(RuntimeError) as refused:
+        served(where, where / "planned", SPARSE, additional_config=named)
+    theirs, ours = (ExecutionMap.load(where / name).layout.id[:12] for name in ("other", "planned"))
+    assert f"is for weights of the layout {theirs}, these have {ours}" in str(refused.value)
+    assert "Loading weights took" not in str(refused.value)
+
+
+def test_ranks_with_other_maps_refuse_to_serve(where: Path, tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_compared, (where, tmp_path), nprocs=2)
+    said = [(tmp_path / f"{rank}").read_text() for rank in range(2)]
+    assert all("all ranks must load one checkpoint" in each for each in said)
+    assert all("None" in each for each in said)
+
+
+def _compared(rank: int, where: Path, out: Path) -> None:
+    """Rank 0 finds a map, rank 1 none."""
+    dist.init_process_group("gloo", f"file://{out}/store", rank=rank, world_size=2)
+    serving.get_tp_group = lambda: type("Group", (), {"cpu_group": dist.group.WORLD})
+    made = None if rank else ExecutionMap.load(where / "planned")
+    with pytest.raises(WeightsError) as refused:
+        serving._compare(made, None, rank, 2)
+    (out / f"{rank}").write_text(str(refused.value))
+    dist.destroy_process_group()
