@@ -9,6 +9,7 @@ from executor.inference.slot_steps import SlotSteps, paged
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds
 from executor.weights.execution_map import ExecutionMap, Original
+from executor.weights.slots import slots_of
 from tests.executor.weights.models import planned
 
 BLOCK, HEAD = 32, 16
@@ -17,7 +18,8 @@ HALVES = [[*[[(0, 0.5), (1, 0.5)]] * 2, *[[(1, 1.0)]] * 4]] * 2
 
 
 def test_bounds_are_kept_of_tokens_that_another_rank_decodes() -> None:
-    made = ExecutionMap.of(planned(HALVES, slots=3), Original(tensors_sha256="", files={}))
+    plan = planned(HALVES, slots=3)
+    made = ExecutionMap.of(plan, slots_of(plan), original=Original(tensors_sha256="", files={}))
     steps = SlotSteps(made, (0,), 2048, torch.device("cpu"), range(2))
     (phase,) = steps.of_batch([69], [70]).phases
     assert phase.steps[0] is None

@@ -10,10 +10,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from executor.engines.vllm import metrics
 from executor.weights.execution_map import ExecutionMap, Original
+from executor.weights.slots import slots_of
 from tests.engines.made import ROOT
 from tests.executor.weights.models import DIVIDED, planned
 
-MADE = ExecutionMap.of(planned(DIVIDED, slots=2), Original(tensors_sha256="", files={}))
+PLAN = planned(DIVIDED, slots=2)
+MADE = ExecutionMap.of(PLAN, slots_of(PLAN), original=Original(tensors_sha256="", files={}))
 RANK = """
 import sys
 from executor.engines.vllm.metrics import RankReport

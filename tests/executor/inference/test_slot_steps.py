@@ -12,12 +12,14 @@ from executor.inference.slot_steps import LEAST_ROOM, SlotSteps, paged
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds, refresh_page_bounds
 from executor.weights.execution_map import ExecutionMap, Original
+from executor.weights.slots import slots_of
 from tests.executor.weights.models import DIVIDED, planned
 
 PAGE, HEAD_DIM = 32, 16
 LENGTHS = [(130, 131), (0, 200), (77, 90), (300, 301), (5, 6), (64, 192), (128, 129), (9, 9)]
 """Tokens had and held: decodes, a prompt, chunks that begin inside blocks, one that rests."""
-MADE = ExecutionMap.of(planned(DIVIDED, slots=2), Original(tensors_sha256="", files={}))
+PLAN = planned(DIVIDED, slots=2)
+MADE = ExecutionMap.of(PLAN, slots_of(PLAN), original=Original(tensors_sha256="", files={}))
 
 
 def in_pages(keys: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +43,7 @@ def in_pages(keys: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_batch_is_its_sequences(ranks: tuple[int, ...], layer: int) -> None:
     policy = SlotPolicy(MADE, ranks, backend="torch")
-    heads, groups = policy.slots, policy.slots // 2
+    heads, groups = len(MADE.layout.heads(layer, ranks)), len(MADE.layout.groups(layer, ranks))
     generator = torch.Generator().manual_seed(0)
     had, has = zip(*LENGTHS, strict=True)
     tokens = [total - cached for cached, total in LENGTHS]
