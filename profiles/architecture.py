@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from profiles.first_fault import FirstFault
+
 Dtype = Literal["bfloat16", "float16", "float32"]
 ITEM_BYTES: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 MLP_FIELDS = ("mlp_size", "mlp_matrices", "experts", "experts_per_token")
@@ -18,7 +20,7 @@ def _is_one(count: object) -> bool:
     return count == 1
 
 
-class Architecture(BaseModel):
+class Architecture(FirstFault, BaseModel):
     """Layers, heads and widths; query head h belongs to KV head h // (query_heads / kv_heads).
 
     `windows` [layers]: how many tokens back a row of the layer sees, itself included, whatever the

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from profiles.first_fault import FirstFault
+
 Floats = NDArray[np.float64]
 MAX_TOKENS = 2**31
 PositiveTokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
@@ -40,7 +42,7 @@ def _require(ok: NDArray[np.bool_], field: str, axes: tuple[str, ...], rule: str
     raise ValueError(f"{field}: {place}: {rule} ({int((~ok).sum())} such values)")
 
 
-class _Form(BaseModel):
+class _Form(FirstFault, BaseModel):
     # NaN and infinities are let in so that the checks below can name their layer and head.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 

@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from profiles.first_fault import FirstFault
 from profiles.size_fields import SizeFields, block_of
 
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Correlation = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
 
-class _Record(BaseModel):
+class _Record(FirstFault, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

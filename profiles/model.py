@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError, describe
 from profiles.files import json_of, read_bytes, write_atomically
+from profiles.first_fault import FirstFault
 from profiles.heads import Heads
 from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
@@ -18,7 +21,7 @@ from profiles.sizes import DEFAULT_BLOCK_TOKENS
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
-class ModelProfile(BaseModel):
+class ModelProfile(FirstFault, BaseModel):
     """What is known about a model's heads, where from, and whether it was made up.
 
     `selection` says how an executor chooses the pieces of a head's budget. `measurement` is filled
@@ -67,11 +70,17 @@ class ModelProfile(BaseModel):
             return DEFAULT_BLOCK_TOKENS, piece_tokens or DEFAULT_BLOCK_TOKENS
         return self.measurement.block_tokens, piece_tokens or self.measurement.piece_tokens
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the content: equal profiles have equal digests wherever they lie."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        # Another content is named anew; pydantic would copy what was remembered of this one.
+        copied.__dict__.pop("digest", None)
+        return copied
 
     @classmethod
     def parse(cls, text: str | bytes, where: str) -> Self:

@@ -5,13 +5,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from profiles.architecture import Architecture
+from profiles.first_fault import FirstFault
 
 Count = Annotated[int, Field(ge=1, le=2**20)]
 MOST_ROWS = 16
 """Rows of a query block that may be sampled: the smallest block has no more."""
 
 
-class _Selection(BaseModel):
+class _Selection(FirstFault, BaseModel):
     """`scores`: whether pieces are scored to be chosen, rather than follow from a rule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -13,6 +13,7 @@ from profiles.architecture import Architecture
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError, describe
 from profiles.files import write_atomically
+from profiles.first_fault import FirstFault
 from profiles.selection import POOLED, Selection
 from profiles.size_fields import SizeFields
 from profiles.strict_json import JsonError, parse_json
@@ -28,8 +29,9 @@ class PlanError(HplbError):
     """A plan's JSON is not a plan, or its content breaks its own rules."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Part(FirstFault, BaseModel):
+    # What is neither a number nor null cannot be written as JSON, nor named by its content.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Entry(_Part):

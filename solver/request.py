@@ -16,6 +16,7 @@ from pydantic import (
 
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError, describe
+from profiles.first_fault import FirstFault
 from profiles.model import ModelProfile
 from profiles.sizes import sizes_fault
 from solver.budgets.options import MAX_CONTEXT, BudgetOptions
@@ -38,7 +39,7 @@ class RequestError(HplbError):
     """A field of the request is wrong; named in the message."""
 
 
-class _Options(BaseModel):
+class _Options(FirstFault, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
@@ -103,6 +104,12 @@ class PlacementOptions(_Options):
         if slots is None or slots == "auto" or whole:
             return slots
         raise ValueError(f"{slots!r}, must be a whole number of at least 1, or 'auto'")
+
+    @field_validator("current_plan")
+    @classmethod
+    def _named_by_its_content(cls, plan: str | Plan | None) -> str | Plan | None:
+        """An inline plan's id is its content's, whatever id it came with: digests name it."""
+        return plan.identified() if isinstance(plan, Plan) else plan
 
     def fault(self) -> str | None:
         """What does not go together, beginning with the field's name."""
@@ -338,12 +345,15 @@ class PlanRequest(_Options):
 
         Both lists go by workload.
         """
-        options = self.model_dump(mode="json", exclude={"profile", "fresh"})
-        for workload in options["workloads"] or []:
-            del workload["profile"]
+        named: Any = {
+            "profile": True,
+            "fresh": True,
+            "workloads": {"__all__": {"profile"}},
+            "placement": {"current_plan"},
+        }
+        options = self.model_dump(mode="json", exclude=named)
         current = self.placement.current_plan
-        if isinstance(current, Plan):
-            options["placement"]["current_plan"] = current.id
+        options["placement"]["current_plan"] = current.id if isinstance(current, Plan) else current
         content = {"options": options, "profiles": profile_digests, "rates": rates_versions}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from profiles.first_fault import FirstFault
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 
@@ -32,7 +33,7 @@ MAX_CONTEXT = 16 * 2**20
 Context = Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
 
 
-class BudgetOptions(BaseModel):
+class BudgetOptions(FirstFault, BaseModel):
     """How many tokens each head may attend to.
 
     What was not asked for before it could be is left out of the JSON at its default, so that older

@@ -26,7 +26,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A service on a database of its own."""
     path = tmp_path_factory.mktemp("database") / "hplb.db"
     app = create_app(Settings(database_url=f"sqlite:///{path}"))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 
 
