@@ -5,13 +5,12 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from api import problems
-from api.auth import BearerKey
-from api.body_limit import BodyLimit
+from api.allowed_hosts import AllowedHosts
+from api.auth import HEALTH, BearerKey
 from api.metrics import HttpMetrics
 from api.routes import (
     deployments,
@@ -33,11 +32,16 @@ LAST_S = 10.0
 
 
 class Application(FastAPI):
-    """FastAPI with the problem schemas in its OpenAPI document."""
+    """FastAPI with problems and keys in its OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
         document["components"]["schemas"] |= problems.problem_schemas()
+        # The middleware is what asks for keys, where there are any; this tells readers.
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}, {}]
+        for path in HEALTH:
+            document["paths"][path]["get"]["security"] = []
         return document
 
 
@@ -72,14 +76,11 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.include_router(operations.health)
     app.include_router(page.router)
     app.mount(page.FILES, page.PageFiles(directory=page.FOLDER))
-    key = service.settings.api_key
-    # The middleware is what asks for the key; this tells readers of the OpenAPI document.
-    shown = [Depends(HTTPBearer(auto_error=False))] if key else []
-    told = problems.refusals(401) if key else {}
+    told = problems.refusals(401, 403, 421)
     for part in (plans, solves, pictures, profiles, nodes, deployments, measurements, operations):
-        app.include_router(part.router, dependencies=shown, responses=told)
-    app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
-    if key:
-        app.add_middleware(BearerKey, key=key.get_secret_value())
+        app.include_router(part.router, responses=told)
+    app.add_middleware(BearerKey, keyring=service.keyring)
+    hosts = service.settings.allowed_hosts
+    app.add_middleware(AllowedHosts, names=hosts, keyring=service.keyring)
     app.add_middleware(HttpMetrics, metrics=service.metrics)
     return app

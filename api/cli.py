@@ -1,4 +1,4 @@
-"""`hplb serve`, `hplb backup`, `hplb restore` and `hplb demo`."""
+"""`hplb serve`, `hplb backup`, `hplb restore` and `hplb demo`, and where `hplb keys` hangs."""
 
 import json
 from collections import Counter
@@ -15,6 +15,7 @@ from api.demo.findings import figures, report
 from api.demo.fitting import MOST_LAYERS
 from api.demo.round_trip import ROUNDS, DemoOptions, run_demo
 from api.demo.usual_model import usual_model
+from api.keys_cli import app as keys
 from api.server import serve as serve_until_stopped
 from api.server import stop_on_terminate
 from api.settings import Settings
@@ -27,6 +28,7 @@ from profiles.cli.console import clear_errors, console, fail
 from profiles.errors import describe
 
 app = typer.Typer(no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 DatabaseUrl = Annotated[
     str | None,

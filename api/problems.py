@@ -11,21 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from api.field_errors import FieldError, field_errors, shown
 from api.store.session import UnavailableError
 from profiles.errors import HplbError
 
 log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FIELD_ERRORS = 20
-OWN_FIELDS = re.compile(r"([a-z_.]+(?:, [a-z_.]+)*): (.*)", re.DOTALL)
-
-
-class FieldError(BaseModel):
-    """A field by its path in the body, query or URL, and what is wrong with it."""
-
-    field: str
-    message: str
+DISK_FULL = re.compile("disk is full|no space left on device|disk quota", re.IGNORECASE)
+"""As SQLite, PostgreSQL and the system say it."""
 
 
 class ProblemBody(BaseModel):
@@ -62,6 +56,18 @@ def bad_field(field: str, message: str) -> Problem:
     return Problem(422, f"{field}: {message}", {field: message})
 
 
+def invalid(errors: Sequence[FieldError]) -> Problem:
+    """422 for fields."""
+    problem = Problem(422, summary(errors))
+    problem.fields = list(errors)
+    return problem
+
+
+def summary(errors: Sequence[FieldError]) -> str:
+    """The first few of them on one line."""
+    return "; ".join(f"{e.field}: {e.message}" for e in errors[:5])
+
+
 def as_problem(error: Exception) -> Problem:
     """What an error is answered with, wherever it came up."""
     match error:
@@ -73,9 +79,11 @@ def as_problem(error: Exception) -> Problem:
             field, _colon, rest = str(error).partition(": ")
             return Problem(422, str(error), {field: rest} if rest and " " not in field else None)
         case UnavailableError():
-            log.error("database_error", error=str(error))
-            detail = "the database does not answer; nothing was changed"
-            return Problem(503, detail, headers={"Retry-After": "1"})
+            said = str(error).partition("\n")[0]
+            log.error("database_error", error=said)
+            full = DISK_FULL.search(said) is not None
+            why = "the database's disk is full" if full else "the database does not answer"
+            return Problem(503, f"{why}; nothing was changed", headers={"Retry-After": "1"})
         case _:
             log.error("unexpected_error", error=repr(error))
             return Problem(500, "an unexpected error; the server's log has the details")
@@ -98,8 +106,9 @@ def problem_response(
 
 
 def _body(status: int, detail: str, errors: Sequence[FieldError]) -> ProblemBody:
+    told = [FieldError(field=shown(e.field), message=shown(e.message)) for e in errors]
     return ProblemBody(
-        title=HTTPStatus(status).phrase, status=status, detail=detail, errors=list(errors) or None
+        title=HTTPStatus(status).phrase, status=status, detail=shown(detail), errors=told or None
     )
 
 
@@ -133,45 +142,5 @@ def _answer(_: Request, error: Exception) -> Response:
 
 def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = error.errors()
-    errors = _field_errors(faults, error.body)
-    return problem_response(422, "; ".join(f"{e.field}: {e.message}" for e in errors[:5]), errors)
-
-
-def _field_errors(faults: Sequence[Any], body: object) -> list[FieldError]:
-    found = []
-    for fault in faults:
-        place, *path = fault["loc"]
-        if place == "body" and _of_an_unmeant_branch(path, fault["type"], body):
-            continue
-        keys = _keys(path, fault["type"], body) if place == "body" else [*map(str, path)]
-        message = str(fault["msg"]).removeprefix("Value error, ")
-        # A rule over several values names its fields itself: `gpus: give either ...`.
-        named = OWN_FIELDS.match(message) if fault["type"] == "value_error" else None
-        own, message = (named[1].split(", "), named[2]) if named else ([], message)
-        for path_of in [[*keys, name] for name in own] or [keys]:
-            found.append(FieldError(field=".".join(path_of) or "body", message=message))
-    return found[:MAX_FIELD_ERRORS]
-
-
-def _of_an_unmeant_branch(path: Sequence[Any], kind: str, body: object) -> bool:
-    """Whether a union's `name` branch complains of what was meant as an inline object."""
-    value = body
-    for part in path:
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-    return kind == "string_type" and path[-1:] == ["str"] and isinstance(value, dict)
-
-
-def _keys(path: Sequence[Any], kind: str, body: object) -> list[str]:
-    """The parts of a fault's path that are keys of the body, without pydantic's branch names."""
-    keys, value = [], body
-    for position, part in enumerate(path):
-        absent = kind == "missing" and position == len(path) - 1
-        if isinstance(value, dict) and (part in value or absent):
-            keys.append(str(part))
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            keys.append(str(part))
-            value = value[part]
-    return keys
+    errors = field_errors(error.errors(), error.body)
+    return problem_response(422, summary(errors), errors)

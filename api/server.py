@@ -11,6 +11,7 @@ import uvicorn
 from api import logs
 from api.app import create_app
 from api.client.loopback import is_loopback
+from api.connections import PromptProtocol
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
@@ -54,17 +55,20 @@ def serve(
     Raises ServeError where the address is not loopback and no key is set, or cannot be bound;
     StoreError where the database cannot be used.
     """
-    if settings.api_key is None and not is_loopback(host):
-        raise ServeError(
-            f"{host} can be reached from other machines: set HPLB_API_KEY to a secret that "
-            "clients send as their bearer key, or serve on 127.0.0.1"
-        )
     logs.configure()
     with _listen(host, port) as listener:
         url = _url(listener)
         service = Service.make(settings, Database.open(settings.database_url))
+        service.keyring.reload()
+        if not service.keyring.asks and not is_loopback(host):
+            raise ServeError(
+                f"{host} can be reached from other machines: make keys (hplb keys create), or set "
+                "HPLB_API_KEY to a secret that clients send as their bearer key, or serve on "
+                "127.0.0.1"
+            )
         config = uvicorn.Config(
             create_app(service=service),
+            http=PromptProtocol,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,

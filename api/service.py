@@ -7,6 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from api.auth import Keyring
+from api.body_limit import BodiesHeld
+from api.body_reader import BodyReader
 from api.deployments.board import AssignmentBoard
 from api.deployments.leases import Leases
 from api.deployments.views import gauges
@@ -20,6 +23,7 @@ from api.solves.limits import SolveLimits
 from api.solves.solve_pool import SolvePool
 from api.solves.solver_process import Solver, SolverProcess
 from api.store.database import Database
+from api.store.readiness import Readiness
 from profiles.model import NAME_PATTERN
 
 Clock = Callable[[], float]
@@ -38,6 +42,10 @@ class Service:
     answerer: Answerer
     refiner: Refiner
     elected: Elected
+    body_reader: BodyReader
+    bodies_held: BodiesHeld
+    keyring: Keyring
+    readiness: Readiness
     clock: Clock
 
     @classmethod
@@ -76,8 +84,22 @@ class Service:
         )
         elected = Elected(database, refiner, metrics, settings.retention, clock)
         board = AssignmentBoard(database, notifier)
+        own = settings.api_key.get_secret_value() if settings.api_key else None
         return cls(
-            settings, database, metrics, notifier, leases, board, answerer, refiner, elected, clock
+            settings,
+            database,
+            metrics,
+            notifier,
+            leases,
+            board,
+            answerer,
+            refiner,
+            elected,
+            BodyReader(),
+            BodiesHeld(),
+            Keyring(database, own),
+            Readiness(database, settings.database_url),
+            clock,
         )
 
     def start(self) -> None:
@@ -91,6 +113,7 @@ class Service:
         self.elected.stop()
         self.refiner.stop()
         self.answerer.stop()
+        self.body_reader.stop()
 
     def join(self, timeout_s: float) -> None:
         """Wait, once stopped, for its threads: none may be at work when the interpreter ends."""
@@ -99,7 +122,7 @@ class Service:
         self.elected.join(timeout_s)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -28,7 +28,8 @@ class Settings(BaseSettings):
 
     database_url: str = "sqlite:///hplb.db"
     api_key: SecretStr | None = None
-    max_body_bytes: Annotated[int, Field(ge=1)] = 32 * MIB
+    allowed_hosts: str = ""
+    max_body_bytes: Annotated[int, Field(ge=1)] = 16 * MIB
     solver_workers: Annotated[int, Field(ge=1, le=64)] = 2
     solver_queue: Annotated[int, Field(ge=0, le=1000)] = 16
     solver_memory_bytes: Annotated[int, Field(ge=512 * MIB)] = 2048 * MIB

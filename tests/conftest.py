@@ -30,6 +30,8 @@ SLOW = (
     "api/loop",
     "api/routes",
     "api/solves",
+    "api/test_auth.py",
+    "api/test_mutated_bodies.py",
     "api/test_openapi.py",
     # Searches against optima by other programs, and of many policies.
     "profiles/cost/test_cost_model_benchmark.py",
@@ -49,6 +51,12 @@ SLOW = (
     "test_results_page.py",
 )
 """Files and folders whose tests together take most of the time."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mutations", type=int, default=300, help="of bodies, in tests/api/test_mutated_bodies.py"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,11 @@
 """What is shown of deployments and nodes: over HTTP and as gauges."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily
@@ -21,8 +24,11 @@ from api.deployments.leases import Leases
 from api.loop import drift_watch
 from api.store import deployment_store, node_store, plan_store, sample_store
 from api.store.database import Database
-from api.store.session import Session
+from api.store.session import Session, UnavailableError
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
+
+MOST_KNOWN = 256
+"""Generations of deployments whose figures are remembered."""
 
 
 def moment(epoch_s: float) -> str:
@@ -38,20 +44,15 @@ def deployment_view(
     With `past`, plan and figures are that generation's, over the layers it was measured on.
     """
     generation = past.generation if past else deployment.generation
-    plan = plan_store.load(session, past.plan_id if past else deployment.plan_id)
-    timed = sample_store.of_generation(session, deployment.name, generation)
-    layers = deployment.layers
-    if past and timed:
-        layers = np.unique(timed.seconds[:, 0]).astype(int).tolist()
-    predicted = predict(plan, layers)
-    found = measure(plan, layers, timed.seconds) if timed else None
+    plan_id = past.plan_id if past else deployment.plan_id
+    figures = _figures(session, deployment, generation, plan_id)
     history = deployment_store.history(session, deployment.name)
     return DeploymentView(
         name=deployment.name,
         generation=generation,
-        plan_id=plan.id,
+        plan_id=plan_id,
         nodes=deployment.nodes,
-        layers=layers,
+        layers=figures.layers,
         rounds=deployment.rounds,
         every_s=deployment.every_s,
         refine=deployment.refine,
@@ -64,14 +65,68 @@ def deployment_view(
             )
             for entry in history
         ],
-        measured=_measured(found, timed.timing) if found and timed else None,
+        measured=figures.measured,
+        predicted=figures.predicted,
+        prediction_error=figures.error,
+        drift=figures.drift,
+        recovery_drift=_recovery_drift(deployment) if past is None else None,
+        decision=deployment.decision,
+    )
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What there is to compute of a generation, over its layers; `bound_s` only of one workload."""
+
+    layers: list[int]
+    predicted: PredictedView
+    bound_s: float | None
+    measured: MeasuredView | None
+    error: float | None
+    drift: float | None
+
+
+_known: WeakKeyDictionary[object, OrderedDict[tuple[Any, ...], _Figures]] = WeakKeyDictionary()
+"""By database and by all that the figures depend on, the newest batch of measurements included."""
+
+
+def _figures(
+    session: Session, deployment: StoredDeployment, generation: int, plan_id: str
+) -> _Figures:
+    """Computed anew only where something was measured since."""
+    newest = sample_store.newest_batch(session, deployment.name, generation)
+    past = generation != deployment.generation
+    of = (deployment.name, generation, plan_id, newest, past, *deployment.layers)
+    known = _known.setdefault(session.get_bind(), OrderedDict())
+    found = known.get(of)
+    if found is None:
+        found = known[of] = _computed(session, deployment, generation, plan_id)
+        while len(known) > MOST_KNOWN:
+            known.popitem(last=False)
+    return found
+
+
+def _computed(
+    session: Session, deployment: StoredDeployment, generation: int, plan_id: str
+) -> _Figures:
+    plan = plan_store.load(session, plan_id)
+    timed = sample_store.of_generation(session, deployment.name, generation)
+    layers = deployment.layers
+    if generation != deployment.generation and timed:
+        layers = np.unique(timed.seconds[:, 0]).astype(int).tolist()
+    predicted = predict(plan, layers)
+    found = measure(plan, layers, timed.seconds) if timed else None
+    # Of several workloads it bounds all of them together, not what runs.
+    bound_s = sum(plan.layers[i].lower_bound_s for i in layers)
+    return _Figures(
+        layers=layers,
         predicted=PredictedView(
             makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
         ),
-        prediction_error=prediction_error(plan, layers, found) if found else None,
+        bound_s=None if plan.other_workloads else bound_s,
+        measured=_measured(found, timed.timing) if found and timed else None,
+        error=prediction_error(plan, layers, found) if found else None,
         drift=time_drift(predicted, found) if found else None,
-        recovery_drift=_recovery_drift(deployment) if past is None else None,
-        decision=deployment.decision,
     )
 
 
@@ -136,30 +191,38 @@ def gauges(database: Database, leases: Leases) -> Iterable[GaugeMetricFamily]:
     active = GaugeMetricFamily(
         "hplb_node_active_generation", "Generation a node says it runs.", labels=["node"]
     )
-    with database.read() as session:
-        for deployment in deployment_store.every(session):
-            view = deployment_view(session, deployment)
-            plan = plan_store.load(session, deployment.plan_id)
-            label = [deployment.name]
-            generation.add_metric(label, view.generation)
-            makespan.add_metric(label, view.predicted.makespan_s)
-            if not plan.other_workloads:  # else it bounds all of them together, not what runs
-                bound.add_metric(label, sum(plan.layers[i].lower_bound_s for i in view.layers))
-            bubble.add_metric(label, view.predicted.bubble_ratio)
-            for family, value in (
-                (measured, view.measured.makespan_s if view.measured else None),
-                (error, view.prediction_error),
-                (drifted, view.drift),
-                *_recovery_values(view.recovery_drift, (recovered, least, promised, heads, raised)),
-            ):
-                if value is not None:
-                    family.add_metric(label, value)
-        for node in node_store.every(session):
-            live.add_metric([node.node_id], float(leases.left_s(node) > 0))
-            if node.active_generation is not None:
-                active.add_metric([node.node_id], node.active_generation)
-    per_name = [generation, makespan, bound, bubble, measured, error, drifted]
-    return [*per_name, recovered, least, promised, heads, raised, live, active]
+    up = GaugeMetricFamily("hplb_database_up", "1 where the database answered this scrape.")
+    families = [generation, makespan, bound, bubble, measured, error, drifted]
+    families += [recovered, least, promised, heads, raised, live, active]
+    try:
+        with database.read() as session:
+            for deployment in deployment_store.every(session):
+                figures = _figures(session, deployment, deployment.generation, deployment.plan_id)
+                label = [deployment.name]
+                for family, value in (
+                    (generation, deployment.generation),
+                    (makespan, figures.predicted.makespan_s),
+                    (bound, figures.bound_s),
+                    (bubble, figures.predicted.bubble_ratio),
+                    (measured, figures.measured.makespan_s if figures.measured else None),
+                    (error, figures.error),
+                    (drifted, figures.drift),
+                    *_recovery_values(
+                        _recovery_drift(deployment), (recovered, least, promised, heads, raised)
+                    ),
+                ):
+                    if value is not None:
+                        family.add_metric(label, value)
+            for node in node_store.every(session):
+                live.add_metric([node.node_id], float(leases.left_s(node) > 0))
+                if node.active_generation is not None:
+                    active.add_metric([node.node_id], node.active_generation)
+    except UnavailableError:
+        # What the service counts itself is told all the same.
+        up.add_metric([], 0.0)
+        return [up]
+    up.add_metric([], 1.0)
+    return [up, *families]
 
 
 def _recovery_values(

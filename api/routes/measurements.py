@@ -4,6 +4,7 @@ from asyncio import wrap_future
 
 from fastapi import APIRouter, Response
 
+from api.auth import CallerDep
 from api.client.bodies import COLUMNS, MEASUREMENTS_HEADER, MeasurementBody, MeasurementReceipt
 from api.deployments.ingest import Arrival, take_in
 from api.json_body import StrictBody
@@ -18,8 +19,11 @@ router = APIRouter(tags=["measurements"], route_class=StrictBody)
     response_model=MeasurementReceipt,
     responses=refusals(400, 404, 409, 413, 422),
 )
-async def post_measurements(body: MeasurementBody, service: ServiceDep) -> Response:
+async def post_measurements(
+    body: MeasurementBody, service: ServiceDep, caller: CallerDep
+) -> Response:
     """Take in one round of one node; the same batch twice has no effect."""
+    caller.check_node(body.node_id)
     arrival = Arrival(body, service.settings.drift_window, service.clock())
     try:
         intake = await wrap_future(service.database.submit(take_in, arrival))

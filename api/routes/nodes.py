@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.auth import CallerDep
 from api.client.bodies import (
     COLUMNS,
     MEASUREMENTS_HEADER,
@@ -36,8 +37,11 @@ router = APIRouter(tags=["nodes"], route_class=StrictBody)
 
 
 @router.post("/nodes", response_model=Lease, responses=refusals(400, 413, 422))
-async def register(body: NodeRegistration, service: ServiceDep, answer: Response) -> Lease:
+async def register(
+    body: NodeRegistration, service: ServiceDep, caller: CallerDep, answer: Response
+) -> Lease:
     """Register a node, or replace its entry."""
+    caller.check_node(body.node_id)
     answer.headers[MEASUREMENTS_HEADER] = COLUMNS
     for index, kind in enumerate(body.devices):
         try:

@@ -21,9 +21,10 @@ async def healthy() -> Health:
 @health.head("/readyz", include_in_schema=False)
 @health.get("/readyz", response_model=Health, responses=refusals(503))
 def ready(service: ServiceDep) -> Health:
-    """The database answers."""
-    if not service.database.answers():
-        raise Problem(503, "the database does not answer")
+    """The database answers, and keeps what is written."""
+    fault = service.readiness.fault()
+    if fault is not None:
+        raise Problem(503, fault, headers={"Retry-After": "1"})
     return Health()
 
 

@@ -230,3 +230,15 @@ class StoredRecovery(Table):
     generation: Mapped[int]
     node_id: Mapped[str] = mapped_column(String(128))
     figures: Mapped[list[Any]]
+
+
+class StoredKey(Table):
+    """A key by its secret's SHA-256; `node`, where there is one, is all that it may act as."""
+
+    __tablename__ = "keys"
+    __table_args__ = (UniqueConstraint("digest"),)
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[Any]]
+    node: Mapped[str | None] = mapped_column(String(128))
+    made_at: Mapped[float]

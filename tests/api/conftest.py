@@ -69,7 +69,8 @@ def service(settings: Settings, clock: Clock) -> Service:
 
 @pytest.fixture
 def client(service: Service) -> Iterator[TestClient]:
-    with TestClient(create_app(service=service), raise_server_exceptions=False) as client:
+    app = create_app(service=service)
+    with TestClient(app, "http://127.0.0.1", raise_server_exceptions=False) as client:
         yield client
 
 

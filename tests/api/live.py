@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 
 from api.app import create_app
+from api.connections import PromptProtocol
 from api.service import Service
 from tests.api.world import plan_body
 
@@ -21,7 +22,10 @@ from tests.api.world import plan_body
 def serving(service: Service) -> Iterator[httpx.Client]:
     """A client of the service on a socket of its own."""
     config = uvicorn.Config(
-        create_app(service=service), log_config=None, timeout_graceful_shutdown=2
+        create_app(service=service),
+        http=PromptProtocol,
+        log_config=None,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

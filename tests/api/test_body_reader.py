@@ -1,0 +1,102 @@
+"""Bodies read at once and by the process, with the same outcome; and what becomes of a dead one."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api import json_body
+from api.body_limit import BodyLimit
+from api.body_reader import BodyReader, Refusal, UnreadError, read
+from api.client.bodies import MeasurementBatch
+from profiles.model import ModelProfile
+from solver.request import PlanRequest
+from tests.api.world import World, fields, plan_body, profile
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[BodyReader]:
+    reader = BodyReader()
+    yield reader
+    reader.stop()
+
+
+def _pid(reader: BodyReader) -> int:
+    assert reader._process is not None
+    assert reader._process.pid is not None
+    return reader._process.pid
+
+
+BODIES = [
+    (PlanRequest, plan_body()),
+    (PlanRequest, {**plan_body(), "gpus": 0, "nonsense": 1}),
+    (ModelProfile, profile()),
+    (MeasurementBatch, {"samples": [{}] * 1000}),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), BODIES)
+def test_the_process_reads_as_the_service_does(
+    reader: BodyReader, kind: type, body: object
+) -> None:
+    content = json.dumps(body).encode()
+    assert asyncio.run(reader.read(kind, content)) == read(kind, content)
+
+
+def test_a_profile_comes_with_its_name(reader: BodyReader) -> None:
+    found = asyncio.run(reader.read(ModelProfile, json.dumps(profile()).encode()))
+    assert isinstance(found, ModelProfile)
+    assert vars(found)["digest"] == ModelProfile.model_validate(profile()).digest
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 5000, b'{"a": 1, "a": 2}', b"7" * 9999])
+def test_what_is_no_json_is_refused(reader: BodyReader, content: bytes) -> None:
+    found = asyncio.run(reader.read(PlanRequest, content))
+    assert isinstance(found, Refusal)
+    assert found == read(PlanRequest, content)
+
+
+def test_a_million_wrong_entries_are_one_fault() -> None:
+    found = read(MeasurementBatch, b'{"samples": [' + b"{}," * 99_999 + b"{}]}")
+    assert isinstance(found, Refusal)
+    assert {e.field for e in found.fields if e.field.startswith("samples")} == {
+        f"samples.0.{name}" for name in ("layer", "device", "seconds", "work")
+    }
+
+
+def test_an_object_has_so_many_keys() -> None:
+    found = read(PlanRequest, json.dumps({f"k{i}": i for i in range(1001)}).encode())
+    assert isinstance(found, Refusal)
+    assert "1001 keys in one object" in found.detail
+
+
+def test_one_that_dies_is_replaced() -> None:
+    reader = BodyReader()
+    content = json.dumps(plan_body()).encode()
+    asyncio.run(reader.read(PlanRequest, content))
+    os.kill(_pid(reader), signal.SIGKILL)
+    with pytest.raises(UnreadError):
+        asyncio.run(reader.read(PlanRequest, content))
+    assert asyncio.run(reader.read(PlanRequest, content)) == read(PlanRequest, content)
+    reader.stop()
+
+
+def test_large_bodies_go_there(
+    world: World, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_body, "SMALL", BodyLimit(10, 10))
+    plan = world.plan()
+    process = _pid(world.service.body_reader)
+    assert "gpus" in fields(client.post("/plan", json=plan_body(gpus=0)))
+    assert world.plan() == plan
+    os.kill(process, signal.SIGKILL)
+    answer = client.post("/plan", json=plan_body())
+    fields(answer, 503)
+    assert answer.headers["retry-after"]
+    assert world.plan() == plan
