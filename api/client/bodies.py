@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profiles.cost.samples import LONGEST_S, MOST_UNITS, SHORTEST_S
 from profiles.cost.work import Deployment, Phase
+from profiles.first_fault import FirstFault
 from profiles.model import NAME_PATTERN
 from solver.plans import Plan, content_id
 
@@ -40,8 +41,8 @@ def _is_missing(value: object) -> bool:
     return value is None
 
 
-class _Exact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Exact(FirstFault, BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PlanSummary(BaseModel):

@@ -35,8 +35,9 @@ from api.loop.promise import least_promised
 from api.metrics import Metrics
 from api.notify import Notifier
 from api.problems import Problem
-from api.solves.answer import Answerer, KeptPlan
+from api.solves.answer import Answerer
 from api.solves.job import SolveJob
+from api.solves.kept_plan import KeptPlan
 from api.store import deployment_store, plan_store, rate_store, sample_store
 from api.store.database import Database
 from api.store.session import Session
@@ -201,6 +202,7 @@ class Refiner:
         if result.accepted and result.rates.version != in_force.version:
             with self._database.write() as session:
                 rate_store.keep(session, result.rates, self._clock())
+            self._answerer.remembered.forget()
             self._metrics.refits.labels(device, phase).inc()
 
     def _consider(self, name: str) -> None:

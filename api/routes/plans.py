@@ -1,16 +1,20 @@
 """`/plan` and `/plans`."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
+from api.auth import ANYONE, Caller
 from api.client.bodies import PlanCheck, PlanPage, SolveAccepted, SolveStatus
 from api.json_body import StrictBody
 from api.problems import refusals
 from api.removal import remove_plan
 from api.service import NamePath, ServiceDep
-from api.solves.answer import Asker, KeptPlan
+from api.solves.answer import Asker
 from api.solves.job import SolveJob
+from api.solves.kept_plan import KeptPlan
 from api.solves.prefer import APPLIED, seconds_to_wait, urgency
 from api.store import plan_store
 from solver.plans import Plan
@@ -20,6 +24,8 @@ router = APIRouter(tags=["plans"], route_class=StrictBody)
 
 JSON = "application/json"
 RETRY_AFTER = {"Retry-After": "1"}
+GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
+"""Said, and not to be left out."""
 
 
 def _retry_after() -> dict[str, Any]:
@@ -59,13 +65,18 @@ async def make_plan(
     ] = None,
 ) -> Response:
     """Decide which GPU computes which attention head; an equal request gets the stored plan."""
+    # An idempotency key is written down, whatever it comes with.
+    text = await request.body() if idempotency_key is None else b""
+    known = service.answerer.remembered.find(text)
+    if known is not None:
+        return await sent(known, request)
     wait_s = seconds_to_wait(prefer or ())
-    asker = Asker(client_of(request), urgency(priority), idempotency_key)
+    asker = Asker(client_of(request), urgency(priority), idempotency_key, text)
     if wait_s is None:
-        return plan_response(await service.answerer.answer(body, asker, request))
+        return await sent(await service.answerer.answer(body, asker, request), request)
     found = await service.answerer.answer_or_solve(body, asker, wait_s)
     if isinstance(found, KeptPlan):
-        return plan_response(found)
+        return await sent(found, request)
     url = f"/plans/{found.id}"
     accepted = SolveAccepted(
         id=found.id, status=found.status().status, events=f"{url}/events", cancel=f"{url}/cancel"
@@ -107,6 +118,7 @@ def list_plans(
 )
 def get_plan(
     plan_id: NamePath,
+    request: Request,
     service: ServiceDep,
     if_none_match: Annotated[
         str | None, Header(description="A plan's `ETag`: 304 where it is still that one.")
@@ -116,7 +128,7 @@ def get_plan(
     found = service.answerer.find_either(plan_id)
     if isinstance(found, KeptPlan) and _etag(found) in _tags(if_none_match):
         return Response(status_code=304, headers={"ETag": _etag(found)})
-    return plan_response(found)
+    return plan_response(found, request)
 
 
 @router.delete("/plans/{plan_id}", status_code=204, responses=refusals(404, 409, 422))
@@ -128,15 +140,37 @@ async def delete_plan(plan_id: NamePath, service: ServiceDep) -> None:
 
 def client_of(request: Request) -> str:
     """Whose share of the solves a request is counted to."""
+    caller: Caller = request.state.caller
+    if caller is not ANYONE:
+        return caller.name
     return request.client.host if request.client else "unknown"
 
 
-def plan_response(answer: KeptPlan | SolveJob) -> Response:
-    """A plan and where it is to be found, or how far its solve is."""
+def plan_response(answer: KeptPlan | SolveJob, request: Request) -> Response:
+    """A plan, compressed for whom that is right, and where it is to be found; or how far its solve
+    is."""
     if isinstance(answer, SolveJob):
         return Response(answer.status().model_dump_json(), 202, RETRY_AFTER, JSON)
-    headers = {"Content-Location": f"/plans/{answer.plan_id}", "ETag": _etag(answer)}
-    return Response(answer.body, headers=headers, media_type=JSON)
+    headers = {
+        "Content-Location": f"/plans/{answer.plan_id}",
+        "ETag": _etag(answer),
+        "Vary": "Accept-Encoding",
+    }
+    if _takes_gzip(request):
+        headers["Content-Encoding"] = "gzip"
+        return Response(answer.compressed, headers=headers, media_type=JSON)
+    return Response(answer.content, headers=headers, media_type=JSON)
+
+
+async def sent(answer: KeptPlan | SolveJob, request: Request) -> Response:
+    """The same, where a large plan's compression must not keep the loop from others."""
+    if _takes_gzip(request) and "compressed" not in vars(answer):
+        return await run_in_threadpool(plan_response, answer, request)
+    return plan_response(answer, request)
+
+
+def _takes_gzip(request: Request) -> bool:
+    return GZIP.search(request.headers.get("accept-encoding", "")) is not None
 
 
 def _etag(answer: KeptPlan) -> str:

@@ -46,6 +46,7 @@ async def put_profile(name: NamePath, body: ModelProfile, service: ServiceDep) -
     await service.database.writing(
         lambda session: profile_store.keep(session, body, service.clock())
     )
+    service.answerer.remembered.forget()
     return await run_in_threadpool(profile_store.summary, body)
 
 
@@ -55,6 +56,7 @@ async def delete_profile(name: NamePath, service: ServiceDep) -> None:
     if name in catalogue_names():
         raise Problem(409, f"profile {name!r} is the catalogue's and cannot be deleted")
     await service.database.writing(lambda session: remove_profile(session, name))
+    service.answerer.remembered.forget()
 
 
 @router.get("/cost-models", response_model=CostModels)

@@ -3,12 +3,12 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from api.client.bodies import SolveEnd, SolveList, SolveStatus
 from api.json_body import StrictBody
 from api.problems import not_found, refusals
-from api.routes.plans import plan_response
+from api.routes.plans import sent
 from api.service import NamePath, ServiceDep
 from api.solves import events
 from api.solves.job import SolveJob
@@ -72,9 +72,9 @@ async def follow(
         **refusals(404, 409, 422, 503),
     },
 )
-async def cancel(plan_id: NamePath, service: ServiceDep) -> Response:
+async def cancel(plan_id: NamePath, request: Request, service: ServiceDep) -> Response:
     """End a solve with its best plan so far, which is kept but answers no later request.
 
     A solve that has ended is answered as `GET /plans/{id}` does.
     """
-    return plan_response(await service.answerer.cut_short(plan_id))
+    return await sent(await service.answerer.cut_short(plan_id), request)

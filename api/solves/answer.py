@@ -17,10 +17,12 @@ from api.client.bodies import PlanCheck, SolveUnderWay
 from api.metrics import Metrics
 from api.problems import Problem, as_problem, not_found
 from api.solves.job import Outcome, SolveJob, abandoned
+from api.solves.kept_plan import KeptPlan
 from api.solves.limits import SolveLimits, is_quick, size_of
 from api.solves.make import PlanMaker
 from api.solves.prefer import BACKGROUND, USUAL
 from api.solves.registry import SolveRegistry
+from api.solves.remembered import RememberedAnswers
 from api.solves.resolve import ResolvedRequest, resolve, with_profile
 from api.solves.solve_pool import SolvePool, Turn
 from api.solves.solver_process import Solver
@@ -39,23 +41,17 @@ TOLD_WITHIN_S = 0.08
 
 
 @dataclass(frozen=True)
-class KeptPlan:
-    """A stored plan: its id and its JSON."""
-
-    plan_id: str
-    body: str
-
-
-@dataclass(frozen=True)
 class Asker:
     """Who asks for a plan, by key or address, and how urgent it is to them (RFC 9218).
 
-    `once` is an idempotency key: what comes with it again gets the same answer.
+    `once` is an idempotency key: what comes with it again gets the same answer. `text` is what was
+    sent, where the same text may be answered from memory.
     """
 
     client: str
     urgency: int = USUAL
     once: str | None = None
+    text: bytes = b""
 
 
 REFINING = Asker("the refine loop", BACKGROUND)
@@ -79,6 +75,7 @@ class Answerer:
         self._pool = pool
         self._limits = limits
         self._solves = SolveRegistry(clock)
+        self.remembered = RememberedAnswers()
         self._lock = Lock()
         self._stopping = False
         metrics.scrape(self._pool.gauges)
@@ -215,6 +212,7 @@ class Answerer:
 
     def forget(self, plan_id: str) -> None:
         """A plan was deleted: nobody is answered with it from memory."""
+        self.remembered.forget()
         self._solves.forget(plan_id)
         self._maker.forget(plan_id)
 
@@ -234,6 +232,7 @@ class Answerer:
     def _look_up(
         self, request: PlanRequest, asker: Asker
     ) -> tuple[ResolvedRequest, KeptPlan | None]:
+        changes = self.remembered.changes
         with self._database.read() as session:
             resolved = resolve(session, request)
         self._limits.check(resolved.whole)
@@ -241,9 +240,11 @@ class Answerer:
             resolved = self._once(resolved, asker.client, asker.once)
         with self._database.read() as session:
             fresh, digest = resolved.request.fresh, resolved.digest
-            return resolved, _load(
-                session, None if fresh else plan_store.find_answer(session, digest)
-            )
+            plan_id = None if fresh else plan_store.find_answer(session, digest)
+            stored = _load(session, plan_id)
+        if stored is not None and asker.text:
+            self.remembered.add(asker.text, stored, changes)
+        return resolved, stored
 
     def _once(self, resolved: ResolvedRequest, client: str, key: str) -> ResolvedRequest:
         """The request, or where its key came before what it was then, not to be solved anew.
@@ -307,6 +308,7 @@ class Answerer:
             self._end(solve, told)
 
     def _end(self, solve: SolveJob, outcome: Outcome) -> None:
+        self.remembered.forget()
         # Under the lock: a quick solve may end before `_join` has entered it.
         with self._lock:
             self._solves.note_end(solve)

@@ -32,7 +32,6 @@ def resolve(session: Session, request: PlanRequest) -> ResolvedRequest:
     Raises Problem: 422 with the field for what is not known, or does not fit together.
     """
     _check_types(request)
-    request = _identified(request)
     whole = request.resolved(
         lambda name: _profile(session, name, request), lambda plan_id: _plan(session, plan_id)
     )
@@ -73,16 +72,6 @@ def _check_types(request: PlanRequest) -> None:
             device_profile(name)
         except UnknownNameError as error:
             raise bad_field(field, str(error)) from None
-
-
-def _identified(request: PlanRequest) -> PlanRequest:
-    """An inline current plan under its content's id, whatever id it came with: digests name it."""
-    placement = request.placement
-    if not isinstance(placement.current_plan, Plan):
-        return request
-    named = placement.current_plan.identified()
-    placement = placement.model_copy(update={"current_plan": named})
-    return request.model_copy(update={"placement": placement})
 
 
 def _check_architectures(whole: PlanRequest) -> None:
