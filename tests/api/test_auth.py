@@ -114,6 +114,8 @@ def test_an_empty_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 SCOPES = ("read", "plan", "node", "operate")
 ROUTES = {
     ("POST", "/plan"): "plan",
+    ("POST", "/plan/validate"): "plan",
+    ("GET", "/solves"): "read",
     ("GET", "/plans"): "read",
     ("GET", "/plans/0"): "read",
     ("GET", "/plans/0/events"): "read",
