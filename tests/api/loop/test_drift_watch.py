@@ -188,7 +188,7 @@ def test_a_restart_knows_what_was_raised_and_finishes_what_it_asked_for(
     world.service.elected.stop()
     world.service.elected.join(30)
     reopened = Service.make(settings, Database.open(settings.database_url), clock, InProcess)
-    with TestClient(create_app(service=reopened)) as client:
+    with TestClient(create_app(service=reopened), "http://127.0.0.1") as client:
         again = World(client, reopened, clock)
         assert again.view()["recovery_drift"] == before
         post_round(again, plan, view, lose=4.0)
@@ -199,7 +199,7 @@ def test_a_restart_knows_what_was_raised_and_finishes_what_it_asked_for(
 def test_only_a_window_of_the_live_generation_is_kept(settings: Settings, clock: Clock) -> None:
     small = settings.model_copy(update={"drift_window": 2})
     service = Service.make(small, Database.open(settings.database_url), clock, InProcess)
-    with TestClient(create_app(service=service)) as client:
+    with TestClient(create_app(service=service), "http://127.0.0.1") as client:
         world = World(client, service, clock)
         plan = world.plan(profile=curves())
         for node in "ab":

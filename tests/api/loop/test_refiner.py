@@ -219,7 +219,7 @@ def test_a_restart_finishes_the_replan_it_finds(
     world.service.elected.stop()
     world.service.elected.join(30)
     reopened = Service.make(settings, Database.open(settings.database_url), clock, InProcess)
-    with TestClient(create_app(service=reopened)) as client:
+    with TestClient(create_app(service=reopened), "http://127.0.0.1") as client:
         assert reopened.refiner.settle(30)
         after = client.get("/deployments/d").json()
     assert after["decision"] is not None
