@@ -1,7 +1,7 @@
 """Every error leaves as an RFC 9457 problem: `application/problem+json`, bad fields by name."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -81,12 +81,19 @@ def as_problem(error: Exception) -> Problem:
         case UnavailableError():
             said = str(error).partition("\n")[0]
             log.error("database_error", error=said)
-            full = DISK_FULL.search(said) is not None
+            full = any(DISK_FULL.search(str(each)) for each in _with_causes(error))
             why = "the database's disk is full" if full else "the database does not answer"
             return Problem(503, f"{why}; nothing was changed", headers={"Retry-After": "1"})
         case _:
             log.error("unexpected_error", error=repr(error))
             return Problem(500, "an unexpected error; the server's log has the details")
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it: SQLite's full disk ends a transaction, which fails by that."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def body_of(problem: Problem) -> ProblemBody:

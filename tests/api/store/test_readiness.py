@@ -51,7 +51,7 @@ def test_a_full_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_write_that_finds_no_room(client: TestClient, service: Service) -> None:
     with service.database.write() as session:
         pages = session.connection().exec_driver_sql("PRAGMA page_count").scalar_one()
-    service.database.close()
+    service.database._readers.dispose()
 
     def limit(connection: object, _: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[attr-defined]
