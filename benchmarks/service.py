@@ -45,6 +45,7 @@ async def bare(request: Request) -> Response:
     return Response(b'{"status":"ok"}', media_type="application/json")
 
 listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
 config = uvicorn.Config(app, log_config=None, access_log=False)
 uvicorn.Server(config).run(sockets=[listener])
