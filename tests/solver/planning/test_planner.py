@@ -176,9 +176,10 @@ def test_layers_with_windows_cost_their_windows(phase: str) -> None:
         for p in (hybrid, plain)
     )
     assert faults(of_window) == []
-    assert sum(of_window.memory.kv_bytes) * 2 * 8192 == sum(of_context.memory.kv_bytes) * (
-        8192 + 128
-    )
+    row = 2 * architecture.head_dim * architecture.item_bytes
+    for plan, reaches in ((of_window, [8192, 128]), (of_context, [8192, 8192])):
+        pairs = np.array(plan.kv_copies) + architecture.kv_heads
+        assert sum(plan.memory.kv_bytes) == row * pairs @ reaches
     heads_s = [np.array(plan.costs.head_s)[1] for plan in (short, long)]
     if phase == "decode":
         assert heads_s[0] == pytest.approx(heads_s[1])
