@@ -10,8 +10,10 @@ from starlette.concurrency import run_in_threadpool
 
 from api import problems
 from api.allowed_hosts import AllowedHosts
-from api.auth import HEALTH, BearerKey
+from api.auth import BearerKey
+from api.document import complete, operation_id
 from api.metrics import HttpMetrics
+from api.request_log import RequestLog
 from api.routes import (
     deployments,
     measurements,
@@ -26,23 +28,17 @@ from api.routes import (
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
+from api.versioned import Versioned
 
 LAST_S = 10.0
 """For threads that write something down as the service stops."""
 
 
 class Application(FastAPI):
-    """FastAPI with problems and keys in its OpenAPI document."""
+    """FastAPI with a completed OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        document["components"]["schemas"] |= problems.problem_schemas()
-        # The middleware is what asks for keys, where there are any; this tells readers.
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"key": []}, {}]
-        for path in HEALTH:
-            document["paths"][path]["get"]["security"] = []
-        return document
+        return self.openapi_schema or complete(super().openapi())
 
 
 @asynccontextmanager
@@ -67,6 +63,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         title="HPLB",
         summary="Decides which GPU computes which attention head.",
         version=version("hplb"),
+        generate_unique_id_function=operation_id,
         lifespan=_lifespan,
         docs_url=None,  # the page has its own, which loads nothing from elsewhere
         redoc_url=None,
@@ -76,11 +73,12 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.include_router(operations.health)
     app.include_router(page.router)
     app.mount(page.FILES, page.PageFiles(directory=page.FOLDER))
-    told = problems.refusals(401, 403, 421)
     for part in (plans, solves, pictures, profiles, nodes, deployments, measurements, operations):
-        app.include_router(part.router, responses=told)
+        app.include_router(part.router)
     app.add_middleware(BearerKey, keyring=service.keyring)
     hosts = service.settings.allowed_hosts
     app.add_middleware(AllowedHosts, names=hosts, keyring=service.keyring)
     app.add_middleware(HttpMetrics, metrics=service.metrics)
+    app.add_middleware(RequestLog)
+    app.add_middleware(Versioned)
     return app

@@ -173,6 +173,15 @@ def _refusal(caller: Caller | None, method: str, path: str) -> Problem | None:
     return None
 
 
+def client_of(scope: Scope) -> str:
+    """Who asks, by the name of its key, else by its address: for shares and for the log."""
+    caller = scope.get("state", {}).get("caller", ANYONE)
+    if caller is not ANYONE:
+        return str(caller.name)
+    address = scope.get("client") or ("unknown", 0)
+    return str(address[0])
+
+
 async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller

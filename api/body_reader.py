@@ -14,7 +14,8 @@ from multiprocessing.process import BaseProcess
 
 from pydantic import BaseModel, ValidationError
 
-from api.field_errors import FieldError, field_errors
+from api.client.bodies import FieldError
+from api.field_errors import field_errors
 from profiles.model import ModelProfile
 from profiles.strict_json import JsonError, parse_json
 from solver.request import PlanRequest

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from api.demo.usual_model import usual_model
 from api.keys_cli import app as keys
 from api.server import serve as serve_until_stopped
 from api.server import stop_on_terminate
-from api.settings import Settings
+from api.settings import Settings, told_settings
 from api.store.backup import back_up
 from api.store.backup import restore as restore_from
 from api.store.database import Database, without_password
@@ -103,6 +104,23 @@ def _settings(database_url: str | None) -> Settings:
         return Settings() if database_url is None else Settings(database_url=database_url)
     except ValidationError as error:
         fail(f"settings (HPLB_...): {describe(error)}")
+
+
+@app.command("settings")
+def settings(
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> None:
+    """Show every setting of the service: its variable, type, default and meaning.
+
+    For example: HPLB_SOLVER_WORKERS=4 hplb serve
+    """
+    told = told_settings()
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in told]))
+        return
+    for each in told:
+        typer.echo(f"{each.variable} ({each.kind}; {each.default or 'unset'})")
+        typer.echo(f"    {each.meaning}")
 
 
 @app.command("demo")

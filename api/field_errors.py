@@ -4,19 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from api.client.bodies import FieldError
 
 MAX_FIELD_ERRORS = 20
 MOST_SHOWN = 1000
 """Characters of a text that was sent which its refusal repeats."""
 OWN_FIELDS = re.compile(r"([a-z_.]+(?:, [a-z_.]+)*): (.*)", re.DOTALL)
-
-
-class FieldError(BaseModel):
-    """A field by its path in the body, query or URL, and what is wrong with it."""
-
-    field: str
-    message: str
 
 
 def shown(text: str) -> str:

@@ -3,12 +3,19 @@
 import time
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SOLVE_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 Gauges = Callable[[], Iterable[GaugeMetricFamily]]
 
 
@@ -29,6 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self.requests = Counter(
             "hplb_http_requests",
             "HTTP requests answered.",
@@ -114,8 +122,9 @@ class HttpMetrics:
         try:
             await self.app(scope, receive, watched)
         finally:
-            # Paths of no route are not labels: anyone could make up any number of them.
+            # Paths of no route, and methods of none, are not labels: anyone can make up any number.
             route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if route != "none" else "any"
+            known = route != "none" and scope["method"] in METHODS
+            method = scope["method"] if known else "any"
             self.metrics.requests.labels(method, route, str(status)).inc()
             self.metrics.request_seconds.labels(method, route).observe(time.monotonic() - started)

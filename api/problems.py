@@ -8,10 +8,10 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from api.field_errors import FieldError, field_errors, shown
+from api.client.bodies import FieldError, ProblemBody
+from api.field_errors import field_errors, shown
 from api.store.session import UnavailableError
 from profiles.errors import HplbError
 
@@ -20,16 +20,6 @@ log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 DISK_FULL = re.compile("disk is full|no space left on device|disk quota", re.IGNORECASE)
 """As SQLite, PostgreSQL and the system say it."""
-
-
-class ProblemBody(BaseModel):
-    """RFC 9457, with `errors` as the extension member for bad fields."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    errors: list[FieldError] | None = None
 
 
 class Problem(HTTPException):
@@ -85,7 +75,7 @@ def as_problem(error: Exception) -> Problem:
             why = "the database's disk is full" if full else "the database does not answer"
             return Problem(503, f"{why}; nothing was changed", headers={"Retry-After": "1"})
         case _:
-            log.error("unexpected_error", error=repr(error))
+            log.error("unexpected_error", error=repr(error), exc_info=error)
             return Problem(500, "an unexpected error; the server's log has the details")
 
 
@@ -128,20 +118,15 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem_schemas() -> dict[str, Any]:
-    """What `refusals` refers to, for the OpenAPI document's components."""
-    schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {**schema.pop("$defs"), "ProblemBody": schema}
-
-
 def install(app: FastAPI) -> None:
-    """Answer every kind of error with a problem."""
-    for kind in (HTTPException, HplbError, UnavailableError, Exception):
-        app.add_exception_handler(kind, _answer)
+    """Answer every kind of error that is foreseen with a problem; `api.request_log`, all others."""
+    for kind in (HTTPException, HplbError, UnavailableError):
+        app.add_exception_handler(kind, lambda _, error: answer_to(error))
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
-def _answer(_: Request, error: Exception) -> Response:
+def answer_to(error: Exception) -> Response:
+    """The response to an error, whichever."""
     problem = as_problem(error)
     detail = str(problem.detail)
     return problem_response(problem.status_code, detail, problem.fields, problem.headers)

@@ -12,11 +12,11 @@ from api.body_limit import BodiesHeld
 from api.body_reader import BodyReader
 from api.deployments.board import AssignmentBoard
 from api.deployments.leases import Leases
-from api.deployments.views import gauges
 from api.loop.elected import Elected
 from api.loop.refiner import Refiner
 from api.metrics import Metrics
 from api.notify import Notifier
+from api.scraped import scraped
 from api.settings import Settings
 from api.solves.answer import Answerer
 from api.solves.limits import SolveLimits
@@ -62,7 +62,7 @@ class Service:
         """
         metrics, notifier = Metrics(), Notifier()
         leases = Leases(settings.lease_s, clock)
-        metrics.scrape(lambda: gauges(database, leases))
+        metrics.scrape(lambda: scraped(database, leases, clock()))
         pool = SolvePool(
             make_solver or (lambda: SolverProcess(settings.solver_memory_bytes)),
             settings.solver_workers,

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from api.settings import told_settings
 from benchmarks.markdown import table
 from solver.request import PlanRequest
 
@@ -81,6 +82,7 @@ METHODS = {
     "cp_sat": "OR-tools' CP-SAT on every layer",
     "ilp": "PuLP with CBC on every layer",
 }
+SETTINGS = "Environment variables of `hplb serve`; `hplb settings` prints them."
 APART = {"ModelProfile": "a profile", "Plan": "a plan"}
 """What a field may hold that has a page of its own."""
 SHOWN_FIELDS = ("field", "`hplb plan`", "values", "default", "meaning")
@@ -115,6 +117,12 @@ def page() -> str:
     lines += _flags([p for p in compare.params if p not in shared])
     lines += ["## `hplb advise`", "", _text(advise), "", *_flags(advise.params)]
     lines += ["## `hplb verify`", "", _text(verify), "", *_flags(verify.params)]
+    lines += ["## Settings of the service", "", SETTINGS, ""]
+    told = [
+        (f"`{each.variable}`", each.kind, f"`{each.default}`" if each.default else "", each.meaning)
+        for each in told_settings()
+    ]
+    lines += table(("variable", "type", "default", "meaning"), told)
     return "\n".join(lines).rstrip() + "\n"
 
 

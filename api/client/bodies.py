@@ -45,6 +45,23 @@ class _Exact(FirstFault, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class FieldError(BaseModel):
+    """A field by its path in the body, query or URL, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457, with `errors` as the extension member for bad fields."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
 class PlanSummary(BaseModel):
     """A plan in a list; `devices` counts them by type."""
 
@@ -158,7 +175,7 @@ class Incumbent(BaseModel):
 
 
 class SolveEnd(BaseModel):
-    """Data of the events `done` and `cancelled`: the plan that was kept."""
+    """Data of the event `done`: the plan that was kept."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -167,6 +184,10 @@ class SolveEnd(BaseModel):
     makespan_s: float
     lower_bound_s: float
     gap: float
+
+
+class SolveCut(SolveEnd):
+    """Data of the event `cancelled`: the best plan there was, kept too."""
 
 
 class ProfileSummary(BaseModel):
@@ -509,3 +530,12 @@ class MeasurementReceipt(_Exact):
 
 class Health(BaseModel):
     status: Literal["ok"] = "ok"
+
+
+class ServiceVersion(BaseModel):
+    """The release of the service, the paths it answers under, and what it is made from."""
+
+    version: str
+    api: list[str]
+    python: str
+    ortools: str

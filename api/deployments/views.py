@@ -24,11 +24,13 @@ from api.deployments.leases import Leases
 from api.loop import drift_watch
 from api.store import deployment_store, node_store, plan_store, sample_store
 from api.store.database import Database
-from api.store.session import Session, UnavailableError
+from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
 
 MOST_KNOWN = 256
 """Generations of deployments whose figures are remembered."""
+MOST_SERIES = 1000
+"""Of a gauge: names are clients', and a scrape must not grow with all that anyone made up."""
 
 
 def moment(epoch_s: float) -> str:
@@ -81,6 +83,7 @@ class _Figures:
     layers: list[int]
     predicted: PredictedView
     bound_s: float | None
+    gap: float
     measured: MeasuredView | None
     error: float | None
     drift: float | None
@@ -124,6 +127,7 @@ def _computed(
             makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
         ),
         bound_s=None if plan.other_workloads else bound_s,
+        gap=plan.gap,
         measured=_measured(found, timed.timing) if found and timed else None,
         error=prediction_error(plan, layers, found) if found else None,
         drift=time_drift(predicted, found) if found else None,
@@ -169,8 +173,11 @@ def node_view(node: StoredNode, left_s: float) -> NodeView:
     )
 
 
-def gauges(database: Database, leases: Leases) -> Iterable[GaugeMetricFamily]:
-    """The state of deployments and nodes for a scrape; nothing where nothing is known."""
+def gauges(database: Database, leases: Leases, now: float) -> Sequence[GaugeMetricFamily]:
+    """The state of deployments and nodes for a scrape; nothing where nothing is known.
+
+    Raises UnavailableError where the database does not answer.
+    """
 
     def per_deployment(name: str, help_text: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(name, help_text, labels=["deployment"])
@@ -178,8 +185,11 @@ def gauges(database: Database, leases: Leases) -> Iterable[GaugeMetricFamily]:
     generation = per_deployment("hplb_deployment_generation", "Generation that is live.")
     makespan = per_deployment("hplb_plan_makespan_seconds", "Predicted, over the layers run.")
     bound = per_deployment("hplb_plan_bound_seconds", "Proven lower bound, over the layers run.")
+    gap = per_deployment("hplb_plan_gap_ratio", "1 - bound / makespan of the live plan.")
+    age = per_deployment("hplb_plan_age_seconds", "How long the live generation stands.")
     bubble = per_deployment("hplb_plan_bubble_ratio", "Predicted idle share of device time.")
     measured = per_deployment("hplb_measured_makespan_seconds", "Makespan of measured medians.")
+    waited = per_deployment("hplb_measured_bubble_ratio", "Measured idle share of device time.")
     error = per_deployment("hplb_cost_model_error_ratio", "Mean relative error of predicted loads.")
     drifted = per_deployment("hplb_deployment_drift_ratio", "Measured over predicted makespan.")
     recovered = per_deployment("hplb_recovery_observed_mean", "Over the heads and rounds watched.")
@@ -191,38 +201,33 @@ def gauges(database: Database, leases: Leases) -> Iterable[GaugeMetricFamily]:
     active = GaugeMetricFamily(
         "hplb_node_active_generation", "Generation a node says it runs.", labels=["node"]
     )
-    up = GaugeMetricFamily("hplb_database_up", "1 where the database answered this scrape.")
-    families = [generation, makespan, bound, bubble, measured, error, drifted]
-    families += [recovered, least, promised, heads, raised, live, active]
-    try:
-        with database.read() as session:
-            for deployment in deployment_store.every(session):
-                figures = _figures(session, deployment, deployment.generation, deployment.plan_id)
-                label = [deployment.name]
-                for family, value in (
-                    (generation, deployment.generation),
-                    (makespan, figures.predicted.makespan_s),
-                    (bound, figures.bound_s),
-                    (bubble, figures.predicted.bubble_ratio),
-                    (measured, figures.measured.makespan_s if figures.measured else None),
-                    (error, figures.error),
-                    (drifted, figures.drift),
-                    *_recovery_values(
-                        _recovery_drift(deployment), (recovered, least, promised, heads, raised)
-                    ),
-                ):
-                    if value is not None:
-                        family.add_metric(label, value)
-            for node in node_store.every(session):
-                live.add_metric([node.node_id], float(leases.left_s(node) > 0))
-                if node.active_generation is not None:
-                    active.add_metric([node.node_id], node.active_generation)
-    except UnavailableError:
-        # What the service counts itself is told all the same.
-        up.add_metric([], 0.0)
-        return [up]
-    up.add_metric([], 1.0)
-    return [up, *families]
+    with database.read() as session:
+        for deployment in deployment_store.every(session)[:MOST_SERIES]:
+            figures = _figures(session, deployment, deployment.generation, deployment.plan_id)
+            began = session.get_one(StoredGeneration, (deployment.name, deployment.generation)).at
+            for family, value in (
+                (generation, deployment.generation),
+                (makespan, figures.predicted.makespan_s),
+                (bound, figures.bound_s),
+                (gap, figures.gap),
+                (age, max(0.0, now - began)),
+                (bubble, figures.predicted.bubble_ratio),
+                (measured, figures.measured.makespan_s if figures.measured else None),
+                (waited, figures.measured.bubble_ratio if figures.measured else None),
+                (error, figures.error),
+                (drifted, figures.drift),
+                *_recovery_values(
+                    _recovery_drift(deployment), (recovered, least, promised, heads, raised)
+                ),
+            ):
+                if value is not None:
+                    family.add_metric([deployment.name], value)
+        for node in node_store.every(session)[:MOST_SERIES]:
+            live.add_metric([node.node_id], float(leases.left_s(node) > 0))
+            if node.active_generation is not None:
+                active.add_metric([node.node_id], node.active_generation)
+    per_name = [generation, makespan, bound, gap, age, bubble, measured, waited, error, drifted]
+    return [*per_name, recovered, least, promised, heads, raised, live, active]
 
 
 def _recovery_values(

@@ -37,7 +37,7 @@ router = APIRouter(tags=["nodes"], route_class=StrictBody)
 
 
 @router.post("/nodes", response_model=Lease, responses=refusals(400, 413, 422))
-async def register(
+async def register_node(
     body: NodeRegistration, service: ServiceDep, caller: CallerDep, answer: Response
 ) -> Lease:
     """Register a node, or replace its entry."""
@@ -73,7 +73,7 @@ async def register(
     response_model=Lease,
     responses=refusals(400, 404, 409, 413, 422),
 )
-async def renew(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
+async def renew_lease(node_id: NamePath, body: LeaseRenewal, service: ServiceDep) -> Lease:
     """Renew a lease and say what runs."""
     await wrap_future(service.database.submit(renew_leases, Renewal(node_id, body, service.leases)))
     return Lease(node_id=node_id, lease_s=service.leases.lease_s)
@@ -99,7 +99,7 @@ async def delete_node(node_id: NamePath, service: ServiceDep) -> None:
     response_model=Assignment,
     responses={204: {"description": "Nothing changed"}, **refusals(404, 422)},
 )
-async def assignment(
+async def get_assignment(
     node_id: NamePath,
     service: ServiceDep,
     deployment: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,

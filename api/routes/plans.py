@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import ANYONE, Caller
+from api.auth import client_of
 from api.client.bodies import PlanCheck, PlanPage, SolveAccepted, SolveStatus
 from api.json_body import StrictBody
 from api.problems import refusals
@@ -71,13 +71,13 @@ async def make_plan(
     if known is not None:
         return await sent(known, request)
     wait_s = seconds_to_wait(prefer or ())
-    asker = Asker(client_of(request), urgency(priority), idempotency_key, text)
+    asker = Asker(client_of(request.scope), urgency(priority), idempotency_key, text)
     if wait_s is None:
         return await sent(await service.answerer.answer(body, asker, request), request)
     found = await service.answerer.answer_or_solve(body, asker, wait_s)
     if isinstance(found, KeptPlan):
         return await sent(found, request)
-    url = f"/plans/{found.id}"
+    url = url_of(found.id, request)
     accepted = SolveAccepted(
         id=found.id, status=found.status().status, events=f"{url}/events", cancel=f"{url}/cancel"
     )
@@ -86,7 +86,7 @@ async def make_plan(
 
 
 @router.post("/plan/validate", response_model=PlanCheck, responses=refusals(400, 413, 422, 503))
-def validate(body: PlanRequest, service: ServiceDep) -> PlanCheck:
+def check_plan(body: PlanRequest, service: ServiceDep) -> PlanCheck:
     """Whether a request would be solved, and what is known of it, without solving it."""
     return service.answerer.check(body)
 
@@ -138,12 +138,9 @@ async def delete_plan(plan_id: NamePath, service: ServiceDep) -> None:
     service.answerer.forget(plan_id)
 
 
-def client_of(request: Request) -> str:
-    """Whose share of the solves a request is counted to."""
-    caller: Caller = request.state.caller
-    if caller is not ANYONE:
-        return caller.name
-    return request.client.host if request.client else "unknown"
+def url_of(name: str, request: Request) -> str:
+    """The path of a plan or a solve, with the version that was asked with."""
+    return f"{request.scope['root_path']}/plans/{name}"
 
 
 def plan_response(answer: KeptPlan | SolveJob, request: Request) -> Response:
@@ -152,7 +149,7 @@ def plan_response(answer: KeptPlan | SolveJob, request: Request) -> Response:
     if isinstance(answer, SolveJob):
         return Response(answer.status().model_dump_json(), 202, RETRY_AFTER, JSON)
     headers = {
-        "Content-Location": f"/plans/{answer.plan_id}",
+        "Content-Location": url_of(answer.plan_id, request),
         "ETag": _etag(answer),
         "Vary": "Accept-Encoding",
     }

@@ -50,7 +50,7 @@ def list_solves(service: ServiceDep) -> SolveList:
     response_class=events.EventStream,
     responses={200: {"description": EVENTS}, **refusals(404, 422)},
 )
-async def follow(
+async def follow_solve(
     followed: Annotated[SolveJob | SolveEnd, Depends(_followed)],
     last_event_id: Annotated[
         str | None, Header(description="The last revision seen: later ones follow.")
@@ -72,7 +72,7 @@ async def follow(
         **refusals(404, 409, 422, 503),
     },
 )
-async def cancel(plan_id: NamePath, request: Request, service: ServiceDep) -> Response:
+async def cancel_solve(plan_id: NamePath, request: Request, service: ServiceDep) -> Response:
     """End a solve with its best plan so far, which is kept but answers no later request.
 
     A solve that has ended is answered as `GET /plans/{id}` does.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from api.app import create_app
@@ -102,8 +103,14 @@ def test_the_scheme_is_case_insensitive(locked: TestClient) -> None:
 def test_the_openapi_document_says_so(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["security"] == [{"key": []}, {}]
-    assert document["paths"]["/healthz"]["get"]["security"] == []
-    assert {"401", "403"} <= set(document["paths"]["/plans"]["get"]["responses"])
+    health = document["paths"]["/healthz"]["get"]
+    assert health["security"] == []
+    assert "421" in health["responses"]
+    assert not {"401", "403"} & set(health["responses"])
+    for path in ("/v1/plans", "/version", "/metrics"):
+        operation = document["paths"][path]["get"]
+        assert "security" not in operation
+        assert {"401", "403", "421", "503"} <= set(operation["responses"])
 
 
 def test_an_empty_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +144,7 @@ ROUTES = {
     ("GET", "/deployments/a"): "read",
     ("POST", "/measurements"): "node",
     ("GET", "/metrics"): "read",
+    ("GET", "/version"): "read",
     ("GET", "/plans/0/picture"): "read",
     ("GET", "/comparison"): "read",
     ("GET", "/comparison/picture"): "read",
@@ -179,8 +187,10 @@ def test_a_key_may_what_its_scope_says(client: TestClient, service: Service, sco
 
 
 def test_every_route_is_in_the_table(client: TestClient) -> None:
+    bare = re.compile(r"^/v1|\{plan_id\}|\{(?:name|node_id)\}")
+    written = {"/v1": "", "{plan_id}": "0", "{name}": "a", "{node_id}": "a"}
     documented = {
-        (method.upper(), re.sub(r"\{plan_id\}", "0", re.sub(r"\{(name|node_id)\}", "a", path)))
+        (method.upper(), bare.sub(lambda found: written[found[0]], path))
         for path, methods in client.get("/openapi.json").json()["paths"].items()
         for method in methods
     }
@@ -217,6 +227,13 @@ def test_the_settings_key_stays_beside_others(locked: TestClient) -> None:
     headers = _made(service, "reader", "read")
     assert locked.get("/plans", headers=headers).status_code == 200
     assert locked.get("/plans", headers=_bearer(f"Bearer {KEY}")).status_code == 200
+
+
+def test_the_log_has_who_asked_by_the_keys_name(client: TestClient, service: Service) -> None:
+    headers = _made(service, "reader", "read")
+    with capture_logs() as noted:
+        client.get("/v1/plans", headers=headers)
+    assert [each["client"] for each in noted if each["event"] == "request"] == ["reader"]
 
 
 def test_a_key_rotated_or_revoked_is_refused(

@@ -1,11 +1,13 @@
 """`/metrics`: parses, and says what happened."""
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.deployments import views
 from tests.api.world import World
 
 
-def _samples(world: World) -> dict[tuple[str, str], float]:
+def samples(world: World) -> dict[tuple[str, str], float]:
     """Value by (sample name, label values)."""
     answer = world.client.get("/metrics")
     assert answer.status_code == 200
@@ -17,7 +19,7 @@ def _samples(world: World) -> dict[tuple[str, str], float]:
 
 
 def test_nothing_has_happened_yet(world: World) -> None:
-    found = _samples(world)
+    found = samples(world)
     assert not [name for name, _ in found if name.startswith("hplb_deployment_generation")]
     assert found[("hplb_samples_rejected_total", "")] == 0
 
@@ -35,7 +37,7 @@ def test_solves_requests_deployments_and_nodes_are_counted(world: World) -> None
     world.client.put(
         "/nodes/a/lease", json={"boot_id": "boot", "active": {"deployment": "d", "generation": 1}}
     )
-    found = _samples(world)
+    found = samples(world)
     assert found[("hplb_plan_solve_seconds_count", f"greedy {plan.status}")] == 1
     assert found[("hplb_http_requests_total", "GET /plans/{plan_id} 404")] == 2
     assert found[("hplb_http_requests_total", "any none 404")] == 1
@@ -50,4 +52,40 @@ def test_solves_requests_deployments_and_nodes_are_counted(world: World) -> None
     assert found[("hplb_node_live", "a")] == 1
     assert found[("hplb_node_active_generation", "a")] == 1
     world.clock.forward(60)
-    assert _samples(world)[("hplb_node_live", "a")] == 0
+    assert samples(world)[("hplb_node_live", "a")] == 0
+
+
+def test_what_operators_watch_is_there(world: World) -> None:
+    plan = world.plan()
+    world.register("a", 2)
+    view = world.deploy(plan, ["a"], refine=False)
+    world.post(world.batch(plan, view, "a", [0, 1]))
+    world.clock.forward(90)
+    assert world.service.refiner.settle(20)
+    found = samples(world)
+    assert found[("hplb_plan_gap_ratio", "d")] == plan.gap
+    assert found[("hplb_plan_age_seconds", "d")] == 90
+    assert found[("hplb_measured_bubble_ratio", "d")] == world.view()["measured"]["bubble_ratio"]
+    assert found[("hplb_refine_backlog", "")] == 0
+    assert found[("hplb_database_up", "")] == 1
+    assert found[("hplb_database_answer_seconds", "")] > 0
+    assert found[("process_resident_memory_bytes", "")] > 0
+
+
+def test_a_scrape_says_that_the_database_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(world.service.database), "answers", lambda _: False)
+    found = samples(world)
+    assert found[("hplb_database_up", "")] == 0
+    assert ("hplb_http_requests_total", "GET /metrics 200") not in found
+
+
+def test_nobody_makes_up_series(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(5):
+        world.client.request(f"MADE{index}", "/nodes")
+        world.register(f"n{index}")
+    methods = {labels for name, labels in samples(world) if name == "hplb_http_requests_total"}
+    assert {each for each in methods if "405" in each} == {"any /nodes 405"}
+    monkeypatch.setattr(views, "MOST_SERIES", 2)
+    assert len([1 for name, _ in samples(world) if name == "hplb_node_live"]) == 2

@@ -34,7 +34,7 @@ def document(settings: Settings) -> schemathesis.BaseSchema:
     service = Service.make(settings, Database.open(settings.database_url), make_solver=InProcess)
     loaded = schemathesis.openapi.from_asgi("/openapi.json", create_app(service=service))
     # Solves and long polls take the time they are given; their own tests cover them.
-    return loaded.exclude(path=["/plan", "/nodes/{node_id}/assignment"])
+    return loaded.exclude(path=["/v1/plan", "/v1/nodes/{node_id}/assignment"])
 
 
 def test_answers_are_those_of_the_document(document: schemathesis.BaseSchema) -> None:
@@ -55,18 +55,18 @@ def test_answers_are_those_of_the_document(document: schemathesis.BaseSchema) ->
 
         answers()
         checked.add(operation.label)
-    assert {"PUT /deployments/{name}", "POST /measurements", "GET /metrics"} <= checked
-    assert {"GET /plans/{plan_id}/events", "POST /plans/{plan_id}/cancel"} <= checked
+    assert {"PUT /v1/deployments/{name}", "POST /v1/measurements", "GET /metrics"} <= checked
+    assert {"GET /v1/plans/{plan_id}/events", "POST /v1/plans/{plan_id}/cancel"} <= checked
 
 
 def test_what_is_under_way_is_in_the_document(document: schemathesis.BaseSchema) -> None:
     paths = document.raw_schema["paths"]
-    accepted = paths["/plan"]["post"]["responses"]["202"]
+    accepted = paths["/v1/plan"]["post"]["responses"]["202"]
     assert "SolveAccepted" in str(accepted)
     assert "Retry-After" in accepted["headers"]
-    assert "SolveStatus" in str(paths["/plans/{plan_id}"]["get"]["responses"]["202"])
-    followed = paths["/plans/{plan_id}/events"]["get"]
+    assert "SolveStatus" in str(paths["/v1/plans/{plan_id}"]["get"]["responses"]["202"])
+    followed = paths["/v1/plans/{plan_id}/events"]["get"]
     assert set(followed["responses"]["200"]["content"]) == {"text/event-stream"}
     assert "incumbent" in followed["responses"]["200"]["description"]
     assert "last-event-id" in {p["name"] for p in followed["parameters"]}
-    assert "prefer" in {p["name"] for p in paths["/plan"]["post"]["parameters"]}
+    assert "prefer" in {p["name"] for p in paths["/v1/plan"]["post"]["parameters"]}

@@ -97,7 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         """A stopped planner leaves connections that were open before without an answer."""
         self.close_connection = not self.state.up
-        return self.state.up and super().parse_request()
+        if not (self.state.up and super().parse_request()):
+            return False
+        self.path = self.path.removeprefix("/v1")
+        return True
 
     def do_POST(self) -> None:
         body = self._body()

@@ -1,5 +1,6 @@
 """The client and the service speak the same language, whatever proxies the environment names."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,24 @@ import pytest
 from api.client.bodies import (
     Active,
     DeploymentRequest,
+    Incumbent,
     LeaseRenewal,
     MeasurementBatch,
     NodeRegistration,
+    SolveAccepted,
+    SolveCut,
+    SolveStatus,
 )
-from api.client.planner_client import PlannerClient
+from api.client.planner_client import AsyncPlannerClient, PlannerClient
 from api.client.planner_errors import (
     NodeUnknownError,
+    NotFoundError,
     PlannerAwayError,
     RefusedError,
     SupersededError,
 )
+from profiles.catalogue import catalogue_profile
+from solver.plans import Plan
 from solver.request import PlanRequest
 from tests.api.slow_solver import SlowSolver
 from tests.api.world import World, fields, plan_body
@@ -76,6 +84,69 @@ def test_a_plan_goes_live_is_measured_and_seen(planner: PlannerClient, live_worl
     assert planner.deployment("d", 1) == seen.model_copy(update={"recovery_drift": None})
 
 
+def test_a_solve_is_started_followed_and_cut_short(
+    planner: PlannerClient, slow: SlowSolver
+) -> None:
+    started = planner.start(PlanRequest.model_validate(plan_body()))
+    assert isinstance(started, SolveAccepted)
+    slow.wait_for_start()
+    under_way = planner.find_plan(started.id)
+    assert isinstance(under_way, SolveStatus)
+    assert under_way.status == "solving"
+    slow.tell(3.0, 1.0)
+    events = planner.follow(started.id)
+    first = next(events)
+    assert isinstance(first, Incumbent)
+    assert first.makespan_s == 3.0
+    plan = planner.cancel(started.id)
+    while not isinstance(plan, Plan):
+        plan = planner.find_plan(started.id)
+    (end,) = events
+    assert end == SolveCut(
+        plan_id=plan.id,
+        status=plan.status,
+        makespan_s=plan.makespan_s,
+        lower_bound_s=plan.lower_bound_s,
+        gap=plan.gap,
+    )
+    assert planner.find_plan(plan.id) == plan
+
+
+def test_a_solve_is_followed_to_its_plan(planner: PlannerClient, live_world: World) -> None:
+    told: list[Incumbent] = []
+    request = PlanRequest.model_validate(plan_body(method="auto", gpus=3))
+    plan = planner.solve(request, told.append)
+    assert plan.makespan_s == pytest.approx(told[-1].makespan_s, rel=0.05)
+    assert planner.solve(request) == plan == live_world.plan(method="auto", gpus=3)
+    assert [each.id for each in planner.plans(limit=1).plans] == [plan.id]
+
+
+def test_what_is_stored_comes_back(planner: PlannerClient) -> None:
+    mine = catalogue_profile("llama-3.1-8b-synthetic").model_copy(update={"name": "mine"})
+    assert planner.put_profile(mine).digest == mine.digest
+    assert planner.profile("mine") == mine
+    assert "mine" in {each.name for each in planner.profiles()}
+    assert planner.deployments() == []
+    assert planner.version().api == ["/v1"]
+
+
+def test_the_awaited_client_does_the_same(live: httpx.Client) -> None:
+    async def all_of_it() -> None:
+        async with AsyncPlannerClient(str(live.base_url)) as planner:
+            told: list[Incumbent] = []
+            request = PlanRequest.model_validate(plan_body(method="auto"))
+            made, *nodes = await asyncio.gather(
+                planner.solve(request, told.append), planner.nodes(), planner.nodes()
+            )
+            assert told
+            assert nodes == [[], []]
+            assert await planner.plan(request) == made
+            with pytest.raises(NotFoundError, match="GET /deployments/d: 404 no deployment 'd'"):
+                await planner.deployment("d")
+
+    asyncio.run(all_of_it())
+
+
 def test_what_the_service_refuses_says_why(planner: PlannerClient, live_world: World) -> None:
     with pytest.raises(RefusedError, match=r"POST /plan: 422 .*unknown profile 'nobody'"):
         planner.plan(PlanRequest.model_validate(plan_body(profile="nobody")))
@@ -96,7 +167,7 @@ def test_what_the_service_refuses_says_why(planner: PlannerClient, live_world: W
 def test_a_plan_is_waited_for_as_long_as_asked(
     planner: PlannerClient, slow: SlowSolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.client.planner_client.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("api.client.conversation.TIMEOUT_S", 0.2)
     with pytest.raises(PlannerAwayError) as caught:
         planner.plan(PlanRequest.model_validate(plan_body()), wait_s=0.1)
     assert not caught.value.answered
@@ -123,7 +194,13 @@ def test_what_the_client_exports() -> None:
     import api.client
 
     assert set(api.client.__all__) == {
+        "AsyncPlannerClient",
+        "BadRequestError",
+        "ConflictError",
         "DeploymentRequest",
+        "Incumbent",
+        "KeyRefusedError",
+        "NotFoundError",
         "PlannerAwayError",
         "PlannerClient",
         "PlannerError",
