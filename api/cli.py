@@ -49,7 +49,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Serve plans over HTTP. Any address but loopback needs HPLB_API_KEY."""
+    """Serve plans over HTTP. Any address but loopback needs HPLB_API_KEY or `hplb keys create`."""
     settings = _settings(database_url)
     stop_on_terminate()
     database = without_password(settings.database_url)

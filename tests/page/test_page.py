@@ -271,6 +271,7 @@ def test_the_interface_is_told_without_a_network(shown: Planner, visit: Opener) 
     for path, operations in shown.world.client.get("/openapi.json").json()["paths"].items():
         for method in operations:
             assert f"{method.upper()} {path}" in told
-    page.get_by_text("POST /plan ", exact=False).first.click()
-    page.get_by_text("PlanRequest", exact=True).click()
-    expect(page.locator("th", has_text="time_limit_s")).to_be_visible()
+    planning = page.locator(".operation", has_text="POST /v1/plan").first
+    planning.locator("summary").first.click()
+    planning.get_by_text("PlanRequest", exact=True).first.click()
+    expect(planning.locator("th", has_text="time_limit_s").first).to_be_visible()
