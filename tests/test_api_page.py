@@ -1,8 +1,6 @@
 """The OpenAPI document is complete and true, and docs/api.md is what it says."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,8 +12,8 @@ from api.document import TAGS, operations
 from api.settings import Settings
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
+from tests import scripts
 
-SCRIPT = Path(__file__).parents[1] / "docs/api_page.py"
 PROBLEM = "application/problem+json"
 Json = dict[str, Any]
 
@@ -28,12 +26,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Json:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("api_page", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("docs/api_page.py")
 
 
 def test_the_page_is_what_the_document_says(script: ModuleType) -> None:

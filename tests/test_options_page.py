@@ -1,8 +1,6 @@
 """docs/options.md has every field of the request and every flag, as they are."""
 
-import importlib.util
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
@@ -10,8 +8,8 @@ import pytest
 
 from solver.budgets.options import Policy
 from solver.request import Method
+from tests import scripts
 
-SCRIPT = Path(__file__).parents[1] / "docs/options.py"
 FLAGLESS = {
     "budget",
     "placement",
@@ -39,12 +37,7 @@ OTHERWISE_NAMED = {
 
 @pytest.fixture(scope="module")
 def options() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("options_page", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("docs/options.py")
 
 
 def test_the_page_is_what_schema_and_flags_say(options: ModuleType) -> None:

@@ -2,7 +2,7 @@
 
 import { figures, fill, h, ms, percent, picture, plural, shape, short, sure, table, time } from "./dom.js";
 import { ask, get, getOnce, said, sleep } from "./planner.js";
-import { judged, worth } from "./words.js";
+import { judged, standing, worth } from "./words.js";
 
 const EVERY_MS = 2000;
 const SHOWN = 12;
@@ -33,10 +33,7 @@ function draw(place, view, plan, generations, drawn) {
     h("h1", {}, view.name),
     h("p", { class: "worth" }, worth(plan)),
     figures([
-      ["Generation", String(view.generation)],
-      ["Plan", h("a", { href: `#/plans/${view.plan_id}` }, short(view.plan_id))],
-      ["Predicted", ms(view.predicted.makespan_s)],
-      ["Measured", view.measured ? ms(view.measured.makespan_s) : "not yet"],
+      ...standing(view),
       ["Idle, predicted", percent(view.predicted.bubble_ratio)],
       ["Idle, measured", view.measured && percent(view.measured.bubble_ratio)],
       ["Rounds measured", view.measured && String(view.measured.rounds)],

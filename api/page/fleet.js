@@ -1,8 +1,8 @@
 // The fleet: what is deployed, first what it gains end to end, and which nodes are there.
 
-import { counted, figures, fill, h, ms, percent, plural, short, table, time } from "./dom.js";
+import { counted, figures, fill, h, percent, plural, table, time } from "./dom.js";
 import { get, getOnce, sleep } from "./planner.js";
-import { judged, worth } from "./words.js";
+import { judged, standing, worth } from "./words.js";
 
 const EVERY_MS = 2000;
 
@@ -53,10 +53,7 @@ function card(view, plan) {
     h("h3", {}, h("a", { href: `#/deployments/${view.name}`, id: `to-${view.name}` }, view.name)),
     h("p", { class: "worth" }, worth(plan)),
     figures([
-      ["Generation", String(view.generation)],
-      ["Plan", h("a", { href: `#/plans/${view.plan_id}` }, short(view.plan_id))],
-      ["Predicted", ms(view.predicted.makespan_s)],
-      ["Measured", view.measured ? ms(view.measured.makespan_s) : "not yet"],
+      ...standing(view),
       ["Measured / predicted", drift === null ? null : drift.toFixed(2)],
       ["Idle, measured", view.measured && percent(view.measured.bubble_ratio)],
       ["Nodes", view.nodes.join(", ")],

@@ -1,6 +1,6 @@
 // What figures amount to, in a sentence.
 
-import { count, ms, percent, plural } from "./dom.js";
+import { count, h, ms, percent, plural, short } from "./dom.js";
 
 /** Attention's share of the step, and what the placement gains of the whole: said first. */
 export function worth(plan) {
@@ -16,6 +16,16 @@ export function worth(plan) {
   const from = whole.pays_from_tokens;
   const pays = from ? ` It would pay from ${count(from)} tokens.` : "";
   return `${share}; this placement gains ${percent(whole.gain)} of it (${step}): not worth it here.${pays}`;
+}
+
+/** What runs, predicted and measured: the first figures of a deployment, wherever it is shown. */
+export function standing(view) {
+  return [
+    ["Generation", String(view.generation)],
+    ["Plan", h("a", { href: `#/plans/${view.plan_id}` }, short(view.plan_id))],
+    ["Predicted", ms(view.predicted.makespan_s)],
+    ["Measured", view.measured ? ms(view.measured.makespan_s) : "not yet"],
+  ];
 }
 
 /** Whether time and recovery are as promised, and why not. */

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from vllm.config import get_current_vllm_config_or_none
 from vllm.v1.attention.backends.cpu_attn import (
     CPUAttentionBackend,
     CPUAttentionBackendImpl,
@@ -11,7 +10,7 @@ from vllm.v1.attention.backends.cpu_attn import (
 )
 
 from executor.engines.vllm.attention import PlanBuilder, PlanImpl
-from executor.engines.vllm.serving import serving
+from executor.engines.vllm.serving import planned
 
 
 class Impl(PlanImpl, CPUAttentionBackendImpl):  # type: ignore[misc]
@@ -53,9 +52,7 @@ class Backend(CPUAttentionBackend):  # type: ignore[misc]
 
     @staticmethod
     def get_impl_cls() -> type[CPUAttentionBackendImpl]:
-        config = get_current_vllm_config_or_none()
-        planned = config is not None and serving(config) is not None
-        return Impl if planned else CPUAttentionBackendImpl
+        return Impl if planned() else CPUAttentionBackendImpl
 
     @staticmethod
     def get_builder_cls() -> type[CPUAttentionMetadataBuilder]:

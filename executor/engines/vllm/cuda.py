@@ -6,7 +6,6 @@ keys and values side by side, and computes the layers that a plan does not cover
 
 from typing import Any
 
-from vllm.config import get_current_vllm_config_or_none
 from vllm.v1.attention.backend import AttentionCGSupport, MultipleOf
 from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionBackend,
@@ -16,7 +15,7 @@ from vllm.v1.attention.backends.flash_attn import (
 
 from executor.checks import TRITON_SIZES
 from executor.engines.vllm.attention import PlanBuilder, PlanImpl
-from executor.engines.vllm.serving import serving
+from executor.engines.vllm.serving import planned
 
 
 class Impl(PlanImpl, FlashAttentionImpl):  # type: ignore[misc]
@@ -58,9 +57,7 @@ class Backend(FlashAttentionBackend):  # type: ignore[misc]
 
     @staticmethod
     def get_impl_cls() -> type[FlashAttentionImpl]:
-        config = get_current_vllm_config_or_none()
-        planned = config is not None and serving(config) is not None
-        return Impl if planned else FlashAttentionImpl
+        return Impl if planned() else FlashAttentionImpl
 
     @staticmethod
     def get_builder_cls() -> type[FlashAttentionMetadataBuilder]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
-from vllm.config import VllmConfig
+from vllm.config import VllmConfig, get_current_vllm_config_or_none
 from vllm.distributed.parallel_state import get_tp_group
 from vllm.logger import init_logger
 
@@ -45,6 +45,12 @@ def serving(config: VllmConfig) -> Serving | None:
     if key not in _served:
         _served[key] = _serve(config, Path(model.model), named)
     return _served[key]
+
+
+def planned() -> bool:
+    """Whether the model that is being built has a map."""
+    config = get_current_vllm_config_or_none()
+    return config is not None and serving(config) is not None
 
 
 def _serve(config: VllmConfig, folder: Path, named: str) -> Serving | None:
