@@ -100,7 +100,8 @@ class Sequence:
     def pages(self, tokens: int, piece_tokens: int) -> tuple[Cache, torch.Tensor] | None:
         """Its first `tokens` in pages of a piece each, not copied, and the pages' bounds.
 
-        Where all but the newest piece were full when last asked for, only that one's are computed.
+        Where all but the newest piece were full when last asked for, only that one's are computed,
+        from the newest key alone where that is all that is new.
         None where the room ends within the newest piece.
         """
         if self._keys.shape[1] < -(-tokens // piece_tokens) * piece_tokens:
@@ -108,14 +109,23 @@ class Sequence:
         if self._paged is None or self._paged.page_tokens != piece_tokens:
             self._paged, self._bounds, self._bounded = self._as_pages(piece_tokens), None, 0
         full = self._bounded // piece_tokens
-        length = torch.tensor([tokens], dtype=torch.int32, device=self._keys.device)
-        if self._bounds is None or full < (tokens - 1) // piece_tokens:
+        if self._bounds is not None and tokens == self._bounded + 1:
+            newest, key = self._bounds[full], self._keys[:, self._bounded]
+            if self._bounded == full * piece_tokens:
+                newest.copy_(key[:, None])
+            else:
+                torch.minimum(newest[:, 0], key, out=newest[:, 0])
+                torch.maximum(newest[:, 1], key, out=newest[:, 1])
+        elif self._bounds is None or full < (tokens - 1) // piece_tokens:
             with _writable():
-                self._bounds = page_bounds(self._paged, length)
+                self._bounds = page_bounds(self._paged, self._length(tokens))
         elif tokens != self._bounded:
-            update_page_bounds(self._paged, self._bounds, length)
+            update_page_bounds(self._paged, self._bounds, self._length(tokens))
         self._bounded = tokens
         return self._paged, self._bounds
+
+    def _length(self, tokens: int) -> torch.Tensor:
+        return torch.tensor([tokens], dtype=torch.int32, device=self._keys.device)
 
     def _as_pages(self, piece_tokens: int) -> Cache:
         places = self._keys.shape[1] // piece_tokens * piece_tokens

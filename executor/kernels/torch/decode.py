@@ -7,6 +7,7 @@ pieces, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -47,34 +48,35 @@ def decode_attention(
 
     runs = list(_runs(cache, layout, lists, context_tokens.tolist()))
     batches = _batches(runs, _pieces_at_once(cache, layout))
-    found: dict[int, list[Pair]] = defaultdict(list)
-    for batch, results in zip(batches, in_threads(compute, batches), strict=True):
-        for run, result, row_lse in zip(batch, *results, strict=True):
-            found[run.number].append((result, row_lse))
+    parts: dict[int, list[Pair]] = defaultdict(list)
+    divided = {run.number for before, run in pairwise(runs) if run.number == before.number}
+    for batch, found in zip(batches, in_threads(compute, batches), strict=True):
+        if divided.isdisjoint(run.number for run in batch):
+            at = index_of([head for run in batch for head in run.entry.heads]), batch[0].entry.token
+            result, row_lse = (x.flatten(0, 1) for x in found)
+            out[at], lse[at] = result.to(out.dtype), row_lse
+        else:
+            for run, result, row_lse in zip(batch, *found, strict=True):
+                parts[run.number].append((result, row_lse))
+    computed = {run.number for run in runs}
     for number, entry in enumerate(layout.lists):
         at = index_of(entry.heads), entry.token
-        match found[number]:
-            case []:
-                out[at], lse[at] = 0.0, -torch.inf
-            case [(result, row_lse)]:
-                out[at], lse[at] = result.to(out.dtype), row_lse
-            case parts:
-                result, row_lse = merge(*(torch.stack(x) for x in zip(*parts, strict=True)))
-                out[at], lse[at] = result.to(out.dtype), row_lse
+        if number in parts:
+            result, row_lse = merge(*(torch.stack(x) for x in zip(*parts[number], strict=True)))
+            out[at], lse[at] = result.to(out.dtype), row_lse
+        elif number not in computed:
+            out[at], lse[at] = 0.0, -torch.inf
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Part of the list of entry `number`: the first `tokens` of pieces `within` their `pages`.
-
-    `adjacent` are the pages where they follow one another and are a piece each.
-    """
+    """Part of the list of entry `number`: the first `tokens` of its pieces, piece `within[i]` of
+    `pages[i]`. A range of pages, a piece each, is read where it lies."""
 
     number: int
     entry: DecodeHeads
-    pages: torch.Tensor
-    within: torch.Tensor
-    adjacent: range | None
+    pages: range | list[int]
+    within: list[int]
     tokens: int
 
 
@@ -83,14 +85,17 @@ def _pieces_at_once(cache: Cache, layout: DecodeLayout) -> int:
 
 
 def _batches(runs: list[_Run], pieces_at_once: int) -> list[list[_Run]]:
-    """Runs of equal shapes, which are computed at once; as many at least as there are threads.
+    """Runs of equal shapes, which are computed at once; as many at least as there are threads,
+    where it is more than one batch's work.
 
     Pages that follow one another are not moved to others' and stay by themselves.
     """
-    for_each = -(-len(runs) // torch.get_num_threads())
+    all_pieces = sum(len(run.pages) for run in runs)
+    threads = torch.get_num_threads() if all_pieces > pieces_at_once else 1
+    for_each = -(-len(runs) // threads)
     alike: dict[object, list[_Run]] = defaultdict(list)
     for number, run in enumerate(runs):
-        alone = number if run.adjacent else None
+        alone = number if isinstance(run.pages, range) else None
         alike[run.tokens, len(run.entry.heads), run.entry.token, alone].append(run)
     batches = []
     for some in alike.values():
@@ -102,18 +107,19 @@ def _batches(runs: list[_Run], pieces_at_once: int) -> list[list[_Run]]:
 def _gather(x: torch.Tensor, runs: list[_Run], piece_tokens: int) -> torch.Tensor:
     """Keys or values of a batch, fp32 [runs, tokens, head_dim], of x [pages, groups, page_tokens,
     head_dim]: a view of it for pages that follow one another."""
-    run = runs[0]
-    if run.adjacent:
-        found = x[run.adjacent.start : run.adjacent.stop, run.entry.group][None]
+    pages = runs[0].pages
+    if isinstance(pages, range):
+        found = x[pages.start : pages.stop, runs[0].entry.group][None]
     else:
-        found = x.new_empty(len(runs), len(run.pages), piece_tokens, x.shape[3])
-        for place, one in enumerate(runs):
+        found = x.new_empty(len(runs), len(pages), piece_tokens, x.shape[3])
+        for one, place in zip(runs, found, strict=True):
+            held = x[:, one.entry.group]
             if x.shape[2] == piece_tokens:
-                torch.index_select(x[:, one.entry.group], 0, one.pages, out=found[place])
+                torch.index_select(held, 0, torch.tensor(one.pages), out=place)
             else:
-                by_piece = torch.unflatten(x[:, one.entry.group], 1, (-1, piece_tokens))
-                found[place] = by_piece[one.pages, one.within]
-    return found.flatten(1, 2)[:, : run.tokens].float()
+                by_piece = torch.unflatten(held, 1, (-1, piece_tokens))
+                place.copy_(by_piece[one.pages, one.within])
+    return found.flatten(1, 2)[:, : runs[0].tokens].float()
 
 
 def _runs(
@@ -122,27 +128,26 @@ def _runs(
     assert cache.pages is not None
     size, per_page = layout.piece_tokens, cache.page_tokens // layout.piece_tokens
     step = _pieces_at_once(cache, layout)
+    table: dict[int, list[int]] = {}
+    stored = lists.indices.tolist()
     ranges = zip(layout.start.tolist(), lists.first.tolist(), lists.count.tolist(), strict=True)
     for number, (start, first, count) in enumerate(ranges):
         if not count:
             continue
         entry = layout.lists[number]
-        table = cache.pages[entry.sequence]
-        if start == ALL_PIECES:
-            pieces, end = torch.arange(first, first + count), first + count
-        else:
-            pieces = lists.indices[start + first :][:count].long()
-            end = int(pieces[-1]) + 1
+        held, whole = contexts[entry.sequence], start == ALL_PIECES
+        if entry.sequence not in table:
+            used = -(-held // cache.page_tokens)
+            table[entry.sequence] = cache.pages[entry.sequence, :used].tolist()
+        pages = table[entry.sequence]
+        pieces = range(first, first + count) if whole else stored[start + first :][:count]
         # Lists ascend: only their last piece may be short.
-        tokens = count * size - max(0, end * size - contexts[entry.sequence])
-        # Divided only where they must be: a lone token's attention is made of such short calls.
-        pages, within = pieces, pieces
-        if per_page > 1:
-            pages, within = pieces // per_page, pieces % per_page
-        pages = table.index_select(0, pages)
-        every = start == ALL_PIECES and per_page == 1
-        adjacent = range_of(table[first:end].tolist()) if every else None
+        tokens = count * size - max(0, (pieces[-1] + 1) * size - held)
+        taken: range | list[int] = [pages[piece // per_page] for piece in pieces]
+        if whole and per_page == 1:
+            taken = range_of(taken) or taken
+        within = [piece % per_page for piece in pieces]
         for begin in range(0, count, step):
             some = slice(begin, begin + step)
-            held = min(len(pages[some]) * size, tokens - begin * size)
-            yield _Run(number, entry, pages[some], within[some], adjacent and adjacent[some], held)
+            left = min(len(taken[some]) * size, tokens - begin * size)
+            yield _Run(number, entry, taken[some], within[some], left)

@@ -37,13 +37,14 @@ def decode_lists(
     for (sequence, _), alike in scored.items():
         scores = _scores(q, bounds, cache, layout, alike, pieces[sequence])
         kept = [min(budgets[number], pieces[sequence]) for number in alike]
-        for budget in set(kept):
-            places = [place for place, other in enumerate(kept) if other == budget]
-            best = scores[index_of(places)].topk(budget, dim=1, sorted=False).indices
-            for place, found in zip(places, best.sort(dim=1).values, strict=True):
-                number = alike[place]
-                indices[starts[number] : starts[number] + budget] = found
-                length[number] = budget
+        best = scores.topk(max(kept), dim=1).indices
+        if min(kept) < max(kept):
+            # Behind all that are taken, in the order that follows.
+            spare = torch.arange(max(kept)) >= torch.tensor(kept)[:, None]
+            best = best.masked_fill_(spare, pieces[sequence])
+        for number, budget, found in zip(alike, kept, best.sort(dim=1).values, strict=True):
+            indices[starts[number] : starts[number] + budget] = found[:budget]
+            length[number] = budget
     ends = [
         [floor(edge * n + 0.5) for edge in part]
         for part, n in zip(layout.part.tolist(), length, strict=True)

@@ -21,7 +21,7 @@ def drawn(tokens, seed=0, sequences=1):
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(1, 40), st.booleans(), st.sampled_from([4, 16])),
+        st.tuples(st.just(1) | st.integers(1, 40), st.booleans(), st.sampled_from([4, 16])),
         min_size=1,
         max_size=12,
     ),
