@@ -36,6 +36,7 @@ FIGURES = {
     "quality": "value",
     "real_model": "loss",
     "cross_head": "median",
+    "ruler": "value",
     "reference_dense": "niah_multikey_3",
     "selection_pooled": "value",
     "selection_sampled": "value",

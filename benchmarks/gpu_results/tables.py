@@ -14,10 +14,7 @@ from profiles.cost.rates import Rates
 from profiles.cost.work import FEATURES
 
 WORDS = ("met", "missed", "not measured")
-NOTHING = (
-    f"**No GPU has run this code yet**: `{FOLDER}` holds no results file of one, and no figure of "
-    "our kernels on a GPU is given."
-)
+NOTHING = f"**No GPU has run this code yet**: `{FOLDER}` holds no results file of one."
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from math import log
 
+import numpy as np
+
 from benchmarks.results_page.reports import Report, Reports, grid, percent
+from executor.evaluation.bootstrap import Interval, resample
 
 POLICIES = {
     "uniform": "uniform",
@@ -67,7 +70,8 @@ Pairs for a loss of {ALLOWED} nats, between the points above by the logarithm of
 {grid(("tokens", "rows x keys", "uniform", "least error"), list(_enough(report)))}
 ![Loss over dense against the pairs computed](../benchmarks/results/real_model.png)
 
-{_together(reports)}"""
+{_together(reports)}
+{_ruler(reports)}"""
 
 
 def _enough(report: Report) -> Iterator[tuple[str, ...]]:
@@ -121,6 +125,54 @@ together is {min(medians):.2f} to {max(medians):.2f} of that sum in the median l
 """
 
 
+def _answers(report: Report) -> dict[str, dict[str, list[float]]]:
+    """Scores of RULER's samples by policy and task."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in report["rows"]:
+        if row["task"] in report["options"]["tasks"]:
+            scores.setdefault(row["method"], {}).setdefault(row["task"], []).append(row["value"])
+    return scores
+
+
+def _ruler(reports: Reports) -> str:
+    """Scores of every policy by task, and their mean against dense's and uniform's, paired."""
+    report = reports["ruler"]
+    options = report["options"]
+    tasks, samples, (context,) = options["tasks"], options["samples"], options["contexts"]
+    scores = _answers(report)
+    found = resample(
+        {method: [np.array(of[task]) for task in tasks] for method, of in scores.items()},
+        seed=options["seed"],
+    )
+    computed = {line["method"]: line["computed"] for line in report["lines"]}
+    rows = [
+        (
+            POLICIES.get(method, method),
+            percent(computed[method], 1),
+            *(f"{100 * np.mean(of[task]):.1f}" for task in tasks),
+            f"{100 * found[method].value:.1f}",
+            *(_less(found[method].less(found[other])) for other in ("dense", "uniform")),
+        )
+        for method, of in scores.items()
+    ]
+    return f"""\
+#### RULER
+
+Three of RULER's task types that the model can do at {context:,} tokens, {samples} samples each:
+answer words right, %; points over dense and over uniform with paired 95 % intervals (every type
+resampled by itself).
+
+{reports.source("ruler")}
+{grid(("policy", "pairs", *tasks, "mean", "over dense", "over uniform"), rows)}"""
+
+
+def _less(interval: Interval) -> str:
+    if interval.low == interval.high == 0:
+        return ""
+    value, low, high = (100 * (x or 0.0) for x in (interval.value, interval.low, interval.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def readme_table(reports: Reports) -> str:
     """What the README shows: two contexts, two sizes."""
     report = reports["real_model"]
@@ -135,14 +187,22 @@ def readme_table(reports: Reports) -> str:
         for policy in policies
     ]
     documents = report["summary"]["documents"]
+    ruler = reports["ruler"]
+    computed = next(line["computed"] for line in ruler["lines"] if line["method"] == "uniform")
+    told = ", ".join(
+        f"{POLICIES.get(method, method)} {100 * np.mean([np.mean(x) for x in of.values()]):.0f}"
+        for method, of in _answers(ruler).items()
+    )
     return f"""\
 ## What budgets cost
 
-Loss over dense attention, nats a token: SmolLM2-135M, {documents} held-out documents (8 at 8,192
-tokens), in brackets over uniform's. `hplb plan` takes the cheapest least-error budgets predicted to
-lose at most 0.02 where a profile is calibrated. [Intervals](docs/results.md#a-real-model).
+Loss over dense attention, nats a token: SmolLM2-135M, {documents} held-out documents (8 at 8,192),
+in brackets over uniform's. `hplb plan` takes the cheapest least-error budgets predicted to lose at
+most 0.02 where a profile is calibrated. [Intervals](docs/results.md#a-real-model).
 
-{grid(("tokens, rows x keys", "budgets", *_heads(report)), rows)}"""
+{grid(("tokens, rows x keys", "budgets", *_heads(report)), rows)}
+RULER at {percent(computed, 0)} of pairs, % right: {told}.
+"""
 
 
 def _points(report: Report) -> dict[tuple[int, str, str], list[str]]:
