@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.concurrency import run_in_threadpool
 
 from api import problems
@@ -13,7 +14,7 @@ from api.allowed_hosts import AllowedHosts
 from api.auth import BearerKey
 from api.document import complete, operation_id
 from api.metrics import HttpMetrics
-from api.request_log import RequestLog
+from api.request_log import QUIET, RequestLog
 from api.routes import (
     deployments,
     measurements,
@@ -30,6 +31,13 @@ from api.settings import Settings
 from api.store.database import Database
 from api.versioned import Versioned
 
+TRACED: TelemetryConfig = {
+    "auto_configure": True,
+    "operation_spans": False,
+    "exclude": lambda scope: scope["path"] in QUIET,
+}
+"""FastAPI's own OpenTelemetry, which exports where the standard OTEL_ variables name an endpoint
+and `hplb[otel]` is installed; probes are not traced."""
 LAST_S = 10.0
 """For threads that write something down as the service stops."""
 
@@ -65,6 +73,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         version=version("hplb"),
         generate_unique_id_function=operation_id,
         lifespan=_lifespan,
+        telemetry=TRACED,
         docs_url=None,  # the page has its own, which loads nothing from elsewhere
         redoc_url=None,
     )

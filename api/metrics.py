@@ -14,7 +14,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.deployments.plausible import REASONS
+
 SOLVE_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+DATABASE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30)
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 Gauges = Callable[[], Iterable[GaugeMetricFamily]]
 
@@ -64,7 +67,17 @@ class Metrics:
         )
         self.samples_rejected = Counter(
             "hplb_samples_rejected",
-            "Measured samples that no such chip could have produced.",
+            "Measured samples that are not believed, by why not.",
+            ["reason"],
+            registry=self._registry,
+        )
+        for reason in REASONS:
+            self.samples_rejected.labels(reason)
+        self.database_seconds = Histogram(
+            "hplb_database_seconds",
+            "Time of a statement of a reading or a writing transaction, and of a commit.",
+            ["operation"],
+            buckets=DATABASE_BUCKETS,
             registry=self._registry,
         )
         self.refits = Counter(
@@ -90,6 +103,10 @@ class Metrics:
     def observe_solve(self, method: str, status: str, seconds: float) -> None:
         """Note a plan made."""
         self.solve_seconds.labels(method, status).observe(seconds)
+
+    def observe_database(self, operation: str, seconds: float) -> None:
+        """Note what the database took for something."""
+        self.database_seconds.labels(operation).observe(seconds)
 
     def scrape(self, gauges: Gauges) -> None:
         """Take these gauges at every scrape."""

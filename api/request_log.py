@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import structlog
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,6 +61,7 @@ class RequestLog:
             sent += len(message.get("body", b""))
             await send(message)
 
+        trace.get_current_span().set_attribute("hplb.request", request_id)
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 await self.app(scope, counted, watched)

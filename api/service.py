@@ -61,6 +61,7 @@ class Service:
         No process is started before the application's life begins.
         """
         metrics, notifier = Metrics(), Notifier()
+        database.watch(metrics.observe_database)
         leases = Leases(settings.lease_s, clock)
         metrics.scrape(lambda: scraped(database, leases, clock()))
         pool = SolvePool(

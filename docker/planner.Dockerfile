@@ -7,7 +7,7 @@ COPY profiles profiles
 COPY solver solver
 COPY executor executor
 COPY api api
-RUN pip install --no-cache-dir -c constraints.txt '.[postgres]' \
+RUN pip install --no-cache-dir -c constraints.txt '.[otel,postgres]' \
     && useradd --system --uid 10001 hplb
 
 # By number: Kubernetes must see that it is not root. Nothing is written but below /tmp.

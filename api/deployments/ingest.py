@@ -4,13 +4,13 @@ What waits together is looked up, checked and stored together: nodes report by t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from api.client.bodies import MeasurementBody, MeasurementReceipt, SampleColumns
-from api.deployments.plausible import Samples, believable, check_heads, check_places
+from api.deployments.plausible import Samples, check_heads, check_places, doubts
 from api.problems import Problem, bad_field, not_found
 from api.store import deployment_store, node_store, plan_store, recovery_store, sample_store
 from api.store.session import Session
@@ -30,12 +30,13 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Intake:
-    """What became of a batch: the number it is stored under, 0 of a duplicate, and the device types
-    and phases of its accepted samples."""
+    """What became of a batch: the number it is stored under, 0 of a duplicate, the device types and
+    phases of its accepted samples, and how many were rejected by reason."""
 
     receipt: MeasurementReceipt
     number: int = 0
     kinds: frozenset[tuple[str, Phase]] = frozenset()
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ class _Checked:
     row: dict[str, Any]
     believed: Samples
     plan: Plan
+    rejected: Mapping[str, int]
 
 
 def take_in(session: Session, arrivals: list[Arrival]) -> list[Intake | Exception]:
@@ -112,7 +114,8 @@ def _check(
     samples = _samples(batch)
     check_places(samples, node.node_id, node.part, deployment.layers)
     check_heads(samples, plan)
-    believed = believable(samples, plan)
+    doubted = doubts(samples, plan)
+    believed = ~np.any(list(doubted.values()), axis=0)
     row = {
         "batch_id": batch.batch_id,
         "deployment": deployment.name,
@@ -124,7 +127,8 @@ def _check(
         "rejected": int((~believed).sum()),
         "received_at": arrival.at,
     }
-    return _Checked(arrival, row, samples.only(believed), plan)
+    rejected = {reason: int(of_it.sum()) for reason, of_it in doubted.items()}
+    return _Checked(arrival, row, samples.only(believed), plan, rejected)
 
 
 def _samples(batch: MeasurementBody) -> Samples:
@@ -170,7 +174,7 @@ def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
             accepted=row["accepted"],
             rejected=row["rejected"],
         )
-        intakes.append(Intake(receipt, number, kinds))
+        intakes.append(Intake(receipt, number, kinds, each.rejected))
     sample_store.keep_rounds(session, rounds)
     return intakes
 

@@ -17,6 +17,7 @@ from solver.plans import Plan
 
 COUNTS_MAY_DIFFER = 2.0
 """Executors report what they really counted; a report further off is not of this plan's work."""
+REASONS = ("work", "seconds", "heads")
 PLANS_REMEMBERED = 64
 
 Ints = NDArray[np.int64]
@@ -131,10 +132,11 @@ def check_heads(samples: Samples, plan: Plan) -> None:
         seen.add((sample, head))
 
 
-def believable(samples: Samples, plan: Plan) -> Mask:
-    """Whether it is the work the plan gave the device, and a chip of its type could be so fast.
+def doubts(samples: Samples, plan: Plan) -> dict[str, Mask]:
+    """The samples that are not believed, by REASONS, each under the first that holds.
 
-    [samples]; the places are the plan's.
+    [samples] each; the places are the plan's. `work`: not what the plan gave the device; `seconds`:
+    no chip of its type is so fast; `heads`: rows and tiles of heads not near the plan's.
     """
     planned = _planned(plan).work[samples.layers, samples.devices]
     near = (samples.work <= COUNTS_MAY_DIFFER * planned) & (
@@ -145,13 +147,17 @@ def believable(samples: Samples, plan: Plan) -> Mask:
     for name in set(types.tolist()):
         of_type = types == name
         fastest_s[of_type] = fastest_possible_s(device_profile(name), samples.work[of_type])
-    found = near.all(axis=1) & (samples.seconds >= fastest_s)
-    if samples.heads is not None:
-        found &= _heads_believable(samples, samples.heads, plan)
-    return np.asarray(found)
+    true = [near.all(axis=1), samples.seconds >= fastest_s]
+    heads = samples.heads
+    true.append(np.ones_like(true[0]) if heads is None else _near_heads(samples, heads, plan))
+    found, left = {}, np.ones_like(true[0])
+    for reason, holds in zip(REASONS, true, strict=True):
+        found[reason] = left & ~holds
+        left &= holds
+    return found
 
 
-def _heads_believable(samples: Samples, heads: HeadColumns, plan: Plan) -> Mask:
+def _near_heads(samples: Samples, heads: HeadColumns, plan: Plan) -> Mask:
     """Whether rows and tiles are near the plan's; a share's ends may be off by a query block."""
     step, shares = plan.workload.workload, _planned(plan).shares
     found = np.ones(len(samples.layers), dtype=bool)

@@ -13,6 +13,9 @@ from api.service import ServiceDep
 
 router = APIRouter(tags=["measurements"], route_class=StrictBody)
 
+OUTCOMES = {404: "unknown", 409: "superseded", 422: "invalid"}
+"""Of a batch that is refused, by its problem's status."""
+
 
 @router.post(
     "/measurements",
@@ -28,13 +31,13 @@ async def post_measurements(
     try:
         intake = await wrap_future(service.database.submit(take_in, arrival))
     except Problem as problem:
-        outcome = "superseded" if problem.status_code == 409 else "refused"
-        service.metrics.batches.labels(outcome).inc()
+        service.metrics.batches.labels(OUTCOMES[problem.status_code]).inc()
         raise
     receipt = intake.receipt
     service.metrics.batches.labels("duplicate" if receipt.duplicate else "accepted").inc()
     if not receipt.duplicate:
-        service.metrics.samples_rejected.inc(receipt.rejected)
+        for reason, count in intake.rejected.items():
+            service.metrics.samples_rejected.labels(reason).inc(count)
         service.elected.taken_in(body.deployment, intake)
     return Response(
         receipt.model_dump_json(),

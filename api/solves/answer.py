@@ -6,10 +6,13 @@ later; cut short, its best plan so far is kept but answers no request.
 
 import hashlib
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from threading import Lock
 
 import structlog
+from opentelemetry import trace
+from opentelemetry.trace import StatusCode
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -34,6 +37,7 @@ from profiles.model import ModelProfile
 from solver.request import PlanRequest
 
 log = structlog.get_logger()
+tracer = trace.get_tracer("hplb")
 
 LOOK_FOR_CLIENT_S = 0.5
 TOLD_WITHIN_S = 0.08
@@ -279,9 +283,11 @@ class Answerer:
                 return found
             solve = SolveJob(resolved.digest, asker.client, asker.urgency, self._clock())
             solve.join(detached=detached)
+            # What is logged and traced of the solve says which request asked for it first.
+            asked = copy_context()
             turn = Turn(
                 solve,
-                lambda solver: self._run(solve, resolved, solver),
+                lambda solver: asked.run(self._run, solve, resolved, solver),
                 is_quick(resolved.whole),
             )
             self._pool.submit(turn)
@@ -290,12 +296,20 @@ class Answerer:
 
     def _run(self, solve: SolveJob, resolved: ResolvedRequest, solver: Solver) -> None:
         solve.begin()
-        try:
-            outcome: Outcome = self._maker.make(solve, resolved, solver)
-        except Exception as error:
-            outcome = as_problem(error)
-            if outcome.status_code == 500:
-                log.exception("solve_failed", solve=solve.id)
+        told = {"hplb.solve": solve.id, "hplb.method": resolved.whole.method}
+        with (
+            structlog.contextvars.bound_contextvars(solve=solve.id),
+            tracer.start_as_current_span("solve", attributes=told) as span,
+        ):
+            outcome: Outcome
+            try:
+                outcome = ended = self._maker.make(solve, resolved, solver)
+                span.set_attribute("hplb.plan", ended.plan.plan_id)
+            except Exception as error:
+                outcome = as_problem(error)
+                span.set_status(StatusCode.ERROR, str(outcome.detail))
+                if outcome.status_code == 500:
+                    log.exception("solve_failed")
         self._end(solve, outcome)
 
     def _abandon(self, solve: SolveJob) -> None:

@@ -113,7 +113,7 @@ class SolverProcess:
             how = self._end()
             if solve.fate == "abandoned":
                 raise abandoned() from None
-            log.error("solver_died", solve=solve.id, how=how)
+            log.error("solver_died", how=how)
             detail = f"the process that made the plan ended {how}, which may be for want of memory"
             raise Problem(503, detail, headers={"Retry-After": "1"}) from None
 
@@ -205,7 +205,7 @@ class SolverProcess:
             return abandoned()
         if solve.fate == "cut_short":
             return Problem(409, "the solve was cancelled and had no plan ready to be handed over")
-        log.error("solver_hung", solve=solve.id)
+        log.error("solver_hung")
         return Problem(
             503, f"the solve was ended {OVERRUN_S:g} s past its time limit, without plan"
         )

@@ -43,6 +43,10 @@ BUSY_TIMEOUT_MS = 1000
 MIGRATION_LOCK = 0x48504C42_0001
 """Of PostgreSQL's advisory locks: two planners that start at once migrate one after the other."""
 
+BEGAN = "hplb_began"
+"""When a connection's statement was handed to the database."""
+Observe = Callable[[str, float], None]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -61,6 +65,7 @@ class Database:
         self._closed = Event()
         self._plans: dict[str, Plan] = {}
         self._queue = WriteQueue(lambda: self.write(patience_s=0))
+        self._observe: Observe = lambda *_: None
 
     @classmethod
     def open(cls, url: str) -> "Database":
@@ -128,7 +133,9 @@ class Database:
                     if time.monotonic() >= deadline or self._closed.wait(RETRY_EVERY_S):
                         raise
             yield session
+            began = time.perf_counter()
             session.commit()
+            self._observe("commit", time.perf_counter() - began)
 
     def submit(
         self,
@@ -149,6 +156,21 @@ class Database:
         where its transaction failed.
         """
         return await asyncio.wrap_future(self.submit(_one_by_one, work))
+
+    def watch(self, observe: Observe) -> None:
+        """Tell `observe` what every statement takes ("read" or "write", by its transaction), and
+        every commit ("commit"), in seconds."""
+        self._observe = observe
+
+        @event.listens_for(self._readers, "before_cursor_execute")
+        def began(connection: Connection, *_: object) -> None:
+            connection.info[BEGAN] = time.perf_counter()
+
+        @event.listens_for(self._readers, "after_cursor_execute")
+        def ended(connection: Connection, *_: object) -> None:
+            writing = connection.get_execution_options().get("hplb_write")
+            seconds = time.perf_counter() - connection.info.pop(BEGAN)
+            observe("write" if writing else "read", seconds)
 
     def election(self) -> Election:
         """Of one of the planners on this database."""

@@ -4,6 +4,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.deployments import views
+from api.deployments.plausible import REASONS
+from solver.plans import Plan
 from tests.api.world import World
 
 
@@ -21,7 +23,7 @@ def samples(world: World) -> dict[tuple[str, str], float]:
 def test_nothing_has_happened_yet(world: World) -> None:
     found = samples(world)
     assert not [name for name, _ in found if name.startswith("hplb_deployment_generation")]
-    assert found[("hplb_samples_rejected_total", "")] == 0
+    assert {found[("hplb_samples_rejected_total", reason)] for reason in REASONS} == {0}
 
 
 def test_solves_requests_deployments_and_nodes_are_counted(world: World) -> None:
@@ -53,6 +55,42 @@ def test_solves_requests_deployments_and_nodes_are_counted(world: World) -> None
     assert found[("hplb_node_active_generation", "a")] == 1
     world.clock.forward(60)
     assert samples(world)[("hplb_node_live", "a")] == 0
+
+
+def test_what_is_not_taken_is_counted_by_why_not(world: World) -> None:
+    plan = world.plan()
+    world.register("a", 2)
+    view = world.deploy(plan, ["a"], refine=False)
+    batch = world.batch(plan, view, "a", [0, 1])
+    batch["samples"][0]["seconds"] = 1e-9
+    batch["samples"][1]["work"] = {}
+    batch["samples"][2]["heads"] = [
+        {"head": head_of(plan), "rows": 10**9, "tiles": 1, "recovery": 1}
+    ]
+    world.post(batch)
+    for changes in ({"generation": 7}, {"deployment": "none"}, {"plan_id": "none"}):
+        world.post({**world.batch(plan, view, "a", [0, 1]), **changes})
+    world.post({**world.batch(plan, view, "a", [0, 1]), "node_id": "b"})
+    found = samples(world)
+    assert [found[("hplb_samples_rejected_total", reason)] for reason in REASONS] == [1, 1, 1]
+    outcomes = {
+        labels: value for (name, labels), value in found.items() if name.endswith("batches_total")
+    }
+    assert outcomes == {"accepted": 1, "superseded": 2, "unknown": 2}
+
+
+def head_of(plan: Plan) -> int:
+    """One that device 0 or 1 computes of the layer of a batch's third sample."""
+    return next(h for h, shares in enumerate(plan.layers[1].heads) if shares[0].device == 0)
+
+
+def test_what_the_database_takes_is_counted_by_what_it_does(world: World) -> None:
+    world.register("a")
+    world.client.get("/nodes")
+    found = samples(world)
+    for operation in ("read", "write", "commit"):
+        assert found[("hplb_database_seconds_count", operation)] > 0
+        assert found[("hplb_database_seconds_sum", operation)] > 0
 
 
 def test_what_operators_watch_is_there(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 
 import pytest
@@ -50,6 +51,15 @@ def test_a_solve_is_found_by_its_id(world: World) -> None:
     first, second = _requests(noted)
     assert first["solve"] == accepted.json()["id"]
     assert second["plan"] in (accepted.json()["id"], first.get("plan"), second["plan"])
+
+
+def test_what_is_logged_of_a_solve_carries_the_request_that_asked_first(world: World) -> None:
+    with capture_logs([structlog.contextvars.merge_contextvars]) as noted:
+        asked = {"X-Request-ID": "asked-it"}
+        plan = world.client.post("/v1/plan", json=plan_body(), headers=asked).json()
+    (made,) = (each for each in noted if each["event"] == "plan_made")
+    assert (made["request"], made["plan"]) == ("asked-it", plan["id"])
+    assert re.fullmatch("[0-9a-f]{64}", made["solve"])
 
 
 def test_what_the_path_names_is_told_under_its_kind(world: World) -> None:
