@@ -26,6 +26,8 @@ from api.store.database import Database, without_password
 from api.store.session import UnavailableError
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console, fail
+from profiles.cli.flags import AsJson, model_names, profile_names
+from profiles.cli.progress import EVERY_S, shown
 from profiles.errors import describe
 
 app = typer.Typer(no_args_is_help=True)
@@ -49,7 +51,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Serve plans over HTTP. Any address but loopback needs HPLB_API_KEY or `hplb keys create`."""
+    """Serve plans over HTTP. Any address but loopback needs HPLB_API_KEY or `hplb keys create`.
+
+    Example: hplb serve --port 8000 --database-url sqlite:///plans.db
+    """
     settings = _settings(database_url)
     stop_on_terminate()
     database = without_password(settings.database_url)
@@ -66,10 +71,15 @@ def serve(
 def backup(
     file: Annotated[Path, typer.Argument(help="Written whole or not at all; gzipped JSON lines.")],
     database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Copy a database to a file, while planners may go on using it."""
-    with _opened(database_url) as database:
-        _say(back_up(database, file))
+    """Copy a database to a file, while planners may go on using it.
+
+    Example: hplb backup plans.jsonl.gz
+    """
+    with _opened(database_url) as database, shown("reading", " rows", quiet_s=EVERY_S) as show:
+        counts = back_up(database, file, show)
+    _say(counts, as_json)
 
 
 @app.command("restore")
@@ -77,10 +87,15 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="A backup, of this or an earlier version.")],
     database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Put a backup into an empty database, SQLite or PostgreSQL, whichever it came from."""
-    with _opened(database_url) as database:
-        _say(restore_from(database, file))
+    """Put a backup into an empty database, SQLite or PostgreSQL, whichever it came from.
+
+    Example: hplb restore plans.jsonl.gz --database-url sqlite:///new.db
+    """
+    with _opened(database_url) as database, shown("reading", " MB", quiet_s=EVERY_S) as show:
+        counts = restore_from(database, file, show)
+    _say(counts, as_json)
 
 
 @contextmanager
@@ -94,7 +109,10 @@ def _opened(database_url: str | None) -> Iterator[Database]:
         database.close()
 
 
-def _say(counts: Counter[str]) -> None:
+def _say(counts: Counter[str], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"rows": counts.total(), "tables": counts}))
+        return
     told = ", ".join(f"{count} {table}" for table, count in sorted(counts.items()))
     typer.echo(f"{counts.total()} rows{': ' if told else ''}{told}")
 
@@ -108,11 +126,11 @@ def _settings(database_url: str | None) -> Settings:
 
 @app.command("settings")
 def settings(
-    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show every setting of the service: its variable, type, default and meaning.
 
-    For example: HPLB_SOLVER_WORKERS=4 hplb serve
+    Example: hplb settings --json
     """
     told = told_settings()
     if as_json:
@@ -132,14 +150,18 @@ def demo(
             "--profile",
             "-p",
             help="A profile's name or the path of its JSON; SmolLM2-135M's, with its model.",
+            autocompletion=profile_names,
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="The profile's model, a folder or a name: its activations are run."),
+        typer.Option(
+            help="The profile's model, a folder or a name: its activations are run.",
+            autocompletion=model_names,
+        ),
     ] = None,
-    prompts: Annotated[
+    data: Annotated[
         Path | None,
         typer.Option(
             help="What it reads: JSON lines, a text or a folder; the library's docstrings."
@@ -161,11 +183,14 @@ def demo(
     rounds: Annotated[
         int, typer.Option(min=2, max=50, help="Rounds to measure each after refitting.")
     ] = ROUNDS,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Go once round the loop on this machine: plan, run, measure, refit, plan better."""
-    if prompts is not None and model is None:
-        fail("--prompts: needs --model, which reads them")
+    """Go once round the loop on this machine: plan, run, measure, refit, plan better.
+
+    Example: hplb demo --devices 4 --json
+    """
+    if data is not None and model is None:
+        fail("--data: needs --model, which reads it")
     if profile is None and model is not None:
         fail("--model: needs --profile, what was measured on this model")
     say = Console(stderr=True) if as_json else console
@@ -180,7 +205,7 @@ def demo(
         layers=layers,
         rounds=rounds,
         model=model,
-        prompts=prompts,
+        data=data,
     )
     found = figures(options, run_demo(options, say))
     if as_json:

@@ -1,5 +1,6 @@
 """`hplb keys`: who may do what, by keys of their own; a secret is shown once, when it is made."""
 
+import json
 import re
 import secrets
 import time
@@ -17,6 +18,7 @@ from api.store.database import Database
 from api.store.session import Session
 from api.store.tables import StoredKey
 from profiles.cli.console import clear_errors, console, fail
+from profiles.cli.flags import AsJson
 from profiles.model import NAME_PATTERN
 
 app = typer.Typer(no_args_is_help=True)
@@ -34,31 +36,42 @@ DatabaseUrl = Annotated[
 
 @app.callback()
 def _group() -> None:
-    """Keys of the service: made, listed, rotated, revoked."""
+    """Keys of the service: made, listed, rotated, revoked.
+
+    Example: hplb keys create gpu-1 --scopes node --node-id gpu-1
+    """
 
 
 @app.command("create")
 @clear_errors()
 def create(
     name: Name,
-    scope: Annotated[
-        list[str],
-        typer.Option(help="read; plan, operate (both read too); node. Again for several."),
+    scopes: Annotated[
+        str,
+        typer.Option(
+            help="read; plan, operate (both read too); node. Comma-separated.",
+            autocompletion=lambda: list(INCLUDES),
+        ),
     ],
-    node: Annotated[
+    node_id: Annotated[
         str | None, typer.Option(help="Of scope node: the only node it may act as.")
     ] = None,
     database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make a key and print its secret; a service with any key asks everyone for one."""
-    for each, what in ((name, "NAME"), (node, "--node")):
+    """Make a key and print its secret; a service with any key asks everyone for one.
+
+    Example: hplb keys create dashboard --scopes read
+    """
+    for each, what in ((name, "NAME"), (node_id, "--node-id")):
         if each is not None and not re.fullmatch(NAME_PATTERN, each):
             fail(f"{what}: {each!r} is no name: letters, digits, ._-, at most 128")
-    unknown = next((each for each in scope if each not in INCLUDES), None)
+    asked = sorted({each.strip() for each in scopes.split(",")})
+    unknown = next((each for each in asked if each not in INCLUDES), None)
     if unknown is not None:
-        fail(f"--scope: {unknown!r} is none of {', '.join(INCLUDES)}")
-    if node is not None and "node" not in scope:
-        fail("--node: is for keys of scope node")
+        fail(f"--scopes: {unknown!r} is none of {', '.join(INCLUDES)}")
+    if node_id is not None and "node" not in asked:
+        fail("--node-id: is for keys of scope node")
     secret = _secret()
     with _opened(database_url) as database, database.write() as session:
         if key_store.find(session, name) is not None:
@@ -67,43 +80,63 @@ def create(
             StoredKey(
                 name=name,
                 digest=key_store.digest_of(secret),
-                scopes=sorted(set(scope)),
-                node=node,
+                scopes=asked,
+                node=node_id,
                 made_at=time.time(),
             )
         )
-    typer.echo(secret)
+    _say(name, secret, as_json)
 
 
 @app.command("list")
 @clear_errors()
-def show(database_url: DatabaseUrl = None) -> None:
-    """The keys: names, scopes, nodes, when they were made."""
-    table = Table("name", "scopes", "node", "made")
+def show(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """The keys: names, scopes, nodes, when they were made.
+
+    Example: hplb keys list
+    """
     with _opened(database_url) as database, database.read() as session:
-        for key in key_store.every(session):
-            made = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(key.made_at))
-            table.add_row(key.name, ", ".join(key.scopes), key.node or "any", made)
+        keys = key_store.every(session)
+    if as_json:
+        shown = ("name", "scopes", "node", "made_at")
+        typer.echo(json.dumps([{name: getattr(key, name) for name in shown} for key in keys]))
+        return
+    table = Table("name", "scopes", "node", "made")
+    for key in keys:
+        made = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(key.made_at))
+        table.add_row(key.name, ", ".join(key.scopes), key.node or "any", made)
     console.print(table)
 
 
 @app.command("rotate")
 @clear_errors()
-def rotate(name: Name, database_url: DatabaseUrl = None) -> None:
-    """Give a key a new secret and print it; the old one is refused within seconds."""
+def rotate(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Give a key a new secret and print it; the old one is refused within seconds.
+
+    Example: hplb keys rotate gpu-1
+    """
     secret = _secret()
     with _opened(database_url) as database, database.write() as session:
         key = _found(session, name)
         key.digest, key.made_at = key_store.digest_of(secret), time.time()
-    typer.echo(secret)
+    _say(name, secret, as_json)
 
 
 @app.command("revoke")
 @clear_errors()
-def revoke(name: Name, database_url: DatabaseUrl = None) -> None:
-    """Refuse a key from now on, within seconds."""
+def revoke(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Refuse a key from now on, within seconds.
+
+    Example: hplb keys revoke gpu-1
+    """
     with _opened(database_url) as database, database.write() as session:
         session.delete(_found(session, name))
+    if as_json:
+        typer.echo(json.dumps({"revoked": name}))
+
+
+def _say(name: str, secret: str, as_json: bool) -> None:
+    typer.echo(json.dumps({"name": name, "secret": secret}) if as_json else secret)
 
 
 def _secret() -> str:

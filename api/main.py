@@ -31,7 +31,10 @@ def root(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Head-parallel load balance: decides which GPU computes which attention head."""
+    """Head-parallel load balance: decides which GPU computes which attention head.
+
+    Example: hplb plan --gpus 8 --context 131072
+    """
 
 
 def gather() -> typer.Typer:
@@ -39,9 +42,7 @@ def gather() -> typer.Typer:
 
     A part that needs torch is left out where torch is not installed.
     """
-    app = typer.Typer(
-        no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, callback=root
-    )
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=root)
     for entry_point in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             part: typer.Typer = entry_point.load()

@@ -7,15 +7,16 @@ not what it would write.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from api.main import gather
 from api.settings import told_settings
 from benchmarks.markdown import table
 from solver.request import PlanRequest
@@ -54,6 +55,12 @@ The exact methods use up to `--time-limit` a plan, so that a full `compare` take
 limit that cannot hold is an error with the proof in bytes. Every plan says what the other
 deployment would make of it.
 
+A flag means the same in every command, and one in the plural takes several, with commas between.
+`--json` prints for programs what is printed for people; both on stdout. Progress is on stderr, a
+bar on a terminal and elsewhere a line every ten seconds, with the time left; nothing goes through a
+pager. `hplb --install-completion` teaches your shell (bash, zsh, fish, PowerShell) commands, flags
+and the names of profiles, models, device types, methods and policies.
+
 ## The request
 """
 
@@ -82,6 +89,10 @@ METHODS = {
     "cp_sat": "OR-tools' CP-SAT on every layer",
     "ilp": "PuLP with CBC on every layer",
 }
+COMMANDS = (
+    "`hplb COMMAND --help` lists a command's flags; those that run a model are in "
+    "[models.md](models.md)."
+)
 SETTINGS = "Environment variables of `hplb serve`; `hplb settings` prints them."
 APART = {"ModelProfile": "a profile", "Plan": "a plan"}
 """What a field may hold that has a page of its own."""
@@ -117,6 +128,13 @@ def page() -> str:
     lines += _flags([p for p in compare.params if p not in shared])
     lines += ["## `hplb advise`", "", _text(advise), "", *_flags(advise.params)]
     lines += ["## `hplb verify`", "", _text(verify), "", *_flags(verify.params)]
+    lines += ["## Every command", "", COMMANDS, ""]
+    shown = []
+    for name, command in _every(typer.main.get_command(gather())):
+        what, _, example = (command.help or "").partition("Example: ")
+        first = _line(what.partition("\n\n")[0])
+        shown.append((f"`hplb {name}`", first, f"`{_line(example)}`"))
+    lines += table(("command", "what it does", "example"), shown)
     lines += ["## Settings of the service", "", SETTINGS, ""]
     told = [
         (f"`{each.variable}`", each.kind, f"`{each.default}`" if each.default else "", each.meaning)
@@ -127,12 +145,16 @@ def page() -> str:
 
 
 def _command(name: str) -> TyperCommand:
-    (found,) = entry_points(group="hplb.commands", name="solver")
-    group = typer.main.get_command(found.load())
-    assert isinstance(group, TyperGroup)
-    command = group.commands[name]
-    assert isinstance(command, TyperCommand)
-    return command
+    return dict(_every(typer.main.get_command(gather())))[name]
+
+
+def _every(command: Any, before: str = "") -> Iterator[tuple[str, TyperCommand]]:
+    """All commands with what is typed for them, groups' names first."""
+    for name, inner in sorted(command.commands.items()):
+        if isinstance(inner, TyperGroup):
+            yield from _every(inner, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", inner
 
 
 def _objects(root: Schema) -> Iterator[tuple[str, Schema]]:
@@ -152,7 +174,7 @@ def _objects(root: Schema) -> Iterator[tuple[str, Schema]]:
 
 def _flag(prefix: str, name: str, free: set[str]) -> str | None:
     """The flag of a field: named alike, maybe after the object that holds it, without its unit."""
-    plain = name.removesuffix("_s").removesuffix("_bytes")
+    plain = re.sub("_(s|bytes|tokens)$", "", name)
     parent = prefix.rpartition(".")[2]
     for candidate in (name, plain, f"{parent}_{name}", f"{parent}_{plain}"):
         flag = "--" + candidate.replace("_", "-")
@@ -251,7 +273,7 @@ def _longest(parameter: Parameter) -> str:
 
 
 def _text(command: TyperCommand) -> str:
-    return _line(command.help or "")
+    return _line((command.help or "").partition("Example: ")[0])
 
 
 def main() -> None:

@@ -1,11 +1,14 @@
 """The images and the compose file, as far as they can be checked without a container engine."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.test_examples import check_hplb
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"
@@ -37,6 +40,14 @@ def test_dockerfiles_are_well_formed(file: Path) -> None:
         if name == "COPY":
             for source in arguments.split()[:-1]:
                 assert (ROOT / source).exists(), source
+
+
+def test_what_the_images_run_is_a_command_with_these_flags() -> None:
+    for file in sorted(DOCKER.glob("*.Dockerfile")):
+        steps = dict(instructions(file))
+        words = [*json.loads(steps.get("ENTRYPOINT", "[]")), *json.loads(steps["CMD"])]
+        assert words[0] == "hplb"
+        check_hplb(words[1:], "")
 
 
 def test_the_planner_image_has_no_torch() -> None:

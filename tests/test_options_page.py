@@ -26,7 +26,7 @@ FLAGLESS = {
     ),
 }
 OTHERWISE_NAMED = {
-    "--context-tokens": "context_tokens",
+    "--context": "context_tokens",
     "--time-limit": "time_limit_s",
     "--memory-limit": "placement.memory.limit_bytes",
     "--kv-retention": "placement.memory.kv_retention",

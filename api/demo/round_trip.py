@@ -13,6 +13,7 @@ from api.client.planner_client import PlannerClient
 from api.demo.children import Children, DemoError, free_port
 from api.demo.fitting import Effort, layers_to_run, usual_context
 from api.demo.generations import DENSE, DIVIDED, REFITTED, SPARSE, Generation, request
+from profiles.cli.progress import EVERY_S, shown, timed
 from profiles.cost.rates import Rates
 from profiles.fetched import cache_folder
 from profiles.model import ModelProfile
@@ -30,7 +31,7 @@ START_S, MADE_S, MEASURE_S, REFIT_S, LOSS_S = 90.0, 110.0, 240.0, 30.0, 600.0
 class DemoOptions:
     """What the demo runs; `layers` of the model are run (as many as fit), all are planned.
 
-    With `model` (folder or name) the executors compute its activations, of `prompts` or the
+    With `model` (folder or name) the executors compute its activations, of `data` or the
     standard library's held-out docstrings, on which loss is measured. `context_tokens`: the longest
     that was measured and fits, unless given. `rounds`: of every generation, after refitting.
     """
@@ -42,7 +43,7 @@ class DemoOptions:
     layers: int | None = None
     rounds: int = ROUNDS
     model: str | None = None
-    prompts: Path | None = None
+    data: Path | None = None
 
     @property
     def effort(self) -> Effort:
@@ -113,8 +114,8 @@ def _start_executors(
         count = len(range(index, options.devices, options.nodes))
         arguments = ["--server", planner.url, "--devices", str(count), "--node-id", node]
         if options.model is not None:
-            prompts = _prompts(options, folder)
-            arguments += ["--model", _elsewhere(options.model), "--prompts", str(prompts)]
+            read = _read(options, folder)
+            arguments += ["--model", _elsewhere(options.model), "--data", str(read)]
         children.start(node, "executor", *arguments, "--state-dir", str(folder / node))
 
     def registered() -> list[str] | None:
@@ -131,10 +132,10 @@ def _elsewhere(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
-def _prompts(options: DemoOptions, folder: Path) -> Path:
+def _read(options: DemoOptions, folder: Path) -> Path:
     """What the executors read: one text, unless told, so that a model runs but once over it."""
-    if options.prompts is not None:
-        return options.prompts.resolve()
+    if options.data is not None:
+        return options.data.resolve()
     text = folder / "docstrings.txt"
     text.write_text(" ".join(sentences("held_out")))
     return text
@@ -217,10 +218,12 @@ class _Round:
         """Beside the planner, before anything is timed."""
         path = self.folder / "plan.json"
         plan.save(path)
-        self.children.start("loss", "loss", str(path), "--model", _elsewhere(model), "--json")
+        asked = ["--plan", str(path), "--model", _elsewhere(model), "--json"]
+        self.children.start("loss", "loss", *asked)
 
     def _loss(self) -> Loss:
-        with self.say.status("loss over dense attention on held-out text"):
+        with shown("scoring") as show:
+            show(0, 1, "loss over dense attention on held-out text")
             found = json.loads(self.children.result("loss", LOSS_S))
         measured = self.options.profile.measurement
         own = measured is not None and measured.weights_sha256 == found["weights_sha256"]
@@ -234,11 +237,12 @@ class _Round:
 
     def _measure(self, generations: Sequence[Generation], rounds: int) -> None:
         """A round of each in turn, `rounds` times."""
-        with self.say.status("") as status:
-            for number in range(rounds):
-                for each in generations:
-                    status.update(f"round {number + 1} of {rounds}: {each.name}")
-                    each.take(self._deployed(each))
+        with shown("measuring", quiet_s=EVERY_S) as show:
+            told, whole = timed(show), rounds * len(generations)
+            for number in range(whole):
+                each = generations[number % len(generations)]
+                told(number, whole, f"rounds measured, {each.name}")
+                each.take(self._deployed(each))
 
     def _deployed(self, generation: Generation) -> DeploymentView:
         """Make a plan live for a round, and wait for that."""

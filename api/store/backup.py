@@ -11,7 +11,7 @@ import os
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -28,11 +28,15 @@ ROWS_AT_ONCE = 500
 VERSIONS = "alembic_version"
 
 
-def back_up(database: Database, path: Path) -> Counter[str]:
+Show = Callable[[float, float, str], None]
+"""Called with what is done, of how much, and in words what it is."""
+
+
+def back_up(database: Database, path: Path, show: Show = lambda *_: None) -> Counter[str]:
     """Write all that is stored, as it was at one moment, while others go on writing.
 
-    Returns the number of rows by table. Raises StoreError where the file cannot be written,
-    UnavailableError.
+    `show` is told of rows. Returns the number of rows by table. Raises StoreError where the file
+    cannot be written, UnavailableError.
     """
     counts: Counter[str] = Counter()
     with database.read() as session, _written(path) as file:
@@ -41,22 +45,27 @@ def back_up(database: Database, path: Path) -> Counter[str]:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         revision = MigrationContext.configure(connection).get_current_revision()
         _line(file, {"format": FORMAT, "schema": revision})
-        for table in _tables(connection):
+        tables = _tables(connection)
+        whole = sum(connection.scalar(select(func.count()).select_from(t)) or 0 for t in tables)
+        for table in tables:
             _line(file, {"table": table.name, "columns": [c.name for c in table.columns]})
             binary = _is_binary(table)
             rows = select(table).execution_options(yield_per=ROWS_AT_ONCE)
             for row in connection.execute(rows):
                 _line(file, [_text(v) if b else v for v, b in zip(row, binary, strict=True)])
                 counts[table.name] += 1
+                if counts[table.name] % ROWS_AT_ONCE == 0:
+                    show(counts.total(), whole, table.name)
         _line(file, {"rows": counts.total()})
     return counts
 
 
-def restore(database: Database, path: Path) -> Counter[str]:
+def restore(database: Database, path: Path, show: Show = lambda *_: None) -> Counter[str]:
     """Put a backup into an empty database, and bring its schema up to date; all of it or nothing.
 
-    Returns the number of rows by table. Raises StoreError for a file that is no backup, damaged,
-    cut off or of a later version, and for a database that is not empty; UnavailableError.
+    `show` is told of the file's megabytes. Returns the number of rows by table. Raises StoreError
+    for a file that is no backup, damaged, cut off or of a later version, and for a database that is
+    not empty; UnavailableError.
     """
     counts: Counter[str] = Counter()
     with database.write() as session:
@@ -67,7 +76,7 @@ def restore(database: Database, path: Path) -> Counter[str]:
                 f"the database holds rows already ({', '.join(holding)}): restore into an empty one"
             )
         try:
-            lines = _read(path)
+            lines = _read(path, show)
             head = next(lines, None)
             if not isinstance(head, dict) or head.get("format") != FORMAT:
                 raise StoreError(f"{path}: no backup by hplb")
@@ -184,11 +193,14 @@ def _line(file: IO[str], value: Any) -> None:
     file.write(json.dumps(value, separators=(",", ":")) + "\n")
 
 
-def _read(path: Path) -> Iterator[Any]:
+def _read(path: Path, show: Show) -> Iterator[Any]:
     """Its lines. Raises StoreError where it cannot be read."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
+        size_mb = path.stat().st_size / 1e6
+        with path.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file):
+                if number % ROWS_AT_ONCE == 0:
+                    show(packed.tell() / 1e6, size_mb, "read")
                 yield json.loads(line)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -1,6 +1,6 @@
 """Puts a trained model where HPLB ships it, with a model card made from what was recorded.
 
-hplb evaluate --model RUN/model --profile P --policy dense --contexts ... -o RUN/dense.json
+hplb evaluate --model RUN/model --profile P --methods dense --contexts ... -o RUN/dense.json
 python -m benchmarks.reference_model.ship --run RUN --dense RUN/dense.json
 """
 

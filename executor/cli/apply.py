@@ -1,24 +1,26 @@
 """`hplb apply`: a plan written into a model's weights, or taken out of them."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from executor.cli import flags
 from profiles.cli.console import clear_errors, fail
-from profiles.cli.progress import shown
-from solver.cli.flags import check_folders
+from profiles.cli.flags import AsJson, Model, check_folders
+from profiles.cli.progress import shown, timed
 from solver.plans import Plan
 
 if TYPE_CHECKING:
+    from executor.weights.apply import Applied
     from executor.weights.check import Compared
     from executor.weights.execution_map import ExecutionMap
 
 
 @clear_errors()
 def apply_command(
-    model: flags.Model,
+    model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write; a new one.")],
     plan: Annotated[
         Path | None, typer.Option(help="The plan's JSON, made with --slots unless it fits without.")
@@ -30,11 +32,14 @@ def apply_command(
     undo: Annotated[
         bool, typer.Option("--undo", help="Write the model as it was before its plan.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a plan into a model's weights, so that a stock engine's ranks hold its heads.
 
     Rows and columns of the attention move, nothing else; hplb_plan.json, beside the weights, says
     which slot is which head. To make a plan live on nodes is to deploy it: PUT /deployments.
+
+    Example: hplb apply --model smollm2-135m --plan plan.json -o planned --check
     """
     if undo and (plan is not None or check):
         fail("--undo: takes no --plan and no --check; the model's folder says what it was")
@@ -50,11 +55,29 @@ def apply_command(
     folder = folder_of(model)
     with shown("writing") as show:
         if made is None:
-            was = weights.undo(folder, out, show)
-            typer.echo(f"{out}: as it was before plan {was.plan[:12]}, bit for bit")
+            was = weights.undo(folder, out, timed(show))
+            said = f"{out}: as it was before plan {was.plan[:12]}, bit for bit"
+            typer.echo(json.dumps({"path": str(out), "undone": was.plan}) if as_json else said)
             return
-        written = weights.apply(folder, made, out, check, show)
-    typer.echo("\n".join([*_written(written.map, out), *_checked(written.compared)]))
+        written = weights.apply(folder, made, out, check, timed(show))
+    if as_json:
+        typer.echo(json.dumps(_facts(written, out)))
+    else:
+        typer.echo("\n".join([*_written(written.map, out), *_checked(written.compared)]))
+
+
+def _facts(written: "Applied", out: Path) -> dict[str, Any]:
+    made, compared = written.map, written.compared
+    return {
+        "path": str(out),
+        "plan": made.plan,
+        "map": made.hash,
+        "layout": made.layout.id,
+        "ranks": made.layout.ranks,
+        "slots": made.layout.slots,
+        "needs_map": made.layout.needs_map,
+        "checked": None if compared is None else asdict(compared),
+    }
 
 
 def _written(made: "ExecutionMap", out: Path) -> list[str]:

@@ -10,11 +10,11 @@ import typer
 from executor.cli import flags
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors
+from profiles.cli.flags import AsJson, Data, Model, ProfileOut, check_file, profile_names, shares
 from profiles.cli.progress import shown
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from solver.budgets.errors import BudgetError
-from solver.cli.flags import shares
 
 if TYPE_CHECKING:
     from executor.evaluation.calibration import Calibrated
@@ -22,34 +22,39 @@ if TYPE_CHECKING:
 
 @clear_errors()
 def calibrate_command(
-    model: flags.Model,
+    model: Model,
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Its profile with output errors, name or path.")
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Its profile with output errors, name or path.",
+            autocompletion=profile_names,
+        ),
     ],
-    data: Annotated[
-        Path, typer.Option(help="Prompts as JSON lines, a plain text, or a folder of either.")
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The profile file to write; may be the same.")
-    ],
+    data: Data,
+    out: ProfileOut,
     context: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a prompt; the profile's shortest.")
     ] = None,
-    density: Annotated[
+    densities: Annotated[
         str, typer.Option(help="Shares of dense attention's blocks, comma-separated.")
     ] = "0.18,0.3",
-    prompts: Annotated[
+    windows: Annotated[
         int, typer.Option(min=2, help="Windows of the data that are read at every share.")
     ] = 6,
     threads: flags.Threads = None,
     dtype: flags.Dtype = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Find what a profile's errors cost its model's loss, so that plans can promise one."""
-    flags.check_file("--out", out)
+    """Find what a profile's errors cost its model's loss, so that plans can promise one.
+
+    Example: hplb calibrate --model smollm2-135m -p profile.json --data other.jsonl -o profile.json
+    """
+    check_file("--out", out)
     known = load_profile(profile)
     curves = _curves(known)
-    densities = shares(density)
+    chosen = shares("--densities", densities)
 
     from executor.evaluation.calibration import calibrate, with_ratio  # loads torch
 
@@ -60,8 +65,8 @@ def calibrate_command(
             known,
             data,
             context or curves.context_tokens[0],
-            densities,
-            prompts,
+            chosen,
+            windows,
             show,
         )
     with_ratio(known, found.per_error).save(out)

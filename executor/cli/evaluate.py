@@ -14,13 +14,14 @@ from executor.cli.loss import loss_command
 from executor.cli.run import run_command
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
+from profiles.cli.flags import AsJson, Model, check_file, profile_names, shares, whole_numbers
 from profiles.cli.progress import shown
 from profiles.files import write_atomically
 from profiles.model import ModelProfile
 from profiles.selection import POOLED, SAMPLED, Selection, VerticalSlash
 from profiles.sizes import sizes_fault
 from solver.budgets.options import FLOOR_TOKENS, Curve
-from solver.cli.flags import shares, whole_numbers
+from solver.cli.flags import DeviceType
 from solver.request import BlockTokens, RequestError
 
 if find_spec("torch") is None:
@@ -46,14 +47,22 @@ ALL = "all"
 @app.command("evaluate")
 @clear_errors()
 def evaluate_command(
-    model: flags.Model,
-    profile: Annotated[str, typer.Option("--profile", "-p", help="Its profile, by name or path.")],
+    model: Model,
+    profile: Annotated[
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Its profile, by name or path.",
+            autocompletion=profile_names,
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The results to write, JSON.")],
-    policy: Annotated[
-        list[str] | None, typer.Option(help="A method to compare; repeat for more. All.")
-    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods to compare, comma-separated, or all.")
+    ] = ALL,
     contexts: Annotated[str, typer.Option(help="Tokens of the samples, e.g. 1024,2048.")] = "2048",
-    density: Annotated[
+    densities: Annotated[
         str, typer.Option(help="Shares of dense attention's blocks, comma-separated.")
     ] = "0.1,0.2,0.3,0.5",
     samples: Annotated[int, typer.Option(help="Samples of every task.")] = 20,
@@ -87,20 +96,23 @@ def evaluate_command(
     generate: Annotated[
         int, typer.Option(help="Answer so many samples of every task by generation too.")
     ] = 0,
-    devices: Annotated[int, typer.Option(min=1, help="Devices that share the heads.")] = 4,
-    device_type: Annotated[str, typer.Option(help="Their type, of the catalogue.")] = "h200",
+    gpus: Annotated[int, typer.Option(min=1, help="Devices that share the heads.")] = 4,
+    device_type: DeviceType = "h200",
     seed: Annotated[int, typer.Option(min=0, help="Which samples, and the resampling.")] = 0,
     threads: flags.Threads = None,
     dtype: flags.Dtype = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the frontier to this PNG.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare methods at equal computed blocks on RULER-like tasks and held-out text.
 
     Rows are kept in OUT.rows.jsonl while it runs; started again, it goes on from there.
+
+    Example: hplb evaluate --model reference -p reference-model --densities 0.2 --samples 2
+    -o results.json --plot frontier.png
     """
-    flags.check_file("--out", out)
-    flags.check_file("--plot", plot)
+    check_file("--out", out)
+    check_file("--plot", plot, ".png")
     loaded_profile = load_profile(profile)
     curved = CURVES.get(curve or "")
     if curved != curve:
@@ -112,10 +124,10 @@ def evaluate_command(
     from profiles.tasks import ruler
 
     block, piece = _sizes(loaded_profile, block_tokens, piece_tokens)
-    names, notes = _methods(policy or [ALL], loaded_profile)
+    names, notes = _methods(methods.split(","), loaded_profile)
     options = Options(
-        contexts=tuple(dict.fromkeys(whole_numbers("contexts", contexts) or [])),
-        densities=shares(density),
+        contexts=tuple(dict.fromkeys(whole_numbers("--contexts", contexts))),
+        densities=shares("--densities", densities),
         methods=names,
         tasks=tuple(ruler.TASKS) if tasks == ALL else tuple(dict.fromkeys(tasks.split(","))),
         samples=samples,
@@ -124,7 +136,7 @@ def evaluate_command(
         piece_tokens=piece,
         selection=_selection(loaded_profile, selection),
         floor_tokens=floor_tokens or FLOOR_TOKENS,
-        devices=Devices(devices, device_type),
+        devices=Devices(gpus, device_type),
         curve=curved,
         text=text,
         generate=generate,
@@ -166,11 +178,19 @@ def _run(
     write_atomically(out, json.dumps(results, indent=1) + "\n")
     rows.unlink()
     if plot is not None:
-        plot_frontier(lines, plot)
+        plot_frontier(lines, _title(profile, options), plot)
     if as_json:
         typer.echo(json.dumps(results))
     else:
         _show(lines, evaluated, notes)
+
+
+def _title(profile: ModelProfile, options: "Options") -> str:
+    """What of the plot was measured, and what was predicted for which devices."""
+    return (
+        f"{profile.name}: scores measured, {options.samples} samples a task; makespans "
+        f"predicted on {options.devices.count} x {options.devices.type}"
+    )
 
 
 def _show(lines: list["Line"], evaluated: list["Evaluated"], notes: list[str]) -> None:
@@ -188,15 +208,15 @@ def _show(lines: list["Line"], evaluated: list["Evaluated"], notes: list[str]) -
 
 def _methods(asked: list[str], profile: ModelProfile) -> tuple[tuple[str, ...], list[str]]:
     """Methods to compare, and notes on those left out of all for want of what they need."""
-    from executor.evaluation import methods
+    from executor.evaluation.methods import METHODS, check_names, unusable
 
     named = [name for name in asked if name != ALL]
-    methods.check_names(named)
-    every = methods.METHODS if ALL in asked else tuple(dict.fromkeys(named))
-    lacking = methods.unusable(every, profile)
+    check_names(named)
+    every = METHODS if ALL in asked else tuple(dict.fromkeys(named))
+    lacking = unusable(every, profile)
     for name in named:
         if name in lacking:
-            raise RequestError(f"--policy {name}: {lacking[name]}")
+            raise RequestError(f"--methods: {name}: {lacking[name]}")
     notes = [f"{name} is left out: it {why}" for name, why in lacking.items()]
     return tuple(name for name in every if name not in lacking), notes
 

@@ -13,8 +13,11 @@ APART = 0.3
 """Percent between methods that compute the same."""
 
 
-def plot_frontier(lines: Sequence[Line], path: Path) -> None:
-    """Write a column of panels for every context, a line for every method."""
+def plot_frontier(lines: Sequence[Line], title: str, path: Path) -> None:
+    """Write a column of panels for every context, a line for every method.
+
+    `title` says of what they are; it is the picture's own title too (PNG).
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -39,10 +42,11 @@ def plot_frontier(lines: Sequence[Line], path: Path) -> None:
         lower.set_xlabel("predicted attention makespan, % of dense's")
         for axis, field in ((upper, "computed"), (lower, "makespan")):
             _panel(axis, here, field, plt.get_cmap("tab20"))
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
     try:
-        figure.savefig(path, dpi=130, format="png")
+        figure.savefig(path, dpi=130, format="png", metadata={"Title": title})
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path}: the plot cannot be written: {error}") from None
     finally:

@@ -1,4 +1,4 @@
-"""`hplb loss PLAN.json`: what a plan's budgets cost a model on held-out text."""
+"""`hplb loss`: what a plan's budgets cost a model on held-out text."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,15 @@ import typer
 
 from executor.cli import flags
 from profiles.cli.console import clear_errors
+from profiles.cli.flags import AsJson, Model
 from profiles.cli.progress import shown
 from solver.plans import Plan
 
 
 @clear_errors()
 def loss_command(
-    plan: Annotated[Path, typer.Argument(help="A plan's JSON.")],
-    model: flags.Model,
+    model: Model,
+    plan: flags.Plan,
     text: Annotated[
         Path | None, typer.Option(help="A file or a folder; the library's held-out docstrings.")
     ] = None,
@@ -24,9 +25,12 @@ def loss_command(
     ] = 1,
     threads: flags.Threads = None,
     dtype: flags.Dtype = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Score held-out text by a plan's budgets and by dense attention: nats a token."""
+    """Score held-out text by a plan's budgets and by dense attention: nats a token.
+
+    Example: hplb loss --model smollm2-135m --plan plan.json
+    """
     made = Plan.load(plan)
 
     from executor.evaluation.plan_loss import plan_loss  # loads torch

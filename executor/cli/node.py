@@ -20,8 +20,9 @@ import typer
 from api.client.bodies import NodeRegistration
 from api.client.planner_client import PlannerClient
 from executor.errors import CannotMeasureError
-from profiles.catalogue import device_profile
+from profiles.catalogue import device_names, device_profile
 from profiles.cli.console import clear_errors, fail
+from profiles.cli.flags import model_names
 from profiles.device import split_name
 from profiles.model import NAME_PATTERN
 from profiles.tasks.documents import prompts_at
@@ -41,7 +42,13 @@ def executor_command(
     ],
     devices: Annotated[int, typer.Option(min=1, max=1024, help="Devices this node plays.")] = 1,
     device_type: Annotated[
-        str | None, typer.Option("--type", help="Their type; found out where it can be.")
+        str | None,
+        typer.Option(
+            "--device-type",
+            "--type",
+            help="Their type; found out where it can be.",
+            autocompletion=lambda: list(device_names()),
+        ),
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, torch or triton.")] = "auto",
     node_id: Annotated[str | None, typer.Option(help="This node's name; the host's.")] = None,
@@ -51,10 +58,11 @@ def executor_command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Compute the activations of this model (folder or name), not random ones."
+            help="Compute the activations of this model (folder or name), not random ones.",
+            autocompletion=model_names,
         ),
     ] = None,
-    prompts: Annotated[
+    data: Annotated[
         Path | None,
         typer.Option(help="What it reads, round after round: JSON lines, a text, or a folder."),
     ] = None,
@@ -62,13 +70,16 @@ def executor_command(
         bool, typer.Option("--once", help="Measure one assignment, hand it over and end.")
     ] = False,
 ) -> None:
-    """Run a node: it computes its share of the plan that is live and reports the seconds."""
+    """Run a node: it computes its share of the plan that is live and reports the seconds.
+
+    Example: hplb executor --server http://127.0.0.1:8000 --devices 2 --device-type cpu
+    """
     name = node_id if node_id is not None else socket.gethostname()
     if not re.fullmatch(NAME_PATTERN, name):
         fail(f"--node-id: {name!r} must be letters, digits, '.', '_' or '-', at most 128")
-    if (model is None) != (prompts is None):
-        fail("--model and --prompts: one needs the other")
-    read = [] if prompts is None else prompts_at(prompts)
+    if (model is None) != (data is None):
+        fail("--model and --data: one needs the other")
+    read = [] if data is None else prompts_at(data)
     _log_plainly()
     log = structlog.get_logger()
     log.info("starting", node=name, devices=devices)
@@ -124,7 +135,9 @@ def local_devices(count: int, device_type: str | None) -> tuple[list[str], list[
     if device_type == "cpu" or (device_type is None and not gpus):
         return ["cpu"] * count, ["cpu"] * count
     if not gpus:
-        raise CannotMeasureError(f"--type {device_type}: no CUDA device here; --type cpu runs")
+        raise CannotMeasureError(
+            f"--device-type {device_type}: no CUDA device here; --device-type cpu runs"
+        )
     places = [index % gpus for index in range(count)]
     types = [device_type or gpu_type(torch.cuda.get_device_name(place)) for place in places]
     return types, [f"cuda:{place}" for place in places]
@@ -148,7 +161,9 @@ def gpu_type(name: str) -> str:
     for known in GPU_TYPES:
         if known.upper() in name.upper():
             return known
-    raise CannotMeasureError(f"{name!r} is in no catalogue: name the nearest type with --type")
+    raise CannotMeasureError(
+        f"{name!r} is in no catalogue: name the nearest type with --device-type"
+    )
 
 
 def node_backend(name: str, accelerators: list[str]) -> str:

@@ -12,7 +12,8 @@ from rich.table import Table
 from executor.barrier import Barrier
 from executor.cli import flags
 from profiles.cli.console import clear_errors, console, fail
-from profiles.cli.progress import shown
+from profiles.cli.flags import AsJson, Model
+from profiles.cli.progress import shown, timed
 from profiles.files import read_text
 from solver.plans import Plan
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 @clear_errors()
 def run_command(
-    model: flags.Model,
-    plan: Annotated[Path, typer.Option(help="The plan's JSON.")],
+    model: Model,
+    plan: flags.Plan,
     prompt: Annotated[str, typer.Option(help="What the model goes on with; @FILE reads one.")],
     tokens: Annotated[int, typer.Option(min=1, help="Go on with so many at most.")] = 32,
     compare: Annotated[
@@ -32,13 +33,15 @@ def run_command(
             "--compare", help="And with KV groups in file order, padded; and without padding."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a plan on a model: a process for every device, under transformers' tensor parallelism.
 
     A plan made with --slots is written into the weights first, as hplb apply does; without, every
     process loads the heads that it computes and no padding. Shows the text and the seconds of
     attention of every layer and rank.
+
+    Example: hplb run --model smollm2-135m --plan plan.json --prompt "The capital of France is"
     """
     plans = {"plan": Plan.load(plan)}
 
@@ -67,12 +70,13 @@ def run_command(
         fail("--prompt: is empty")
     runs = {}
     with tempfile.TemporaryDirectory(prefix="hplb-run-") as scratch, shown("writing") as show:
+        told = timed(show)
         for number, (name, made) in enumerate(plans.items()):
             padded = made.slots is not None
             out = Path(scratch) / name if padded else folder
             if padded:
                 apply(folder, made, out, False, show)
-            show(number, len(plans), f"running {name}")
+            told(number, len(plans), f"running {name}")
             runs[name] = run_ranks(out, request, None if padded else made)
     texts = {name: tokenizer.decode(ran.tokens) for name, ran in runs.items()}
     if as_json:

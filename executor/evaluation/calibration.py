@@ -68,13 +68,13 @@ def calibrate(
     errors = [summed_error(profile, tokens, setting.workload) for tokens in budgets]
     if not sum(errors):
         raise EvaluationError(
-            "--density: budgets of these shares make no errors; give smaller ones"
+            "--densities: budgets of these shares make no errors; give smaller ones"
         )
     found = windows(data, loaded.tokenizer, context, None, "--data")
     if len(found) < prompts:
         raise EvaluationError(
             f"--data {data}: has {len(found)} windows of {context} tokens, fewer than {prompts} "
-            "--prompts"
+            "--windows"
         )
     chosen = [found[(2 * n + 1) * len(found) // (2 * prompts)] for n in range(prompts)]
     sizes = setting.workload
@@ -95,8 +95,8 @@ def calibrate(
     mean, low, high = _interval(lost.sum(axis=1) / sum(errors))
     if mean <= 0:
         raise EvaluationError(
-            f"--density: the loss does not rise within these budgets ({lost.mean():+.4f} nats a "
-            "token): nothing to calibrate by; give smaller shares, or more --prompts"
+            f"--densities: the loss does not rise within these budgets ({lost.mean():+.4f} nats a "
+            "token): nothing to calibrate by; give smaller shares, or more --windows"
         )
     per_error = LossPerError(
         mean=mean, low=max(low, 0.0), high=high, context_tokens=context, prompts=prompts
@@ -122,11 +122,11 @@ def _check(
             f"{profile.name} was measured on ({measured.model}, {measured.weights_sha256[:12]})"
         )
     if prompts < 2:
-        raise EvaluationError(f"--prompts: {prompts} must be 2 at least, for an interval")
+        raise EvaluationError(f"--windows: {prompts} must be 2 at least, for an interval")
     loaded.check_positions("--context", context)
     for density in densities:
         if not 0 < density < 1:
-            raise EvaluationError(f"--density: {density} must be above 0 and below 1")
+            raise EvaluationError(f"--densities: {density} must be above 0 and below 1")
 
 
 def _setting(profile: ModelProfile, context: int) -> Setting:

@@ -117,7 +117,7 @@ def fit(setting: Setting, budgets: Callable[[int], Ints], target_tiles: int, sta
     if found.tiles > target_tiles:
         share = found.tiles / setting.dense_tiles
         raise EvaluationError(
-            f"--density: {target_tiles / setting.dense_tiles:.4g} is too little at a context of "
+            f"--densities: {target_tiles / setting.dense_tiles:.4g} is too little at a context of "
             f"{setting.context_tokens} tokens in blocks of {setting.block_tokens}: one block a "
             f"head is {share:.4g}"
         )

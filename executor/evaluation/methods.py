@@ -147,7 +147,7 @@ def check_names(names: Sequence[str]) -> None:
     """Raise EvaluationError for a name of no method."""
     for name in names:
         if name not in METHODS:
-            raise EvaluationError(f"--policy: {name!r} is unknown; known are {', '.join(METHODS)}")
+            raise EvaluationError(f"--methods: {name!r} is unknown; known are {', '.join(METHODS)}")
 
 
 @dataclass(frozen=True, eq=False)

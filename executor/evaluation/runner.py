@@ -88,10 +88,10 @@ def check(options: Options, loaded: Loaded) -> None:
     if options.seed < 0:
         raise EvaluationError(f"--seed: {options.seed} must not be negative")
     if not options.contexts or not options.densities or not options.tasks:
-        raise EvaluationError("--contexts, --density and --tasks: each must name at least one")
+        raise EvaluationError("--contexts, --densities and --tasks: each must name at least one")
     for density in options.densities:
         if not 0 < density <= 1:
-            raise EvaluationError(f"--density: {density} must be above 0 and at most 1")
+            raise EvaluationError(f"--densities: {density} must be above 0 and at most 1")
     for context in options.contexts:
         if context < ruler.SHORTEST_TOKENS:
             raise EvaluationError(

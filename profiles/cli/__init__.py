@@ -9,7 +9,11 @@ from profiles.cli.models import models
 from profiles.cli.show import list_command, show_command
 
 app = typer.Typer(no_args_is_help=True)
-commands = typer.Typer(no_args_is_help=True, help="Model profiles: what each head needs.")
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="Model profiles: what each head needs.\n\n"
+    "Example: hplb profiles show smollm2-135m --plot recovery.png",
+)
 app.add_typer(commands, name="profiles")
 app.add_typer(models, name="models")
 commands.add_typer(importing, name="import")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from profiles.cli.console import clear_errors, fail
+from profiles.cli.flags import AsJson, Data, Model, ProfileOut, check_file, whole_numbers
 from profiles.cli.progress import shown
 from profiles.model import ModelProfile
 from profiles.selection import MOST_ROWS, Sampled, Selection
@@ -14,14 +15,10 @@ from profiles.selection import MOST_ROWS, Sampled, Selection
 
 @clear_errors()
 def measure_command(
-    model: Annotated[
-        str, typer.Option(help="A folder of transformers, a fetched model or reference.")
-    ],
-    data: Annotated[
-        Path, typer.Option(help="Prompts as JSON lines, a plain text, or a folder of either.")
-    ],
+    model: Model,
+    data: Data,
     contexts: Annotated[str, typer.Option(help="Tokens, as in 1024,4096.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The profile file to write.")],
+    out: ProfileOut,
     block_tokens: Annotated[
         int, typer.Option(help="Query rows that share a list: 16, 32, 64 or 128.")
     ] = 64,
@@ -53,7 +50,7 @@ def measure_command(
         typer.Option(help="Errors weighed by the loss' gradient too, at the shortest context."),
     ] = False,
     name: Annotated[str | None, typer.Option(help="The profile's name; the model's.")] = None,
-    state: Annotated[
+    state_dir: Annotated[
         Path | None, typer.Option(help="Where finished prompts are kept; beside the profile.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -61,14 +58,15 @@ def measure_command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads to compute with; all.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure recovery curves of a transformers model's heads; goes on where it was stopped."""
-    if not out.parent.is_dir():
-        fail(f"-o {out}: there is no folder {out.parent}")
-    if out.is_dir():
-        fail(f"-o {out}: is a folder; name a file in it")
-    state = state if state is not None else out.with_name(f"{out.name}.parts")
+    """Measure recovery curves of a transformers model's heads; goes on where it was stopped.
+
+    Example: hplb profiles measure --model smollm2-135m --data prompts.jsonl --contexts 1024,2048
+    -o profile.json
+    """
+    check_file("--out", out)
+    state = state_dir if state_dir is not None else out.with_name(f"{out.name}.parts")
 
     # What nothing but this command needs.
     from profiles.measuring import measure
@@ -80,7 +78,7 @@ def measure_command(
             profile = measure(
                 model,
                 data,
-                _tokens(contexts),
+                tuple(whole_numbers("--contexts", contexts)),
                 block_tokens=block_tokens,
                 piece_tokens=piece_tokens,
                 rows=rows,
@@ -103,13 +101,6 @@ def measure_command(
     profile.save(out)
     Parts(state).remove()
     typer.echo(profile.model_dump_json() if as_json else _in_words(profile, out))
-
-
-def _tokens(contexts: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(context) for context in contexts.split(","))
-    except ValueError:
-        fail(f"--contexts: {contexts!r} must be whole numbers with commas between, as 1024,4096")
 
 
 def _selection(kind: str, sample_rows: int | None) -> str | Selection:

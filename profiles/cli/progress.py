@@ -9,21 +9,27 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from profiles.time_left import TimeLeft
+
 EVERY_S = 10.0
 """Seconds between two lines, at least."""
 Show = Callable[[float, float, str], None]
 """Called with what is done, of how much, and in words what comes next."""
 
 
+def unseen(done: float, total: float, what: str) -> None:
+    """The `Show` of work that nobody watches."""
+
+
 @contextmanager
-def shown(first: str, unit: str = "") -> Iterator[Show]:
+def shown(first: str, unit: str = "", *, quiet_s: float = 0.0) -> Iterator[Show]:
     """Show progress for the `with` block; the bar begins with `first`, and leaves nothing behind.
 
-    `unit` follows the numbers.
+    `unit` follows the numbers. Where there is no terminal nothing is said in the first `quiet_s`.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(unit)
+        yield _Lines(unit, quiet_s)
         return
     columns = (BarColumn(), TextColumn("{task.fields[done]} {task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
@@ -36,11 +42,25 @@ def shown(first: str, unit: str = "") -> Iterator[Show]:
         yield show
 
 
+def timed(show: Show) -> Show:
+    """The same with the time left, for work that says nothing of it: as much a second as so far."""
+    began = time.monotonic()
+
+    def told(done: float, total: float, what: str) -> None:
+        left = TimeLeft(total)
+        if done:
+            left.done(done, time.monotonic() - began)
+        show(done, total, left.after(what) if done < total else what)
+
+    return told
+
+
 class _Lines:
     """The first report, one in EVERY_S seconds, and the last."""
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str, quiet_s: float) -> None:
         self._unit = unit
+        self._quiet_s = quiet_s
         self._began = time.monotonic()
         self._last = -EVERY_S
         self._said: tuple[float, str] | None = None
@@ -48,7 +68,7 @@ class _Lines:
     def __call__(self, done: float, total: float, what: str) -> None:
         so_far = time.monotonic() - self._began
         ended = done >= total and self._said != (done, what)
-        if not ended and so_far - self._last < EVERY_S:
+        if so_far < self._quiet_s or (not ended and so_far - self._last < EVERY_S):
             return
         self._last, self._said = so_far, (done, what)
         clock = timedelta(seconds=round(so_far))

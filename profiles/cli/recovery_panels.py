@@ -65,14 +65,23 @@ def plot_profile(profile: ModelProfile, path: Path) -> None:
             _correlations(axis, stability)
         else:
             _contexts(axis, heads, profile.architecture)
-    title = f"{profile.name}: {shape_in_words(profile.architecture)}"
+    title = f"{profile.name}: {shape_in_words(profile.architecture)}; {_origin(profile)}"
     figure.suptitle(textwrap.fill(title, LETTERS))
     try:
-        figure.savefig(path, dpi=130, format="png")
+        figure.savefig(path, dpi=130, format="png", metadata={"Title": title})
     except (OSError, ValueError) as error:
         raise HplbError(f"{path}: the plot cannot be written: {error}") from None
     finally:
         plt.close(figure)
+
+
+def _origin(profile: ModelProfile) -> str:
+    """Whether the curves were measured, and on how much."""
+    if profile.synthetic:
+        return "synthetic, nothing was measured"
+    if profile.measurement is None:
+        return "imported"
+    return f"measured on {sum(profile.measurement.prompts.values())} prompts"
 
 
 def _curves(profile: ModelProfile, heads: CurvesForm) -> dict[str, tuple[str, Floats]]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from profiles.catalogue import catalogue_names, catalogue_profile, load_profile
 from profiles.cli.console import clear_errors, console
+from profiles.cli.flags import AsJson, check_file, profile_names
 from profiles.cli.head_figures import (
     curve_facts,
     head_tokens,
@@ -21,12 +22,13 @@ from profiles.cli.recovery_panels import plot_profile
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @clear_errors()
-def list_command(as_json: Json = False) -> None:
-    """The profiles that are shipped."""
+def list_command(as_json: AsJson = False) -> None:
+    """The profiles that are shipped.
+
+    Example: hplb profiles list --json
+    """
     shipped = [catalogue_profile(name) for name in catalogue_names()]
     if as_json:
         typer.echo(json.dumps([_facts(profile) for profile in shipped], indent=2))
@@ -41,11 +43,22 @@ def list_command(as_json: Json = False) -> None:
 
 @clear_errors()
 def show_command(
-    profile: Annotated[str, typer.Argument(metavar="NAME_OR_PATH")],
-    as_json: Json = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw recovery curves as PNG.")] = None,
+    profile: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROFILE",
+            help="A profile's name or the path of its JSON.",
+            autocompletion=profile_names,
+        ),
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Draw recovery curves to this PNG.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """A profile's origin, and what its heads need layer by layer."""
+    """A profile's origin, and what its heads need layer by layer.
+
+    Example: hplb profiles show smollm2-135m --plot recovery.png
+    """
+    check_file("--plot", plot, ".png")
     found = load_profile(profile)
     facts, (tokens, what) = _facts(found), head_tokens(found.heads, found.architecture)
     if plot is not None:

@@ -41,7 +41,7 @@ def read(
     if capacity_tokens is None or beta is None:
         raise ProfileError(
             f"{path}: scores are no budgets: HeadKV's rule needs capacity_tokens, what the mean "
-            "head keeps, and beta, how little of it is shared out (--capacity and --beta)"
+            "head keeps, and beta, how little of it is shared out (--capacity-tokens and --beta)"
         )
     if not window_tokens >= 1 or not capacity_tokens > window_tokens:
         raise ProfileError(

@@ -1,7 +1,7 @@
 """Prompts as JSON lines: what a profile is measured on, and an evaluation asked with."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -67,12 +67,25 @@ def write(path: Path, prompts: list[Prompt]) -> None:
 
 
 def generated(
-    tasks: Sequence[str], contexts: Sequence[int], each: int, seed: int, count: Count, split: Split
+    tasks: Sequence[str],
+    contexts: Sequence[int],
+    each: int,
+    seed: int,
+    count: Count,
+    split: Split,
+    show: Callable[[float, float, str], None] = lambda *_: None,
 ) -> list[Prompt]:
-    """`each` prompts of every task at every context, named by `seed`, `seed` + 1 and so on."""
-    return [
-        of_example(ruler.make(task, context, seed + index, count, split), context)
-        for context in contexts
-        for task in tasks
-        for index in range(each)
-    ]
+    """`each` prompts of every task at every context, named by `seed`, `seed` + 1 and so on.
+
+    `show` is told how many are made, of how many, and what comes next.
+    """
+    made: list[Prompt] = []
+    whole = len(contexts) * len(tasks) * each
+    for context in contexts:
+        for task in tasks:
+            show(len(made), whole, f"{task} at {context:,} tokens")
+            made += [
+                of_example(ruler.make(task, context, seed + index, count, split), context)
+                for index in range(each)
+            ]
+    return made

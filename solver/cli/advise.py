@@ -9,12 +9,13 @@ import typer
 
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
+from profiles.cli.flags import AsJson, profile_names, whole_numbers
 from profiles.traffic import Traffic, read_traffic
 from profiles.unmeasured import unmeasured_profile
 from solver.cli import flags
-from solver.cli.progress import interruptible, search_bar
+from solver.cli.progress import Searches, interruptible, search_shown
 from solver.cli.table import worth_table
-from solver.report.worth import Setting, verdict, worth
+from solver.report.worth import PLANS_A_STEP, Setting, verdict, worth
 from solver.request import RequestError
 
 
@@ -22,7 +23,12 @@ from solver.request import RequestError
 def advise_command(
     profile: Annotated[
         str | None,
-        typer.Option("--profile", "-p", help="A profile's name or the path of its JSON."),
+        typer.Option(
+            "--profile",
+            "-p",
+            help="A profile's name or the path of its JSON.",
+            autocompletion=profile_names,
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -48,11 +54,11 @@ def advise_command(
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.1, help="Seconds for each plan.")
     ] = 2.0,
-    as_json: flags.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say whether HPLB is worth it: what budgets and placement gain of this traffic's time.
 
-    Example: hplb advise -p llama-3.1-8b-synthetic --gpus 8 --trace conversation_trace.jsonl
+    Example: hplb advise -p smollm2-135m --gpus 2 --device-type cpu --contexts 1024,8192
     """
     if (profile is None) == (model is None):
         raise RequestError("give --profile or --model, one of them")
@@ -68,10 +74,10 @@ def advise_command(
         plan_s=time_limit,
     )
     traffic = _traffic(trace, contexts)
-    with search_bar() as bar:
-        task = bar.add_task("", total=None, detail="")
+    with search_shown("advising") as show:
+        searches = Searches(show, PLANS_A_STEP * time_limit)
         found = interruptible(
-            lambda stop: worth(setting, traffic, lambda w: bar.update(task, description=w), stop)
+            lambda stop: worth(setting, traffic, searches.begin, stop), searches.tick
         )
     if as_json:
         typer.echo(json.dumps(found.to_json()))
@@ -86,7 +92,7 @@ def _traffic(trace: Path | None, contexts: str | None) -> Traffic:
         raise RequestError("give --trace or --contexts, one of them")
     if trace is not None:
         return read_traffic(trace)
-    lengths = flags.whole_numbers("contexts", contexts) or []
+    lengths = whole_numbers("--contexts", contexts or "")
     if min(lengths) < 1:
-        raise RequestError(f"contexts: {contexts!r} must be lengths of at least 1 token")
+        raise RequestError(f"--contexts: {contexts!r} must be lengths of at least 1 token")
     return Traffic(np.array(lengths, dtype=np.int64), None)

@@ -8,10 +8,11 @@ import typer
 
 from profiles.catalogue import DEFAULT_PROFILE
 from profiles.cli.console import clear_errors, console
+from profiles.cli.flags import AsJson, Profile, check_file, whole_numbers
 from profiles.files import write_atomically
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
-from solver.cli.progress import interruptible, search_bar, show_progress
+from solver.cli.progress import Searches, interruptible, search_shown
 from solver.cli.table import comparison_table
 from solver.report.comparison import (
     DEFAULT_CONTEXT,
@@ -25,7 +26,7 @@ from solver.request import PlanRequest
 
 @clear_errors()
 def compare_command(
-    profile: flags.Profile = DEFAULT_PROFILE,
+    profile: Profile = DEFAULT_PROFILE,
     gpus: Annotated[str, typer.Option(help="Device counts, e.g. 2,4,8.")] = "2,4,8",
     device_type: flags.DeviceType = "h200",
     context: flags.Context = DEFAULT_CONTEXT,
@@ -33,7 +34,7 @@ def compare_command(
     batch_size: flags.Batch = 1,
     block_tokens: flags.BlockTokens = None,
     piece_tokens: flags.PieceTokens = None,
-    deployment: Annotated[
+    deployments: Annotated[
         str | None,
         typer.Option(
             help="Deployments to compare, comma-separated; both, or with --slots tensor_parallel."
@@ -52,23 +53,29 @@ def compare_command(
     equal_counts: flags.EqualCounts = False,
     slots: flags.Slots = None,
     copies: flags.Copies = "priced",
-    method: Annotated[
-        str, typer.Option("--method", "--methods", help="Methods to compare, comma-separated.")
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Methods to compare, comma-separated.", autocompletion=lambda: list(METHODS)
+        ),
     ] = ",".join(METHODS),
     time_limit: flags.TimeLimit = 10.0,
     tolerance: flags.Tolerance = 1e-3,
-    as_json: flags.AsJson = False,
+    as_json: AsJson = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw each device's busy and idle time to this SVG.")
     ] = None,
 ) -> None:
-    """Compare the methods on one model over device counts and deployments; predicted seconds."""
-    flags.check_picture(plot)
+    """Compare the methods on one model over device counts and deployments; predicted seconds.
+
+    Example: hplb compare --gpus 2,4,8 --methods contiguous,greedy,divided --plot methods.svg
+    """
+    check_file("--plot", plot, ".svg")
     requests = comparison_requests(
         profile,
-        flags.whole_numbers("gpus", gpus) or [],
-        None if deployment is None else deployment.split(","),
-        method.split(","),
+        whole_numbers("--gpus", gpus),
+        None if deployments is None else deployments.split(","),
+        methods.split(","),
         device_type=device_type,
         context_tokens=context,
         phase=phase,
@@ -93,16 +100,17 @@ def compare_command(
         time_limit_s=time_limit,
         tolerance=tolerance,
     )
-    with search_bar() as bar:
-        task = bar.add_task("", total=len(requests), detail="")
+    with search_shown("comparing") as show:
+        searches = Searches(show, time_limit)
 
         def announce(request: PlanRequest) -> None:
             name = "divided" if request.placement.divisible else request.method
             words = f"{name}, {request.gpus} devices, {request.deployment}"
-            bar.update(task, description=words, advance=1, detail="")
+            searches.begin(words, len(requests))
 
-        show = show_progress(bar, task)
-        made = interruptible(lambda stop: compare_plans(requests, announce, show, stop))
+        made = interruptible(
+            lambda stop: compare_plans(requests, announce, searches.report, stop), searches.tick
+        )
     rows = made.rows
     if as_json:
         typer.echo(json.dumps([row.to_json() for row in rows]))

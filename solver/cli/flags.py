@@ -1,19 +1,21 @@
 """The request's fields as command-line flags, shared by `hplb plan` and `hplb compare`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from solver.request import RequestError
+from profiles.catalogue import device_names
+from profiles.cli.flags import FlagError
+from solver.budgets.options import Policy as BudgetPolicy
 
-Profile = Annotated[
-    str, typer.Option("--profile", "-p", help="A profile's name or the path of its JSON.")
+DeviceType = Annotated[
+    str,
+    typer.Option(
+        help="Device type of the catalogue, with --gpus.",
+        autocompletion=lambda: list(device_names()),
+    ),
 ]
-DeviceType = Annotated[str, typer.Option(help="Device type of the catalogue, with --gpus.")]
-Context = Annotated[
-    int, typer.Option("--context", "--context-tokens", help="Context length in tokens.")
-]
+Context = Annotated[int, typer.Option("--context", help="Context length in tokens.")]
 Phase = Annotated[str, typer.Option(help="prefill or decode.")]
 Batch = Annotated[int, typer.Option("--batch-size", help="Sequences in the step.")]
 Policy = Annotated[
@@ -23,6 +25,7 @@ Policy = Annotated[
         help="profile, dense, uniform, recovery, max_min, max_min_shifting, least_error or "
         "elastic. "
         "Unless given: least_error where the profile was calibrated for it, else profile.",
+        autocompletion=lambda: list(get_args(BudgetPolicy)),
     ),
 ]
 BudgetTokens = Annotated[int | None, typer.Option(help="Mean tokens per head of the budget.")]
@@ -107,7 +110,6 @@ NodeSize = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Search repeatably, with one worker.")]
 TimeLimit = Annotated[float, typer.Option("--time-limit", help="Seconds for the whole plan.")]
 Tolerance = Annotated[float, typer.Option(help="Gap at which a plan counts as optimal.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def budget(
@@ -147,46 +149,14 @@ def memory(asked: bool, retention: str | None, limit: int | None) -> dict[str, o
     return {"kv_retention": retention or "full", "limit_bytes": limit}
 
 
-def whole_numbers(flag: str, text: str | None) -> list[int] | None:
-    """`2,4,8` as numbers."""
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise RequestError(f"{flag}: {text!r} is not a list of whole numbers such as 2,4,8")
-    return [int(part) for part in parts]
-
-
-def shares(text: str) -> tuple[float, ...]:
-    """`--density 0.1,0.5` as numbers, each once."""
-    try:
-        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
-    except ValueError:
-        raise RequestError(f"--density: {text!r} is not a list of shares such as 0.1,0.5") from None
-
-
-def check_folders(*paths: Path | None) -> None:
-    """Refuse a path in a folder that is not there before anything is computed for it."""
-    for path in paths:
-        if path is not None and not path.absolute().parent.is_dir():
-            raise RequestError(f"{path}: cannot be written: its folder does not exist")
-
-
-def check_picture(path: Path | None) -> None:
-    """Refuse a name that promises another kind of picture, and a folder that is not there."""
-    if path is not None and path.suffix not in ("", ".svg"):
-        raise RequestError(f"--plot: {path}: it is drawn as SVG: name it {path.stem}.svg")
-    check_folders(path)
-
-
 def device_groups(text: str) -> list[dict[str, Any]]:
     """`h200:4,a100:4` as the request's `devices`."""
     groups = []
     for part in text.split(","):
         name, _, count = part.strip().partition(":")
         if not name or (count and not count.isdecimal()):
-            raise RequestError(
-                f"devices: {part.strip()!r} is not TYPE or TYPE:COUNT, e.g. h200:4,a100:4"
+            raise FlagError(
+                f"--devices: {part.strip()!r} is not TYPE or TYPE:COUNT, e.g. h200:4,a100:4"
             )
         groups.append({"type": name, "count": int(count or 1)})
     return groups

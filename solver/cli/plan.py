@@ -2,18 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from profiles.catalogue import DEFAULT_PROFILE, load_profile
 from profiles.cli.console import clear_errors, console
+from profiles.cli.flags import AsJson, check_file, check_folders, profile_names, whole_numbers
 from profiles.files import read_json, write_atomically
 from profiles.unmeasured import unmeasured_profile
 from solver.budgets.options import FLOOR_TOKENS
 from solver.cli import flags
-from solver.cli.flags import check_folders, device_groups
-from solver.cli.progress import interruptible, search_bar, show_progress
+from solver.cli.flags import device_groups
+from solver.cli.progress import Searches, interruptible, search_shown
 from solver.cli.table import explain_table, plan_table
 from solver.planning.planner import make_plan, rates_of
 from solver.planning.predict import planned_problem
@@ -21,7 +22,7 @@ from solver.plans import Plan
 from solver.report.comparison import DEFAULT_CONTEXT, METHODS
 from solver.report.explain import explain
 from solver.report.picture import plan_picture
-from solver.request import PlanRequest, RequestError
+from solver.request import Method, PlanRequest, RequestError
 
 UNMEASURED = ("dense", "uniform")
 """Budget policies that need nothing but a model's shape."""
@@ -35,6 +36,7 @@ def plan_command(
             "--profile",
             "-p",
             help=f"A profile's name or the path of its JSON; {DEFAULT_PROFILE} unless --model.",
+            autocompletion=profile_names,
         ),
     ] = None,
     model: Annotated[
@@ -55,7 +57,6 @@ def plan_command(
         int | None,
         typer.Option(
             "--context",
-            "--context-tokens",
             help=f"Context length in tokens; {DEFAULT_CONTEXT} unless --workloads.",
         ),
     ] = None,
@@ -106,14 +107,19 @@ def plan_command(
     amortise_steps: Annotated[
         int, typer.Option(help="Steps over which moving must pay for itself.")
     ] = 1000,
-    method: Annotated[str, typer.Option(help=f"auto, {', '.join(METHODS[:-2])}.")] = "auto",
+    method: Annotated[
+        str,
+        typer.Option(
+            help=f"auto, {', '.join(METHODS[:-2])}.", autocompletion=lambda: list(get_args(Method))
+        ),
+    ] = "auto",
     time_limit: flags.TimeLimit = 10.0,
     tolerance: flags.Tolerance = 1e-3,
     seed: flags.Seed = None,
     explained: Annotated[
         bool, typer.Option("--explain", help="Name for every layer what binds it.")
     ] = False,
-    as_json: flags.AsJson = False,
+    as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan here.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw who computes what, busy and idle, to this SVG.")
@@ -122,9 +128,13 @@ def plan_command(
         Path | None, typer.Option(help="Write every layer's integer program to this folder.")
     ] = None,
 ) -> None:
-    """Decide which device computes which head, with a proof of how good the plan is."""
-    check_folders(out, lp)
-    flags.check_picture(plot)
+    """Decide which device computes which head, with a proof of how good the plan is.
+
+    Example: hplb plan --gpus 8 --context 131072 --divisible --plot plan.svg -o plan.json
+    """
+    check_folders(lp)
+    check_file("--out", out)
+    check_file("--plot", plot, ".svg")
     if gpus is None and devices is None:
         gpus = 8
     steps = None if workloads is None else _workloads(workloads)
@@ -156,7 +166,9 @@ def plan_command(
                 floor_tokens,
             ),
             "density": budget_density,
-            "contexts": flags.whole_numbers("budget-contexts", budget_contexts),
+            "contexts": None
+            if budget_contexts is None
+            else whole_numbers("--budget-contexts", budget_contexts),
             "fill": fill,
             "as_chosen": as_chosen,
         },
@@ -178,10 +190,14 @@ def plan_command(
         seed=seed,
     )
     request = request.resolved(load_profile, Plan.load)
-    with search_bar() as bar:
-        task = bar.add_task(f"planning, {request.method}", total=None, detail="")
-        show = show_progress(bar, task)
-        made = interruptible(lambda stop: make_plan(request, rates_of(request), show, stop))
+    words = f"planning, {request.method}"
+    with search_shown(words) as show:
+        searches = Searches(show, request.time_limit_s)
+        searches.begin(words, 1)
+        made = interruptible(
+            lambda stop: make_plan(request, rates_of(request), searches.report, stop),
+            searches.tick,
+        )
     # Shown before it is written: a path that fails then loses nothing.
     _show(made, explained, as_json)
     if lp is not None:

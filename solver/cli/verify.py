@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import math
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from profiles.cli.console import clear_errors
+from profiles.cli.flags import AsJson, FlagError
 from profiles.files import read_json
+from solver.cli.progress import search_shown
 from solver.plans import Plan
-from solver.request import RequestError
 from solver.verifier import TIME_LIMIT_S, Verdict, verify
 
 FAULTY, UNPROVED = 1, 3
@@ -26,19 +30,27 @@ def verify_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="An unproved bound is a fault: exit 1 instead of 3.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Faults and every layer's bound as JSON.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a plan with code the solvers do not share, and prove its bounds again.
 
     Exits 0 if everything holds, 1 if anything is wrong, 3 if nothing is, but some bound could not
     be proved in the time limit.
+
+    Example: hplb verify plan.json --time-limit 60
     """
     if not time_limit >= 0:
-        raise RequestError(f"--time-limit: {time_limit} is not a number of seconds")
+        raise FlagError(f"--time-limit: {time_limit} is not a number of seconds")
     Plan.load(plan)
-    verdict = verify(read_json(plan), time_limit_s=time_limit)
+    until = time.monotonic() + time_limit
+    with search_shown("verifying") as show:
+
+        def settled(bounds: int, layers: int) -> None:
+            left = timedelta(seconds=math.ceil(max(0.0, until - time.monotonic())))
+            more = f", at most {left} left" if bounds < layers else ""
+            show(bounds, layers, f"layers' bounds settled{more}")
+
+        verdict = verify(read_json(plan), time_limit_s=time_limit, on_bound=settled)
     typer.echo(json.dumps(_fields(verdict)) if as_json else "\n".join(_lines(verdict)))
     if not verdict.ok or (strict and verdict.unproved):
         raise typer.Exit(FAULTY)

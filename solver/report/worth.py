@@ -25,6 +25,8 @@ WORTH = 0.05
 """A gain of the traffic's seconds from which the answer is yes."""
 FIRST_TOKENS, LAST_TOKENS = 1024, 2**20
 """Contexts, in powers of two, among which the break-even is looked for."""
+PLANS_A_STEP = 2
+"""Dense heads and sparse ones."""
 
 
 class WorthError(HplbError):
@@ -167,11 +169,12 @@ class Worth:
 def worth(
     setting: Setting,
     traffic: Traffic,
-    on_step: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[str, int], None] = lambda *_: None,
     cancelled: Event | None = None,
 ) -> Worth:
     """Ask for every class of the traffic's requests, prefill and decode, and where it breaks even.
 
+    `on_step` gets each step in words and how many there are at most; each is PLANS_A_STEP plans.
     Raises WorthError where nothing is known of the model's MLP, and what `make_plan` raises.
     """
     if setting.profile.architecture.mlp_size is None:
@@ -179,9 +182,11 @@ def worth(
             f"profile {setting.profile.name!r} has no architecture.mlp_size, without which nobody "
             "knows what share of a step attention is"
         )
-    ask = _Asking(setting, on_step, cancelled or Event())
+    classes = list(traffic.classes())
+    most = sum(2 if made else 1 for _, _, made in classes) + len(list(_powers()))
+    ask = _Asking(setting, lambda words: on_step(words, most), cancelled or Event())
     rows = []
-    for requests, prompt, made in traffic.classes():
+    for requests, prompt, made in classes:
         rows.append(Row(requests, requests, ask.step("prefill", prompt, 1)))
         if made:
             behind = prompt + made // (2 * requests)

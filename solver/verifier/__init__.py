@@ -11,6 +11,7 @@ one is not repeated in the other.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -56,12 +57,16 @@ class Verdict:
 
 
 def verify(
-    plan: WrittenAsJson | Json | str | PathLike[str], *, time_limit_s: float = TIME_LIMIT_S
+    plan: WrittenAsJson | Json | str | PathLike[str],
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
+    on_bound: Callable[[int, int], None] = lambda *_: None,
 ) -> Verdict:
     """Check a plan: the object, its JSON, or the path of a file.
 
-    Proving bounds takes at most `time_limit_s` seconds, and with 0 no more than the simple bounds.
-    A path that cannot be read raises OSError, a file that is no JSON ValueError.
+    Proving bounds takes at most `time_limit_s` seconds, and with 0 no more than the simple bounds;
+    `on_bound` gets how many layers' bounds are settled meanwhile, and of how many. A path that
+    cannot be read raises OSError, a file that is no JSON ValueError.
     """
     content = _content(plan)
     faults = wrong_id(content) if isinstance(content, dict) else []
@@ -70,7 +75,7 @@ def verify(
         return Verdict(faults + unusable)
     served, pairs = serve(read), present(read)
     faults += wrong_figures(read, served, pairs) + broken_rules(read, pairs)
-    bounds, contradicted = certify(read, served, time_limit_s)
+    bounds, contradicted = certify(read, served, time_limit_s, on_bound)
     return Verdict(faults + contradicted, bounds)
 
 

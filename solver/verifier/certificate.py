@@ -8,7 +8,7 @@ and at least the makespan of the weighted costs.
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -38,9 +38,15 @@ class LayerBound:
 
 
 def certify(
-    plan: Json, served: Sequence[Served], time_limit_s: float
+    plan: Json,
+    served: Sequence[Served],
+    time_limit_s: float,
+    on_bound: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[list[LayerBound], list[str]]:
-    """Every layer's bound, and what is wrong with those that are false."""
+    """Every layer's bound, and what is wrong with those that are false.
+
+    `on_bound` gets how many are settled, and of how many.
+    """
     until = time.monotonic() + time_limit_s
     bounds: list[LayerBound] = []
     faults: list[str] = []
@@ -53,7 +59,11 @@ def certify(
         bounds.append(replace(bound, verdict="false") if found else bound)
         if bounds[-1].verdict == "unproved" and not plan["rules"]["divisible"]:
             waiting.setdefault(layer.question(), []).append(index)
+    settled = len(bounds) - sum(map(len, waiting.values()))
+    on_bound(settled, len(bounds))
     for question, reached in _answers(waiting, until):
+        settled += len(waiting[question])
+        on_bound(settled, len(bounds))
         for index in waiting[question]:
             claimed_s = bounds[index].claimed_s
             if not reached:

@@ -250,14 +250,14 @@ def test_a_key_rotated_or_revoked_is_refused(
     def status(secret: str) -> int:
         return client.get("/plans", headers={"authorization": f"Bearer {secret}"}).status_code
 
-    first = keys("create", "ops", "--scope", "operate", "--scope", "node", "--node", "a")
+    first = keys("create", "ops", "--scopes", "operate,node", "--node-id", "a")
     assert status(first) == 200
     listed = keys("list")
     assert "ops" in listed
     assert first not in listed
     second = keys("rotate", "ops")
     assert (status(first), status(second)) == (401, 200)
-    other = keys("create", "other", "--scope", "read")
+    other = keys("create", "other", "--scopes", "read")
     keys("revoke", "ops")
     assert (status(second), status(other)) == (401, 200)
 
@@ -265,9 +265,9 @@ def test_a_key_rotated_or_revoked_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["create", "a b", "--scope", "read"], "is no name"),
-        (["create", "a", "--scope", "all"], "none of read, plan, node, operate"),
-        (["create", "a", "--scope", "read", "--node", "n"], "keys of scope node"),
+        (["create", "a b", "--scopes", "read"], "is no name"),
+        (["create", "a", "--scopes", "all"], "none of read, plan, node, operate"),
+        (["create", "a", "--scopes", "read", "--node-id", "n"], "keys of scope node"),
         (["rotate", "nobody"], "no key 'nobody'"),
         (["revoke", "nobody"], "no key 'nobody'"),
     ],

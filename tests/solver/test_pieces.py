@@ -394,7 +394,7 @@ def test_compare_says_both_sizes(tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     measured(64, 64).save(profile)
     flags = ["compare", "-p", str(profile), "--gpus", "2", "--context", "512"]
-    flags += ["--method", "greedy,divided", "--deployment", "disaggregated"]
+    flags += ["--methods", "greedy,divided", "--deployments", "disaggregated"]
     same, fine = (
         runner.invoke(app, [*flags, *more], env={"COLUMNS": "200"})
         for more in ([], ["--block-tokens", "128", "--piece-tokens", "64"])

@@ -81,7 +81,7 @@ def test_paths_from_the_folder_it_is_called_in(profile: str, tmp_path: Path) -> 
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "one.txt").write_text(tiny.text(300, 0))
     (tmp_path / "tmp").mkdir()
-    asked = ["--model", "model", "--prompts", "texts", "--context", "256", "--json"]
+    asked = ["--model", "model", "--data", "texts", "--context", "256", "--json"]
     asked += ["--layers", "1", "--rounds", "2"]
     process = demo(Path(profile).name, tmp_path / "tmp", *asked, within=tmp_path)
     out, err = process.communicate(timeout=240)

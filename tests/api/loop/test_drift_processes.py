@@ -104,8 +104,8 @@ def test_a_shift_of_the_task_mix_is_seen_and_planned_for(
     }
     plan = processes.client.post("/plan", json=asked).json()
     node = ["executor", "--server", f"http://127.0.0.1:{processes.port}", "--node-id", "n"]
-    node += ["--devices", "2", "--type", "cpu", "--state-dir", str(tmp_path / "state")]
-    processes.start("node", *node, "--model", str(model), "--prompts", str(shifting))
+    node += ["--devices", "2", "--device-type", "cpu", "--state-dir", str(tmp_path / "state")]
+    processes.start("node", *node, "--model", str(model), "--data", str(shifting))
     processes.until(lambda: processes.client.get("/nodes").json()["nodes"])
     wanted = {"plan_id": plan["id"], "nodes": ["n"], "rounds": 2, "every_s": 0.5}
     answer = processes.client.put("/deployments/d", json=wanted)

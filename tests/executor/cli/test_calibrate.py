@@ -29,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 def run(saved: Saved, out: Path, *more: str) -> Result:
     model, profile, data = saved
     asked = ["calibrate", "--model", str(model), "-p", str(profile), "--data", str(data)]
-    return CliRunner().invoke(app, [*asked, "-o", str(out), "--density", "0.5,0.75", *more])
+    return CliRunner().invoke(app, [*asked, "-o", str(out), "--densities", "0.5,0.75", *more])
 
 
 def test_a_calibrated_profile_promises(
@@ -37,7 +37,7 @@ def test_a_calibrated_profile_promises(
 ) -> None:
     monkeypatch.setattr(progress, "EVERY_S", 0.0)
     out = tmp_path / "profile.json"
-    ran = run(saved, out, "--prompts", "3")
+    ran = run(saved, out, "--windows", "3")
     assert ran.exit_code == 0, ran.output
     *points, said = ran.stdout.splitlines()
     assert len(points) == 2
@@ -57,7 +57,7 @@ def test_a_calibrated_profile_promises(
     assert made.loss is not None
     assert made.loss.nats <= made.loss.high <= 0.1
     # Calibrated again in its own place, the figures in JSON.
-    again = run((saved[0], out, saved[2]), out, "--prompts", "3", "--json")
+    again = run((saved[0], out, saved[2]), out, "--windows", "3", "--json")
     figures: dict[str, Any] = json.loads(again.stdout)
     assert figures["loss_per_error"] == after.heads.loss_per_error.model_dump()
     assert [point["density"] for point in figures["points"]] == [0.5, 0.75]
@@ -77,7 +77,7 @@ def test_what_is_refused(saved: Saved, tmp_path: Path) -> None:
     assert "'tiny' has no output errors" in refused((model, bare, data), tmp_path / "p.json")
     assert "is a folder" in refused(saved, tmp_path)
     assert "its folder does not exist" in refused(saved, tmp_path / "none" / "p.json")
-    assert "--density: 'x'" in refused(saved, tmp_path / "p.json", "--density", "x")
+    assert "--densities: 'x'" in refused(saved, tmp_path / "p.json", "--densities", "x")
     assert "--context: 512" in refused(saved, tmp_path / "p.json", "--context", "512")
     assert "--data" in refused((model, profile, tmp_path / "none"), tmp_path / "p.json")
     assert not (tmp_path / "p.json").exists()

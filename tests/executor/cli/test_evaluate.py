@@ -40,7 +40,7 @@ def run(saved: tuple[Path, Path, Path], out: Path, *more: str) -> Result:
     model, profile, text = saved
     arguments = ["evaluate", "--model", str(model), "--profile", str(profile)]
     arguments += ["--text", str(text)]
-    arguments += ["--out", str(out), "--contexts", "128", "--density", "0.5"]
+    arguments += ["--out", str(out), "--contexts", "128", "--densities", "0.5"]
     arguments += ["--block-tokens", "16", "--samples", "2", "--tasks", TASKS, *more]
     return CliRunner().invoke(app, arguments)
 
@@ -52,9 +52,9 @@ def results(out: Path) -> dict[str, Any]:
 
 def test_lists_of_small_pieces(saved: tuple[Path, Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "r.json"
-    names = ("--policy", "uniform", "--policy", "max_min", "--policy", "streaming_llm")
+    names = ("--methods", "uniform,max_min,streaming_llm")
     sizes = ("--block-tokens", "32", "--piece-tokens", "16", "--floor-tokens", "32")
-    sizes += ("--density", "0.8")
+    sizes += ("--densities", "0.8")
     ran = run(saved, out, *names, *sizes)
     assert ran.exit_code == 0, ran.output
     found = results(out)
@@ -68,13 +68,14 @@ def test_lists_of_small_pieces(saved: tuple[Path, Path, Path], tmp_path: Path) -
 
 def test_all_methods_side_by_side(saved: tuple[Path, Path, Path], tmp_path: Path) -> None:
     out, plot = tmp_path / "r.json", tmp_path / "f.png"
-    ran = run(saved, out, "--plot", str(plot), "--generate", "1", "--devices", "2")
+    ran = run(saved, out, "--plot", str(plot), "--generate", "1", "--gpus", "2")
     assert ran.exit_code == 0, ran.output
     for word in (*METHODS, "NS1", "MK2", "average", "perplexity"):
         assert word in ran.output
     found = results(out)
     assert [line["method"] for line in found["lines"]] == list(METHODS)
     assert len(found["rows"]) == len(METHODS) * (2 * 2 + 2)
+    assert b"makespans predicted on 2 x h200" in plot.read_bytes()
     seeds = {row["seed"] for row in found["rows"] if row["task"] != "text"}
     assert seeds == {1_000_000, 1_000_001}
     by_method = {line["method"]: line for line in found["lines"]}
@@ -106,7 +107,7 @@ def test_all_methods_side_by_side(saved: tuple[Path, Path, Path], tmp_path: Path
 def test_resumed_is_equal_to_uninterrupted(
     saved: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ("--policy", "uniform", "--policy", "top_p", "--policy", "moa", "--json")
+    asked = ("--methods", "uniform,top_p,moa", "--json")
     whole = run(saved, tmp_path / "whole.json", *asked)
     assert whole.exit_code == 0, whole.output
     add, added = Journal.add, []
@@ -143,7 +144,7 @@ def test_documents_of_a_folder_one_sample_and_the_dtype(
     folder.mkdir()
     for name in ("a.txt", "b.txt"):
         (folder / name).write_text(f"{name} is green . Ann works with the sky . " * 40)
-    asked = ("--text", str(folder), "--policy", "uniform", "--dtype", "bfloat16")
+    asked = ("--text", str(folder), "--methods", "uniform", "--dtype", "bfloat16")
     plot = tmp_path / "f.png"
     ran = run(saved, tmp_path / "r.json", *asked, "--samples", "1", "--plot", str(plot))
     assert ran.exit_code == 0, ran.output
@@ -181,7 +182,7 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
     model, _, text = saved
     profile = tmp_path / "profile.json"
     tiny_profile(selection=own.model_dump()).save(profile)
-    more = ["--policy", "dense"] + (["--selection", asked] if asked else [])
+    more = ["--methods", "dense"] + (["--selection", asked] if asked else [])
     ran = run((model, profile, text), tmp_path / "r.json", *more)
     assert ran.exit_code == 0, ran.output
     assert results(tmp_path / "r.json")["options"]["selection"] == chosen.model_dump()
@@ -190,16 +191,16 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--policy", "best"), "--policy: 'best' is unknown; known are dense, streaming_llm"),
+        (("--methods", "best"), "--methods: 'best' is unknown; known are dense, streaming_llm"),
         (("--tasks", "niah"), "--tasks: 'niah' is unknown; known are niah_single_1"),
         (("--contexts", "64"), "--contexts: 64 tokens are too few for a task: 96 at least"),
         (("--contexts", "512"), "512 tokens are beyond the model's 256 positions"),
         (("--contexts", "many"), "contexts: 'many' is not a list of whole numbers"),
-        (("--density", "0"), "--density: 0.0 must be above 0 and at most 1"),
-        (("--density", "nan"), "--density: nan must be above 0"),
-        (("--density", "1.5"), "--density: 1.5 must be above 0 and at most 1"),
-        (("--density", "half"), "--density: 'half' is not a list of shares"),
-        (("--density", "0.01"), "--density: 0"),
+        (("--densities", "0"), "--densities: 0.0 must be above 0 and at most 1"),
+        (("--densities", "nan"), "--densities: nan must be above 0"),
+        (("--densities", "1.5"), "--densities: 1.5 must be above 0 and at most 1"),
+        (("--densities", "half"), "--densities: 'half' is not a list of shares"),
+        (("--densities", "0.01"), "--densities: 0"),
         (("--samples", "0"), "--samples: 0 must be from 1"),
         (("--generate", "3"), "--generate: 3 must be from 0 to --samples"),
         (("--block-tokens", "48"), "--block-tokens: 48 must be one of 16, 32, 64, 128"),
@@ -210,7 +211,7 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
             "--selection: 'random' must be one of sampled, pooled, vertical",
         ),
         (("--curve", "mine"), "--curve: 'mine' must be selected or oracle"),
-        (("--curve", "selected", "--policy", "max_min"), "has no selected_recovery"),
+        (("--curve", "selected", "--methods", "max_min"), "has no selected_recovery"),
         (("--text", "/no/such/file"), "--text /no/such/file: cannot be read"),
         (("--dtype", "int4"), "--dtype: 'int4' is not one of"),
         (
@@ -219,7 +220,7 @@ def test_blocks_are_chosen_as_asked_or_as_the_profile_was_measured(
         ),
         (("--model", "/no/such/model"), "--model /no/such/model: no such folder"),
         (("--profile", "llama-3.1-8b-synthetic"), "layers is 32, but the model has 2"),
-        (("--device-type", "abacus", "--policy", "uniform"), "abacus"),
+        (("--device-type", "abacus", "--methods", "uniform"), "abacus"),
         (("--out", "/no/such/folder/r.json"), "its folder does not exist"),
         (("--out", "/"), "--out /: is a folder; name a file in it"),
         (("--plot", "/"), "--plot /: is a folder; name a file in it"),
@@ -246,9 +247,9 @@ def test_a_profile_without_curves_leaves_methods_out(
     lacking = tmp_path / "budgets.json"
     heads = {"form": "budgets", "tokens": [[64.0] * HEADS] * LAYERS}
     tiny_profile(heads=heads).save(lacking)
-    refused = run(saved, tmp_path / "r.json", "--profile", str(lacking), "--policy", "max_min")
+    refused = run(saved, tmp_path / "r.json", "--profile", str(lacking), "--methods", "max_min")
     assert refused.exit_code == 2
-    assert "--policy max_min: needs recovery curves" in refused.stderr
+    assert "--methods: max_min: needs recovery curves" in refused.stderr
     ran = run(saved, tmp_path / "r.json", "--profile", str(lacking), "--samples", "1")
     assert ran.exit_code == 0, ran.output
     assert "bubble_filled is left out" in " ".join(ran.output.split())

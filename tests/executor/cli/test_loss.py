@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, made: Plan, *more: str) -> Result:
     made.save(folder / "plan.json")
-    asked = ["loss", str(folder / "plan.json"), "--model", str(folder / "model")]
+    asked = ["loss", "--plan", str(folder / "plan.json"), "--model", str(folder / "model")]
     return CliRunner().invoke(app, [*asked, "--text", str(folder / "text.txt"), *more])
 
 

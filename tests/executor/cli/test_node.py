@@ -54,14 +54,14 @@ def test_gpus_are_recognised_and_dealt_out(gpus: list[str]) -> None:
 
 def test_a_gpu_of_another_make_needs_a_type(gpus: list[str]) -> None:
     gpus += ["NVIDIA GeForce RTX 4090"]
-    with pytest.raises(CannotMeasureError, match=r"RTX 4090.*--type"):
+    with pytest.raises(CannotMeasureError, match=r"RTX 4090.*--device-type"):
         cli.local_devices(1, None)
     assert cli.local_devices(1, "a100") == (["a100"], ["cuda:0"])
 
 
 def test_types_that_are_not_there(gpus: list[str]) -> None:
     assert gpus == []
-    with pytest.raises(CannotMeasureError, match="--type h200: no CUDA device here"):
+    with pytest.raises(CannotMeasureError, match="--device-type h200: no CUDA device here"):
         cli.local_devices(1, "h200")
     with pytest.raises(UnknownNameError, match="unknown device type 'abacus': known are a100"):
         cli.local_devices(1, "abacus")
@@ -86,13 +86,13 @@ def test_node_ids_that_are_no_names(name: str, tmp_path: Path) -> None:
 
 
 def test_servers_that_are_no_urls(tmp_path: Path) -> None:
-    code, said = run("--type", "cpu", "--state-dir", str(tmp_path), server="planner")
+    code, said = run("--device-type", "cpu", "--state-dir", str(tmp_path), server="planner")
     assert (code, said.startswith("error: 'planner' is no planner's URL")) == (2, True)
 
 
 def test_a_state_dir_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    code, said = run("--type", "cpu", "--state-dir", str(tmp_path / "file"))
+    code, said = run("--device-type", "cpu", "--state-dir", str(tmp_path / "file"))
     assert (code, said) == (
         2,
         f"error: {tmp_path / 'file'}: no usable state directory: File exists",
@@ -111,7 +111,7 @@ def test_a_planner_that_refuses_ends_the_command(
 ) -> None:
     planner = FakePlanner().start()
     planner.refusal = (status, {"detail": problem})
-    code, said = run("--type", "cpu", "--state-dir", str(tmp_path), server=planner.url)
+    code, said = run("--device-type", "cpu", "--state-dir", str(tmp_path), server=planner.url)
     planner.stop()
     assert (code, said) == (2, f"error: {message}")
 
@@ -148,14 +148,14 @@ def test_a_share_of_a_gpu_becomes_multiprocessors(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_model_needs_prompts_and_prompts_a_model(tmp_path: Path) -> None:
-    for arguments in (("--model", str(tmp_path)), ("--prompts", str(tmp_path))):
+    for arguments in (("--model", str(tmp_path)), ("--data", str(tmp_path))):
         code, said = run("--node-id", "n", *arguments)
-        assert (code, said) == (2, "error: --model and --prompts: one needs the other")
+        assert (code, said) == (2, "error: --model and --data: one needs the other")
 
 
 def test_prompts_that_are_none(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"text": "a"}\n{"words": "b"}\n')
-    code, said = run("--node-id", "n", "--model", str(tmp_path), "--prompts", str(file))
+    code, said = run("--node-id", "n", "--model", str(tmp_path), "--data", str(file))
     assert code == 2
     assert "line 2" in said

@@ -147,7 +147,7 @@ def test_a_loss_that_does_not_rise_says_nothing(
 ) -> None:
     profile = tiny_profile(CONTEXT)
     losing(monkeypatch, profile, [-1.0, 0.5])
-    with pytest.raises(EvaluationError, match="--density: the loss does not rise"):
+    with pytest.raises(EvaluationError, match="--densities: the loss does not rise"):
         found(loaded, profile, text, 2)
 
 
@@ -175,11 +175,11 @@ def test_by_definition_of_a_models_own_losses(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"prompts": 7}, "has 6 windows of 256 tokens, fewer than 7 --prompts"),
-        ({"prompts": 1}, "--prompts: 1 must be 2 at least"),
+        ({"prompts": 7}, "has 6 windows of 256 tokens, fewer than 7 --windows"),
+        ({"prompts": 1}, "--windows: 1 must be 2 at least"),
         ({"context": 512}, "--context: 512 tokens are beyond the model's 256 positions"),
-        ({"densities": [1.0]}, "--density: 1.0 must be above 0 and below 1"),
-        ({"densities": [0.2]}, r"--density: \S+ is too little at a context of 256 tokens"),
+        ({"densities": [1.0]}, "--densities: 1.0 must be above 0 and below 1"),
+        ({"densities": [0.2]}, r"--densities: \S+ is too little at a context of 256 tokens"),
         ({"data": Path("none.txt")}, "--data none.txt: cannot be read"),
     ],
 )

@@ -116,7 +116,7 @@ def test_makespan_falls_with_the_budgets(maker: Maker) -> None:
 
 
 def test_a_density_below_a_block_is_refused() -> None:
-    with pytest.raises(EvaluationError, match=r"--density: 0\.0\d+ is too little .* one block"):
+    with pytest.raises(EvaluationError, match=r"--densities: 0\.0\d+ is too little .* one block"):
         uniform_within(SETTING, 0.05)
 
 

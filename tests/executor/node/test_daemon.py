@@ -34,7 +34,7 @@ class Node:
 
     def start(self, *options: str, devices: int = 2) -> subprocess.Popen[bytes]:
         arguments = ["--server", self.planner.url, "--devices", str(devices), "--node-id", "n"]
-        arguments += ["--type", "cpu", "--state-dir", str(self.state), *options]
+        arguments += ["--device-type", "cpu", "--state-dir", str(self.state), *options]
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", COMMAND, *arguments],

@@ -57,8 +57,8 @@ def test_scores_take_a_capacity_and_a_beta(tmp_path: Path, kind: str) -> None:
     scores = {f"{layer}-{head}": [head, 0] for layer in range(16) for head in range(32)}
     source.write_text(json.dumps(scores))
     arguments: list[Any] = ["import", kind, source, "--name", "x", "-o", out]
-    assert hplb(*arguments, "--capacity", "128").exit_code == 2
-    result = hplb(*arguments, "--capacity", "128", "--beta", "1.5", "--window", "16")
+    assert hplb(*arguments, "--capacity-tokens", "128").exit_code == 2
+    result = hplb(*arguments, "--capacity-tokens", "128", "--beta", "1.5", "--window-tokens", "16")
     assert result.exit_code == 0, result.stderr
     assert np.mean(json.loads(out.read_text())["heads"]["tokens"]) == pytest.approx(128, abs=1)
 
@@ -94,7 +94,7 @@ def test_duo_attention_takes_its_options(tmp_path: Path) -> None:
     source, out = tmp_path / "Llama-3.2-1B.tsv", tmp_path / "out.json"
     source.write_text("\n".join(["\t".join(["0.9", "0.4"] * 4)] * 16))
     arguments: list[Any] = ["import", "duo-attention", source, "--name", "x", "-o", out]
-    result = hplb(*arguments, "--threshold", "0.5", "--sink", "64", "--recent", "100")
+    result = hplb(*arguments, "--threshold", "0.5", "--sink-tokens", "64", "--recent-tokens", "100")
     assert result.exit_code == 0, result.stderr
     heads = json.loads(out.read_text())["heads"]
     assert np.mean(heads["beta"]) == 0.5

@@ -107,7 +107,7 @@ def test_what_is_kept_after_an_interruption(
 
     state = tmp_path / "elsewhere"
     monkeypatch.setattr("profiles.measuring.run.curves_form", interrupted)
-    result = hplb("measure", *options, "--contexts", "64", "--state", state)
+    result = hplb("measure", *options, "--contexts", "64", "--state-dir", state)
     assert result.exit_code != 0
     assert "the same command goes on from here" in result.stderr
     assert (state / "64-0.npz").exists()
@@ -117,7 +117,7 @@ def test_what_is_kept_after_an_interruption(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--contexts", "1k"], "--contexts: '1k' must be whole numbers"),
+        (["--contexts", "1k"], "--contexts: '1k' is not a list of whole numbers"),
         (["--contexts", "64", "--selection", "best"], "selection: 'best' is not one of"),
         (["--contexts", "64", "--sample-rows", "0"], "--sample-rows: 0 must be from 1 to 16"),
         (["--contexts", "64", "--sample-rows", "17"], "--sample-rows: 17 must be from 1 to 16"),
@@ -128,8 +128,11 @@ def test_what_is_kept_after_an_interruption(
         (["--contexts", "64", "--block-tokens", "20"], "block_tokens: 20"),
         (["--contexts", "64", "--piece-tokens", "32"], "piece_tokens: 32 does not divide"),
         (["--contexts", "64", "--piece-tokens", "0"], "piece_tokens: 0 is not one of 16"),
-        (["--contexts", "64", "-o", "/no/such/p.json"], "there is no folder /no/such"),
-        (["--contexts", "64", "-o", "/"], "-o /: is a folder"),
+        (
+            ["--contexts", "64", "-o", "/no/such/p.json"],
+            "/no/such/p.json: cannot be written",
+        ),
+        (["--contexts", "64", "-o", "/"], "--out /: is a folder"),
         (["--contexts", "64", "--name", "my model"], "name: 'my model' must be letters, digits"),
         (["--contexts", "64", "--data", "/no/data"], "/no/data: cannot be read"),
     ],

@@ -142,7 +142,9 @@ def test_plot(profile: Path, tmp_path: Path, drawn: list[Figure], name: str) -> 
     profile.write_text(json.dumps({**content, "name": name}))
     result = hplb("show", profile, "--plot", tmp_path / "p.png")
     assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    png = (tmp_path / "p.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert b"3 layers x 4 heads (2 KV); measured on" in png
     [figure] = drawn
     maps, curves, contexts = figure.axes[:2], figure.axes[3], figure.axes[4]
     assert [axis.images[0].get_array().shape for axis in maps] == [(LAYERS, HEADS)] * 2

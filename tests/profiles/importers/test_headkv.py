@@ -75,8 +75,8 @@ def test_broken_files(path: Path, content: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"capacity_tokens": None}, r"scores are no budgets: .*\(--capacity and --beta\)"),
-        ({"beta": None}, r"scores are no budgets: .*\(--capacity and --beta\)"),
+        ({"capacity_tokens": None}, r"scores are no budgets: .*\(--capacity-tokens and --beta\)"),
+        ({"beta": None}, r"scores are no budgets: .*\(--capacity-tokens and --beta\)"),
         ({"capacity_tokens": 32}, "capacity_tokens 32 and window_tokens 32"),
         ({"window_tokens": 0}, "the window must be at least 1"),
         ({"beta": 0.5}, "beta: must be at least 1, found 0.5"),

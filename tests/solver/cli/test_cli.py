@@ -120,7 +120,7 @@ def test_plan_prints_a_table_and_writes_a_plan_that_verifies(profile: str, tmp_p
 def test_flags_reach_the_plan(profile: str) -> None:
     plan = json.loads(
         run(
-            *("plan", "-p", profile, "--devices", "h100:2,a100", "--context-tokens", "4096"),
+            *("plan", "-p", profile, "--devices", "h100:2,a100", "--context", "4096"),
             *("--phase", "decode", "--batch-size", "3", "--deployment", "tensor_parallel"),
             *("--budget-policy", "uniform", "--budget-tokens", "512", "--unit", "kv_group"),
             *("--equal-counts", "--method", "snake", "--tolerance", "0.01", "--json"),
@@ -242,7 +242,7 @@ def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
         assert row["makespan_over_bound"] >= 1 - 1e-9
         assert 0 <= row["bubble_ratio"] < 1
     assert plot.read_text().startswith("<svg ")
-    table = run(*arguments, "--method", "contiguous,greedy", "--deployment", "disaggregated")
+    table = run(*arguments, "--methods", "contiguous,greedy", "--deployments", "disaggregated")
     assert "4 x disaggregated" in table
     assert "predicted" in table
 
@@ -270,7 +270,7 @@ def test_compare_covers_every_combination(profile: str, tmp_path: Path) -> None:
         ),
         (["plan", "-o", "/nowhere/plan.json", "--method", "greedy"], "/nowhere/plan.json"),
         (["compare", "--gpus", "2,x"], "gpus"),
-        (["compare", "--method", "greedy,magic"], "method"),
+        (["compare", "--methods", "greedy,magic"], "method"),
         (["verify", "/nowhere/plan.json"], "cannot be read"),
         (["verify", "/nowhere/plan.json", "--time-limit", "nan"], "time-limit"),
     ],
@@ -355,20 +355,18 @@ def test_bounds_raised_to_the_makespans(
 
 INTERRUPTED_AT_WORK = """
 import os, signal
-from solver.cli import plan
+from solver.cli.progress import Searches
 
 # What a shell starts in the background is born deaf to Ctrl-C, and so would be all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-def show_progress(bar, task):
-    told = []
-    def show(progress):
-        told.append(progress)
-        if len(told) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-    return show
+told = []
+def report(self, progress):
+    told.append(progress)
+    if len(told) == 2:
+        os.kill(os.getpid(), signal.SIGINT)
 
-plan.show_progress = show_progress
+Searches.report = report
 from api.main import run
 run()
 """
@@ -394,8 +392,10 @@ def test_a_plan_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_plot_that_cannot_be_written_loses_no_table(profile: str, tmp_path: Path) -> None:
-    arguments = ["compare", "-p", profile, "--gpus", "2", "--method", "greedy"]
-    result = runner.invoke(app, [*arguments, "--plot", str(tmp_path)])
+    arguments = ["compare", "-p", profile, "--gpus", "2", "--methods", "greedy"]
+    plot = tmp_path / ("long" * 100)  # no file system takes such a name
+    result = runner.invoke(app, [*arguments, "--plot", str(plot)])
     assert result.exit_code == 2
     assert "2 x disaggregated" in result.stdout
     assert str(tmp_path) in result.stderr
+    assert "is a folder" in run(*arguments, "--plot", str(tmp_path), code=2)
