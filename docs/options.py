@@ -90,7 +90,7 @@ METHODS = {
     "ilp": "PuLP with CBC on every layer",
 }
 COMMANDS = (
-    "`hplb COMMAND --help` lists a command's flags; those that run a model are in "
+    "`--help` lists a command's flags; those that run a model are explained in "
     "[models.md](models.md)."
 )
 SETTINGS = "Environment variables of `hplb serve`; `hplb settings` prints them."

@@ -166,7 +166,7 @@ def flags_of(words: Sequence[str]) -> set[str]:
     """All flags of the command that the words begin with."""
     command = hplb()
     for word in words:
-        if not isinstance(command, TyperGroup):
+        if not isinstance(command, TyperGroup) or word.startswith("-"):
             break
         assert word in command.commands, word
         command = command.commands[word]

@@ -59,11 +59,15 @@ def evaluate_command(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The results to write, JSON.")],
     methods: Annotated[
-        str, typer.Option(help="Methods to compare, comma-separated, or all.")
-    ] = ALL,
+        list[str],
+        typer.Option("--methods", "--policy", help="Methods to compare, comma-separated, or all."),
+    ] = [ALL],  # noqa: B006 - typer's own, and never changed
     contexts: Annotated[str, typer.Option(help="Tokens of the samples, e.g. 1024,2048.")] = "2048",
     densities: Annotated[
-        str, typer.Option(help="Shares of dense attention's blocks, comma-separated.")
+        str,
+        typer.Option(
+            "--densities", "--density", help="Shares of dense attention's blocks, comma-separated."
+        ),
     ] = "0.1,0.2,0.3,0.5",
     samples: Annotated[int, typer.Option(help="Samples of every task.")] = 20,
     tasks: Annotated[str, typer.Option(help="RULER's tasks, comma-separated, or all.")] = ALL,
@@ -124,7 +128,7 @@ def evaluate_command(
     from profiles.tasks import ruler
 
     block, piece = _sizes(loaded_profile, block_tokens, piece_tokens)
-    names, notes = _methods(methods.split(","), loaded_profile)
+    names, notes = _methods(",".join(methods).split(","), loaded_profile)
     options = Options(
         contexts=tuple(dict.fromkeys(whole_numbers("--contexts", contexts))),
         densities=shares("--densities", densities),

@@ -69,6 +69,8 @@ def test_what_is_wrong_is_said(folder: Path) -> None:
     assert ran.exit_code == 2
     assert "plan: 4096 tokens are beyond the model's 256 positions" in ran.stderr
     (folder / "plan.json").write_text("{}")
-    ran = CliRunner().invoke(app, ["loss", str(folder / "plan.json"), "--model", "reference"])
+    ran = CliRunner().invoke(
+        app, ["loss", "--plan", str(folder / "plan.json"), "--model", "reference"]
+    )
     assert ran.exit_code == 2
     assert "plan.json: " in ran.stderr

@@ -74,4 +74,4 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_contexts_that_are_no_numbers_are_refused(tmp_path: Path, contexts: str) -> None:
     out = tmp_path / "prompts.jsonl"
     result = hplb("prompts", "--model", tmp_path, "--contexts", contexts, "-o", out)
-    assert "must be whole numbers" in refused(result)
+    assert "is not a list of whole numbers" in refused(result)
