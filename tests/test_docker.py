@@ -57,6 +57,15 @@ def test_the_planner_image_has_no_torch() -> None:
     assert not any("torch" in line or "executor" in line for line in installs)
 
 
+def test_compose_is_as_the_compose_specification_says() -> None:
+    """By a parser that knows every key; `docker compose config` is what it stands in for."""
+    parser = pytest.importorskip("compose_spec").PyCompose
+    text = (DOCKER / "compose.yaml").read_text()
+    assert parser.from_yaml(text).to_spec().services.keys() == compose()["services"].keys()
+    with pytest.raises(ValueError, match="cap_drops"):
+        parser.from_yaml(text.replace("cap_drop:", "cap_drops:"))
+
+
 def test_compose_names_services_images_and_volumes_that_exist() -> None:
     file = compose()
     services = file["services"]
