@@ -6,6 +6,8 @@ import { judged, standing, worth } from "./words.js";
 
 const EVERY_MS = 2000;
 const SHOWN = 12;
+/** Pixels that a time of day needs. */
+const LABEL = 56;
 
 export async function deployment(place, signal, name) {
   const path = `deployments/${name}`;
@@ -28,6 +30,7 @@ export async function deployment(place, signal, name) {
 }
 
 function draw(place, view, plan, generations, drawn) {
+  const devices = byDevice(view, plan);
   fill(
     place,
     h("h1", {}, view.name),
@@ -42,15 +45,58 @@ function draw(place, view, plan, generations, drawn) {
     ]),
     h("h2", {}, "Drift and its cause"),
     h("p", {}, judged(view)),
+    devices && h("p", {}, furthest(devices)),
     view.recovery_drift?.worst?.length > 0 && worst(view.recovery_drift),
     h("p", {}, `Last decision: ${view.decision ?? "none yet"}.`),
     h("h2", {}, "Predicted and measured, by generation"),
-    chart(generations, place.clientWidth),
+    chart(generations, (of) => clock(view, of), place.clientWidth),
     history(view, generations),
     h("h2", {}, "Predicted and measured, by device and layer"),
     drawn ? picture(drawn) : h("p", {}, "Nothing is measured of this generation yet."),
+    devices && asTable(devices),
   );
 }
+
+/** Each device's seconds over the layers that run, predicted and measured; of one workload alone. */
+function byDevice(view, plan) {
+  if (!view.measured || plan.other_workloads?.length > 0) return null;
+  const sum = (loads, device) =>
+    view.layers.reduce((seconds, layer) => seconds + (loads(layer)[device] ?? 0), 0);
+  return plan.devices.map((kind, device) => ({
+    name: `${device} ${kind}`,
+    predicted: sum((layer) => plan.layers[layer].loads_s, device),
+    measured: sum((layer) => view.measured.device_loads_s[layer], device),
+  }));
+}
+
+/** The device whose load is furthest from what was predicted of it, by a factor. */
+function furthest(devices) {
+  const off = (d) => Math.abs(Math.log(d.measured / d.predicted));
+  const loaded = devices.filter((d) => d.measured > 0 && d.predicted > 0);
+  const most = loaded.reduce((a, b) => (off(b) > off(a) ? b : a));
+  return (
+    `Furthest from its prediction is device ${most.name}: ${ms(most.measured)} measured, ` +
+    `${ms(most.predicted)} predicted, ${times(most)} times as long.`
+  );
+}
+
+function asTable(devices) {
+  const rows = devices.map((d) => [
+    d.name,
+    ms(d.predicted),
+    ms(d.measured),
+    d.predicted > 0 ? times(d) : "–",
+  ]);
+  const heads = ["Device", "Predicted", "Measured", "Measured / predicted"];
+  return h(
+    "details",
+    {},
+    h("summary", {}, "The same as a table"),
+    table("Each device's load over the layers that run", heads, rows),
+  );
+}
+
+const times = (d) => (d.measured / d.predicted).toFixed(2);
 
 function worst(drift) {
   return table(
@@ -105,9 +151,15 @@ function back(view, entry) {
   return [h("button", { type: "button", id, click: press }, label), told];
 }
 
+/** When a generation went live, by the clock. */
+function clock(view, generation) {
+  const { at } = view.history.find((entry) => entry.generation === generation);
+  return new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
 /** Makespans of generations: a ring is predicted, a dot measured. */
-function chart(generations, room) {
-  const width = Math.min(640, room), height = 180, left = 64, right = 20, top = 14, bottom = 30;
+function chart(generations, since, room) {
+  const width = Math.min(640, room), height = 195, left = 64, right = 20, top = 14, bottom = 45;
   const values = generations.flatMap((g) => [g.predicted.makespan_s, g.measured?.makespan_s ?? 0]);
   const most = 1.1 * Math.max(...values);
   const x = (at) => left + ((at + 0.5) * (width - left - right)) / generations.length;
@@ -125,13 +177,18 @@ function chart(generations, room) {
     const d = points.map(([at, s], first) => `${first ? "L" : "M"}${x(at)} ${y(s)}`).join("");
     drawn.push(shape("path", { class: `${kind} way`, d }));
     for (const [at, s] of points) {
-      drawn.push(shape("circle", { class: kind, cx: x(at), cy: y(s), r: 5 }));
+      const told = shape("title", {});
+      told.append(`Generation ${generations[at].generation}, ${kind}: ${ms(s)}`);
+      drawn.push(shape("circle", { class: kind, cx: x(at), cy: y(s), r: 5 }, told));
     }
   };
   line("predicted", (g) => g.predicted.makespan_s);
   line("measured", (g) => g.measured?.makespan_s);
+  const wide = (width - left - right) / generations.length > LABEL;
   generations.forEach((g, at) => {
-    drawn.push(shape("text", { x: x(at), y: height - 10, class: "middle" }, String(g.generation)));
+    const place = { x: x(at), class: "middle" };
+    drawn.push(shape("text", { ...place, y: height - 25 }, String(g.generation)));
+    if (wide) drawn.push(shape("text", { ...place, y: height - 9 }, since(g.generation)));
   });
   const label = "Makespans by generation, predicted and measured; the table below has the figures";
   const size = `0 0 ${width} ${height}`;
@@ -145,7 +202,7 @@ function chart(generations, room) {
       h("span", { class: "ring" }),
       " predicted  ",
       h("span", { class: "spot" }),
-      " measured; makespan of a step's attention by generation",
+      " measured; makespan of a step's attention by generation and when it went live",
     ),
   );
 }

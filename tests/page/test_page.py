@@ -51,12 +51,20 @@ def test_plan_compare_and_deploy(planner: Planner, visit: Opener) -> None:
 def test_what_is_measured_appears_and_a_roll_back_is_a_generation(
     planner: Planner, visit: Opener
 ) -> None:
-    first, _ = deployed(planner, "contiguous", "greedy")
+    first, second = deployed(planner, "contiguous", "greedy")
     page = visit(planner, "#/deployments/d")
-    rows = page.locator("tbody tr")
+    rows = page.locator("tbody tr", has=page.get_by_role("link"))
     expect(rows).to_have_count(2)
     expect(page.locator(".picture svg text", has_text="predicted and measured")).to_be_visible()
     assert page.locator(".chart circle.measured").count() == 2
+    expect(page.get_by_text("Furthest from its prediction is device")).to_be_visible()
+    page.get_by_text("The same as a table").click()
+    loads_s = planner.world.view()["measured"]["device_loads_s"]
+    ratios = [
+        f"{sum(of[device] for of in loads_s) / sum(of.loads_s[device] for of in second.layers):.2f}"
+        for device in (0, 1)
+    ]
+    assert page.locator("details td:last-child").all_inner_texts() == ratios
     page.get_by_role("button", name="Roll back to 1").click()
     page.get_by_role("button", name="Cancel").click()
     assert planner.world.view()["generation"] == 2
