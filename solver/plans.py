@@ -239,6 +239,12 @@ class WholeStep(_Part):
     pays_from_tokens: int | None = None
     tried_to_tokens: int | None = None
 
+    @property
+    def gained(self) -> str:
+        """`gains 2.71 %`, or `loses` as much: what the placement does of the step, in words."""
+        percent = round(100 * self.gain, 2)
+        return f"{'gains' if percent >= 0 else 'loses'} {abs(percent):.2f} %"
+
 
 class Elsewhere(_Part):
     """The other deployment: this placement there, and at most what one made for it takes."""

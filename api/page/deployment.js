@@ -159,7 +159,7 @@ function clock(view, generation) {
 
 /** Makespans of generations: a ring is predicted, a dot measured. */
 function chart(generations, since, room) {
-  const width = Math.min(640, room), height = 195, left = 64, right = 20, top = 14, bottom = 45;
+  const width = Math.min(640, room), height = 195, left = 72, right = 20, top = 14, bottom = 45;
   const values = generations.flatMap((g) => [g.predicted.makespan_s, g.measured?.makespan_s ?? 0]);
   const most = 1.1 * Math.max(...values);
   const x = (at) => left + ((at + 0.5) * (width - left - right)) / generations.length;
@@ -169,7 +169,7 @@ function chart(generations, since, room) {
     const level = y(part * most);
     drawn.push(
       shape("path", { class: "rule", d: `M${left} ${level}H${width - right}` }),
-      shape("text", { x: left - 6, y: level + 4, class: "end" }, ms(part * most)),
+      shape("text", { x: left - 6, y: level + 4, class: "end" }, ms(part * most, 3)),
     );
   }
   const line = (kind, of) => {

@@ -101,11 +101,11 @@ export function sure(words, yes) {
   });
 }
 
-export const ms = (seconds) => {
+export const ms = (seconds, digits = 4) => {
   if (seconds === null || seconds === undefined) return "–";
   const value = 1e3 * seconds;
   if (value === 0) return "0\u00a0ms";
-  return `${value >= 1000 ? Math.round(value).toLocaleString("en") : value.toPrecision(4)}\u00a0ms`;
+  return `${value >= 1000 ? Math.round(value).toLocaleString("en") : value.toPrecision(digits)}\u00a0ms`;
 };
 
 export const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)}\u00a0%`;

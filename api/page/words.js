@@ -15,7 +15,11 @@ export function worth(plan) {
   }
   const from = whole.pays_from_tokens;
   const pays = from ? ` It would pay from ${count(from)} tokens.` : "";
-  return `${share}; this placement gains ${percent(whole.gain)} of it (${step}): not worth it here.${pays}`;
+  const found =
+    whole.gain <= -0.00005
+      ? `makes the whole step ${percent(-whole.gain)} slower`
+      : `gains ${percent(whole.gain)} of it`;
+  return `${share}; this placement ${found} (${step}): not worth it here.${pays}`;
 }
 
 /** What runs, predicted and measured: the first figures of a deployment, wherever it is shown. */

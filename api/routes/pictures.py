@@ -65,7 +65,9 @@ def draw_deployment(name: NamePath, service: ServiceDep, generation: Generation 
     if view.measured is None:
         raise not_found("complete round measured of generation", f"{view.generation} of {name}")
     loads = np.array(view.measured.device_loads_s, dtype=np.float64)
-    how = f"medians of {view.measured.rounds} rounds, devices timed {view.measured.timing}"
+    rounds = view.measured.rounds
+    of = f"medians of {rounds} rounds" if rounds > 1 else "one round"
+    how = f"{of}, devices timed {view.measured.timing}"
     plan = _plan(service, view.plan_id)
     return _drawn(measured_picture(plan, view.layers, loads, how))
 

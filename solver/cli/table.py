@@ -100,7 +100,7 @@ def _whole_step(plan: Plan) -> str:
     return (
         f"{milliseconds(whole.step_s)} ms, with heads in order "
         f"{milliseconds(whole.contiguous_step_s)} ms, of which attention "
-        f"{100 * whole.attention_share:.1f} %: a gain of {percent(whole.gain)}"
+        f"{100 * whole.attention_share:.1f} %: it {whole.gained}"
     )
 
 

@@ -69,8 +69,8 @@ def step_notes(profile: str, whole: WholeStep | None) -> list[str]:
     if whole.gain >= LITTLE:
         return []
     said = (
-        f"not worth it here: attention is {whole.attention_share:.1%} of the step, and this "
-        f"placement gains {whole.gain:.2%} of it over the stock layout"
+        f"not worth it here: attention is {100 * whole.attention_share:.1f} % of the step, and "
+        f"this placement {whole.gained} of it over the stock layout"
     )
     if whole.pays_from_tokens is not None:
         return [f"{said}; it would be from about {whole.pays_from_tokens:,} tokens of context on"]

@@ -157,7 +157,7 @@ def _figures(plan: Plan) -> Iterable[str]:
     if whole is not None:
         yield (
             f"Attention is {100 * whole.attention_share:.1f} % of the step; with this placement "
-            f"the step gains {percent(whole.gain)} over heads in the file's order"
+            f"the step {whole.gained} over heads in the file's order"
         )
     if plan.padding is not None:
         slots = len(plan.layers) * len(plan.devices) * (plan.slots or 0)

@@ -57,6 +57,10 @@ def test_what_is_measured_appears_and_a_roll_back_is_a_generation(
     expect(rows).to_have_count(2)
     expect(page.locator(".picture svg text", has_text="predicted and measured")).to_be_visible()
     assert page.locator(".chart circle.measured").count() == 2
+    assert second.whole_step is not None
+    gain = second.whole_step.gain
+    word = "slower" if gain < 0 else "faster" if gain >= 0.01 else "gains"
+    expect(page.locator(".worth")).to_contain_text(word)
     expect(page.get_by_text("Furthest from its prediction is device")).to_be_visible()
     page.get_by_text("The same as a table").click()
     loads_s = planner.world.view()["measured"]["device_loads_s"]

@@ -11,6 +11,7 @@ from profiles.heads import BudgetsForm, RulesForm
 from profiles.importers.kinds import import_profile
 from profiles.model import ModelProfile
 from profiles.public_models import MODELS
+from solver.planning.advice import step_notes
 from solver.plans import Plan, WholeStep
 from tests.profiles.published import HEADS
 from tests.solver.profiles import budgets_profile, faults, plan_of, stated_budgets
@@ -97,6 +98,17 @@ def test_where_heads_are_alike_it_never_is() -> None:
     assert whole.gain == pytest.approx(0, abs=1e-9)
     assert (whole.pays_from_tokens, whole.tried_to_tokens) == (None, 2**20)
     assert any("nor is it at any context up to 1,048,576 tokens" in n for n in plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(0.1744, "gains 17.44 %"), (-0.0271, "loses 2.71 %"), (-1e-9, "gains 0.00 %")],
+)
+def test_a_loss_is_called_one(gain: float, words: str) -> None:
+    whole = step_of(plan_of(stated(1024), gpus=8, context_tokens=65_536, time_limit_s=1e-9))
+    changed = whole.model_copy(update={"gain": gain})
+    assert changed.gained == words
+    assert gain > 0 or f"this placement {words} of it" in step_notes("p", changed)[0]
 
 
 def test_no_other_context_is_tried_without_time() -> None:
