@@ -45,7 +45,7 @@ function draw(place, view, plan, generations, drawn) {
     ]),
     h("h2", {}, "Drift and its cause"),
     h("p", {}, judged(view)),
-    devices && h("p", {}, furthest(devices)),
+    devices && h("p", {}, slowest(devices)),
     view.recovery_drift?.worst?.length > 0 && worst(view.recovery_drift),
     h("p", {}, `Last decision: ${view.decision ?? "none yet"}.`),
     h("h2", {}, "Predicted and measured, by generation"),
@@ -69,14 +69,16 @@ function byDevice(view, plan) {
   }));
 }
 
-/** The device whose load is furthest from what was predicted of it, by a factor. */
-function furthest(devices) {
-  const off = (d) => Math.abs(Math.log(d.measured / d.predicted));
-  const loaded = devices.filter((d) => d.measured > 0 && d.predicted > 0);
-  const most = loaded.reduce((a, b) => (off(b) > off(a) ? b : a));
+/** The device that takes longest for what was predicted of it, and what the others do. */
+function slowest(devices) {
+  const loaded = devices
+    .filter((d) => d.measured > 0 && d.predicted > 0)
+    .sort((a, b) => a.measured / a.predicted - b.measured / b.predicted);
+  const most = loaded[loaded.length - 1];
   return (
-    `Furthest from its prediction is device ${most.name}: ${ms(most.measured)} measured, ` +
-    `${ms(most.predicted)} predicted, ${times(most)} times as long.`
+    `Slowest beside its prediction is device ${most.name}: ${ms(most.measured)} measured, ` +
+    `${ms(most.predicted)} predicted, ${times(most)} times as long; the median device takes ` +
+    `${times(loaded[Math.floor(loaded.length / 2)])} times as long.`
   );
 }
 

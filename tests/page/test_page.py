@@ -61,7 +61,7 @@ def test_what_is_measured_appears_and_a_roll_back_is_a_generation(
     gain = second.whole_step.gain
     word = "slower" if gain < 0 else "faster" if gain >= 0.01 else "gains"
     expect(page.locator(".worth")).to_contain_text(word)
-    expect(page.get_by_text("Furthest from its prediction is device")).to_be_visible()
+    expect(page.get_by_text("Slowest beside its prediction is device")).to_be_visible()
     page.get_by_text("The same as a table").click()
     loads_s = planner.world.view()["measured"]["device_loads_s"]
     ratios = [
