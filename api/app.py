@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.telemetry import TelemetryConfig
 from starlette.concurrency import run_in_threadpool
 
 from api import problems
@@ -31,13 +31,15 @@ from api.settings import Settings
 from api.store.database import Database
 from api.versioned import Versioned
 
-TRACED: TelemetryConfig = {
+TRACED = {
     "auto_configure": True,
     "operation_spans": False,
     "exclude": lambda scope: scope["path"] in QUIET,
 }
 """FastAPI's own OpenTelemetry, which exports where the standard OTEL_ variables name an endpoint
 and `hplb[otel]` is installed; probes are not traced."""
+TELEMETRY: dict[str, Any] = {"telemetry": TRACED} if find_spec("fastapi.telemetry") else {}
+"""Nothing where FastAPI is older than `hplb[otel]` asks for: vLLM 0.32 wants one below 0.137."""
 LAST_S = 10.0
 """For threads that write something down as the service stops."""
 
@@ -73,7 +75,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         version=version("hplb"),
         generate_unique_id_function=operation_id,
         lifespan=_lifespan,
-        telemetry=TRACED,
+        **TELEMETRY,
         docs_url=None,  # the page has its own, which loads nothing from elsewhere
         redoc_url=None,
     )
