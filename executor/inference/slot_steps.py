@@ -123,8 +123,7 @@ class SlotSteps:
             steps, causal = self._steps.prompts(chunks)
             tiles += sum(step.counts.tiles for step in steps if step is not None)
             dense += causal
-            spans = [np.arange(starts[at], starts[at + 1]) for at in prompts]
-            tokens = _index(np.concatenate(spans))
+            tokens = _index((new > 1).repeat(new).nonzero()[0])
             phases.append(Phase(_index(prompts), tokens, had[prompts], has[prompts], steps))
         return BatchSteps(tuple(phases), tiles, dense)
 
