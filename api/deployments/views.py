@@ -1,6 +1,6 @@
 """What is shown of deployments and nodes: over HTTP and as gauges."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -39,11 +39,15 @@ def moment(epoch_s: float) -> str:
 
 
 def deployment_view(
-    session: Session, deployment: StoredDeployment, past: StoredGeneration | None = None
+    session: Session,
+    deployment: StoredDeployment,
+    leases: Leases,
+    past: StoredGeneration | None = None,
 ) -> DeploymentView:
     """A deployment with its history, what was predicted of it and what was measured.
 
-    With `past`, plan and figures are that generation's, over the layers it was measured on.
+    With `past`, plan and figures are that generation's, over the layers it was measured on. Where
+    nodes of it are gone, its decision says for which devices to plan instead.
     """
     generation = past.generation if past else deployment.generation
     plan_id = past.plan_id if past else deployment.plan_id
@@ -72,8 +76,27 @@ def deployment_view(
         prediction_error=figures.error,
         drift=figures.drift,
         recovery_drift=_recovery_drift(deployment) if past is None else None,
-        decision=deployment.decision,
+        decision=_incomplete(session, deployment, leases) or deployment.decision,
     )
+
+
+def _incomplete(session: Session, deployment: StoredDeployment, leases: Leases) -> str | None:
+    """Which nodes that serve a deployment let their leases run out, and what is left without them;
+    None where all of them live."""
+    serving = sorted(node_store.serving(session, deployment.name), key=lambda node: node.node_id)
+    left_s = [leases.left_s(node) for node in serving]
+    gone = ", ".join(
+        f"node {node.node_id} let its lease run out {-left:.0f} s ago"
+        for node, left in zip(serving, left_s, strict=True)
+        if left <= 0
+    )
+    live = [node for node, left in zip(serving, left_s, strict=True) if left > 0]
+    if not gone or not live:
+        return f"incomplete: {gone}; none of its nodes is left" if gone else None
+    types = Counter(kind for node in live for kind in node.devices)
+    devices = " and ".join(f"{count} {kind}" for kind, count in sorted(types.items()))
+    names = ", ".join(node.node_id for node in live)
+    return f"incomplete: {gone}; plan for the {devices} of {names} and put the deployment on them"
 
 
 @dataclass(frozen=True)

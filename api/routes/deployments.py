@@ -39,7 +39,8 @@ def list_deployments(service: ServiceDep) -> DeploymentList:
     """All deployments, by name."""
     with service.database.read() as session:
         found = deployment_store.every(session)
-        return DeploymentList(deployments=[deployment_view(session, d) for d in found])
+        views = [deployment_view(session, each, service.leases) for each in found]
+        return DeploymentList(deployments=views)
 
 
 @router.get("/deployments/{name}", response_model=DeploymentView, responses=refusals(404, 422))
@@ -56,11 +57,11 @@ def get_deployment(
         if deployment is None:
             raise not_found("deployment", name)
         if generation in (None, deployment.generation):
-            return deployment_view(session, deployment)
+            return deployment_view(session, deployment, service.leases)
         past = session.get(StoredGeneration, (name, generation))
         if past is None:
             raise not_found("generation", f"{generation} of {name}")
-        return deployment_view(session, deployment, past)
+        return deployment_view(session, deployment, service.leases, past)
 
 
 @router.delete("/deployments/{name}", status_code=204, responses=refusals(404, 409, 422))

@@ -49,6 +49,32 @@ def test_a_node_serves_the_newest_deployment_that_names_it(world: World) -> None
     assert (world.assigned("a") or {})["deployment"] == "first"
 
 
+def test_a_deployment_says_which_node_is_gone_and_what_is_left_to_plan_for(world: World) -> None:
+    plan = world.plan(gpus=3)
+    for node, devices in (("a", 1), ("b", 1), ("c", 1)):
+        world.register(node, devices)
+    assert world.deploy(plan, ["a", "b", "c"])["decision"] is None
+    world.clock.forward(8)
+    for node in ("a", "b"):
+        world.register(node, 1)
+    world.clock.forward(5)
+    said = (
+        "incomplete: node c let its lease run out 3 s ago; "
+        "plan for the 2 h200 of a, b and put the deployment on them"
+    )
+    assert world.view()["decision"] == said
+    assert world.client.get("/deployments").json()["deployments"][0]["decision"] == said
+    assert "lease" in fields(world.put(plan.id, ["a", "b", "c"], rounds=2))["nodes"]
+    left = world.plan(gpus=2)
+    assert world.deploy(left, ["a", "b"])["decision"] is None
+    assert len((world.assigned("b") or {})["devices"]) == 1
+    world.clock.forward(11)
+    assert "none of its nodes is left" in world.view()["decision"]
+    # A node that comes back is taken for what it was.
+    world.register("a", 1)
+    assert "plan for the 1 h200 of a and" in world.view()["decision"]
+
+
 def test_a_node_left_out_is_free(world: World) -> None:
     plan = world.plan(gpus=1)
     world.register("a")
