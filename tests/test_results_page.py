@@ -29,6 +29,7 @@ FIGURES = {
     "cpu_flex": "first_call_s",
     "decode_cpu": "median",
     "engines": "median",
+    "serving": "median",
     "batch_steps": "ratio",
     "schedule": "worst",
     "selection": "oracle",

@@ -1,6 +1,6 @@
 """The placements that are compared, planned with rates that were measured on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -116,10 +116,10 @@ def measured_rates(profile: ModelProfile, context: int, limit_s: float) -> Rates
 
 
 def plans(
-    profile: ModelProfile, context: int, rates: Rates, limit_s: float
+    profile: ModelProfile, context: int, rates: Rates, limit_s: float, rows: Sequence[Row] = ROWS
 ) -> Iterator[tuple[Row, Plan]]:
     """Every row's plan, each made within `limit_s`."""
-    for row in ROWS:
+    for row in rows:
         request = request_of(
             profile,
             gpus=RANKS,

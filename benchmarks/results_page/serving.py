@@ -1,0 +1,86 @@
+"""The same requests through vLLM, stock and by plans: `python -m benchmarks.serving`."""
+
+from benchmarks.results_page.reports import Report, Reports, grid, percent
+
+HEADS = (
+    "placement",
+    "budgets",
+    "rounds",
+    "tokens a second",
+    "first token, s",
+    "p90",
+    "next token, ms",
+    "p90",
+    "attention of rank 0, s",
+    "of rank 1, s",
+    "busier over mean",
+    "tiles of dense attention",
+    "answers as stock",
+    "loss over dense",
+)
+CORES = 2
+
+
+def section(reports: Reports) -> str:
+    report = reports["serving"]
+    prompts = [request["prompt_tokens"] for request in report["requests"]]
+    made = [request["output_tokens"] for request in report["requests"]]
+    loss = report["loss"]
+    return f"""\
+## Requests served
+
+vLLM {report["vllm"]} answers over HTTP, SmolLM2-135M (9 query and 3 KV heads) in float32 on two
+cores: as it is, on two threads of one process, since its tensor parallelism refuses these heads on
+two ranks; and by checkpoints of `hplb apply` on two ranks of a core each. Requests have the shape
+of Azure's published trace of coding (AzurePublicDataset, 2023; Splitwise, ISCA 2024), from a
+generator: {len(prompts)} a round, prompts of {min(prompts):,} to {max(prompts):,} tokens,
+{min(made)} to {max(made)} made from each, Poisson arrivals stretched to
+{report["requests"][-1]["at_s"]:.0f} s. Every row gets the same ones in turn, another text in each
+round. Tokens a second are those of prompts and answers, from the first request to the last token;
+the medians of rounds, with the least and the most, and p90 of all requests. Attention is the time
+of the thread that computes it, of all layers in a round. Budgets of the plan are
+a mean of {percent(report["share"], 0)} of {report["planned_tokens"]:,} tokens by least error. Loss
+is that of the budgets in transformers, in nats a token of the ends of {loss["prompts"]} of the
+prompts ({loss["dense_nats"]:.3f} dense). Answers as stock are requests to which every greedy token
+is stock vLLM's.
+
+{_shared(report["load_before_and_after"])}
+
+{reports.source("serving")}
+{grid(HEADS, [_row(row, loss) for row in report["rows"]])}"""
+
+
+def _shared(load: list[float]) -> str:
+    """What the clock is worth where others wanted the cores, too."""
+    if max(load) <= CORES:
+        return ""
+    return f"""\
+**The cores were not these processes' own**: {load[0]:.0f} processes wanted them when the run began
+and {load[1]:.0f} at its end. Seconds by the clock, and tokens a second with them, are of that
+machine and compare no rows; attention's seconds, tiles, answers and losses do not depend on it."""
+
+
+def _row(row: Report, loss: Report) -> tuple[str, ...]:
+    dense = row["budgets"] == "dense"
+    tiles = row["tiles_of_dense"]
+    return (
+        row["row"],
+        row["budgets"],
+        str(row["rounds"]),
+        _spread(row["tokens_per_s"], 1, ".0f"),
+        _spread(row["first_token_s"], 1, ".1f"),
+        f"{row['first_token_p90_s']:.1f}",
+        _spread(row["next_token_s"], 1e3, ".0f"),
+        f"{1e3 * row['next_token_p90_s']:.0f}",
+        *([_spread(rank, 1, ".1f") for rank in row["ranks_s"]] or ["", ""]),
+        "" if row["over_mean"] is None else f"{row['over_mean']['median']:.2f}",
+        "" if tiles is None else percent(tiles, 1),
+        percent(row["stock_answers"], 0),
+        "none" if dense else f"{loss['over_dense_nats']['median']:+.4f}",
+    )
+
+
+def _spread(found: Report, scale: float, form: str) -> str:
+    names = ("median", "least", "most")
+    middle, least, most = (format(scale * found[name], form) for name in names)
+    return middle if least == most else f"{middle} ({least} to {most})"
