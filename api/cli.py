@@ -17,8 +17,6 @@ from api.demo.fitting import MOST_LAYERS
 from api.demo.round_trip import ROUNDS, DemoOptions, run_demo
 from api.demo.usual_model import usual_model
 from api.keys_cli import app as keys
-from api.server import serve as serve_until_stopped
-from api.server import stop_on_terminate
 from api.settings import Settings, told_settings
 from api.store.backup import back_up
 from api.store.backup import restore as restore_from
@@ -55,6 +53,10 @@ def serve(
 
     Example: hplb serve --port 8000 --database-url sqlite:///plans.db
     """
+    # FastAPI and all routes take a second to load: other commands do without.
+    from api.server import serve as serve_until_stopped
+    from api.server import stop_on_terminate
+
     settings = _settings(database_url)
     stop_on_terminate()
     database = without_password(settings.database_url)
@@ -189,6 +191,8 @@ def demo(
 
     Example: hplb demo --devices 4 --json
     """
+    from api.server import stop_on_terminate
+
     if data is not None and model is None:
         fail("--data: needs --model, which reads it")
     if profile is None and model is not None:

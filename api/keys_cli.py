@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from api.auth import INCLUDES
 from api.settings import Settings
 from api.store import key_store
 from api.store.database import Database
@@ -50,7 +49,7 @@ def create(
         str,
         typer.Option(
             help="read; plan, operate (both read too); node. Comma-separated.",
-            autocompletion=lambda: list(INCLUDES),
+            autocompletion=lambda: _scopes(),
         ),
     ],
     node_id: Annotated[
@@ -67,9 +66,10 @@ def create(
         if each is not None and not re.fullmatch(NAME_PATTERN, each):
             fail(f"{what}: {each!r} is no name: letters, digits, ._-, at most 128")
     asked = sorted({each.strip() for each in scopes.split(",")})
-    unknown = next((each for each in asked if each not in INCLUDES), None)
+    known = _scopes()
+    unknown = next((each for each in asked if each not in known), None)
     if unknown is not None:
-        fail(f"--scopes: {unknown!r} is none of {', '.join(INCLUDES)}")
+        fail(f"--scopes: {unknown!r} is none of {', '.join(known)}")
     if node_id is not None and "node" not in asked:
         fail("--node-id: is for keys of scope node")
     secret = _secret()
@@ -137,6 +137,13 @@ def revoke(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False
 
 def _say(name: str, secret: str, as_json: bool) -> None:
     typer.echo(json.dumps({"name": name, "secret": secret}) if as_json else secret)
+
+
+def _scopes() -> list[str]:
+    # FastAPI takes a second to load: other commands do without.
+    from api.auth import INCLUDES
+
+    return list(INCLUDES)
 
 
 def _secret() -> str:
