@@ -1,13 +1,11 @@
 """`hplb executor`: a node that computes and measures what the planner assigns to it."""
 
 import os
-import platform
 import re
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -20,6 +18,7 @@ import typer
 from api.client.bodies import NodeRegistration
 from api.client.planner_client import PlannerClient
 from executor.errors import CannotMeasureError
+from executor.machine import gpu_type, versions
 from profiles.catalogue import device_names, device_profile
 from profiles.cli.console import clear_errors, fail
 from profiles.cli.flags import model_names
@@ -31,7 +30,6 @@ if find_spec("torch") is None:
     raise ModuleNotFoundError("hplb executor needs torch: pip install hplb[executor]", name="torch")
 
 app = typer.Typer()
-GPU_TYPES = ("h200", "h100", "a100")
 
 
 @app.command("executor")
@@ -107,7 +105,7 @@ def executor_command(
             boot_id=str(uuid4()),
             devices=types,
             backend=chosen,
-            versions=_versions(),
+            versions=versions(),
         ),
         client,
         Bench(accelerators, chosen, multiprocessors(types, accelerators), traffic),
@@ -156,16 +154,6 @@ def multiprocessors(types: list[str], accelerators: list[str]) -> list[int | Non
     ]
 
 
-def gpu_type(name: str) -> str:
-    """The catalogue's type of a GPU by its driver's name for it."""
-    for known in GPU_TYPES:
-        if known.upper() in name.upper():
-            return known
-    raise CannotMeasureError(
-        f"{name!r} is in no catalogue: name the nearest type with --device-type"
-    )
-
-
 def node_backend(name: str, accelerators: list[str]) -> str:
     """The back end called `name`; "auto" is triton on GPUs and torch on the CPU.
 
@@ -183,16 +171,6 @@ def node_backend(name: str, accelerators: list[str]) -> str:
             f"--backend {chosen}: {accelerators[0]} is measured with {fitting}"
         )
     return chosen
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("hplb", "torch", "triton"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
