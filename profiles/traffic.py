@@ -1,4 +1,5 @@
-"""What an engine is asked for: the lengths of its requests, from published traces or a list."""
+"""What an engine is asked for: the lengths of its requests, from published traces or a list, and
+what its steps came to."""
 
 import csv
 import io
@@ -23,6 +24,10 @@ NAMES = (
 (CSV), and in ours."""
 
 
+LEAST_SHARE = 0.02
+"""Of an engine's attention: what takes less is no class of its own."""
+
+
 @dataclass(frozen=True, eq=False)
 class Traffic:
     """Prompt tokens of every request, and the tokens made from each, where that is known.
@@ -36,12 +41,67 @@ class Traffic:
     def classes(self) -> Iterator[tuple[int, int, int | None]]:
         """Requests between two powers of two together, the shortest first: how many there are,
         their mean prompt, and all that is made from them."""
-        # 1 to 1,024 tokens are one class: attention is next to nothing there.
-        power = np.maximum(np.ceil(np.log2(self.prompt_tokens)), 10)
+        power = _class(self.prompt_tokens)
         for one in np.unique(power):
             of_it = power == one
             made = None if self.output_tokens is None else int(self.output_tokens[of_it].sum())
             yield int(of_it.sum()), round(float(self.prompt_tokens[of_it].mean())), made
+
+
+@dataclass(frozen=True)
+class StepClass:
+    """Steps of one phase between two powers of two, as a workload: `share` of all seconds.
+
+    A decode's `batch_size` is its sequences, a prefill's 1: chunks are parts of prompts.
+    """
+
+    prefill: bool
+    context_tokens: int
+    batch_size: int
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class StepTraffic:
+    """Parts of an engine's steps that are all prompts or all decodes, [parts] each.
+
+    `tokens`: a prefill's, as whole prompts of so many have as many keys a row; a decode's mean
+    context. `rows` are the query rows, `seconds` what attention took.
+    """
+
+    prefill: NDArray[np.bool_]
+    sequences: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    tokens: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+    def classes(self) -> list[StepClass]:
+        """What most of the time goes to, the longest share first; figures rounded, so that a
+        traffic that stays what it is stays the same."""
+        power, total = _class(self.tokens), self.seconds.sum()
+        found = []
+        for prefill in (True, False):
+            for one in np.unique(power[self.prefill == prefill]):
+                of_it = (power == one) & (self.prefill == prefill)
+                share = float(self.seconds[of_it].sum() / total) if total else 0.0
+                if share < LEAST_SHARE:
+                    continue
+                context = np.average(self.tokens[of_it], weights=self.rows[of_it])
+                batch = np.average(self.sequences[of_it], weights=self.seconds[of_it])
+                size = 1 if prefill else _rounded(batch)
+                found.append(StepClass(prefill, _rounded(context), size, round(share, 2)))
+        return sorted(found, key=lambda each: -each.share)
+
+
+def _class(tokens: NDArray[Any]) -> NDArray[np.float64]:
+    """The powers of two that lengths are at most; 1 to 1,024 tokens are one class, for attention
+    is next to nothing there."""
+    return np.asarray(np.maximum(np.ceil(np.log2(tokens)), 10), dtype=np.float64)
+
+
+def _rounded(value: float) -> int:
+    """To two digits, at least 1."""
+    return max(1, int(float(f"{value:.2g}")))
 
 
 def read_traffic(path: Path) -> Traffic:

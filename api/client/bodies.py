@@ -28,6 +28,7 @@ Tiles = Annotated[int, Field(ge=1, le=2**60)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Timing = Literal["alone", "concurrent"]
 MOST_SAMPLES = 1_000_000
+MOST_STEPS = 10_000
 MEASUREMENTS_HEADER, COLUMNS = "HPLB-Measurements", "columns"
 """How a planner says, to nodes that register or deliver, that it reads batches in columns."""
 
@@ -365,6 +366,15 @@ class RecoveryDrift(BaseModel):
     reason: str | None
 
 
+class TrafficClass(BaseModel):
+    """A workload that an engine's steps came to, and its share of all seconds of attention."""
+
+    phase: Phase
+    context_tokens: int
+    batch_size: int
+    share: float
+
+
 class DeploymentView(BaseModel):
     name: str
     generation: int
@@ -380,6 +390,7 @@ class DeploymentView(BaseModel):
     prediction_error: float | None
     drift: float | None
     recovery_drift: RecoveryDrift | None
+    traffic: list[TrafficClass] | None = None
     decision: str | None
 
 
@@ -400,17 +411,34 @@ class HeadReport(_Exact):
     recovery: Share
 
 
+class StepReport(_Exact):
+    """A part of an engine's step that is all prompts, or all decodes, of whatever lengths.
+
+    `number` counts the engine's steps, alike on all ranks. `new_tokens` are the rows of q that
+    `sequences` bring, the longest of which has `context_tokens` with them. `mean_tokens`: whole
+    prompts of so many tokens have as many keys a row; of decodes the mean context.
+    """
+
+    number: Index
+    phase: Phase
+    sequences: Annotated[int, Field(ge=1, le=2**20)]
+    new_tokens: Rows
+    context_tokens: Rows
+    mean_tokens: Annotated[float, Field(ge=1, le=2**41, allow_inf_nan=False)]
+
+
 class DeviceSample(_Exact):
     """Seconds of the plan's device `device` in `layer`, and the work it did; absent work is 0.
 
     `work` in units of `FEATURES`. `heads` only of a model's own activations: recovery of random
-    tensors says nothing.
+    tensors says nothing. `step` is the place of the batch's step that it is of, where it has them.
     """
 
     layer: Index
     device: Index
     seconds: Seconds
     work: dict[str, Units]
+    step: Annotated[Index | None, Field(exclude_if=_is_missing)] = None
     heads: Annotated[list[HeadReport] | None, Field(max_length=1024, exclude_if=_is_missing)] = None
 
 
@@ -439,6 +467,7 @@ class SampleColumns(_Exact):
     device: Indices
     seconds: Annotated[list[Seconds], Field(max_length=MOST_SAMPLES)]
     work: dict[str, Annotated[list[Units], Field(max_length=MOST_SAMPLES)]]
+    step: Annotated[Indices | None, Field(exclude_if=_is_missing)] = None
     heads: Annotated[HeadColumns | None, Field(exclude_if=_is_missing)] = None
 
     @classmethod
@@ -446,6 +475,7 @@ class SampleColumns(_Exact):
         """The same samples."""
         features = dict.fromkeys(name for sample in samples for name in sample.work)
         reports = [(i, head) for i, sample in enumerate(samples) for head in sample.heads or []]
+        steps = [sample.step for sample in samples]
         heads = HeadColumns.model_construct(
             sample=[i for i, _ in reports],
             head=[head.head for _, head in reports],
@@ -458,6 +488,7 @@ class SampleColumns(_Exact):
             device=[sample.device for sample in samples],
             seconds=[sample.seconds for sample in samples],
             work={name: [sample.work.get(name, 0.0) for sample in samples] for name in features},
+            step=steps if any(step is not None for step in steps) else None,
             heads=heads if reports else None,
         )
 
@@ -485,6 +516,17 @@ class _BatchHead(_Exact):
     generation: Index
     node_id: Name
     timing: Timing
+    run: Annotated[Token | None, Field(exclude_if=_is_missing)] = None
+    steps: Annotated[
+        list[StepReport] | None,
+        Field(min_length=1, max_length=MOST_STEPS, exclude_if=_is_missing),
+    ] = None
+
+    @model_validator(mode="after")
+    def _steps_of_a_run(self) -> Self:
+        if (self.run is None) != (self.steps is None):
+            raise ValueError("run: names the engine's run that `steps` are of; give both or none")
+        return self
 
     @property
     def key(self) -> Key:
@@ -493,13 +535,17 @@ class _BatchHead(_Exact):
 
 
 class MeasurementBatch(_BatchHead):
-    """One round of one node; `batch_id` makes sending it twice harmless."""
+    """One round of one node; `batch_id` makes sending it twice harmless.
+
+    Of an engine `steps` are those that it timed since its last batch, in a `run` that all of its
+    ranks name alike; a rank that had nothing to do in some has no samples of them.
+    """
 
     samples: Annotated[list[DeviceSample], Field(min_length=1, max_length=MOST_SAMPLES)]
 
     def in_columns(self) -> "MeasurementBody":
         """The compact form, of 32 layers two fifths of the bytes."""
-        head = self.model_dump(exclude={"samples"})
+        head = {name: getattr(self, name) for name in _BatchHead.model_fields}
         return MeasurementBody.model_construct(**head, columns=SampleColumns.of(self.samples))
 
 

@@ -11,6 +11,9 @@ from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration, StoredNode
 from solver.plans import Plan
 
+PUT = "put by request"
+"""The reason of a generation that the loop did not ask for."""
+
 
 def find(session: Session, name: str) -> StoredDeployment:
     """A deployment, locked until the transaction ends; 404 where there is none."""
@@ -58,7 +61,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, leases: Leases, 
         _take(session, node, name)
         node.deployment, node.part = name, part
     deployment.decision = None
-    start_generation(session, deployment, "put by request", now, by_refine=False)
+    start_generation(session, deployment, PUT, now, by_refine=False)
     return True
 
 

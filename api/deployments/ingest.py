@@ -3,16 +3,32 @@
 What waits together is looked up, checked and stored together: nodes report by the hundred a second.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from api.client.bodies import MeasurementBody, MeasurementReceipt, SampleColumns
-from api.deployments.plausible import Samples, check_heads, check_places, doubts
+from api.deployments.plausible import (
+    Ints,
+    Samples,
+    check_heads,
+    check_places,
+    check_steps,
+    doubts,
+)
 from api.problems import Problem, bad_field, not_found
-from api.store import deployment_store, node_store, plan_store, recovery_store, sample_store
+from api.store import (
+    deployment_store,
+    node_store,
+    plan_store,
+    recovery_store,
+    sample_store,
+    served_store,
+)
+from api.store.served_store import Reported, Step
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredNode
 from profiles.cost.work import FEATURES, Phase
@@ -112,6 +128,7 @@ def _check(
         raise bad_field("plan_id", f"generation {batch.generation} runs plan {deployment.plan_id}")
     plan = plan_store.load(session, batch.plan_id)
     samples = _samples(batch)
+    check_steps(samples, len(batch.steps or []))
     check_places(samples, node.node_id, node.part, deployment.layers)
     check_heads(samples, plan)
     doubted = doubts(samples, plan)
@@ -152,22 +169,37 @@ def _samples(batch: MeasurementBody) -> Samples:
         work=np.array([columns.work.get(name, nothing) for name in FEATURES]).T,
         heads=columns.heads,
         in_columns=in_columns,
+        steps=_places(columns.step),
     )
+
+
+def _places(steps: Sequence[int | None] | None) -> Ints | None:
+    """Raises Problem: 422 where some samples are of a step and others of none."""
+    if steps is None:
+        return None
+    missing = [number for number, step in enumerate(steps) if step is None]
+    if missing:
+        raise bad_field(f"samples.{missing[0]}.step", "is missing, where other samples have one")
+    return np.array(steps)
 
 
 def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
     if not checked:
         return []
+    steps = []
     numbers = sample_store.keep_batches(session, [each.row for each in checked])
-    rounds, intakes = [], []
+    rounds: list[dict[str, Any]] = []
+    intakes = []
     for number, each in zip(numbers, checked, strict=True):
-        row, plan = each.row, each.plan
+        row = each.row
+        already = len(rounds)
         rounds += _rounds(number, each)
+        if each.arrival.batch.steps:
+            steps.append((row, _reported(number, each.arrival.batch)))
         figures = each.believed.head_rows()
         if figures:
             recovery_store.keep(session, number, row, figures, each.arrival.window)
-        types = {plan.devices[device] for device in each.believed.devices.tolist()}
-        kinds = frozenset((name, plan.workload.phase) for name in types)
+        kinds = frozenset((of["device_type"], of["phase"]) for of in rounds[already:])
         receipt = MeasurementReceipt(
             batch_id=row["batch_id"],
             duplicate=False,
@@ -176,29 +208,61 @@ def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
         )
         intakes.append(Intake(receipt, number, kinds, each.rejected))
     sample_store.keep_rounds(session, rounds)
+    served_store.keep(session, steps)
     return intakes
 
 
+def _reported(number: int, batch: MeasurementBody) -> Reported:
+    steps = [
+        Step(
+            step.number,
+            step.phase == "prefill",
+            step.sequences,
+            step.new_tokens,
+            step.context_tokens,
+            step.mean_tokens,
+        )
+        for step in batch.steps or []
+    ]
+    return Reported(number, batch.node_id, batch.run or "", steps)
+
+
 def _rounds(number: int, checked: _Checked) -> list[dict[str, Any]]:
-    """A row for each type of device that was timed."""
+    """A row for each type of device that was timed and each phase."""
     plan, samples, row = checked.plan, checked.believed, checked.row
     types = np.array([plan.devices[device] for device in samples.devices.tolist()])
+    phases, contexts = _workloads(checked)
     found = []
-    for name in dict.fromkeys(types.tolist()):
-        of_type = samples.only(types == name)
+    for name, phase in dict.fromkeys(zip(types.tolist(), phases.tolist(), strict=True)):
+        chosen = (types == name) & (phases == phase)
+        of_kind = samples.only(chosen)
         found.append(
             {
                 **{key: row[key] for key in ("deployment", "generation", "node_id", "timing")},
                 "batch": number,
                 "device_type": name,
-                "phase": plan.workload.phase,
-                "context_tokens": plan.workload.context_tokens,
-                "samples": len(of_type.layers),
-                "layers": sample_store.packed_places(of_type.layers),
-                "devices": sample_store.packed_places(of_type.devices),
-                "seconds": sample_store.packed_floats(of_type.seconds),
+                "phase": phase,
+                "context_tokens": int(contexts[chosen].max()),
+                "samples": len(of_kind.layers),
+                "layers": sample_store.packed_places(of_kind.layers),
+                "devices": sample_store.packed_places(of_kind.devices),
+                "seconds": sample_store.packed_floats(of_kind.seconds),
                 "features": list(FEATURES),
-                "work": sample_store.packed_work(of_type.work),
+                "work": sample_store.packed_work(of_kind.work),
+                "steps": (
+                    None if of_kind.steps is None else sample_store.packed_places(of_kind.steps)
+                ),
             }
         )
     return found
+
+
+def _workloads(checked: _Checked) -> tuple[NDArray[np.str_], Ints]:
+    """The phase and the longest context of every believed sample: its step's, else the plan's."""
+    samples, step = checked.believed, checked.plan.workload
+    if samples.steps is None:
+        count = len(samples.layers)
+        return np.full(count, step.phase), np.full(count, step.context_tokens)
+    steps = checked.arrival.batch.steps or []
+    phases = np.array([each.phase for each in steps])[samples.steps]
+    return phases, np.array([each.context_tokens for each in steps])[samples.steps]

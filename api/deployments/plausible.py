@@ -28,7 +28,8 @@ Mask = NDArray[np.bool_]
 class Samples:
     """A batch's samples: `layers`, `devices`, `seconds` [samples], `work` [samples, FEATURES].
 
-    `in_columns` is the form they came in, by which their fields are named.
+    `steps` [samples] are the places of an engine's steps that they are of. `in_columns` is the form
+    they came in, by which their fields are named.
     """
 
     layers: Ints
@@ -37,6 +38,7 @@ class Samples:
     work: Floats
     heads: HeadColumns | None
     in_columns: bool
+    steps: Ints | None = None
 
     def field(self, sample: int, name: str) -> str:
         """A sample's field as its sender knows it."""
@@ -62,6 +64,7 @@ class Samples:
             seconds=self.seconds[chosen],
             work=self.work[chosen],
             heads=heads,
+            steps=None if self.steps is None else self.steps[chosen],
         )
 
     def head_rows(self) -> list[tuple[int, int, int, int, float]]:
@@ -85,7 +88,8 @@ class _Planned:
 def check_places(
     samples: Samples, node_id: str, part: Collection[int], layers: Collection[int]
 ) -> None:
-    """Raises Problem: 422 for devices and layers that a node does not run, or that come twice."""
+    """Raises Problem: 422 for devices and layers that a node does not run, or that come twice: in a
+    round, or in one step of an engine."""
     seen = set()
     places = zip(samples.layers.tolist(), samples.devices.tolist(), strict=True)
     for i, (layer, device) in enumerate(places):
@@ -96,12 +100,30 @@ def check_places(
             )
         if layer not in layers:
             raise bad_field(samples.field(i, "layer"), f"layer {layer} is not one of {layers}")
-        if (layer, device) in seen:
+        step = None if samples.steps is None else int(samples.steps[i])
+        if (layer, device, step) in seen:
+            which = "one batch is one round" if step is None else f"all in step {step}"
             raise bad_field(
                 "columns" if samples.in_columns else "samples",
-                f"layer {layer} of device {device} comes more than once; one batch is one round",
+                f"layer {layer} of device {device} comes more than once; {which}",
             )
-        seen.add((layer, device))
+        seen.add((layer, device, step))
+
+
+def check_steps(samples: Samples, steps: int) -> None:
+    """Raises Problem: 422 for samples of none of a batch's `steps`, or of any where it has none."""
+    whole = "columns.step" if samples.in_columns else "samples"
+    if (samples.steps is None) != (steps == 0):
+        raise bad_field(whole, "samples have a step where their batch has steps, and only there")
+    if samples.steps is None:
+        return
+    if samples.heads is not None and samples.heads.sample:
+        raise bad_field(whole, "recovery is reported of rounds, not of an engine's steps")
+    beyond = np.nonzero(samples.steps >= steps)[0]
+    if len(beyond):
+        raise bad_field(
+            samples.field(int(beyond[0]), "step"), f"the batch has steps 0 to {steps - 1}"
+        )
 
 
 def check_heads(samples: Samples, plan: Plan) -> None:
@@ -135,19 +157,24 @@ def check_heads(samples: Samples, plan: Plan) -> None:
 def doubts(samples: Samples, plan: Plan) -> dict[str, Mask]:
     """The samples that are not believed, by REASONS, each under the first that holds.
 
-    [samples] each; the places are the plan's. `work`: not what the plan gave the device; `seconds`:
-    no chip of its type is so fast; `heads`: rows and tiles of heads not near the plan's.
+    [samples] each; the places are the plan's. `work`: not what the plan gave the device, or of an
+    engine's step, which nobody knows but the engine, none; `seconds`: no chip of its type is so
+    fast; `heads`: rows and tiles of heads not near the plan's.
     """
-    planned = _planned(plan).work[samples.layers, samples.devices]
-    near = (samples.work <= COUNTS_MAY_DIFFER * planned) & (
-        samples.work * COUNTS_MAY_DIFFER >= planned
-    )
+    if samples.steps is None:
+        planned = _planned(plan).work[samples.layers, samples.devices]
+        near = (samples.work <= COUNTS_MAY_DIFFER * planned) & (
+            samples.work * COUNTS_MAY_DIFFER >= planned
+        )
+        likely = near.all(axis=1)
+    else:
+        likely = samples.work.any(axis=1)
     fastest_s = np.empty(len(samples.layers))
     types = np.array(plan.devices)[samples.devices]
     for name in set(types.tolist()):
         of_type = types == name
         fastest_s[of_type] = fastest_possible_s(device_profile(name), samples.work[of_type])
-    true = [near.all(axis=1), samples.seconds >= fastest_s]
+    true = [likely, samples.seconds >= fastest_s]
     heads = samples.heads
     true.append(np.ones_like(true[0]) if heads is None else _near_heads(samples, heads, plan))
     found, left = {}, np.ones_like(true[0])

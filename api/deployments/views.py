@@ -18,9 +18,11 @@ from api.client.bodies import (
     NodeView,
     PredictedView,
     RecoveryDrift,
+    TrafficClass,
 )
 from api.deployments.accuracy import RoundMedians, measure, predict, prediction_error, time_drift
 from api.deployments.leases import Leases
+from api.deployments.served import ServedSteps, served
 from api.loop import drift_watch
 from api.store import deployment_store, node_store, plan_store, sample_store
 from api.store.database import Database
@@ -76,6 +78,7 @@ def deployment_view(
         prediction_error=figures.error,
         drift=figures.drift,
         recovery_drift=_recovery_drift(deployment) if past is None else None,
+        traffic=figures.traffic,
         decision=_incomplete(session, deployment, leases) or deployment.decision,
     )
 
@@ -110,6 +113,7 @@ class _Figures:
     measured: MeasuredView | None
     error: float | None
     drift: float | None
+    traffic: list[TrafficClass] | None
 
 
 _known: WeakKeyDictionary[object, OrderedDict[tuple[Any, ...], _Figures]] = WeakKeyDictionary()
@@ -136,25 +140,50 @@ def _computed(
     session: Session, deployment: StoredDeployment, generation: int, plan_id: str
 ) -> _Figures:
     plan = plan_store.load(session, plan_id)
-    timed = sample_store.of_generation(session, deployment.name, generation)
+    found = served(session, deployment, generation, plan)
+    timed = None if found else sample_store.of_generation(session, deployment.name, generation)
     layers = deployment.layers
     if generation != deployment.generation and timed:
         layers = np.unique(timed.seconds[:, 0]).astype(int).tolist()
     predicted = predict(plan, layers)
-    found = measure(plan, layers, timed.seconds) if timed else None
     # Of several workloads it bounds all of them together, not what runs.
     bound_s = sum(plan.layers[i].lower_bound_s for i in layers)
-    return _Figures(
-        layers=layers,
-        predicted=PredictedView(
+    common: dict[str, Any] = {
+        "layers": layers,
+        "predicted": PredictedView(
             makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
         ),
-        bound_s=None if plan.other_workloads else bound_s,
-        gap=plan.gap,
-        measured=_measured(found, timed.timing) if found and timed else None,
-        error=prediction_error(plan, layers, found) if found else None,
-        drift=time_drift(predicted, found) if found else None,
+        "bound_s": None if plan.other_workloads else bound_s,
+        "gap": plan.gap,
+    }
+    if found:
+        return _Figures(
+            **common,
+            measured=_measured(found.means, "concurrent"),
+            error=found.error,
+            drift=found.slowdown,
+            traffic=_traffic(found),
+        )
+    medians = measure(plan, layers, timed.seconds) if timed else None
+    return _Figures(
+        **common,
+        measured=_measured(medians, timed.timing) if medians and timed else None,
+        error=prediction_error(plan, layers, medians) if medians else None,
+        drift=time_drift(predicted, medians) if medians else None,
+        traffic=None,
     )
+
+
+def _traffic(found: ServedSteps) -> list[TrafficClass]:
+    return [
+        TrafficClass(
+            phase="prefill" if each.prefill else "decode",
+            context_tokens=each.context_tokens,
+            batch_size=each.batch_size,
+            share=each.share,
+        )
+        for each in found.traffic.classes()
+    ]
 
 
 def _recovery_drift(deployment: StoredDeployment) -> RecoveryDrift | None:

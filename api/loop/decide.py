@@ -8,7 +8,13 @@
 Hysteresis: a new plan must be predicted `min_gain` better than the live one under the same rates.
 Cooldown: after a look, however it ended, none for `cooldown_s`. Roll-back: when the first full
 window after a move is worse than the last one before it, the old plan returns and the new one is
-not tried again.
+not tried again. A placement nearer to one that the loop has left than to the live one must gain
+twice as much for every time: measuring one plan may make another look better, and moving to and fro
+gains nothing.
+
+An engine measures what it is asked for, never the same twice. Its window is then what the plan is
+expected to take times measured over predicted seconds of the work reported, before a move and after
+it: of the workloads that both plans were held against.
 
 Drift is judged by quality first. Heads that recover less than the profile promised make the loop
 plan with curves corrected by what they recover, and both plans are held against these curves: the
@@ -42,6 +48,7 @@ class RefineState:
     """What the loop remembers of a deployment; kept with it, so that a restart forgets nothing.
 
     `correcting`: the newest look was for drift. `drift_looks`: how many this generation had.
+    `expected_s`: what the plan was moved to for.
     """
 
     generation: int = 0
@@ -52,6 +59,7 @@ class RefineState:
     drift_looked_at: float | None = None
     drift_looks: int = 0
     measured_s: float | None = None
+    expected_s: float | None = None
     moved_from: str | None = None
     moved_from_s: float | None = None
     refused: tuple[str, ...] = ()
@@ -106,13 +114,17 @@ class Recoveries:
 class Replanned:
     """The request solved again: both plans predicted under the newest rates, measured layers.
 
-    `recoveries` where it was solved with corrected curves.
+    `recoveries` where it was solved with corrected curves. `measured_s`: what the live plan takes
+    of the same, as measured, where its window was of something else. `returns`: how many placements
+    that the loop has left are nearer to this one than the live one is.
     """
 
     plan_id: str
     current_s: float
     candidate_s: float
     recoveries: Recoveries | None = None
+    measured_s: float | None = None
+    returns: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,9 @@ def _moved(state: RefineState, event: WentLive) -> RefineState:
     if event.by_refine:
         return fresh
     # An operator's move starts over: there is nothing to roll back to and nothing refused.
-    return replace(fresh, moved_from=None, moved_from_s=None, refused=(), looked_at=None)
+    return replace(
+        fresh, moved_from=None, moved_from_s=None, expected_s=None, refused=(), looked_at=None
+    )
 
 
 def _measured(
@@ -187,7 +201,8 @@ def _measured(
         worse = event.makespan_s / before_s - 1
         state = replace(state, moved_from=None, moved_from_s=None)
         if worse > policy.rollback_margin:
-            state = replace(state, refused=(*state.refused, state.plan_id), looked_at=now)
+            refused = (*state.refused, state.plan_id)
+            state = replace(state, refused=refused, looked_at=now, expected_s=None)
             reason = (
                 f"rolled back: measured {event.makespan_s:.6g} s, {100 * worse:.1f} % worse "
                 f"than the {before_s:.6g} s before the move"
@@ -225,18 +240,25 @@ def _replanned(
     if event.plan_id in state.refused:
         return state, [Explain("held: the new plan was tried before and measured worse")]
     if event.recoveries is not None:
-        return state, _corrected(event, event.recoveries, policy)
+        effects = _corrected(event, event.recoveries, policy)
+        moves = any(isinstance(effect, Move) for effect in effects)
+        return (replace(state, expected_s=None) if moves else state), effects
     gain = 1 - event.candidate_s / event.current_s
     seconds = f"{event.current_s:.6g} s to {event.candidate_s:.6g} s"
-    if gain < policy.min_gain:
+    least = policy.min_gain * 2 ** min(event.returns, DOUBLINGS)
+    if gain < least:
+        left = f": its like was left {event.returns} times" if event.returns else ""
         return state, [
             Explain(
                 f"held: predicted gain {100 * gain:.1f} % ({seconds}) is below the threshold "
-                f"of {100 * policy.min_gain:.1f} %"
+                f"of {100 * least:.1f} %{left}"
             )
         ]
     reason = f"moved: predicted gain {100 * gain:.1f} % ({seconds})"
-    state = replace(state, moved_from=state.plan_id, moved_from_s=state.measured_s)
+    measured_s = state.measured_s if event.measured_s is None else event.measured_s
+    state = replace(
+        state, moved_from=state.plan_id, moved_from_s=measured_s, expected_s=event.candidate_s
+    )
     return state, [Move(event.plan_id, reason), Explain(reason)]
 
 

@@ -12,11 +12,13 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 
+import numpy as np
 import structlog
 from prometheus_client.core import GaugeMetricFamily
 
 from api.deployments import deploy
 from api.deployments.accuracy import measure
+from api.deployments.served import ServedSteps, served
 from api.loop import drift_watch
 from api.loop.decide import (
     Drifted,
@@ -45,17 +47,23 @@ from api.store.tables import StoredDeployment
 from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
 from profiles.cost.regression import refit
-from profiles.cost.work import Phase
+from profiles.cost.work import Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
+from profiles.traffic import StepClass
 from solver.planning.predict import predicted_loads
 from solver.plans import Plan
+from solver.request import WorkloadOptions
 
 log = structlog.get_logger()
 
 Kind = tuple[str, Phase]
+RatesOf = Mapping[Phase, Mapping[str, Rates]]
+"""In force, by phase and device type."""
 REST, LONGEST_REST_S = 3.0, 2.0
 """After a pass, in its own lengths: refining takes at most a quarter of a core."""
+MOST_LEFT = 32
+"""Past generations that a candidate is held against."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,14 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Replan:
-    """A live plan's request being solved again; with `corrected` where that is for drift."""
+    """A live plan's request being solved again; with `corrected` where that is for drift, for the
+    `traffic` that an engine reported and its `slowdown`."""
 
     generation: int
     plan_id: str
     corrected: ModelProfile | None
+    traffic: list[StepClass]
+    slowdown: float | None
     found: KeptPlan | SolveJob
 
 
@@ -212,17 +223,16 @@ class Refiner:
             if not deployment.refine:
                 return
             replan = RefineState.from_json(deployment.refine_state).replanning
-            timed = sample_store.of_generation(session, deployment.name, deployment.generation)
             live = plan_store.load(session, deployment.plan_id)
             if drifted:
                 replan |= self._step(session, deployment, Drifted(deployment.generation))
-            found = measure(live, deployment.layers, timed.seconds) if timed else None
-            if found is not None:
-                event = Measured(deployment.generation, found.rounds, found.makespan_s)
+            steps = served(session, deployment, deployment.generation, live)
+            event = _measured(session, deployment, live, steps)
+            if event is not None:
                 replan |= self._step(session, deployment, event)
             generation = deployment.generation
         if replan and name not in self._replans:
-            self._ask_again(name, generation, live.id)
+            self._ask_again(name, generation, live, steps)
 
     def _look_for_drift(self, session: Session, deployment: StoredDeployment) -> bool:
         """Keep the newest verdict on the live generation; returns whether drift is raised."""
@@ -235,15 +245,20 @@ class Refiner:
             self._metrics.drift_raises.labels(deployment.name).inc(found.raised)
         return found.raised
 
-    def _ask_again(self, name: str, generation: int, plan_id: str) -> None:
+    def _ask_again(self, name: str, generation: int, live: Plan, steps: ServedSteps | None) -> None:
         """Have the live plan's request solved again; looked at when that has ended."""
         corrected = self._corrected(name, generation)
+        traffic, slowdown = (
+            ([], None) if steps is None else (steps.traffic.classes(), steps.slowdown)
+        )
         try:
-            found = self._answerer.again(plan_id, self._time_limit_s, corrected)
+            found = self._answerer.again(
+                live.id, self._time_limit_s, corrected, self._asked_for(live, traffic)
+            )
         except (HplbError, Problem) as error:
             self._hold(name, generation, error)
             return
-        self._replans[name] = _Replan(generation, plan_id, corrected, found)
+        self._replans[name] = _Replan(generation, live.id, corrected, traffic, slowdown, found)
         with self._idle:
             self._open += 1
         ended = _Work(name, solved=True)
@@ -251,6 +266,23 @@ class Refiner:
             found.when_ended(lambda: self._queue.put(ended))
         else:
             self._queue.put(ended)
+
+    def _asked_for(self, live: Plan, traffic: list[StepClass]) -> list[WorkloadOptions]:
+        """An engine's traffic as workloads, the largest of which weighs 1."""
+        if not traffic:
+            return []
+        with self._database.read() as session:
+            weights = _weights(live, traffic, _in_force(session, live))
+        most = max(weights)
+        return [
+            WorkloadOptions(
+                context_tokens=each.context_tokens,
+                batch_size=each.batch_size,
+                phase=_phase(each),
+                weight=float(f"{weight / most:.2g}"),
+            )
+            for each, weight in zip(traffic, weights, strict=True)
+        ]
 
     def _take_replan(self, name: str) -> None:
         """Judge what came of a deployment's request solved again."""
@@ -285,9 +317,11 @@ class Refiner:
                 return
             live = plan_store.load(session, replan.plan_id)
             candidate = plan_store.load(session, candidate_id)
-            phase = live.workload.phase
-            by_type = {t: rate_store.in_force(session, t, phase) for t in live.device_types}
+            rates = _in_force(session, live)
             layers, recoveries = deployment.layers, None
+            current_s, candidate_s = (
+                _makespan_s(p, layers, rates, live, replan.traffic) for p in (live, candidate)
+            )
             if replan.corrected is not None:
                 current, new = (
                     least_promised(replan.corrected, p, layers) for p in (live, candidate)
@@ -295,9 +329,11 @@ class Refiner:
                 recoveries = Recoveries(current, new)
             event = Replanned(
                 candidate.id,
-                current_s=_makespan_s(live, layers, by_type),
-                candidate_s=_makespan_s(candidate, layers, by_type),
+                current_s=current_s,
+                candidate_s=candidate_s,
                 recoveries=recoveries,
+                measured_s=None if replan.slowdown is None else replan.slowdown * current_s,
+                returns=_returns(session, deployment, live, candidate),
             )
             self._step(session, deployment, event)
 
@@ -334,6 +370,84 @@ class Refiner:
         return wants_replan
 
 
-def _makespan_s(plan: Plan, layers: list[int], by_type: Mapping[str, Rates]) -> float:
-    """Predicted seconds of some layers, a barrier after each."""
-    return float(predicted_loads(plan, by_type)[layers].max(axis=1).sum())
+def _measured(
+    session: Session, deployment: StoredDeployment, live: Plan, steps: ServedSteps | None
+) -> Measured | None:
+    """The live generation's window: of an engine's `steps` where there are any."""
+    generation = deployment.generation
+    if steps is not None:
+        expected_s = RefineState.from_json(deployment.refine_state).expected_s
+        if expected_s is None:
+            traffic, rates = steps.traffic.classes(), _in_force(session, live)
+            expected_s = _makespan_s(live, deployment.layers, rates, live, traffic)
+        return Measured(generation, steps.rounds, steps.slowdown * expected_s)
+    timed = sample_store.of_generation(session, deployment.name, generation)
+    found = measure(live, deployment.layers, timed.seconds) if timed else None
+    return None if found is None else Measured(generation, found.rounds, found.makespan_s)
+
+
+def _in_force(session: Session, plan: Plan) -> RatesOf:
+    return {
+        phase: {name: rate_store.in_force(session, name, phase) for name in plan.device_types}
+        for phase in rate_store.PHASES
+    }
+
+
+def _makespan_s(
+    plan: Plan, layers: list[int], rates: RatesOf, live: Plan, traffic: list[StepClass]
+) -> float:
+    """Predicted seconds of some layers, a barrier after each: of the plan's first workload, or a
+    mean over an engine's `traffic`, weighed as the `live` plan met it."""
+
+    def of(workload: Workload) -> float:
+        loads = predicted_loads(plan, rates[workload.phase], workload)
+        return float(loads[layers].max(axis=1).sum())
+
+    if not traffic:
+        return of(plan.workload.workload)
+    weights = _weights(live, traffic, rates)
+    seconds = [of(_workload(live, each)) for each in traffic]
+    return sum(w * s for w, s in zip(weights, seconds, strict=True)) / sum(weights)
+
+
+def _weights(live: Plan, traffic: list[StepClass], rates: RatesOf) -> list[float]:
+    """How often each workload comes, from how long the live plan took for it."""
+    return [
+        each.share
+        / float(predicted_loads(live, rates[_phase(each)], _workload(live, each)).max(axis=1).sum())
+        for each in traffic
+    ]
+
+
+def _workload(plan: Plan, of: StepClass) -> Workload:
+    return replace(
+        plan.workload.workload,
+        context_tokens=of.context_tokens,
+        phase=_phase(of),
+        batch_size=of.batch_size,
+    )
+
+
+def _phase(of: StepClass) -> Phase:
+    return "prefill" if of.prefill else "decode"
+
+
+def _returns(session: Session, deployment: StoredDeployment, live: Plan, candidate: Plan) -> int:
+    """How many placements that the loop has left since the last request the candidate is nearer to
+    than to the live one."""
+    here, found = _common(live, candidate), 0
+    history = deployment_store.history(session, deployment.name)
+    for past in reversed(history[-MOST_LEFT:]):
+        if past.generation < deployment.generation:
+            left = plan_store.load(session, past.plan_id)
+            found += _common(left, candidate) > here
+        if past.reason == deploy.PUT:
+            break
+    return found
+
+
+def _common(one: Plan, other: Plan) -> float:
+    """How much of all heads two plans give to the same devices."""
+    if one.shares.shape != other.shares.shape:
+        return 0.0
+    return float(np.minimum(one.shares, other.shares).sum())

@@ -5,7 +5,7 @@ later; cut short, its best plan so far is kept but answers no request.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -26,7 +26,7 @@ from api.solves.make import PlanMaker
 from api.solves.prefer import BACKGROUND, USUAL
 from api.solves.registry import SolveRegistry
 from api.solves.remembered import RememberedAnswers
-from api.solves.resolve import ResolvedRequest, resolve, with_profile
+from api.solves.resolve import ResolvedRequest, resolve, with_profile, with_traffic
 from api.solves.solve_pool import SolvePool, Turn
 from api.solves.solver_process import Solver
 from api.store import plan_store, solve_store
@@ -34,7 +34,7 @@ from api.store.database import Database
 from api.store.session import Session, UnavailableError
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
-from solver.request import PlanRequest
+from solver.request import PlanRequest, WorkloadOptions
 
 log = structlog.get_logger()
 tracer = trace.get_tracer("hplb")
@@ -145,18 +145,25 @@ class Answerer:
         return [solve.under_way() for solve in solves]
 
     def again(
-        self, plan_id: str, time_limit_s: float, corrected: ModelProfile | None = None
+        self,
+        plan_id: str,
+        time_limit_s: float,
+        corrected: ModelProfile | None = None,
+        traffic: Sequence[WorkloadOptions] = (),
     ) -> KeptPlan | SolveJob:
         """Ask a stored plan's request once more, in the background, under the rates now in force.
 
-        With a `corrected` profile it takes the place of the one the plan was made from; what the
-        request allows itself is cut to `time_limit_s`.
+        With a `corrected` profile it takes the place of the one the plan was made from, and
+        `traffic` that of all its workloads but the first; what the request allows itself is cut to
+        `time_limit_s`.
         """
         with self._database.read() as session:
             request = plan_store.request_of(session, plan_id)
             if corrected is not None:
                 made_from = plan_store.load(session, plan_id).profile.digest
                 request = with_profile(request, made_from, corrected)
+        if traffic:
+            request = with_traffic(request, traffic)
         limit_s = min(request.time_limit_s, time_limit_s, self._limits.time_limit_s)
         limited = request.model_copy(update={"time_limit_s": limit_s})
         resolved, stored = self._look_up(limited, REFINING)

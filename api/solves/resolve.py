@@ -1,6 +1,6 @@
 """Looks up everything a plan request refers to: profiles, devices, rates, the current plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,10 @@ from profiles.cost.rates import Rates
 from profiles.errors import UnknownNameError
 from profiles.model import ModelProfile
 from solver.plans import Plan
-from solver.request import PlanRequest
+from solver.request import PlanRequest, WorkloadOptions
+
+OWN_WEIGHT = 0.01
+"""Of a request's own workload, beside those of its traffic, the largest of which weighs 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,19 @@ def with_profile(request: PlanRequest, digest: str, instead: ModelProfile) -> Pl
     ]
     update: dict[str, Any] = {"profile": replaced(request.profile), "workloads": steps or None}
     return request.model_copy(update=update)
+
+
+def with_traffic(request: PlanRequest, traffic: Sequence[WorkloadOptions]) -> PlanRequest:
+    """A request for the workloads that an engine was seen to serve.
+
+    The first stays the request's own, for budgets are made for it, and hardly counts. One whose
+    idle time budgets fill is for one workload, and stays what it is.
+    """
+    if request.budget.fill:
+        return request
+    own = request.steps[0].model_copy(update={"weight": OWN_WEIGHT})
+    one: dict[str, Any] = {"context_tokens": None, "phase": "prefill", "batch_size": 1}
+    return request.model_copy(update={**one, "workloads": [own, *traffic]})
 
 
 def _check_types(request: PlanRequest) -> None:

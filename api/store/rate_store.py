@@ -30,6 +30,22 @@ def in_force(session: Session, device: str, phase: Phase) -> Rates:
     return Rates.model_validate_json(body) if body else prior(device, phase)
 
 
+def at(session: Session, device: str, phase: Phase, when: float) -> Rates:
+    """The rates that were in force at some time, as far back as they are kept."""
+    then = (
+        select(StoredRates.body)
+        .where(
+            StoredRates.device == device,
+            StoredRates.phase == phase,
+            StoredRates.created_at <= when,
+        )
+        .order_by(StoredRates.id.desc())
+        .limit(1)
+    )
+    body = session.scalar(then)
+    return Rates.model_validate_json(body) if body else prior(device, phase)
+
+
 def all_in_force(session: Session) -> list[Rates]:
     """The rates of every device type and phase."""
     newest = select(func.max(StoredRates.id)).group_by(StoredRates.device, StoredRates.phase)

@@ -29,6 +29,7 @@ from api.store.tables import (
     StoredRecovery,
     StoredRound,
     StoredSolve,
+    StoredSteps,
 )
 
 DELETED_AT_ONCE = 200
@@ -97,6 +98,7 @@ def _steps() -> tuple[tuple[str, _Find, _Remove], ...]:
 def remove_batches(session: Session, ids: Sequence[int]) -> None:
     """Delete batches and what they measured."""
     session.execute(delete(StoredRecovery).where(StoredRecovery.batch.in_(ids)))
+    session.execute(delete(StoredSteps).where(StoredSteps.batch.in_(ids)))
     session.execute(delete(StoredRound).where(StoredRound.batch.in_(ids)))
     session.execute(delete(StoredBatch).where(StoredBatch.id.in_(ids)))
 
@@ -187,7 +189,14 @@ def _old_rounds(session: Session, policy: RetentionPolicy, now: float) -> Iterab
     """Beyond the newest of each node and generation, which is all that anything is made from."""
     del policy, now
     table = StoredRound
-    kind = (table.deployment, table.generation, table.node_id, table.timing, table.device_type)
+    kind = (
+        table.deployment,
+        table.generation,
+        table.node_id,
+        table.timing,
+        table.device_type,
+        table.phase,
+    )
     rank = func.row_number().over(partition_by=kind, order_by=table.id.desc()).label("rank")
     ranked = select(table.id, rank).subquery()
     return session.scalars(

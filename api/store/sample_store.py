@@ -105,7 +105,7 @@ def newest(session: Session, device: str, phase: Phase, window: int) -> list[Sam
     found = [
         Sample(counts, float(taken_s), rank // nodes, row.context_tokens)
         for rank, row in enumerate(rows)
-        for counts, taken_s in zip(_work(row)[::-1], floats(row.seconds)[::-1], strict=True)
+        for counts, taken_s in zip(work_of(row)[::-1], floats(row.seconds)[::-1], strict=True)
     ]
     return found[:window]
 
@@ -128,8 +128,8 @@ def _newest_rounds(session: Session, device: str, phase: Phase, window: int) -> 
     return found
 
 
-def _work(row: StoredRound) -> Floats:
-    """Counts in the features of now, [samples, FEATURES]."""
+def work_of(row: StoredRound) -> Floats:
+    """A row's counts in the features of now, [samples, FEATURES]."""
     counted = floats(zlib.decompress(row.work)).reshape(row.samples, len(row.features))
     work = np.zeros((row.samples, len(FEATURES)))
     for column, name in enumerate(row.features):

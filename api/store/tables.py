@@ -190,7 +190,8 @@ class StoredRound(Table):
 
     `layers` and `devices` are little-endian int32, `seconds` float64, all [samples]; `work` is
     float64 [samples, features], compressed by zlib, `features` its columns' names (none where it
-    was counted in features that are no more).
+    was counted in features that are no more). `steps`, int32 like layers, are the places of an
+    engine's samples in its batch's `StoredSteps`.
     """
 
     __tablename__ = "rounds"
@@ -213,6 +214,22 @@ class StoredRound(Table):
     seconds: Mapped[bytes]
     features: Mapped[list[Any]]
     work: Mapped[bytes]
+    steps: Mapped[bytes | None]
+
+
+class StoredSteps(Table):
+    """The steps of an engine's `run` that a batch is of, rows of `api.store.served_store.Step`."""
+
+    __tablename__ = "steps"
+    __table_args__ = (Index(None, "deployment", "generation"),)
+    batch: Mapped[int] = mapped_column(
+        ForeignKey("batches.id"), primary_key=True, autoincrement=False
+    )
+    deployment: Mapped[str] = mapped_column(ForeignKey("deployments.name"))
+    generation: Mapped[int]
+    node_id: Mapped[str] = mapped_column(String(128))
+    run: Mapped[str] = mapped_column(String(128))
+    figures: Mapped[list[Any]]
 
 
 class StoredRecovery(Table):

@@ -8,6 +8,7 @@ from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadBlocks, Layout
 from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
+from profiles.architecture import Architecture
 from profiles.sizes import causal_pieces
 
 SCORED = (Pooled, VerticalSlash, Sampled)
@@ -89,6 +90,37 @@ def count_work(
         sampled_pieces=sampled,
         decoded_pieces=decoded,
     )
+
+
+def attention_work(
+    counts: Counts,
+    architecture: Architecture,
+    piece_tokens: int,
+    list_rows: int,
+    computed_rows: int,
+    lists: int,
+    read_tokens: int,
+) -> dict[str, int]:
+    """What one call of attention did, in units of `profiles.cost.work.FEATURES`.
+
+    `list_rows` query rows share a list; `computed_rows` are those of q. `lists` counts (sequence,
+    KV group) pairs, and `read_tokens` the keys of them all: a prompt's whole contexts, of a decode
+    its lists.
+    """
+    row_flops = 2 * piece_tokens * architecture.head_dim
+    return {
+        "launches": 1,
+        "kv_lists": lists,
+        "query_blocks": counts.query_blocks,
+        "dense_tile_flops": 2 * list_rows * row_flops * (counts.tiles - counts.gathered_tiles),
+        "gathered_tile_flops": 2 * list_rows * row_flops * counts.gathered_tiles,
+        "sampled_flops": row_flops * counts.sampled_pieces,
+        "scored_blocks": counts.scored_pieces,
+        "kv_bytes": 2
+        * (computed_rows + read_tokens)
+        * architecture.head_dim
+        * architecture.item_bytes,
+    }
 
 
 def list_part(entry: DecodeHeads, pieces: int) -> tuple[int, int]:

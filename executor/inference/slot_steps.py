@@ -72,7 +72,7 @@ class PagedPhase:
 class SlotSteps:
     """Steps of any batch in some `layers`, for the slots of some ranks of a map.
 
-    Sequences have up to `most_tokens`.
+    Sequences have up to `most_tokens`. `groups` [layers]: how many KV groups there are shares of.
 
     A decoding step follows from how many sequences decode, not from their lengths, so that an
     engine's next step is mostly the last one again. Of a head that several ranks hold each decodes
@@ -92,6 +92,7 @@ class SlotSteps:
         shares = slot_shares(made, ranks)
         asked = [of if number in layers else () for number, of in enumerate(shares)]
         self._steps = BatchedSteps(asked, made.block_tokens, made.piece_tokens, device)
+        self.groups = [len({share.group for share in of}) for of in self._steps.layers]
         # Shares of equal rows and budgets are divided alike, the whole ones not at all.
         kinds: dict[tuple[float, ...], int] = {(0.0, 1.0, 1): 0}
         self._kinds = [

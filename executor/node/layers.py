@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from executor.attention.block_sparse import attend
+from executor.attention.counts import attention_work
 from executor.attention.step import PreparedStep, prepare
 from executor.errors import CannotMeasureError
 from executor.node.activations import Activations
@@ -256,21 +257,18 @@ def _spans(shard: LayerShard, prepared: PreparedStep) -> Iterator[tuple[int, int
 
 
 def _count_attention(shard: LayerShard, step: PreparedStep, work: Work) -> None:
-    architecture, workload = shard.architecture, shard.workload
-    rows = workload.block_tokens if workload.phase == "prefill" else 1
+    workload, prompts = shard.workload, shard.workload.phase == "prefill"
     held = len(shard.groups) * workload.context_tokens * workload.batch_size
-    if workload.phase == "decode":
-        held = step.counts.decoded_pieces * workload.piece_tokens
-    work["launches"] += 1
-    work["kv_lists"] += len(shard.groups) * workload.batch_size
-    work["query_blocks"] += step.counts.query_blocks
-    counts, row_flops = step.counts, 2 * workload.piece_tokens * architecture.head_dim
-    work["dense_tile_flops"] += 2 * rows * row_flops * (counts.tiles - counts.gathered_tiles)
-    work["gathered_tile_flops"] += 2 * rows * row_flops * counts.gathered_tiles
-    work["sampled_flops"] += row_flops * counts.sampled_pieces
-    work["scored_blocks"] += counts.scored_pieces
-    work["kv_bytes"] += (
-        2 * (step.computed_rows + held) * architecture.head_dim * architecture.item_bytes
+    work.update(
+        attention_work(
+            step.counts,
+            shard.architecture,
+            workload.piece_tokens,
+            list_rows=workload.block_tokens if prompts else 1,
+            computed_rows=step.computed_rows,
+            lists=len(shard.groups) * workload.batch_size,
+            read_tokens=held if prompts else step.counts.decoded_pieces * workload.piece_tokens,
+        )
     )
 
 

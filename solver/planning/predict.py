@@ -34,16 +34,18 @@ def planned_problem(plan: Plan) -> PlacementProblem:
     )
 
 
-def predicted_loads(plan: Plan, rates: Mapping[str, Rates]) -> Floats:
+def predicted_loads(
+    plan: Plan, rates: Mapping[str, Rates], workload: Workload | None = None
+) -> Floats:
     """Seconds of every device under `rates` (by device type), [layers, devices].
 
-    Of the plan's first workload, for which `rates` must be.
+    Of the plan's first workload, or with its budgets of another one; `rates` must be for that.
     """
     rules = plan.rules
     problem = placement_problem(
         [
             Demand(
-                plan.workload.workload,
+                workload or plan.workload.workload,
                 np.array(plan.budgets),
                 rates,
                 selection=plan.selection,

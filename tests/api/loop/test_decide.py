@@ -222,3 +222,34 @@ def test_any_history_survives_a_restart_and_never_moves_to_the_live_plan(history
             if isinstance(effect, Move):
                 assert effect.plan_id not in before.refused or effect.plan_id == before.moved_from
                 assert not isinstance(event, Replanned) or effect.plan_id != before.plan_id
+
+
+def test_a_placement_that_was_left_must_gain_twice_as_much_for_every_time() -> None:
+    for returns, gain, moves in ((0, 0.03, True), (1, 0.03, False), (1, 0.05, True), (3, 0.15, 0)):
+        _, effects = decide(
+            looked(), Replanned("b", 1.0, 1 - gain, returns=returns), POLICY, now=11
+        )
+        assert any(isinstance(effect, Move) for effect in effects) == moves
+    assert "left 3 times" in effects[-1].text  # type: ignore[union-attr]
+
+
+def test_an_engines_window_is_held_against_the_workloads_of_the_move() -> None:
+    """Before: 2 s as measured of what both plans were predicted for, whatever was served then."""
+    replanned = Replanned("b", 1.0, 0.5, measured_s=2.0)
+    state, _ = decide(looked(), replanned, POLICY, now=11)
+    assert (state.moved_from_s, state.expected_s) == (2.0, 0.5)
+    state, _ = decide(state, WentLive(2, "b", by_refine=True), POLICY, now=12)
+    assert state.expected_s == 0.5
+    kept, effects = decide(state, Measured(2, 2, 4 * 0.5), POLICY, now=13)
+    assert effects == []
+    assert kept.moved_from is None
+    back, effects = decide(state, Measured(2, 2, 5 * 0.5), POLICY, now=13)
+    assert isinstance(effects[0], Move)
+    assert (effects[0].plan_id, back.expected_s) == ("a", None)
+
+
+def test_what_a_plan_was_moved_to_for_ends_with_it() -> None:
+    state, _ = decide(looked(), Replanned("b", 1.0, 0.5), POLICY, now=11)
+    state, _ = decide(state, WentLive(2, "b", by_refine=True), POLICY, now=12)
+    put, _ = decide(state, WentLive(3, "c"), POLICY, now=13)
+    assert put.expected_s is None

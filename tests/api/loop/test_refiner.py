@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -227,3 +228,19 @@ def test_a_restart_finishes_the_replan_it_finds(
         assert not RefineState.from_json(
             session.get_one(StoredDeployment, "d").refine_state
         ).replanning
+
+
+def test_a_loop_that_would_swing_comes_to_rest(world: World, mixed: tuple[Plan, Json]) -> None:
+    """Whichever device has more to do measures slow: each plan makes the other look better."""
+    plan, view = mixed
+    moves = []
+    for _ in range(40):
+        most = int(np.argmax([_heads_on(plan, device) for device in range(2)]))
+        slow = (9.0, 2.0) if most == 0 else (2.0, 9.0)
+        _round(world, plan, view, slow)
+        world.clock.forward(60)
+        before, view = view["generation"], world.view()
+        moves.append(view["generation"] != before)
+        plan = Plan.parse(world.client.get(f"/plans/{view['plan_id']}").content, "plan")
+    assert sum(moves) >= 3
+    assert not any(moves[-10:])

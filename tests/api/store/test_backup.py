@@ -14,6 +14,7 @@ from api.store.backup import back_up, restore
 from api.store.database import Database
 from api.store.session import StoreError
 from api.store.tables import Table
+from tests.api.engine import Device
 from tests.api.world import World, profile
 
 Rows = dict[str, list[tuple[Any, ...]]]
@@ -28,6 +29,12 @@ def filled(world: World) -> Database:
     view = world.deploy(plan, ["a"], refine=False)
     for _ in range(2):
         assert world.post(world.batch(plan, view, "a", [0, 1])).status_code == 200
+    served = world.plan(device_type="cpu", method=..., placement={"slots": 3, "divisible": True})
+    for rank in range(2):
+        world.register(f"e-{rank}", ["cpu"])
+    view = world.deploy(served, ["e-0", "e-1"], "engine", refine=False)
+    for batch in Device(served).batches(view, [[(0, 300)]]):
+        assert world.post(batch).status_code == 200
     world.settle()
     return world.service.database
 
@@ -46,7 +53,15 @@ def _empty(tmp_path: Path, name: str = "other.db") -> Database:
 
 def test_everything_comes_back(filled: Database, tmp_path: Path) -> None:
     counts = back_up(filled, tmp_path / "backup.gz")
-    assert set(counts) >= {"plans", "rounds", "batches", "profiles", "deployments", "nodes"}
+    assert set(counts) >= {
+        "plans",
+        "rounds",
+        "steps",
+        "batches",
+        "profiles",
+        "deployments",
+        "nodes",
+    }
     other = _empty(tmp_path)
     assert restore(other, tmp_path / "backup.gz") == counts
     assert _rows(other) == _rows(filled)
@@ -134,7 +149,7 @@ def test_by_command(filled: Database, tmp_path: Path) -> None:
     source = filled._readers.url.render_as_string(hide_password=False)
     made = run(app, ["backup", path, "--database-url", source])
     assert made.exit_code == 0, made.output
-    assert "1 plans" in made.output
+    assert "2 plans" in made.output
     target = ["--database-url", f"sqlite:///{tmp_path / 'new.db'}"]
     restored = run(app, ["restore", path, *target])
     assert restored.output == made.output
