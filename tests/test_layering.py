@@ -150,7 +150,7 @@ ROOMS = {
     "reports": set(),
     "node": {"attention", "reports"},
     "inference": {"attention", "weights"},
-    "engines": {"attention", "inference", "weights"},
+    "engines": {"attention", "inference", "reports", "weights"},
     "evaluation": {"attention", "inference", "engines"},
     "weights": {"attention"},
     "cli": {"attention", "reports", "node", "evaluation", "weights", "engines"},

@@ -29,7 +29,10 @@ class Spooled(BaseModel):
 
 
 class Spool:
-    """At most `limit` batches, one file each, named by a rising number; safe across threads."""
+    """At most `limit` batches, one file each, named by a rising number; safe across threads.
+
+    `dropped` counts those that were one too many.
+    """
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
         try:
@@ -40,6 +43,7 @@ class Spool:
         except OSError as error:
             raise StateError(f"{folder}: no usable spool: {error.strerror}") from None
         self._folder, self._limit, self._lock = folder, limit, Lock()
+        self.dropped = 0
         self._next = 1 + max((_number(file) for file in self._files), default=0)
 
     def __len__(self) -> int:
@@ -56,6 +60,7 @@ class Spool:
         for file in too_old:
             log.warning("spool full, oldest batch dropped", file=file.name, limit=self._limit)
             self.remove(file)
+            self.dropped += 1
 
     def oldest(self) -> tuple[Path, Spooled] | None:
         """The first batch to send; files that are corrupt or gone are passed over."""

