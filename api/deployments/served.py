@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from api.deployments.accuracy import DRIFT_LIMITS, RoundMedians
+from api.deployments.accuracy import DRIFT_LIMITS, Prediction, RoundMedians
 from api.store import rate_store, served_store
 from api.store.served_store import Reported, Samples, Step
 from api.store.session import Session
@@ -52,6 +52,12 @@ class ServedSteps:
             float(makespans.sum()),
             bubble_ratio(loads, makespans),
         )
+
+    @property
+    def predicted(self) -> Prediction:
+        """The same of the work reported, by the rates of the generation's day."""
+        loads, makespans = self.predicted_s.mean(axis=0), self.predicted_s.max(axis=2).mean(axis=0)
+        return Prediction(float(makespans.sum()), bubble_ratio(loads, makespans))
 
     @property
     def slowdown(self) -> float:

@@ -145,7 +145,7 @@ def _computed(
     layers = deployment.layers
     if generation != deployment.generation and timed:
         layers = np.unique(timed.seconds[:, 0]).astype(int).tolist()
-    predicted = predict(plan, layers)
+    predicted = found.predicted if found else predict(plan, layers)
     # Of several workloads it bounds all of them together, not what runs.
     bound_s = sum(plan.layers[i].lower_bound_s for i in layers)
     common: dict[str, Any] = {

@@ -51,6 +51,7 @@ from profiles.cost.work import Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
 from profiles.traffic import StepClass
+from solver.budgets.options import MAX_CONTEXT
 from solver.planning.predict import predicted_loads
 from solver.plans import Plan
 from solver.request import WorkloadOptions
@@ -62,6 +63,8 @@ RatesOf = Mapping[Phase, Mapping[str, Rates]]
 """In force, by phase and device type."""
 REST, LONGEST_REST_S = 3.0, 2.0
 """After a pass, in its own lengths: refining takes at most a quarter of a core."""
+MAX_BATCH = 65536
+"""Of a request."""
 MOST_LEFT = 32
 """Past generations that a candidate is held against."""
 
@@ -276,8 +279,8 @@ class Refiner:
         most = max(weights)
         return [
             WorkloadOptions(
-                context_tokens=each.context_tokens,
-                batch_size=each.batch_size,
+                context_tokens=min(each.context_tokens, MAX_CONTEXT),
+                batch_size=min(each.batch_size, MAX_BATCH),
                 phase=_phase(each),
                 weight=float(f"{weight / most:.2g}"),
             )

@@ -21,7 +21,7 @@ export async function deployment(place, signal, name) {
       const views = await Promise.all(
         past.map((g) => getOnce(`${path}?generation=${g.generation}`, signal)),
       );
-      const drawn = view.measured ? await get(`${path}/picture`, signal) : null;
+      const drawn = view.measured && !view.traffic ? await get(`${path}/picture`, signal) : null;
       draw(place, view, plan, [...views, view], drawn);
       before = now;
     }
@@ -52,14 +52,14 @@ function draw(place, view, plan, generations, drawn) {
     chart(generations, (of) => clock(view, of), place.clientWidth),
     history(view, generations),
     h("h2", {}, "Predicted and measured, by device and layer"),
-    drawn ? picture(drawn) : h("p", {}, "Nothing is measured of this generation yet."),
+    drawn ? picture(drawn) : h("p", {}, undrawn(view)),
     devices && asTable(devices),
   );
 }
 
 /** Each device's seconds over the layers that run, predicted and measured; of one workload alone. */
 function byDevice(view, plan) {
-  if (!view.measured || plan.other_workloads?.length > 0) return null;
+  if (!view.measured || view.traffic || plan.other_workloads?.length > 0) return null;
   const sum = (loads, device) =>
     view.layers.reduce((seconds, layer) => seconds + (loads(layer)[device] ?? 0), 0);
   return plan.devices.map((kind, device) => ({
@@ -99,6 +99,12 @@ function asTable(devices) {
 }
 
 const times = (d) => (d.measured / d.predicted).toFixed(2);
+
+function undrawn(view) {
+  return view.measured
+    ? "An engine's steps are of many lengths: what they took is above, beside what their work predicts."
+    : "Nothing is measured of this generation yet.";
+}
 
 function worst(drift) {
   return table(

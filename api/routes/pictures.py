@@ -64,6 +64,8 @@ def draw_deployment(name: NamePath, service: ServiceDep, generation: Generation 
     view = get_deployment(name, service, generation)
     if view.measured is None:
         raise not_found("complete round measured of generation", f"{view.generation} of {name}")
+    if view.traffic is not None:
+        raise not_found("picture of the mixed steps of deployment", name)
     loads = np.array(view.measured.device_loads_s, dtype=np.float64)
     rounds = view.measured.rounds
     of = f"medians of {rounds} rounds" if rounds > 1 else "one round"

@@ -80,6 +80,10 @@ def test_error_and_drift_are_judged_on_the_work_reported(
     assert found["drift"] == pytest.approx(2.5, rel=0.02)
     assert found["prediction_error"] == pytest.approx(0.6, abs=0.02)
     assert found["measured"]["timing"] == "concurrent"
+    ratio = found["measured"]["makespan_s"] / found["predicted"]["makespan_s"]
+    assert ratio == pytest.approx(found["drift"])
+    # The plan's own workload is drawn, and was not what ran.
+    assert world.client.get("/deployments/d/picture").status_code == 404
     totals = [sum(s["seconds"] for s in batch["samples"]) for batch in (first, second)]
     parts = len(first["steps"])
     loads = np.array(found["measured"]["device_loads_s"], dtype=float)
