@@ -269,6 +269,7 @@ class NodeView(BaseModel):
 
 class NodeList(BaseModel):
     nodes: list[NodeView]
+    total: int
 
 
 class Assignment(_Exact):
@@ -396,6 +397,7 @@ class DeploymentView(BaseModel):
 
 class DeploymentList(BaseModel):
     deployments: list[DeploymentView]
+    total: int
 
 
 class HeadReport(_Exact):

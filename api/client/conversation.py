@@ -217,7 +217,13 @@ class Conversation:
 
     async def deployments(self) -> list[DeploymentView]:
         """All deployments, by name."""
-        return (await self._ask(DeploymentList, "GET", "/deployments")).deployments
+        found: list[DeploymentView] = []
+        while True:
+            query = {"offset": len(found)}
+            page = await self._ask(DeploymentList, "GET", "/deployments", query=query)
+            found += page.deployments
+            if not page.deployments or len(found) >= page.total:
+                return found
 
     async def deployment(self, name: str, generation: int | None = None) -> DeploymentView:
         """What is live, what was predicted of it and measured; or of a past generation."""
@@ -231,7 +237,12 @@ class Conversation:
 
     async def nodes(self) -> list[NodeView]:
         """Every node that ever registered."""
-        return (await self._ask(NodeList, "GET", "/nodes")).nodes
+        found: list[NodeView] = []
+        while True:
+            page = await self._ask(NodeList, "GET", "/nodes", query={"offset": len(found)})
+            found += page.nodes
+            if not page.nodes or len(found) >= page.total:
+                return found
 
     async def delete_node(self, node_id: str) -> None:
         """Forget a node whose lease has run out and that serves no deployment."""

@@ -1,7 +1,7 @@
 // A request and its methods beside each other, before anything is applied.
 
 import { field, fill, h, ms, percent, picture, table } from "./dom.js";
-import { get, said, solve } from "./planner.js";
+import { every, get, said, solve } from "./planner.js";
 import { worth } from "./words.js";
 
 const METHODS = {
@@ -17,10 +17,10 @@ const METHODS = {
 const CHOSEN = ["contiguous", "greedy", "auto", "divided"];
 
 export async function planner(place, signal) {
-  const [{ profiles }, { rates }, { nodes }] = await Promise.all([
+  const [{ profiles }, { rates }, nodes] = await Promise.all([
     get("profiles", signal),
     get("cost-models", signal),
-    get("nodes", signal),
+    every("nodes", signal),
   ]);
   const live = nodes.filter((node) => node.live).flatMap((node) => node.devices);
   const kinds = [...new Set([...live, ...rates.map((r) => r.device)])];

@@ -1,7 +1,7 @@
 // The fleet: what is deployed, first what it gains end to end, and which nodes are there.
 
 import { counted, figures, fill, h, percent, plural, table, time } from "./dom.js";
-import { get, getOnce, sleep } from "./planner.js";
+import { every, getOnce, sleep } from "./planner.js";
 import { judged, standing, worth } from "./words.js";
 
 const EVERY_MS = 2000;
@@ -9,9 +9,9 @@ const EVERY_MS = 2000;
 export async function fleet(place, signal) {
   let before = "";
   for (;;) {
-    const [{ deployments }, { nodes }] = await Promise.all([
-      get("deployments", signal),
-      get("nodes", signal),
+    const [deployments, nodes] = await Promise.all([
+      every("deployments", signal),
+      every("nodes", signal),
     ]);
     // Leases are renewed all the time: their ends are not worth drawing the page anew.
     const now = JSON.stringify([deployments, nodes.map(({ lease_expires_at: _, ...n }) => n)]);

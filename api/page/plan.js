@@ -1,7 +1,7 @@
 // Plans: the list, and one of them drawn, with the form that makes it live.
 
 import { counted, field, figures, fill, h, ms, percent, picture, plural, short, sure, table, time } from "./dom.js";
-import { ask, get, getOnce, said } from "./planner.js";
+import { ask, every, get, getOnce, said } from "./planner.js";
 import { worth } from "./words.js";
 
 const PAGE = 50;
@@ -33,10 +33,10 @@ export async function plans(place, signal) {
 
 export async function plan(place, signal, id) {
   const found = await getOnce(`plans/${id}`, signal);
-  const [drawn, { nodes }, { deployments }] = await Promise.all([
+  const [drawn, nodes, deployments] = await Promise.all([
     getOnce(`plans/${id}/picture`, signal),
-    get("nodes", signal),
-    get("deployments", signal),
+    every("nodes", signal),
+    every("deployments", signal),
   ]);
   const at = h("div", { id: "layer-picture" });
   fill(

@@ -97,6 +97,16 @@ export async function ask(path, options = {}) {
 
 export const get = async (path, signal) => (await ask(path, { signal, patient: true })).found;
 
+/** All of a list that comes in pages. */
+export async function every(what, signal) {
+  const all = [];
+  for (;;) {
+    const page = await get(`${what}?offset=${all.length}`, signal);
+    all.push(...page[what]);
+    if (page[what].length === 0 || all.length >= page.total) return all;
+  }
+}
+
 const kept = new Map();
 
 /** What never changes at its address: a plan, a past generation. Asked for once. */

@@ -11,6 +11,7 @@ from api.deployments.views import deployment_view
 from api.json_body import StrictBody
 from api.problems import not_found, refusals
 from api.removal import remove_deployment
+from api.routes.paging import MOST, Limit, Offset
 from api.service import NamePath, ServiceDep
 from api.store import deployment_store
 from api.store.tables import StoredGeneration
@@ -34,13 +35,15 @@ async def put_deployment(
     return await run_in_threadpool(get_deployment, name, service)
 
 
-@router.get("/deployments", response_model=DeploymentList)
-def list_deployments(service: ServiceDep) -> DeploymentList:
-    """All deployments, by name."""
+@router.get("/deployments", response_model=DeploymentList, responses=refusals(422))
+def list_deployments(
+    service: ServiceDep, limit: Limit = MOST, offset: Offset = 0
+) -> DeploymentList:
+    """Deployments, by name."""
     with service.database.read() as session:
-        found = deployment_store.every(session)
+        found, total = deployment_store.page(session, limit, offset)
         views = [deployment_view(session, each, service.leases) for each in found]
-        return DeploymentList(deployments=views)
+        return DeploymentList(deployments=views, total=total)
 
 
 @router.get("/deployments/{name}", response_model=DeploymentView, responses=refusals(404, 422))

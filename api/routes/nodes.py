@@ -25,6 +25,7 @@ from api.json_body import StrictBody
 from api.notify import wait_for
 from api.problems import bad_field, refusals
 from api.removal import remove_node
+from api.routes.paging import MOST, Limit, Offset
 from api.service import NamePath, Service, ServiceDep
 from api.store import node_store, plan_store
 from api.store.session import Session
@@ -79,12 +80,13 @@ async def renew_lease(node_id: NamePath, body: LeaseRenewal, service: ServiceDep
     return Lease(node_id=node_id, lease_s=service.leases.lease_s)
 
 
-@router.get("/nodes", response_model=NodeList)
-def list_nodes(service: ServiceDep) -> NodeList:
-    """All nodes that ever registered; `live` while the lease runs."""
+@router.get("/nodes", response_model=NodeList, responses=refusals(422))
+def list_nodes(service: ServiceDep, limit: Limit = MOST, offset: Offset = 0) -> NodeList:
+    """Nodes that ever registered, by name; `live` while the lease runs."""
     with service.database.read() as session:
-        nodes = node_store.every(session)
-        return NodeList(nodes=[node_view(node, service.leases.left_s(node)) for node in nodes])
+        nodes, total = node_store.page(session, limit, offset)
+        views = [node_view(node, service.leases.left_s(node)) for node in nodes]
+        return NodeList(nodes=views, total=total)
 
 
 @router.delete("/nodes/{node_id}", status_code=204, responses=refusals(404, 409, 422))

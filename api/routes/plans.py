@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import client_of
@@ -11,6 +11,7 @@ from api.client.bodies import PlanCheck, PlanPage, SolveAccepted, SolveStatus
 from api.json_body import StrictBody
 from api.problems import refusals
 from api.removal import remove_plan
+from api.routes.paging import Limit, Offset
 from api.service import NamePath, ServiceDep
 from api.solves.answer import Asker
 from api.solves.job import SolveJob
@@ -92,11 +93,7 @@ def check_plan(body: PlanRequest, service: ServiceDep) -> PlanCheck:
 
 
 @router.get("/plans", response_model=PlanPage, responses=refusals(422))
-def list_plans(
-    service: ServiceDep,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
-) -> dict[str, object]:
+def list_plans(service: ServiceDep, limit: Limit = 50, offset: Offset = 0) -> dict[str, object]:
     """Plans in short, newest first."""
     with service.database.read() as session:
         page, total = plan_store.summaries(session, limit, offset)

@@ -7,6 +7,8 @@ from sqlalchemy import select
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration
 
+_IN_ORDER = select(StoredDeployment).order_by(StoredDeployment.name)
+
 
 def find(session: Session, name: str) -> StoredDeployment | None:
     """A deployment, or None."""
@@ -31,7 +33,12 @@ def live(session: Session, names: Collection[str]) -> dict[str, StoredDeployment
 
 def every(session: Session) -> Sequence[StoredDeployment]:
     """All deployments, by name."""
-    return session.scalars(select(StoredDeployment).order_by(StoredDeployment.name)).all()
+    return session.scalars(_IN_ORDER).all()
+
+
+def page(session: Session, limit: int, offset: int) -> tuple[Sequence[StoredDeployment], int]:
+    """Some of them, and how many there are."""
+    return session.page(_IN_ORDER, limit, offset)
 
 
 def names_to_refine(session: Session) -> Sequence[str]:

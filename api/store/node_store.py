@@ -7,6 +7,8 @@ from sqlalchemy import Select, select
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredNode
 
+_IN_ORDER = select(StoredNode).order_by(StoredNode.node_id)
+
 
 def find_to_change(session: Session, node_id: str) -> StoredNode | None:
     """A node, locked until the transaction ends, or None."""
@@ -32,7 +34,12 @@ def _by_name(
 
 def every(session: Session) -> Sequence[StoredNode]:
     """All nodes, by name."""
-    return session.scalars(select(StoredNode).order_by(StoredNode.node_id)).all()
+    return session.scalars(_IN_ORDER).all()
+
+
+def page(session: Session, limit: int, offset: int) -> tuple[Sequence[StoredNode], int]:
+    """Some of them, and how many there are."""
+    return session.page(_IN_ORDER, limit, offset)
 
 
 def serving(session: Session, deployment: str) -> Sequence[StoredNode]:

@@ -1,9 +1,10 @@
 """Plans by content id, what they were made for, and the requests that they answer."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from api.store import profile_store
 from api.store.session import Session
@@ -53,12 +54,10 @@ def find_summary(session: Session, plan_id: str) -> dict[str, Any] | None:
     return session.scalar(select(StoredPlan.summary).where(StoredPlan.id == plan_id))
 
 
-def summaries(session: Session, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+def summaries(session: Session, limit: int, offset: int) -> tuple[Sequence[dict[str, Any]], int]:
     """Plans in short, newest first, and how many there are."""
     newest = select(StoredPlan.summary).order_by(StoredPlan.created_at.desc(), StoredPlan.id)
-    page = session.scalars(newest.limit(limit).offset(offset)).all()
-    total = session.scalar(select(func.count()).select_from(StoredPlan)) or 0
-    return list(page), total
+    return session.page(newest, limit, offset)
 
 
 def keep(

@@ -1,9 +1,10 @@
 """A transaction, and what can become of it, in the service's own words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
-from sqlalchemy import Engine, orm
+from sqlalchemy import Engine, Select, func, orm, select
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -15,6 +16,8 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from profiles.errors import HplbError
 from solver.plans import Plan
+
+Row = TypeVar("Row")
 
 
 class StoreError(HplbError):
@@ -38,6 +41,12 @@ class Session(orm.Session):
     def __init__(self, engine: Engine, plans: dict[str, Plan]) -> None:
         super().__init__(engine, expire_on_commit=False)
         self.plans = plans
+
+    def page(self, rows: Select[Row], limit: int, offset: int) -> tuple[Sequence[Row], int]:
+        """Some rows of a query in order, and how many it has in all."""
+        counted = select(func.count()).select_from(rows.order_by(None).subquery())
+        found = self.scalars(rows.limit(limit).offset(offset)).all()
+        return found, self.scalar(counted) or 0
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def test_what_goes_wrong_inside_carries_the_id(
     def fails(*_: object) -> None:
         raise RuntimeError("inside")
 
-    monkeypatch.setattr("api.store.node_store.every", fails)
+    monkeypatch.setattr("api.store.node_store.page", fails)
     with capture_logs([structlog.contextvars.merge_contextvars]) as noted:
         answer = world.client.get("/nodes")
     assert answer.status_code == 500

@@ -136,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if parts.path == "/nodes":
-            self._answer(200, {"nodes": [LISTED | node for node in self.state.nodes.values()]})
+            nodes = [LISTED | node for node in self.state.nodes.values()]
+            self._answer(200, {"nodes": nodes, "total": len(nodes)})
             return
         node = parts.path.split("/")[2]
         if node not in self.state.nodes:

@@ -317,6 +317,25 @@ def test_both_clients_have_the_same_calls() -> None:
         assert getattr(Conversation, name).__doc__
 
 
+def test_a_list_is_asked_for_to_its_last_page() -> None:
+    node = {
+        "boot_id": "boot",
+        "devices": ["cpu"],
+        "backend": "torch",
+        "versions": {},
+        "live": True,
+        "lease_expires_at": "2026-11-28T12:00:00+00:00",
+        "active": None,
+        "error": None,
+    }
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        name = f"node-{request.url.params['offset']}"
+        return httpx.Response(200, json={"nodes": [node | {"node_id": name}], "total": 3})
+
+    assert [found.node_id for found in client(handler).nodes()] == ["node-0", "node-1", "node-2"]
+
+
 def test_repeats_come_ever_later_and_are_one_request(pauses: list[float]) -> None:
     seen: list[httpx.Request] = []
 
@@ -334,7 +353,7 @@ def test_repeats_come_ever_later_and_are_one_request(pauses: list[float]) -> Non
 
 def test_a_planner_says_when_to_come_back(pauses: list[float]) -> None:
     busy = httpx.Response(503, headers={"Retry-After": "2"})
-    answers = iter([busy, httpx.Response(200, json={"nodes": []})])
+    answers = iter([busy, httpx.Response(200, json={"nodes": [], "total": 0})])
     assert client(lambda _: next(answers)).nodes() == []
     assert pauses == [2.0]
 

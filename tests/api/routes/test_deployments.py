@@ -34,7 +34,7 @@ def test_the_view_predicts_the_layers_that_are_run(world: World) -> None:
     assert view["measured"] is None
     assert view["prediction_error"] is None
     assert view["drift"] is None
-    assert world.client.get("/deployments").json() == {"deployments": [view]}
+    assert world.client.get("/deployments").json() == {"deployments": [view], "total": 1}
 
 
 def test_a_node_serves_the_newest_deployment_that_names_it(world: World) -> None:
@@ -73,6 +73,15 @@ def test_a_deployment_says_which_node_is_gone_and_what_is_left_to_plan_for(world
     # A node that comes back is taken for what it was.
     world.register("a", 1)
     assert "plan for the 1 h200 of a and" in world.view()["decision"]
+
+
+def test_deployments_come_in_pages_by_name(world: World) -> None:
+    plan = world.plan(gpus=1)
+    for name in ("c", "a", "b"):
+        world.register(f"of-{name}")
+        world.deploy(plan, [f"of-{name}"], name)
+    page = world.client.get("/deployments", params={"limit": 1, "offset": 1}).json()
+    assert ([each["name"] for each in page["deployments"]], page["total"]) == (["b"], 3)
 
 
 def test_a_node_left_out_is_free(world: World) -> None:
@@ -132,7 +141,7 @@ def test_a_bad_body_is_refused(client: TestClient, change: dict[str, Any], field
 
 def test_unknown_deployments_are_not_found(client: TestClient) -> None:
     fields(client.get("/deployments/d"), 404)
-    assert client.get("/deployments").json() == {"deployments": []}
+    assert client.get("/deployments").json() == {"deployments": [], "total": 0}
 
 
 def test_a_past_generation_keeps_its_plan_and_figures(world: World) -> None:

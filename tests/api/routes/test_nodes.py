@@ -30,6 +30,14 @@ def test_a_node_is_live_while_its_lease_runs(world: World) -> None:
     assert _node(world)["live"] is False
 
 
+def test_nodes_come_in_pages_by_name(world: World) -> None:
+    for name in ("c", "a", "b"):
+        world.register(name)
+    page = world.client.get("/nodes", params={"limit": 2, "offset": 1}).json()
+    assert ([node["node_id"] for node in page["nodes"]], page["total"]) == (["b", "c"], 3)
+    assert fields(world.client.get("/nodes", params={"limit": 501})).keys() == {"limit"}
+
+
 def test_the_newest_process_holds_the_name(world: World) -> None:
     world.register("a", boot="first")
     world.register("a", boot="second")
@@ -60,7 +68,7 @@ def test_a_bad_registration_is_refused(
 ) -> None:
     body = {"node_id": "a", "boot_id": "b", "devices": ["cpu"], "backend": "torch", **change}
     assert field in fields(client.post("/nodes", json=body))
-    assert client.get("/nodes").json() == {"nodes": []}
+    assert client.get("/nodes").json() == {"nodes": [], "total": 0}
 
 
 def test_the_assignment_says_which_devices_of_the_plan_to_play(world: World) -> None:

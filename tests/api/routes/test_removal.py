@@ -73,11 +73,11 @@ def test_a_deployment_and_its_node_go_once_the_node_is_dead(world: World, live: 
     world.clock.forward(11)
     assert "deployment d" in world.client.delete("/nodes/a").json()["detail"]
     assert _delete(world, "/deployments/d") == 204
-    assert world.client.get("/deployments").json() == {"deployments": []}
+    assert world.client.get("/deployments").json() == {"deployments": [], "total": 0}
     assert world.client.get("/nodes/a/assignment", params={"wait_s": 0}).status_code == 204
     assert _delete(world, f"/plans/{live['plan_id']}") == 204
     assert _delete(world, "/nodes/a") == 204
-    assert world.client.get("/nodes").json() == {"nodes": []}
+    assert world.client.get("/nodes").json() == {"nodes": [], "total": 0}
     assert world.client.get("/nodes/a/assignment", params={"wait_s": 0}).status_code == 404
 
 
