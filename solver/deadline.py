@@ -9,6 +9,10 @@ from threading import Event, Thread
 from typing import Any
 
 
+class OutOfTimeError(Exception):
+    """The deadline came in the middle of work that is nothing by half."""
+
+
 @dataclass(frozen=True)
 class Deadline:
     """When to stop: a moment of the monotonic clock, or an event set by whoever waits."""
@@ -19,6 +23,11 @@ class Deadline:
     @property
     def left_s(self) -> float:
         return 0.0 if self.cancelled.is_set() else max(self.at - time.monotonic(), 0.0)
+
+    def check(self) -> None:
+        """Raises OutOfTimeError once it has come."""
+        if self.left_s <= 0:
+            raise OutOfTimeError
 
     def within(self, seconds: float) -> "Deadline":
         """The same deadline, or an earlier one `seconds` from now."""
@@ -55,7 +64,7 @@ class Effort:
 def stopping(
     cancelled: Event, stop: Callable[[], None], latest: float = math.inf
 ) -> Iterator[None]:
-    """Call `stop` within 20 ms of `cancelled`, again and again until the search has ended.
+    """Call `stop` within 5 ms of `cancelled`, again and again until the search has ended.
 
     Also past `latest`, of the monotonic clock, for a search that overlooks its own limit.
 
@@ -64,7 +73,7 @@ def stopping(
     done = Event()
 
     def watch() -> None:
-        while not done.wait(0.02):
+        while not done.wait(0.005):
             if cancelled.is_set() or time.monotonic() > latest:
                 stop()
 

@@ -248,7 +248,7 @@ class PlacementProblem:
     def devices(self) -> int:
         return len(self.type_of)
 
-    @property
+    @cached_property
     def identical(self) -> bool:
         """Whether all devices are of one type."""
         return bool((self.type_of == self.type_of[0]).all())

@@ -12,7 +12,7 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from solver.bounds import lifted
-from solver.deadline import Deadline, Effort, stopping
+from solver.deadline import Deadline, Effort, OutOfTimeError, stopping
 from solver.exact.interchangeable import Classes, classes_of
 from solver.exact.symmetry import canonical, reachable
 from solver.integers import scale_of, seconds_of, whole
@@ -44,7 +44,10 @@ def cp_sat(
     # Identical devices all pay the launch if they do anything: it moves every load alike.
     launch_s = layer.launch_s[:, 0] if layer.identical else np.zeros(layer.workloads)
     apart_s = float(layer.weights @ launch_s)
-    program = _Program(layer, known, launch_s)
+    try:
+        program = _Program(layer, known, launch_s, deadline)
+    except OutOfTimeError:
+        return known
     solver = cp_model.CpSolver()
     solver.parameters.relative_gap_limit = tolerance / 2
 
@@ -90,8 +93,12 @@ class _Listener(cp_model.CpSolverSolutionCallback):
 class _Program:
     """Variables `items[class][device]`, the loads below T, and the start as a hint."""
 
-    def __init__(self, layer: LayerProblem, known: LayerSolution, launch_s: Floats) -> None:
+    def __init__(
+        self, layer: LayerProblem, known: LayerSolution, launch_s: Floats, deadline: Deadline
+    ) -> None:
+        """Raises OutOfTimeError where the deadline comes before it is whole."""
         self.layer = layer
+        self.deadline = deadline
         self.classes: Classes = classes_of(layer)
         start = canonical(layer, known.assignment)
         most_s = float((layer.loads(start).max(axis=1) - launch_s).max())
@@ -115,6 +122,7 @@ class _Program:
         allowed = classes.counted_any(reachable(layer))
         items = []
         for number, quantity in enumerate(classes.quantity.tolist()):
+            self.deadline.check()
             row = {
                 int(d): self.model.new_int_var(0, quantity, f"x_{number}_{d}")
                 for d in np.flatnonzero(allowed[number])
@@ -138,6 +146,7 @@ class _Program:
         ]
         counts = classes.counted(start, layer.devices)
         for d in range(layer.devices):
+            self.deadline.check()
             here = {number: row[d] for number, row in enumerate(self.items) if d in row}
             present = self._present(d, here, counts[:, d], group_cost[:, :, d])
             if layer.slots is not None:

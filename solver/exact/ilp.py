@@ -10,28 +10,38 @@
 Times are scaled so that the start's makespan is 1000: CBC's tolerances are absolute.
 """
 
+import math
 from collections import defaultdict
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pulp
 
 from solver.bounds import lifted
-from solver.deadline import Deadline
+from solver.deadline import Deadline, OutOfTimeError
 from solver.exact.cbc import CBC_SAFETY, quiet, run_cbc
 from solver.exact.symmetry import canonical, reachable
 from solver.problem import Assignment, Floats, LayerProblem
 from solver.solution import LayerSolution
 
+MOST_PAIRS = 2**15
+"""Of items and devices. CBC comes to no end of larger ones, and Python writes them for longer than
+anybody waits who cancels."""
+
 
 class Formulation:
-    """The program of one layer: `x [items, devices]` (None where symmetry rules a pair out)."""
+    """The program of one layer: `x [items, devices]` (None where symmetry rules a pair out).
 
-    def __init__(self, layer: LayerProblem, scale: float) -> None:
+    Raises OutOfTimeError where the deadline comes before it is whole.
+    """
+
+    def __init__(self, layer: LayerProblem, scale: float, deadline: Deadline) -> None:
         items, devices = range(layer.items), range(layer.devices)
         allowed = reachable(layer)
         self.layer = layer
         self.scale = scale
+        self.deadline = deadline
         with quiet():
             self.problem = pulp.LpProblem("makespan", pulp.LpMinimize)
             self.makespans = [pulp.LpVariable(f"T_{w}", lowBound=0) for w in range(layer.workloads)]
@@ -53,10 +63,13 @@ class Formulation:
         weights = layer.weights.tolist()
         problem += pulp.lpSum(p * T for p, T in zip(weights, self.makespans, strict=True))
         for i in range(layer.items):
+            self.deadline.check()
             problem += pulp.lpSum(x[i, d] for d in range(layer.devices) if (i, d) in x) == 1
         for i, d in x:
+            self.deadline.check()
             problem += x[i, d] <= y[int(layer.group_of[i]), d]
         for g, d in y:
+            self.deadline.check()
             problem += y[g, d] <= z[d]
         placed_at: dict[int, list[tuple[int, pulp.LpVariable]]] = defaultdict(list)
         held_at: dict[int, list[tuple[int, pulp.LpVariable]]] = defaultdict(list)
@@ -65,6 +78,7 @@ class Formulation:
         for (g, d), variable in y.items():
             held_at[d].append((g, variable))
         for d in range(layer.devices):
+            self.deadline.check()
             for w, makespan in enumerate(self.makespans):
                 work = [self.scale * float(layer.item_s[w, i, d]) * v for i, v in placed_at[d]]
                 held = [self.scale * float(layer.group_s[w, g, d]) * v for g, v in held_at[d]]
@@ -99,8 +113,13 @@ def ilp(
     layer: LayerProblem, known: LayerSolution, tolerance: float, deadline: Deadline
 ) -> LayerSolution:
     """Search from `known` until the gap is within `tolerance` or the deadline has come."""
+    if np.count_nonzero(reachable(layer)) > MOST_PAIRS:
+        return known
     scale = 1000 / known.makespan_s
-    program = Formulation(layer, scale)
+    try:
+        program = Formulation(layer, scale, deadline)
+    except OutOfTimeError:
+        return known
     program.start_from(canonical(layer, known.assignment))
     outcome = run_cbc(program.problem, tolerance / 2, deadline)
     if outcome == "nothing":
@@ -116,4 +135,4 @@ def ilp(
 def write_lp(layer: LayerProblem, path: Path) -> None:
     """Write the program for any other solver (Gurobi, HiGHS, SCIP); times in microseconds."""
     with quiet():
-        Formulation(layer, 1e6).problem.writeLP(str(path))
+        Formulation(layer, 1e6, Deadline(math.inf, Event())).problem.writeLP(str(path))

@@ -39,7 +39,7 @@ def start(
     within the tolerance, those of tighter rules included. Searches that start from both are never
     worse than the order of the file, whatever charged groups make of greedy.
     """
-    if method in HEURISTICS:
+    if method in HEURISTICS and method != "greedy":
         return [_solution(layer, [within_slots(HEURISTICS[method], layer)]) for layer in layers]
     greedily = (
         longest_first(np.stack([layer.blended_s for layer in layers]), room(layers[0]))
@@ -47,9 +47,11 @@ def start(
         else [within_slots(greedy, layer) for layer in layers]
     )
     plain = [
-        _solution(layer, [contiguous(layer), found])
+        _solution(layer, [found] if method == "greedy" else [contiguous(layer), found])
         for layer, found in zip(layers, greedily, strict=True)
     ]
+    if method == "greedy":
+        return plain
     if method != "auto" or within(plain, tolerance):
         return plain
     pairs = len(layers) * layers[0].items * layers[0].devices
@@ -126,8 +128,10 @@ def _solution(
     layer: LayerProblem, starts: Sequence[Assignment], bound: Bound | None = None
 ) -> LayerSolution:
     """The best of those that obey the counts; contiguous always does."""
-    best = min((s for s in starts if layer.allows(s)), key=layer.makespan, default=starts[0])
-    return LayerSolution(layer.whole(best), layer.makespan(best), bound or quick_bound(layer))
+    allowed = [s for s in starts if layer.allows(s)] or starts[:1]
+    each_s = [layer.makespan(s) for s in allowed]
+    best = int(np.argmin(each_s))
+    return LayerSolution(layer.whole(allowed[best]), each_s[best], bound or quick_bound(layer))
 
 
 def _descended(

@@ -57,6 +57,40 @@ def test_ilp_reaches_the_optimum_and_its_bound_holds(layer: LayerProblem) -> Non
     assert optimum * (1 - 2 * TOLERANCE) <= found.bound.seconds <= optimum * (1 + 1e-9)
 
 
+class _SetSoon(Event):
+    """Set when it has been looked at a few times, whatever there is to do in between."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.mark.parametrize("looks", [0, 10])
+def test_cancelled_while_the_program_is_built_neither_goes_on(looks: int) -> None:
+    layer = make_layer(128, 1, 64)
+    known = started(layer, greedy(layer))
+    for method in ("cp_sat", "ilp"):
+        cancelled = _SetSoon(looks)
+        deadline = Deadline(time.monotonic() + 3600, cancelled)
+        if method == "cp_sat":
+            found = cp_sat(layer, known, TOLERANCE, deadline, Effort(), lambda _: None)
+        else:
+            found = ilp(layer, known, TOLERANCE, deadline)
+        assert found is known
+        assert cancelled.looks == -1, "it ended at the look that saw it"
+
+
+def test_a_program_too_large_for_cbc_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = make_layer(6, 2, 3)
+    known = started(layer, greedy(layer))
+    monkeypatch.setattr("solver.exact.ilp.MOST_PAIRS", np.count_nonzero(reachable(layer)) - 1)
+    assert ilp(layer, known, TOLERANCE, soon()) is known
+
+
 def test_the_ilp_does_not_call_a_time_out_an_optimum() -> None:
     hard = make_layer(64, 8, 8, seed=1, charge=0.4)
     found = ilp(hard, started(hard, contiguous(hard)), 0.0, soon(0.5))
