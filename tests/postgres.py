@@ -26,15 +26,18 @@ START_S = 60.0
 class Postgres:
     """A server in a folder of its own; `url` is SQLAlchemy's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        self.address = address
+        with socket.create_server((address, 0)) as listener:
             self.port = listener.getsockname()[1]
         self._as = pwd.getpwnam(USER) if os.geteuid() == 0 else None
         if self._as:
             os.chown(folder, self._as.pw_uid, self._as.pw_gid)
         self.user = self._as.pw_name if self._as else pwd.getpwuid(os.geteuid()).pw_name
         self._run("initdb", "-D", self._data, "-A", "trust", "--no-sync", "-E", "UTF8")
+        with open(folder / "data" / "pg_hba.conf", "a") as known:
+            known.write("host all all samenet trust\n")
 
     @property
     def url(self) -> str:
@@ -42,7 +45,7 @@ class Postgres:
 
     def database(self, name: str) -> str:
         """The URL of a database of this name."""
-        return f"postgresql+psycopg://{self.user}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql+psycopg://{self.user}@{self.address}:{self.port}/{name}"
 
     def create(self, name: str) -> str:
         """A new, empty database; its URL."""
@@ -50,7 +53,7 @@ class Postgres:
             "psql",
             "-q",
             "-h",
-            "127.0.0.1",
+            self.address,
             "-p",
             str(self.port),
             "-d",
@@ -64,7 +67,7 @@ class Postgres:
 
     def start(self) -> None:
         """Serve; returns once it answers."""
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses={self.address}"
         log = str(self.folder / "log")
         self._run("pg_ctl", "-D", self._data, "-w", "-l", log, "-o", options, "start")
 
@@ -125,11 +128,11 @@ def _programs() -> Path | None:
 
 
 @contextmanager
-def serving() -> Iterator[Postgres]:
+def serving(address: str = "127.0.0.1") -> Iterator[Postgres]:
     """A server that answers, and is gone afterwards with all its data."""
     folder = Path(tempfile.mkdtemp(prefix="hplb-postgres-"))
     try:
-        server = Postgres(folder)
+        server = Postgres(folder, address)
         server.start()
         try:
             yield server

@@ -264,8 +264,10 @@ class Answerer:
         """
         text = resolved.request.model_dump_json()
         same = hashlib.sha256(text.encode()).hexdigest()
-        with self._database.write() as session:
-            used = solve_store.claim(session, client, key, same, resolved.digest, self._clock())
+        now = self._clock()
+        used = self._database.written(
+            lambda session: solve_store.claim(session, client, key, same, resolved.digest, now)
+        )
         if used is None:
             return resolved
         request, digest = used
@@ -340,22 +342,14 @@ class Answerer:
     def _promise(self, solve: SolveJob, resolved: ResolvedRequest) -> None:
         """Let a restart ask again for a solve that its client was told to come back for."""
         solve.promised = True
-        with self._database.write() as session:
-            solve_store.promise(
-                session,
-                solve.id,
-                resolved.request,
-                solve.client,
-                solve.urgency,
-                solve.asked_at,
-            )
+        asked, who = resolved.request, (solve.client, solve.urgency, solve.asked_at)
+        self._database.written(lambda session: solve_store.promise(session, solve.id, asked, *who))
         if solve.outcome is not None:
             self._forget(solve.id)
 
     def _forget(self, digest: str) -> None:
         try:
-            with self._database.write() as session:
-                solve_store.forget(session, digest)
+            self._database.written(lambda session: solve_store.forget(session, digest))
         except UnavailableError as error:
             # It is asked once more than need be, and then answered from the store.
             log.warning("promise_kept_too_long", solve=digest, error=str(error))

@@ -15,7 +15,6 @@ from api.solves.solver_process import Solver
 from api.solves.worker import MadePlan
 from api.store import plan_store
 from api.store.database import Database
-from api.store.session import ConflictError
 
 log = structlog.get_logger()
 
@@ -67,14 +66,9 @@ class PlanMaker:
             self._newest.pop(plan_id, None)
 
     def _keep(self, resolved: ResolvedRequest, made: MadePlan, answers: str | None) -> str:
-        try:
-            return self._keep_once(resolved, made, answers)
-        except ConflictError:
-            # Two solves of one plan ended at once: now the other one's rows are there to be found.
-            return self._keep_once(resolved, made, answers)
-
-    def _keep_once(self, resolved: ResolvedRequest, made: MadePlan, answers: str | None) -> str:
-        with self._database.write() as session:
-            return plan_store.keep(
-                session, made.body, made.summary, resolved.request, answers, self._clock()
+        now = self._clock()
+        return self._database.written(
+            lambda session: plan_store.keep(
+                session, made.body, made.summary, resolved.request, answers, now
             )
+        )

@@ -37,6 +37,15 @@ from solver.plans import Plan
 READERS = 16
 """Connections; SQLite's, which wait for nobody, are as many as the threads that ask."""
 READ_PATIENCE_S = 5.0
+UNREACHED = {
+    "connect_timeout": int(READ_PATIENCE_S),
+    "tcp_user_timeout": int(1000 * READ_PATIENCE_S),
+    "keepalives_idle": 5,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
+"""libpq's, of a server that a cut network hides: it refuses nothing, and TCP alone would ask a
+quarter of an hour before it gave up."""
 START_PATIENCE_S = 10.0
 BUSY_TIMEOUT_MS = 1000
 """Short, for the writer tries again, and between two attempts sees that the service stops."""
@@ -115,8 +124,9 @@ class Database:
     def write(self, patience_s: float = PATIENCE_S) -> Iterator[Session]:
         """A transaction: committed at the end, undone by any exception.
 
-        For threads that may wait; requests are written through `writing`. Raises ConflictError, and
-        UnavailableError where it cannot begin within `patience_s` or is lost on the way.
+        For what can be done again or not at all: what must not be lost goes through `writing` or
+        `written`, which try again. Raises ConflictError, and UnavailableError where it cannot
+        begin within `patience_s` or is lost on the way.
         """
         deadline = time.monotonic() + patience_s
         with (
@@ -156,6 +166,10 @@ class Database:
         where its transaction failed.
         """
         return await asyncio.wrap_future(self.submit(_one_by_one, work))
+
+    def written(self, work: Callable[[Session], Result]) -> Result:
+        """What `writing` gives, for threads that may wait for it."""
+        return self.submit(_one_by_one, work).result()
 
     def watch(self, observe: Observe) -> None:
         """Tell `observe` what every statement takes ("read" or "write", by its transaction), and
@@ -223,7 +237,7 @@ def _options(url: URL) -> dict[str, Any]:
     """Of the pool of connections, and of a server that may be away."""
     if url.get_backend_name() == "sqlite":
         return {"pool_size": READERS, "max_overflow": -1}
-    away = {} if "connect_timeout" in url.query else {"connect_timeout": int(READ_PATIENCE_S)}
+    away = {name: value for name, value in UNREACHED.items() if name not in url.query}
     return {
         "pool_size": READERS,
         "max_overflow": 0,

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,15 +14,21 @@ import httpx
 class Served:
     """Starts `hplb serve` in a folder, as often as asked."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, within: Sequence[str] = ()) -> None:
+        """`within`: a command that starts others, in a network of their own for example."""
         self.folder = folder
+        self.within = list(within)
         self.processes: list[subprocess.Popen[str]] = []
 
     def command(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`hplb serve`, told by arguments and environment variables."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
         process = subprocess.Popen(
-            [sys.executable, "-m", "api.main", "serve", "--port", "0", *arguments],
+            [
+                *self.within,
+                *(sys.executable, "-m", "api.main", "serve", "--port", "0"),
+                *arguments,
+            ],
             cwd=self.folder,
             env={**inherited, **environment},
             stdout=subprocess.PIPE,
@@ -34,8 +40,8 @@ class Served:
         self.processes.append(process)
         return process
 
-    def start(self, **environment: str) -> httpx.Client:
-        process = self.command(**environment)
+    def start(self, *arguments: str, **environment: str) -> httpx.Client:
+        process = self.command(*arguments, **environment)
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"http://\S+?:\d+", line)
@@ -53,9 +59,9 @@ class Served:
 
 
 @contextmanager
-def serving_in(folder: Path) -> Iterator[Served]:
+def serving_in(folder: Path, within: Sequence[str] = ()) -> Iterator[Served]:
     """Services of a folder, none of which outlives the test."""
-    served = Served(folder)
+    served = Served(folder, within)
     try:
         yield served
     finally:

@@ -1,10 +1,13 @@
 """Two planners on one database: both start, one refines, and when it dies the other goes on."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from tests.api.live import LATER
 from tests.api.served import Served
+from tests.api.world import plan_body, profile
 from tests.service.conftest import times
 from tests.service.reporting import Node
 from tests.service.stores import Store
@@ -35,6 +38,30 @@ def test_planners_that_start_at_once_on_an_empty_database_all_start(
     for process in processes:
         assert process.stdout is not None
         assert "hplb serves" in process.stdout.readline(), process.communicate()
+
+
+def test_one_plan_asked_of_two_planners_at_once_is_stored_once(
+    served: Served, store: Store
+) -> None:
+    clients = [served.start(HPLB_DATABASE_URL=store.url) for _ in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        for attempt in times(5, 50):
+            body = plan_body(profile=profile(f"p-{attempt}"), method="contiguous")
+            headers = {"Idempotency-Key": str(attempt)}
+            asked = [
+                pool.submit(client.post, "/plan", json=body, headers=headers)
+                for client in clients * 2
+            ]
+            answers = [each.result() for each in asked]
+            assert {answer.status_code for answer in answers} == {200}, answers
+            (plan_id,) = {answer.json()["id"] for answer in answers}
+            assert store.values(f"SELECT id FROM plans WHERE id = '{plan_id}'") == [plan_id]
+            later = plan_body(profile=profile(f"p-{attempt}"), method="auto")
+            promises = [
+                pool.submit(client.post, "/plan", json=later, headers=LATER)
+                for client in clients * 2
+            ]
+            assert {each.result().status_code for each in promises} <= {200, 202}
 
 
 def test_one_is_elected_and_another_when_it_is_killed(served: Served, store: Store) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from api.solves import answer, make
 from api.solves.make import NEWEST
+from api.store.session import Session
 from solver.plans import Plan
 from tests.api.live import ask, until_ended
 from tests.api.slow_solver import SlowSolver
@@ -65,6 +67,26 @@ def test_only_the_newest_are_held(world: World, read: list[str]) -> None:
     assert read == []
     assert until_ended(world.client, solve).content == first.content
     assert read == [first.json()["id"]]
+
+
+def test_a_connection_that_dies_in_the_commit_costs_no_plan(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = Session.commit, []
+
+    def dies_once(session: Session) -> None:
+        if not lost:
+            lost.append(session)
+            gone = Exception("server closed the connection unexpectedly")
+            raise OperationalError("COMMIT", {}, gone, connection_invalidated=True)
+        real(session)
+
+    monkeypatch.setattr(Session, "commit", dies_once)
+    plan = world.plan()
+    assert lost
+    assert world.client.get(f"/plans/{plan.id}").status_code == 200
+    promised = world.client.post("/plan", json=plan_body(gpus=3), headers={"Idempotency-Key": "k"})
+    assert promised.status_code == 200
 
 
 def test_what_could_not_be_kept_is_not_answered(
