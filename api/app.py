@@ -81,11 +81,13 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     )
     app.state.service = service
     problems.install(app)
+    # Each request is held against all routes before its own: these two are asked for most.
     app.include_router(operations.health)
-    app.include_router(page.router)
-    app.mount(page.FILES, page.PageFiles(directory=page.FOLDER))
+    app.include_router(plans.making)
     for part in (plans, solves, pictures, profiles, nodes, deployments, measurements, operations):
         app.include_router(part.router)
+    app.include_router(page.router)
+    app.mount(page.FILES, page.PageFiles(directory=page.FOLDER))
     app.add_middleware(BearerKey, keyring=service.keyring)
     hosts = service.settings.allowed_hosts
     app.add_middleware(AllowedHosts, names=hosts, keyring=service.keyring)

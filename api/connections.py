@@ -5,7 +5,6 @@ not take its answer.
 """
 
 import asyncio
-from collections.abc import Callable
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -19,11 +18,12 @@ class PromptProtocol(H11Protocol):
     """Bodies have limits of their own (`api.body_limit`); uvicorn's, between requests, is 5 s."""
 
     _head: asyncio.TimerHandle | None = None
+    _head_by = 0.0
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head = self._later(self._head, HEAD_S, self._close_without_request)
+        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -33,11 +33,13 @@ class PromptProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         # Before a request that has come meanwhile is taken up.
-        self._head = self._later(self._head, HEAD_S, self._close_without_request)
+        self._await_head()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        self._unread = self._later(self._unread, UNREAD_S, self.transport.abort)
+        if self._unread is not None:
+            self._unread.cancel()
+        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -45,13 +47,15 @@ class PromptProtocol(H11Protocol):
             self._unread.cancel()
         super().resume_writing()
 
-    def _later(
-        self, before: asyncio.TimerHandle | None, seconds: float, act: Callable[[], None]
-    ) -> asyncio.TimerHandle:
-        if before is not None:
-            before.cancel()
-        return self.loop.call_later(seconds, act)
+    def _await_head(self) -> None:
+        """One timer a connection: one a request, cancelled, would stay in the loop for `HEAD_S`."""
+        self._head_by = self.loop.time() + HEAD_S
+        if self._head is None:
+            self._head = self.loop.call_at(self._head_by, self._look_for_head)
 
-    def _close_without_request(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+    def _look_for_head(self) -> None:
+        self._head = None
+        if self.loop.time() < self._head_by:
+            self._head = self.loop.call_at(self._head_by, self._look_for_head)
+        elif self.cycle is None or self.cycle.response_complete:
             self.transport.close()

@@ -36,6 +36,10 @@ class StrictBody(APIRoute):
     """A route that refuses what costs too much to read, keys that come twice and halves of
     characters, by the field's name where there is one."""
 
+    async def known(self, _: Request) -> Response | None:
+        """What answers a request by its very text, before that is parsed: here nothing does."""
+        return None
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         if self.body_field is None:
@@ -45,7 +49,7 @@ class StrictBody(APIRoute):
         async def strictly(request: Request) -> Response:
             strict = _StrictRequest(request, kind)
             try:
-                return await handle(strict)
+                return await self.known(strict) or await handle(strict)
             finally:
                 strict.drop()
 

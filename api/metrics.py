@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -123,6 +124,8 @@ class HttpMetrics:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
+        # Looked up by their labels anew, they cost more than all that is counted with them.
+        self._of = lru_cache(maxsize=None)(self._labelled)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,5 +146,10 @@ class HttpMetrics:
             route = getattr(scope.get("route"), "path", "none")
             known = route != "none" and scope["method"] in METHODS
             method = scope["method"] if known else "any"
-            self.metrics.requests.labels(method, route, str(status)).inc()
-            self.metrics.request_seconds.labels(method, route).observe(time.monotonic() - started)
+            requests, seconds = self._of(method, route, status)
+            requests.inc()
+            seconds.observe(time.monotonic() - started)
+
+    def _labelled(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        requests = self.metrics.requests.labels(method, route, str(status))
+        return requests, self.metrics.request_seconds.labels(method, route)

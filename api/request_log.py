@@ -5,12 +5,11 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import uuid4
 
 import structlog
 from opentelemetry import trace
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import client_of
@@ -18,10 +17,12 @@ from api.problems import answer_to
 
 log = structlog.get_logger()
 
-HEADER = "X-Request-ID"
+HEADER = b"x-request-id"
 FIT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by what watches the service: logged where they fail."""
+NAMING = {b"content-location": "plan", b"location": "solve"}
+"""What answers name, by the header that does."""
 NAMED = re.compile(r"(?:/v\d+)?/plans/([0-9a-f]{64})")
 SHOWN = 128
 """Characters of an id that a client made up."""
@@ -40,7 +41,7 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
+        given = _first(scope["headers"], HEADER).decode("latin-1")
         request_id = given if FIT.fullmatch(given) else uuid4().hex
         started, began = time.monotonic(), False
         status, taken, sent = 500, 0, 0
@@ -56,46 +57,56 @@ class RequestLog:
             nonlocal began, status, sent
             if message["type"] == "http.response.start":
                 began, status = True, message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
-                told.update(_named(Headers(raw=message["headers"])))
+                named = (HEADER, request_id.encode())
+                message["headers"] = [*(h for h in message["headers"] if h[0] != HEADER), named]
+                told.update(_named(message["headers"]))
             sent += len(message.get("body", b""))
             await send(message)
 
         trace.get_current_span().set_attribute("hplb.request", request_id)
-        with structlog.contextvars.bound_contextvars(request=request_id):
-            try:
-                await self.app(scope, counted, watched)
-            except Exception as error:
-                if began:
-                    raise
-                # Here and not further out, where nobody knows the request's id any more.
-                await answer_to(error)(scope, receive, watched)
-            finally:
-                if status >= 400 or scope["path"] not in QUIET:
-                    say = log.error if status >= 500 and status != 503 else log.info
-                    say(
-                        "request",
-                        method=scope["method"],
-                        route=getattr(scope.get("route"), "path", "none"),
-                        status=status,
-                        seconds=round(time.monotonic() - started, 6),
-                        bytes_in=taken,
-                        bytes_out=sent,
-                        client=client_of(scope),
-                        **(_in_path(scope) | told),
-                    )
+        bound = structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            await self.app(scope, counted, watched)
+        except Exception as error:
+            if began:
+                raise
+            # Here and not further out, where nobody knows the request's id any more.
+            await answer_to(error)(scope, receive, watched)
+        finally:
+            if status >= 400 or scope["path"] not in QUIET:
+                say = log.error if status >= 500 and status != 503 else log.info
+                say(
+                    "request",
+                    method=scope["method"],
+                    route=getattr(scope.get("route"), "path", "none"),
+                    status=status,
+                    seconds=round(time.monotonic() - started, 6),
+                    bytes_in=taken,
+                    bytes_out=sent,
+                    client=client_of(scope),
+                    **(_in_path(scope) | told),
+                )
+            structlog.contextvars.reset_contextvars(**bound)
 
 
-def _named(headers: Headers) -> Iterator[tuple[str, str]]:
+def _first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """A header's first value, or nothing. Names are in small letters, as ASGI has them."""
+    return next((value for key, value in headers if key == name), b"")
+
+
+def _named(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
     """The plan that an answer is, and the solve that it was put off to."""
-    for header, what in (("content-location", "plan"), ("location", "solve")):
-        found = NAMED.fullmatch(headers.get(header, ""))
-        if found:
+    for name, value in headers:
+        what = NAMING.get(name)
+        found = NAMED.fullmatch(value.decode("latin-1")) if what else None
+        if what and found:
             yield what, found[1]
 
 
 def _in_path(scope: Scope) -> dict[str, str]:
     """What the path names, under the names that the rest of the log has for it."""
+    given = scope.get("path_params")
+    if not given:
+        return {}
     kinds = {"plan_id": "plan", "node_id": "node", "name": scope["path"].split("/")[1].rstrip("s")}
-    given = scope.get("path_params", {})
     return {kinds[name]: str(value)[:SHOWN] for name, value in given.items() if name in kinds}

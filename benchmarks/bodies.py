@@ -206,7 +206,8 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Processor seconds of a process and all that it has started."""
     ticks = 0
     for each in _family(pid):
         try:
@@ -274,12 +275,12 @@ def cost(name: str, limit_s: float) -> Row:
         with httpx.Client(base_url=url, timeout=limit_s, trust_env=False) as client:
             client.post("/plan", content=WARM, headers=headers)
             client.post("/measurements", content=_batch(""), headers=headers)
-            before_mb, before_s = _resident_mb(pid), _cpu_s(pid)
+            before_mb, before_s = _resident_mb(pid), cpu_s(pid)
             idle = Watch(pid, url)
             time.sleep(1)
             idle.end()
-            idle_s = _cpu_s(pid) - before_s
-            before_s = _cpu_s(pid)
+            idle_s = cpu_s(pid) - before_s
+            before_s = cpu_s(pid)
             watch = Watch(pid, url)
             started = time.perf_counter()
             answered = True
@@ -297,7 +298,7 @@ def cost(name: str, limit_s: float) -> Row:
             if answered:
                 time.sleep(1)
             # What /healthz itself costs meanwhile is not the body's.
-            spent_s = _cpu_s(pid) - before_s - (idle_s * (wall_s + 1) if answered else 0)
+            spent_s = cpu_s(pid) - before_s - (idle_s * (wall_s + 1) if answered else 0)
             if not answered:
                 os.kill(pid, 9)
             watch.end()

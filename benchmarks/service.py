@@ -6,8 +6,9 @@
 the same by gzip, `fresh` greedy plans of 32 x 32 heads that nobody asked for before, `healthz` what
 the service does for nothing. Each round goes through all of them, each from --clients connections
 kept alive, for --seconds; rates are medians over rounds, seconds those of all requests. Client and
-servers share the cores. Aims: `cached` at least half of `bare`, its p99 below 50 ms; `fresh`
-at least 30 a second.
+servers share the cores, with whatever else runs: what a request costs the server's processes in
+processor time is told beside, which others do not change. Aims: `cached` at least half of `bare`,
+its p99 below 50 ms; `fresh` at least 30 a second.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
+from benchmarks.bodies import cpu_s
 
 Row = dict[str, Any]
 BARE = """
@@ -58,9 +61,17 @@ PLAN = {
 }
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server's process and port."""
+
+    pid: int
+    port: int
+
+
 @contextmanager
-def _served(*command: str, **environment: str) -> Iterator[int]:
-    """A server's port, read from the URL that it prints first."""
+def _served(*command: str, **environment: str) -> Iterator[Server]:
+    """A server, its port read from the URL that it prints first."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
     process = subprocess.Popen(
         [sys.executable, *command],
@@ -74,7 +85,7 @@ def _served(*command: str, **environment: str) -> Iterator[int]:
         assert found, "the server did not start"
         # What it says later is read, or it would wait for that.
         Thread(target=process.stdout.read, daemon=True).start()
-        yield int(found[1])
+        yield Server(process.pid, int(found[1]))
     finally:
         process.kill()
         process.wait()
@@ -97,7 +108,9 @@ class Connection:
         self._socket.sendall(request)
         said = b""
         while b"\r\n\r\n" not in said:
-            said += self._socket.recv(2**17)
+            part = self._socket.recv(2**17)
+            assert part, "the server has closed the connection"
+            said += part
         head, _, rest = said.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), said[:500]
         found = re.search(rb"content-length: (\d+)", head.lower())
@@ -108,16 +121,24 @@ class Connection:
         return int(found[1])
 
 
-def load(
-    port: int, request: Callable[[], bytes], clients: int, seconds: float
-) -> tuple[float, list[float], int]:
-    """Requests a second, the seconds of each, and the bytes of an answer."""
+@dataclass(frozen=True)
+class Loaded:
+    """What came of a server's clients: requests a second, the seconds of each, what one cost the
+    server in processor seconds, and the bytes of an answer."""
+
+    per_s: float
+    taken: list[float]
+    server_s: float
+    size: int
+
+
+def load(server: Server, request: Callable[[], bytes], clients: int, seconds: float) -> Loaded:
     taken: list[float] = []
     sizes: list[int] = []
-    begun = time.perf_counter()
+    begun, spent_s = time.perf_counter(), cpu_s(server.pid)
 
     def client() -> None:
-        connection = Connection(port)
+        connection = Connection(server.port)
         while (started := time.perf_counter()) < begun + seconds:
             sizes.append(connection.ask(request()))
             taken.append(time.perf_counter() - started)
@@ -128,7 +149,25 @@ def load(
     for thread in threads:
         thread.join()
     assert taken, "no request was answered"
-    return len(taken) / (time.perf_counter() - begun), taken, max(sizes)
+    wall_s = time.perf_counter() - begun
+    spent_s = cpu_s(server.pid) - spent_s
+    return Loaded(len(taken) / wall_s, taken, spent_s / len(taken), max(sizes))
+
+
+def _row(name: str, rounds: list[Loaded], bare: list[Loaded]) -> Row:
+    """What was measured of a case; of `bare` is what the server does in the same time."""
+    taken = [second for each in rounds for second in each.taken]
+    return {
+        "case": name,
+        "bytes": rounds[-1].size,
+        "requests": len(taken),
+        "per_s": median(each.per_s for each in rounds),
+        "of_bare": median(r.per_s / b.per_s for r, b in zip(rounds, bare, strict=True)),
+        "p50_ms": float(np.quantile(taken, 0.5) * 1e3),
+        "p99_ms": float(np.quantile(taken, 0.99) * 1e3),
+        "cpu_us": 1e6 * median(each.server_s for each in rounds),
+        "cpu_of_bare": median(b.server_s / r.server_s for r, b in zip(rounds, bare, strict=True)),
+    }
 
 
 def main() -> None:
@@ -149,7 +188,7 @@ def main() -> None:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        _served("-c", BARE) as bare_port,
+        _served("-c", BARE) as bare,
         _served(
             "-m",
             "api.main",
@@ -157,45 +196,30 @@ def main() -> None:
             "--port",
             "0",
             HPLB_DATABASE_URL=f"sqlite:///{Path(folder) / 'hplb.db'}",
-        ) as port,
+        ) as service,
     ):
-        cases: dict[str, tuple[int, Callable[[], bytes], int]] = {
-            "bare": (bare_port, lambda: _request("POST", "/", asked), options.clients),
-            "cached": (port, lambda: cached, options.clients),
-            "compressed": (port, lambda: compressed, options.clients),
-            "healthz": (port, lambda: _request("GET", "/healthz"), options.clients),
-            "fresh": (port, fresh, min(4, options.clients)),
+        cases: dict[str, tuple[Server, Callable[[], bytes], int]] = {
+            "bare": (bare, lambda: _request("POST", "/", asked), options.clients),
+            "cached": (service, lambda: cached, options.clients),
+            "compressed": (service, lambda: compressed, options.clients),
+            "healthz": (service, lambda: _request("GET", "/healthz"), options.clients),
+            "fresh": (service, fresh, min(4, options.clients)),
         }
-        rates: dict[str, list[float]] = {name: [] for name in cases}
-        taken: dict[str, list[float]] = {name: [] for name in cases}
-        size = {}
-        for name, (at, request, _) in cases.items():
-            size[name] = Connection(at).ask(request())
+        found: dict[str, list[Loaded]] = {name: [] for name in cases}
+        for server, request, _ in cases.values():
+            Connection(server.port).ask(request())
         for _ in range(options.rounds):
-            for name, (at, request, clients) in cases.items():
-                rate, seconds, size[name] = load(at, request, clients, options.seconds)
-                rates[name].append(rate)
-                taken[name] += seconds
-    rows = [
-        {
-            "case": name,
-            "bytes": size[name],
-            "requests": len(taken[name]),
-            "per_s": median(rates[name]),
-            "of_bare": median(r / b for r, b in zip(rates[name], rates["bare"], strict=True)),
-            "p50_ms": float(np.quantile(taken[name], 0.5) * 1e3),
-            "p99_ms": float(np.quantile(taken[name], 0.99) * 1e3),
-        }
-        for name in cases
-    ]
+            for name, (server, request, clients) in cases.items():
+                found[name].append(load(server, request, clients, options.seconds))
+    rows = [_row(name, rounds, found["bare"]) for name, rounds in found.items()]
     table = report.table_to(options.json)
-    print(
-        f"{'case':12}{'bytes':>8}{'per s':>9}{'of bare':>9}{'p50 ms':>9}{'p99 ms':>9}", file=table
-    )
+    heads = ("bytes", "per s", "of bare", "p50 ms", "p99 ms", "CPU us", "of bare")
+    print(f"{'case':12}" + "".join(f"{head:>9}" for head in heads), file=table)
     for row in rows:
         print(
             f"{row['case']:12}{row['bytes']:9}{row['per_s']:9.0f}{row['of_bare']:9.2f}"
-            f"{row['p50_ms']:9.1f}{row['p99_ms']:9.1f}",
+            f"{row['p50_ms']:9.1f}{row['p99_ms']:9.1f}{row['cpu_us']:9.0f}"
+            f"{row['cpu_of_bare']:9.2f}",
             file=table,
         )
     report.deliver(options.json, rounds=options.rounds, clients=options.clients, cases=rows)

@@ -12,7 +12,7 @@ from api.json_body import StrictBody
 from api.problems import refusals
 from api.removal import remove_plan
 from api.routes.paging import Limit, Offset
-from api.service import NamePath, ServiceDep
+from api.service import NamePath, Service, ServiceDep
 from api.solves.answer import Asker
 from api.solves.job import SolveJob
 from api.solves.kept_plan import KeptPlan
@@ -21,19 +21,34 @@ from api.store import plan_store
 from solver.plans import Plan
 from solver.request import PlanRequest
 
-router = APIRouter(tags=["plans"], route_class=StrictBody)
-
 JSON = "application/json"
 RETRY_AFTER = {"Retry-After": "1"}
 GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 """Said, and not to be left out."""
 
 
+class _ByText(StrictBody):
+    """A plan that was just asked for by the same text is sent before that is parsed again."""
+
+    async def known(self, request: Request) -> Response | None:
+        headers = request.headers
+        # An idempotency key is written down, whatever it comes with.
+        if "idempotency-key" in headers or headers.get("content-type") != JSON:
+            return None
+        service: Service = request.app.state.service
+        plan = service.answerer.remembered.find(await request.body())
+        return None if plan is None else await sent(plan, request)
+
+
+making = APIRouter(tags=["plans"], route_class=_ByText)
+router = APIRouter(tags=["plans"], route_class=StrictBody)
+
+
 def _retry_after() -> dict[str, Any]:
     return {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
 
 
-@router.post(
+@making.post(
     "/plan",
     response_model=Plan,
     responses={
@@ -66,11 +81,7 @@ async def make_plan(
     ] = None,
 ) -> Response:
     """Decide which GPU computes which attention head; an equal request gets the stored plan."""
-    # An idempotency key is written down, whatever it comes with.
     text = await request.body() if idempotency_key is None else b""
-    known = service.answerer.remembered.find(text)
-    if known is not None:
-        return await sent(known, request)
     wait_s = seconds_to_wait(prefer or ())
     asker = Asker(client_of(request.scope), urgency(priority), idempotency_key, text)
     if wait_s is None:

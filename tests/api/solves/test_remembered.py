@@ -5,7 +5,9 @@ import json
 
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
+from api import json_body
 from api.solves import remembered
 from api.solves.kept_plan import KeptPlan
 from api.solves.remembered import MOST_ANSWERS, RememberedAnswers
@@ -60,6 +62,47 @@ def test_no_database_is_asked_for_a_plan_asked_for_again(
 
     monkeypatch.setattr(world.service.database, "read", never)
     assert world.plan() == second == first
+
+
+def test_it_is_found_by_its_text_before_that_is_parsed_and_counted_and_logged_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "REMEMBERED_S", 60.0)
+    first = [world.plan(), world.plan()][0]
+
+    def never(*_: object) -> None:
+        raise AssertionError("the body was parsed")
+
+    monkeypatch.setattr(json_body, "read", never)
+    with capture_logs() as noted:
+        assert world.plan() == first
+    (said,) = [each for each in noted if each["event"] == "request"]
+    assert (said["route"], said["status"], said["plan"]) == ("/plan", 200, first.id)
+    counted = 'hplb_http_requests_total{method="POST",route="/plan",status="200"} 3.0'
+    assert counted in world.client.get("/metrics").text
+
+
+def test_the_same_text_as_something_else_than_json_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "REMEMBERED_S", 60.0)
+    text = json.dumps(plan_body()).encode()
+    for _ in range(2):
+        json_too = {"content-type": "application/json"}
+        assert world.client.post("/plan", content=text, headers=json_too).status_code == 200
+    plain = {"content-type": "text/plain"}
+    assert world.client.post("/plan", content=text, headers=plain).status_code == 422
+
+
+def test_a_plan_that_was_deleted_is_made_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "REMEMBERED_S", 60.0)
+    plan = [world.plan(), world.plan()][1]
+    assert world.client.delete(f"/plans/{plan.id}").status_code == 204
+    assert world.client.get(f"/plans/{plan.id}").status_code == 404
+    assert world.plan().id == plan.id
+    assert world.client.get(f"/plans/{plan.id}").status_code == 200
 
 
 def test_another_profile_of_the_name_is_another_request(
