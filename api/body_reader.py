@@ -4,8 +4,10 @@ A thread would hold the interpreter just as long: parsing and validating are eac
 """
 
 import asyncio
+import io
 import multiprocessing
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ MOST_KEYS = 1000
 """In one object. Each that no field is of costs a kilobyte."""
 LONGEST_S = 30.0
 """No body within its limits takes as long, however busy the machine."""
+LEAST = 16
+PART = 2**14
+"""Figures that are unpickled in one call: a millisecond in which nothing else runs."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,7 @@ class BodyReader:
             pipe.send_bytes(content)
             if not pipe.poll(LONGEST_S):
                 raise EOFError
-            answer: BaseModel | Refusal = pipe.recv()
-            return answer
+            return unpacked(pipe.recv_bytes())
         except (EOFError, OSError):
             if self._process is not None:
                 self._process.kill()
@@ -110,7 +114,41 @@ def _serve(pipe: Connection) -> None:
             for profile in _profiles(answer):
                 # Named here: its content is written out whole for that, and the name remembered.
                 _ = profile.digest
-            pipe.send(answer)
+            pipe.send_bytes(packed(answer))
+
+
+def packed(answer: BaseModel | Refusal) -> memoryview:
+    """An answer as it travels: the service's loop has its turn while it is `unpacked`."""
+    written = io.BytesIO()
+    _Packer(written, pickle.HIGHEST_PROTOCOL).dump(answer)
+    return written.getbuffer()
+
+
+def unpacked(content: bytes | memoryview) -> BaseModel | Refusal:
+    """The answer again."""
+    answer: BaseModel | Refusal = _Unpacker(io.BytesIO(content)).load()
+    return answer
+
+
+class _Packer(pickle.Pickler):
+    """Puts long lists of figures in parts."""
+
+    def persistent_id(self, thing: object) -> list[bytes] | None:
+        if type(thing) is not list or len(thing) < LEAST or type(thing[0]) not in (float, int):
+            return None
+        parts = (thing[at : at + PART] for at in range(0, len(thing), PART))
+        return [pickle.dumps(part, pickle.HIGHEST_PROTOCOL) for part in parts]
+
+
+class _Unpacker(pickle.Unpickler):
+    """Puts them together: each call into Python lets another thread go on that waits."""
+
+    def persistent_load(self, parts: list[bytes]) -> list[float]:
+        together: list[float] = []
+        for at, part in enumerate(parts):
+            together += pickle.loads(part)
+            parts[at] = b""
+        return together
 
 
 def _profiles(body: BaseModel | Refusal) -> list[ModelProfile]:

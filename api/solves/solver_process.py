@@ -26,7 +26,7 @@ from solver.solution import Progress
 
 log = structlog.get_logger()
 
-LOOK_S = 0.02
+LOOK_S = 0.005
 """How soon a cancellation is noticed."""
 GRACE_S = 0.05
 """That a search nobody wants any more has to end by itself: starting a process anew costs more."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from api import json_body
+from api import body_reader, json_body
 from api.body_limit import BodyLimit
 from api.body_reader import BodyReader, Refusal, UnreadError, read
 from api.client.bodies import MeasurementBatch
@@ -47,6 +47,16 @@ def test_the_process_reads_as_the_service_does(
 ) -> None:
     content = json.dumps(body).encode()
     assert asyncio.run(reader.read(kind, content)) == read(kind, content)
+
+
+def test_figures_that_travel_in_parts_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_reader, "PART", 5)
+    wide = profile("wide", layers=2, heads=body_reader.LEAST + 6)
+    found = ModelProfile.model_validate(wide)
+    arrived = body_reader.unpacked(body_reader.packed(found))
+    assert arrived == found
+    assert isinstance(arrived, ModelProfile)
+    assert arrived.digest == found.digest
 
 
 def test_a_profile_comes_with_its_name(reader: BodyReader) -> None:
