@@ -91,7 +91,9 @@ def mutated(body: Json, chance: random.Random) -> bytes:
     return text
 
 
-def test_a_changed_body_is_answered_or_refused(world: World, pytestconfig: pytest.Config) -> None:
+def test_a_changed_body_is_answered_or_refused(
+    world: World, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
+) -> None:
     count = pytestconfig.getoption("--mutations")
     plan = world.plan()
     world.register("a", 2)
@@ -125,3 +127,4 @@ def test_a_changed_body_is_answered_or_refused(world: World, pytestconfig: pytes
             assert len(answer.content) < 50_000, (number, method, path)
         seen.add(answer.status_code)
     assert {200, 400, 422} <= seen
+    record_property("attempts", count)

@@ -22,11 +22,6 @@ def children(pid: int) -> set[int]:
     return found
 
 
-def _stat(pid: int) -> list[str]:
-    """State, parent and more."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
 def command(pid: int) -> str:
     """A process's command line; nothing where it is gone."""
     with suppress(OSError):
@@ -40,10 +35,13 @@ def workers(pid: int) -> set[int]:
 
 
 def running(pid: int) -> bool:
-    """Whether a process is there and not only waited for."""
-    with suppress(OSError):
-        return _stat(pid)[0] != "Z"
-    return False
+    """Whether any thread of a process is there and not only waited for: until the last has ended,
+    its files and pipes stay open."""
+    states = []
+    for thread in Path(f"/proc/{pid}/task").glob("[0-9]*"):
+        with suppress(OSError):
+            states.append((thread / "stat").read_text().rpartition(")")[2].split()[0])
+    return any(state not in "ZX" for state in states)
 
 
 def until_gone(pids: set[int], seconds: float = 60) -> None:
@@ -69,7 +67,8 @@ def until_searching(client: httpx.Client, solve: str) -> None:
         assert answer.status_code == 202, answer.text
         if answer.json()["makespan_s"] is not None:
             return
-        time.sleep(0.01)
+        # Each is a line of the log, which nobody reads before the end.
+        time.sleep(0.05)
 
 
 def until_cbc(pid: int) -> int:

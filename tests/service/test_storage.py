@@ -20,7 +20,7 @@ from api.store.tables import Table
 from tests.api.served import Served
 from tests.api.world import plan_body
 from tests.postgres import Postgres
-from tests.service.conftest import FULL
+from tests.service.conftest import FULL, times
 from tests.service.reporting import Node
 from tests.service.stores import Store
 from tests.service.stores import postgres as postgres
@@ -134,7 +134,7 @@ def test_nothing_acknowledged_is_lost_while_the_database_comes_and_goes(
 def test_killed_while_batches_come_in_what_was_acknowledged_is_there(
     served: Served, store: Store
 ) -> None:
-    for _ in range(10 if FULL else 2):
+    for _ in times(2, 20):
         client = served.start(HPLB_DATABASE_URL=store.url)
         node = Node.deployed(client, refine=False)
         generation = client.get("/deployments/of-a").json()["generation"]
@@ -168,6 +168,36 @@ def test_killed_while_batches_come_in_what_was_acknowledged_is_there(
 def _until(reached: object) -> None:
     while not reached():  # type: ignore[operator]
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("into", ["sqlite", "postgresql"])
+def test_a_backup_of_either_database_goes_on_in_either(
+    served: Served, store: Store, into: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    client = served.start(HPLB_DATABASE_URL=store.url)
+    node = Node.deployed(client, refine=False)
+    batch = node.batch()
+    assert client.post("/measurements", json=batch).status_code == 200
+    paths = (f"/plans/{node.plan.id}", "/deployments/of-a", "/profiles", "/cost-models")
+    before = [client.get(path).json() for path in paths]
+    if into == "sqlite":
+        other = f"sqlite:///{tmp_path / 'other.db'}"
+    else:
+        other = request.getfixturevalue("postgres").create(f"into_{abs(hash(store.url))}")
+    for command, url in (("backup", store.url), ("restore", other)):
+        done = subprocess.run(
+            [sys.executable, "-m", "api.main", command, str(tmp_path / "kept.gz")],
+            env={**os.environ, "HPLB_DATABASE_URL": url},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    client = served.start(HPLB_DATABASE_URL=other)
+    assert [client.get(path).json() for path in paths] == before
+    assert client.post("/measurements", json=batch).json()["duplicate"] is True
+    # What is counted goes on from there.
+    assert client.post("/measurements", json=node.batch()).json()["duplicate"] is False
+    assert client.post("/plan", json=plan_body(gpus=3)).status_code == 200
 
 
 REVISIONS = ("0001", "0002", "0003", "0004")
