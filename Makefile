@@ -1,7 +1,8 @@
 # `make run` is the main job; `make test`, then `make test-page`, the page in a browser,
-# `make test-service`, the service's faults, and `make test-engines`, on vLLM, are what CI runs (`make
-# check` leaves out the slow tests). Each sets up what it needs in .venv, vLLM beside the clone, on a
-# machine that has Python 3.11+ and nothing else.
+# `make test-service`, the service's faults, `make audit`, known vulnerabilities of what is
+# installed, and `make test-engines`, on vLLM, are what CI runs (`make check` leaves out the slow
+# tests). Each sets up what it needs in .venv, vLLM beside the clone, on a machine that has
+# Python 3.11+ and nothing else.
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ PROFILE ?=
 RUN_FLAGS ?=
 HPLB_ENGINES ?= $(HOME)/.cache/hplb/engines
 
-.PHONY: run check test test-page test-service test-engines browser setup lint unit every clean
+.PHONY: run check test test-page test-service audit test-engines browser setup lint unit every clean
 
 run: setup
 	@$(BIN)/hplb demo $(if $(PROFILE),--profile "$(PROFILE)") $(RUN_FLAGS)
@@ -33,10 +34,17 @@ browser:
 	  fi; command -v chromium >/dev/null || \
 	  echo "no Chromium: its tests are skipped (apt-get install chromium, or set HPLB_CHROMIUM)" >&2
 
-# Processes killed, stopped and starved; HPLB_TEST_FULL=1 as often as is claimed.
+# Processes killed, stopped and starved. As often as is claimed, written down:
+# python -m benchmarks.faults --json benchmarks/results/faults.json
 test-service: setup
 	@$(BIN)/python -m tests.postgres --install
 	$(BIN)/pytest tests/service
+
+# Where OSV cannot be reached nothing is known, and that is said.
+audit: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[audit]' || true
+	@$(BIN)/python -m tests.audit || test $$? = 75
 
 # Their own folder of pytest's, whose conftest files elsewhere need what this environment has not.
 test-engines:
