@@ -47,6 +47,7 @@ FIGURES = {
     "pieces_smollm2_rows8": "loss_over_dense",
     "budgets": "held_out_least",
     "ingest": "p99",
+    "faults": "attempts",
 }
 """A figure that the page shows of each file, by its key there."""
 

@@ -15,6 +15,7 @@ from benchmarks.markdown import replaced
 from benchmarks.results_page import (
     cost_model,
     engines,
+    faults,
     intake,
     kernels,
     placement,
@@ -41,7 +42,8 @@ rates fitted to public measurements: what GPUs measured is in [gpu.md](gpu.md).
 [Placement](#placement-on-the-heads-of-real-models) | [Proofs and speed](#proofs-and-speed) |
 [Search](#the-search-part-by-part) | [Cost model](#the-cost-model) | [Kernels](#the-kernels) |
 [Stock engine](#on-a-stock-engine) |
-[Served](#requests-served) | [Quality](#quality) | [Intake](#measurements-coming-in)
+[Served](#requests-served) | [Quality](#quality) | [Intake](#measurements-coming-in) |
+[Faults](#faults)
 """
 WIDTH = 100
 
@@ -49,7 +51,18 @@ WIDTH = 100
 def documents(root: Path) -> dict[Path, str]:
     """Below a checkout's root: what each document must say, by its path."""
     reports = Reports(root / "benchmarks/results")
-    parts = (placement, proofs, search, cost_model, kernels, engines, serving, quality, intake)
+    parts = (
+        placement,
+        proofs,
+        search,
+        cost_model,
+        kernels,
+        engines,
+        serving,
+        quality,
+        intake,
+        faults,
+    )
     page = "\n".join([HEAD, *(part.section(reports) for part in parts)])
     said = (root / README).read_text()
     tables = f"{placement.readme_table(reports)}\n\n{real_model.readme_table(reports)}"
