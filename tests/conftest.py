@@ -1,5 +1,6 @@
 """How all properties are tried, and what `make check` leaves out beside the tests marked slow."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import settings
 # No example is timed, and 50 are drawn unless a test says more.
 settings.register_profile("hplb", deadline=None, max_examples=50)
 settings.load_profile("hplb")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
 SLOW = (

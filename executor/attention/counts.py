@@ -1,6 +1,7 @@
 """What a step does and how it runs, in numbers known before any token is."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -8,8 +9,11 @@ from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads
 from executor.kernels.layout import HeadBlocks, Layout
 from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
-from profiles.architecture import Architecture
 from profiles.sizes import causal_pieces
+
+if TYPE_CHECKING:
+    # A GPU machine that runs benchmarks has no pydantic.
+    from profiles.architecture import Architecture
 
 SCORED = (Pooled, VerticalSlash, Sampled)
 """Patterns that look at every causal piece before they choose; the others follow a rule."""
@@ -94,7 +98,7 @@ def count_work(
 
 def attention_work(
     counts: Counts,
-    architecture: Architecture,
+    architecture: "Architecture",
     piece_tokens: int,
     list_rows: int,
     computed_rows: int,

@@ -222,6 +222,11 @@ def _whole_step(plan: Json, served: list[Served]) -> list[str]:
         f"{where}step_s": math.fsum([*(report[where + kind] for kind in kinds), around_s])
         for where in ("", "contiguous_")
     }
+    faults = [
+        f"{name} {report[name]}, but a step takes time" for name in wanted if not report[name]
+    ]
+    if faults:
+        return faults
     wanted["gain"] = report["contiguous_step_s"] / report["step_s"] - 1
     wanted["attention_share"] = report["contiguous_attention_s"] / report["contiguous_step_s"]
     faults = [

@@ -142,7 +142,7 @@ def test_compare_takes_them_too(tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     measured().save(profile)
     flags = ["compare", "-p", str(profile), "--gpus", "2", "--context", "512", "--json"]
-    flags += ["--method", "greedy", "--deployment", "disaggregated", "--budget-policy", "max_min"]
+    flags += ["--methods", "greedy", "--deployments", "disaggregated", "--budget-policy", "max_min"]
     flags += ["--budget-tokens", "64", "--floor-tokens", "16", "--block-tokens", "16"]
     [row] = json.loads(runner.invoke(app, flags).stdout)
     assert row["recovery"]["curve"] == "oracle"

@@ -46,6 +46,13 @@ def test_junk_anywhere_is_a_fault(plan: Json, data: st.DataObject) -> None:
         assert all(isinstance(fault, str) and fault for fault in verify(sealed(spoiled)).faults)
 
 
+@pytest.mark.parametrize("name", ["step_s", "contiguous_step_s"])
+def test_a_step_that_takes_no_time_is_a_fault(name: str) -> None:
+    spoiled = copy.deepcopy(REPORTED)
+    spoiled["whole_step"][name] = 0
+    assert f"whole_step: {name} 0, but a step takes time" in verify(sealed(spoiled)).faults
+
+
 def test_a_missing_field_is_named() -> None:
     for path in leaves(PLAN):
         named = [str(step) for step in path if isinstance(step, str)]
