@@ -25,7 +25,7 @@ from api.store.session import UnavailableError
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console, fail
 from profiles.cli.flags import AsJson, model_names, profile_names
-from profiles.cli.progress import EVERY_S, shown
+from profiles.cli.progress import EVERY_S, shown, timed
 from profiles.errors import describe
 
 app = typer.Typer(no_args_is_help=True)
@@ -80,7 +80,7 @@ def backup(
     Example: hplb backup plans.jsonl.gz
     """
     with _opened(database_url) as database, shown("reading", " rows", quiet_s=EVERY_S) as show:
-        counts = back_up(database, file, show)
+        counts = back_up(database, file, timed(show))
     _say(counts, as_json)
 
 
@@ -96,7 +96,7 @@ def restore(
     Example: hplb restore plans.jsonl.gz --database-url sqlite:///new.db
     """
     with _opened(database_url) as database, shown("reading", " MB", quiet_s=EVERY_S) as show:
-        counts = restore_from(database, file, show)
+        counts = restore_from(database, file, timed(show))
     _say(counts, as_json)
 
 

@@ -12,6 +12,9 @@ paged cache, in CPU seconds of one thread, medians over rounds:
     chunks     others in each round that bring 64 tokens each, behind a prefix: 32 times the rows
 
 Aim: 32 requests cost at most 1.2 times what one costs.
+
+And what timing a sampled batch costs, a chunk and 31 decodes: the looks at the clock of all layers
+on the thread that serves, and counting the work on the one that reports.
 """
 
 import argparse
@@ -23,6 +26,9 @@ import numpy as np
 import torch
 
 from benchmarks import report
+from executor.engines.vllm.options import SAMPLE_EVERY
+from executor.engines.vllm.timing import SampledStep
+from executor.inference.phase_work import phase_work
 from executor.inference.slot_steps import SlotSteps, paged
 from executor.row_ranges import Range
 from executor.weights.execution_map import ExecutionMap, Original
@@ -94,6 +100,26 @@ def seconds(steps: SlotSteps, given: list[Lengths]) -> float:
     return median(taken)
 
 
+def sampled(steps: SlotSteps, given: list[Lengths]) -> tuple[float, float]:
+    """CPU seconds that timing a batch adds to the thread that serves, and to the one that reports:
+    nothing is computed between two looks at the clock."""
+    made, device, serving, reporting = two_ranks(), torch.device("cpu"), [], []
+    for number, (had, has) in enumerate(given):
+        batch = steps.of_batch(had, has)
+        started = time.process_time()
+        step = SampledStep(number, made, batch, steps.groups, device)
+        for layer in range(SHAPE.layers):
+            for phase in range(len(batch.phases)):
+                step.end(layer, phase, step.begin())
+        served = time.process_time()
+        step.took()
+        for of in batch.phases:
+            phase_work(of, steps.groups, SHAPE)
+        serving.append(served - started)
+        reporting.append(time.process_time() - served)
+    return median(serving), median(reporting)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200)
@@ -116,9 +142,18 @@ def main() -> None:
             f"{many / one:.2f} times",
             file=out,
         )
+    serving_s, reporting_s = sampled(steps, list(batches("one chunk", REQUESTS, arguments.rounds)))
+    print(
+        f"sampled    {1e3 * serving_s:7.2f} ms of serving, {1e3 * reporting_s:7.2f} ms of the "
+        f"reporting thread, one batch in {SAMPLE_EVERY}",
+        file=out,
+    )
     torch.set_num_threads(before)
     sizes = {"requests": REQUESTS, "chunk_tokens": PROMPT, "small_chunk_tokens": CHUNK}
-    report.deliver(arguments.json, **sizes, rounds=arguments.rounds, aim=AIM, rows=rows)
+    timed = {"serving_s": serving_s, "reporting_s": reporting_s, "every": SAMPLE_EVERY}
+    report.deliver(
+        arguments.json, **sizes, rounds=arguments.rounds, aim=AIM, sampled=timed, rows=rows
+    )
 
 
 if __name__ == "__main__":

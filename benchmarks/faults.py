@@ -13,7 +13,6 @@ reached are named. `--only` as pytest's -k.
 import argparse
 import math
 import os
-import signal
 import sys
 import time
 from typing import Any
@@ -71,9 +70,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--only", default="", help="tests whose names match")
     options = report.arguments(parser)
-    # Services are sent it: what a shell starts in the background is born deaf to it, and hands
-    # that on.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["HPLB_TEST_FULL"] = str(options.share)
     recorder = Recorder(time.monotonic() + 60 * options.minutes)
     settings = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "--mutations", str(MUTATIONS)]

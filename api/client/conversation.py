@@ -67,6 +67,8 @@ RETRY_AFTER_MOST_S = 5.0
 SILENCE_S = 45.0
 """Of a stream that has a comment every 15 s: the planner is gone."""
 Answer = TypeVar("Answer", bound=BaseModel)
+Page = TypeVar("Page", DeploymentList, NodeList)
+Entry = TypeVar("Entry")
 Event = Incumbent | SolveEnd
 EVENTS: Mapping[str, type[Event]] = {
     "incumbent": Incumbent,
@@ -217,13 +219,7 @@ class Conversation:
 
     async def deployments(self) -> list[DeploymentView]:
         """All deployments, by name."""
-        found: list[DeploymentView] = []
-        while True:
-            query = {"offset": len(found)}
-            page = await self._ask(DeploymentList, "GET", "/deployments", query=query)
-            found += page.deployments
-            if not page.deployments or len(found) >= page.total:
-                return found
+        return await self._every(DeploymentList, "/deployments", lambda page: page.deployments)
 
     async def deployment(self, name: str, generation: int | None = None) -> DeploymentView:
         """What is live, what was predicted of it and measured; or of a past generation."""
@@ -237,12 +233,7 @@ class Conversation:
 
     async def nodes(self) -> list[NodeView]:
         """Every node that ever registered."""
-        found: list[NodeView] = []
-        while True:
-            page = await self._ask(NodeList, "GET", "/nodes", query={"offset": len(found)})
-            found += page.nodes
-            if not page.nodes or len(found) >= page.total:
-                return found
+        return await self._every(NodeList, "/nodes", lambda page: page.nodes)
 
     async def delete_node(self, node_id: str) -> None:
         """Forget a node whose lease has run out and that serves no deployment."""
@@ -296,6 +287,18 @@ class Conversation:
         self, kind: type[Answer], method: str, path: str, body: BaseModel | None = None, **how: Any
     ) -> Answer:
         return _parse(await self._answer(method, path, body, **how), kind)
+
+    async def _every(
+        self, kind: type[Page], path: str, entries: Callable[[Page], list[Entry]]
+    ) -> list[Entry]:
+        """What all pages of a list hold."""
+        found: list[Entry] = []
+        while True:
+            page = await self._ask(kind, "GET", path, query={"offset": len(found)})
+            more = entries(page)
+            found += more
+            if not more or len(found) >= page.total:
+                return found
 
     async def _answer(
         self, method: str, path: str, body: BaseModel | None = None, **how: Any

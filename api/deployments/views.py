@@ -148,29 +148,24 @@ def _computed(
     predicted = found.predicted if found else predict(plan, layers)
     # Of several workloads it bounds all of them together, not what runs.
     bound_s = sum(plan.layers[i].lower_bound_s for i in layers)
-    common: dict[str, Any] = {
-        "layers": layers,
-        "predicted": PredictedView(
+    measured = error = drift = traffic = None
+    if found:
+        measured, traffic = _measured(found.means, "concurrent"), _traffic(found)
+        error, drift = found.error, found.slowdown
+    elif timed and (medians := measure(plan, layers, timed.seconds)):
+        measured = _measured(medians, timed.timing)
+        error, drift = prediction_error(plan, layers, medians), time_drift(predicted, medians)
+    return _Figures(
+        layers=layers,
+        predicted=PredictedView(
             makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
         ),
-        "bound_s": None if plan.other_workloads else bound_s,
-        "gap": plan.gap,
-    }
-    if found:
-        return _Figures(
-            **common,
-            measured=_measured(found.means, "concurrent"),
-            error=found.error,
-            drift=found.slowdown,
-            traffic=_traffic(found),
-        )
-    medians = measure(plan, layers, timed.seconds) if timed else None
-    return _Figures(
-        **common,
-        measured=_measured(medians, timed.timing) if medians and timed else None,
-        error=prediction_error(plan, layers, medians) if medians else None,
-        drift=time_drift(predicted, medians) if medians else None,
-        traffic=None,
+        bound_s=None if plan.other_workloads else bound_s,
+        gap=plan.gap,
+        measured=measured,
+        error=error,
+        drift=drift,
+        traffic=traffic,
     )
 
 

@@ -54,13 +54,19 @@ def _batches(reports: Reports) -> str:
         for row in report["rows"]
     ]
     heads = ("batch", "1 request", f"{report['requests']} requests", "over one")
+    timed = report["sampled"]
+    serving, reporting = (f"{1e3 * timed[key]:.2f} ms" for key in ("serving_s", "reporting_s"))
+    each = f"{1e3 * (timed['serving_s'] + timed['reporting_s']) / timed['every']:.3f} ms"
     return f"""\
 What a batch of vLLM's costs before it is computed: the steps of all layers over a paged cache, for
 a rank of SmolLM2-135M's shape that divides a KV group of every layer. Requests that decode; one
 that brings a chunk of {report["chunk_tokens"]:,} tokens, alone and beside
 {report["requests"] - 1} that decode; some that bring {report["small_chunk_tokens"]} tokens each, so
 that {report["requests"]} have as many times the rows. CPU seconds of a thread, medians of rounds;
-the aim is {report["aim"]:g} times, {_aimed(report)}.
+the aim is {report["aim"]:g} times, {_aimed(report)}. Timing a sampled batch, one chunk and
+{report["requests"] - 1} decodes, takes {serving} of the serving thread, in looks at the clock, and
+{reporting} of the reporting one, in counting work: one in {timed["every"]} unless said, {each} a
+batch.
 
 {reports.source("batch_steps")}
 {grid(heads, rows)}"""

@@ -10,7 +10,7 @@ import typer
 from executor.cli import flags
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors
-from profiles.cli.flags import AsJson, Data, Model, ProfileOut, check_file, profile_names, shares
+from profiles.cli.flags import AsJson, Data, Model, ProfileOut, check_file, shares
 from profiles.cli.progress import shown
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 @clear_errors()
 def calibrate_command(
     model: Model,
-    profile: Annotated[
-        str,
-        typer.Option(
-            "--profile",
-            "-p",
-            help="Its profile with output errors, name or path.",
-            autocompletion=profile_names,
-        ),
-    ],
+    profile: flags.ItsProfile,
     data: Data,
     out: ProfileOut,
     context: Annotated[

@@ -14,7 +14,7 @@ from executor.cli.loss import loss_command
 from executor.cli.run import run_command
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console
-from profiles.cli.flags import AsJson, Model, check_file, profile_names, shares, whole_numbers
+from profiles.cli.flags import AsJson, Model, check_file, shares, whole_numbers
 from profiles.cli.progress import shown
 from profiles.files import write_atomically
 from profiles.model import ModelProfile
@@ -48,15 +48,7 @@ ALL = "all"
 @clear_errors()
 def evaluate_command(
     model: Model,
-    profile: Annotated[
-        str,
-        typer.Option(
-            "--profile",
-            "-p",
-            help="Its profile, by name or path.",
-            autocompletion=profile_names,
-        ),
-    ],
+    profile: flags.ItsProfile,
     out: Annotated[Path, typer.Option("--out", "-o", help="The results to write, JSON.")],
     methods: Annotated[
         list[str],

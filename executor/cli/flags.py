@@ -5,9 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from profiles.cli.flags import profile_names
+
 if TYPE_CHECKING:
     from executor.evaluation.loaded import Loaded
 
+ItsProfile = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        "-p",
+        help="The model's profile, by name or path.",
+        autocompletion=profile_names,
+    ),
+]
 Plan = Annotated[Path, typer.Option(help="The plan's JSON.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads to compute with; all.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 on the CPU, bfloat16 on CUDA.")]

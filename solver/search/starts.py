@@ -46,12 +46,12 @@ def start(
         if layers[0].slots is None
         else [within_slots(greedy, layer) for layer in layers]
     )
+    if method == "greedy":
+        return [_solution(layer, [found]) for layer, found in zip(layers, greedily, strict=True)]
     plain = [
-        _solution(layer, [found] if method == "greedy" else [contiguous(layer), found])
+        _solution(layer, [contiguous(layer), found])
         for layer, found in zip(layers, greedily, strict=True)
     ]
-    if method == "greedy":
-        return plain
     if method != "auto" or within(plain, tolerance):
         return plain
     pairs = len(layers) * layers[0].items * layers[0].devices

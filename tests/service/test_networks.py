@@ -7,6 +7,7 @@ waits on.
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -66,6 +67,21 @@ def _report(client: httpx.Client, node: Node, acknowledged: set[str], over: Even
         acknowledged.add(batch["batch_id"])
 
 
+@contextmanager
+def _reporting(client: httpx.Client, node: Node) -> Iterator[set[str]]:
+    """Four threads of a node report; what was acknowledged so far."""
+    acknowledged: set[str] = set()
+    over = Event()
+    with ThreadPoolExecutor(4) as pool:
+        reports = [pool.submit(_report, client, node, acknowledged, over) for _ in range(4)]
+        try:
+            yield acknowledged
+        finally:
+            over.set()
+        for each in reports:
+            each.result()
+
+
 def _until_more(acknowledged: set[str]) -> None:
     wanted = len(acknowledged) + 20
     while len(acknowledged) < wanted:
@@ -81,26 +97,18 @@ def test_cut_from_its_database_it_says_so_and_goes_on_when_that_is_back(
         store = Store(server.create("cut"), server)
         client = _started(apart, cuttable.nodes.there, store.url)
         node = Node.deployed(client, refine=False)
-        acknowledged: set[str] = set()
-        over = Event()
-        with ThreadPoolExecutor(4) as pool:
-            reports = [pool.submit(_report, client, node, acknowledged, over) for _ in range(4)]
-            try:
-                for _ in times(1, 5):
-                    _until_more(acknowledged)
-                    with cuttable.database.cut():
-                        while client.get("/readyz").status_code == 200:
-                            pass
-                        assert client.get("/healthz").status_code == 200
-                        assert client.get("/metrics").status_code == 200
-                        time.sleep(CUT_S)
-                    while client.get("/readyz").status_code != 200:
+        with _reporting(client, node) as acknowledged:
+            for _ in times(1, 5):
+                _until_more(acknowledged)
+                with cuttable.database.cut():
+                    while client.get("/readyz").status_code == 200:
                         pass
-                    _until_more(acknowledged)
-            finally:
-                over.set()
-            for each in reports:
-                each.result()
+                    assert client.get("/healthz").status_code == 200
+                    assert client.get("/metrics").status_code == 200
+                    time.sleep(CUT_S)
+                while client.get("/readyz").status_code != 200:
+                    pass
+                _until_more(acknowledged)
         assert set(store.values("SELECT batch_id FROM batches")) >= acknowledged
         assert client.post("/plan", json=plan_body(gpus=3)).status_code == 200
 
@@ -111,20 +119,12 @@ def test_cut_from_its_nodes_nothing_acknowledged_is_lost_nor_stored_twice(
     store = Store(f"sqlite:///{tmp_path / 'hplb.db'}", None)
     client = _started(apart, cuttable.nodes.there, store.url)
     node = Node.deployed(client, refine=False)
-    acknowledged: set[str] = set()
-    over = Event()
-    with ThreadPoolExecutor(4) as pool:
-        reports = [pool.submit(_report, client, node, acknowledged, over) for _ in range(4)]
-        try:
-            for _ in times(2, 10):
-                _until_more(acknowledged)
-                with cuttable.nodes.cut():
-                    time.sleep(CUT_S / 2)
-                _until_more(acknowledged)
-        finally:
-            over.set()
-        for each in reports:
-            each.result()
+    with _reporting(client, node) as acknowledged:
+        for _ in times(2, 10):
+            _until_more(acknowledged)
+            with cuttable.nodes.cut():
+                time.sleep(CUT_S / 2)
+            _until_more(acknowledged)
     stored = store.values("SELECT batch_id FROM batches")
     assert len(stored) == len(set(stored))
     assert set(stored) >= acknowledged

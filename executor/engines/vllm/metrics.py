@@ -69,7 +69,10 @@ NUMBERS = {
     "spooled": Number(
         "hplb_spooled_batches", "Measurements that wait for the planner.", gauge=True
     ),
-    "dropped": Number("hplb_dropped_steps", "Timed steps that no planner will hear of."),
+    "dropped": Number(
+        "hplb_dropped_steps",
+        "Timed steps that no planner will hear of, 64 for a batch that a full spool dropped.",
+    ),
 }
 """Each is written by one thread alone."""
 

@@ -29,6 +29,8 @@ LOOK_S = 0.5
 """Between two looks at what the planner wants."""
 REPORT_S = 10.0
 STEPS_A_REPORT = 64
+MOST_ASSIGNED = 8
+"""Assignments remembered, by their plans: steps timed before a switch are told after it."""
 MOST_WAITING = 1024
 """Timed steps of a plan that no assignment has named yet; the oldest are dropped then."""
 logger = init_logger("vllm.hplb")
@@ -105,6 +107,8 @@ class Reporter:
         assignment = member.board.assignment
         if assignment is not None:
             self._assigned[assignment.plan_id] = assignment
+            if len(self._assigned) > MOST_ASSIGNED:
+                del self._assigned[next(iter(self._assigned))]
             try:
                 self._wants(assignment)
             except HplbError as error:

@@ -138,13 +138,8 @@ class Serving:
                 f"{self.map.layout.id[:12]}: `hplb apply` it, and start the engine on that folder"
             )
         size = plan.workload
-        wanted, here = (
-            (size.block_tokens, size.piece_tokens),
-            (
-                self.map.block_tokens,
-                self.map.piece_tokens,
-            ),
-        )
+        wanted = size.block_tokens, size.piece_tokens
+        here = self.map.block_tokens, self.map.piece_tokens
         if wanted != here:
             return (
                 f"plan {plan.id[:12]} has blocks and pieces of {wanted} tokens, the engine began "
