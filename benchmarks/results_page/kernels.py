@@ -100,8 +100,7 @@ Seconds of one thread over PyTorch's dense attention in the same round, medians 
 {report["rounds"]} rounds; both together with the least and the most. Blocks of 64, fp32, selection
 by two sampled rows a block, for which the aims were set; four times as many are sampled
 unless told. {share(report["summary"])} meet the aim, and selection's, 0.06, {chosen}. The
-machine was busy: one benchmark had the other core, and others shared this one (load
-{before:.1f} before and {after:.1f} after).
+machine's load was {before:.1f} before and {after:.1f} after, the benchmark itself included.
 
 {reports.source("cpu_selected")}
 {grid(heads, rows)}"""

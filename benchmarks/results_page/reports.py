@@ -15,10 +15,6 @@ Row = TypeVar("Row")
 Report = dict[str, Any]
 NOT_RECORDED = "hardware not recorded"
 STALE = {
-    "cpu_attention": "measured before listed pieces went through two batched products",
-    "cpu_selected": "measured before gathers took as few calls as their pieces need",
-    "cpu_flex": "measured before products read queries in place",
-    "cost_model_cpu": "measured before sampled rows were scored 192 at a time",
     "rehearsal": "the kernels have changed since",
 }
 """Reports of kernels that are not today's; an entry goes when its file is made anew."""
