@@ -8,7 +8,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from api.demo.generations import CONTIGUOUS, DENSE, Floats, Generation, bubble, makespan
+from api.demo.generations import (
+    CONTIGUOUS,
+    DENSE,
+    Floats,
+    Generation,
+    bubble,
+    expected_makespan,
+    makespan,
+)
 from api.demo.round_trip import DemoOptions, DemoResult
 
 COVERED = 0.95
@@ -20,9 +28,10 @@ def figures(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
 
     A row's `generations` are the planner's numbers, a round each; `spread_s` is the distance of the
     quartiles of the rounds' makespans, `refitted_s` the makespan predicted by the rates that the
-    last generation was planned with: `gain_predicted` is between those. `gain_interval`: where the
-    median gain of rounds without end lies, with a probability of COVERED at least; None for less
-    than six rounds. `loss`: nats a token over dense.
+    last generation was planned with, and `expected_s` the same with the waits to expect of what
+    these rates are wrong by, `rates_error`: `gain_predicted` is between those. `gain_interval`:
+    where the median gain of rounds without end lies, with a probability of COVERED at least; None
+    for less than six rounds. `loss`: nats a token over dense.
     """
     last, base = result.generations[-1], _named(result, CONTIGUOUS)
     by_round = 1 - last.rounds_s / base.rounds_s
@@ -37,7 +46,8 @@ def figures(options: DemoOptions, result: DemoResult) -> dict[str, Any]:
         "generations": [_row(each, result) for each in result.generations],
         "error_before": result.before,
         "error_after": last.error,
-        "gain_predicted": 1 - makespan(last.planned_s) / makespan(base.again_s(result.rates)),
+        "rates_error": result.rates_error,
+        "gain_predicted": 1 - _expected_s(last, result) / _expected_s(base, result),
         "gain_measured": 1 - makespan(last.measured_s) / makespan(base.measured_s),
         "gain_interval": interval(by_round),
     }
@@ -61,6 +71,10 @@ def _named(result: DemoResult, name: str) -> Generation:
     return next(each for each in result.generations if each.name == name)
 
 
+def _expected_s(generation: Generation, result: DemoResult) -> float:
+    return expected_makespan(generation.again_s(result.rates), result.rates_error)
+
+
 def _row(generation: Generation, result: DemoResult) -> dict[str, Any]:
     planned_s, measured_s = generation.planned_s, generation.measured_s
     low, high = np.percentile(generation.rounds_s, [25, 75])
@@ -73,6 +87,7 @@ def _row(generation: Generation, result: DemoResult) -> dict[str, Any]:
         "generations": generation.numbers,
         "predicted_s": makespan(planned_s),
         "refitted_s": makespan(generation.again_s(result.rates)),
+        "expected_s": _expected_s(generation, result),
         "measured_s": makespan(measured_s),
         "spread_s": float(high - low),
         "bubble_predicted": bubble(planned_s),
@@ -98,7 +113,8 @@ def report(found: dict[str, Any], say: Console) -> None:
         spread = f"{100 * low:.1f} to {100 * high:.1f} %: {verdict}"
     say.print(
         f"gain over contiguous with the same budgets: predicted "
-        f"[bold]{100 * found['gain_predicted']:.1f} %[/] by the refitted rates, measured "
+        f"[bold]{100 * found['gain_predicted']:.1f} %[/] by the refitted rates and the waits that "
+        f"their own error of {100 * found['rates_error']:.1f} % makes, measured "
         f"[bold]{100 * found['gain_measured']:.1f} %[/] ({spread})",
         highlight=False,
     )
@@ -115,12 +131,12 @@ def _table(found: dict[str, Any]) -> Table:
         title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
     )
     table.add_column("generation", no_wrap=True)
-    for column in ("predicted ms", "refitted", "measured", "spread", "bubble %", "meas.", "loss"):
+    for column in ("predicted ms", "expected", "measured", "spread", "bubble %", "meas.", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in found["generations"]:
         table.add_row(
             row["name"],
-            *(f"{1e3 * row[s]:.1f}" for s in ("predicted_s", "refitted_s", "measured_s")),
+            *(f"{1e3 * row[s]:.1f}" for s in ("predicted_s", "expected_s", "measured_s")),
             f"{1e3 * row['spread_s']:.1f}",
             *(f"{100 * row[share]:.1f}" for share in ("bubble_predicted", "bubble_measured")),
             "-" if row["loss"] is None else f"{row['loss']:+.4f}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from api.client.bodies import DeploymentView
 from profiles.cost.rates import Rates
@@ -67,6 +68,12 @@ class Generation:
         """The same by other rates."""
         return predicted_loads(self.plan, rates)[self.layers]
 
+    def residuals(self, rates: Mapping[str, Rates]) -> Floats:
+        """(measured - predicted by `rates`) / predicted, of loaded devices of layers run."""
+        again_s = self.again_s(rates)
+        loaded = again_s > 0
+        return np.asarray(self.measured_s[loaded] / again_s[loaded] - 1)
+
     @property
     def measured_s(self) -> Floats:
         """Medians over the rounds, [layers run, devices]."""
@@ -88,6 +95,21 @@ class Generation:
 def makespan(loads_s: Floats) -> float:
     """A barrier after every layer."""
     return float(loads_s.max(axis=1).sum())
+
+
+def expected_makespan(loads_s: Floats, error: float) -> float:
+    """The same where every load differs from its prediction by a normal error, `error` (a standard
+    deviation) of itself.
+
+    The mean of the largest of several is above the largest of their means, and most where loads are
+    nearly equal: what a search balances by rates that are a little wrong waits for the unluckiest
+    device. Of non-negative loads, E[max] is the integral of 1 - P(all at most x).
+    """
+    upper = float(loads_s.max()) * (1 + 8 * error)
+    at_most = np.linspace(0.0, upper, 4096)[:, None, None]
+    spread_s = np.maximum(error * loads_s, 1e-9 * upper)
+    every = ndtr((at_most - loads_s) / spread_s).prod(axis=2)
+    return float(np.trapezoid(1 - every, at_most[:, 0, 0], axis=0).sum())
 
 
 def bubble(loads_s: Floats) -> float:

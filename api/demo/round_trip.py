@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from api.client.bodies import DeploymentRequest, DeploymentView
@@ -72,12 +73,15 @@ class DemoResult:
     """Every generation, measured after refitting, the refitted one last.
 
     `before`: the divided generation's load error in the rounds that rates were refitted to.
-    `rates`: by device type, which the last was planned with. `loss` where a model is run.
+    `rates`: by device type, which the last was planned with; `rates_error`: their relative error,
+    root mean square, in the rounds of sparse plans that they were refitted to. `loss` where a model
+    is run.
     """
 
     generations: list[Generation]
     before: float
     rates: Mapping[str, Rates]
+    rates_error: float
     loss: Loss | None
 
 
@@ -172,10 +176,12 @@ class _Round:
         before = next(each.error for each in generations if each.name == DIVIDED)
         self.say.print("[bold]5[/] the cost model is refitted on what was measured; planning again")
         refitted, rates = self.children.until("refitted rates", self._refitted, REFIT_S)
+        left = np.concatenate([g.residuals(rates) for g in generations if g.name != DENSE])
         measured = [*(replace(each, loads_s=[], numbers=[]) for each in generations), refitted]
         _check_budgets(measured)
         self._measure(measured, options.rounds)
-        return DemoResult(measured, before, rates, loss)
+        error = float(np.sqrt(np.mean(left**2)))
+        return DemoResult(measured, before, rates, error, loss)
 
     def _planned_and_scored(self) -> tuple[list[Generation], Loss | None]:
         """Dense and sparse plans by the rates there are, and what the sparse budgets cost."""

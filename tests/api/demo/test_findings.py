@@ -34,7 +34,7 @@ def found_of(*last: list[float]) -> dict[str, Any]:
     ]
     rates = {"cpu": roofline(device_profile("cpu"), "prefill")}
     options = DemoOptions(REAL, devices=2, context_tokens=2048)
-    return figures(options, DemoResult(generations, 0.5, rates, Loss(0.02, own_weights=True)))
+    return figures(options, DemoResult(generations, 0.5, rates, 0.1, Loss(0.02, own_weights=True)))
 
 
 def said_of(found: dict[str, Any]) -> str:
@@ -52,6 +52,10 @@ def test_two_rounds_give_a_gain_but_no_interval() -> None:
     said = said_of(found)
     assert "measured 50.0 % (too few rounds for an interval)" in said
     assert "device loads: 50.0 % before refitting" in said
+    base, last = found["generations"][1:]
+    assert last["expected_s"] > last["refitted_s"]
+    assert found["gain_predicted"] == pytest.approx(1 - last["expected_s"] / base["expected_s"])
+    assert "the waits that their own error of 10.0 % makes" in said
 
 
 def test_a_gain_in_six_rounds_of_six_is_significant() -> None:

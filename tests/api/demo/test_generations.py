@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 
 from api.client.bodies import DeploymentView
-from api.demo.generations import DENSITY, SPARSE, Generation, bubble, request, sparse_budgets
-from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile
+from api.demo.generations import (
+    DENSITY,
+    SPARSE,
+    Generation,
+    bubble,
+    expected_makespan,
+    makespan,
+    request,
+    sparse_budgets,
+)
+from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile, device_profile
+from profiles.cost.roofline import roofline
 from profiles.fetched import SMOLLM2
 from profiles.sizes import causal_pieces
 from solver import plan
@@ -57,6 +67,28 @@ def test_medians_over_rounds_device_by_device() -> None:
     assert bubble(found.measured_s) == pytest.approx(0.25)
     error = np.abs(found.planned_s - found.measured_s) / found.measured_s
     assert found.error == pytest.approx(error.mean())
+
+
+@pytest.mark.parametrize("error", [0.0, 0.02, 0.1])
+def test_the_expected_makespan_is_the_mean_of_what_is_drawn(error: float) -> None:
+    loads_s = np.array([[3.0, 3.0, 2.95, 3.0], [4.0, 2.0, 1.0, 0.0]])
+    drawn = np.random.default_rng(0).normal(loads_s, error * loads_s, (20_000, *loads_s.shape))
+    mean = np.mean([makespan(loads) for loads in drawn])
+    assert expected_makespan(loads_s, error) == pytest.approx(mean, rel=2e-3)
+    # The level layer waits, the other hardly.
+    assert error < 0.05 or mean > 1.03 * makespan(loads_s)
+
+
+def test_residuals_are_of_loaded_devices_by_the_rates_given() -> None:
+    asked = request(REAL, ["cpu"] * 10, 2048, "contiguous")
+    made = plan(REAL, devices=asked.devices, context_tokens=2048, method="contiguous")
+    rates = {"cpu": roofline(device_profile("cpu"), "prefill")}
+    found = Generation("contiguous", asked, made, [3])
+    again_s = found.again_s(rates)
+    found.loads_s.extend([1.1 * again_s, 1.3 * again_s, 1.2 * again_s])
+    residuals = found.residuals(rates)
+    assert 0 < len(residuals) == np.count_nonzero(again_s) < again_s.size
+    assert residuals == pytest.approx(0.2)
 
 
 def test_a_device_without_work_counts_neither_as_late_nor_as_wrong() -> None:
