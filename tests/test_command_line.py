@@ -119,35 +119,37 @@ def test_flags_say_their_unit_as_the_request_does() -> None:
 
 BASH = """
 eval "$(hplb --show-completion)"
-COMP_WORDS=({words}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
-_hplb_completion hplb
-printf '%s\\n' "${{COMPREPLY[@]}}"
+while read -r -a COMP_WORDS
+do
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _hplb_completion hplb
+    echo "${COMPREPLY[@]}"
+done
 """
+OFFERED = {
+    "hplb pro": ["profiles"],
+    "hplb keys r": ["revoke", "rotate"],
+    "hplb verify plan.json --str": ["--strict"],
+    "hplb plan --profile l": [n for n in catalogue_names() if n.startswith("l")],
+    "hplb plan --method gre": ["greedy", "greedy_equal"],
+    "hplb plan --device-type h2": ["h200"],
+    "hplb models get s": ["smollm2-135m"],
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("hplb pro", ["profiles"]),
-        ("hplb keys r", ["revoke", "rotate"]),
-        ("hplb verify plan.json --str", ["--strict"]),
-        ("hplb plan --profile l", [n for n in catalogue_names() if n.startswith("l")]),
-        ("hplb plan --method gre", ["greedy", "greedy_equal"]),
-        ("hplb plan --device-type h2", ["h200"]),
-        ("hplb models get s", ["smollm2-135m"]),
-    ],
-)
-def test_bash_completes_commands_flags_and_names(words: str, offered: list[str]) -> None:
+def test_bash_completes_commands_flags_and_names() -> None:
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", BASH.format(words=words)],
+        ["bash", "-c", BASH],
+        input="".join(f"{words}\n" for words in OFFERED),
         env={**os.environ, "PATH": beside},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert sorted(done.stdout.split()) == offered, done.stderr
+    found = [sorted(line.split()) for line in done.stdout.splitlines()]
+    assert dict(zip(OFFERED, found, strict=True)) == OFFERED, done.stderr
 
 
 @pytest.mark.slow

@@ -262,8 +262,11 @@ def _split(numbers: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
     found: list[tuple[list[int], list[int]]] = []
     for index, held in enumerate(product(*(range(n + 1) for n in numbers))):
         first = next((kind for kind, n in enumerate(held) if n), None)
-        ranges = [range(kind == first, n + 1) for kind, n in enumerate(held)]
-        parts = [sum(map(int.__mul__, part, radix)) for part in product(*ranges)]
+        parts = [0]
+        for kind, (n, step) in enumerate(zip(held, radix, strict=True)):
+            if n:
+                counts = range((kind == first) * step, n * step + 1, step)
+                parts = [part + more for part in parts for more in counts]
         found.append((parts, [index - part for part in parts]))
     return found
 

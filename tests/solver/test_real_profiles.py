@@ -1,4 +1,4 @@
-"""Every importable file, every method, 2, 4 and 8 devices: the verifier accepts the plan."""
+"""Every importable file on 2, 4 and 8 devices, on 8 by every method: plans pass the verifier."""
 
 from pathlib import Path
 
@@ -33,12 +33,14 @@ def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
     profile = imported(path)
     for gpus in (2, 4, 8):
         makespans = {}
-        for method in [*HEURISTICS, "cp_sat", "ilp", "auto"]:
+        for method in [*HEURISTICS, "cp_sat", "ilp", "auto"] if gpus == 8 else ["greedy", "auto"]:
             plan = plan_of(
                 profile, gpus=gpus, method=method, context_tokens=131_072, time_limit_s=0.15
             )
             assert faults(plan) == [], (gpus, method)
             makespans[method] = plan.makespan_s
+        best = min(makespans[name] for name in HEURISTICS if name in makespans)
+        assert makespans["auto"] <= best * (1 + 1e-12)
         rules = {"gpus": gpus, "context_tokens": 131_072, "time_limit_s": 2}
         divided = plan_of(profile, placement={"divisible": True}, **rules)
         free = plan_of(profile, placement={"divisible": True, "copies": "free"}, **rules)
@@ -47,9 +49,7 @@ def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
         assert divided.makespan_s <= makespans["auto"] * (1 + 1e-12)
         assert free.imbalance is not None
         assert free.imbalance <= 1.01
-        best = min(makespans[name] for name in HEURISTICS)
-        assert makespans["auto"] <= best * (1 + 1e-12)
-        assert max(makespans["cp_sat"], makespans["ilp"]) <= makespans["greedy"] * (1 + 1e-12)
+    assert max(makespans["cp_sat"], makespans["ilp"]) <= makespans["greedy"] * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("name", ["Llama_3.1_8B", "Qwen2.5_72B"])

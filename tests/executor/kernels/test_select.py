@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -111,8 +112,14 @@ def test_lists_are_what_their_patterns_define(use_triton, paged, budget):
 
 
 @BOTH
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
-@pytest.mark.parametrize(("paged", "budget"), [(False, 6), (True, 3), (True, 5)])
+@pytest.mark.parametrize(
+    ("grid", "paged", "budget"),
+    [
+        (grid, *case)
+        for grid, case in zip(GRIDS, cycle([(False, 6), (True, 3), (True, 5)]), strict=False)
+    ],
+    ids=str,
+)
 def test_lists_of_pieces_are_what_their_patterns_define(use_triton, grid, paged, budget):
     """Ragged ends within a piece and a block, and chunks that begin within both."""
     block, piece, page = grid

@@ -142,14 +142,14 @@ def test_a_padded_batch_decodes_as_each_does_alone(backend, family):
     """Triton fills up qwen3's head_dim of 24, for which no room has space."""
     model, (ids, real) = small(family), padded("left")
     policy = BudgetPolicy(TOKENS, block_tokens=16, backend=backend)
-    options = {"max_new_tokens": 6, "do_sample": False}
+    options = {"max_new_tokens": 3, "do_sample": False}
     with attached(model, policy):
         together = model.generate(
             ids, attention_mask=real, past_key_values=GrowingCache(model.config), **options
         )
         for number, tokens in enumerate(LENGTHS):
             alone = model.generate(prompt(tokens, number), **options)
-            assert torch.equal(together[number, -6:], alone[0, -6:])
+            assert torch.equal(together[number, -3:], alone[0, -3:])
 
 
 def test_other_attention_sees_the_same_keys():
