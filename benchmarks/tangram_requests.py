@@ -23,8 +23,8 @@ from solver.planning.costs import placement_problem
 from solver.planning.planner import make_plan
 from solver.planning.scenarios import Known, scenarios
 from solver.plans import Plan
-from solver.problem import Floats
 from solver.request import PlanRequest
+from solver.shares import Floats
 
 DEVICE = "h200"
 BATCH: dict[Phase, int] = {"decode": 32, "prefill": 1}
@@ -91,9 +91,10 @@ class Bench:
 
     def seconds(self, plan: Plan) -> Floats:
         """Makespan of every request, `[requests]`."""
-        size = self.profile.architecture.group_size
-        placed = zip(self.layers, plan.shares[:, ::size], strict=True)
-        makespans_s = [layer.loads_of_shares(part).max(axis=1) for layer, part in placed]
+        shape = self.profile.architecture
+        groups = np.arange(0, shape.query_heads, shape.group_size)
+        placed = zip(self.layers, plan.placed, strict=True)
+        makespans_s = [layer.loads_of_shares(s.rows(groups)).max(axis=1) for layer, s in placed]
         return np.asarray(np.sum(makespans_s, axis=0))
 
     def judged(self, kind: str, planned_on: Requests, judged_on: Requests) -> Judged:

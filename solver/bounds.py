@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from solver.integers import SAFETY
-from solver.problem import Floats, LayerProblem
+from solver.problem import LayerProblem
+from solver.shares import Floats
 from solver.solution import Bound
 
 STEPS = 50

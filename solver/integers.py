@@ -6,7 +6,7 @@ is judged on the true costs.
 
 import numpy as np
 
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 ROUNDING = 1 + 1e-10
 """A cost this little below a whole number counts as that number ..."""

@@ -1,6 +1,7 @@
 """Heads on devices by nothing but their costs: any array, no model, no workload."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 from typing import get_args
 
@@ -8,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from profiles.errors import HplbError
-from solver.problem import Assignment, Floats, PlacementProblem, Shares
+from solver.problem import Assignment, PlacementProblem
 from solver.request import MAX_DEVICES, Method
 from solver.search.solve import Search, solve
+from solver.shares import Floats, Shares
 
 
 class CostsError(HplbError, ValueError):
@@ -21,17 +23,21 @@ class CostsError(HplbError, ValueError):
 class Placement:
     """Who does what of every head, and how good that is proved to be.
 
-    `shares` [layers, heads, devices]: the fraction of every head that every device does; rows add
-    up to 1. `loads_s` [layers, devices]. Makespan and bound are sums over the layers, a barrier
-    after each; `proofs` [layers] name what bounds each. `reason` says why the search stopped short
-    of the tolerance, None where it did not.
+    `placed` [layers] are the parts of heads that devices do; `loads_s` [layers, devices]. Makespan
+    and bound are sums over the layers, a barrier after each; `proofs` [layers] name what bounds
+    each. `reason` says why the search stopped short of the tolerance, None where it did not.
     """
 
-    shares: Shares
+    placed: list[Shares]
     loads_s: Floats
     lower_bound_s: float
     proofs: list[str]
     reason: str | None
+
+    @cached_property
+    def shares(self) -> Floats:
+        """The fraction of every head that every device does, `[layers, heads, devices]`."""
+        return np.stack([shares.dense for shares in self.placed])
 
     @property
     def makespan_s(self) -> float:
@@ -45,7 +51,7 @@ class Placement:
     @property
     def device_of_head(self) -> Assignment:
         """The device with most of each head, `[layers, heads]`."""
-        return np.asarray(self.shares.argmax(axis=2), dtype=np.int64)
+        return np.stack([shares.assignment for shares in self.placed])
 
 
 def place(
@@ -87,10 +93,11 @@ def place(
         max_copies=max_copies,
     )
     solution = solve(problem, how)
-    shares = np.stack([layer.shares for layer in solution.layers])
+    placed = [layer.shares for layer in solution.layers]
+    [loads] = problem.loads_of_each([placed])
     return Placement(
-        shares=shares,
-        loads_s=np.einsum("lhd,lh->ld", shares, cost),
+        placed=placed,
+        loads_s=loads,
         lower_bound_s=solution.lower_bound_s,
         proofs=[layer.bound.proof for layer in solution.layers],
         reason=solution.reason,

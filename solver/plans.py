@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from profiles.architecture import Architecture
@@ -17,6 +16,7 @@ from profiles.first_fault import FirstFault
 from profiles.selection import POOLED, Selection
 from profiles.size_fields import SizeFields
 from profiles.strict_json import JsonError, parse_json
+from solver.shares import Floats, Shares
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Nats = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -329,13 +329,20 @@ class Plan(_Part):
         return self.model_copy(update={"id": content_id(self.model_dump(mode="json"))})
 
     @property
-    def shares(self) -> NDArray[np.float64]:
+    def shares(self) -> Floats:
         """What every device does of every query head, `[layers, heads, devices]`."""
-        found = np.zeros((len(self.layers), self.architecture.query_heads, len(self.devices)))
-        for layer, planned in zip(found, self.layers, strict=True):
-            for head, entries in zip(layer, planned.heads, strict=True):
-                for entry in entries:
-                    head[entry.device] = entry.share
+        return np.stack([shares.dense for shares in self.placed])
+
+    @property
+    def placed(self) -> list[Shares]:
+        """What every device does of the query heads of every layer: the parts there are."""
+        found = []
+        for layer in self.layers:
+            parts = [(h, e.device, e.share) for h, own in enumerate(layer.heads) for e in own]
+            table = np.array(sorted(parts)).reshape(-1, 3)
+            item, device = table[:, :2].T.astype(np.int64)
+            shape = (len(layer.heads), len(self.devices))
+            found.append(Shares(item, device, table[:, 2], *shape))
         return found
 
     def _repr_svg_(self) -> str:

@@ -10,23 +10,19 @@ take, whatever it has. A whole item has share 1; `part_s` is what every device w
 a divided item does in full (its block selection), so that dividing costs what it repeats.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from solver.shares import Floats, Ints, Shares
+
 Assignment = Ints
 """Device of every item of one layer, `[items]`."""
-Shares = Floats
-"""Fraction of every item that every device does, `[items, devices]`; rows add up to 1."""
 
 Unit = Literal["head", "kv_group"]
-LEAST_SHARE = 1e-9
-"""Below this a share is rounding noise of a linear program, not work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +69,7 @@ class LayerProblem:
     def devices(self) -> int:
         return int(self.item_s.shape[2])
 
-    @property
+    @cached_property
     def identical(self) -> bool:
         """Whether all devices are of one type."""
         return bool((self.type_of == self.type_of[0]).all())
@@ -105,56 +101,53 @@ class LayerProblem:
     @cached_property
     def blended_s(self) -> Floats:
         """Seconds of an item, averaged over the workloads by weight, `[items, devices]`."""
-        return np.asarray(np.tensordot(self.weights, self.item_s, 1), dtype=np.float64)
+        return self._everywhere(np.tensordot(self.weights, self.distinct(self.item_s), 1))
+
+    def distinct(self, by_device: Floats) -> Floats:
+        """`[..., devices]`, or of the first device alone where all are alike."""
+        return by_device[..., :1] if self.identical else by_device
+
+    def _everywhere(self, of_each: Floats) -> Floats:
+        """`[..., devices]` again: a view that takes no memory."""
+        return np.broadcast_to(of_each, (*of_each.shape[:-1], self.devices))
 
     def item_with_charge_s(self) -> Floats:
         """Seconds of an item alone with its group's charge, `[workloads, items, devices]`."""
-        return np.asarray(self.item_s + self.group_s[:, self.group_of], dtype=np.float64)
+        charge_s = self.distinct(self.group_s)[:, self.group_of]
+        return self._everywhere(self.distinct(self.item_s) + charge_s)
 
     def whole(self, assignment: Assignment) -> Shares:
-        """An assignment as shares of 0 and 1."""
-        shares = np.zeros((self.items, self.devices))
-        shares[np.arange(self.items), assignment] = 1.0
-        return shares
+        """An assignment as shares of 1."""
+        return Shares.whole(assignment, self.devices)
 
     def loads(self, assignment: Assignment) -> Floats:
         """Seconds of every device with every item whole, `[workloads, devices]`."""
-        placed = np.arange(self.items)
-        has = np.zeros((self.groups, self.devices), dtype=bool)
-        has[self.group_of, assignment] = True
-        own_s = self.item_s[:, placed, assignment]
-        loads = np.stack([np.bincount(assignment, s, self.devices) for s in own_s])
-        return np.asarray(loads + self._charges(has), dtype=np.float64)
+        return self.loads_of_shares(self.whole(assignment))
 
     def loads_of_shares(self, shares: Shares) -> Floats:
-        """Seconds of every device, `[workloads, devices]`.
+        """Seconds of every device, `[workloads, devices]`."""
+        part_s = self.part_s[:, shares.item, shares.device]
+        work_s = (self.item_s[:, shares.item, shares.device] - part_s) * shares.share + part_s
+        group, at = shares.of_groups(self.group_of)
+        charge_s = self.group_s[:, group, at]
+        launched = np.bincount(at, minlength=self.devices) > 0
+        launch_s = np.where(launched | (self.slots is not None), self.launch_s, 0.0)
+        each = zip(work_s, charge_s, launch_s, strict=True)
+        return np.array(
+            [
+                np.bincount(shares.device, work, self.devices)
+                + (np.bincount(at, charge, self.devices) + launch)
+                for work, charge, launch in each
+            ]
+        )
 
-        `shares` [items, devices], or [workloads, items, devices] where every workload rounds the
-        same shares to its own rows.
+    def loads_of_each(self, shares: Sequence[Shares]) -> Floats:
+        """Seconds of every device, `[workloads, devices]`, where every workload has its own rows.
+
+        `shares` of every workload: the same ones, rounded to its query blocks.
         """
-        *own, item, device = np.nonzero(shares > 0)
-        share = shares[*own, item, device]
-        every = np.arange(self.workloads)[:, None] if not own else own[0]
-        place = (every, item, device)
-        part_s = self.part_s[place]
-        work_s = (self.item_s[place] - part_s) * share + part_s
-        has = np.zeros((*shares.shape[:-2], self.groups, self.devices), dtype=bool)
-        has[*own, self.group_of[item], device] = True
-        at = every * self.devices + device
-        size = self.workloads * self.devices
-        loads = np.bincount(np.ravel(at), np.ravel(work_s), size).reshape(-1, self.devices)
-        return np.asarray(loads + self._charges(has))
-
-    def _charges(self, has: NDArray[np.bool_]) -> Floats:
-        """Groups present and launches, `[workloads, devices]`, for `has` [..., groups, devices]."""
-        *own, group, device = np.nonzero(has)
-        every = np.arange(self.workloads)[:, None] if not own else own[0]
-        at = np.ravel(every * self.devices + device)
-        size = self.workloads * self.devices
-        charges = np.bincount(at, np.ravel(self.group_s[every, group, device]), size)
-        launched = np.bincount(at, minlength=size).reshape(-1, self.devices) > 0
-        paid = launched | (self.slots is not None)
-        return np.asarray(charges.reshape(-1, self.devices) + np.where(paid, self.launch_s, 0.0))
+        each = [self.of_workload(w).loads_of_shares(own) for w, own in enumerate(shares)]
+        return np.concatenate(each)
 
     def makespan(self, assignment: Assignment) -> float:
         """The weighted sum of the workloads' largest loads, seconds."""
@@ -173,23 +166,24 @@ class LayerProblem:
         return bool((np.bincount(assignment, minlength=self.devices) == self.counts).all())
 
     def allows_shares(self, shares: Shares) -> bool:
-        """Whether shares [items, devices] of divisible items obey the copies and the slots."""
+        """Whether shares of divisible items obey the copies and the slots."""
         copies = self.devices if self.max_copies is None else self.max_copies
-        return bool(((shares > 0).sum(axis=1) <= copies).all()) and self.within_slots(shares)
+        return int(shares.parts.max()) <= copies and self.within_slots(shares)
 
     def within_slots(self, shares: Shares) -> bool:
-        """Whether no device has items of more groups than it has slots, for `[items, devices]`."""
+        """Whether no device has items of more groups than it has slots."""
         if self.slots is None:
             return True
-        return bool(((self.members @ (shares > 0) > 0).sum(axis=0) <= self.slots).all())
+        _, device = shares.of_groups(self.group_of)
+        return int(np.bincount(device).max()) <= self.slots
 
     def by_group(self) -> "LayerProblem":
         """The same layer with whole KV groups as items."""
-        item_s = np.asarray(self.members @ self.item_s, dtype=np.float64)
+        item_s = self._everywhere(self.members @ self.distinct(self.item_s))
         return replace(
             self,
             item_s=item_s,
-            part_s=np.zeros_like(item_s),
+            part_s=np.broadcast_to(0.0, item_s.shape),
             group_of=np.arange(self.groups, dtype=np.int64),
         )
 
@@ -306,8 +300,16 @@ class PlacementProblem:
         return np.broadcast_to(only, (*only.shape[:-1], self.devices))
 
     def shares_of_heads(self, shares: Shares) -> Shares:
-        """Shares of the query heads, `[heads, devices]`, for shares of the problem's items."""
-        return shares[self.group_of_head] if self.whole_groups else shares
+        """Shares of the query heads, for shares of the problem's items."""
+        return shares.rows(self.group_of_head) if self.whole_groups else shares
+
+    def loads_of_each(self, shares: Sequence[Sequence[Shares]]) -> Floats:
+        """Seconds of every device, `[workloads, layers, devices]`, for shares of the items.
+
+        `shares` [workloads][layers]: every workload's in its own rows.
+        """
+        by_layer = enumerate(zip(*shares, strict=True))
+        return np.stack([self.layer(i).loads_of_each(each) for i, each in by_layer], axis=1)
 
     def weighing(self, weights: Floats) -> "PlacementProblem":
         """The same problem with other weights of its workloads."""

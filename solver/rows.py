@@ -8,7 +8,7 @@ the same: a triangle of height 1.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from profiles.cost.work import Phase, Workload, budget_pieces
 from solver.deadline import Deadline
-from solver.problem import Floats, Ints, LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints, Shares
 
 MOST_MOVES = 64
 """Boundaries moved one after another; at thousands of rows a handful is all there is to gain."""
@@ -67,44 +68,42 @@ def weight_before(height: Ints, rows: Ints, growth: int) -> Ints:
 def boundaries(shares: Shares, grid: RowGrid, layer: int) -> Ints:
     """The row at which every device's part of a head ends, `[heads, devices]`."""
     parts = _Parts.of(shares)
-    ends = np.zeros((shares.shape[0], shares.shape[1] + 1), dtype=np.int64)
-    ends[parts.head, parts.device + 1] = _ends(parts, grid, layer)[parts.head, parts.place]
+    ends = np.zeros((shares.items, shares.devices + 1), dtype=np.int64)
+    ends[shares.item, shares.device + 1] = _ends(parts, grid, layer)[shares.item, parts.place]
     # A device without a part ends where the one before it does.
     return np.asarray(np.maximum.accumulate(ends, axis=1)[:, 1:])
 
 
 def realise(shares: Shares, grid: RowGrid, layer: int) -> Shares:
-    """The shares that whole rows come to, `[heads, devices]`; a part without rows vanishes."""
+    """The shares that whole rows come to; a part without rows vanishes."""
     parts = _Parts.of(shares)
     height, rows, growth = grid.of_layer(layer)
     height, rows = height[:, None], rows[:, None]
     done = weight_before(height, _ends(parts, grid, layer), growth)
     of_rows = np.diff(done, axis=1, prepend=0) / weight_before(height, rows, growth)
-    realised = np.zeros_like(shares)
-    realised[parts.head, parts.device] = of_rows[parts.head, parts.place]
-    return realised
+    share = of_rows[shares.item, parts.place]
+    there = share > 0
+    return replace(shares, item=shares.item[there], device=shares.device[there], share=share[there])
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """The parts of heads, by head and device: of thousands of devices a head is on a few.
+    """The parts of heads side by side: of thousands of devices a head is on a few.
 
-    `place` is which of its head's parts each is; `share` [heads, most parts] is 0 beyond the last.
+    `place` [parts] is which of its head's parts each is; `share` [heads, most parts] is 0 beyond
+    the last.
     """
 
-    head: Ints
-    device: Ints
     place: Ints
     share: Floats
 
     @classmethod
     def of(cls, shares: Shares) -> Self:
-        head, device = np.nonzero(shares > 0)
-        counts = np.bincount(head, minlength=len(shares))
-        place = np.arange(len(head)) - (np.cumsum(counts) - counts)[head]
-        share = np.zeros((len(shares), counts.max(initial=1)))
-        share[head, place] = shares[head, device]
-        return cls(head, device, place, share)
+        first = np.cumsum(shares.parts) - shares.parts
+        place = np.arange(len(shares.item)) - first[shares.item]
+        share = np.zeros((shares.items, shares.parts.max()))
+        share[shares.item, place] = shares.share
+        return cls(place, share)
 
 
 def _ends(parts: _Parts, grid: RowGrid, layer: int) -> Ints:
@@ -132,30 +131,29 @@ def _ends(parts: _Parts, grid: RowGrid, layer: int) -> Ints:
     return np.where((above > 0) & nearer_below, below, above)
 
 
-def realise_each(shares: Shares, grids: Sequence[RowGrid], layer: int) -> Shares:
-    """The same shares in the rows of every workload, `[workloads, heads, devices]`."""
-    each = [realise(shares, grid, layer) for grid in grids]
-    return np.array(each).reshape(len(grids), *shares.shape)
+def realise_each(shares: Shares, grids: Sequence[RowGrid], layer: int) -> list[Shares]:
+    """The same shares in the rows of every workload."""
+    return [realise(shares, grid, layer) for grid in grids]
 
 
 def polish_rows(
     layer: LayerProblem, shares: Shares, grids: Sequence[RowGrid], index: int, deadline: Deadline
 ) -> Shares:
-    """Shares whose rows come nearest to the makespan, `[heads, devices]`.
+    """Shares whose rows come nearest to the makespan.
 
     `grids` has one grid a workload; `index` is the layer's. The busiest devices shift a boundary
     by a row of the first workload, or hand a part to its neighbour, while that helps.
     """
 
     def makespan(candidate: Shares) -> float:
-        return layer.objective(layer.loads_of_shares(realise_each(candidate, grids, index)))
+        return layer.objective(layer.loads_of_each(realise_each(candidate, grids, index)))
 
     best = min((shares, realise(shares, grids[0], index)), key=makespan)
     best_s = makespan(best)
     for _ in range(MOST_MOVES):
         if deadline.left_s <= 0:
             return best
-        loads = layer.loads_of_shares(realise_each(best, grids, index))
+        loads = layer.loads_of_each(realise_each(best, grids, index))
         moves = list(_shifted(best, set(loads.argmax(axis=1).tolist()), grids[0], index))
         if not moves:
             return best
@@ -171,8 +169,9 @@ def _shifted(shares: Shares, busiest: set[int], grid: RowGrid, layer: int) -> It
     """The shares after one boundary of a busiest device has given way to its neighbour."""
     height, rows, growth = grid.of_layer(layer)
     ends = boundaries(shares, grid, layer)
-    for head in np.flatnonzero((shares > 0).sum(axis=1) > 1):
-        devices = np.flatnonzero(shares[head])
+    dense = shares.dense
+    for head in np.flatnonzero(shares.parts > 1):
+        devices = np.flatnonzero(dense[head])
         total = weight_before(height[head], rows[head], growth)
         for left, right in pairwise(devices.tolist()):
             giver, taker = (left, right) if left in busiest else (right, left)
@@ -183,8 +182,8 @@ def _shifted(shares: Shares, busiest: set[int], grid: RowGrid, layer: int) -> It
             moved_to = np.array([at, min(max(at + step, 0), rows[head])])
             done = weight_before(height[head], moved_to, growth)
             one_row = float(abs(done[1] - done[0]) / total)
-            for part in {min(one_row, float(shares[head, giver])), float(shares[head, giver])}:
-                moved: Floats = shares.copy()
+            for part in {min(one_row, float(dense[head, giver])), float(dense[head, giver])}:
+                moved = dense.copy()
                 moved[head, giver] -= part
                 moved[head, taker] += part
-                yield moved
+                yield Shares.of(moved)

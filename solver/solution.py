@@ -3,9 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
-
-from solver.problem import Assignment, Floats, LayerProblem, Shares
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats, Shares
 
 LEAST_GAIN = 1e-7
 """Of a bound: a proof that is better by rounding alone does not take a plainer one's place."""
@@ -25,8 +24,8 @@ class Bound:
 class LayerSolution:
     """Who does what of one layer's items, its makespan, and the best bound proved.
 
-    `shares` [items, devices]; `makespan_s` is the weighted sum over the workloads. Placement and
-    bound get better each on its own.
+    `makespan_s` is the weighted sum over the workloads. Placement and bound get better each on its
+    own.
     """
 
     shares: Shares
@@ -44,7 +43,7 @@ class LayerSolution:
     @property
     def assignment(self) -> Assignment:
         """The device with most of each item, `[items]`: the placement where nothing is divided."""
-        return np.asarray(self.shares.argmax(axis=1), dtype=np.int64)
+        return self.shares.assignment
 
     def place(
         self, layer: LayerProblem, found: Assignment | None, *, searched: bool = False

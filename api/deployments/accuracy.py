@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from solver.planning.figures import bubble_ratio
 from solver.planning.predict import planned_problem
 from solver.plans import Plan
-from solver.problem import Floats
+from solver.shares import Floats
 
 DRIFT_LIMITS = (0.1, 10.0)
 
@@ -41,12 +41,8 @@ def planned_loads(plan: Plan) -> Floats:
         return np.array([layer.loads_s for layer in plan.layers])
     problem = replace(planned_problem(plan), unit="head")
     layers = [problem.layer(index) for index in range(problem.layers)]
-    return np.array(
-        [
-            layer.loads_of_shares(shares)[0]
-            for layer, shares in zip(layers, plan.shares, strict=True)
-        ]
-    )
+    pairs = zip(layers, plan.placed, strict=True)
+    return np.array([layer.loads_of_shares(shares)[0] for layer, shares in pairs])
 
 
 def predict(plan: Plan, layers: Sequence[int]) -> Prediction:
@@ -85,7 +81,7 @@ def measure(plan: Plan, layers: Sequence[int], samples: ArrayLike) -> RoundMedia
 
 def _loaded(plan: Plan) -> NDArray[np.bool_]:
     """Which devices have work in a layer, [layers, devices]: padding alone is not timed."""
-    return np.asarray((plan.shares > 0).any(axis=1) & (planned_loads(plan) > 0))
+    return np.stack([s.amounts() > 0 for s in plan.placed]) & (planned_loads(plan) > 0)
 
 
 def prediction_error(plan: Plan, layers: Sequence[int], measured: RoundMedians) -> float:

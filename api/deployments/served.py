@@ -19,7 +19,7 @@ from profiles.cost.work import Phase
 from profiles.traffic import StepTraffic
 from solver.planning.figures import bubble_ratio
 from solver.plans import Plan
-from solver.problem import Floats
+from solver.shares import Floats
 
 MOST_STEPS = 2000
 """The newest that are looked at."""

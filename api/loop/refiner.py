@@ -12,7 +12,6 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 
-import numpy as np
 import structlog
 from prometheus_client.core import GaugeMetricFamily
 
@@ -451,6 +450,7 @@ def _returns(session: Session, deployment: StoredDeployment, live: Plan, candida
 
 def _common(one: Plan, other: Plan) -> float:
     """How much of all heads two plans give to the same devices."""
-    if one.shares.shape != other.shares.shape:
+    here, there = one.placed, other.placed
+    if [(s.items, s.devices) for s in here] != [(s.items, s.devices) for s in there]:
         return 0.0
-    return float(np.minimum(one.shares, other.shares).sum())
+    return sum(mine.common(its) for mine, its in zip(here, there, strict=True))

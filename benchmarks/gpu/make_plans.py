@@ -134,16 +134,13 @@ def uniform_blocks(
 
 def devices_of(plan: Plan, layer: int, blocks: list[int], workload: Workload) -> list[list[Any]]:
     """Per device its heads: a number for a whole one, [head, first row, last row] for a part."""
-    shares = np.zeros((len(blocks), DEVICES))
-    for head, entries in enumerate(plan.layers[layer].heads):
-        for entry in entries:
-            shares[head, entry.device] = entry.share
+    shares = plan.placed[layer]
     rows = workload.context_blocks
     ends = boundaries(shares, RowGrid(np.array([blocks]), rows, 1, "prefill"), 0)
     found: list[list[Any]] = [[] for _ in range(DEVICES)]
     for head in range(len(blocks)):
         first = 0
-        for device in np.flatnonzero(shares[head]).tolist():
+        for device in shares.device[shares.item == head].tolist():
             last = int(ends[head, device])
             if last > first:
                 found[device].append(head if (first, last) == (0, rows) else [head, first, last])

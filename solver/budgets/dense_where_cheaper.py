@@ -18,7 +18,7 @@ from profiles.cost.rates import Rates
 from profiles.cost.work import Workload, group_work, head_work
 from profiles.selection import Selection
 from solver.budgets.allocate import Budgets
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 
 def dense_where_cheaper(

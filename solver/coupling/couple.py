@@ -16,7 +16,8 @@ from solver.coupling.moving import CurrentPlacement, decide_moves
 from solver.coupling.relabel import Shared, with_grace
 from solver.coupling.shortage import check_memory
 from solver.deadline import Deadline
-from solver.problem import Ints, PlacementProblem
+from solver.problem import PlacementProblem
+from solver.shares import Ints
 from solver.solution import LayerSolution
 
 

@@ -18,8 +18,8 @@ from scipy.spatial.distance import cdist
 from profiles.architecture import Architecture
 from profiles.catalogue import device_profile
 from profiles.cost.work import Deployment
-from solver.problem import Floats, Ints, Shares
 from solver.request import Retention
+from solver.shares import Floats, Ints, Shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,30 +83,54 @@ class Footprint:
     def holdings(self, layer: int, shares: Shares) -> Floats:
         """Bytes of K/V by group, and of weights by head and by group, for a layer's heads' shares.
 
-        `[devices, kv_heads + heads + kv_heads]`, for `shares` [heads, devices].
+        `[devices, kv_heads + heads + kv_heads]`.
         """
         shape = self.architecture
-        present = np.reshape(shares > 0, (shape.kv_heads, shape.group_size, -1))
-        tokens = (self.kept_tokens[layer][..., None] * present).max(axis=1)
-        heads, groups = present.reshape(shape.query_heads, -1), present.any(axis=1)
+        group, device = shares.of_groups(self._group_of)
+        tokens, heads, groups = (
+            np.zeros((shares.devices, count))
+            for count in (shape.kv_heads, shape.query_heads, shape.kv_heads)
+        )
+        tokens[device, group] = self._tokens(layer, shares)
+        groups[device, group] = 1
+        heads[shares.device, shares.item] = 1
         if self.slots is not None:
-            heads = np.repeat(groups, shape.group_size, axis=0)
-        weights = np.concatenate([heads, groups]) * float(self.projection_bytes)
-        return np.asarray(np.concatenate([tokens * float(self.token_bytes), weights]).T)
+            heads = np.repeat(groups, shape.group_size, axis=1)
+        weights = np.concatenate([heads, groups], axis=1) * float(self.projection_bytes)
+        return np.concatenate([tokens * float(self.token_bytes), weights], axis=1)
 
     def kv_bytes(self, layer: int, shares: Shares) -> Floats:
-        """K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
+        """K/V of one layer, `[devices]`, for its heads' shares."""
         if self.slots is not None:
             every = self.slots * self._reaches[layer] * self.token_bytes
-            return np.full(shares.shape[1], every)
-        held = self.holdings(layer, shares)[:, : self.architecture.kv_heads]
-        return np.asarray(held.sum(axis=1))
+            return np.full(shares.devices, every)
+        _, device = shares.of_groups(self._group_of)
+        held = np.bincount(device, self._tokens(layer, shares), shares.devices)
+        return np.asarray(held * float(self.token_bytes))
 
     def held_bytes(self, layer: int, shares: Shares) -> Floats:
-        """Weights and K/V of one layer, `[devices]`, for heads' shares `[heads, devices]`."""
+        """Weights and K/V of one layer, `[devices]`, for its heads' shares."""
         if self.slots is not None:
-            return np.full(shares.shape[1], self.slots * self.slot_bytes[layer])
-        return np.asarray(self.holdings(layer, shares).sum(axis=1))
+            return np.full(shares.devices, self.slots * self.slot_bytes[layer])
+        _, device = shares.of_groups(self._group_of)
+        projected = np.bincount(np.append(shares.device, device), minlength=shares.devices)
+        return self.kv_bytes(layer, shares) + projected * float(self.projection_bytes)
+
+    @cached_property
+    def _group_of(self) -> Ints:
+        """The KV group of every query head, `[heads]`."""
+        return np.repeat(np.arange(self.architecture.kv_heads), self.architecture.group_size)
+
+    def _tokens(self, layer: int, shares: Shares) -> Floats:
+        """What each (group, device) pair keeps, as much as its hungriest head there, `[pairs]`.
+
+        Pairs as of `Shares.of_groups`.
+        """
+        pair = self._group_of[shares.item] * shares.devices + shares.device
+        order = np.argsort(pair, kind="stable")
+        _, first = np.unique(pair[order], return_index=True)
+        kept = np.ravel(self.kept_tokens[layer])[shares.item]
+        return np.asarray(np.maximum.reduceat(kept[order], first))
 
 
 def fetched_bytes(wanted: Floats, held: Floats) -> Floats:

@@ -21,7 +21,8 @@ from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
 from solver.heuristics.greedy import greedy
 from solver.heuristics.greedy_equal import greedy_equal
-from solver.problem import Floats, Ints, LayerProblem, PlacementProblem, Shares
+from solver.problem import PlacementProblem
+from solver.shares import Floats, Ints, Shares
 from solver.solution import LayerSolution
 
 SolveAgain = Callable[[PlacementProblem], Sequence[LayerSolution]]
@@ -60,7 +61,8 @@ class Candidates:
         added = []
         for index, (own, quickest) in enumerate(zip(shares, self.quickest, strict=True)):
             if own is not None:
-                makespan_s = _makespan_s(self.shared.problem.layer(index), own)
+                layer = self.shared.problem.layer(index)
+                makespan_s = layer.objective(layer.loads_of_shares(own))
                 found = replace(quickest, shares=own, makespan_s=makespan_s, searched=False)
                 self.layers[index].append(Candidate(found, self.shared.held_bytes(index, own)))
                 added.append(found)
@@ -115,7 +117,7 @@ class Candidates:
             order = deal(columns, 0, others)
             if (others + candidate.held[order] <= self.limits).all():
                 solution = candidate.solution
-                result[index] = replace(solution, shares=solution.shares[:, order])
+                result[index] = replace(solution, shares=solution.shares.dealt(order))
                 held[index] = candidate.held[order]
         return result
 
@@ -187,13 +189,6 @@ def _with_prices(
         candidates.thin(latest, deadline)
         best = min(best, latest, candidates.best(deadline), key=shared.rank)
     return best
-
-
-def _makespan_s(layer: LayerProblem, shares: Shares) -> float:
-    """The makespan of shares, the quick way where nothing is divided."""
-    if ((shares > 0).sum(axis=1) == 1).all():
-        return layer.makespan(np.asarray(shares.argmax(axis=1), dtype=np.int64))
-    return layer.objective(layer.loads_of_shares(shares))
 
 
 def _quick(problem: PlacementProblem, deadline: Deadline) -> list[list[Shares | None]]:

@@ -18,7 +18,8 @@ from solver.coupling.footprint import fetched_bytes
 from solver.coupling.relabel import Shared
 from solver.deadline import Deadline
 from solver.plans import Plan
-from solver.problem import Floats, LayerProblem, PlacementProblem, Shares
+from solver.problem import LayerProblem, PlacementProblem
+from solver.shares import Floats, Shares
 from solver.solution import LayerSolution
 
 Choice = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
@@ -31,9 +32,9 @@ class MovingError(HplbError):
 
 @dataclass(frozen=True, eq=False)
 class CurrentPlacement:
-    """Where a deployment is now: heads' shares [layers, heads, devices], links [devices]."""
+    """Where a deployment is now: the heads' shares `[layers]`, links `[devices]`."""
 
-    shares: Shares
+    shares: Sequence[Shares]
     link_bytes_per_s: Floats
     amortise_steps: int
     plan_id: str
@@ -53,10 +54,9 @@ class CurrentPlacement:
         """Shares of the problem's items, for every layer that obeys its rules as it is."""
         found: list[Shares | None] = []
         for index, shares in enumerate(self.shares):
-            first = problem.whole_groups
-            size = problem.heads // problem.kv_heads
-            items = shares[::size] if first else shares
-            whole_items = bool((problem.shares_of_heads(items) == shares).all())
+            size = problem.heads // problem.kv_heads if problem.whole_groups else 1
+            items = shares.rows(np.arange(0, problem.heads, size))
+            whole_items = problem.shares_of_heads(items).equals(shares)
             obeys = whole_items and _obeys(problem.layer(index), items)
             found.append(items if obeys else None)
         return found
@@ -64,10 +64,11 @@ class CurrentPlacement:
     def check(self, problem: PlacementProblem) -> None:
         """Raise MovingError unless the shapes agree."""
         wanted = (problem.layers, problem.heads, problem.devices)
-        if self.shares.shape != wanted or self.link_bytes_per_s.shape != wanted[2:]:
+        found = (len(self.shares), self.shares[0].items, self.shares[0].devices)
+        if found != wanted or self.link_bytes_per_s.shape != wanted[2:]:
             raise MovingError(
                 f"current_plan {self.plan_id}: layers, heads and devices are "
-                f"{self.shares.shape}, the request has {wanted}"
+                f"{found}, the request has {wanted}"
             )
 
 
@@ -98,7 +99,7 @@ def current_placement(
         )
     _check_cover(plan, architecture)
     links = np.array([device_profile(name).link_bandwidth for name in types])
-    return CurrentPlacement(plan.shares, links, amortise_steps, plan.id)
+    return CurrentPlacement(plan.placed, links, amortise_steps, plan.id)
 
 
 def _check_cover(plan: Plan, architecture: Architecture) -> None:
@@ -213,10 +214,9 @@ def _staying(solution: LayerSolution, own: Shares | None, seconds: float) -> Lay
 
 
 def _obeys(layer: LayerProblem, shares: Shares) -> bool:
-    """Whether shares [items, devices] obey the layer's rules."""
+    """Whether shares obey the layer's rules."""
     if not layer.divisible:
-        whole = bool(((shares > 0).sum(axis=1) == 1).all())
-        return whole and layer.allows(shares.argmax(axis=1))
+        return not shares.divided and layer.allows(shares.assignment)
     return layer.allows_shares(shares)
 
 

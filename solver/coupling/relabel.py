@@ -19,7 +19,8 @@ from scipy.optimize import linear_sum_assignment
 from solver.coupling.footprint import Footprint, fetched_pairs
 from solver.deadline import Deadline
 from solver.exact.symmetry import device_classes
-from solver.problem import Floats, Ints, PlacementProblem, Shares
+from solver.problem import PlacementProblem
+from solver.shares import Floats, Ints, Shares
 from solver.solution import LayerSolution
 
 RESTARTS = 30
@@ -158,12 +159,12 @@ def with_grace(deadline: Deadline) -> Deadline:
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """Limits `[devices]` in bytes, or None; `held_now` [layers, heads, devices] shares, or None."""
+    """Limits `[devices]` in bytes, or None; `held_now`, the heads' shares `[layers]`, or None."""
 
     problem: PlacementProblem
     footprint: Footprint
     limits: Floats | None
-    held_now: Shares | None
+    held_now: Sequence[Shares] | None
 
     @cached_property
     def classes(self) -> list[Ints]:
@@ -194,7 +195,7 @@ class Shared:
         fetched = None if self.held_now is None else self._fetched(solutions, deadline)
         columns = Columns(self.classes, self.held(solutions), fetched, self.limits)
         pairs = zip(solutions, relabel(columns, deadline), strict=True)
-        return [replace(s, shares=s.shares[:, taken]) for s, taken in pairs]
+        return [replace(s, shares=s.shares.dealt(taken)) for s, taken in pairs]
 
     def _fetched(self, solutions: Sequence[LayerSolution], deadline: Deadline) -> Floats | None:
         """Bytes a device lacks of a column now, `[layers, columns, devices]`; None out of time."""

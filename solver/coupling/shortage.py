@@ -14,7 +14,8 @@ import numpy as np
 
 from profiles.errors import HplbError
 from solver.coupling.footprint import Footprint
-from solver.problem import Ints, PlacementProblem
+from solver.problem import PlacementProblem
+from solver.shares import Ints
 
 
 class MemoryShortageError(HplbError):

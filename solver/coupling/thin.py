@@ -11,7 +11,8 @@ import numpy as np
 
 from solver.coupling.footprint import Footprint
 from solver.deadline import Deadline
-from solver.problem import Floats, Ints, LayerProblem, PlacementProblem, Shares
+from solver.problem import LayerProblem, PlacementProblem
+from solver.shares import Floats, Ints, Shares
 
 CROWDING = 0.01
 """Of the receiving device's load: of steps that cost the makespan nothing, the emptiest wins."""
@@ -32,7 +33,7 @@ def thinned(
     if problem.equal_counts or problem.slots is not None or problem.replicas > 1:
         return []
     layer = replace(problem, unit="head").layer(index)
-    heads, path = problem.shares_of_heads(shares).copy(), []
+    heads, path = problem.shares_of_heads(shares).dense.copy(), []
     stride = problem.heads // problem.kv_heads if problem.whole_groups else 1
     while deadline.left_s > 0:
         groups, givers = np.nonzero(layer.members @ heads > 0)
@@ -45,21 +46,21 @@ def thinned(
             break
         heads[:, taker] += part[pair]
         heads[:, givers[pair]] -= part[pair]
-        path.append(heads[::stride].copy())
+        path.append(Shares.of(heads[::stride]))
     return path
 
 
 def _saved_bytes(
     footprint: Footprint,
     index: int,
-    heads: Shares,
+    heads: Floats,
     part: Floats,
     groups: Ints,
     givers: Ints,
     scarce: Floats,
 ) -> Floats:
     """Scarce bytes that are fewer when a part [pairs, heads] goes over, `[pairs, devices]`."""
-    kept = footprint.holdings(index, heads).T[: footprint.architecture.kv_heads]
+    kept = footprint.holdings(index, Shares.of(heads)).T[: footprint.architecture.kv_heads]
     own = kept[groups, givers]
     projections = (part > 0).sum(axis=1) + 1
     new = (part > 0).astype(np.int64) @ (heads <= 0) + (kept[groups] <= 0)
@@ -70,9 +71,9 @@ def _saved_bytes(
     return np.asarray(saved)
 
 
-def _cost_s(layer: LayerProblem, heads: Shares, part: Floats, groups: Ints, givers: Ints) -> Floats:
+def _cost_s(layer: LayerProblem, heads: Floats, part: Floats, groups: Ints, givers: Ints) -> Floats:
     """Seconds that the makespan grows when a part goes over, `[pairs, devices]`."""
-    loads, has = layer.loads_of_shares(heads), heads > 0
+    loads, has = layer.loads_of_shares(Shares.of(heads)), heads > 0
     held = layer.members @ has > 0
     linear_s = layer.item_s - layer.part_s
     pairs = np.arange(len(givers))

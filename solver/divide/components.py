@@ -17,7 +17,8 @@ import numpy as np
 from solver.deadline import Deadline
 from solver.divide.seconds import Piece, Seconds
 from solver.divide.wrap_around import as_shares, best_pieces, blend
-from solver.problem import Floats, Ints, LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints, Shares
 
 MOST_PAIRS = 60_000
 """Pairs of a set and a part of it up to which all are looked at: those of ten unlike groups."""

@@ -20,7 +20,8 @@ from solver.divide.linear_program import best_shares, vertex
 from solver.divide.over_nodes import over_nodes
 from solver.divide.retreat import retreat
 from solver.divide.wrap_around import blend, wrap_around
-from solver.problem import Assignment, LayerProblem, Shares
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Shares
 from solver.solution import Bound, LayerSolution
 
 VERTEX_PAIRS = 4096
@@ -123,7 +124,7 @@ def _of_identical(
 def _descended(layer: LayerProblem, start: Shares, deadline: Deadline) -> _Reached:
     """The best shares on the pairs of item and device that a start has."""
     reached = _Reached.by(layer, start)
-    shares = best_shares(layer, start > 0, deadline)
+    shares = best_shares(layer, start, deadline)
     return reached if shares is None else min(reached, _Reached.by(layer, shares), key=_seconds)
 
 

@@ -64,15 +64,17 @@ def _of_one(layer: LayerProblem) -> Bound:
 def _largest(layer: LayerProblem) -> Bound:
     """Within T a device does (T - charges) / work of an item, and at most `max_copies` devices."""
     copies = min(layer.max_copies or layer.devices, layer.devices)
-    item_s, part_s = layer.item_s[0], layer.part_s[0]
-    charges = layer.launch_s[0] + layer.group_s[0, layer.group_of] + part_s
-    alone = (charges + item_s - part_s).min(axis=1)
+    part_s = layer.distinct(layer.part_s)[0]
+    work = layer.distinct(layer.item_s)[0] - part_s
+    charge_s = layer.distinct(layer.group_s)[0, layer.group_of]
+    charges = layer.distinct(layer.launch_s)[0] + charge_s + part_s
+    alone = (charges + work).min(axis=1)
     if copies == 1:
         return Bound(SAFETY * float(alone.max()), "largest item")
     if layer.identical:
-        seconds = float((charges + (item_s - part_s) / copies)[:, 0].max())
+        seconds = float((charges + work / copies).max())
         return Bound(SAFETY * seconds, f"largest item on {copies} devices")
-    work = np.maximum(item_s - part_s, 1e-300)
+    work = np.maximum(work, 1e-300)
 
     def fits(level: float) -> bool:
         done = np.clip((level - charges) / work, 0, 1)

@@ -7,19 +7,21 @@ of its group's charge, and faster devices take more.
 
 import numpy as np
 
-from solver.divide.linear_program import cleaned
-from solver.problem import LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Shares
 
 
 def even_cut(layer: LayerProblem) -> Shares | None:
-    """Shares `[items, devices]` on at most `max_copies` devices an item; None where that is one."""
+    """Shares on at most `max_copies` devices an item; None where that is one."""
     copies = layer.max_copies or layer.devices
     if copies == 1:
         return None
     _, first = np.unique(layer.type_of, return_index=True)
     charge_s = np.tensordot(layer.weights, layer.group_s[..., first], 1)
     seconds = np.tensordot(layer.weights, layer.item_s[..., first], 1)
-    seconds += (charge_s / layer.members.sum(axis=1)[:, None])[layer.group_of]
+    seconds += (charge_s / np.bincount(layer.group_of, minlength=layer.groups)[:, None])[
+        layer.group_of
+    ]
     order = np.argsort(layer.group_of, kind="stable")
     work = seconds.mean(axis=1)[order]
     speed = (work.sum() / seconds.sum(axis=0))[np.searchsorted(layer.type_of[first], layer.type_of)]
@@ -33,6 +35,4 @@ def even_cut(layer: LayerProblem) -> Shares | None:
     middles = ends - lengths / 2
     item = np.searchsorted(item_ends, middles)
     device = np.minimum(np.searchsorted(device_ends, middles), layer.devices - 1)
-    shares = np.zeros((layer.items, layer.devices))
-    np.add.at(shares, (order[item], device), lengths / work[item])
-    return cleaned(shares)
+    return Shares.cleaned(order[item], device, lengths / work[item], layer.items, layer.devices)

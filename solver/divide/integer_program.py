@@ -17,9 +17,10 @@ import numpy as np
 import pulp
 
 from solver.deadline import Deadline
-from solver.divide.linear_program import Pairs, best_shares, cleaned
+from solver.divide.linear_program import best_shares
 from solver.exact.cbc import CBC_SAFETY, LEAST_TIME_S, quiet, run_cbc
-from solver.problem import Floats, LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Floats, Shares
 from solver.solution import Bound
 
 MOST_PAIRS = 1500
@@ -126,27 +127,28 @@ class _Program:
         """Give CBC a complete feasible start."""
         layer = self.layer
         if layer.identical:
-            first = int(shares[self._largest()].argmax())
+            first = int(shares.assignment[self._largest()])
             order = np.arange(layer.devices)
             order[[0, first]] = order[[first, 0]]
-            shares = shares[:, order]
+            shares = shares.dealt(order)
         loads = layer.loads_of_shares(shares)
         scale = SCALE / layer.objective(loads)
-        present = layer.members @ (shares > 0) > 0
+        present = set(
+            zip(*(axis.tolist() for axis in shares.of_groups(layer.group_of)), strict=True)
+        )
         for pair, variable in self.x.items():
             # A whole head may be a rounding error more than one.
-            variable.setInitialValue(min(float(shares[pair]), 1.0))
-            self.p[pair].setInitialValue(int(shares[pair] > 0))
+            variable.setInitialValue(min(float(shares.dense[pair]), 1.0))
+            self.p[pair].setInitialValue(int(shares.dense[pair] > 0))
         for pair, variable in self.y.items():
-            variable.setInitialValue(int(present[pair]))
+            variable.setInitialValue(int(pair in present))
         for variable, load in zip(self.times, loads.max(axis=1), strict=True):
             variable.setInitialValue(scale * float(load))
 
     def shares(self, deadline: Deadline) -> Shares:
         """The shares found, evened out by the linear program on their support."""
-        found = np.zeros((self.layer.items, self.layer.devices))
-        for pair, variable in self.x.items():
-            found[pair] = variable.value() or 0.0
-        support: Pairs = found > LEAST_PART
-        polished = best_shares(self.layer, support, deadline)
-        return cleaned(np.where(support, found, 0.0)) if polished is None else polished
+        value = {pair: variable.value() or 0.0 for pair, variable in self.x.items()}
+        parts = [(*pair, share) for pair, share in value.items() if share > LEAST_PART]
+        shape = (self.layer.items, self.layer.devices)
+        found = Shares.cleaned(*zip(*parts, strict=True), *shape)
+        return best_shares(self.layer, found, deadline) or found

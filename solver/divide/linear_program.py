@@ -20,17 +20,15 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from solver.deadline import Deadline
-from solver.problem import LEAST_SHARE, Floats, Ints, LayerProblem, Shares
-
-Pairs = NDArray[np.bool_]
-"""Which (item, device) pairs may be used, `[items, devices]`."""
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints, Shares
 
 MOST_ROUNDS = 4
 """Of dropping what the best shares leave unused: its charges go with it."""
 
 
-def best_shares(layer: LayerProblem, support: Pairs, deadline: Deadline) -> Shares | None:
-    """The best shares on a support; None where the program was not solved in time."""
+def best_shares(layer: LayerProblem, support: Shares, deadline: Deadline) -> Shares | None:
+    """The best shares on the pairs of others; None where the program was not solved in time."""
     best: Shares | None = None
     for _ in range(MOST_ROUNDS):
         if deadline.left_s <= 0:
@@ -39,9 +37,9 @@ def best_shares(layer: LayerProblem, support: Pairs, deadline: Deadline) -> Shar
         if shares is None:
             break
         best = shares
-        if (shares > 0).sum() == support.sum():
+        if len(shares.item) == len(support.item):
             break
-        support = shares > 0
+        support = shares
     return best
 
 
@@ -51,7 +49,7 @@ def vertex(layer: LayerProblem, deadline: Deadline) -> Shares | None:
     Slope scaling (Kim & Pardalos 1999): a group's charge is divided by the items it served on that
     device in the solution before, so that groups gather where they already are.
     """
-    everywhere = np.ones((layer.items, layer.devices), dtype=bool)
+    everywhere = Shares.of(np.ones((layer.items, layer.devices)))
     served = np.broadcast_to(layer.members.sum(axis=1, keepdims=True), layer.group_s.shape[1:])
     best: Shares | None = None
     best_s = np.inf
@@ -69,7 +67,7 @@ def vertex(layer: LayerProblem, deadline: Deadline) -> Shares | None:
         reached_s = layer.objective(layer.loads_of_shares(shares))
         if reached_s < best_s:
             best, best_s = shares, reached_s
-        served = layer.members @ shares
+        served = layer.members @ shares.dense
     if best is not None and not layer.within_slots(best):
         best = _within_slots(layer, best, deadline)
     return best if best is None else _within_copies(layer, best, deadline)
@@ -78,7 +76,7 @@ def vertex(layer: LayerProblem, deadline: Deadline) -> Shares | None:
 def _within_slots(layer: LayerProblem, shares: Shares, deadline: Deadline) -> Shares | None:
     """The best shares on the devices with most of each group, as far as slots go."""
     assert layer.slots is not None  # else everything is within them
-    amounts = layer.members @ (layer.blended_s * shares)
+    amounts = layer.members @ (layer.blended_s * shares.dense)
     held = np.zeros(amounts.shape, dtype=bool)
     homeless: NDArray[np.bool_] = np.asarray(amounts.any(axis=1))
     for pair in np.argsort(-amounts, axis=None, kind="stable"):
@@ -88,17 +86,18 @@ def _within_slots(layer: LayerProblem, shares: Shares, deadline: Deadline) -> Sh
         useful = homeless[group] or (spare and amounts[group, device] > 0)
         if useful and held[:, device].sum() < layer.slots:
             held[group, device], homeless[group] = True, False
-    return best_shares(layer, held[layer.group_of], deadline)
+    return best_shares(layer, Shares.of(held[layer.group_of]), deadline)
 
 
 def _within_copies(layer: LayerProblem, shares: Shares, deadline: Deadline) -> Shares | None:
     """The best shares on the largest parts of every item, at most `max_copies`."""
     copies = layer.max_copies or layer.devices
-    if (shares > 0).sum(axis=1).max() <= copies:
+    if shares.parts.max() <= copies:
         return shares
-    kept = np.zeros(shares.shape, dtype=bool)
-    np.put_along_axis(kept, np.argsort(-shares, axis=1, kind="stable")[:, :copies], True, axis=1)
-    return best_shares(layer, kept & (shares > 0), deadline)
+    kept = np.zeros(shares.dense.shape)
+    largest = np.argsort(-shares.dense, axis=1, kind="stable")[:, :copies]
+    np.put_along_axis(kept, largest, np.take_along_axis(shares.dense, largest, axis=1), axis=1)
+    return best_shares(layer, Shares.of(kept), deadline)
 
 
 def _minimise(
@@ -118,19 +117,10 @@ def _minimise(
     return result if result.status == 0 else None
 
 
-def cleaned(shares: Shares) -> Shares:
-    """Without the noise of floating point: rows add up to 1."""
-    item, device = np.nonzero(shares > LEAST_SHARE)
-    kept = shares[item, device]
-    cleaned = np.zeros_like(shares)
-    cleaned[item, device] = kept / np.bincount(item, kept, len(shares))[item]
-    return cleaned
-
-
 def relaxed(
     layer: LayerProblem, least_s: Floats, deadline: Deadline
 ) -> tuple[Shares | None, float]:
-    """Shares of the relaxed program, `[items, devices]`, and its lower bound in seconds.
+    """Shares of the relaxed program, and its lower bound in seconds.
 
     `least_s` [workloads] bounds each makespan: a device whose launch takes less pays it, used or
     not, without harm.
@@ -165,7 +155,9 @@ def relaxed(
         return None, 0.0
     prices = -result.ineqlin.marginals
     bound_s = _lagrangian_s(layer, launch_s, prices[load_rows], prices[presence_rows] / scale)
-    return cleaned(result.x[x]), bound_s
+    return Shares.cleaned(
+        *np.indices(x.shape).reshape(2, -1), result.x[x].ravel(), *x.shape
+    ), bound_s
 
 
 def _lagrangian_s(layer: LayerProblem, launch_s: Floats, loads: Floats, presence: Floats) -> float:
@@ -187,40 +179,40 @@ def _within(limit: Floats, total: Floats) -> Floats:
     return np.asarray(np.divide(limit, total, out=np.ones_like(total), where=total > limit))
 
 
-def _on_support(layer: LayerProblem, support: Pairs, deadline: Deadline) -> Shares | None:
-    """Only items with a choice are variables; the others are constants like the charges."""
-    shares: Shares = support / support.sum(axis=1, keepdims=True)
-    free = np.flatnonzero(support.sum(axis=1) > 1)
+def _on_support(layer: LayerProblem, support: Shares, deadline: Deadline) -> Shares | None:
+    """Only parts of items with a choice are variables; the rest is constant like the charges."""
+    shares = support.even()
+    free = np.flatnonzero(shares.share < 1)
     if not len(free):
         return shares
-    scale = 1 / layer.objective(layer.loads_of_shares(shares))
-    work = scale * (layer.item_s - layer.part_s)
-    settled = np.where(support.sum(axis=1, keepdims=True) > 1, 0.0, shares)
-    charges = scale * layer.loads_of_shares(shares) - (work * shares).sum(axis=1)
-    fixed = charges + (work * settled).sum(axis=1)
+    loads = layer.loads_of_shares(shares)
+    scale = 1 / layer.objective(loads)
+    item, device, even = shares.item[free], shares.device[free], shares.share[free]
+    work = scale * (layer.item_s[:, item, device] - layer.part_s[:, item, device])
+    fixed = scale * loads - [np.bincount(device, own, layer.devices) for own in work * even]
 
-    item, device = np.nonzero(support[free])
-    x = np.arange(len(item))
+    x = np.arange(len(free))
     makespans = len(x) + np.arange(layer.workloads)
-    loads, whole = _Triplets(), _Triplets()
+    inequalities, whole = _Triplets(), _Triplets()
     for w, row in enumerate(np.arange(fixed.size).reshape(fixed.shape)):
-        loads.add(row[device], x, work[w][free[item], device])
-        loads.add(row, np.full(layer.devices, makespans[w]), np.full(layer.devices, -1.0))
-    whole.add(item, x, np.ones(len(x)))
+        inequalities.add(row[device], x, work[w])
+        inequalities.add(row, np.full(layer.devices, makespans[w]), np.full(layer.devices, -1.0))
+    items, of_item = np.unique(item, return_inverse=True)
+    whole.add(of_item, x, np.ones(len(x)))
     variables = len(x) + layer.workloads
     result = _minimise(
         np.concatenate([np.zeros(len(x)), layer.weights]),
-        loads.matrix(fixed.size, variables),
+        inequalities.matrix(fixed.size, variables),
         -fixed.ravel(),
-        whole.matrix(len(free), variables),
-        len(free),
+        whole.matrix(len(items), variables),
+        len(items),
         deadline,
     )
     if result is None:
         return None
-    shares[free] = 0
-    shares[free[item], device] = result.x[x]
-    return cleaned(shares)
+    found = shares.share.copy()
+    found[free] = result.x[x]
+    return Shares.cleaned(shares.item, shares.device, found, layer.items, layer.devices)
 
 
 class _Triplets:

@@ -10,7 +10,8 @@ import numpy as np
 from solver.deadline import Deadline
 from solver.divide.seconds import Piece, Seconds
 from solver.divide.wrap_around import as_shares, best_pieces, blend
-from solver.problem import LEAST_SHARE, Floats, LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import LEAST_SHARE, Floats, Shares
 
 SLACK = 0.008
 """Makespan given up so that fewer groups cross, relatively."""
@@ -29,7 +30,7 @@ Amounts = Floats
 def over_nodes(
     layer: LayerProblem, node_size: int, deadline: Deadline, least_s: float
 ) -> Shares | None:
-    """Shares `[items, devices]`, nodes of `node_size` devices by index; None without time for it.
+    """Shares, nodes of `node_size` devices by index; None without time for it.
 
     `least_s` bounds the makespan. Several workloads are shared out by their weighted
     seconds. An item goes to at most

@@ -12,8 +12,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from solver.deadline import Deadline
-from solver.divide.linear_program import Pairs, best_shares
-from solver.problem import LayerProblem, Shares
+from solver.divide.linear_program import best_shares
+from solver.problem import LayerProblem
+from solver.shares import Shares
 
 
 class _Drop(NamedTuple):
@@ -50,53 +51,47 @@ def retreat(layer: LayerProblem, start: Shares, limit_s: float, deadline: Deadli
 
 def _drops(layer: LayerProblem, shares: Shares) -> list[_Drop]:
     """What could be given up, the least work first."""
-    own_s = layer.blended_s * shares
-    served_s = layer.members @ own_s
+    own_s = layer.blended_s[shares.item, shares.device] * shares.share
     drops = []
-    for is_group, seconds in ((True, served_s), (False, own_s)):
-        several = (seconds > 0) & ((seconds > 0).sum(axis=1, keepdims=True) > 1)
+    for is_group, row in ((True, layer.group_of[shares.item]), (False, shares.item)):
+        pairs, pair = np.unique(row * layer.devices + shares.device, return_inverse=True)
+        rows, devices = np.divmod(pairs, layer.devices)
+        several = np.bincount(rows)[rows] > 1
+        found = zip(np.bincount(pair, own_s)[several], rows[several], devices[several], strict=True)
         drops += [
-            _Drop(float(seconds[index, device]), is_group, int(index), int(device))
-            for index, device in np.argwhere(several)
+            _Drop(float(seconds), is_group, int(row), int(device)) for seconds, row, device in found
         ]
     return sorted(drops)
 
 
-def _without(layer: LayerProblem, shares: Shares, drop: _Drop) -> Pairs | None:
+def _without(layer: LayerProblem, shares: Shares, drop: _Drop) -> Shares | None:
     """The support after a drop; None where there is nothing to drop any more."""
-    support: Pairs = np.asarray(shares > 0)
-    at = drop.device
-    if not drop.is_group:
-        if not support[drop.row, at] or support[drop.row].sum() == 1:
-            return None
-        support[drop.row, at] = False
-        return support
-    items = np.flatnonzero(layer.group_of == drop.row)
-    elsewhere: Pairs = np.asarray(support[items].any(axis=0))
-    if not elsewhere[at] or elsewhere.sum() == 1:
+    row_of = layer.group_of[shares.item] if drop.is_group else shares.item
+    own = row_of == drop.row
+    given = own & (shares.device == drop.device)
+    kept = own & ~given
+    if not given.any() or not kept.any():
         return None
-    elsewhere[at] = False
-    support[items, at] = False
-    homeless = items[~support[items].any(axis=1)]
+    homeless = np.setdiff1d(shares.item[given], shares.item[kept])
+    elsewhere = np.unique(shares.device[kept])
     loads = layer.weights @ layer.loads_of_shares(shares)
-    support[homeless, np.where(elsewhere, loads, np.inf).argmin()] = True
-    return support
+    taker = elsewhere[loads[elsewhere].argmin()]
+    item = np.append(shares.item[~given], homeless)
+    device = np.append(shares.device[~given], np.full(len(homeless), taker))
+    return Shares.cleaned(item, device, np.ones(len(item)), layer.items, layer.devices)
 
 
-def _least_s(layer: LayerProblem, support: Pairs) -> float:
+def _least_s(layer: LayerProblem, support: Shares) -> float:
     """A quick bound for a support: devices that share no item cannot even each other out."""
     if not layer.identical:
         return 0.0
-    items, devices = support.shape
-    pairs = np.nonzero(support)
-    graph = csr_array(
-        (np.ones(len(pairs[0])), (pairs[0], items + pairs[1])), shape=(items + devices,) * 2
-    )
+    edges = (support.item, support.items + support.device)
+    nodes = support.items + support.devices
+    graph = csr_array((np.ones(len(support.item)), edges), shape=(nodes, nodes))
     count, label = connected_components(graph, directed=False)
-    shares = support / support.sum(axis=1, keepdims=True)
-    of_device = label[items:]
+    of_device = label[support.items :]
     size = np.bincount(of_device, minlength=count)
-    loads = layer.loads_of_shares(shares)
+    loads = layer.loads_of_shares(support.even())
     means = [
         np.bincount(of_device, weights=row, minlength=count) / np.maximum(size, 1) for row in loads
     ]

@@ -28,7 +28,7 @@ class Seconds:
     def of(cls, layer: LayerProblem) -> "Seconds":
         """The first workload of a layer."""
         return cls(
-            work=(layer.item_s - layer.part_s)[0, :, 0].tolist(),
+            work=(layer.item_s[0, :, 0] - layer.part_s[0, :, 0]).tolist(),
             part=layer.part_s[0, :, 0].tolist(),
             group=layer.group_of.tolist(),
             charge=layer.group_s[0, :, 0].tolist(),

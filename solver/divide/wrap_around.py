@@ -17,9 +17,9 @@ import numpy as np
 
 from solver.deadline import Deadline
 from solver.divide.few_groups import fill_slots
-from solver.divide.linear_program import cleaned
 from solver.divide.seconds import FULL, Piece, Seconds
-from solver.problem import LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Shares
 
 Fill = Callable[[float], tuple[list[Piece], float]]
 """The pieces that devices filled to a level take, and the seconds that found no room."""
@@ -66,11 +66,8 @@ def _fills(seconds: Seconds, level: float) -> Iterator[Fill]:
 
 
 def as_shares(layer: LayerProblem, pieces: Iterable[Piece]) -> Shares:
-    """Pieces as shares `[items, devices]`."""
-    shares = np.zeros((layer.items, layer.devices))
-    for item, device, share in pieces:
-        shares[item, device] += share
-    return cleaned(shares)
+    """Pieces as shares."""
+    return Shares.cleaned(*zip(*pieces, strict=True), layer.items, layer.devices)
 
 
 def blend(layer: LayerProblem) -> LayerProblem:

@@ -16,7 +16,8 @@ from solver.deadline import Deadline, Effort, OutOfTimeError, stopping
 from solver.exact.interchangeable import Classes, classes_of
 from solver.exact.symmetry import canonical, reachable
 from solver.integers import scale_of, seconds_of, whole
-from solver.problem import Assignment, Floats, Ints, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats, Ints
 from solver.solution import LayerSolution
 
 LEVELS = 50_000

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from solver.deadline import Deadline
 from solver.exact.symmetry import device_classes, longest_order
 from solver.integers import SAFETY
-from solver.problem import Floats, Ints, LayerProblem
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints
 from solver.solution import LayerSolution
 
 MOST_ITEMS = 16

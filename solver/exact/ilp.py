@@ -22,7 +22,8 @@ from solver.bounds import lifted
 from solver.deadline import Deadline, OutOfTimeError
 from solver.exact.cbc import CBC_SAFETY, quiet, run_cbc
 from solver.exact.symmetry import canonical, reachable
-from solver.problem import Assignment, Floats, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats
 from solver.solution import LayerSolution
 
 MOST_PAIRS = 2**15

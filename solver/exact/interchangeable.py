@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from solver.problem import Assignment, Floats, Ints, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from solver.problem import Assignment, Ints, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Ints
 
 
 def device_classes(layer: LayerProblem) -> list[Ints]:

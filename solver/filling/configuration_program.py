@@ -20,7 +20,8 @@ from solver.filling.grid import alike, make_grid
 from solver.filling.knapsack import DividedKnapsack, Filling, Knapsack, OutOfTimeError
 from solver.filling.master import Master
 from solver.integers import SAFETY, seconds_of
-from solver.problem import Floats, Ints, LayerProblem
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints
 
 SMOOTHING = 0.5
 """Weight of the multipliers that proved most so far."""

@@ -16,7 +16,8 @@ from solver.exact.interchangeable import classes_of
 from solver.exact.symmetry import device_classes
 from solver.filling.listing import WholeCosts, all_fillings
 from solver.integers import seconds_of
-from solver.problem import Assignment, Floats, Ints, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats, Ints
 
 LEVELS = 10_000_000
 """Whole numbers of a makespan: what rounding down loses is nothing."""
@@ -58,7 +59,7 @@ class Cover:
 
     def add_placement(self, assignment: Assignment) -> None:
         """What every device has of a placement."""
-        sets = self.layer.whole(assignment).T
+        sets = self.layer.whole(assignment).dense.T
         for of_type in np.unique(self.layer.type_of):
             self.add(int(of_type), sets[self.layer.type_of == of_type])
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solver.integers import scale_of, whole
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

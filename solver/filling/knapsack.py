@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter1d
 
 from solver.deadline import Deadline
 from solver.filling.grid import Grid
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 
 class OutOfTimeError(Exception):

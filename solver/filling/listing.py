@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from solver.deadline import Deadline
 from solver.exact.interchangeable import Classes
 from solver.integers import whole
-from solver.problem import Floats, Ints, LayerProblem
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints
 
 MOST_PARTIAL = 1_000_000
 """Partial fillings looked at in one step; some 50 ms."""

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from solver.deadline import Deadline
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 KEPT_PER_ROW = 3
 """Columns kept a class of items: those the multipliers come closest to using."""

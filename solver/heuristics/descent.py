@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solver.deadline import Deadline
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 MOST_STEPS = 1000
 LEAST_GAIN = 1e-12

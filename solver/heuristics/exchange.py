@@ -11,7 +11,8 @@ p it tends to the maximum. Several workloads add up by weight.
 import numpy as np
 
 from solver.deadline import Deadline
-from solver.problem import Assignment, Floats, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats
 
 POWERS = (4, 12, 48)
 MOST_STEPS = 400

@@ -7,7 +7,8 @@ the heads alone: what a scattered KV group costs is charged to the result, not s
 
 import numpy as np
 
-from solver.problem import Assignment, Floats, Ints, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats, Ints
 
 
 def greedy(layer: LayerProblem) -> Assignment:
@@ -15,7 +16,7 @@ def greedy(layer: LayerProblem) -> Assignment:
     if layer.slots is not None:
         order = np.argsort(-layer.blended_s.mean(axis=1), kind="stable")
         return _one_by_one(layer, order, np.zeros((layer.groups, layer.devices)))
-    return np.asarray(longest_first(layer.blended_s[None], room(layer))[0])
+    return np.asarray(longest_first(layer.distinct(layer.blended_s)[None], room(layer))[0])
 
 
 def room(layer: LayerProblem) -> Ints:
@@ -27,9 +28,11 @@ def room(layer: LayerProblem) -> Ints:
 def longest_first(item_s: Floats, room: Ints) -> Ints:
     """Longest first in many layers at once: devices `[layers, items]`.
 
-    `item_s` [layers, items, devices]; `room` [devices] is how many items a device may hold.
+    `item_s` [layers, items, devices], of one device where all are alike; `room` [devices] is how
+    many items a device may hold.
     """
-    layers, items, devices = item_s.shape
+    layers, items, _ = item_s.shape
+    devices = len(room)
     every = np.arange(layers)
     order = np.argsort(-item_s.mean(axis=2), axis=1, kind="stable")
     loads, left = np.zeros((layers, devices)), np.tile(room, (layers, 1))
@@ -50,7 +53,7 @@ def charged(layer: LayerProblem) -> Assignment:
     a group, longest first.
     """
     item_s = layer.blended_s
-    group_s = np.tensordot(layer.weights, layer.group_s, 1)
+    group_s = np.tensordot(layer.weights, layer.distinct(layer.group_s), 1)
     work = item_s.mean(axis=1)
     order = np.lexsort((-work, layer.group_of, -(layer.members @ work)[layer.group_of]))
     return _one_by_one(layer, order, group_s)

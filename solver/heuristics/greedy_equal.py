@@ -12,4 +12,4 @@ from solver.problem import Assignment, LayerProblem
 
 def greedy_equal(layer: LayerProblem) -> Assignment:
     """Longest first with equal counts."""
-    return np.asarray(longest_first(layer.blended_s[None], layer.counts)[0])
+    return np.asarray(longest_first(layer.distinct(layer.blended_s)[None], layer.counts)[0])

@@ -17,7 +17,8 @@ def multifit(layer: LayerProblem) -> Assignment:
 
     Items cost what they do on the first device with their group's charge: for identical devices.
     """
-    cost = (layer.blended_s + np.tensordot(layer.weights, layer.group_s, 1)[layer.group_of])[:, 0]
+    charge_s = np.tensordot(layer.weights, layer.group_s[..., 0], 1)
+    cost = layer.blended_s[:, 0] + charge_s[layer.group_of]
     best = greedy(layer)
     low = max(float(cost.max()), float(cost.sum()) / layer.devices)
     high = float(np.bincount(best, cost, layer.devices).max())

@@ -10,7 +10,8 @@ import numpy as np
 from solver.deadline import Deadline
 from solver.exact.interchangeable import Classes, classes_of
 from solver.heuristics.two_devices import Pair, divide, divide_at_random
-from solver.problem import Assignment, Floats, Ints, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats, Ints
 
 LEAST_GAIN = 1e-9
 """Of the busiest load: smaller gains are rounding."""

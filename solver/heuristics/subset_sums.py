@@ -8,7 +8,8 @@ heaviest subset of a random choice of the others that fits beside it, found by m
 
 import numpy as np
 
-from solver.problem import Assignment, Floats, Ints, LayerProblem
+from solver.problem import Assignment, LayerProblem
+from solver.shares import Floats, Ints
 
 OFFERED = 20
 """Items among which the companions of a device's longest item are sought: 1,024 sums a half."""

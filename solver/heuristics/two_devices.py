@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 TRIED = 10
 """Ways of one half for which a fitting way of the other is sought."""

@@ -35,8 +35,9 @@ from solver.plans import (
     Rules,
     Step,
 )
-from solver.problem import Floats, PlacementProblem
+from solver.problem import PlacementProblem
 from solver.request import PlanRequest
+from solver.shares import Floats, Shares
 from solver.solution import Solution
 
 
@@ -44,14 +45,14 @@ from solver.solution import Solution
 class Draft:
     """Everything decided; `problem` is by head, weighted by the solution's multipliers.
 
-    `shares` [workloads, layers, heads, devices] are realised in each workload's query blocks.
+    `shares` [workloads][layers] are realised in each workload's query blocks.
     """
 
     request: PlanRequest
     steps: Sequence[Scenario]
     problem: PlacementProblem
     solution: Solution
-    shares: Floats
+    shares: Sequence[Sequence[Shares]]
     slots: Slots | None
     settled: Settled
     filled: Filled | None
@@ -63,7 +64,7 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
     request, first, problem = draft.request, draft.steps[0], draft.problem
     architecture = first.known.profile.architecture
     weights = problem.weights
-    loads = _loads(draft)  # [workloads, layers, devices]
+    loads = problem.loads_of_each(draft.shares)  # [workloads, layers, devices]
     blended = np.tensordot(weights, loads, 1)
     makespans = loads.max(axis=2)  # [workloads, layers]
     layer_s = weights @ makespans
@@ -72,9 +73,9 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
     makespan_s = float(each_s.max() if worst else weights @ each_s)
     bound_s = min(draft.solution.lower_bound_s, makespan_s)
     gap = 1 - bound_s / makespan_s
-    present = figures.presence(draft.shares[0], problem.kv_heads)
+    present = [figures.Present.of(own, problem.kv_heads) for own in draft.shares[0]]
     slots = None if draft.slots is None else draft.slots.number
-    stock, stock_reason = figures.stock_compatible(draft.shares[0], problem.kv_heads, slots)
+    stock, stock_reason = figures.stock_compatible(draft.shares[0], present, slots)
     names = list(dict.fromkeys(request.device_types))
     whole = whole_step(request, draft.steps, weights, draft.shares, loads, deadline)
     return Plan(
@@ -138,18 +139,6 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
     )
 
 
-def _loads(draft: Draft) -> Floats:
-    """Seconds of every device, `[workloads, layers, devices]`."""
-    problem = draft.problem
-    return np.stack(
-        [
-            problem.layer(index).loads_of_shares(draft.shares[:, index])
-            for index in range(problem.layers)
-        ],
-        axis=1,
-    )
-
-
 def _layer_plans(draft: Draft, loads: Floats, makespans: Floats) -> list[LayerPlan]:
     stated = draft.shares[0]
     return [
@@ -164,13 +153,11 @@ def _layer_plans(draft: Draft, loads: Floats, makespans: Floats) -> list[LayerPl
     ]
 
 
-def _entries(shares: Floats) -> list[list[Entry]]:
-    """Every head's devices in order with their shares, for shares [heads, devices]."""
-    entries: list[list[Entry]] = [[] for _ in shares]
-    heads, devices = np.nonzero(shares)
-    for head, device, share in zip(
-        heads.tolist(), devices.tolist(), shares[heads, devices].tolist(), strict=True
-    ):
+def _entries(shares: Shares) -> list[list[Entry]]:
+    """Every head's devices in order with their shares."""
+    entries: list[list[Entry]] = [[] for _ in range(shares.items)]
+    parts = (shares.item.tolist(), shares.device.tolist(), shares.share.tolist())
+    for head, device, share in zip(*parts, strict=True):
         entries[head].append(Entry(device=device, share=min(share, 1.0)))
     return entries
 
@@ -260,7 +247,7 @@ def _slot_notes(draft: Draft, makespan_s: float) -> list[str]:
     return slot_notes(draft.slots.number, makespan_s, others, draft.slots.pays_from_tokens)
 
 
-def _padding(draft: Draft, present: figures.Present) -> Padding | None:
+def _padding(draft: Draft, present: Sequence[figures.Present]) -> Padding | None:
     slots, problem = draft.slots, draft.problem
     if slots is None:
         return None

@@ -10,8 +10,9 @@ from profiles.cost.rates import Rates
 from profiles.cost.work import FEATURES, INDEX, Workload, group_work, head_work
 from profiles.errors import HplbError
 from profiles.selection import POOLED, Selection, of_layer
-from solver.problem import Floats, Ints, PlacementProblem
+from solver.problem import PlacementProblem
 from solver.request import PlacementOptions
+from solver.shares import Floats, Ints
 
 MAX_PAIRS = 2**24
 """Heads of all layers times devices: 61 layers of 128 heads on 384 devices are a fifth of it."""

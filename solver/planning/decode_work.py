@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from profiles.architecture import Architecture
 from profiles.cost.work import FEATURES, INDEX, Workload
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 
 
 def decode_work(

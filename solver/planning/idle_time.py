@@ -12,16 +12,20 @@ from solver.budgets.fill_bubble import fill_bubble
 from solver.planning.costs import Demand, placement_problem
 from solver.planning.scenarios import Scenario
 from solver.plans import Filled
-from solver.problem import Floats, Ints, PlacementProblem
+from solver.problem import PlacementProblem
 from solver.request import PlacementOptions, PlanRequest
+from solver.shares import Ints, Shares
 
 
 def fill(
-    request: PlanRequest, problem: PlacementProblem, shares: Floats, steps: Sequence[Scenario]
+    request: PlanRequest,
+    problem: PlacementProblem,
+    shares: Sequence[Shares],
+    steps: Sequence[Scenario],
 ) -> tuple[Filled, list[Scenario]]:
     """What was gained, and the one workload with its larger budgets.
 
-    `problem` is by head, `shares` [layers, heads, devices] what runs. Raises BudgetError where
+    `problem` is by head, `shares` [layers] what runs. Raises BudgetError where
     there is more than one workload or the profile has no recovery curves.
     """
     [step] = steps
@@ -31,10 +35,7 @@ def fill(
             f"budget.fill: needs recovery curves to know what a larger budget brings; profile "
             f"{step.known.profile.name!r} has the form {step.known.profile.heads.form!r}"
         )
-    layers = [problem.layer(index) for index in range(problem.layers)]
-    loads = np.stack(
-        [layer.loads_of_shares(part)[0] for layer, part in zip(layers, shares, strict=True)]
-    )
+    [loads] = problem.loads_of_each([shares])
 
     @lru_cache(maxsize=1)
     def costed_of(content: bytes) -> PlacementProblem:
@@ -58,7 +59,7 @@ def fill(
         step.budgets.tokens,
         curves,
         step.workload,
-        shares,
+        np.stack([own.dense for own in shares]),
         loads.max(axis=1, keepdims=True) - loads,
         lambda tokens: costed(tokens).head_s[0][..., problem.type_of],
         lambda tokens: costed(tokens).group_s[0][..., problem.type_of],

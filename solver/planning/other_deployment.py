@@ -14,9 +14,9 @@ from solver.planning.costs import CostError, placement_problem
 from solver.planning.figures import objective_s
 from solver.planning.scenarios import Scenario
 from solver.plans import Elsewhere
-from solver.problem import Floats
 from solver.request import PlanRequest
 from solver.search.starts import HEURISTICS, start
+from solver.shares import Shares
 
 OTHER: dict[Deployment, Deployment] = {
     "disaggregated": "tensor_parallel",
@@ -28,16 +28,20 @@ MOST_PAIRS = 2**20
 
 
 def elsewhere(
-    request: PlanRequest, steps: Sequence[Scenario], shares: Floats, deadline: Deadline
+    request: PlanRequest,
+    steps: Sequence[Scenario],
+    shares: Sequence[Sequence[Shares]],
+    deadline: Deadline,
 ) -> Elsewhere | None:
     """This placement's makespan there, and what a quick plan made for it reaches, with its bound.
 
     By the request's own method where that does not search: who asks for that has no time for more.
-    `shares` [workloads, layers, heads, devices]. Workloads are weighed as the request says. None
+    `shares` [workloads][layers]. Workloads are weighed as the request says. None
     where the rates cannot cost it, where there is no time left, of more than MOST_PAIRS, or where
     devices have slots, which is tensor parallelism.
     """
-    if deadline.left_s <= 0 or shares.size > MOST_PAIRS or request.placement.slots is not None:
+    pairs = sum(own.items * own.devices for of_workload in shares for own in of_workload)
+    if deadline.left_s <= 0 or pairs > MOST_PAIRS or request.placement.slots is not None:
         return None
     deployment = OTHER[request.deployment]
     demands = [
@@ -49,14 +53,11 @@ def elsewhere(
         problem = placement_problem(demands, architecture, request.device_types, request.placement)
     except CostError:
         return None
-    by_head = replace(problem, unit="head")
-    placed = [by_head.layer(index) for index in range(by_head.layers)]
-    here = [layer.loads_of_shares(shares[:, index]) for index, layer in enumerate(placed)]
+    here_s = objective_s(request, problem, replace(problem, unit="head").loads_of_each(shares))
     layers = [problem.layer(index) for index in range(problem.layers)]
     method = request.method if request.method in HEURISTICS else "auto"
     quick = start(layers, method, request.tolerance, deadline.within(QUICK_S))
-    there = [layer.loads_of_shares(q.shares) for layer, q in zip(layers, quick, strict=True)]
-    here_s = objective_s(request, problem, here)
+    there = problem.loads_of_each([[own.shares for own in quick]] * problem.workloads)
     return Elsewhere(
         deployment=deployment,
         makespan_s=here_s,

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
 from profiles.catalogue import catalogue_rates, load_profile
@@ -140,9 +139,9 @@ def _draft(
 ) -> Draft:
     """Shares in whole query blocks, and what idles filled where asked for."""
     solution = settled.solution
-    shares = np.stack([problem.shares_of_heads(layer.shares) for layer in solution.layers])
+    shares = [problem.shares_of_heads(layer.shares) for layer in solution.layers]
     by_head = replace(problem, unit="head").weighing(solution.multipliers)
-    realised = shares[None]
+    realised = [shares] * len(steps)
     if problem.divisible:
         rules = request.placement
         uncoupled = rules.memory is None and rules.current_plan is None
@@ -166,7 +165,7 @@ def _draft(
         steps=steps,
         problem=by_head,
         solution=solution,
-        shares=np.broadcast_to(realised, (len(steps), *shares.shape)),
+        shares=realised,
         slots=slots,
         settled=settled,
         filled=filled,

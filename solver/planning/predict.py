@@ -11,9 +11,10 @@ from profiles.sizes import gathered_pieces
 from solver.planning.costs import Demand, placement_problem
 from solver.planning.decode_work import decode_work
 from solver.plans import Costs, Plan
-from solver.problem import Floats, Ints, PlacementProblem
+from solver.problem import PlacementProblem
 from solver.request import PlacementOptions
 from solver.rows import RowGrid, boundaries, weight_before
+from solver.shares import Floats, Ints
 
 
 def planned_problem(plan: Plan) -> PlacementProblem:
@@ -55,8 +56,8 @@ def predicted_loads(
         plan.devices,
         PlacementOptions(divisible=rules.divisible, copies=rules.copies, slots=plan.slots),
     )
-    pairs = zip(map(problem.layer, range(problem.layers)), plan.shares, strict=True)
-    return np.array([layer.loads_of_shares(shares)[0] for layer, shares in pairs])
+    [loads] = problem.loads_of_each([plan.placed])
+    return loads
 
 
 def shard_work(plan: Plan, layer: int) -> Floats:
@@ -66,9 +67,9 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     """
     budgets, step = np.array(plan.budgets, dtype=np.float64), plan.workload.workload
     grid = RowGrid.of(budgets, step)
-    shares = plan.shares[layer]
+    shares = plan.placed[layer]
     ends = boundaries(shares, grid, layer)
-    grouped = (shares > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
+    grouped = (shares.dense > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
     present = np.asarray(grouped.any(axis=1))
     selection = of_layer(plan.selection, plan.architecture, layer)
     if step.phase == "decode":

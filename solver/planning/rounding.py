@@ -4,13 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
 from solver.planning.scenarios import Scenario
-from solver.problem import Assignment, Floats, LayerProblem, PlacementProblem, Shares
+from solver.problem import Assignment, LayerProblem, PlacementProblem
 from solver.rows import RowGrid, polish_rows, realise, realise_each
+from solver.shares import Shares
 from solver.solution import LayerSolution
 
 POLISHED_PAIRS = 4096
@@ -35,7 +34,7 @@ def finishing_s(problem: PlacementProblem, steps: Sequence[Scenario]) -> float:
     seconds = []
     for _ in range(TRIED):
         began = time.perf_counter()
-        layer.loads_of_shares(realise_each(shares, grids, 0))
+        layer.loads_of_each(realise_each(shares, grids, 0))
         seconds.append(time.perf_counter() - began)
     return FINISHING * problem.layers * min(seconds)
 
@@ -47,26 +46,26 @@ def rounded(
     deadline: Deadline,
     *,
     may_undo: bool,
-) -> Floats:
-    """The shares each workload realises, `[workloads, layers, heads, devices]`.
+) -> list[list[Shares]]:
+    """The shares each workload realises, `[workloads][layers]`.
 
     `problem` is by head, as the solutions are. The first workload's are exactly in whole rows;
     they are what the plan states and the others round. With `may_undo` a layer that rounding makes
     worse than its whole placement is left undivided.
     """
     grids = [RowGrid.of(step.budgets.tokens, step.workload) for step in steps]
-    realised = []
+    realised: list[list[Shares]] = []
     for index, solution in enumerate(solutions):
         layer, stated = problem.layer(index), realise(solution.shares, grids[0], index)
-        if stated.size <= POLISHED_PAIRS and deadline.left_s > 0:
+        if stated.items * stated.devices <= POLISHED_PAIRS and deadline.left_s > 0:
             stated = _polished(layer, solution, grids, index, deadline)
         # The others round what the plan will state: the first workload's shares.
-        each = np.stack([stated, *realise_each(stated, grids[1:], index)])
+        each = [stated, *realise_each(stated, grids[1:], index)]
         if may_undo and solution.whole is not None:
-            whole = np.broadcast_to(layer.whole(solution.whole), each.shape)
-            each = min(each, whole, key=lambda s: layer.objective(layer.loads_of_shares(s)))
+            whole = [layer.whole(solution.whole)] * len(each)
+            each = min(each, whole, key=lambda s: layer.objective(layer.loads_of_each(s)))
         realised.append(each)
-    return np.stack(realised, axis=1)
+    return [list(of_workload) for of_workload in zip(*realised, strict=True)]
 
 
 def _polished(
@@ -78,24 +77,23 @@ def _polished(
 ) -> Shares:
     """The first workload's shares, with boundaries shifted where plain rounding costs too much."""
     wanted = solution.shares
-    each = realise_each(wanted, grids, index)
-    after_s = layer.objective(layer.loads_of_shares(each))
+    after_s = layer.objective(layer.loads_of_each(realise_each(wanted, grids, index)))
     if after_s > layer.objective(layer.loads_of_shares(wanted)) * (1 + LITTLE):
         wanted = polish_rows(layer, wanted, grids, index, deadline)
     return realise(wanted, grids[0], index)
 
 
-def undivided(problem: PlacementProblem, shares: Floats, wholes: Sequence[Assignment]) -> Floats:
-    """`shares` [workloads, layers, heads, devices], or the whole placements if their worst is less.
+def undivided(
+    problem: PlacementProblem, shares: list[list[Shares]], wholes: Sequence[Assignment]
+) -> list[list[Shares]]:
+    """`shares` [workloads][layers], or the whole placements `[layers]` if their worst is less.
 
     For the worst case over workloads, which no layer can judge alone.
     """
     layers = [problem.layer(index) for index in range(problem.layers)]
-    whole = np.stack([layer.whole(w) for layer, w in zip(layers, wholes, strict=True)])
-    candidates = [shares, np.broadcast_to(whole, shares.shape)]
+    whole = [layer.whole(w) for layer, w in zip(layers, wholes, strict=True)]
 
-    def worst_s(each: Floats) -> float:
-        loads = [layer.loads_of_shares(each[:, index]) for index, layer in enumerate(layers)]
-        return float(np.sum([load.max(axis=1) for load in loads], axis=0).max())
+    def worst_s(each: list[list[Shares]]) -> float:
+        return float(problem.loads_of_each(each).max(axis=2).sum(axis=1).max())
 
-    return min(candidates, key=worst_s)
+    return min(shares, [whole] * len(shares), key=worst_s)

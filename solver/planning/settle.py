@@ -14,9 +14,10 @@ from solver.planning.costs import slots_of
 from solver.planning.figures import objective_s
 from solver.planning.scenarios import Scenario
 from solver.plans import Memory, Moving, Plan
-from solver.problem import Floats, Ints, PlacementProblem
+from solver.problem import PlacementProblem
 from solver.request import MemoryOptions, PlanRequest
 from solver.search.solve import Search, solve_layers
+from solver.shares import Ints, Shares
 from solver.solution import Solution
 
 AGAIN = 0.1
@@ -27,12 +28,12 @@ AGAIN = 0.1
 class Settled:
     """The layers as they fit together, and what the plan reports of it.
 
-    `memory` takes the heads' shares [layers, heads, devices] in whole rows, `moving` the plan's
-    makespan in seconds.
+    `memory` takes the heads' shares `[layers]` in whole rows, `moving` the plan's makespan in
+    seconds.
     """
 
     solution: Solution
-    memory: Callable[[Floats], Memory | None]
+    memory: Callable[[Sequence[Shares]], Memory | None]
     moving: Callable[[float], Moving | None]
 
 
@@ -119,7 +120,7 @@ def _held(request: PlanRequest, steps: Sequence[Scenario], current: Plan) -> Cur
     return current_placement(current, architecture, request.device_types, amortise_steps)
 
 
-def _memory(footprint: Footprint, limits: Ints | None, shares: Floats) -> Memory | None:
+def _memory(footprint: Footprint, limits: Ints | None, shares: Sequence[Shares]) -> Memory | None:
     if limits is None:
         return None
     kv_bytes = np.sum([footprint.kv_bytes(i, layer) for i, layer in enumerate(shares)], axis=0)
@@ -143,9 +144,7 @@ def _moving(
 ) -> Moving | None:
     if current is None:
         return None
-    by_head = replace(problem, unit="head")
-    pairs = zip(map(by_head.layer, range(problem.layers)), current.shares, strict=True)
-    loads = [layer.loads_of_shares(shares) for layer, shares in pairs]
+    loads = replace(problem, unit="head").loads_of_each([current.placed] * problem.workloads)
     current_s = makespan_s if coupled.kept else objective_s(request, problem, loads)
     return Moving(
         current_plan=current.id,

@@ -105,12 +105,11 @@ def _chosen(found: dict[int, float]) -> int:
     return best
 
 
-def padding(slots: Slots, present: Present, padding_s: float) -> Padding:
-    """The report of a plan whose KV groups are `present` [layers, kv_heads, devices]."""
-    layers, _, devices = present.shape
+def padding(slots: Slots, present: Sequence[Present], padding_s: float) -> Padding:
+    """The report of a plan whose KV groups are `present` [layers]."""
     return Padding(
         least_slots=slots.least,
-        padded=int(layers * devices * slots.number - present.sum()),
+        padded=sum(own.devices * slots.number - len(own.device) for own in present),
         padding_s=padding_s,
         kv_share=slots.least / slots.number,
         others=slots.others,
@@ -137,8 +136,8 @@ def _may_pay(
 
 
 def _makespan_s(request: PlanRequest, problem: PlacementProblem, how: Search) -> float:
-    layers = solve(problem, how).layers
-    loads = [problem.layer(i).loads_of_shares(layer.shares) for i, layer in enumerate(layers)]
+    shares = [layer.shares for layer in solve(problem, how).layers]
+    loads = problem.loads_of_each([shares] * problem.workloads)
     return objective_s(request, problem, loads)
 
 

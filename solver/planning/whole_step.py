@@ -22,9 +22,9 @@ from solver.planning.advice import LITTLE
 from solver.planning.costs import slots_of
 from solver.planning.scenarios import Known, Scenario, problem_of, scenarios
 from solver.plans import WholeStep
-from solver.problem import Floats, LayerProblem
 from solver.request import PlacementOptions, PlanRequest
 from solver.search.divided import quick_makespan_s
+from solver.shares import Floats, Shares
 
 MOST_TOKENS = 2**20
 """Contexts up to which it is looked for where a placement is worth having."""
@@ -37,21 +37,21 @@ def whole_step(
     request: PlanRequest,
     steps: Sequence[Scenario],
     weights: Floats,
-    shares: Floats,
+    shares: Sequence[Sequence[Shares]],
     loads: Floats,
     deadline: Deadline,
 ) -> WholeStep | None:
     """The step with this placement and with the stock layout; None where a model's MLP is unknown.
 
-    `shares` [workloads, layers, heads, devices], their `loads` [workloads, layers, devices];
+    `shares` [workloads][layers], their `loads` [workloads, layers, devices];
     seconds are sums over the workloads by `weights`. Where the gain is small, longer contexts are
     tried until the deadline.
     """
     by_order = _stock_request(request, steps[0])
     stock = problem_of(by_order, steps)
     layers = [stock.layer(index) for index in range(stock.layers)]
-    in_order = np.stack([layer.whole(contiguous(layer)) for layer in layers])
-    stock_loads = _loads(layers, in_order)
+    in_order = [layer.whole(contiguous(layer)) for layer in layers]
+    stock_loads = stock.loads_of_each([in_order] * len(steps))
     kinds = []
     for index, step in enumerate(steps):
         rest = _rest(request, step)
@@ -78,7 +78,7 @@ def whole_step(
     )
     if gain >= LITTLE or request.workloads is not None or request.method == "contiguous":
         return found
-    if shares.size > MOST_PAIRS:
+    if sum(own.items * own.devices for of_step in shares for own in of_step) > MOST_PAIRS:
         return found
     pays, tried = _pays_from(request, steps[0].known, deadline)
     return found.model_copy(update={"pays_from_tokens": pays, "tried_to_tokens": tried})
@@ -97,18 +97,12 @@ def _stock_request(request: PlanRequest, step: Scenario) -> PlanRequest:
     return request.model_copy(update={"placement": rules})
 
 
-def _loads(layers: Sequence[LayerProblem], shares: Floats) -> Floats:
-    """Seconds `[workloads, layers, devices]` of shares `[layers, heads, devices]`."""
-    pairs = zip(layers, shares, strict=True)
-    return np.stack([layer.loads_of_shares(placed) for layer, placed in pairs], axis=1)
-
-
 def _attention(
-    request: PlanRequest, step: Scenario, shares: Floats, loads: Floats
+    request: PlanRequest, step: Scenario, shares: Sequence[Shares], loads: Floats
 ) -> tuple[float, float]:
     """Attention and projections of every layer's busiest device, summed, for one workload.
 
-    `shares` [layers, heads, devices], `loads` [layers, devices]. Only under tensor parallelism are
+    `shares` [layers], `loads` [layers, devices]. Only under tensor parallelism are
     projections part of a load; with slots, those of all slots whatever they hold.
     """
     busiest = loads.argmax(axis=1)
@@ -117,14 +111,15 @@ def _attention(
         return load_s, 0.0
     architecture = step.known.profile.architecture
     kv_heads = architecture.kv_heads
-    done = shares.sum(axis=1)
+    done = np.stack([own.amounts() for own in shares])
     slots = slots_of(request.placement)
     if slots is not None:
         projected = np.full(done.shape, float(slots * (architecture.group_size + 1)))
     elif request.placement.copies == "free":
         projected = done * (1 + kv_heads / architecture.query_heads)
     else:
-        projected = done + figures.presence(shares, kv_heads).sum(axis=1)
+        held = [figures.Present.of(own, kv_heads).held() for own in shares]
+        projected = done + np.stack(held)
     each_s = [
         step.known.rates[name].vector[INDEX["projection_flops"]] for name in request.device_types
     ]

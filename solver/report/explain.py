@@ -7,7 +7,8 @@ import numpy as np
 
 from solver.planning.predict import planned_problem
 from solver.plans import Plan
-from solver.problem import LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Shares
 
 LITTLE = 0.005
 """A share of the makespan below which idle time or copies are not worth naming."""
@@ -40,7 +41,7 @@ def explain(plan: Plan) -> list[Explanation]:
     """Every layer of a plan, from its JSON alone."""
     problem = planned_problem(plan)
     found = []
-    for index, (layer_plan, shares) in enumerate(zip(plan.layers, plan.shares, strict=True)):
+    for index, (layer_plan, shares) in enumerate(zip(plan.layers, plan.placed, strict=True)):
         layer = problem.layer(index) if plan.rules.unit == "head" else _by_head(plan, index)
         bound_s, makespan_s = layer_plan.lower_bound_s, layer_plan.makespan_s
         gap = max(0.0, 1 - bound_s / makespan_s)
@@ -73,9 +74,9 @@ def _binds(plan: Plan, index: int, layer: LayerProblem, shares: Shares, gap: flo
     if gap > plan.tolerance:
         words.append(f"open: {100 * gap:.2f} % between the placement and the proof")
     busiest = int(np.argmax(made.loads_s))
-    whole = np.flatnonzero(shares[:, busiest] >= 1)
-    if len(whole) == 1 and (shares[:, busiest] > 0).sum() == 1:
-        words.append(f"head {whole[0]} alone fills device {busiest}")
+    there = shares.device == busiest
+    if there.sum() == 1 and shares.share[there] >= 1:
+        words.append(f"head {shares.item[there][0]} alone fills device {busiest}")
     elif made.bound.startswith("largest item"):
         head = int(layer.blended_s.min(axis=1).argmax())
         words.append(f"head {head} is the largest, on device {busiest} with what must be beside it")
@@ -94,9 +95,10 @@ def _binds(plan: Plan, index: int, layer: LayerProblem, shares: Shares, gap: flo
 
 def _copies_share(layer: LayerProblem, shares: Shares) -> float:
     """Charges beyond the cheapest one of each group, over all busy time."""
-    present = layer.members @ (shares > 0) > 0
-    charge_s = np.tensordot(layer.weights, layer.group_s, 1)
-    paid = np.where(present, charge_s, 0.0).sum()
-    least = np.where(present, charge_s, np.inf).min(axis=1).sum()
+    group, device = shares.of_groups(layer.group_of)
+    charge_s = np.tensordot(layer.weights, layer.group_s[:, group, device], 1)
+    paid = charge_s.sum()
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    least = np.minimum.reduceat(charge_s, first).sum()
     busy = layer.weights @ layer.loads_of_shares(shares).sum(axis=1)
     return float((paid - least) / busy)

@@ -15,9 +15,9 @@ import numpy as np
 from solver.planning.figures import bubble_ratio
 from solver.planning.predict import planned_problem
 from solver.plans import Plan
-from solver.problem import Floats
 from solver.report.naming import heading, method_of, percent
 from solver.report.svg import LETTER, Drawing, box
+from solver.shares import Floats
 
 if TYPE_CHECKING:
     from solver.report.comparison import Row
@@ -123,25 +123,18 @@ def comparison_picture(title: str, problems: dict[str, list["Row"]]) -> str:
 def _cells(plan: Plan) -> Timeline:
     problem = replace(planned_problem(plan), unit="head")
     found = []
-    for index, shares in enumerate(plan.shares):
+    for index, shares in enumerate(plan.placed):
         layer = problem.layer(index)
-        whole_s = layer.blended_s
-        part_s = np.tensordot(layer.weights, layer.part_s, 1)
-        seconds = np.where(shares > 0, part_s + (whole_s - part_s) * shares, 0.0)
-        loads = plan.layers[index].loads_s
-        found.append(
-            [
-                Cell(
-                    charge_s=max(0.0, loads[device] - seconds[:, device].sum()),
-                    blocks=[
-                        Block(int(head), float(shares[head, device]), float(seconds[head, device]))
-                        for head in np.flatnonzero(shares[:, device])
-                    ],
-                    load_s=loads[device],
-                )
-                for device in range(len(plan.devices))
-            ]
-        )
+        whole_s = layer.blended_s[shares.item, shares.device]
+        part_s = np.tensordot(layer.weights, layer.part_s[:, shares.item, shares.device], 1)
+        seconds = part_s + (whole_s - part_s) * shares.share
+        blocks: list[list[Block]] = [[] for _ in plan.devices]
+        parts = (shares.device, shares.item, shares.share, seconds)
+        for device, head, share, own_s in zip(*(part.tolist() for part in parts), strict=True):
+            blocks[device].append(Block(head, share, own_s))
+        busy_s = np.bincount(shares.device, seconds, shares.devices).tolist()
+        cells = zip(plan.layers[index].loads_s, busy_s, blocks, strict=True)
+        found.append([Cell(max(0.0, load - busy), own, load) for load, busy, own in cells])
     return found
 
 

@@ -18,12 +18,13 @@ from scipy.optimize import linprog
 
 from solver.deadline import Deadline
 from solver.exact.cbc import LEAST_TIME_S, quiet, run_cbc
-from solver.problem import Floats, Ints, LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints, Shares
 
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """One placement of a layer: shares [items, devices], makespans_s [workloads]."""
+    """One placement of a layer, and its makespans_s [workloads]."""
 
     shares: Shares
     makespans_s: Floats
@@ -138,10 +139,10 @@ def _surrounded(pool: Placements, choice: Choice, deadline: Deadline) -> Choice:
 
 def _neighbours(layer: LayerProblem, shares: Shares) -> Iterator[Shares]:
     """One item moved, or two swapped; none where an item is divided."""
-    if (shares.max(axis=1) < 1).any():
+    if shares.divided:
         return
-    device_of = shares.argmax(axis=1)
-    for item, device in [] if layer.equal_counts else np.argwhere(shares == 0):
+    device_of = shares.assignment
+    for item, device in [] if layer.equal_counts else np.argwhere(shares.dense == 0):
         moved = device_of.copy()
         moved[item] = device
         if layer.allows(moved):

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 
-import numpy as np
-
 from solver.bounds import quick_bound
 from solver.deadline import Deadline, Effort
 from solver.divide.even_cut import even_cut
 from solver.divide.over_nodes import over_nodes
 from solver.divide.wrap_around import wrap_around
-from solver.problem import LayerProblem, Shares
+from solver.heuristics.contiguous import contiguous
+from solver.problem import LayerProblem
 from solver.request import Method
 from solver.search.driver import LAST_SHARES, Board, Stage, Tell, search
 from solver.search.starts import start
 from solver.search.steps import Fillings, descend_from_starts
+from solver.shares import Shares
 from solver.solution import LayerSolution
 
 
@@ -82,7 +82,7 @@ def quick_makespan_s(
 
 def _cut_s(layer: LayerProblem, deadline: Deadline) -> float:
     """The makespan that cutting alone reaches; infinite where nothing may be cut."""
-    known = LayerSolution(np.zeros((layer.items, layer.devices)), inf, quick_bound(layer))
+    known = LayerSolution(layer.whole(contiguous(layer)), inf, quick_bound(layer))
     cut = _sharing(layer, known, even_cut(layer))
     if not layer.identical or deadline.left_s <= 0:
         return cut.makespan_s

@@ -42,7 +42,9 @@ def start(
     if method in HEURISTICS and method != "greedy":
         return [_solution(layer, [within_slots(HEURISTICS[method], layer)]) for layer in layers]
     greedily = (
-        longest_first(np.stack([layer.blended_s for layer in layers]), room(layers[0]))
+        longest_first(
+            np.stack([layer.distinct(layer.blended_s) for layer in layers]), room(layers[0])
+        )
         if layers[0].slots is None
         else [within_slots(greedy, layer) for layer in layers]
     )
@@ -52,7 +54,7 @@ def start(
         _solution(layer, [contiguous(layer), found])
         for layer, found in zip(layers, greedily, strict=True)
     ]
-    if method != "auto" or within(plain, tolerance):
+    if method != "auto" or within(plain, tolerance) or _best_undivided(layers, plain, tolerance):
         return plain
     pairs = len(layers) * layers[0].items * layers[0].devices
 
@@ -69,6 +71,16 @@ def start(
     if layers[0].additive and layers[0].workloads == 1 and deadline.left_s > 0:
         tried = _descended(layers, tried, deadline)
     return _seeded(layers, tried, counts, tolerance, deadline) if in_time() else tried
+
+
+def _best_undivided(
+    layers: Sequence[LayerProblem], plain: Sequence[LayerSolution], tolerance: float
+) -> bool:
+    """Whether items are to be divided, and no better placement of whole ones can be hoped for."""
+    if not layers[0].divisible:
+        return False
+    bounds = [quick_bound(replace(layer, divisible=False)) for layer in layers]
+    return within([replace(s, bound=b) for s, b in zip(plain, bounds, strict=True)], tolerance)
 
 
 def _by_rule(layers: Sequence[LayerProblem]) -> tuple[list[LayerProblem], list[LayerProblem]]:

@@ -16,8 +16,9 @@ import numpy as np
 
 from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
-from solver.problem import Floats, PlacementProblem
+from solver.problem import PlacementProblem
 from solver.search.choice import Choice, Placements, chosen, descended, relaxed, worst_s
+from solver.shares import Floats
 from solver.solution import LayerSolution, Progress, Solution
 
 SolveMean = Callable[[PlacementProblem, Deadline], list[LayerSolution]]

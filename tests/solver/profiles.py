@@ -7,8 +7,8 @@ from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
 from solver.planning.planner import make_plan, rates_of
 from solver.plans import Plan
-from solver.problem import Floats
 from solver.request import PlanRequest
+from solver.shares import Floats
 from solver.verifier import verify
 
 

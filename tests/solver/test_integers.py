@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.integers import scale_of, seconds_of, whole
-from solver.problem import Floats
+from solver.shares import Floats
 
 costs = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=50).map(np.array)
 levels = st.sampled_from([100, 50_000, 10_000_000])

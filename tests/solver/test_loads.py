@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.problem import Floats, LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Floats, Shares
 from tests.solver.divide.problems import divisible_layers
 
 
-def written_out(layer: LayerProblem, shares: Shares, workload: int) -> list[float]:
+def written_out(layer: LayerProblem, shares: Floats, workload: int) -> list[float]:
     loads = []
     for device in range(layer.devices):
         has = [item for item in range(layer.items) if shares[item, device] > 0]
@@ -31,7 +32,8 @@ def drawn(seed: int, shape: tuple[int, ...]) -> Floats:
 @given(divisible_layers(), st.integers(0, 10_000))
 def test_loads_of_shares_are_the_formulas(layer: LayerProblem, seed: int) -> None:
     every = drawn(seed, (layer.workloads, layer.items, layer.devices))
-    alike, own = layer.loads_of_shares(every[0]), layer.loads_of_shares(every)
+    alike = layer.loads_of_shares(Shares.of(every[0]))
+    own = layer.loads_of_each([Shares.of(each) for each in every])
     for workload in range(layer.workloads):
         assert alike[workload] == pytest.approx(written_out(layer, every[0], workload))
         assert own[workload] == pytest.approx(written_out(layer, every[workload], workload))

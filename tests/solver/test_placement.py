@@ -13,7 +13,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from solver.placement import CostsError, Placement, place
-from solver.problem import Floats, PlacementProblem
+from solver.problem import PlacementProblem
+from solver.shares import Floats
 from tests.solver.optimum import optimum
 
 CASE = Path(__file__).resolve().parents[2] / "../shared/cases/partition-two-jobs-a-machine.json"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiles.cost.work import Workload
-from solver.problem import Shares
 from solver.rows import RowGrid, boundaries, polish_rows, realise, realise_each, weight_before
+from solver.shares import Shares
 from tests.solver.divide.problems import make_divisible
 from tests.solver.problems import soon
 
@@ -44,14 +44,14 @@ def cases(draw: st.DrawFn) -> tuple[Shares, RowGrid]:
         draw(st.sampled_from(["prefill", "decode"])),
         draw(st.sampled_from([1, 1, 2, 4, 8])),
     )
-    return shares, grid
+    return Shares.of(shares), grid
 
 
 @given(cases())
 def test_boundaries_are_the_executors(case: tuple[Shares, RowGrid]) -> None:
     shares, grid = case
     found = boundaries(shares, grid, 0)
-    for head, row in enumerate(shares):
+    for head, row in enumerate(shares.dense):
         budget = int(grid.budget_pieces[0, head])
         if grid.phase == "decode":
             budget, rows, own = 1, budget * grid.batch_size, 1
@@ -68,10 +68,10 @@ def test_boundaries_are_the_executors(case: tuple[Shares, RowGrid]) -> None:
 def test_realising_loses_nothing_and_is_idempotent(case: tuple[Shares, RowGrid]) -> None:
     shares, grid = case
     real = realise(shares, grid, 0)
-    assert (real >= 0).all()
-    assert not real[shares == 0].any()
-    np.testing.assert_allclose(real.sum(axis=1), 1, rtol=1e-12)
-    np.testing.assert_array_equal(realise(real, grid, 0), real)
+    assert (real.share > 0).all()
+    assert not real.dense[shares.dense == 0].any()
+    np.testing.assert_allclose(real.dense.sum(axis=1), 1, rtol=1e-12)
+    assert realise(real, grid, 0).equals(real)
 
 
 @given(cases())
@@ -102,7 +102,7 @@ def test_the_executor_cuts_where_we_say(own: int) -> None:
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(8), 32)
     budgets = rng.integers(1, 2500 * own, (1, 32))
-    found = boundaries(shares, RowGrid(budgets, 2048, 1, "prefill", own), 0)
+    found = boundaries(Shares.of(shares), RowGrid(budgets, 2048, 1, "prefill", own), 0)
     for head, row in enumerate(shares):
         ends = [*np.cumsum(row)[:-1].tolist(), 1.0]
         budget = min(int(budgets[0, head]), 2048 * own)
@@ -118,18 +118,18 @@ def test_polishing_never_loses_and_keeps_a_plan(
 ) -> None:
     layer = make_divisible(16, 4, 4, workloads=workloads, charge=0.02, part=0.01)
     rng = np.random.default_rng(1)
-    shares = rng.dirichlet(np.full(4, 0.2), 16)
+    shares = Shares.of(rng.dirichlet(np.full(4, 0.2), 16))
     grids = [
         RowGrid(rng.integers(1, 100, (1, 16)), query_blocks + w, 1, "prefill", own)
         for w in range(workloads)
     ]
     polished = polish_rows(layer, shares, grids, 0, soon())
-    np.testing.assert_allclose(polished.sum(axis=1), 1, rtol=1e-12)
-    assert (polished >= 0).all()
-    assert not polished[shares == 0].any()
+    np.testing.assert_allclose(polished.dense.sum(axis=1), 1, rtol=1e-12)
+    assert (polished.share > 0).all()
+    assert not polished.dense[shares.dense == 0].any()
 
     def rounded_s(of: Shares) -> float:
-        return layer.objective(layer.loads_of_shares(realise_each(of, grids, 0)))
+        return layer.objective(layer.loads_of_each(realise_each(of, grids, 0)))
 
     assert rounded_s(polished) <= rounded_s(shares)
 
@@ -138,10 +138,12 @@ def test_polishing_hands_over_a_row_and_a_part() -> None:
     """One head, four equal rows: 3 + 1 becomes 2 + 2, and a dear part is given up."""
     layer = make_divisible(1, 1, 2, charge=0.0, launch=0.0)
     grid = RowGrid(np.array([[1]]), 4, 1, "prefill")
-    assert polish_rows(layer, np.array([[0.75, 0.25]]), [grid], 0, soon()).tolist() == [[0.5, 0.5]]
+    shares = Shares.of(np.array([[0.75, 0.25]]))
+    assert polish_rows(layer, shares, [grid], 0, soon()).dense.tolist() == [[0.5, 0.5]]
     dear = make_divisible(2, 1, 2, charge=50.0, launch=0.0)
-    shares = np.array([[0.75, 0.25], [0.0, 1.0]])
-    assert polish_rows(dear, shares, [grid_of_two(grid)], 0, soon()).tolist() == [[1, 0], [0, 1]]
+    shares = Shares.of(np.array([[0.75, 0.25], [0.0, 1.0]]))
+    polished = polish_rows(dear, shares, [grid_of_two(grid)], 0, soon())
+    assert polished.dense.tolist() == [[1, 0], [0, 1]]
 
 
 def grid_of_two(grid: RowGrid) -> RowGrid:

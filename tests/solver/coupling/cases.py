@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from profiles.architecture import Architecture
 from solver.coupling.footprint import Footprint
-from solver.problem import Floats, PlacementProblem, Shares
+from solver.problem import PlacementProblem
+from solver.shares import Floats, Shares
 from solver.solution import Bound, LayerSolution
 
 
@@ -88,7 +89,8 @@ def held(problem: PlacementProblem, footprint: Footprint, index: int, shares: Sh
     total = np.zeros(problem.devices)
     for device in range(problem.devices):
         for group in range(problem.kv_heads):
-            present = [h for h in range(problem.heads) if h // size == group and by_head[h, device]]
+            members = range(group * size, (group + 1) * size)
+            present = [h for h in members if by_head.dense[h, device]]
             if present:
                 kept = [footprint.kept_tokens[index].ravel()[h] for h in present]
                 total[device] += max(kept) * footprint.token_bytes

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from profiles.catalogue import device_profile
 from profiles.cost.work import Workload, kv_group_bytes
 from solver.coupling.footprint import device_limits, fetched_bytes, fetched_pairs
+from solver.shares import Shares
 from tests.solver.coupling.cases import footprints, held, make_footprint, make_problem, problems
 
 # Heads 0, 1 are group 0, heads 2, 3 group 1: group 0 is split, head 3 is divided.
-SPLIT = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.5, 0.5]])
+SPLIT = Shares.of(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]))
 BUDGETS = np.array([[4, 9, 32, 12]])
 
 
@@ -67,9 +68,8 @@ def test_bytes_are_those_counted_head_by_head(data: st.DataObject) -> None:
     problem = data.draw(problems())
     footprint = data.draw(footprints(problem))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    shares = rng.random((problem.heads, problem.devices)) * rng.integers(
-        0, 2, (problem.heads, problem.devices)
-    )
+    shape = (problem.heads, problem.devices)
+    shares = Shares.of(rng.random(shape) * rng.integers(0, 2, shape))
     by_head = make_problem(problem.layers, 4, problem.kv_heads, tuple(problem.type_of))
     for layer in range(problem.layers):
         counted = held(by_head, footprint, layer, shares)
@@ -83,14 +83,16 @@ def test_a_group_together_takes_its_group_bytes(data: st.DataObject) -> None:
     together = np.zeros((problem.heads, problem.devices))
     together[problem.group_of_head == 0, 0] = 1
     for layer in range(problem.layers):
-        assert footprint.held_bytes(layer, together)[0] == footprint.group_bytes[layer, 0]
+        assert (
+            footprint.held_bytes(layer, Shares.of(together))[0] == footprint.group_bytes[layer, 0]
+        )
 
 
 def test_only_what_is_not_there_is_fetched() -> None:
     footprint = make_footprint(
         make_problem(1), budgets=BUDGETS, retention="budget", deployment="tensor_parallel"
     )
-    now = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    now = Shares.whole(np.array([0, 0, 1, 1]), 2)
     wanted, there = footprint.holdings(0, SPLIT), footprint.holdings(0, now)
     # Device 0 lacks group 1 (32 tokens, its projections, those of heads 2 and 3), device 1 group
     # 0 for head 1 (12 tokens).
@@ -100,8 +102,8 @@ def test_only_what_is_not_there_is_fetched() -> None:
 
 def test_a_larger_budget_fetches_the_difference() -> None:
     footprint = make_footprint(make_problem(1), budgets=BUDGETS, retention="budget")
-    small = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
-    large = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    small = Shares.whole(np.array([0, 1, 0, 0]), 2)
+    large = Shares.whole(np.array([0, 0, 0, 0]), 2)
     lacking = fetched_bytes(footprint.holdings(0, large), footprint.holdings(0, small))
     assert lacking.tolist() == [(12 - 4) * 4, 0]
 

@@ -12,6 +12,7 @@ from solver.coupling.memory import PRICE_STEP, Bracket, pack, priced
 from solver.coupling.shortage import MemoryNotMetError, MemoryShortageError, shortage
 from solver.deadline import Deadline
 from solver.problem import PlacementProblem
+from solver.shares import Shares
 from solver.solution import LayerSolution
 from tests.solver.coupling.cases import (
     best_within,
@@ -208,7 +209,7 @@ def test_prices_are_charged_per_byte() -> None:
     added = dear.layer(0).loads(assignment) - problem.layer(0).loads(assignment)
     bytes_held = footprint.held_bytes(0, problem.layer(0).whole(assignment))
     np.testing.assert_allclose(added, [[0.5 * bytes_held[0], 0]])
-    halves = np.full((4, 2), 0.5)
+    halves = Shares.of(np.full((4, 2), 0.5))
     more = dear.layer(0).loads_of_shares(halves) - problem.layer(0).loads_of_shares(halves)
     np.testing.assert_allclose(more, [[0.5 * footprint.held_bytes(0, halves)[0], 0]])
 

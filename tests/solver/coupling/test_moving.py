@@ -13,11 +13,13 @@ from solver.coupling.couple import couple
 from solver.coupling.moving import CurrentPlacement, MovingError, current_placement
 from solver.plans import Costs, Entry, LayerPlan, Plan, ProfileRef, Rules, Step
 from solver.problem import PlacementProblem
+from solver.shares import Shares
 from tests.solver.coupling.cases import kv_bytes, make_footprint, make_problem, quickest, solution
 from tests.solver.problems import soon
 
-CONTIGUOUS = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-PAIRED = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+CONTIGUOUS = Shares.whole(np.array([0, 0, 1, 1]), 2)
+PAIRED = Shares.whole(np.array([0, 1, 1, 0]), 2)
+SWAPPED = np.array([1, 0])
 
 
 def skewed(layers: int = 1, **rules: object) -> PlacementProblem:
@@ -29,9 +31,9 @@ def skewed(layers: int = 1, **rules: object) -> PlacementProblem:
     return problem
 
 
-def current(shares: np.ndarray, *, steps: int = 1, link: float = 128.0) -> CurrentPlacement:
+def current(*shares: Shares, steps: int = 1, link: float = 128.0) -> CurrentPlacement:
     """By default a K/V copy of 128 bytes takes a second."""
-    return CurrentPlacement(shares, np.full(shares.shape[2], link), steps, "now")
+    return CurrentPlacement(shares, np.full(shares[0].devices, link), steps, "now")
 
 
 def settle(problem: PlacementProblem, now: CurrentPlacement, limits: np.ndarray | None = None):
@@ -41,21 +43,21 @@ def settle(problem: PlacementProblem, now: CurrentPlacement, limits: np.ndarray 
 
 
 def test_a_large_gain_moves() -> None:
-    coupled = settle(skewed(), current(CONTIGUOUS[None], link=128))
+    coupled = settle(skewed(), current(CONTIGUOUS, link=128))
     # Both devices fetch a group: one second; the step gains 3.
     assert (coupled.moved_bytes, coupled.moving_s, coupled.kept) == (256, 1.0, False)
     assert coupled.layers[0].makespan_s == 6
 
 
 def test_a_small_gain_keeps_what_is_there() -> None:
-    coupled = settle(skewed(), current(CONTIGUOUS[None], link=128 / 4))
+    coupled = settle(skewed(), current(CONTIGUOUS, link=128 / 4))
     assert (coupled.moved_bytes, coupled.moving_s, coupled.kept) == (0, 0.0, True)
     assert coupled.layers[0].makespan_s == 9
-    assert (coupled.layers[0].shares == CONTIGUOUS).all()
+    assert coupled.layers[0].shares.equals(CONTIGUOUS)
 
 
 def test_more_steps_pay_for_the_same_move() -> None:
-    coupled = settle(skewed(), current(CONTIGUOUS[None], link=128 / 4, steps=2))
+    coupled = settle(skewed(), current(CONTIGUOUS, link=128 / 4, steps=2))
     assert not coupled.kept
 
 
@@ -63,7 +65,7 @@ def test_weights_are_fetched_too() -> None:
     problem = skewed()
     footprint = make_footprint(problem, deployment="tensor_parallel")
     solved = [solution(problem, 0, PAIRED)]
-    now = current(CONTIGUOUS[None], steps=100)
+    now = current(CONTIGUOUS, steps=100)
     coupled = couple(problem, solved, quickest, footprint, None, now, soon())
     # Each device fetches a group's K/V and projections and one head's projections.
     assert coupled.moved_bytes == 2 * (128 + 2 * 8)
@@ -71,37 +73,36 @@ def test_weights_are_fetched_too() -> None:
 
 def test_identical_devices_are_relabelled_before_anything_moves() -> None:
     problem = skewed()
-    now = current(PAIRED[None, :, ::-1].copy())
+    now = current(PAIRED.dealt(SWAPPED))
     coupled = settle(problem, now)
     assert coupled.moved_bytes == 0
-    assert (coupled.layers[0].shares == PAIRED[:, ::-1]).all()
+    assert coupled.layers[0].shares.equals(PAIRED.dealt(SWAPPED))
 
 
 def test_only_the_layers_that_gain_move() -> None:
     problem = skewed(2)
     problem.head_s[:, 1] = np.array([2.0, 2.0, 2.0, 1.9])[:, None]  # paired gains nothing
-    coupled = settle(problem, current(np.stack([CONTIGUOUS, CONTIGUOUS]), link=128))
-    assert (coupled.layers[0].shares == PAIRED).all()
-    assert (coupled.layers[1].shares == CONTIGUOUS).all()
+    coupled = settle(problem, current(CONTIGUOUS, CONTIGUOUS, link=128))
+    assert coupled.layers[0].shares.equals(PAIRED)
+    assert coupled.layers[1].shares.equals(CONTIGUOUS)
     assert (coupled.moved_bytes, coupled.kept) == (256, False)
 
 
 def test_what_breaks_the_rules_cannot_stay() -> None:
-    now = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    coupled = settle(skewed(equal_counts=True), current(now[None], link=1e-3))
-    assert (coupled.layers[0].shares.sum(axis=0) == 2).all()
-    free = settle(skewed(), current(now[None], link=1e-3))
+    now = Shares.whole(np.array([0, 0, 0, 1]), 2)
+    coupled = settle(skewed(equal_counts=True), current(now, link=1e-3))
+    assert (coupled.layers[0].shares.amounts() == 2).all()
+    free = settle(skewed(), current(now, link=1e-3))
     assert free.kept
 
 
 def test_a_split_group_cannot_stay_where_groups_are_whole() -> None:
     problem = skewed(unit="kv_group")
-    solved = [solution(problem, 0, np.eye(2))]
+    groups = Shares.whole(np.array([0, 1]), 2)
+    solved = [solution(problem, 0, groups)]
     footprint = make_footprint(problem)
-    coupled = couple(
-        problem, solved, quickest, footprint, None, current(PAIRED[None], link=1e-3), soon()
-    )
-    assert (coupled.layers[0].shares == np.eye(2)).all()
+    coupled = couple(problem, solved, quickest, footprint, None, current(PAIRED, link=1e-3), soon())
+    assert coupled.layers[0].shares.equals(groups)
 
 
 def test_what_does_not_fit_cannot_stay() -> None:
@@ -109,7 +110,7 @@ def test_what_does_not_fit_cannot_stay() -> None:
     solved = [solution(problem, i, CONTIGUOUS) for i in range(2)]
     footprint = make_footprint(problem)
     unit = 32 * footprint.token_bytes
-    now = current(np.stack([PAIRED, PAIRED]), link=1e-3)
+    now = current(PAIRED, PAIRED, link=1e-3)
     coupled = couple(problem, solved, quickest, footprint, np.full(2, 2 * unit), now, soon())
     assert kv_bytes(problem, footprint, coupled.layers).tolist() == [2 * unit, 2 * unit]
     assert coupled.moved_bytes == 0
@@ -125,11 +126,10 @@ def test_it_is_never_worse_than_both_extremes_and_near_the_best(
     problem = make_problem(5, 4, 2, (0, 0, 0), seed=seed)
     footprint = make_footprint(problem)
     rng = np.random.default_rng(seed)
-    now = np.zeros((5, 4, 3))
-    np.put_along_axis(now, rng.integers(0, 3, (5, 4, 1)), 1, axis=2)
+    now = [Shares.whole(of_layer, 3) for of_layer in rng.integers(0, 3, (5, 4))]
     solved = quickest(problem)
-    place = current(now, steps=steps, link=link)
-    new = couple(problem, solved, quickest, footprint, None, current(now, steps=10**9), soon())
+    place = current(*now, steps=steps, link=link)
+    new = couple(problem, solved, quickest, footprint, None, current(*now, steps=10**9), soon())
     found = couple(problem, solved, quickest, footprint, None, place, soon())
 
     def cost_s(moves: tuple[bool, ...]) -> float:
@@ -194,7 +194,7 @@ SHAPE = Architecture(layers=2, query_heads=4, kv_heads=2, head_dim=1, hidden_siz
 def test_a_plan_says_where_everything_is() -> None:
     plan = make_plan_of(SHAPE, ["h200", "a100"])
     place = current_placement(plan, SHAPE, ["h200", "a100"], 7)
-    assert place.shares[1].tolist() == [[1, 0], [0, 1], [1, 0], [0.5, 0.5]]
+    assert place.shares[1].dense.tolist() == [[1, 0], [0, 1], [1, 0], [0.5, 0.5]]
     links = [device_profile(name).link_bandwidth for name in ("h200", "a100")]
     assert place.link_bytes_per_s.tolist() == links
     assert (place.amortise_steps, place.plan_id) == (7, "abc")
@@ -207,4 +207,4 @@ def test_a_plan_for_another_model_or_other_devices_is_refused() -> None:
     with pytest.raises(MovingError, match="1 h200, 1 a100, the request's 2 h200"):
         current_placement(plan, SHAPE, ["h200", "h200"], 1)
     with pytest.raises(MovingError, match=r"\(1, 4, 2\), the request has \(2, 4, 2\)"):
-        settle(skewed(2), current(CONTIGUOUS[None]))
+        settle(skewed(2), current(CONTIGUOUS))

@@ -5,15 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.coupling.thin import thinned
+from solver.shares import Shares
 from tests.solver.coupling.cases import make_footprint, make_problem, quickest, solution
 from tests.solver.problems import soon
 
 
-def random_shares(seed: int, heads: int, devices: int) -> np.ndarray:
+def random_shares(seed: int, heads: int, devices: int) -> Shares:
     rng = np.random.default_rng(seed)
     shares = rng.random((heads, devices)) * rng.integers(0, 2, (heads, devices))
     shares[shares.sum(axis=1) == 0, 0] = 1
-    return shares / shares.sum(axis=1, keepdims=True)
+    return Shares.of(shares / shares.sum(axis=1, keepdims=True))
 
 
 @settings(max_examples=40, deadline=None)
@@ -35,7 +36,7 @@ def test_every_step_saves_bytes_until_no_group_is_split(
     assert sizes == sorted(set(sizes), reverse=True)
     assert sizes[-1] == footprint.group_bytes[0].sum()
     for shares in path:
-        np.testing.assert_allclose(shares.sum(axis=1), 1)
+        np.testing.assert_allclose(shares.dense.sum(axis=1), 1)
 
 
 @settings(max_examples=20, deadline=None)
@@ -51,13 +52,13 @@ def test_the_first_step_is_the_cheapest_per_byte(seed: int) -> None:
     costs_s = []
     for group in range(3):
         members = problem.group_of_head == group
-        holders = np.flatnonzero((start[members] > 0).any(axis=0))
+        holders = np.flatnonzero((start.dense[members] > 0).any(axis=0))
         for giver in holders:
             for taker in set(holders) - {giver}:
-                tried = start.copy()
-                tried[members, taker] += start[members, giver]
+                tried = start.dense.copy()
+                tried[members, taker] += tried[members, giver]
                 tried[members, giver] = 0
-                costs_s.append(max(solution(problem, 0, tried).makespan_s - before_s, 0))
+                costs_s.append(max(solution(problem, 0, Shares.of(tried)).makespan_s - before_s, 0))
     taken_s = max(solution(problem, 0, path[0]).makespan_s - before_s, 0)
     # Every copy is as many bytes here; a little may go to crowding.
     assert taken_s <= min(costs_s) + 0.02 * before_s
@@ -66,9 +67,9 @@ def test_the_first_step_is_the_cheapest_per_byte(seed: int) -> None:
 def test_only_scarce_devices_are_emptied() -> None:
     problem = make_problem(1, 4, 2, (0, 1), unit="kv_group")
     footprint = make_footprint(problem)
-    start = np.array([[0.0, 1.0], [0.0, 1.0]])
+    start = Shares.of(np.array([[0.0, 1.0], [0.0, 1.0]]))
     path = thinned(problem, footprint, 0, start, np.array([0.0, 1.0]), soon())
-    assert [shares[:, 1].sum() for shares in path] == [1, 0]
+    assert [shares.amounts()[1] for shares in path] == [1, 0]
 
 
 def test_equal_counts_are_left_alone() -> None:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from solver.divide.divided_bounds import divided_bound
 from solver.divide.wrap_around import blend
-from solver.problem import LayerProblem, Shares
+from solver.problem import LayerProblem
+from solver.shares import Shares
 
 
 def make_divisible(
@@ -77,7 +78,7 @@ def least_s(layer: LayerProblem) -> float:
 
 def check(layer: LayerProblem, shares: Shares) -> None:
     """Whole heads, nothing negative, no more copies than allowed."""
-    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-9)
-    assert (shares >= 0).all()
+    np.testing.assert_allclose(shares.dense.sum(axis=1), 1, rtol=1e-9)
+    assert (shares.share > 0).all()
     if layer.max_copies is not None:
-        assert (shares > 0).sum(axis=1).max() <= layer.max_copies
+        assert shares.parts.max() <= layer.max_copies

@@ -11,6 +11,7 @@ from solver.divide.components import Components
 from solver.divide.divided_bounds import bounds_of_workloads, divided_bound
 from solver.divide.linear_program import best_shares, relaxed, vertex
 from solver.problem import LayerProblem
+from solver.shares import Shares
 from tests.solver.divide.problems import divisible_layers, make_divisible
 from tests.solver.problems import soon
 
@@ -22,7 +23,7 @@ def least_of_all_supports(layer: LayerProblem) -> float:
         some = [s for s in some if sum(s) <= layer.max_copies]
     best = np.inf
     for choice in product(some, repeat=layer.items):
-        shares = best_shares(layer, np.array(choice), soon())
+        shares = best_shares(layer, Shares.of(np.array(choice, dtype=float)), soon())
         assert shares is not None
         best = min(best, layer.objective(layer.loads_of_shares(shares)))
     return float(best)
@@ -42,11 +43,11 @@ def test_no_placement_is_below_the_bound(layer: LayerProblem) -> None:
 @given(divisible_layers(types=3))
 def test_the_relaxation_is_below_all_shares(layer: LayerProblem) -> None:
     rng = np.random.default_rng(0)
-    shares = rng.dirichlet(np.full(layer.devices, 0.3), layer.items)
+    shares = Shares.of(rng.dirichlet(np.full(layer.devices, 0.3), layer.items))
     least_s = np.array([bound.seconds for bound in bounds_of_workloads(layer)])
     found, bound_s = relaxed(layer, least_s, soon())
     assert found is not None
-    np.testing.assert_allclose(found.sum(axis=1), 1)
+    np.testing.assert_allclose(found.dense.sum(axis=1), 1)
     assert bound_s <= layer.objective(layer.loads_of_shares(shares)) * (1 + 1e-9)
 
 

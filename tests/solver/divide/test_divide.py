@@ -12,6 +12,7 @@ from solver.divide.divide import divide
 from solver.divide.over_nodes import over_nodes
 from solver.divide.retreat import retreat
 from solver.problem import LayerProblem
+from solver.shares import Shares
 from solver.solution import Bound
 from tests.solver.divide.problems import (
     check,
@@ -56,7 +57,7 @@ def test_whole_stays_where_dividing_gains_too_little() -> None:
     layer.item_s[0] = np.array([1.0, 1.0, 1.0, 1.0005])[:, None]
     whole = np.array([0, 0, 1, 1])
     solution = divide(layer, whole, NOTHING, TOLERANCE, soon())
-    np.testing.assert_array_equal(solution.shares, layer.whole(whole))
+    assert solution.shares.equals(layer.whole(whole))
 
 
 def test_a_cancelled_search_returns_what_it_was_given() -> None:
@@ -72,20 +73,21 @@ def test_a_cancelled_search_returns_what_it_was_given() -> None:
 @given(divisible_layers(types=3))
 def test_retreat_never_loses(layer: LayerProblem) -> None:
     copies = min(layer.max_copies or layer.devices, layer.devices)
-    spread = np.zeros((layer.items, layer.devices))
-    spread[:, :copies] = 1 / copies
+    first = np.zeros((layer.items, layer.devices))
+    first[:, :copies] = 1 / copies
+    spread = Shares.of(first)
     allowed = 1.1 * reached_s(layer, spread)
     fewer = retreat(layer, spread, allowed, soon())
     check(layer, fewer)
     assert reached_s(layer, fewer) <= allowed
-    assert (fewer > 0).sum() <= (spread > 0).sum()
+    assert len(fewer.item) <= len(spread.item)
 
 
 def test_retreat_gives_up_a_needless_part() -> None:
     layer = make_divisible(2, 1, 2, charge=0.0, launch=0.0)
     layer.item_s[0] = 1.0
-    scattered = np.array([[0.5, 0.5], [0.5, 0.5]])
-    assert (retreat(layer, scattered, 0.0, soon()) > 0).sum() == 2
+    scattered = Shares.of(np.array([[0.5, 0.5], [0.5, 0.5]]))
+    assert not retreat(layer, scattered, 0.0, soon()).divided
 
 
 def test_nodes_are_balanced_and_few_groups_cross() -> None:
@@ -95,7 +97,7 @@ def test_nodes_are_balanced_and_few_groups_cross() -> None:
     check(layer, shares)
     mean = layer.launch_s[0, 0] + layer.item_s[0, :, 0].sum() / 96
     assert reached_s(layer, shares) <= 1.02 * mean
-    in_node = (layer.members @ (shares > 0)).reshape(layer.groups, -1, 8).any(axis=2)
+    in_node = (layer.members @ (shares.dense > 0)).reshape(layer.groups, -1, 8).any(axis=2)
     assert in_node.sum() - layer.groups <= 6  # wrap-around alone crosses 11 borders
 
 

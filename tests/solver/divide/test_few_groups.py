@@ -12,6 +12,7 @@ from solver.divide.few_groups import fill_slots
 from solver.divide.seconds import Seconds
 from solver.divide.wrap_around import as_shares, wrap_around
 from solver.problem import LayerProblem
+from solver.shares import Shares
 from tests.solver.divide.problems import make_divisible
 from tests.solver.problems import soon
 
@@ -36,14 +37,14 @@ def test_what_is_placed_keeps_to_the_level_and_the_slots(
 ) -> None:
     level = above * divided_bound(layer).seconds
     pieces, unplaced_s = fill_slots(Seconds.of(layer), level, smallest=smallest)
-    shares = np.zeros((layer.items, layer.devices))
+    placed = np.zeros((layer.items, layer.devices))
     for item, device, share in pieces:
-        shares[item, device] += share
+        placed[item, device] += share
+    shares = Shares.of(placed)
     assert layer.loads_of_shares(shares).max() <= level * (1 + 1e-6)
     assert layer.within_slots(shares)
-    placed = shares.sum(axis=1)
-    assert (placed <= 1 + 1e-6).all()
-    assert unplaced_s > 0 or (placed >= 1 - 1e-6).all()
+    assert (placed.sum(axis=1) <= 1 + 1e-6).all()
+    assert unplaced_s > 0 or (placed.sum(axis=1) >= 1 - 1e-6).all()
 
 
 @given(in_slots)
@@ -51,7 +52,7 @@ def test_wrapping_finds_slots_for_every_group(layer: LayerProblem) -> None:
     shares = wrap_around(layer, soon(), divided_bound(layer).seconds)
     assert shares is not None
     assert layer.within_slots(shares)
-    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-9)
+    np.testing.assert_allclose(shares.dense.sum(axis=1), 1, rtol=1e-9)
 
 
 def test_a_small_group_and_a_part_of_the_large_one_fill_each_device() -> None:
@@ -63,4 +64,4 @@ def test_a_small_group_and_a_part_of_the_large_one_fill_each_device() -> None:
     assert unplaced_s == 0
     shares = as_shares(layer, pieces)
     assert layer.loads_of_shares(shares)[0] == pytest.approx([4.0] * 4)
-    assert ((shares > 0).sum(axis=0) <= 2).all()
+    assert (np.bincount(shares.device) <= 2).all()

@@ -11,7 +11,8 @@ from scipy.optimize import linprog
 
 from solver.deadline import Deadline
 from solver.filling.configuration_program import ConfigurationProgram
-from solver.problem import Floats, Ints, LayerProblem
+from solver.problem import LayerProblem
+from solver.shares import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

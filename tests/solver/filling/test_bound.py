@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from scipy.optimize import linprog
 
-from solver.problem import Ints
+from solver.shares import Ints
 from tests.solver.filling.cases import Case, cases, equal_counts, make_case
 
 

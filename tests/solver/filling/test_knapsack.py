@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from solver.filling.grid import Grid, make_grid
 from solver.filling.knapsack import DividedKnapsack, Filling, Knapsack
-from solver.problem import Floats, Ints
+from solver.shares import Floats, Ints
 from tests.solver.filling.cases import Case, cases
 from tests.solver.problems import soon
 

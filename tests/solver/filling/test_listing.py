@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from solver.exact.interchangeable import classes_of
 from solver.filling.listing import WholeCosts, all_fillings
-from solver.problem import Ints, LayerProblem
+from solver.problem import LayerProblem
+from solver.shares import Ints
 from tests.solver.problems import brute_force, make_layer, soon
 
 SCALE = 1e6

@@ -15,7 +15,8 @@ from solver.heuristics.greedy import greedy
 from solver.heuristics.greedy_equal import greedy_equal
 from solver.heuristics.resplit import resplit_pairs
 from solver.heuristics.two_devices import Pair, divide
-from solver.problem import Ints, LayerProblem
+from solver.problem import LayerProblem
+from solver.shares import Ints
 from tests.solver.problems import brute_force, layers, make_layer, soon
 
 

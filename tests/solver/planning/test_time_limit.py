@@ -91,4 +91,5 @@ def test_no_wrap_is_begun_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -
     problem = make_problem(7, 16, 16, 96, charge=0.01, divisible=True)
     solution = solve(problem, Search())
     assert len(wraps) == 2
-    assert all((np.abs(layer.shares.sum(axis=1) - 1) < 1e-9).all() for layer in solution.layers)
+    sums = [layer.shares.dense.sum(axis=1) for layer in solution.layers]
+    np.testing.assert_allclose(sums, 1, rtol=1e-9)

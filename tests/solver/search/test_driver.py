@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 from threading import Event, Lock
 
+import numpy as np
 import pytest
 
 from solver.deadline import Deadline
@@ -19,7 +20,7 @@ def board_of(gaps: dict[int, float], tolerance: float = 0.01) -> tuple[Board, li
     layer = make_layer(4, 1, 2)
     seen: list[Progress] = []
     solved = {
-        index: LayerSolution(layer.whole([0, 1, 0, 1]), 1.0, Bound(1 - gap, "test"))
+        index: LayerSolution(layer.whole(np.array([0, 1, 0, 1])), 1.0, Bound(1 - gap, "test"))
         for index, gap in gaps.items()
     }
     return Board(solved, dict.fromkeys(gaps, 1), tolerance, seen.append, Lock()), seen

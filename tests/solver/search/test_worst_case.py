@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
-from solver.problem import Floats, LayerProblem, PlacementProblem, Shares
+from solver.problem import LayerProblem, PlacementProblem
 from solver.search.worst_case import worst_case
+from solver.shares import Floats, Shares
 from solver.solution import Bound, LayerSolution, Progress, Solution
 from tests.solver.problems import soon
 
@@ -170,7 +171,7 @@ def test_divided_items_are_taken_as_they_come() -> None:
     problem = make_problem(2, 2, 2, 2)
 
     def in_halves(weighed: PlacementProblem, _: Deadline) -> list[LayerSolution]:
-        shares = np.full((2, 2), 0.5)
+        shares = Shares.of(np.full((2, 2), 0.5))
         layers = [weighed.layer(index) for index in range(2)]
         times = [layer.objective(layer.loads_of_shares(shares)) for layer in layers]
         return [LayerSolution(shares, time_s, Bound(0.0, "none")) for time_s in times]

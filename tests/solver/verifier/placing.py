@@ -8,7 +8,8 @@ import numpy as np
 
 from profiles.architecture import Architecture
 from solver.plans import Rules
-from solver.problem import Floats, PlacementProblem
+from solver.problem import PlacementProblem
+from solver.shares import Floats, Shares
 
 BLOCK = 64
 Parts = list[tuple[int, float]]
@@ -147,12 +148,12 @@ def loads_of(
     """Seconds, `[layers, workloads, devices]`, each workload rounding the shares to its rows."""
     loads, by_head = [], replace(problem, unit="head")
     for index, heads in enumerate(parts):
-        shares = np.zeros((len(served), len(heads), problem.devices))
+        dense = np.zeros((len(served), len(heads), problem.devices))
         for w, one in enumerate(served):
             for head, entries in enumerate(heads):
                 for device, share in one.realised(entries, budgets[w][index][head]):
-                    shares[w, head, device] = share
-        loads.append(by_head.layer(index).loads_of_shares(shares))
+                    dense[w, head, device] = share
+        loads.append(by_head.layer(index).loads_of_each(list(map(Shares.of, dense))))
     return np.array(loads)
 
 
