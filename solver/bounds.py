@@ -23,7 +23,7 @@ STEPS = 50
 
 def lifted(layer: LayerProblem, seconds: float) -> float:
     """The bound, or where all costs are whole numbers the next one, which is a bound too."""
-    costs = (layer.item_s, layer.group_s, layer.launch_s)
+    costs = (layer.distinct(each) for each in (layer.item_s, layer.group_s, layer.launch_s))
     if layer.divisible or layer.workloads > 1 or any((c != np.rint(c)).any() for c in costs):
         return seconds
     return float(np.ceil(SAFETY * seconds))
@@ -72,7 +72,8 @@ def _of_one(layer: LayerProblem, copies: bool) -> Bound:
 
 def _largest(layer: LayerProblem) -> Bound:
     """Some device does the item that even its best device takes longest for."""
-    alone = layer.item_with_charge_s()[0] + layer.launch_s[0]
+    charge_s = layer.distinct(layer.group_s)[0, layer.group_of]
+    alone = layer.distinct(layer.item_s)[0] + charge_s + layer.distinct(layer.launch_s)[0]
     return Bound(float(alone.min(axis=1).max()), "largest item")
 
 
@@ -132,7 +133,7 @@ def forced_copies(layer: LayerProblem, known: Sequence[Bound]) -> Bound:
     present = np.unique(layer.group_of)
     charge = layer.group_s[0, present, 0]
     item_s, part_s = layer.item_s[0, :, 0], layer.part_s[0, :, 0]
-    group_work = layer.members[present] @ item_s
+    group_work = np.bincount(layer.group_of, item_s, layer.groups)[present]
     item_charge = layer.group_s[0, layer.group_of, 0] + part_s
     group_index = np.searchsorted(present, layer.group_of)
 

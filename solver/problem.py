@@ -101,20 +101,20 @@ class LayerProblem:
     @cached_property
     def blended_s(self) -> Floats:
         """Seconds of an item, averaged over the workloads by weight, `[items, devices]`."""
-        return self._everywhere(np.tensordot(self.weights, self.distinct(self.item_s), 1))
+        return self.everywhere(np.tensordot(self.weights, self.distinct(self.item_s), 1))
 
     def distinct(self, by_device: Floats) -> Floats:
         """`[..., devices]`, or of the first device alone where all are alike."""
         return by_device[..., :1] if self.identical else by_device
 
-    def _everywhere(self, of_each: Floats) -> Floats:
+    def everywhere(self, of_each: Floats) -> Floats:
         """`[..., devices]` again: a view that takes no memory."""
         return np.broadcast_to(of_each, (*of_each.shape[:-1], self.devices))
 
     def item_with_charge_s(self) -> Floats:
         """Seconds of an item alone with its group's charge, `[workloads, items, devices]`."""
         charge_s = self.distinct(self.group_s)[:, self.group_of]
-        return self._everywhere(self.distinct(self.item_s) + charge_s)
+        return self.everywhere(self.distinct(self.item_s) + charge_s)
 
     def whole(self, assignment: Assignment) -> Shares:
         """An assignment as shares of 1."""
@@ -179,7 +179,7 @@ class LayerProblem:
 
     def by_group(self) -> "LayerProblem":
         """The same layer with whole KV groups as items."""
-        item_s = self._everywhere(self.members @ self.distinct(self.item_s))
+        item_s = self.everywhere(self.members @ self.distinct(self.item_s))
         return replace(
             self,
             item_s=item_s,

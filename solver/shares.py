@@ -81,7 +81,7 @@ class Shares:
 
     def amounts(self) -> Floats:
         """Items, and fractions of them, that every device does, `[devices]`."""
-        return np.bincount(self.device, self.share, self.devices)
+        return np.asarray(np.bincount(self.device, self.share, self.devices), dtype=np.float64)
 
     def of_groups(self, group_of: Ints) -> tuple[Ints, Ints]:
         """The pairs of a group and a device that has part of one of its items, by group.
@@ -118,8 +118,8 @@ class Shares:
 
     def common(self, other: Self) -> float:
         """Items, and fractions of them, that the same devices do in both."""
-        keys = (own.item * own.devices + own.device for own in (self, other))
-        _, mine, its = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+        ours, theirs = (own.item * own.devices + own.device for own in (self, other))
+        _, mine, its = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
         return float(np.minimum(self.share[mine], other.share[its]).sum())
 
     def equals(self, other: Self) -> bool:

@@ -135,7 +135,7 @@ def _kinds(layer: LayerProblem) -> tuple[Floats, Floats, list[Ints], tuple[int, 
     """Groups of equal work and charge: both `[kinds]`, the groups of each kind, and how many."""
     present = np.unique(layer.group_of)
     charge = layer.group_s[0, present, 0]
-    work = layer.members[present] @ layer.item_s[0, :, 0]
+    work = np.bincount(layer.group_of, layer.item_s[0, :, 0], layer.groups)[present]
     unit = float((work + charge).max()) * EQUAL
     # Rounded down: a set never looks larger than it is.
     rounded = np.floor(np.stack([work, charge], axis=1) / unit)

@@ -149,6 +149,6 @@ class _Program:
         """The shares found, evened out by the linear program on their support."""
         value = {pair: variable.value() or 0.0 for pair, variable in self.x.items()}
         parts = [(*pair, share) for pair, share in value.items() if share > LEAST_PART]
-        shape = (self.layer.items, self.layer.devices)
-        found = Shares.cleaned(*zip(*parts, strict=True), *shape)
+        item, device, share = zip(*parts, strict=True)
+        found = Shares.cleaned(item, device, share, self.layer.items, self.layer.devices)
         return best_shares(self.layer, found, deadline) or found

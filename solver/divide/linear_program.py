@@ -155,9 +155,8 @@ def relaxed(
         return None, 0.0
     prices = -result.ineqlin.marginals
     bound_s = _lagrangian_s(layer, launch_s, prices[load_rows], prices[presence_rows] / scale)
-    return Shares.cleaned(
-        *np.indices(x.shape).reshape(2, -1), result.x[x].ravel(), *x.shape
-    ), bound_s
+    item, device = np.indices(x.shape).reshape(2, -1)
+    return Shares.cleaned(item, device, result.x[x].ravel(), items, devices), bound_s
 
 
 def _lagrangian_s(layer: LayerProblem, launch_s: Floats, loads: Floats, presence: Floats) -> float:

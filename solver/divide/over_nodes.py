@@ -77,8 +77,9 @@ def _sizes(layer: LayerProblem, level: float) -> Floats:
     Devices end every `level` seconds, and what is cut there pays its charges once more.
     """
     item_s, part_s, charge = layer.item_s[0, :, 0], layer.part_s[0, :, 0], layer.group_s[0, :, 0]
-    work = layer.members @ item_s
-    repeated = layer.members @ (item_s * part_s)
+    work, repeated = (
+        np.bincount(layer.group_of, each, layer.groups) for each in (item_s, item_s * part_s)
+    )
     room = level - float(layer.launch_s[0, 0])
     return np.asarray(work + charge + (repeated + work * charge) / room, dtype=np.float64)
 

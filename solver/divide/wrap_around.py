@@ -9,9 +9,13 @@ item, it starts on the first open device from which c of them hold it. A device 
 taken has room for its own groups alone.
 """
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
+from math import inf
 
 import numpy as np
 
@@ -24,7 +28,7 @@ from solver.shares import Shares
 Fill = Callable[[float], tuple[list[Piece], float]]
 """The pieces that devices filled to a level take, and the seconds that found no room."""
 
-SHARPNESS = 1e-6
+SHARPNESS = 1e-5
 """How near, relatively, the level found is to the least one for its order."""
 
 MOST_LEVELS = 40
@@ -67,7 +71,8 @@ def _fills(seconds: Seconds, level: float) -> Iterator[Fill]:
 
 def as_shares(layer: LayerProblem, pieces: Iterable[Piece]) -> Shares:
     """Pieces as shares."""
-    return Shares.cleaned(*zip(*pieces, strict=True), layer.items, layer.devices)
+    item, device, share = zip(*pieces, strict=True)
+    return Shares.cleaned(item, device, share, layer.items, layer.devices)
 
 
 def blend(layer: LayerProblem) -> LayerProblem:
@@ -76,7 +81,8 @@ def blend(layer: LayerProblem) -> LayerProblem:
         return layer
     arrays = (layer.item_s, layer.part_s, layer.group_s, layer.launch_s)
     item_s, part_s, group_s, launch_s = (
-        np.tensordot(layer.weights, array, 1)[None] for array in arrays
+        layer.everywhere(np.tensordot(layer.weights, layer.distinct(array), 1)[None])
+        for array in arrays
     )
     return replace(
         layer, item_s=item_s, part_s=part_s, group_s=group_s, launch_s=launch_s, weights=np.ones(1)
@@ -101,11 +107,16 @@ def orders(seconds: Seconds, level: float) -> Iterator[list[int]]:
 
 
 def _best_fit(groups: Sequence[int], total: dict[int, float], level: float) -> list[int]:
-    """Always the largest group that still fits the device; where none does, the largest is cut."""
+    """Always the largest group that still fits the device; where none does, the largest is cut.
+
+    `groups` come largest first.
+    """
     waiting, order, room = list(groups), [], level
+    smaller = [-total[group] for group in waiting]
     while waiting:
-        chosen = next((g for g in waiting if total[g] <= room * (1 + FULL)), waiting[0])
-        waiting.remove(chosen)
+        place = bisect_left(smaller, -room * (1 + FULL)) % len(waiting)
+        chosen = waiting.pop(place)
+        del smaller[place]
         order.append(chosen)
         room -= total[chosen]
         if room <= FULL * level:
@@ -146,8 +157,16 @@ def fill(seconds: Seconds, order: Sequence[int], level: float) -> tuple[list[Pie
     waiting = list(range(seconds.devices))
     placed: list[Piece] = []
     unplaced_s = 0.0
-    for item in order:
+    # What an item to come takes of a device, at least, before any of its work is done there.
+    entries = (seconds.part[item] + seconds.charge[seconds.group[item]] for item in order[::-1])
+    least_entry = [inf, *accumulate(entries, min)][-2::-1]
+    to_come = Counter(seconds.group)
+    unfinished = set(to_come)
+    for item, entry in zip(order, least_entry, strict=True):
         work, part, group = seconds.work[item], seconds.part[item], seconds.group[item]
+        to_come[group] -= 1
+        if not to_come[group]:
+            unfinished.remove(group)
         charge = seconds.charge[group]
         short_s, done = work, False
         for start in range(len(waiting)):
@@ -173,7 +192,8 @@ def fill(seconds: Seconds, order: Sequence[int], level: float) -> tuple[list[Pie
         for device, takes in taken:
             room[device] -= takes + part + (0.0 if group in held[device] else charge)
             held[device].add(group)
-            if room[device] <= full:
+            done_with = held[device].isdisjoint(unfinished)
+            if room[device] <= full + (entry if done_with else 0.0):
                 waiting.remove(device)
             placed.append((item, device, takes / work if work > 0 else 1.0))
     return placed, unplaced_s

@@ -83,7 +83,8 @@ def _nothing_to_gain(
     problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
 ) -> list[str]:
     layers = [problem.layer(index) for index in range(problem.layers)]
-    stock_s = objective_s(request, problem, [layer.loads(contiguous(layer)) for layer in layers])
+    stock = [layer.whole(contiguous(layer)) for layer in layers]
+    stock_s = objective_s(request, problem, problem.loads_of_each([stock] * problem.workloads))
     possible = 1 - lower_bound_s / stock_s
     if possible > LITTLE:
         return []

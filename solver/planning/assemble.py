@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from solver.planning.whole_step import whole_step
 from solver.plans import (
     Costs,
     Elastic,
-    Entry,
     Filled,
     LayerPlan,
     OtherWorkload,
@@ -141,24 +141,27 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
 
 def _layer_plans(draft: Draft, loads: Floats, makespans: Floats) -> list[LayerPlan]:
     stated = draft.shares[0]
+    # Validated at once: made one by one, thousands of entries take longer than the search.
     return [
-        LayerPlan(
-            makespan_s=float(makespans[index]),
-            lower_bound_s=min(layer.bound.seconds, float(makespans[index])),
-            bound=layer.bound.proof,
-            loads_s=loads[index].tolist(),
-            heads=_entries(stated[index]),
+        LayerPlan.model_validate(
+            {
+                "makespan_s": float(makespans[index]),
+                "lower_bound_s": min(layer.bound.seconds, float(makespans[index])),
+                "bound": layer.bound.proof,
+                "loads_s": loads[index].tolist(),
+                "heads": _entries(stated[index]),
+            }
         )
         for index, layer in enumerate(draft.solution.layers)
     ]
 
 
-def _entries(shares: Shares) -> list[list[Entry]]:
-    """Every head's devices in order with their shares."""
-    entries: list[list[Entry]] = [[] for _ in range(shares.items)]
+def _entries(shares: Shares) -> list[list[dict[str, Any]]]:
+    """Every head's devices in order with their shares, as a plan's JSON has them."""
+    entries: list[list[dict[str, Any]]] = [[] for _ in range(shares.items)]
     parts = (shares.item.tolist(), shares.device.tolist(), shares.share.tolist())
     for head, device, share in zip(*parts, strict=True):
-        entries[head].append(Entry(device=device, share=min(share, 1.0)))
+        entries[head].append({"device": device, "share": min(share, 1.0)})
     return entries
 
 

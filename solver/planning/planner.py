@@ -107,7 +107,7 @@ def make_plan(
         request = with_slots(request, slots.number)
     problem = problem_of(request, steps)
     bonds = coupling(request, steps, problem, current)
-    last_s = min(finishing_s(problem, steps), MOST_LAST * request.time_limit_s)
+    last_s = min(finishing_s(problem), MOST_LAST * request.time_limit_s)
     end = Deadline(began + request.time_limit_s - last_s, stop)
     left_s = end.left_s - _later(request) * request.time_limit_s
     how = replace(how, time_limit_s=max(left_s, 0.0))

@@ -56,8 +56,7 @@ def predicted_loads(
         plan.devices,
         PlacementOptions(divisible=rules.divisible, copies=rules.copies, slots=plan.slots),
     )
-    [loads] = problem.loads_of_each([plan.placed])
-    return loads
+    return np.asarray(problem.loads_of_each([plan.placed])[0])
 
 
 def shard_work(plan: Plan, layer: int) -> Floats:

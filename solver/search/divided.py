@@ -10,9 +10,10 @@ from math import inf
 
 from solver.bounds import quick_bound
 from solver.deadline import Deadline, Effort
+from solver.divide.divided_bounds import divided_bound
 from solver.divide.even_cut import even_cut
 from solver.divide.over_nodes import over_nodes
-from solver.divide.wrap_around import wrap_around
+from solver.divide.wrap_around import blend, wrap_around
 from solver.heuristics.contiguous import contiguous
 from solver.problem import LayerProblem
 from solver.request import Method
@@ -40,9 +41,10 @@ def divide_layers(
         quick = board.solved[index]
         board.improve(index, replace(quick, whole=quick.assignment))
         board.improve(index, _sharing(layer, quick, even_cut(layer)))
-    for index, layer in layers.items():
-        if layer.identical and deadline.left_s > 0:
-            board.improve(index, wrapped(layer, board.solved[index], node_size, deadline))
+    for place, (index, layer) in enumerate(layers.items()):
+        share = deadline.within(deadline.left_s / (len(layers) - place)) if by_clock else deadline
+        if layer.identical and share.left_s > 0:
+            board.improve(index, wrapped(layer, board.solved[index], node_size, share))
 
     def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
         from solver.divide.divide import divide
@@ -93,7 +95,9 @@ def wrapped(
     layer: LayerProblem, known: LayerSolution, node_size: int | None, deadline: Deadline
 ) -> LayerSolution:
     """The layer of identical devices wrapped around, at whatever makespan; `known` if it fails."""
-    least_s = known.bound.seconds
+    bound = max(known.bound, divided_bound(layer), key=lambda bound: bound.seconds)
+    least_s = bound.seconds if layer.workloads == 1 else divided_bound(blend(layer)).seconds
+    known = replace(known, bound=bound)
     if node_size is None:
         shares = wrap_around(layer, deadline, least_s)
     else:
