@@ -28,7 +28,7 @@ from solver.shares import Shares
 Fill = Callable[[float], tuple[list[Piece], float]]
 """The pieces that devices filled to a level take, and the seconds that found no room."""
 
-SHARPNESS = 1e-5
+SHARPNESS = 1e-6
 """How near, relatively, the level found is to the least one for its order."""
 
 MOST_LEVELS = 40

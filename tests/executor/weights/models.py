@@ -1,8 +1,11 @@
 """A tiny model of every family whose heads are permuted, saved in shards, and plans for them."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     Gemma3Config,
     Gemma3ForCausalLM,
@@ -28,6 +31,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from executor.weights.checkpoint import CONFIG, INDEX
 from profiles.architecture import Architecture
 from solver.plans import Plan
 from tests.executor.plans import Placement, tiny_plan
@@ -105,6 +109,38 @@ def save_with_pictures(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     return _saved(Gemma3ForConditionalGeneration(config), folder)
+
+
+def save_with_packed_experts(folder: Path) -> Path:
+    """A gpt-oss as it is published: experts in MXFP4, two numbers a byte and a scale for every 32,
+    all else in bfloat16."""
+    save("gpt_oss", folder, intermediate_size=64, dtype="bfloat16")
+    random = torch.Generator().manual_seed(0)
+    index = json.loads((folder / INDEX).read_text())
+    for file in sorted(set(index["weight_map"].values())):
+        tensors = {}
+        for name, tensor in load_file(folder / file).items():
+            if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                tensors[name] = tensor.bfloat16()
+                continue
+            experts, width, rows = tensor.shape
+            packed, exponents = (experts, rows, width // 32, 16), (experts, rows, width // 32)
+            uint8: dict[str, Any] = {"dtype": torch.uint8, "generator": random}
+            tensors[f"{name}_blocks"] = torch.randint(0, 256, packed, **uint8)
+            # Powers of two from -9 on: as large as attention's weights.
+            tensors[f"{name}_scales"] = torch.randint(118, 122, exponents, **uint8)
+            del index["weight_map"][name]
+        index["weight_map"] |= dict.fromkeys(tensors, file)
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    (folder / INDEX).write_text(json.dumps(index))
+    config = json.loads((folder / CONFIG).read_text())
+    whole = ["model.layers.*.self_attn", "model.layers.*.mlp.router"]
+    config["quantization_config"] = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": [*whole, "model.embed_tokens", "lm_head"],
+    }
+    (folder / CONFIG).write_text(json.dumps(config))
+    return folder
 
 
 def _saved(model: torch.nn.Module, folder: Path) -> Path:

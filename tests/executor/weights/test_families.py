@@ -18,21 +18,24 @@ from tests.executor.weights.models import (
     WHOLE,
     planned,
     save,
+    save_with_packed_experts,
     save_with_pictures,
 )
 
-PICTURES = "gemma3 with pictures"
+PICTURES, PACKED = "gemma3 with pictures", "gpt_oss with experts in MXFP4"
 
 
 def quiet(*_: object) -> None:
     """Progress that nobody wants to see."""
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, PICTURES])
+@pytest.fixture(scope="module", params=[*FAMILIES, PICTURES, PACKED])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("family") / "model"
     if request.param == PICTURES:
         return save_with_pictures(folder)
+    if request.param == PACKED:
+        return save_with_packed_experts(folder)
     return save(request.param, folder)
 
 
