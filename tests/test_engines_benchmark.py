@@ -1,17 +1,22 @@
 """benchmarks/engines: figures of a row from what its ranks measured, and the aims held to them."""
 
 from argparse import ArgumentTypeError
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.engines.__main__ import lengths
+from benchmarks.engines.calibration import Calibration, fitted
 from benchmarks.engines.plans import BASE, DIVIDED, DIVIDED_DENSE, ROWS, Predicted, predicted
 from benchmarks.engines.rank import Prefill
 from benchmarks.engines.summary import aims, equal_lists, rounds, summarise
 from executor.barrier import Barrier
 from profiles.catalogue import catalogue_profile, catalogue_rates
-from solver.planning.planner import plan
+from profiles.cost.work import INDEX
+from solver.planning.planner import make_plan, plan, request_of
+from solver.planning.predict import shard_work
 
 
 def prefills(rank: int, layers: dict[str, list[list[float]]]) -> list[Prefill]:
@@ -28,9 +33,13 @@ def found(divided: list[list[float]], predicted_s: float = 6.0) -> dict[str, dic
     """Rows at 4,096 tokens whose base is 2 + 2 and 1 + 1 seconds, and all others `divided`."""
     seconds = {row.name: divided for row in ROWS} | {BASE: [[2.0, 1.0], [2.0, 1.0]]}
     measured = rounds([prefills(rank, seconds) for rank in range(2)])
-    attention = Barrier((predicted_s, predicted_s), predicted_s)
-    plans = {row.name: Predicted(attention, step_s=18.0) for row in ROWS}
-    return {row["row"]: row for row in summarise(4096, ROWS, plans, measured)}
+    # By the rates of its own round the second is twice as slow, and the median of both is asked.
+    own = [
+        Predicted(Barrier((scale * predicted_s,) * 2, scale * predicted_s), scale * 18.0)
+        for scale in (2 / 3, 4 / 3)
+    ]
+    plans, foretold = ({row.name: each for row in ROWS} for each in (own[0], own))
+    return {row["row"]: row for row in summarise(4096, ROWS, plans, foretold, measured)}
 
 
 def test_a_rows_figures_are_of_the_slower_rank_layer_by_layer() -> None:
@@ -48,6 +57,7 @@ def test_a_rows_figures_are_of_the_slower_rank_layer_by_layer() -> None:
     assert divided["predicted_s"]["rest"] == pytest.approx(6.0 + 9.0)
     assert divided["error_percent"]["rest"] == pytest.approx(0.0)
     assert divided["error_percent"]["step"] == pytest.approx(20.0)
+    assert divided["planned_s"] == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +82,52 @@ def test_predicted_attention_is_what_the_slots_do_not_cost() -> None:
     asked = {"gpus": 2, "device_type": "cpu", "context_tokens": 1024, "method": "contiguous"}
     rates = catalogue_rates(["cpu"], "prefill")["cpu"]
     two, three = (
-        predicted(plan(profile, budget={"policy": "dense"}, slots=slots, **asked), rates).attention
+        predicted(plan(profile, budget={"policy": "dense"}, slots=slots, **asked), rates, rates)
         for slots in (2, 3)
     )
+    assert two.step_s < three.step_s
+    two, three = two.attention, three.attention
     # Two groups on one rank and one on the other, however many slots are projected.
     assert two.ranks_s == pytest.approx(three.ranks_s)
     assert two.slowest_s == two.ranks_s[0]
     assert two.ranks_s[0] / two.ranks_s[1] == pytest.approx(2.0, rel=0.02)
+
+
+def test_a_slower_round_takes_as_much_longer_in_all_its_parts() -> None:
+    profile = catalogue_profile("smollm2-135m")
+    rates = catalogue_rates(["cpu"], "prefill")["cpu"]
+    twice = {name: 2 * each for name, each in rates.seconds_per.items()}
+    request = request_of(
+        profile, gpus=2, device_type="cpu", context_tokens=1024, slots=2, method="contiguous"
+    )
+    made = make_plan(request, [{"cpu": rates}])
+    was = predicted(made, rates, rates)
+    now = predicted(made, rates, rates.model_copy(update={"seconds_per": twice}))
+    assert now.attention.ranks_s == pytest.approx([2 * each for each in was.attention.ranks_s])
+    assert now.step_s == pytest.approx(2 * was.step_s)
+    assert made.whole_step is not None
+    assert was.step_s == pytest.approx(made.whole_step.step_s)
+
+
+def test_every_layer_is_timed_once_a_round_and_rates_come_back() -> None:
+    profile = catalogue_profile("smollm2-135m")
+    asked = {"gpus": 2, "device_type": "cpu", "context_tokens": 1024, "method": "contiguous"}
+    budgets = ({"policy": "dense"}, {"policy": "uniform", "tokens": 256})
+    made = [plan(profile, budget=each, **asked) for each in budgets]
+    calibration = Calibration(made, 3)
+    timed = [each for place in range(3) for each in calibration.time(1, place)]
+    attention = [each for each in timed if each.alone is None]
+    assert {each.round for each in timed} == {1}
+    works = [work for each in made for layer in range(30) for work in shard_work(each, layer)]
+    flops = sum(work[INDEX["dense_tile_flops"]] for work in works)
+    assert sum(each.work[INDEX["dense_tile_flops"]] for each in attention) == pytest.approx(flops)
+    assert len(attention) == len(works)
+    assert all(each.seconds > 0 and not each.work[INDEX["link_bytes"]] for each in attention)
+    true = catalogue_rates(["cpu"], "prefill")["cpu"].vector
+    exact = [replace(each, seconds=float(true @ each.work)) for each in timed]
+    rates = fitted(exact, 1024)
+    for each in exact:
+        assert rates.seconds(np.array(each.work)) == pytest.approx(each.seconds, rel=0.02)
 
 
 @pytest.mark.parametrize("text", ["", "512", "2048,", "2048,x", "-4096"])

@@ -8,10 +8,12 @@ held-out text under transformers' own tensor parallelism, by checkpoints that `h
 and in one row by the model's own, of which each rank loads the heads that it computes.
 Attention is what `hplb run` reports: seconds of every layer and rank that it had its core, summed
 over layers of the slower rank; the same kernel in every row. Dense budgets are the whole context,
-the others a mean of 3/16 of it: uniform, or by least error from the shipped profile. Rates are
-fitted to single layers' attention timed alone beforehand, so that every prediction was made before
-what it is held against. Rows take turns round by round, each round on another window of the
-standard library's docstrings, whose loss is that of the run itself. The longest context comes
+the others a mean of 3/16 of it: uniform, or by least error from the shipped profile. Plans are made
+with rates fitted to single layers timed beforehand. A round is held against what they come to by
+its own rates, fitted to single layers of random tensors, products and all-reduces that both ranks
+time at once between its rows: a machine that drifts does so for both, and how far it drifted since
+the plans were made is told apart. Rows take turns round by round, each round on another window of
+the standard library's docstrings, whose loss is that of the run itself. The longest context comes
 first; a context begins no further round once its part of --seconds is spent.
 """
 
@@ -31,7 +33,8 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 from benchmarks import report
-from benchmarks.engines.plans import DIVIDED, RANKS, ROWS, SHARE, measured_rates, plans, predicted
+from benchmarks.engines.calibration import Calibration, Timed, fitted
+from benchmarks.engines.plans import DIVIDED, RANKS, ROWS, SHARE, plans, predicted, probes
 from benchmarks.engines.rank import LISTED_TOKENS, Job, Prefill, lists_of
 from benchmarks.engines.summary import Found, aims, equal_lists, rounds, summarise
 from executor.engines.transformers.launch import torchrun
@@ -120,12 +123,15 @@ def main() -> None:
 def measure(
     tokens: int, most_rounds: int, limit_s: float, until: float
 ) -> tuple[list[Found], Found]:
-    """A context's rows; the rates that they were planned with, and how many lists are equal."""
+    """A context's rows; the rates that they were planned with, those of its rounds, and how many
+    lists are equal."""
     folder, profile = folder_of(MODEL), catalogue_profile(MODEL)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     read = windows(None, tokenizer, tokens, most_rounds)
     say("timing single layers")
-    rates = measured_rates(profile, tokens, limit_s)
+    torch.set_num_threads(1)
+    timed_plans = probes(profile, tokens, limit_s)
+    rates = fitted(Calibration(timed_plans, 1).time(0, 0), tokens)
     made = {}
     for row, plan in plans(profile, tokens, rates, limit_s):
         say(f"planned: {row.name}, {1000 * plan.makespan_s:.0f} ms in all")
@@ -133,7 +139,10 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="hplb-engines-") as name:
         scratch = Path(name)
         rows = written(folder, made, scratch)
-        job = Job(rows, [list(window) for window in read], until, DIVIDED)
+        files = [str(scratch / f"probe-{number}.json") for number in range(len(timed_plans))]
+        for file, probe in zip(files, timed_plans, strict=True):
+            probe.save(file)
+        job = Job(rows, files, [list(window) for window in read], until, DIVIDED)
         (scratch / "job.json").write_text(dumps(asdict(job)))
         module = "benchmarks.engines.rank"
         torchrun(module, RANKS, (str(scratch / "job.json"), name), f"{tokens} tokens")
@@ -141,14 +150,22 @@ def measure(
     say("choosing lists in one process")
     alone = lists_of(load(MODEL).model, BudgetPolicy.of_plan(made[DIVIDED]), job.windows[0])
     chosen = [{tuple(place): crc for *place, crc in rank["lists"]} for rank in ranks]
-    foretold = {name: predicted(plan, rates) for name, plan in made.items()}
+    timed = [Timed(**each) for rank in ranks for each in rank["timed"]]
+    by_round = [
+        fitted([each for each in timed if each.round == number], tokens)
+        for number in range(1 + max(each.round for each in timed))
+    ]
+    planned = {name: predicted(plan, rates, rates) for name, plan in made.items()}
+    foretold = {
+        name: [predicted(plan, rates, own) for own in by_round] for name, plan in made.items()
+    }
     measured = rounds([[Prefill(**each) for each in rank["prefills"]] for rank in ranks])
     told = {
         "listed_tokens": min(tokens, LISTED_TOKENS),
         "equal_lists": equal_lists(chosen, alone),
-        "seconds_per_unit": rates.rounded.seconds_per,
+        "seconds_per_unit": [own.rounded.seconds_per for own in (rates, *by_round)],
     }
-    return summarise(tokens, ROWS, foretold, measured), told
+    return summarise(tokens, ROWS, planned, foretold, measured), told
 
 
 def written(folder: Path, made: dict[str, Plan], scratch: Path) -> dict[str, tuple[str, str]]:
@@ -178,7 +195,16 @@ def table(found: list[Found]) -> Table:
     """Medians over rounds; loss over dense, the prefill predicted with the other rows' rest too."""
     shown = Table(title="Attention and the whole prefill, s")
     heads = ("tokens", "placement", "rounds", "at the barrier", "rank 0", "rank 1", "bubble")
-    for head in (*heads, "gain", "predicted", "prefill", "by its rest", "by plan", "loss"):
+    for head in (
+        *heads,
+        "gain",
+        "planned",
+        "predicted",
+        "prefill",
+        "by its rest",
+        "by plan",
+        "loss",
+    ):
         shown.add_column(head, justify="left" if head == "placement" else "right")
     for row in found:
         shown.add_row(
@@ -189,6 +215,7 @@ def table(found: list[Found]) -> Table:
             *(f"{rank['median']:.2f}" for rank in row["ranks_s"]),
             f"{row['bubble']['median']:.1%}",
             f"{row['gain']['median']:.2f}x",
+            f"{row['planned_s']:.2f}",
             f"{row['predicted_s']['attention']:.2f}",
             f"{row['wall_s']['median']:.2f}",
             f"{row['predicted_s']['rest']:.2f}",

@@ -2,22 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
-import numpy as np
-
+from benchmarks.engines.calibration import PROJECTED, REDUCED
 from executor.barrier import Barrier
-from executor.node.bench import Bench
-from executor.node.shard import layer_shard
-from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
-from profiles.cost.regression import refit
-from profiles.cost.roofline import roofline
-from profiles.cost.samples import Sample
-from profiles.cost.work import FEATURES, INDEX, Deployment
 from profiles.model import ModelProfile
 from solver.planning.planner import make_plan, plan, request_of
+from solver.planning.predict import predicted_loads
 from solver.plans import Plan
 
 RANKS = 2
@@ -25,9 +17,6 @@ SLOTS = 2
 """Of each rank: 3 KV groups on 2 ranks fit in no fewer."""
 SHARE = 3 / 16
 """Of the context, the mean budget: near a third of dense attention's pairs."""
-TIMED_TOKENS = 3 * 8192
-"""In all layers whose shares rates are fitted to, of every kind of budgets."""
-PROJECTED = "projection_flops"
 DENSE, UNIFORM, ADAPTIVE = "dense", "uniform", "least error"
 
 
@@ -75,44 +64,24 @@ def budget(kind: str, context: int) -> dict[str, Any]:
     return {"policy": policy, "tokens": round(SHARE * context)}
 
 
-def measured_rates(profile: ModelProfile, context: int, limit_s: float) -> Rates:
-    """What attention and projections cost on a core of this machine, timed as executors do: alone.
+def probes(profile: ModelProfile, context: int, limit_s: float) -> list[Plan]:
+    """What rates are fitted to: every kind of budgets in file order, and the unlike ones divided.
 
-    Of contiguous placements of every kind of budgets, each made within `limit_s`, on some layers,
-    with random tensors. Attention's rates are fitted to attention alone, as the ranks' is timed,
-    and projections get what is left of layers with both: they grow with the heads as attention
-    does, so that one fit could not tell them apart.
+    Each made within `limit_s`, by the data sheet's rates.
     """
-    cpu, bench = device_profile("cpu"), Bench(["cpu"], "torch")
-
-    def timed(kind: str, deployment: Deployment) -> list[Sample]:
-        asked = {"budget": budget(kind, context), "deployment": deployment, "time_limit_s": limit_s}
-        placed = plan(
+    asked = [*((kind, CONTIGUOUS) for kind in (DENSE, UNIFORM, ADAPTIVE)), (ADAPTIVE, DIVISIBLE)]
+    return [
+        plan(
             profile,
             gpus=RANKS,
             device_type="cpu",
             context_tokens=context,
-            method="contiguous",
-            **asked,
+            budget=budget(kind, context),
+            time_limit_s=limit_s,
+            **dict(rules),
         )
-        found, layers = [], len(placed.layers)
-        for layer in range(0, layers, max(1, layers * context // TIMED_TOKENS)):
-            for device in range(RANKS):
-                sample = bench.measure(layer_shard(placed, device, layer), 0, lambda: False)
-                assert sample is not None  # Every device has heads.
-                work = np.array([sample.work[name] for name in FEATURES])
-                found.append(Sample(work, sample.seconds, context_tokens=context))
-        return found
-
-    kinds = (DENSE, UNIFORM, ADAPTIVE)
-    attention = [sample for kind in kinds for sample in timed(kind, "disaggregated")]
-    rates = refit(roofline(cpu, "prefill"), cpu, attention).rates
-    alone = rates.model_copy(update={"seconds_per": rates.seconds_per | {PROJECTED: 0.0}})
-    left = median(
-        (sample.seconds - float(alone.seconds(sample.work))) / sample.work[INDEX[PROJECTED]]
-        for sample in timed(DENSE, "tensor_parallel")
-    )
-    return rates.model_copy(update={"seconds_per": rates.seconds_per | {PROJECTED: max(left, 0.0)}})
+        for kind, rules in asked
+    ]
 
 
 def plans(
@@ -133,9 +102,16 @@ def plans(
         yield row, make_plan(request, [{"cpu": rates}])
 
 
-def predicted(made: Plan, rates: Rates) -> Predicted:
-    """What a plan says; of its loads, what is not the slots' projections."""
-    apart = made.costs.launch_s[0] - rates.seconds_per["launches"]
-    layers = [[load - apart for load in layer.loads_s] for layer in made.layers]
-    assert made.whole_step is not None  # The profile has the model's MLP.
-    return Predicted(Barrier.of(layers), made.whole_step.step_s)
+def predicted(made: Plan, planned: Rates, rates: Rates) -> Predicted:
+    """What a plan made by the rates `planned` comes to by others.
+
+    Its attention is what its loads are without the slots' projections; what is around it goes with
+    the rates of products and links.
+    """
+    attention = rates.model_copy(update={"seconds_per": rates.seconds_per | {PROJECTED: 0.0}})
+    loads = Barrier.of(predicted_loads(made, {"cpu": attention}).tolist())
+    whole = made.whole_step
+    assert whole is not None  # The profile has the model's MLP.
+    products, links = (rates.seconds_per[n] / planned.seconds_per[n] for n in (PROJECTED, REDUCED))
+    around_s = products * (whole.projections_s + whole.mlp_s) + links * whole.all_reduce_s
+    return Predicted(loads, loads.slowest_s + around_s)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from benchmarks.engines.calibration import Calibration, Timed
 from executor.engines.transformers.attach import attached
 from executor.engines.transformers.parts import load_held, load_part
 from executor.engines.transformers.rank import among_ranks
@@ -34,13 +35,15 @@ LISTED_TOKENS = 2048
 @dataclass(frozen=True)
 class Job:
     """Rows by name, each the folder of its weights and that of its map, or the file of its plan,
-    which is carried out without padding; a round reads a window.
+    which is carried out without padding; a round reads a window. Before every row of it a part is
+    timed of what the plans in the files `probes` give the ranks.
 
     No further round is begun that would end after `until` (seconds since the epoch) if it took as
     long as the one before. Then the row `listed` says which pieces it chose.
     """
 
     rows: dict[str, tuple[str, str]]
+    probes: list[str]
     windows: list[list[int]]
     until: float
     listed: str
@@ -60,9 +63,11 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a rank did, and its lists of one row: (layer, the model's head, block, checksum)."""
+    """What a rank did, what it timed between, and its lists of one row: (layer, the model's head,
+    block, checksum)."""
 
     prefills: list[Prefill]
+    timed: list[Timed]
     lists: list[tuple[int, int, int, int]]
 
 
@@ -80,10 +85,13 @@ def measure(job: Job, say: Callable[[str], None]) -> Measured:
         policies[name] = models[weights], slot_policy(models[weights], Path(of))
     for name, (model, policy) in policies.items():
         _prefill(name, 0, model, policy, job.windows[0][:WARM_TOKENS])
+    calibration = Calibration([Plan.load(each) for each in job.probes], len(policies))
+    timed: list[Timed] = []
     found, left = [], TimeLeft(len(job.windows) * len(policies))
     for number, ids in enumerate(job.windows):
         began = time.time()
-        for name, (model, policy) in policies.items():
+        for place, (name, (model, policy)) in enumerate(policies.items()):
+            timed += calibration.time(number, place)
             found.append(_prefill(name, number, model, policy, ids))
             left.done(1, found[-1].wall_s)
             what = f"{len(ids):,} tokens, round {number + 1}: {name}, {found[-1].wall_s:.1f} s"
@@ -91,7 +99,7 @@ def measure(job: Job, say: Callable[[str], None]) -> Measured:
         if not _agreed(2 * time.time() - began <= job.until):
             break
     _, folder = job.rows[job.listed]
-    return Measured(found, _lists(*policies[job.listed], Path(folder), job.windows[0]))
+    return Measured(found, timed, _lists(*policies[job.listed], Path(folder), job.windows[0]))
 
 
 def _prefill(name: str, number: int, model: Any, policy: Policy, ids: list[int]) -> Prefill:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import truediv
 from statistics import median
 from typing import Any, Self
 
@@ -53,35 +54,46 @@ def rounds(ranks: Sequence[Sequence[Prefill]]) -> dict[str, list[Run]]:
 def summarise(
     context: int,
     rows: Sequence[Row],
-    predicted: Mapping[str, Predicted],
+    planned: Mapping[str, Predicted],
+    predicted: Mapping[str, Sequence[Predicted]],
     measured: Mapping[str, Sequence[Run]],
 ) -> list[Found]:
     """A context's rows: medians over rounds with the least and the most, ratios round by round.
 
-    The whole prefill is predicted twice: as the plan has it, and as the plan's attention with the
-    rest that was measured in the other rows.
+    `planned` is what the plans were made with, `predicted` what they come to by every round's own
+    rates. The whole prefill is predicted twice: as the plan has it, and as the plan's attention
+    with the rest that was measured in the round's other rows.
     """
     found = []
     for row in rows:
-        rest = median(
-            run.rest_s for name, runs in measured.items() if name != row.name for run in runs
-        )
-        figures = _measured(measured[row.name], measured[BASE])
-        plan = predicted[row.name]
-        attention_s = plan.attention.slowest_s
-        seconds = {"attention": attention_s, "rest": attention_s + rest, "step": plan.step_s}
-        held_against = {"attention": "attention_s", "rest": "wall_s", "step": "wall_s"}
+        runs, plans = measured[row.name], predicted[row.name]
+        others = [each for name, each in measured.items() if name != row.name]
+        rests = [median(each[number].rest_s for each in others) for number in range(len(runs))]
+        attention_s = [plan.attention.slowest_s for plan in plans]
+        seconds = {
+            "attention": attention_s,
+            "rest": [own + rest for own, rest in zip(attention_s, rests, strict=True)],
+            "step": [plan.step_s for plan in plans],
+        }
+        wall_s = [run.wall_s for run in runs]
+        reached = {
+            "attention": [run.attention.slowest_s for run in runs],
+            "rest": wall_s,
+            "step": wall_s,
+        }
+        ranks = zip(*(plan.attention.ranks_s for plan in plans), strict=True)
         found.append(
             {
                 "context_tokens": context,
                 "row": row.name,
                 "budgets": row.budgets,
-                **figures,
-                "predicted_s": seconds,
-                "predicted_ranks_s": plan.attention.ranks_s,
+                **_measured(runs, measured[BASE]),
+                "planned_s": planned[row.name].attention.slowest_s,
+                "predicted_s": {name: median(each) for name, each in seconds.items()},
+                "predicted_ranks_s": [median(mine) for mine in ranks],
                 "error_percent": {
-                    name: 100 * (seconds[name] / figures[measure]["median"] - 1)
-                    for name, measure in held_against.items()
+                    name: 100 * (median(map(truediv, each, reached[name])) - 1)
+                    for name, each in seconds.items()
                 },
             }
         )

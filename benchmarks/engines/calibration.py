@@ -1,0 +1,168 @@
+"""What attention, products and all-reduces cost here and now: single layers of random tensors.
+
+Attention goes the way of the rows' own, and its parts are those of contiguous placements of every
+kind of budgets and of divided ones: whole heads alone do not tell a head's first rows from its
+last. A machine is not as fast at one moment as at another, so that ranks time a few of the layers
+before every row and all of them in a round.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.functional import linear
+
+from executor.attention.shares import HeadShare
+from executor.inference.block_attention import BlockAttention
+from executor.inference.policy import LayerCall
+from executor.node.shard import layer_shard
+from profiles.architecture import Architecture
+from profiles.catalogue import device_profile
+from profiles.cost.rates import Rates
+from profiles.cost.regression import refit
+from profiles.cost.roofline import roofline
+from profiles.cost.samples import Sample
+from profiles.cost.work import INDEX
+from solver.planning.predict import shard_work
+from solver.plans import Plan
+
+TIMED_TOKENS = 3 * 8192
+"""In all layers that are timed of a plan, the context of each."""
+PROJECTED, REDUCED = "projection_flops", "link_bytes"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Work [FEATURES] as the cost model counts it, and the seconds it took in a round.
+
+    Attention, or one feature alone: the FLOPs of products, the bytes of an all-reduce.
+    """
+
+    round: int
+    work: list[float]
+    seconds: float
+
+    @property
+    def alone(self) -> str | None:
+        """The one feature of what is not attention."""
+        found = [name for name in (PROJECTED, REDUCED) if self.work[INDEX[name]]]
+        return found[0] if found else None
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A device's part of a layer, and its attention's work [FEATURES]."""
+
+    heads: int
+    shares: tuple[HeadShare, ...]
+    work: list[float]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Iterator[Self]:
+        """Of some layers of a disaggregated plan, on every device that has heads there."""
+        layers, context = len(plan.layers), plan.workload.context_tokens
+        for layer in range(0, layers, max(1, layers * context // TIMED_TOKENS)):
+            work = shard_work(plan, layer)
+            # Keys and values are there: no link brings them.
+            work[:, INDEX[REDUCED]] = 0
+            for device in range(len(plan.devices)):
+                shard = layer_shard(plan, device, layer)
+                if shard.heads:
+                    yield cls(len(shard.heads), shard.shares, work[device].tolist())
+
+
+class Calibration:
+    """Layers to time, in slices of which each has some of every plan's."""
+
+    def __init__(self, plans: Sequence[Plan], slices: int) -> None:
+        first = plans[0]
+        self.architecture, step = first.architecture, first.workload.workload
+        every = [probe for plan in plans for probe in Probe.of(plan)]
+        self.slices = [every[place::slices] for place in range(slices)]
+        self._blocks = BlockAttention(
+            first.selection, step.block_tokens, step.piece_tokens, "auto", 0, len(every)
+        )
+        generator = torch.Generator().manual_seed(0)
+        shape, tokens = self.architecture, step.context_tokens
+
+        def random(*of: int) -> torch.Tensor:
+            return torch.randn(of, generator=generator)
+
+        self._q = random(shape.query_heads, tokens, shape.head_dim)
+        self._keys, self._values = (random(shape.kv_heads, tokens, shape.head_dim) for _ in "kv")
+        self._hidden = random(tokens, shape.hidden_size)
+        self._weights = [random(rows, width) for rows, width in _products(shape)]
+        # No slice is the first to touch a page, or to prepare a step.
+        for probe in every:
+            self._attend(probe)
+
+    def time(self, number: int, place: int) -> list[Timed]:
+        """A slice of the attention, and among ranks the products and an all-reduce beside it."""
+        found = [
+            Timed(number, probe.work, self._attend(probe))
+            for probe in self.slices[place % len(self.slices)]
+        ]
+        flops = 2 * len(self._hidden) * sum(weight.numel() for weight in self._weights)
+        found.append(Timed(number, _alone(PROJECTED, flops), self._multiply()))
+        if dist.is_initialized():
+            ranks, item = dist.get_world_size(), self.architecture.item_bytes
+            moved = 2 * (ranks - 1) / ranks * self._hidden.numel() * item
+            found.append(Timed(number, _alone(REDUCED, moved), self._reduce()))
+        return found
+
+    def _attend(self, probe: Probe) -> float:
+        call = LayerCall(0, self._q[: probe.heads], self._keys, self._values, self._scaling)
+        began = time.thread_time()
+        self._blocks.attend_shares(call, probe.shares)
+        return time.thread_time() - began
+
+    @property
+    def _scaling(self) -> float:
+        return float(self.architecture.head_dim**-0.5)
+
+    def _multiply(self) -> float:
+        inputs = [self._hidden.new_ones(len(self._hidden), each.shape[1]) for each in self._weights]
+        began = time.thread_time()
+        for given, weight in zip(inputs, self._weights, strict=True):
+            linear(given, weight)
+        return time.thread_time() - began
+
+    def _reduce(self) -> float:
+        dist.barrier()
+        began = time.perf_counter()
+        dist.all_reduce(self._hidden.clone())
+        return time.perf_counter() - began
+
+
+def fitted(timed: Iterable[Timed], context: int) -> Rates:
+    """A CPU core's rates: attention's fitted together, products and all-reduces each a median."""
+    cpu = device_profile("cpu")
+    attention: list[Sample] = []
+    apart: dict[str, list[float]] = {PROJECTED: [], REDUCED: []}
+    for each in timed:
+        if each.alone is None:
+            attention.append(Sample(np.array(each.work), each.seconds, context_tokens=context))
+        else:
+            apart[each.alone].append(each.seconds / each.work[INDEX[each.alone]])
+    rates = refit(roofline(cpu, "prefill"), cpu, attention).rates
+    measured = {name: median(found) for name, found in apart.items() if found}
+    return rates.model_copy(update={"seconds_per": rates.seconds_per | measured})
+
+
+def _products(shape: Architecture) -> list[tuple[int, int]]:
+    """Rows and width of a layer's matrices, as one of two ranks has them."""
+    assert shape.mlp_size is not None  # The profile has the model's MLP.
+    own, rows = shape.query_heads * shape.head_dim // 2, shape.mlp_size // 2
+    up = [(rows, shape.hidden_size)] * (shape.mlp_matrices - 1)
+    return [(own, shape.hidden_size), (shape.hidden_size, own), *up, (shape.hidden_size, rows)]
+
+
+def _alone(name: str, amount: float) -> list[float]:
+    work = np.zeros(len(INDEX))
+    work[INDEX[name]] = amount
+    return [float(each) for each in work]
