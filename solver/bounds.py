@@ -60,7 +60,7 @@ def _of_one(layer: LayerProblem, copies: bool) -> Bound:
     bounds = [_largest(layer)]
     if layer.identical:
         bounds += [mean_load(layer), _pigeonhole(layer)]
-        charged = not layer.single_groups and bool(layer.group_s.any())
+        charged = not layer.single_groups and layer.charged
         if copies and (charged or layer.slots is not None):
             bounds.append(forced_copies(layer, bounds))
         if layer.equal_counts:

@@ -89,9 +89,14 @@ class LayerProblem:
         return len(np.unique(self.group_of)) == self.items
 
     @cached_property
+    def charged(self) -> bool:
+        """Whether any group's presence costs anything."""
+        return bool(self.distinct(self.group_s).any())
+
+    @cached_property
     def additive(self) -> bool:
         """Whether a load is just the sum of its items': nothing that a group's items share."""
-        return self.slots is None and (self.single_groups or not self.group_s.any())
+        return self.slots is None and (self.single_groups or not self.charged)
 
     @cached_property
     def members(self) -> Floats:
@@ -126,20 +131,18 @@ class LayerProblem:
 
     def loads_of_shares(self, shares: Shares) -> Floats:
         """Seconds of every device, `[workloads, devices]`."""
-        part_s = self.part_s[:, shares.item, shares.device]
-        work_s = (self.item_s[:, shares.item, shares.device] - part_s) * shares.share + part_s
-        group, at = shares.of_groups(self.group_of)
-        charge_s = self.group_s[:, group, at]
-        launched = np.bincount(at, minlength=self.devices) > 0
-        launch_s = np.where(launched | (self.slots is not None), self.launch_s, 0.0)
-        each = zip(work_s, charge_s, launch_s, strict=True)
-        return np.array(
-            [
-                np.bincount(shares.device, work, self.devices)
-                + (np.bincount(at, charge, self.devices) + launch)
-                for work, charge, launch in each
-            ]
-        )
+        item, device = shares.item, shares.device
+        work_s = self.item_s[:, item, device]
+        if shares.divided:
+            part_s = self.part_s[:, item, device]
+            work_s = (work_s - part_s) * shares.share + part_s
+        busy = np.bincount(device, minlength=self.devices) > 0
+        charges_s = np.where(busy | (self.slots is not None), self.launch_s, 0.0)
+        if self.charged:
+            group, at = shares.of_groups(self.group_of)
+            each = self.group_s[:, group, at]
+            charges_s = np.array([np.bincount(at, s, self.devices) for s in each]) + charges_s
+        return np.array([np.bincount(device, s, self.devices) for s in work_s]) + charges_s
 
     def loads_of_each(self, shares: Sequence[Shares]) -> Floats:
         """Seconds of every device, `[workloads, devices]`, where every workload has its own rows.

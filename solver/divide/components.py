@@ -37,7 +37,7 @@ COUNTED = 1e-9
 
 def applies(layer: LayerProblem) -> bool:
     """Whether copies are charged and the groups are few, or enough of them are equal."""
-    if not layer.identical or not layer.group_s.any():
+    if not layer.identical or not layer.charged:
         return False
     _, _, _, counts = _kinds(layer)
     return math.prod((n + 1) * (n + 2) // 2 for n in counts) <= MOST_PAIRS

@@ -51,7 +51,8 @@ def _of_one(layer: LayerProblem) -> Bound:
     bounds = [_largest(layer)]
     if layer.identical:
         bounds.append(mean_load(layer))
-        charged = layer.group_s.any() or layer.part_s.any() or layer.slots is not None
+        repeated = layer.distinct(layer.part_s).any()
+        charged = layer.charged or repeated or layer.slots is not None
         if charged and (layer.max_copies is None or layer.max_copies > 1):
             bounds.append(forced_copies(layer, bounds))
             if applies(layer):

@@ -21,7 +21,7 @@ from solver.search.driver import LAST_SHARES, Board, Stage, Tell, search
 from solver.search.starts import start
 from solver.search.steps import Fillings, descend_from_starts
 from solver.shares import Shares
-from solver.solution import LayerSolution
+from solver.solution import Bound, LayerSolution
 
 
 def divide_layers(
@@ -41,10 +41,13 @@ def divide_layers(
         quick = board.solved[index]
         board.improve(index, replace(quick, whole=quick.assignment))
         board.improve(index, _sharing(layer, quick, even_cut(layer)))
+    proved: dict[int, Bound] = {}
     for place, (index, layer) in enumerate(layers.items()):
         share = deadline.within(deadline.left_s / (len(layers) - place)) if by_clock else deadline
         if layer.identical and share.left_s > 0:
-            board.improve(index, wrapped(layer, board.solved[index], node_size, share))
+            proved[index] = divided_bound(layer)
+            quick = board.solved[index]
+            board.improve(index, wrapped(layer, quick, proved[index], node_size, share))
 
     def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
         from solver.divide.divide import divide
@@ -66,6 +69,9 @@ def divide_layers(
     if node_size is not None:
         steps = [steps[0], steps[-1]]
     search(layers, board, steps, deadline, workers, by_clock=by_clock)
+    # Only now: a layer whose bound is met is not searched for fewer copies either.
+    for index, bound in proved.items():
+        board.improve(index, board.solved[index].prove(bound.seconds, bound.proof))
 
 
 def quick_makespan_s(
@@ -88,16 +94,19 @@ def _cut_s(layer: LayerProblem, deadline: Deadline) -> float:
     cut = _sharing(layer, known, even_cut(layer))
     if not layer.identical or deadline.left_s <= 0:
         return cut.makespan_s
-    return min(cut.makespan_s, wrapped(layer, known, None, deadline).makespan_s)
+    bound = divided_bound(layer)
+    return min(cut.makespan_s, wrapped(layer, known, bound, None, deadline).makespan_s)
 
 
 def wrapped(
-    layer: LayerProblem, known: LayerSolution, node_size: int | None, deadline: Deadline
+    layer: LayerProblem,
+    known: LayerSolution,
+    bound: Bound,
+    node_size: int | None,
+    deadline: Deadline,
 ) -> LayerSolution:
     """The layer of identical devices wrapped around, at whatever makespan; `known` if it fails."""
-    bound = max(known.bound, divided_bound(layer), key=lambda bound: bound.seconds)
     least_s = bound.seconds if layer.workloads == 1 else divided_bound(blend(layer)).seconds
-    known = replace(known, bound=bound)
     if node_size is None:
         shares = wrap_around(layer, deadline, least_s)
     else:
