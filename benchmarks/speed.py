@@ -5,8 +5,9 @@
 Synthetic throughout: log-normal costs (sigma 1) and two-valued ones (a quarter of the heads twelve
 times as heavy), free and equal counts, until within 1 % of a proved bound; then the whole plan of
 61 layers x 128 heads with log-normal budgets on 384 devices, divided, from the profile to the JSON,
-in 10 and in 2 seconds, against the mean load; then `auto` where greedy already meets the tolerance.
-Seconds are medians over --repeat with the least and the most.
+in 10 and in 2 seconds, and of 4 layers x 1,024 heads on 4,096 devices in 1, against the mean load;
+then `auto` where greedy already meets the tolerance. Seconds are medians over --repeat with the
+least and the most.
 """
 
 import argparse
@@ -34,6 +35,15 @@ Made = TypeVar("Made")
 SIGMA, HEAVY_SHARE, HEAVY = 1.0, 0.25, 12.0
 TYPICAL_S = 1e-4
 CONTEXT = 131_072
+SUPERNODES = (
+    (61, 128, 384, 8, 10.0),
+    (61, 128, 384, None, 10.0),
+    (61, 128, 384, None, 2.0),
+    (4, 1024, 4096, None, 1.0),
+)
+"""Layers, heads, devices, devices of a node, and the seconds that are asked for."""
+OVER_MEAN = 1.05
+"""What the largest load may come to of the mean one."""
 
 
 def problem(
@@ -98,11 +108,11 @@ def proofs(seeds: list[int], repeat: int) -> list[Row]:
 def supernode(seeds: list[int], repeat: int) -> list[Row]:
     """Whole plans: budgets, costs, search, rounding, figures and JSON within the time limit."""
     rows = []
-    for node_size, limit_s, aim in ((8, 10.0, 1.05), (None, 10.0, 1.05), (None, 2.0, 1.5)):
+    for layers, heads, devices, node_size, limit_s in SUPERNODES:
         for seed in seeds:
             request = request_of(
-                supernode_profile(seed),
-                gpus=384,
+                supernode_profile(layers, heads, seed),
+                gpus=devices,
                 context_tokens=CONTEXT,
                 divisible=True,
                 node_size=node_size,
@@ -120,19 +130,22 @@ def supernode(seeds: list[int], repeat: int) -> list[Row]:
             nodes = f"nodes of {node_size}" if node_size else "one node"
             rows.append(
                 {
-                    "case": f"61 x 128 heads on 384 devices, {nodes}, divided, {limit_s:g} s asked",
+                    "case": f"{layers} x {heads:,} heads on {devices:,} devices, {nodes}, divided, "
+                    f"{limit_s:g} s asked",
                     "seed": seed,
                     "over_mean": over,
                     "json_bytes": len(written[-1]),
                     "seconds": seconds,
-                    "met": over <= aim and seconds["median"] <= 1.1 * limit_s,
+                    "met": over <= OVER_MEAN and seconds["median"] <= 1.1 * limit_s,
                 }
             )
     return rows
 
 
-def supernode_profile(seed: int) -> ModelProfile:
-    shape = Architecture(layers=61, query_heads=128, kv_heads=128, head_dim=128, hidden_size=7168)
+def supernode_profile(layers: int, heads: int, seed: int) -> ModelProfile:
+    shape = Architecture(
+        layers=layers, query_heads=heads, kv_heads=heads, head_dim=128, hidden_size=7168
+    )
     random = np.random.default_rng(seed)
     tokens = random.lognormal(9, SIGMA, (shape.layers, shape.query_heads))
     return ModelProfile(
@@ -181,7 +194,7 @@ def main() -> None:
         )
         s = row["seconds"]
         print(
-            f"{row['case']:72} seed {row['seed']}: {quality}, {s['median']:.3f} s "
+            f"{row['case']:76} seed {row['seed']}: {quality}, {s['median']:.3f} s "
             f"({s['least']:.3f} to {s['most']:.3f}){'' if row['met'] else '  NOT MET'}",
             file=table,
         )
