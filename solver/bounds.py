@@ -133,7 +133,8 @@ def forced_copies(layer: LayerProblem, known: Sequence[Bound]) -> Bound:
     present = np.unique(layer.group_of)
     charge = layer.group_s[0, present, 0]
     item_s, part_s = layer.item_s[0, :, 0], layer.part_s[0, :, 0]
-    group_work = np.bincount(layer.group_of, item_s, layer.groups)[present]
+    work = np.bincount(layer.group_of, item_s, layer.groups)
+    group_work = np.asarray(work[present], dtype=np.float64)
     item_charge = layer.group_s[0, layer.group_of, 0] + part_s
     group_index = np.searchsorted(present, layer.group_of)
 
