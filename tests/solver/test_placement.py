@@ -136,6 +136,15 @@ def test_divided_heads_reach_the_mean_or_the_copies_allowed(max_copies: int | No
     assert found.makespan_s <= max(mean.sum(), costs.max(axis=1).sum() / (max_copies or 4)) * 1.002
 
 
+def test_on_thousands_of_devices_there_are_only_the_parts_that_wrapping_makes() -> None:
+    costs = np.random.default_rng(2).lognormal(0, 1, (2, 512))
+    found = place(costs, 4096, divisible=True, time_limit_s=60)
+    assert found.gap <= 1e-6
+    assert found.makespan_s == pytest.approx(costs.sum() / 4096, rel=1e-6)
+    assert all(len(own.item) <= 512 + 4096 - 1 for own in found.placed)
+    check(costs, 4096, found)
+
+
 def test_one_layer_may_be_a_list() -> None:
     found = place([3, 3, 2, 2, 2], devices=2)
     assert found.shares.shape == (1, 5, 2)

@@ -1,12 +1,16 @@
 """McNaughton's theorem where copies are free, and the rules kept where they are not."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.divide.components import by_components
 from solver.divide.divided_bounds import divided_bound
-from solver.divide.wrap_around import wrap_around
+from solver.divide.seconds import FULL, Seconds
+from solver.divide.wrap_around import fill, wrap_around
 from solver.problem import LayerProblem
 from solver.shares import Shares
 from tests.solver.divide.problems import check as check_shares
@@ -44,6 +48,40 @@ def test_components_obey_them_too(layer: LayerProblem) -> None:
     shares = by_components(layer, soon(), least_s(layer))
     assert shares is not None
     check(layer, shares)
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.0, 0.1]))
+def test_a_device_is_looked_at_while_an_item_can_use_it(seed: int, part: float) -> None:
+    """What is left of a device after an item is for those to come whose charges are less."""
+    layer = make_divisible(24, 2, 40, seed=seed, charge=0.0, part=part, launch=0.0)
+    charge = np.random.default_rng(seed).uniform(0.01, 0.5, (1, layer.groups, 1))
+    layer = replace(layer, group_s=np.broadcast_to(charge, layer.group_s.shape))
+    seconds = Seconds.of(layer)
+    level = 1.2 * divided_bound(layer).seconds
+    order = list(range(layer.items))
+    pieces, unplaced_s = fill(seconds, order, level)
+    room, held = np.full(layer.devices, level), np.zeros((layer.groups, layer.devices), dtype=bool)
+    expected, missing_s = [], 0.0
+    for item in order:
+        group, left = layer.group_of[item], seconds.work[item]
+        taken = []
+        for device in range(layer.devices):
+            entry = seconds.part[item] + (0.0 if held[group, device] else seconds.charge[group])
+            usable = room[device] - entry
+            if usable >= left - FULL * level:
+                taken, left = [*taken, (device, left, entry)], 0.0
+                break
+            if usable > FULL * level:
+                taken, left = [*taken, (device, usable, entry)], left - usable
+        if left > 0:
+            missing_s += left + seconds.part[item] + seconds.charge[group]
+            continue
+        for device, takes, entry in taken:
+            room[device] -= takes + entry
+            held[group, device] = True
+            expected.append((item, device, takes / seconds.work[item]))
+    np.testing.assert_allclose(pieces, expected)
+    assert unplaced_s == pytest.approx(missing_s)
 
 
 def test_two_copies_of_the_largest_item() -> None:
