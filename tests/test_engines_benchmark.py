@@ -114,7 +114,7 @@ def test_every_layer_is_timed_once_a_round_and_rates_come_back() -> None:
     asked = {"gpus": 2, "device_type": "cpu", "context_tokens": 1024, "method": "contiguous"}
     budgets = ({"policy": "dense"}, {"policy": "uniform", "tokens": 256})
     made = [plan(profile, budget=each, **asked) for each in budgets]
-    calibration = Calibration(made, 3)
+    calibration = Calibration(made, 3, range(2))
     timed = [each for place in range(3) for each in calibration.time(1, place)]
     attention = [each for each in timed if each.alone is None]
     assert {each.round for each in timed} == {1}

@@ -131,7 +131,7 @@ def measure(
     say("timing single layers")
     torch.set_num_threads(1)
     timed_plans = probes(profile, tokens, limit_s)
-    rates = fitted(Calibration(timed_plans, 1).time(0, 0), tokens)
+    rates = fitted(Calibration(timed_plans, 1, range(RANKS)).time(0, 0), tokens)
     made = {}
     for row, plan in plans(profile, tokens, rates, limit_s):
         say(f"planned: {row.name}, {1000 * plan.makespan_s:.0f} ms in all")

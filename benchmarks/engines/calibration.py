@@ -63,26 +63,26 @@ class Probe:
     work: list[float]
 
     @classmethod
-    def of(cls, plan: Plan) -> Iterator[Self]:
-        """Of some layers of a disaggregated plan, on every device that has heads there."""
+    def of(cls, plan: Plan, devices: Iterable[int]) -> Iterator[Self]:
+        """Of some layers of a disaggregated plan, on these devices where they have heads there."""
         layers, context = len(plan.layers), plan.workload.context_tokens
         for layer in range(0, layers, max(1, layers * context // TIMED_TOKENS)):
             work = shard_work(plan, layer)
             # Keys and values are there: no link brings them.
             work[:, INDEX[REDUCED]] = 0
-            for device in range(len(plan.devices)):
+            for device in devices:
                 shard = layer_shard(plan, device, layer)
                 if shard.heads:
                     yield cls(len(shard.heads), shard.shares, work[device].tolist())
 
 
 class Calibration:
-    """Layers to time, in slices of which each has some of every plan's."""
+    """Layers to time, in slices of which each has some of every plan's on some of its devices."""
 
-    def __init__(self, plans: Sequence[Plan], slices: int) -> None:
+    def __init__(self, plans: Sequence[Plan], slices: int, devices: Sequence[int]) -> None:
         first = plans[0]
         self.architecture, step = first.architecture, first.workload.workload
-        every = [probe for plan in plans for probe in Probe.of(plan)]
+        every = [probe for plan in plans for probe in Probe.of(plan, devices)]
         self.slices = [every[place::slices] for place in range(slices)]
         self._blocks = BlockAttention(
             first.selection, step.block_tokens, step.piece_tokens, "auto", 0, len(every)
@@ -102,13 +102,13 @@ class Calibration:
             self._attend(probe)
 
     def time(self, number: int, place: int) -> list[Timed]:
-        """A slice of the attention, and among ranks the products and an all-reduce beside it."""
-        found = [
-            Timed(number, probe.work, self._attend(probe))
-            for probe in self.slices[place % len(self.slices)]
-        ]
+        """A slice of the layers, each its products and then its attention, as in a model's caches;
+        among ranks an all-reduce beside them."""
         flops = 2 * len(self._hidden) * sum(weight.numel() for weight in self._weights)
-        found.append(Timed(number, _alone(PROJECTED, flops), self._multiply()))
+        products, found = _alone(PROJECTED, flops), []
+        for probe in self.slices[place % len(self.slices)]:
+            found.append(Timed(number, products, self._multiply()))
+            found.append(Timed(number, probe.work, self._attend(probe)))
         if dist.is_initialized():
             ranks, item = dist.get_world_size(), self.architecture.item_bytes
             moved = 2 * (ranks - 1) / ranks * self._hidden.numel() * item

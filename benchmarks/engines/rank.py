@@ -85,7 +85,8 @@ def measure(job: Job, say: Callable[[str], None]) -> Measured:
         policies[name] = models[weights], slot_policy(models[weights], Path(of))
     for name, (model, policy) in policies.items():
         _prefill(name, 0, model, policy, job.windows[0][:WARM_TOKENS])
-    calibration = Calibration([Plan.load(each) for each in job.probes], len(policies))
+    probes = [Plan.load(each) for each in job.probes]
+    calibration = Calibration(probes, len(policies), [dist.get_rank()])
     timed: list[Timed] = []
     found, left = [], TimeLeft(len(job.windows) * len(policies))
     for number, ids in enumerate(job.windows):
