@@ -67,11 +67,18 @@ def weight_before(height: Ints, rows: Ints, growth: int) -> Ints:
 
 def boundaries(shares: Shares, grid: RowGrid, layer: int) -> Ints:
     """The row at which every device's part of a head ends, `[heads, devices]`."""
-    parts = _Parts.of(shares)
-    ends = np.zeros((shares.items, shares.devices + 1), dtype=np.int64)
-    ends[shares.item, shares.device + 1] = _ends(parts, grid, layer)[shares.item, parts.place]
+    ends = np.zeros((shares.items, shares.devices), dtype=np.int64)
+    ends[shares.item, shares.device] = rows_of_parts(shares, grid, layer)[1]
     # A device without a part ends where the one before it does.
-    return np.asarray(np.maximum.accumulate(ends, axis=1)[:, 1:])
+    return np.asarray(np.maximum.accumulate(ends, axis=1))
+
+
+def rows_of_parts(shares: Shares, grid: RowGrid, layer: int) -> tuple[Ints, Ints]:
+    """The row at which every part of a head begins, and the one before which it ends, `[parts]`."""
+    parts = _Parts.of(shares)
+    ends = _ends(parts, grid, layer)
+    begins = np.concatenate([np.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
+    return begins[shares.item, parts.place], ends[shares.item, parts.place]
 
 
 def realise(shares: Shares, grid: RowGrid, layer: int) -> Shares:

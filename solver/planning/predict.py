@@ -13,7 +13,7 @@ from solver.planning.decode_work import decode_work
 from solver.plans import Costs, Plan
 from solver.problem import PlacementProblem
 from solver.request import PlacementOptions
-from solver.rows import RowGrid, boundaries, weight_before
+from solver.rows import RowGrid, boundaries, rows_of_parts, weight_before
 from solver.shares import Floats, Ints
 
 
@@ -66,46 +66,45 @@ def shard_work(plan: Plan, layer: int) -> Floats:
     """
     budgets, step = np.array(plan.budgets, dtype=np.float64), plan.workload.workload
     grid = RowGrid.of(budgets, step)
-    shares = plan.placed[layer]
-    ends = boundaries(shares, grid, layer)
-    grouped = (shares.dense > 0).reshape(plan.architecture.kv_heads, -1, len(plan.devices))
-    present = np.asarray(grouped.any(axis=1))
-    selection = of_layer(plan.selection, plan.architecture, layer)
+    shares, shape = plan.placed[layer], plan.architecture
+    selection = of_layer(plan.selection, shape, layer)
+    pieces = grid.budget_pieces[layer]
     if step.phase == "decode":
-        scores = selection.scores
-        pieces = grid.budget_pieces[layer]
-        work = decode_work(ends, pieces, present, plan.architecture, step, scores)
+        ends = boundaries(shares, grid, layer)
+        grouped = (shares.dense > 0).reshape(shape.kv_heads, shape.group_size, -1)
+        present = np.asarray(grouped.any(axis=1))
+        work = decode_work(ends, pieces, present, shape, step, selection.scores)
     else:
-        by_head = head_work(budgets[layer], plan.architecture, step, selection)
-        by_group = group_work(budgets[[layer]], plan.architecture, step)[0]
-        parts = _parts_of_work(ends, grid.budget_pieces[layer], step)
-        work = np.einsum("hdf,hf->df", parts, by_head) + present.T @ by_group
+        by_head = head_work(budgets[layer], shape, step, selection)
+        by_group = group_work(budgets[[layer]], shape, step)[0]
+        done = _parts_of_work(rows_of_parts(shares, grid, layer), pieces[shares.item], step)
+        group, at = shares.of_groups(np.arange(shares.items) // shape.group_size)
+        each = np.concatenate([done * by_head[shares.item], by_group[group]])
+        device = np.concatenate([shares.device, at])
+        work = np.stack([np.bincount(device, own, shares.devices) for own in each.T], axis=1)
     work[work.any(axis=1), INDEX["launches"]] = 1
     return np.asarray(work)
 
 
-def _parts_of_work(ends: Ints, pieces: Ints, step: Workload) -> Floats:
-    """The fraction of each kind of a head's work in a device's rows, [heads, devices, FEATURES].
+def _parts_of_work(rows: tuple[Ints, Ints], pieces: Ints, step: Workload) -> Floats:
+    """The fraction of each kind of a head's work in the rows of a part, `[parts, FEATURES]`.
 
-    `ends` [heads, devices] are the rows before a device's last, `pieces` [heads] the budgets. Rows
-    of a prompt are not alike: the first ones see few pieces and leave none out, the last ones
-    score the most.
+    `rows` are where each part begins and ends, `pieces` [parts] its head's budget. Rows of a prompt
+    are not alike: the first ones see few pieces and leave none out, the last ones score the most.
     """
     own, every = step.block_pieces, step.context_pieces
-    height = pieces[:, None]
-    # The last column is the whole head.
-    rows = np.column_stack([ends, np.full(len(ends), step.context_blocks)])
-    gathered = gathered_pieces(height, rows, every, own)
-    scored = weight_before(np.array(every), rows, own)
-    before = dict.fromkeys(FEATURES, rows) | {
-        "dense_tile_flops": weight_before(height, rows, own) - gathered,
+    # The last row is the whole head.
+    edges = np.stack([*rows, np.full_like(pieces, step.context_blocks)])
+    gathered = gathered_pieces(pieces, edges, every, own)
+    scored = weight_before(np.array(every), edges, own)
+    before = dict.fromkeys(FEATURES, edges) | {
+        "dense_tile_flops": weight_before(pieces, edges, own) - gathered,
         "gathered_tile_flops": gathered,
         "sampled_flops": scored,
         "scored_blocks": scored,
     }
-    done = np.stack([before[name] for name in FEATURES], axis=-1)
-    whole = np.maximum(done[:, -1:], 1)
-    return np.asarray(np.diff(done[:, :-1], axis=1, prepend=0) / whole)
+    begins, ends, whole = np.stack([before[name] for name in FEATURES], axis=-1)
+    return np.asarray((ends - begins) / np.maximum(whole, 1))
 
 
 def _parts(costs: Costs) -> Floats:
