@@ -298,7 +298,7 @@ class PlacementProblem:
     def _by_device(self, by_type: Floats) -> Floats:
         """`[..., types]` as `[..., devices]`; of one type, a view that takes no memory."""
         if not self.identical:
-            return np.asarray(by_type[..., self.type_of])
+            return np.take(by_type, self.type_of, axis=-1)
         only = by_type[..., self.type_of[:1]]
         return np.broadcast_to(only, (*only.shape[:-1], self.devices))
 
@@ -316,4 +316,8 @@ class PlacementProblem:
 
     def weighing(self, weights: Floats) -> "PlacementProblem":
         """The same problem with other weights of its workloads."""
-        return replace(self, weights=weights)
+        return self if np.array_equal(weights, self.weights) else replace(self, weights=weights)
+
+    def by_head(self) -> "PlacementProblem":
+        """The same problem with single heads as items."""
+        return self if self.unit == "head" else replace(self, unit="head")

@@ -1,7 +1,7 @@
 """What was measured of a live plan, beside what was predicted of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,7 +39,7 @@ def planned_loads(plan: Plan) -> Floats:
     """Predicted seconds of the workload that is run, the plan's first, [layers, devices]."""
     if not plan.other_workloads:
         return np.array([layer.loads_s for layer in plan.layers])
-    problem = replace(planned_problem(plan), unit="head")
+    problem = planned_problem(plan).by_head()
     layers = [problem.layer(index) for index in range(problem.layers)]
     pairs = zip(layers, plan.placed, strict=True)
     return np.array([layer.loads_of_shares(shares)[0] for layer, shares in pairs])

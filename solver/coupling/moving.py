@@ -41,7 +41,7 @@ class CurrentPlacement:
 
     def makespans_s(self, problem: PlacementProblem) -> Floats:
         """Makespans of the current placement at the problem's costs, `[layers]`."""
-        by_head = replace(problem, unit="head")
+        by_head = problem.by_head()
         layers = [by_head.layer(index) for index in range(problem.layers)]
         return np.array(
             [

@@ -5,8 +5,6 @@ so that a copy less is needed: always the step that costs the fewest seconds per
 descent; the steps together are the layer's exchange rate of seconds against bytes).
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from solver.coupling.footprint import Footprint
@@ -32,7 +30,7 @@ def thinned(
     """
     if problem.equal_counts or problem.slots is not None or problem.replicas > 1:
         return []
-    layer = replace(problem, unit="head").layer(index)
+    layer = problem.by_head().layer(index)
     heads, path = problem.shares_of_heads(shares).dense.copy(), []
     stride = problem.heads // problem.kv_heads if problem.whole_groups else 1
     while deadline.left_s > 0:

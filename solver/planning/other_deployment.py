@@ -53,7 +53,7 @@ def elsewhere(
         problem = placement_problem(demands, architecture, request.device_types, request.placement)
     except CostError:
         return None
-    here_s = objective_s(request, problem, replace(problem, unit="head").loads_of_each(shares))
+    here_s = objective_s(request, problem, problem.by_head().loads_of_each(shares))
     layers = [problem.layer(index) for index in range(problem.layers)]
     method = request.method if request.method in HEURISTICS else "auto"
     quick = start(layers, method, request.tolerance, deadline.within(QUICK_S))

@@ -140,7 +140,7 @@ def _draft(
     """Shares in whole query blocks, and what idles filled where asked for."""
     solution = settled.solution
     shares = [problem.shares_of_heads(layer.shares) for layer in solution.layers]
-    by_head = replace(problem, unit="head").weighing(solution.multipliers)
+    by_head = problem.by_head().weighing(solution.multipliers)
     realised = [shares] * len(steps)
     if problem.divisible:
         rules = request.placement
@@ -159,7 +159,7 @@ def _draft(
         filled, steps = fill(request, by_head, realised[0], steps)
         larger = problem_of(request, steps)
         solution = _bounded_anew(problem, larger, solution)
-        by_head = replace(larger, unit="head")
+        by_head = larger.by_head()
     return Draft(
         request=request,
         steps=steps,

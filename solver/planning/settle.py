@@ -144,7 +144,7 @@ def _moving(
 ) -> Moving | None:
     if current is None:
         return None
-    loads = replace(problem, unit="head").loads_of_each([current.placed] * problem.workloads)
+    loads = problem.by_head().loads_of_each([current.placed] * problem.workloads)
     current_s = makespan_s if coupled.kept else objective_s(request, problem, loads)
     return Moving(
         current_plan=current.id,

@@ -6,7 +6,7 @@ right; every layer ends in a barrier, and what a device does not fill of it is i
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,7 @@ def comparison_picture(title: str, problems: dict[str, list["Row"]]) -> str:
 
 
 def _cells(plan: Plan) -> Timeline:
-    problem = replace(planned_problem(plan), unit="head")
+    problem = planned_problem(plan).by_head()
     found = []
     for index, shares in enumerate(plan.placed):
         layer = problem.layer(index)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -146,7 +146,7 @@ def loads_of(
     parts: list[list[Parts]],
 ) -> Floats:
     """Seconds, `[layers, workloads, devices]`, each workload rounding the shares to its rows."""
-    loads, by_head = [], replace(problem, unit="head")
+    loads, by_head = [], problem.by_head()
     for index, heads in enumerate(parts):
         dense = np.zeros((len(served), len(heads), problem.devices))
         for w, one in enumerate(served):
