@@ -15,7 +15,13 @@ from typing import Self
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.nn.functional import linear
+from torch.nn import Linear
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import (
+    LlamaMLP,
+    LlamaRMSNorm,
+    apply_rotary_pos_emb,
+)
 
 from executor.attention.shares import HeadShare
 from executor.inference.block_attention import BlockAttention
@@ -95,19 +101,19 @@ class Calibration:
 
         self._q = random(shape.query_heads, tokens, shape.head_dim)
         self._keys, self._values = (random(shape.kv_heads, tokens, shape.head_dim) for _ in "kv")
-        self._hidden = random(tokens, shape.hidden_size)
-        self._weights = [random(rows, width) for rows, width in _products(shape)]
+        self._hidden = random(1, tokens, shape.hidden_size)
+        self._around = Around(shape, len(first.devices))
         # No slice is the first to touch a page, or to prepare a step.
         for probe in every:
             self._attend(probe)
 
     def time(self, number: int, place: int) -> list[Timed]:
-        """A slice of the layers, each its products and then its attention, as in a model's caches;
-        among ranks an all-reduce beside them."""
-        flops = 2 * len(self._hidden) * sum(weight.numel() for weight in self._weights)
+        """A slice of the layers, each what is around attention and then that, as in a model's
+        caches; among ranks an all-reduce beside them."""
+        flops = 2 * self._hidden.shape[1] * self._around.parameters_multiplied
         products, found = _alone(PROJECTED, flops), []
         for probe in self.slices[place % len(self.slices)]:
-            found.append(Timed(number, products, self._multiply()))
+            found.append(Timed(number, products, self._surround()))
             found.append(Timed(number, probe.work, self._attend(probe)))
         if dist.is_initialized():
             ranks, item = dist.get_world_size(), self.architecture.item_bytes
@@ -125,11 +131,10 @@ class Calibration:
     def _scaling(self) -> float:
         return float(self.architecture.head_dim**-0.5)
 
-    def _multiply(self) -> float:
-        inputs = [self._hidden.new_ones(len(self._hidden), each.shape[1]) for each in self._weights]
+    @torch.no_grad()
+    def _surround(self) -> float:
         began = time.thread_time()
-        for given, weight in zip(inputs, self._weights, strict=True):
-            linear(given, weight)
+        self._around(self._hidden)
         return time.thread_time() - began
 
     def _reduce(self) -> float:
@@ -137,6 +142,43 @@ class Calibration:
         began = time.perf_counter()
         dist.all_reduce(self._hidden.clone())
         return time.perf_counter() - began
+
+
+class Around(torch.nn.Module):
+    """A Llama's layer without its attention, as one of some ranks has it, its slots' projections.
+
+    Norms, rotations and activations are no FLOPs that the cost model counts: the products' rate
+    takes what they cost beside them.
+    """
+
+    def __init__(self, shape: Architecture, ranks: int) -> None:
+        super().__init__()
+        assert shape.mlp_size is not None  # The profile has the model's MLP.
+        hidden, slots = shape.hidden_size, -(-shape.kv_heads // ranks)
+        self.head_dim = shape.head_dim
+        config = LlamaConfig(hidden_size=hidden, intermediate_size=shape.mlp_size // ranks)
+        kv = slots * shape.head_dim
+        q = kv * shape.group_size
+        self.norm, self.mlp = LlamaRMSNorm(hidden), LlamaMLP(config)
+        self.q, self.k, self.v = (Linear(hidden, width, bias=False) for width in (q, kv, kv))
+        self.o = Linear(q, hidden, bias=False)
+
+    @property
+    def parameters_multiplied(self) -> int:
+        """Of all matrices."""
+        return sum(each.numel() for each in self.parameters() if each.dim() == 2)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [1, tokens, hidden_size], and like it what the next layer gets."""
+        given = self.norm(hidden)
+        q, k, _ = (
+            each(given).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for each in (self.q, self.k, self.v)
+        )
+        angles = hidden.new_ones(1, hidden.shape[1], self.head_dim)
+        q, _ = apply_rotary_pos_emb(q, k, angles, angles)
+        hidden = hidden + self.o(q.transpose(1, 2).flatten(2))
+        return hidden + self.mlp(self.norm(hidden))
 
 
 def fitted(timed: Iterable[Timed], context: int) -> Rates:
@@ -152,14 +194,6 @@ def fitted(timed: Iterable[Timed], context: int) -> Rates:
     rates = refit(roofline(cpu, "prefill"), cpu, attention).rates
     measured = {name: median(found) for name, found in apart.items() if found}
     return rates.model_copy(update={"seconds_per": rates.seconds_per | measured})
-
-
-def _products(shape: Architecture) -> list[tuple[int, int]]:
-    """Rows and width of a layer's matrices, as one of two ranks has them."""
-    assert shape.mlp_size is not None  # The profile has the model's MLP.
-    own, rows = shape.query_heads * shape.head_dim // 2, shape.mlp_size // 2
-    up = [(rows, shape.hidden_size)] * (shape.mlp_matrices - 1)
-    return [(own, shape.hidden_size), (shape.hidden_size, own), *up, (shape.hidden_size, rows)]
 
 
 def _alone(name: str, amount: float) -> list[float]:
