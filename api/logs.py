@@ -2,13 +2,21 @@
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 import structlog
 
+from profiles.cli.log_stream import LogStream
 
-def configure() -> None:
-    """Set up structlog, and let the libraries' warnings through in the same form."""
+
+@contextmanager
+def configured() -> Iterator[LogStream]:
+    """Set up structlog, and let the libraries' warnings through in the same form.
+
+    All of it goes through the stream, which at the end is written out.
+    """
     person = sys.stderr.isatty()
     shown: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -17,12 +25,13 @@ def configure() -> None:
         structlog.processors.format_exc_info,
     ]
     rendered = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+    stream = LogStream(sys.stderr)
     structlog.configure(
         processors=[*shown, rendered],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
     )
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shown, structlog.stdlib.add_logger_name],
@@ -30,3 +39,9 @@ def configure() -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    try:
+        yield stream
+    finally:
+        logging.captureWarnings(False)
+        stream.close()

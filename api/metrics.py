@@ -11,7 +11,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,17 +20,17 @@ from api.deployments.plausible import REASONS
 SOLVE_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 DATABASE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30)
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-Gauges = Callable[[], Iterable[GaugeMetricFamily]]
+Figures = Callable[[], Iterable[Metric]]
 
 
 class _Scraped(Collector):
-    def __init__(self, gauges: Gauges) -> None:
-        self._gauges = gauges
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        return self._gauges()
+    def collect(self) -> Iterable[Metric]:
+        return self._figures()
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
+    def describe(self) -> Iterable[Metric]:
         # Registering must not read the database.
         return ()
 
@@ -109,9 +109,9 @@ class Metrics:
         """Note what the database took for something."""
         self.database_seconds.labels(operation).observe(seconds)
 
-    def scrape(self, gauges: Gauges) -> None:
-        """Take these gauges at every scrape."""
-        self._registry.register(_Scraped(gauges))
+    def scrape(self, figures: Figures) -> None:
+        """Take these at every scrape."""
+        self._registry.register(_Scraped(figures))
 
     def text(self) -> bytes:
         """The exposition format."""

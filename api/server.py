@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from prometheus_client.core import CounterMetricFamily
 
 from api import logs
 from api.app import create_app
@@ -17,6 +18,7 @@ from api.connections import PromptProtocol
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
+from profiles.cli.log_stream import LogStream
 from profiles.errors import HplbError
 
 GRACE_S = 2
@@ -60,10 +62,10 @@ def serve(
     Raises ServeError where the address is not loopback and no key is set, or cannot be bound;
     StoreError where the database cannot be used.
     """
-    logs.configure()
-    with _listen(host, port) as listener:
+    with logs.configured() as log, _listen(host, port) as listener:
         url = _url(listener)
         service = Service.make(settings, Database.open(settings.database_url))
+        service.metrics.scrape(lambda: [_lost(log)])
         service.keyring.reload()
         if not service.keyring.asks and not is_loopback(host):
             raise ServeError(
@@ -85,6 +87,12 @@ def serve(
         gc.collect()
         gc.freeze()
         server.run(sockets=[listener])
+
+
+def _lost(log: LogStream) -> CounterMetricFamily:
+    return CounterMetricFamily(
+        "hplb_log_lines_lost", "Lines of the log that were not read in time.", log.lost
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

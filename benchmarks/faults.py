@@ -7,14 +7,17 @@ without a key, with a wrong one and with one that may too little: 10,000 bodies,
 fault is tried --share times as often as its claim says (50 clean stops a method, 100 kills), never
 less often than CI does; what was tried is counted, not what was asked for. Processes are real, and
 so is the time: hours at 1.0 on two cores. After --minutes no further test is begun, and those not
-reached are named. `--only` as pytest's -k.
+reached are named: the same command goes on from there, for what FILE says has held as often as is
+asked for is not tried again. `--only` as pytest's -k.
 """
 
 import argparse
+import json
 import math
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,34 +35,60 @@ TESTS = (
 
 
 class Recorder:
-    """What pytest tells of each test: a plugin."""
+    """What pytest tells of each test, beside what is known before: a plugin."""
 
-    def __init__(self, latest: float) -> None:
-        self.rows: dict[str, Row] = {}
-        self.left: list[str] = []
+    def __init__(self, known: list[Row], share: float, latest: float) -> None:
+        self.rows = {row["test"]: row for row in known}
+        self._all: list[str] = []
+        self._row: Row = {}
+        self._share = share
         self._latest = latest
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self.left = [item.nodeid for item in session.items]
+    @property
+    def left(self) -> list[str]:
+        """Tests of which nothing is known."""
+        return [name for name in self._all if name not in self.rows]
 
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        self.left.remove(nodeid)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self._all = [item.nodeid for item in items]
+        self.rows = {name: row for name, row in self.rows.items() if name in self._all}
+        items[:] = [item for item in items if not self._has_held(item.nodeid)]
 
-    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        if time.monotonic() > self._latest:
-            item.session.shouldstop = "the time is up"
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if time.monotonic() < self._latest:
+            return None
+        item.session.shouldstop = "the time is up"
+        return True
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._row = {"test": nodeid, "outcome": "passed", "seconds": 0.0}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        row = self.rows.setdefault(
-            report.nodeid, {"test": report.nodeid, "outcome": "passed", "seconds": 0.0}
-        )
+        row, told = self._row, dict(report.user_properties)
         row["seconds"] += report.duration
-        row["attempts"] = dict(report.user_properties).get("attempts", 1)
+        row["attempts"], row["share"] = told.get("attempts", 1), told.get("share", 1.0)
         if report.outcome != "passed":
             row["outcome"] = report.outcome
             said = report.longrepr
             why = said[2] if isinstance(said, tuple) else str(said).strip().splitlines()[-1]
             row["why"] = str(why)[:300]
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.rows[nodeid] = self._row
+
+    def _has_held(self, name: str) -> bool:
+        row = self.rows.get(name)
+        return row is not None and row["outcome"] == "passed" and row["share"] >= self._share
+
+
+def known(destination: str | None) -> list[Row]:
+    """The rows of a report that is there."""
+    if destination in (None, "-") or not Path(destination).exists():
+        return []
+    rows: list[Row] = json.loads(Path(destination).read_text())["tests"]
+    return rows
 
 
 def main() -> None:
@@ -71,13 +100,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="tests whose names match")
     options = report.arguments(parser)
     os.environ["HPLB_TEST_FULL"] = str(options.share)
-    recorder = Recorder(time.monotonic() + 60 * options.minutes)
+    latest = time.monotonic() + 60 * options.minutes
+    recorder = Recorder(known(options.json), options.share, latest)
     settings = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "--mutations", str(MUTATIONS)]
     only = ["-k", options.only] if options.only else []
     pytest.main([*settings, *only, *TESTS], plugins=[recorder])
     rows = list(recorder.rows.values())
     failed = [row["test"] for row in rows if row["outcome"] == "failed"]
-    report.deliver(options.json, share=options.share, tests=rows, not_reached=recorder.left)
+    report.deliver(options.json, tests=rows, not_reached=recorder.left)
     sys.exit(f"did not hold: {', '.join(failed)}" if failed else None)
 
 

@@ -5,11 +5,12 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 from uuid import uuid4
 
 import structlog
@@ -22,6 +23,7 @@ from executor.machine import gpu_type, versions
 from profiles.catalogue import device_names, device_profile
 from profiles.cli.console import clear_errors, fail
 from profiles.cli.flags import model_names
+from profiles.cli.log_stream import LogStream
 from profiles.device import split_name
 from profiles.model import NAME_PATTERN
 from profiles.tasks.documents import prompts_at
@@ -32,8 +34,27 @@ if find_spec("torch") is None:
 app = typer.Typer()
 
 
+@contextmanager
+def _logged_plainly() -> Iterator[None]:
+    """One line for each step on stderr; what is logged is written out at the end."""
+    stream = LogStream(sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
+    )
+    try:
+        yield
+    finally:
+        stream.close()
+
+
 @app.command("executor")
 @clear_errors()
+@_logged_plainly()
 def executor_command(
     server: Annotated[
         str, typer.Option(help="The planner's URL; its key comes from HPLB_API_KEY.")
@@ -78,7 +99,6 @@ def executor_command(
     if (model is None) != (data is None):
         fail("--model and --data: one needs the other")
     read = [] if data is None else prompts_at(data)
-    _log_plainly()
     log = structlog.get_logger()
     log.info("starting", node=name, devices=devices)
 
@@ -183,15 +203,3 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
-
-
-def _log_plainly() -> None:
-    """One line for each step on stderr."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -33,8 +33,6 @@ class Served:
             env={**inherited, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # Room for its log, which is read at the end: a line for every request.
-            pipesize=2**20,
             text=True,
         )
         self.processes.append(process)

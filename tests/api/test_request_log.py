@@ -122,9 +122,9 @@ def test_libraries_speak_json_too(
     monkeypatch.setattr(root, "handlers", [])
     before = structlog.get_config()
     try:
-        logs.configure()
-        logging.getLogger("some.library").warning("it is %s", "late")
-        structlog.get_logger().info("ours", n=1)
+        with logs.configured():
+            logging.getLogger("some.library").warning("it is %s", "late")
+            structlog.get_logger().info("ours", n=1)
     finally:
         structlog.configure(**before)
     theirs, ours = (json.loads(line) for line in capsys.readouterr().err.splitlines())

@@ -1,10 +1,13 @@
 """`hplb serve` as a process: refusals in one line, kill -9, restart, and a prompt stop."""
 
+import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,6 +76,28 @@ def test_a_signal_ends_long_polls_and_solves_at_once(served: Served, sent: signa
         assert solve.result().status_code == 503
     assert process.returncode == 128 + sent
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_log_that_nobody_reads_keeps_nobody_waiting(served: Served, read: bool) -> None:
+    client = served.start()
+    process = served.processes[-1]
+    assert process.stderr is not None
+    fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+    unread, before, asked = bytearray(4), b"", 0
+    while unread != before:  # the pipe has taken what it can
+        before = bytes(unread)
+        for _ in range(50):
+            assert client.get("/version").status_code == 200
+        asked += 50
+        fcntl.ioctl(process.stderr, termios.FIONREAD, unread)
+    assert client.get("/healthz").status_code == 200
+    if read:
+        while asked:  # a line each, and all of them arrive
+            line = json.loads(process.stderr.readline())
+            asked -= line["event"] == "request"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
 
 
 def test_a_port_in_use_is_one_line(served: Served) -> None:

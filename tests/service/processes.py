@@ -67,7 +67,6 @@ def until_searching(client: httpx.Client, solve: str) -> None:
         assert answer.status_code == 202, answer.text
         if answer.json()["makespan_s"] is not None:
             return
-        # Each is a line of the log, which nobody reads before the end.
         time.sleep(0.05)
 
 
