@@ -79,7 +79,7 @@ def _largest(layer: LayerProblem) -> Bound:
 
 def mean_load(layer: LayerProblem) -> Bound:
     """All items and one charge a group, spread evenly."""
-    total = layer.item_s[0, :, 0].sum() + layer.group_s[0, np.unique(layer.group_of), 0].sum()
+    total = layer.item_s[0, :, 0].sum() + layer.group_s[0, layer.present, 0].sum()
     return Bound(float(layer.launch_s[0, 0] + SAFETY * total / layer.devices), "mean load")
 
 
@@ -116,7 +116,7 @@ def _counts(layer: LayerProblem) -> Bound:
 
 def fastest_devices(layer: LayerProblem) -> Bound:
     """Every item and one charge a group where they take least, spread evenly."""
-    charges = layer.group_s[0, np.unique(layer.group_of)].min(axis=1).sum()
+    charges = layer.group_s[0, layer.present].min(axis=1).sum()
     total = layer.item_s[0].min(axis=1).sum() + charges
     launch_s = layer.launch_s[0].min()
     return Bound(float(launch_s + SAFETY * total / layer.devices), "mean of fastest devices")
@@ -130,7 +130,7 @@ def forced_copies(layer: LayerProblem, known: Sequence[Bound]) -> Bound:
     fits on G devices, and in their slots, is found by bisection; the infeasible end is the bound.
     """
     launch = float(layer.launch_s[0, 0])
-    present = np.unique(layer.group_of)
+    present = layer.present
     charge = layer.group_s[0, present, 0]
     item_s, part_s = layer.item_s[0, :, 0], layer.part_s[0, :, 0]
     work = np.bincount(layer.group_of, item_s, layer.groups)

@@ -81,12 +81,17 @@ class LayerProblem:
         The shares that stock tensor parallelism gives where G does not divide the items.
         """
         small, larger = divmod(self.items, self.devices)
-        return np.array([small + (d < larger) for d in range(self.devices)], dtype=np.int64)
+        return np.asarray(small + (np.arange(self.devices) < larger), dtype=np.int64)
+
+    @cached_property
+    def present(self) -> Ints:
+        """Groups that have items, in order."""
+        return np.unique(self.group_of)
 
     @cached_property
     def single_groups(self) -> bool:
         """Whether every group has one item, so that its charge simply rides with the item."""
-        return len(np.unique(self.group_of)) == self.items
+        return len(self.present) == self.items
 
     @cached_property
     def charged(self) -> bool:
@@ -192,6 +197,8 @@ class LayerProblem:
 
     def of_workload(self, index: int) -> "LayerProblem":
         """The same layer for one workload alone."""
+        if self.workloads == 1:
+            return self
         one = slice(index, index + 1)
         return replace(
             self,
@@ -278,11 +285,12 @@ class PlacementProblem:
         return {}
 
     def _layer(self, index: int) -> LayerProblem:
+        head_s, part_s, group_s, launch_s = self._on_devices
         by_head = LayerProblem(
-            item_s=self._by_device(self.head_s[:, index]),
-            part_s=self._by_device(self.part_s[:, index]),
-            group_s=self._by_device(self.group_s[:, index]),
-            launch_s=self._by_device(self.launch_s),
+            item_s=head_s[:, index],
+            part_s=part_s[:, index],
+            group_s=group_s[:, index],
+            launch_s=launch_s,
             weights=self.weights,
             group_of=self.group_of_head,
             type_of=self.type_of,
@@ -294,6 +302,16 @@ class PlacementProblem:
         if self.replicas > 1:
             return replace(by_head, equal_counts=True, slots=1)
         return by_head.by_group() if self.whole_groups else by_head
+
+    @cached_property
+    def _on_devices(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """Heads, parts, groups and launches as `[..., devices]`, made once for all layers."""
+        return (
+            self._by_device(self.head_s),
+            self._by_device(self.part_s),
+            self._by_device(self.group_s),
+            self._by_device(self.launch_s),
+        )
 
     def _by_device(self, by_type: Floats) -> Floats:
         """`[..., types]` as `[..., devices]`; of one type, a view that takes no memory."""

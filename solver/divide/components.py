@@ -133,7 +133,7 @@ def by_components(layer: LayerProblem, deadline: Deadline, least_s: float) -> Sh
 
 def _kinds(layer: LayerProblem) -> tuple[Floats, Floats, list[Ints], tuple[int, ...]]:
     """Groups of equal work and charge: both `[kinds]`, the groups of each kind, and how many."""
-    present = np.unique(layer.group_of)
+    present = layer.present
     charge = layer.group_s[0, present, 0]
     work = np.bincount(layer.group_of, layer.item_s[0, :, 0], layer.groups)[present]
     unit = float((work + charge).max()) * EQUAL

@@ -68,7 +68,7 @@ def _one_by_one(layer: LayerProblem, order: Ints, group_s: Floats) -> Assignment
     loads, left = np.zeros(layer.devices), room(layer).copy()
     held = np.zeros((layer.groups, layer.devices), dtype=bool)
     assignment = np.empty(layer.items, dtype=np.int64)
-    waiting = len(np.unique(layer.group_of))
+    waiting = len(layer.present)
     for item in order:
         group = layer.group_of[item]
         finish = loads + item_s[item] + np.where(held[group], 0.0, group_s[group])

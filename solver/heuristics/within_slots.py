@@ -29,7 +29,7 @@ def within_slots(
 def _of_copies(heuristic: Callable[[LayerProblem], Assignment], layer: LayerProblem) -> Assignment:
     """Every group on the devices that have it in file order, its heads placed anew among them."""
     assignment = contiguous(layer).copy()
-    for group in np.unique(layer.group_of):
+    for group in layer.present:
         items = np.flatnonzero(layer.group_of == group)
         devices = np.unique(assignment[items])
         alone = replace(

@@ -19,7 +19,8 @@ def advise(problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
     rules = request.placement
     notes = []
     units = problem.heads if rules.unit == "head" else problem.kv_heads
-    copied = replace(problem, unit=rules.unit).replicas
+    placed = problem if rules.unit == problem.unit else replace(problem, unit=rules.unit)
+    copied = placed.replicas
     if problem.devices > units and not rules.divisible and copied == 1:
         noun = "heads" if rules.unit == "head" else "KV groups"
         idle = problem.devices - units
@@ -34,7 +35,7 @@ def advise(problem: PlacementProblem, request: PlanRequest, lower_bound_s: float
             f"unit kv_group leaves no freedom: {problem.kv_heads} KV groups on "
             f"{problem.devices} devices, at most one each however they are placed"
         )
-    notes += _nothing_to_gain(replace(problem, unit=rules.unit), request, lower_bound_s)
+    notes += _nothing_to_gain(placed, request, lower_bound_s)
     if problem.identical and request.objective == "mean":
         notes += _binding_rules(problem, request, lower_bound_s)
     return notes

@@ -84,14 +84,11 @@ def _seconds(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Seconds of heads, of what their parts repeat, of groups and of launches, types last."""
     tokens = np.asarray(demand.budgets, dtype=np.float64)
-    by_head = np.stack(
-        [
-            head_work(
-                each, architecture, demand.workload, of_layer(demand.selection, architecture, layer)
-            )
-            for layer, each in enumerate(tokens)
-        ]
-    )
+    by_head = np.empty((*tokens.shape, len(FEATURES)))
+    chosen = [of_layer(demand.selection, architecture, layer) for layer in range(len(tokens))]
+    for selection in {id(each): each for each in chosen}.values():
+        alike = [layer for layer, each in enumerate(chosen) if each is selection]
+        by_head[alike] = head_work(tokens[alike], architecture, demand.workload, selection)
     by_group = group_work(tokens, architecture, demand.workload)
     launch = np.zeros(len(FEATURES))
     launch[INDEX["launches"]] = 1
