@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -142,6 +141,8 @@ def _condensed(system: Floats) -> Floats:
 
 def _bounded_least_squares(system: Floats, target: Floats) -> Floats:
     condensed = _condensed(np.column_stack([system, target]))
+    from scipy.optimize import lsq_linear  # slow to import
+
     coefficients, values = condensed[:, :-1], condensed[:, -1]
     # Exact, but where a step has no length scipy's divides by it: then the interior method.
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -16,7 +16,6 @@ from solver.cli import flags
 from solver.cli.flags import device_groups
 from solver.cli.progress import Searches, interruptible, search_shown
 from solver.cli.table import explain_table, plan_table
-from solver.planning.planner import make_plan, rates_of
 from solver.planning.predict import planned_problem
 from solver.plans import Plan
 from solver.report.comparison import DEFAULT_CONTEXT, METHODS
@@ -189,6 +188,8 @@ def plan_command(
         tolerance=tolerance,
         seed=seed,
     )
+    from solver.planning.planner import make_plan, rates_of  # slow to import: SciPy's solvers
+
     request = request.resolved(load_profile, Plan.load)
     words = f"planning, {request.method}"
     with search_shown(words) as show:

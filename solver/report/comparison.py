@@ -9,7 +9,6 @@ from typing import Any
 
 from profiles.catalogue import load_profile
 from profiles.model import ModelProfile
-from solver.planning.planner import make_plan, rates_of, request_of
 from solver.plans import Plan
 from solver.report.naming import heading, method_of, problem_of
 from solver.report.picture import comparison_picture
@@ -179,6 +178,8 @@ def comparison_requests(
     """A resolved request for every count, deployment and method."""
     if deployments is None:
         deployments = DEPLOYMENTS if slots is None else DEPLOYMENTS[1:]
+    from solver.planning.planner import request_of  # slow to import: SciPy's solvers
+
     loaded = load_profile(str(profile)) if isinstance(profile, str | Path) else profile
     return [
         request_of(
@@ -205,6 +206,8 @@ def compare_plans(
 
     What holds of divided heads holds of whole ones, not the other way round.
     """
+    from solver.planning.planner import make_plan, rates_of
+
     plans = []
     for request in requests:
         on_plan(request)

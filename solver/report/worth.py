@@ -17,7 +17,6 @@ from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
 from profiles.traffic import Traffic
 from solver.planning.advice import LITTLE
-from solver.planning.planner import make_plan, rates_of
 from solver.plans import Plan, PromisedLoss, WholeStep
 from solver.request import PlanRequest
 
@@ -240,6 +239,8 @@ class _Asking:
     def _plan(
         self, phase: Phase, context: int, batch: int, budget: Mapping[str, object]
     ) -> tuple[Plan, WholeStep]:
+        from solver.planning.planner import make_plan, rates_of  # slow to import: SciPy's solvers
+
         setting = self.setting
         request = PlanRequest.checked(
             profile=setting.profile,

@@ -66,7 +66,9 @@ def test_it_stops_cleanly(served: Served, method: str, tmp_path: Path) -> None:
     files.mkdir()
     for attempt in times(5, 50):
         sent = (signal.SIGTERM, signal.SIGINT)[attempt % 2]
-        client = served.start(TMPDIR=str(files))
+        # Each worker takes a second and a half of a core to start: as few as are put to work.
+        workers = "2" if method in SEARCHES else "1"
+        client = served.start(TMPDIR=str(files), HPLB_SOLVER_WORKERS=workers)
         process = served.processes[-1]
         with _load(client, process, method):
             own = children(process.pid)

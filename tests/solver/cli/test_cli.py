@@ -148,7 +148,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
         asked.append(request)
         raise HplbError("enough")
 
-    monkeypatch.setattr("solver.cli.plan.make_plan", enough)
+    monkeypatch.setattr("solver.planning.planner.make_plan", enough)
     assert "enough" in run("plan", *arguments, code=2)
     return asked[0].model_dump()
 
