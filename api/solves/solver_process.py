@@ -21,6 +21,7 @@ from api.solves.job import SolveJob, abandoned
 from api.solves.resolve import ResolvedRequest
 from api.solves.worker import Cancel, Failure, MadePlan, Ready, Task
 from profiles.errors import HplbError
+from profiles.model import ModelProfile
 from solver.exact.plain_folder import plain_folder
 from solver.solution import Progress
 
@@ -61,6 +62,15 @@ class _Worker:
     pipe: Connection
     folder: str
     ready: bool = False
+    profile: str = ""
+
+    def task_of(self, resolved: ResolvedRequest) -> Task:
+        """A request as it is sent, after which the process has its profile."""
+        request, profile = resolved.whole, resolved.whole.profile
+        assert isinstance(profile, ModelProfile)
+        known, self.profile = self.profile == profile.digest, profile.digest
+        named = request.model_copy(update={"profile": profile.digest})
+        return Task(named, None if known else profile, resolved.rates)
 
     def kill(self) -> None:
         """End it and CBC with it, which may have outlived it."""
@@ -107,7 +117,7 @@ class SolverProcess:
         running = self._running()
         try:
             self._await_start(running, solve)
-            running.pipe.send(Task(resolved.whole, resolved.rates))
+            running.pipe.send(running.task_of(resolved))
             return self._listen(running.pipe, solve, resolved.whole.time_limit_s)
         except (EOFError, OSError):
             how = self._end()
