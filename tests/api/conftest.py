@@ -14,6 +14,7 @@ from api.app import create_app
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
+from api.store.tables import Table
 from tests.api import in_process
 from tests.api.in_process import InProcess
 from tests.api.live import serving
@@ -23,26 +24,26 @@ from tests.real_model import smollm2 as smollm2
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrated once: each test starts on a copy."""
-    path = tmp_path_factory.mktemp("database") / "empty.db"
-    Database.open(f"sqlite:///{path}").close()
-    return path
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database migrated once: a SQLite file, or the server named by HPLB_TEST_DATABASE_URL."""
+    file = tmp_path_factory.mktemp("database") / "empty.db"
+    url = os.environ.get("HPLB_TEST_DATABASE_URL") or f"sqlite:///{file}"
+    Database.open(url).close()
+    return url
 
 
 @pytest.fixture
-def database_url(tmp_path: Path, empty_database: Path) -> str:
-    """A new SQLite file, or the server named by HPLB_TEST_DATABASE_URL, emptied."""
-    server = os.environ.get("HPLB_TEST_DATABASE_URL")
-    if server is None:
-        shutil.copy(empty_database, tmp_path / "hplb.db")
+def database_url(tmp_path: Path, migrated: str) -> str:
+    """A copy of the file, or the server, emptied."""
+    if migrated.startswith("sqlite:"):
+        shutil.copy(migrated.removeprefix("sqlite:///"), tmp_path / "hplb.db")
         return f"sqlite:///{tmp_path / 'hplb.db'}"
-    engine = create_engine(server)
+    engine = create_engine(migrated)
     with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
+        tables = ", ".join(Table.metadata.tables)
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY"))
     engine.dispose()
-    return server
+    return migrated
 
 
 @pytest.fixture

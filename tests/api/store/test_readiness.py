@@ -34,9 +34,9 @@ def test_a_deleted_file(client: TestClient, tmp_path: Path) -> None:
 
 
 @on_sqlite
-def test_another_file(client: TestClient, tmp_path: Path, empty_database: Path) -> None:
+def test_another_file(client: TestClient, tmp_path: Path, migrated: str) -> None:
     (tmp_path / "hplb.db").rename(tmp_path / "aside.db")
-    shutil.copy(empty_database, tmp_path / "hplb.db")
+    shutil.copy(migrated.removeprefix("sqlite:///"), tmp_path / "hplb.db")
     _not_ready(client, "is another one now")
 
 
