@@ -3,12 +3,13 @@
     python -m benchmarks.service [--rounds 5] [--seconds 3] [--clients 8] [--json [FILE]]
 
 `bare` reads its body and answers 15 bytes. `cached` is a plan asked for again (77 kB), `compressed`
-the same by gzip, `fresh` greedy plans of 32 x 32 heads that nobody asked for before, `healthz` what
-the service does for nothing. Each round goes through all of them, each from --clients connections
-kept alive, for --seconds; rates are medians over rounds, seconds those of all requests. Client and
-servers share the cores, with whatever else runs: what a request costs the server's processes in
-processor time is told beside, which others do not change. Aims: `cached` at least half of `bare`,
-its p99 below 50 ms; `fresh` at least 30 a second.
+the same by gzip, `beside` the same while four hard solves run, `fresh` greedy plans of 32 x 32
+heads that nobody asked for before, `healthz` what the service does for nothing. Each round goes
+through all of them, each from --clients connections kept alive, for --seconds; rates are medians
+over rounds, seconds those of all requests. Client and servers share the cores, with whatever else
+runs: what a request costs the server's processes in processor time is told too, which others do
+not change (of `beside` with the solves). Aims: `cached` at least half of `bare`, its p99 below 50
+ms and at most doubled `beside`; `fresh` at least 30 a second.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,7 @@ from statistics import median
 from threading import Thread
 from typing import Any
 
+import httpx
 import numpy as np
 
 from benchmarks import report
@@ -59,6 +61,10 @@ PLAN = {
     "context_tokens": 131_072,
     "method": "greedy",
 }
+
+
+HARD = {**PLAN, "method": "cp_sat", "tolerance": 0, "time_limit_s": 600, "seed": 1}
+SOLVES = 4
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,30 @@ class Connection:
         while left > 0:
             left -= len(self._socket.recv(2**17))
         return int(found[1])
+
+
+@contextmanager
+def _solving(server: Server) -> Iterator[None]:
+    """While hard solves run, each in a process of its own."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False) as client:
+
+        def running() -> int:
+            solves = client.get("/solves").json()["solves"]
+            return sum(solve["makespan_s"] is not None for solve in solves)
+
+        asked = []
+        for more in range(SOLVES):
+            later = {"Prefer": "respond-async"}
+            answer = client.post("/plan", json={**HARD, "gpus": 5 + more}, headers=later)
+            asked.append(answer.raise_for_status().json()["id"])
+        while running() < SOLVES:
+            time.sleep(0.1)
+        yield
+        assert running() == SOLVES, "a solve ended while it was measured beside"
+        for solve in asked:
+            client.post(f"/plans/{solve}/cancel")
+        while client.get("/solves").json()["solves"]:
+            time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -196,11 +226,13 @@ def main() -> None:
             "--port",
             "0",
             HPLB_DATABASE_URL=f"sqlite:///{Path(folder) / 'hplb.db'}",
+            HPLB_SOLVER_WORKERS=str(SOLVES),
         ) as service,
     ):
         cases: dict[str, tuple[Server, Callable[[], bytes], int]] = {
             "bare": (bare, lambda: _request("POST", "/", asked), options.clients),
             "cached": (service, lambda: cached, options.clients),
+            "beside": (service, lambda: cached, options.clients),
             "compressed": (service, lambda: compressed, options.clients),
             "healthz": (service, lambda: _request("GET", "/healthz"), options.clients),
             "fresh": (service, fresh, min(4, options.clients)),
@@ -210,7 +242,8 @@ def main() -> None:
             Connection(server.port).ask(request())
         for _ in range(options.rounds):
             for name, (server, request, clients) in cases.items():
-                found[name].append(load(server, request, clients, options.seconds))
+                with _solving(service) if name == "beside" else nullcontext():
+                    found[name].append(load(server, request, clients, options.seconds))
     rows = [_row(name, rounds, found["bare"]) for name, rounds in found.items()]
     table = report.table_to(options.json)
     heads = ("bytes", "per s", "of bare", "p50 ms", "p99 ms", "CPU us", "of bare")

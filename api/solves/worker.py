@@ -87,7 +87,7 @@ def serve(pipe: Connection, folder: str, memory_bytes: int) -> None:
     that: OR-tools' libraries alone map half a gigabyte.
     """
     # Whoever asks for a search waits for it, whoever asks the service does not.
-    os.nice(5)
+    os.nice(10)
     # A group of its own: CBC is in it, and a terminal's Ctrl-C is not sent to it.
     os.setpgid(0, 0)
     # What is handled here ends CBC, which starts with the default: see `_leave`.
