@@ -18,8 +18,6 @@ from api.demo.round_trip import ROUNDS, DemoOptions, run_demo
 from api.demo.usual_model import usual_model
 from api.keys_cli import app as keys
 from api.settings import Settings, told_settings
-from api.store.backup import back_up
-from api.store.backup import restore as restore_from
 from api.store.database import Database, without_password
 from api.store.session import UnavailableError
 from profiles.catalogue import load_profile
@@ -79,6 +77,8 @@ def backup(
 
     Example: hplb backup plans.jsonl.gz
     """
+    from api.store.backup import back_up  # slow to import: Alembic
+
     with _opened(database_url) as database, shown("reading", " rows", quiet_s=EVERY_S) as show:
         counts = back_up(database, file, timed(show))
     _say(counts, as_json)
@@ -95,6 +95,8 @@ def restore(
 
     Example: hplb restore plans.jsonl.gz --database-url sqlite:///new.db
     """
+    from api.store.backup import restore as restore_from
+
     with _opened(database_url) as database, shown("reading", " MB", quiet_s=EVERY_S) as show:
         counts = restore_from(database, file, timed(show))
     _say(counts, as_json)

@@ -10,9 +10,6 @@ from importlib.resources import files
 from threading import Event
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
@@ -107,11 +104,9 @@ class Database:
         except (DatabaseError, sqlite3.Error, UnavailableError) as error:
             database.close()
             raise StoreError(f"database {shown} cannot be used: {first_line(error)}") from None
-        except CommandError as error:
+        except StoreError:
             database.close()
-            raise StoreError(
-                f"database {shown} was not made by this version of hplb: {first_line(error)}"
-            ) from None
+            raise
         return database
 
     @contextmanager
@@ -206,6 +201,8 @@ class Database:
         self._readers.dispose()
 
     def _bring_up_to_date(self, shown: str) -> None:
+        from alembic.util import CommandError  # slow to import, as all of Alembic is
+
         with self.write(START_PATIENCE_S) as session:
             connection = session.connection()
             if connection.dialect.name == "postgresql":
@@ -215,7 +212,12 @@ class Database:
                 if verdict != "ok":
                     detail = " ".join(verdict.split())
                     raise StoreError(f"database {shown} is damaged: {detail}")
-            upgrade(connection)
+            try:
+                upgrade(connection)
+            except CommandError as error:
+                raise StoreError(
+                    f"database {shown} was not made by this version of hplb: {first_line(error)}"
+                ) from None
 
 
 def without_password(url: str) -> str:
@@ -249,6 +251,9 @@ def _options(url: URL) -> dict[str, Any]:
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Run the packaged migrations up to a revision, the newest unless said."""
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(files("api.store") / "migrations"))
     config.attributes["connection"] = connection
