@@ -6,9 +6,9 @@ Runs tests/service, the mutated bodies, schemathesis over the whole schema, and 
 without a key, with a wrong one and with one that may too little: 10,000 bodies, and of the others a
 fault is tried --share times as often as its claim says (50 clean stops a method, 100 kills), never
 less often than CI does; what was tried is counted, not what was asked for. Processes are real, and
-so is the time: hours at 1.0 on two cores. After --minutes no further test is begun, and those not
-reached are named: the same command goes on from there, for what FILE says has held as often as is
-asked for is not tried again. `--only` as pytest's -k.
+so is the time: hours at 1.0 on two cores. After --minutes nothing more is tried, and tests not
+reached are named: the same command goes on from there, for what FILE says has held counts. `--only`
+as pytest's -k.
 """
 
 import argparse
@@ -63,7 +63,11 @@ class Recorder:
         return True
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._row = {"test": nodeid, "outcome": "passed", "seconds": 0.0}
+        before = self.rows.get(nodeid)
+        goes_on = before is not None and before["outcome"] == "passed"
+        held, seconds = (before["attempts"], before["seconds"]) if goes_on else (0, 0.0)
+        os.environ["HPLB_TEST_HELD"] = str(held)
+        self._row = {"test": nodeid, "outcome": "passed", "seconds": seconds}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         row, told = self._row, dict(report.user_properties)
@@ -101,6 +105,7 @@ def main() -> None:
     options = report.arguments(parser)
     os.environ["HPLB_TEST_FULL"] = str(options.share)
     latest = time.monotonic() + 60 * options.minutes
+    os.environ["HPLB_TEST_UNTIL"] = str(latest)
     recorder = Recorder(known(options.json), options.share, latest)
     settings = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "--mutations", str(MUTATIONS)]
     only = ["-k", options.only] if options.only else []
