@@ -4,10 +4,9 @@ A pipe that nobody reads is full after some hundred lines, and whoever writes th
 that must not be the service, nor a node between two measurements.
 """
 
-import time
 from collections import deque
 from io import FileIO, UnsupportedOperation
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import BinaryIO, TextIO
 
 import structlog
@@ -16,7 +15,7 @@ log = structlog.get_logger()
 
 MOST_BYTES = 2**22
 """That wait to be read; lines beyond them are lost."""
-GATHER_S = 0.005
+GATHER_S = 0.02
 """Lines of so long are written together: each by itself would cost its request a thread's turn."""
 LAST_S = 1.0
 """For what still waits at the end."""
@@ -39,7 +38,7 @@ class LogStream:
         self._told = 0
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
-        self._closed = False
+        self._closed = Event()
         self._changed = Condition()
         self._thread = Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -48,7 +47,7 @@ class LogStream:
         """Have a whole line written, or lost."""
         content = line.encode(errors="replace")
         with self._changed:
-            if self._closed or self._bytes + len(content) > MOST_BYTES:
+            if self._closed.is_set() or self._bytes + len(content) > MOST_BYTES:
                 self.lost += 1
             else:
                 self._waiting.append(content)
@@ -62,7 +61,7 @@ class LogStream:
     def close(self) -> None:
         """Write what waits, as far as it is read within `LAST_S`, and end."""
         with self._changed:
-            self._closed = True
+            self._closed.set()
             self._changed.notify()
         self._thread.join(LAST_S)
 
@@ -83,10 +82,8 @@ class LogStream:
 
     def _next(self) -> deque[bytes]:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            hurried = self._closed
-        if not hurried:
-            time.sleep(GATHER_S)
+            self._changed.wait_for(lambda: self._waiting or self._closed.is_set())
+        self._closed.wait(GATHER_S)
         with self._changed:
             lines, self._waiting = self._waiting, deque()
         return lines
