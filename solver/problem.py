@@ -111,6 +111,8 @@ class LayerProblem:
     @cached_property
     def blended_s(self) -> Floats:
         """Seconds of an item, averaged over the workloads by weight, `[items, devices]`."""
+        if self.workloads == 1:
+            return np.asarray(self.item_s[0])
         return self.everywhere(np.tensordot(self.weights, self.distinct(self.item_s), 1))
 
     def distinct(self, by_device: Floats) -> Floats:
