@@ -37,7 +37,8 @@ def apply_command(
     """Write a plan into a model's weights, so that a stock engine's ranks hold its heads.
 
     Rows and columns of the attention move, nothing else; hplb_plan.json, beside the weights, says
-    which slot is which head. To make a plan live on nodes is to deploy it: PUT /deployments.
+    which slot is which head. A model that carries a plan is moved to this one. To make a plan live
+    on nodes is to deploy it: PUT /deployments.
 
     Example: hplb apply --model smollm2-135m --plan plan.json -o planned --check
     """

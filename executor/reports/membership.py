@@ -80,10 +80,11 @@ class Membership:
         if self._fault is not None:
             self.stop()
 
-    def refuse(self, assignment: Assignment, fault: str) -> None:
-        """Let the lease say why an assignment does not run."""
+    def refuse(self, assignment: Assignment, fault: str) -> str:
+        """Let the lease say why an assignment does not run; what it says."""
         said = f"{assignment.deployment} {assignment.generation}: {one_line(fault)}"
         self.board.change(error=said)
+        return said
 
     def _resume(self) -> None:
         assignment = self.state.load()

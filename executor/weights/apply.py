@@ -1,7 +1,8 @@
 """A plan written into a model's weights, and taken out of them again."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from executor.errors import WeightsError
 from executor.weights.check import Compared, compare
 from executor.weights.checkpoint import (
     CONFIG,
+    Change,
+    Checkpoint,
     Progress,
     copy_others,
     new_folder,
@@ -22,6 +25,7 @@ from executor.weights.per_head import (
     model_of_plan,
     per_head_tensors,
     placed,
+    planned_model,
     taken_back,
 )
 from executor.weights.slots import slots_of
@@ -51,25 +55,39 @@ class Applied:
 def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) -> Applied:
     """Write the model in `folder` to `out` with every rank's heads in slots, as the plan has them.
 
-    With `check` both models are run and compared before `out` is there. Whatever goes wrong,
-    nothing is left of it. Raises WeightsError, ShardError for shares that do not add to 1, and
-    ProfileError for a configuration that cannot be read.
+    A model that carries a plan already is moved to this one: what it was is taken back and placed
+    anew, tensor by tensor. With `check` both models are run and compared before `out` is there.
+    Whatever goes wrong, nothing is left of it. Raises WeightsError, ShardError for shares that do
+    not add to 1, and ProfileError for a configuration that cannot be read.
     """
-    model = model_of_plan(folder, plan)
+    was = ExecutionMap.load(folder) if (folder / MAP_FILE).exists() else None
+    back: dict[str, Change] = {}
+    if was is None:
+        model = model_of_plan(folder, plan)
+        source = model.source
+    else:
+        source, back = _as_it_was(folder, was)
+        config = json.loads(was.original.files[CONFIG])
+        model = planned_model(_changed(source, back), config, plan)
     layout = slots_of(plan)
     changed = {**_new_config(model.config, layout.padded(model.shape)), LAYOUT_FIELD: layout.id}
     changes = placed(model.source, model.tensors, layout, model.shape)
+    if back:
+        changes = {name: back[name].then(change) for name, change in changes.items()}
     with new_folder(out) as temporary:
         copy_others(folder, temporary)
-        checksum = rewrite(model.source, temporary, changes, "read", progress)
-        original = Original(tensors_sha256=checksum, files=model.source.texts())
+        checksum = rewrite(source, temporary, changes, back, progress)
+        if was is not None:
+            _check_original(folder, was, checksum)
+        files = source.texts() if was is None else was.original.files
+        original = Original(tensors_sha256=checksum, files=files)
         made = ExecutionMap.of(plan, layout, original=original)
         (temporary / CONFIG).write_text(json.dumps(changed, indent=2) + "\n")
         made.save(temporary)
         compared = None
         if check:
             progress(0, 1, "comparing both models")
-            compared = compare(folder, temporary, made)
+            compared = compare(folder, was, temporary, made)
     return Applied(made, compared)
 
 
@@ -81,6 +99,18 @@ def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
     and leaves nothing then.
     """
     was = ExecutionMap.load(folder)
+    source, changes = _as_it_was(folder, was)
+    with new_folder(out) as temporary:
+        copy_others(folder, temporary)
+        (temporary / MAP_FILE).unlink()
+        _check_original(folder, was, rewrite(source, temporary, changes, changes, progress))
+        for name, text in was.original.files.items():
+            (temporary / name).write_bytes(text.encode())
+    return was
+
+
+def _as_it_was(folder: Path, was: ExecutionMap) -> tuple[Checkpoint, dict[str, Change]]:
+    """The checkpoint that a plan was written into, and what makes its tensors the model's again."""
     config = config_of(folder)
     found, expected = (
         architecture_of(config, str(folder / CONFIG)),
@@ -90,18 +120,23 @@ def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
         raise WeightsError(f"{folder / CONFIG}: is not the one that {MAP_FILE} was written beside")
     source = open_checkpoint(folder)
     tensors = per_head_tensors(source, config, expected)
-    changes = taken_back(source, tensors, was.layout, was.architecture)
-    with new_folder(out) as temporary:
-        copy_others(folder, temporary)
-        (temporary / MAP_FILE).unlink()
-        checksum = rewrite(source, temporary, changes, "written", progress)
-        if checksum != was.original.tensors_sha256:
-            raise WeightsError(
-                f"{folder}: its tensors are not those that the plan was written into"
-            )
-        for name, text in was.original.files.items():
-            (temporary / name).write_bytes(text.encode())
-    return was
+    return source, taken_back(source, tensors, was.layout, was.architecture)
+
+
+def _changed(source: Checkpoint, changes: Mapping[str, Change]) -> Checkpoint:
+    """The checkpoint with the shapes that its tensors are changed to."""
+    return Checkpoint(
+        source.folder,
+        {
+            name: replace(stored, shape=changes[name].shape) if name in changes else stored
+            for name, stored in source.tensors.items()
+        },
+    )
+
+
+def _check_original(folder: Path, was: ExecutionMap, checksum: str) -> None:
+    if checksum != was.original.tensors_sha256:
+        raise WeightsError(f"{folder}: its tensors are not those that the plan was written into")
 
 
 def _new_config(config: dict[str, Any], shape: Architecture) -> dict[str, Any]:

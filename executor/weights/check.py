@@ -1,4 +1,5 @@
-"""Whether a checkpoint with a plan in it computes what its model does: both run here, in float32.
+"""Whether a checkpoint with a plan in it computes what the one it was made of does: both run here,
+in float32.
 
 Attention is dense, the model's own. Of a head that several ranks compute, each rank's slot keeps
 the rows that the map gives it and leaves zeros in the others, as its rank would; all ranks' slots
@@ -29,7 +30,8 @@ DECODED = 8
 
 @dataclass(frozen=True)
 class Compared:
-    """A prompt in chunks and tokens decoded, by the model and by the checkpoint with the plan.
+    """A prompt in chunks and tokens decoded, by the model (or what carried another plan) and by the
+    checkpoint with the plan.
 
     `difference` is the largest of two logits, `largest` the largest logit.
     """
@@ -41,12 +43,17 @@ class Compared:
 
 
 @torch.no_grad()
-def compare(original: Path, applied: Path, made: ExecutionMap) -> Compared:
-    """Read random tokens with both models and let both go on. Raises WeightsError where they
-    differ."""
+def compare(
+    original: Path, was: ExecutionMap | None, applied: Path, made: ExecutionMap
+) -> Compared:
+    """Read random tokens with both models and let both go on; the original may carry a map, too.
+
+    Raises WeightsError where they differ.
+    """
     model = _load(original)
     ids = _prompt(model.config, made.block_tokens)
-    expected, tokens = _read(model, ids, made.block_tokens, None)
+    own = None if was is None else _OwnRows(model, was)
+    expected, tokens = _read(model, ids, made.block_tokens, own)
     del model
     model = _load(applied)
     found, others = _read(model, ids, made.block_tokens, _OwnRows(model, made))

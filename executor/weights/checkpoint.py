@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,6 +39,10 @@ class Change:
 
     shape: tuple[int, ...]
     of: Callable[[torch.Tensor], torch.Tensor]
+
+    def then(self, other: "Change") -> "Change":
+        """Both, one after the other."""
+        return Change(other.shape, lambda before: other.of(self.of(before)))
 
 
 @dataclass(frozen=True)
@@ -154,13 +158,13 @@ def rewrite(
     source: Checkpoint,
     folder: Path,
     changes: Mapping[str, Change],
-    checksum_of: Literal["read", "written"],
+    original: Mapping[str, Change],
     progress: Progress,
 ) -> str:
     """Write all files and the index anew to `folder`, tensor by tensor, some of them changed.
 
-    The checksum of all tensors, as they are read or as they are written. Files that the library
-    wrote, changed and changed back, are what they were, byte for byte.
+    The checksum of all tensors of the model, which those that are read become by `original`. Files
+    that the library wrote, changed and changed back, are what they were, byte for byte.
     """
     checksum, elements, size = _Checksum(), 0, 0
     files = source.files
@@ -172,7 +176,9 @@ def rewrite(
             for name in names:
                 kept = reader.get_tensor(name)
                 made = changes[name].of(kept) if name in changes else kept
-                checksum.add(name, kept if checksum_of == "read" else made)
+                if original is not changes:
+                    kept = original[name].of(kept) if name in original else kept
+                checksum.add(name, made if original is changes else kept)
                 out.write(_bytes_of(made))
                 elements, size = elements + made.numel(), size + made.nbytes
             out.flush()

@@ -93,13 +93,16 @@ def model_of_plan(folder: Path, plan: Plan) -> PlannedModel:
     """
     if (folder / MAP_FILE).exists():
         raise WeightsError(f"{folder}: carries a plan already; apply --undo gives the model back")
-    config = config_of(folder)
-    shape = architecture_of(config, str(folder / CONFIG))
+    return planned_model(open_checkpoint(folder), config_of(folder), plan)
+
+
+def planned_model(source: Checkpoint, config: dict[str, Any], plan: Plan) -> PlannedModel:
+    """As `model_of_plan`, of a checkpoint and a configuration that are at hand."""
+    shape = architecture_of(config, str(source.folder / CONFIG))
     for field in SHAPE:
         of_plan, of_model = getattr(plan.architecture, field), getattr(shape, field)
         if of_plan != of_model:
             raise WeightsError(f"plan: is for {field} {of_plan}, but the model has {of_model}")
-    source = open_checkpoint(folder)
     return PlannedModel(config, shape, source, per_head_tensors(source, config, shape))
 
 

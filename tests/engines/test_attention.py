@@ -1,10 +1,13 @@
 """A layer's implementation alone, over a cache by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
 
+from executor.attention.block_sparse import attend
 from executor.engines.vllm.attention import BATCH, Batch, PlanImpl
+from executor.engines.vllm.timing import WATCHED_ROWS, SampledStep
 from executor.inference.slot_steps import SlotSteps, paged
 from executor.kernels.batch import Cache
 from executor.kernels.bounds import page_bounds
@@ -17,16 +20,22 @@ HALVES = [[*[[(0, 0.5), (1, 0.5)]] * 2, *[[(1, 1.0)]] * 4]] * 2
 """The first of two ranks has half of a KV group, and nothing else."""
 
 
+def layer(made: ExecutionMap, number: int) -> PlanImpl:
+    """The implementation of a layer that the plan covers, which no engine made."""
+    impl = object.__new__(PlanImpl)
+    impl.served = SimpleNamespace(map=made)
+    impl.computes, impl.head_size, impl.scale = True, HEAD, HEAD**-0.5
+    impl._number, impl._chooses, impl._bounds, impl._of_cache = number, True, None, 0
+    return impl
+
+
 def test_bounds_are_kept_of_tokens_that_another_rank_decodes() -> None:
     plan = planned(HALVES, slots=3)
     made = ExecutionMap.of(plan, slots_of(plan), original=Original(tensors_sha256="", files={}))
     steps = SlotSteps(made, (0,), 2048, torch.device("cpu"), range(2))
     (phase,) = steps.of_batch([69], [70]).phases
     assert phase.steps[0] is None
-    impl = object.__new__(PlanImpl)
-    impl.served = SimpleNamespace(map=made)
-    impl.computes, impl.head_size, impl.scale = True, HEAD, HEAD**-0.5
-    impl._number, impl._chooses, impl._bounds, impl._of_cache = 0, True, None, 0
+    impl = layer(made, 0)
     cache = torch.randn(8, 3, BLOCK, 2 * HEAD, generator=torch.Generator().manual_seed(0))
     table = torch.tensor([[5, 2, 7, 0]], dtype=torch.int32)
     context = torch.tensor([70], dtype=torch.int32)
@@ -41,3 +50,40 @@ def test_bounds_are_kept_of_tokens_that_another_rank_decodes() -> None:
     rows = slice(7 * (BLOCK // made.piece_tokens), 8 * (BLOCK // made.piece_tokens))
     assert torch.equal(impl._bounds[rows], whole[rows])
     assert whole[rows].abs().max() > 0
+
+
+def test_of_the_watched_layer_it_is_told_what_the_lists_held() -> None:
+    """A chunk of 268 tokens beside a decode, by both ranks' slots in one process."""
+    plan = planned(HALVES, slots=3)
+    made = ExecutionMap.of(plan, slots_of(plan), original=Original(tensors_sha256="", files={}))
+    steps = SlotSteps(made, (0, 1), 2048, torch.device("cpu"), range(2))
+    cached, has = [99, 32], [100, 300]
+    batch = steps.of_batch(cached, has)
+    sampled = SampledStep(1, made, batch, steps.groups, torch.device("cpu"), 1)
+    draw = torch.Generator().manual_seed(0)
+    cache = torch.randn(16, 6, BLOCK, 2 * HEAD, generator=draw)
+    table = torch.randperm(16, generator=draw)[:14].int()
+    table = torch.stack([torch.nn.functional.pad(table[:4], (0, 6)), table[4:]])
+    context = torch.tensor(has, dtype=torch.int32)
+    phases = tuple(paged(phase, table, context, BLOCK) for phase in batch.phases)
+    query = torch.randn(269, 12, HEAD, generator=draw)
+    for number in range(2):
+        metadata = SimpleNamespace(num_actual_tokens=269)
+        setattr(metadata, BATCH, Batch(phases, None, sampled))
+        impl, out = layer(made, number), torch.empty_like(query)
+        impl.forward(None, query, query, query, cache, metadata, out)
+        assert len(sampled.held()) == number * 2
+    decode, prompt = sampled.held()
+    assert (batch.phases[0].context.tolist(), batch.phases[1].context.tolist()) == ([100], [300])
+    # Six heads, divided or not.
+    assert (decode.phase, decode.rows, prompt.phase, prompt.rows) == (0, 6, 1, 6 * 268)
+    for told, of in zip((decode, prompt), phases, strict=True):
+        step = replace(of.phase.steps[1], context_tokens=of.context)
+        keys = Cache(*impl.halves(cache), pages=of.pages)
+        again = attend(
+            query[of.phase.tokens].transpose(0, 1), keys, step, watched_rows=WATCHED_ROWS
+        )
+        least, most = float(again.recovery.min()), float(again.recovery.max())
+        assert least * told.rows <= told.held <= most * told.rows
+        assert 0 < least < 1
+    assert len(sampled.took()) == 4

@@ -30,6 +30,11 @@ report.sampled({"prefill": (0.5, 0.75)})
 report.switched(made, 0.25)
 report.add(10, 50)
 report.sampled({"prefill": (0.5, 0.75), "decode": (0.125, 0.25)})
+report.watched({"prefill": (10, 9.5)})
+report.watched({"prefill": (10, 8.5), "decode": (6, 3.0)})
+report.loaded(4096)
+report.wants("next", False)
+report.wants(made.plan, True)
 report.waiting(3)
 report.dropped(4)
 """
@@ -42,7 +47,13 @@ EXPECTED = {
     "hplb_attention_seconds_total decode": 0.125,
     "hplb_attention_wall_seconds_total prefill": 1.5,
     "hplb_attention_wall_seconds_total decode": 0.25,
+    "hplb_watched_rows_total prefill": 20,
+    "hplb_watched_rows_total decode": 6,
+    "hplb_held_rows_total prefill": 18,
+    "hplb_held_rows_total decode": 3,
     "hplb_plan_switches_total": 1,
+    "hplb_plan_loaded_bytes_total": 4096,
+    "hplb_plan_wanted_timestamp_seconds": 0,
     "hplb_plan_switch_seconds_total": 0.25,
     "hplb_spooled_batches": 3,
     "hplb_dropped_steps_total": 4,

@@ -46,7 +46,7 @@ class Rank:
         """Steps of a prompt's chunk beside two decodes, both layers timed."""
         batch = STEPS.of_batch([64, 200, 90], [128, 201, 91])
         for number in numbers:
-            step = SampledStep(number, made, batch, STEPS.groups, torch.device("cpu"))
+            step = SampledStep(number, made, batch, STEPS.groups, torch.device("cpu"), 0)
             for layer in range(2):
                 for phase in range(2):
                     step.end(layer, phase, step.begin())
@@ -171,6 +171,6 @@ def test_a_step_that_is_not_sampled_looks_at_no_clock(monkeypatch: pytest.Monkey
         )
     batch = STEPS.of_batch([64, 200], [128, 201])
     assert looks == []
-    step = SampledStep(1, MADE, batch, STEPS.groups, torch.device("cpu"))
+    step = SampledStep(1, MADE, batch, STEPS.groups, torch.device("cpu"), 0)
     step.end(0, 0, step.begin())
     assert len(looks) == 4

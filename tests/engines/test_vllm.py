@@ -1,7 +1,7 @@
 """vLLM serves plans: within covering budgets its own tokens, within sparse ones transformers'.
 
 Engines start in processes of their own: one without a plan, one with all ranks' slots, one of two
-ranks that serves HTTP, and one of two ranks on a real model.
+ranks that serves HTTP while its plan is changed, and one of two ranks on a real model.
 """
 
 import json
@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM
 from executor.engines.transformers.attach import attach
 from executor.engines.transformers.slots import slot_policy
 from executor.engines.vllm import serving
+from executor.engines.vllm.written import weight_bytes
 from executor.errors import WeightsError
 from executor.inference.listed_policy import ListedPolicy
 from executor.weights.execution_map import MAP_FILE, ExecutionMap
@@ -50,8 +51,8 @@ ENGINE = {
 Said = list[list[list[int]]]
 
 
-def prompts() -> tuple[Said, Said, Said]:
-    """Batches that the least budget covers, and two that it does not: mixed lengths, decodes
+def prompts() -> tuple[Said, Said]:
+    """Batches that the least budget covers, and one that it does not: mixed lengths, decodes
     beside chunks, a prefix of another request's that ends inside a query block, and chunks."""
     draw = random.Random(0)
 
@@ -64,11 +65,10 @@ def prompts() -> tuple[Said, Said, Said]:
         [prefix + words(20)],
         [prefix + words(30), words(3), words(1)],
     ]
-    return covered, [[words(700)]], [[words(650)]]
+    return covered, [[words(700)]]
 
 
-COVERED, SPARSE, ANEW = prompts()
-"""ANEW is asked for once: what a prefix cache holds stays as it was computed."""
+COVERED, SPARSE = prompts()
 
 
 def environment(ranks: int) -> dict[str, str]:
@@ -82,6 +82,7 @@ def environment(ranks: int) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if ranks == 1 else "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",
+        "VLLM_PLUGINS": "hplb",
         "HF_HUB_OFFLINE": "1",
     }
 
@@ -133,15 +134,24 @@ def planned(where: Path) -> Made:
 
 @dataclass(frozen=True)
 class Answered:
-    """What two ranks said over HTTP while no planner was there, of themselves, and once one had
-    given them the plan of `changed` amid requests."""
+    """What two ranks said over HTTP while no planner was there, of themselves, and of each plan
+    that one gave them amid requests, by the plan's folder."""
 
     said: Said
     metrics: str
-    amid: list[Said]
-    changed: Said
-    last: str
+    after: dict[str, "After"]
     log: str
+
+
+@dataclass(frozen=True)
+class After:
+    """What was said `amid` a change, round after round, and of itself `after` it; tokens that were
+    found in the prefix cache by the first request then, and the metrics."""
+
+    amid: list[Said]
+    said: Said
+    hits: float
+    metrics: str
 
 
 @contextmanager
@@ -207,11 +217,24 @@ def ranks(where: Path, planner: FakePlanner) -> Answered:
         for rank in range(2):
             planner.wanted_of[f"e-{rank}"] = assignment(plan, devices=[rank], generation=generation)
 
-    def switched(client: httpx.Client) -> int:
-        """On how many ranks the other plan is live."""
-        lines = client.get("/metrics").text.splitlines()
-        found = [line for line in lines if line.startswith("hplb_plan_switches_total{")]
-        return sum(line.endswith(" 1.0") for line in found)
+    def changed(client: httpx.Client, name: str, generation: int) -> After:
+        """Another plan, amid requests and after them, until it is measured."""
+        wanted(name, generation)
+        amid: list[Said] = []
+        while switched(client) < generation - 1 or len(amid) < 2:
+            together = [tokens for batch in COVERED for tokens in batch]
+            answers = iter(list(pool.map(partial(ask, client), together)))
+            amid.append([[next(answers) for _ in batch] for batch in COVERED])
+        before = total(client, "vllm:prefix_cache_hits_total")
+        ask(client, SPARSE[0][0])
+        hits = total(client, "vllm:prefix_cache_hits_total") - before
+        said = [list(pool.map(partial(ask, client), batch)) for batch in COVERED + SPARSE]
+        live = {"deployment": "prod", "generation": generation}
+        while not all(live in each for each in acting(planner)):
+            time.sleep(0.1)
+        while reported(planner, generation) != {"e-0", "e-1"}:
+            ask(client, COVERED[0][0])
+        return After(amid, said, hits, client.get("/metrics").text)
 
     with answering(model, log, 2, told) as client, ThreadPoolExecutor(8) as pool:
         said = [list(pool.map(partial(ask, client), batch)) for batch in COVERED + SPARSE]
@@ -220,19 +243,28 @@ def ranks(where: Path, planner: FakePlanner) -> Answered:
         planner.start()
         while len({sent["node_id"] for sent in planner.batches}) < 2:
             time.sleep(0.1)
-        wanted("changed", 2)
-        amid: list[Said] = []
-        while switched(client) < 2 or len(amid) < 2:
-            together = [tokens for batch in COVERED for tokens in batch]
-            answers = iter(list(pool.map(partial(ask, client), together)))
-            amid.append([[next(answers) for _ in batch] for batch in COVERED])
-        changed = [list(pool.map(partial(ask, client), batch)) for batch in COVERED + ANEW]
-        while not all({"deployment": "prod", "generation": 2} in each for each in acting(planner)):
-            time.sleep(0.1)
-        while reported(planner, 2) != {"e-0", "e-1"}:
-            ask(client, COVERED[0][0])
-        last = client.get("/metrics").text
-    return Answered(said, metrics, amid, changed, last, log.read_text())
+        after = {
+            name: changed(client, name, number)
+            for number, name in enumerate(("changed", "other"), start=2)
+        }
+    return Answered(said, metrics, after, log.read_text())
+
+
+def values(text: str) -> dict[str, float]:
+    """Of Prometheus' lines, by name and labels."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+def total(client: httpx.Client, name: str) -> float:
+    found = values(client.get("/metrics").text)
+    return sum(value for key, value in found.items() if key.partition("{")[0] == name)
+
+
+def switched(client: httpx.Client) -> float:
+    """How many plans went live on every rank."""
+    found = values(client.get("/metrics").text)
+    return min(found[f'hplb_plan_switches_total{{engine="0",rank="{rank}"}}'] for rank in "01")
 
 
 def acting(planner: FakePlanner) -> list[list[Any]]:
@@ -294,20 +326,53 @@ def test_sparse_budgets_are_the_plans_in_transformers(
     assert stock.said[-1] != [said]
 
 
-def test_ranks_begin_with_other_budgets_at_one_step(
-    where: Path, stock: Made, ranks: Answered
+@pytest.mark.parametrize("name", ["changed", "other"])
+def test_ranks_begin_with_another_plan_at_one_step(
+    where: Path, stock: Made, ranks: Answered, name: str
 ) -> None:
-    """Amid requests: rows computed twice or by nobody would change these tokens."""
-    assert all(said == stock.said[:-1] for said in ranks.amid)
-    assert ranks.changed[:-1] == stock.said[:-1]
-    said, before = (listed(where / name, ANEW[0][0])[0] for name in ("changed", "planned"))
-    assert ranks.changed[-1] == [said]
-    assert said != before
-    made = ExecutionMap.load(where / "changed")
-    assert made.layout.id == ExecutionMap.load(where / "planned").layout.id
-    infos = [line for line in ranks.last.splitlines() if line.startswith("hplb_plan_info{")]
+    """Amid requests: rows computed twice or by nobody, K/V of other budgets or heads of another
+    layout would change these tokens."""
+    after, made = ranks.after[name], ExecutionMap.load(where / name)
+    assert all(said == stock.said[:-1] for said in after.amid)
+    assert after.said[:-1] == stock.said[:-1]
+    said = listed(where / name, SPARSE[0][0])[0]
+    assert after.said[-1] == [said]
+    assert after.hits == 0
+    infos = [line for line in after.metrics.splitlines() if line.startswith("hplb_plan_info{")]
     assert sum(f'map="{made.hash}"' in line and line.endswith(" 1.0") for line in infos) == 2
     assert ranks.log.count(f"HPLB: plan {made.plan[:12]}, map {made.hash[:12]} from now on") == 2
+
+
+def test_another_layout_is_written_and_loaded_while_requests_go_on(
+    where: Path, ranks: Answered
+) -> None:
+    first, changed, other = (
+        ExecutionMap.load(where / name).layout.id for name in ("planned", "changed", "other")
+    )
+    assert first == changed != other
+    (place,) = (each for each in (where / "state" / "e.weights").iterdir() if each.is_dir())
+    weights = {file.name: file.read_bytes() for file in (where / "other").iterdir()}
+    assert {file.name: file.read_bytes() for file in place.iterdir()} == weights
+    found = {name: values(after.metrics) for name, after in ranks.after.items()}
+    for rank in "01":
+        of_rank = f'{{engine="0",rank="{rank}"}}'
+        loaded, stall, wanted = (
+            [found[name][f"hplb_plan_{what}{of_rank}"] for name in ("changed", "other")]
+            for what in ("loaded_bytes_total", "switch_seconds_total", "wanted_timestamp_seconds")
+        )
+        assert loaded == [0, weight_bytes(place)]
+        assert 0 < stall[0] < stall[1]
+        assert wanted == [0, 0]
+        rows, held = (
+            sum(
+                v
+                for name, v in found["other"].items()
+                if name.startswith(what) and f'rank="{rank}"' in name
+            )
+            for what in ("hplb_watched_rows_total", "hplb_held_rows_total")
+        )
+        assert 0 < held < rows
+    assert ranks.log.count("HPLB: writing the weights of plan") == 1
 
 
 @pytest.mark.usefixtures("ranks")
@@ -327,7 +392,7 @@ def test_both_ranks_tell_the_same_steps_of_real_requests(planner: FakePlanner) -
     assert {phase for _, phase in common} == {"prefill", "decode"}
     prompts = [step for step in steps["e-0"].values() if step["phase"] == "prefill"]
     assert max(step["context_tokens"] for step in prompts) == len(SPARSE[0][0])
-    assert {sent["generation"] for sent in planner.batches} == {1, 2}
+    assert {sent["generation"] for sent in planner.batches} == {1, 2, 3}
 
 
 @torch.no_grad()
@@ -351,23 +416,19 @@ def test_a_real_model_at_two_ranks_that_its_heads_do_not_divide_by(
 
 def test_what_ranks_serve_is_told_beside_vllms_own_metrics(where: Path, ranks: Answered) -> None:
     made = ExecutionMap.load(where / "planned")
-    values = {}
-    for line in ranks.metrics.splitlines():
-        if not line.startswith("#"):
-            name, _, value = line.rpartition(" ")
-            values[name] = float(value)
-    assert any(name.startswith("vllm:") for name in values)
+    found = values(ranks.metrics)
+    assert any(name.startswith("vllm:") for name in found)
     for rank in ("0", "1"):
         labels = f'engine="0",layout="{made.layout.id}",map="{made.hash}",plan="{made.plan}"'
-        told = [name for name in values if name.startswith("hplb_plan_info{")]
+        told = [name for name in found if name.startswith("hplb_plan_info{")]
         (info,) = (name for name in told if f'rank="{rank}"' in name)
         assert all(part in info for part in labels.split(","))
         of_rank = f'{{engine="0",rank="{rank}"}}'
         names = (f"hplb_{name}_total{of_rank}" for name in ("steps", "tiles", "dense_tiles"))
-        steps, tiles, dense = (values[name] for name in names)
+        steps, tiles, dense = (found[name] for name in names)
         assert steps > NEW
         assert 0 < tiles < dense
-    budgets = sum(value for name, value in values.items() if name.startswith("hplb_budget_tokens"))
+    budgets = sum(value for name, value in found.items() if name.startswith("hplb_budget_tokens"))
     assert budgets == pytest.approx(sum(map(sum, made.budgets)))
     assert f"HPLB: plan {made.plan[:12]}" in ranks.log
 

@@ -14,6 +14,7 @@ def register() -> None:
     from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
     from executor.engines.vllm.metrics import export
+    from executor.engines.vllm.moving import add_methods
 
     if current_platform.is_cpu():
         register_backend(AttentionBackendEnum.CPU_ATTN, "executor.engines.vllm.cpu.Backend")
@@ -22,3 +23,4 @@ def register() -> None:
     else:
         return
     export()
+    add_methods()

@@ -143,11 +143,16 @@ class PlanImpl:
             if step is None:
                 out[:, at] = 0.0
                 continue
-            step = replace(step, context_tokens=of.context)
-            found = attend(q[:, at], Cache(keys, values, pages=of.pages), step, bounds=bounds)
+            step, cache = (
+                replace(step, context_tokens=of.context),
+                Cache(keys, values, pages=of.pages),
+            )
+            found = attend(q[:, at], cache, step, bounds=bounds)
             out[:, at] = found.out
             if batch.sampled is not None and begun is not None:
                 batch.sampled.end(number, place, begun)
+                if batch.sampled.watched == number:
+                    batch.sampled.watch(place, q[:, at], cache, step, found.lse)
         return output
 
     def halves(self, kv_cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -276,7 +281,11 @@ class PlanBuilder:
             served.reporter.timed(self._sampled)
             self._sampled = None
         if self._builds % served.sample_every == 0:
-            self._sampled = SampledStep(self._builds, served.map, steps, groups, self.device)
+            layers = sorted(self._layers[True])
+            watched = layers[self._builds // served.sample_every % len(layers)]
+            self._sampled = SampledStep(
+                self._builds, served.map, steps, groups, self.device, watched
+            )
         return self._sampled
 
 

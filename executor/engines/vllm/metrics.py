@@ -50,6 +50,11 @@ class Number:
 
 _BUSY = "hplb_attention_seconds", "Attention of the sampled steps; on a CPU the time of its thread."
 _WALL = "hplb_attention_wall_seconds", "The same by the clock on the wall."
+_ROWS = (
+    "hplb_watched_rows",
+    "Query rows by heads, in the one layer of a timed batch that is watched.",
+)
+_HELD = "hplb_held_rows", "The same, each as the share of its attention mass that its list held."
 NUMBERS = {
     "steps": Number("hplb_steps", "Batches that a rank attended by its plan."),
     "tiles": Number(
@@ -61,11 +66,21 @@ NUMBERS = {
     "decode_busy": Number(*_BUSY, phase="decode"),
     "prefill_wall": Number(*_WALL, phase="prefill"),
     "decode_wall": Number(*_WALL, phase="decode"),
+    "prefill_rows": Number(*_ROWS, phase="prefill"),
+    "decode_rows": Number(*_ROWS, phase="decode"),
+    "prefill_held": Number(*_HELD, phase="prefill"),
+    "decode_held": Number(*_HELD, phase="decode"),
     "since": Number(
         "hplb_plan_live_timestamp_seconds", "When the rank began to serve its plan.", gauge=True
     ),
     "switches": Number("hplb_plan_switches", "Plans that went live without a restart."),
     "stall": Number("hplb_plan_switch_seconds", "How long the steps waited that they did so at."),
+    "loaded": Number("hplb_plan_loaded_bytes", "Of weights loaded for them."),
+    "wanted": Number(
+        "hplb_plan_wanted_timestamp_seconds",
+        "Since when the planner wants another plan than the rank serves; 0 where it wants none.",
+        gauge=True,
+    ),
     "spooled": Number(
         "hplb_spooled_batches", "Measurements that wait for the planner.", gauge=True
     ),
@@ -117,6 +132,8 @@ class RankReport:
         )
         self._numbers.set("since", time.time())
         self._steps = self._tiles = self._dense = 0
+        self._watched, self._watched_logged = (0, 0.0), (0, 0.0)
+        self._wanted: str | None = None
         self._logged = time.monotonic()
 
     def add(self, tiles: int, dense_tiles: int) -> None:
@@ -126,10 +143,18 @@ class RankReport:
         self._steps, self._tiles = self._steps + 1, self._tiles + tiles
         self._dense += dense_tiles
         if time.monotonic() - self._logged >= LOG_SECONDS:
-            share = self._tiles / max(self._dense, 1)
-            logger.info(
-                "HPLB: %d steps computed %.1f %% of dense attention", self._steps, 100 * share
+            share, watched = self._tiles / max(self._dense, 1), self._watched
+            rows, held = (
+                now - then for now, then in zip(watched, self._watched_logged, strict=True)
             )
+            kept = f", which held {100 * held / rows:.1f} % of its mass" if rows else ""
+            logger.info(
+                "HPLB: %d steps computed %.1f %% of dense attention%s",
+                self._steps,
+                100 * share,
+                kept,
+            )
+            self._watched_logged = watched
             self._steps = self._tiles = self._dense = 0
             self._logged = time.monotonic()
 
@@ -147,6 +172,25 @@ class RankReport:
         for phase, (busy_s, wall_s) in seconds.items():
             self._numbers.add(f"{phase}_busy", busy_s)
             self._numbers.add(f"{phase}_wall", wall_s)
+
+    def watched(self, rows: dict[Phase, tuple[int, float]]) -> None:
+        """Of a timed step's layer, by phase: query rows of all heads, and as many by the share of
+        attention mass that their lists held."""
+        for phase, (count, held) in rows.items():
+            self._numbers.add(f"{phase}_rows", count)
+            self._numbers.add(f"{phase}_held", held)
+            self._watched = self._watched[0] + count, self._watched[1] + held
+
+    def wants(self, plan: str, live: bool) -> None:
+        """The planner wants a plan, again and again; whether it is the one that is served."""
+        wanted = None if live else plan
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._numbers.set("wanted", 0.0 if wanted is None else time.time())
+
+    def loaded(self, weight_bytes: int) -> None:
+        """Other weights were loaded, of so many bytes."""
+        self._numbers.add("loaded", weight_bytes)
 
     def waiting(self, batches: int) -> None:
         """So many batches wait for the planner."""

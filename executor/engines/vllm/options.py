@@ -19,7 +19,7 @@ class Options:
     (its key comes from HPLB_API_KEY), and `hplb_node` the name of which each rank's node has one
     with its number. `hplb_sample_every`: one step in so many is timed, none with 0.
     `hplb_device_type`: the ranks', found out where it can be. `hplb_state_dir`: where a rank's
-    assignment and spool are kept."""
+    assignment and spool are kept, and checkpoints of other layouts."""
 
     plan: str = ""
     planner: str = ""
@@ -62,6 +62,12 @@ class Options:
         if self.state_dir:
             return Path(self.state_dir) / node
         return Path.home() / ".local/state/hplb" / node
+
+    def weights_of(self, engine: int) -> Path:
+        """Where checkpoints of other layouts are written for all ranks of an engine."""
+        return self.folder_of(
+            f"{self.node}.weights" if engine == 0 else f"{self.node}.{engine}.weights"
+        )
 
 
 def api_key() -> str | None:

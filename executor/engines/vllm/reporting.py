@@ -65,6 +65,7 @@ class Reporter:
         self._since = time.monotonic()
         self._assigned: dict[str, Assignment] = {}
         self._spool_dropped = 0
+        self._said: str | None = None
 
     def start(self) -> None:
         """From now on."""
@@ -112,7 +113,11 @@ class Reporter:
             try:
                 self._wants(assignment)
             except HplbError as error:
-                member.refuse(assignment, str(error))
+                self._said = member.refuse(assignment, str(error))
+            else:
+                if self._said is not None and member.board.error == self._said:
+                    member.board.change(error=None)
+                self._said = None
         self._report.waiting(len(member.spool))
         if member.spool.dropped > self._spool_dropped:
             self._report.dropped(STEPS_A_REPORT * (member.spool.dropped - self._spool_dropped))
@@ -135,6 +140,12 @@ class Reporter:
             )
             samples.append((took.phase, sample))
         self._report.sampled(seconds)
+        rows: dict[Phase, tuple[int, float]] = {}
+        for held in step.held():
+            phase = parts[held.phase].phase
+            count, share = rows.get(phase, (0, 0.0))
+            rows[phase] = count + held.rows, share + held.held
+        self._report.watched(rows)
         return Measured(step.map.plan, parts, samples)
 
     def _due(self) -> bool:

@@ -1,7 +1,9 @@
 """Which plan this process serves, if any: found, compared with the weights and with other ranks.
 
-Where a planner is named, each rank is a node of it: it reports what it measured, and budgets that
-the planner changes go live on all ranks at one step.
+Where a planner is named, each rank is a node of it: it reports what it measured, and gets ready for
+what the planner wants next. All ranks begin with that at one step: between two steps of the engine
+where its front end holds them up (`moving`), else at one that they agree on (`agreement`), budgets
+alone.
 """
 
 import time
@@ -21,6 +23,7 @@ from executor.engines.vllm.agreement import Agreement
 from executor.engines.vllm.metrics import RankReport
 from executor.engines.vllm.options import Options, api_key
 from executor.engines.vllm.reporting import Reporter
+from executor.engines.vllm.written import Written, weight_bytes
 from executor.errors import WeightsError
 from executor.inference.slot_steps import SlotSteps
 from executor.machine import gpu_type, versions
@@ -35,24 +38,41 @@ from solver.plans import Plan
 
 AGREE_EVERY = 16
 """Batches laid out between two questions to the other ranks whether all are ready for a map."""
+HELD_UP_S = 20.0
+"""After so long without a question of the front end there is none that would load weights."""
 logger = init_logger("vllm.hplb")
 
 Asked = tuple[frozenset[int], int, torch.device]
 """The steps that a builder lays out: of which layers, up to how many tokens, on which device."""
 
 
+Offer = tuple[str, bool]
+"""A name of what a rank is ready for, alike on all ranks, and whether it needs other weights."""
+
+
 @dataclass(frozen=True, eq=False)
 class Following:
-    """A map that this rank is ready for, its steps laid out as far as builders have asked."""
+    """A map that this rank is ready for, its steps laid out as far as builders have asked.
+
+    `weights` is the folder to load first, None where its layout is loaded; ready `since` then.
+    """
 
     map: ExecutionMap
+    weights: Path | None
     steps: dict[Asked, SlotSteps]
+    since: float
+
+    @property
+    def name(self) -> str:
+        """Of the weights' layout, the plan and all that a rank computes."""
+        return f"{self.map.layout.id} {self.map.plan} {self.map.hash}"
 
 
 class Serving:
-    """A map and the ranks of it whose slots this process has; `map` is what is served now.
+    """A map and the ranks of it whose slots this process has; `map` is what is served now, and
+    `weights` the folder of what is loaded.
 
-    `listens` where a planner may send another one of the same layout.
+    `listens` where a planner may send another one, with `written` of its layout, of as many slots.
     """
 
     def __init__(
@@ -62,14 +82,20 @@ class Serving:
         report: RankReport,
         options: Options,
         agreement: Agreement,
+        weights: Path,
+        written: Written | None,
     ) -> None:
-        self.map, self.held, self.report = made, held, report
+        self.map, self.held, self.report, self.weights = made, held, report, weights
         self.sample_every = options.sample_every
-        self.listens = bool(options.planner)
+        self.listens = written is not None
         self.reporter: Reporter | None = None
         self._agreement, self._turns = agreement, 0
         self._steps: dict[Asked, SlotSteps] = {}
+        self._written = written
         self._following: Following | None = None
+        self._offered: Following | None = None
+        self._held_up = False
+        self._refused: dict[str, str] = {}
 
     def steps(self, layers: frozenset[int], most_tokens: int, device: torch.device) -> SlotSteps:
         """Steps of the map that is served now."""
@@ -81,40 +107,99 @@ class Serving:
     def turn(self) -> None:
         """Before a batch is laid out, on all ranks alike: begin with the map all are ready for.
 
-        Called equally often on every rank, whatever the batch.
+        Called equally often on every rank, whatever the batch. Not where a front end holds the
+        engine up for that.
         """
-        if not self.listens:
+        if not self.listens or self._held_up:
             return
         self._turns += 1
         if self._turns % AGREE_EVERY:
             return
         begun, following = time.perf_counter(), self._following
-        if following is not None and following.map is self.map:
+        if following is not None and (following.map is self.map or following.weights is not None):
             following = None
-        name = None if following is None else f"{following.map.plan} {following.map.hash}"
-        if self._agreement.on(name):
+        if self._agreement.on(None if following is None else following.name):
             assert following is not None
-            self.map, self._steps = following.map, dict(following.steps)
-            self.report.switched(self.map, time.perf_counter() - begun)
+            self._serve(following, time.perf_counter() - begun)
+
+    def offer(self) -> Offer | None:
+        """What this rank is ready for, to a front end that can hold the engine up."""
+        self._held_up = True
+        self._offered = following = self._following
+        if following is None or following.map is self.map:
+            return None
+        return following.name, following.weights is not None
+
+    @property
+    def offered_weights(self) -> Path:
+        """The folder to load before what was offered is begun with."""
+        offered = self._offered
+        if offered is None or offered.weights is None:
+            raise WeightsError("HPLB: no other weights were offered")
+        return offered.weights
+
+    def begin(self, name: str, stall_s: float) -> str | None:
+        """Begin with what was offered by this name, its weights loaded; why not, where not."""
+        offered = self._offered
+        if offered is None or offered.name != name:
+            return f"rank {self.held[0]} is not ready for {name}"
+        if offered.weights is not None:
+            self.weights = offered.weights
+            self.report.loaded(weight_bytes(offered.weights))
+        self._serve(offered, stall_s)
+        return None
+
+    def refuse(self, name: str, why: str) -> None:
+        """Let what was offered by this name be: it cannot be loaded."""
+        offered = self._offered
+        if offered is not None and offered.name == name:
+            self._refused[offered.map.plan] = why
+            self._following = self._offered = None
+
+    def _serve(self, following: Following, stall_s: float) -> None:
+        self.map, self._steps = following.map, dict(following.steps)
+        self.report.switched(self.map, stall_s)
 
     def wants(self, assignment: Assignment) -> None:
         """Be ready for what the newest assignment that fits wants, and for nothing else; told again
-        and again, by one thread that may be another than the one that serves."""
-        following = self._following
-        if assignment.plan_id == self.map.plan:
-            self._following = None
-        elif following is None or following.map.plan != assignment.plan_id:
-            self._following = self._ready(assignment.plan)
+        and again, by one thread that may be another than the one that serves.
 
-    def _ready(self, plan: Plan) -> Following:
-        made = ExecutionMap.of(plan, slots_of(plan), original=self.map.original)
-        return Following(
-            made,
-            {
-                asked: SlotSteps(made, self.held, asked[1], asked[2], asked[0])
-                for asked in list(self._steps)
-            },
-        )
+        Raises HplbError where it will not go live as things are.
+        """
+        following, served = self._following, self.map
+        self.report.wants(assignment.plan_id, assignment.plan_id == served.plan)
+        if assignment.plan_id == served.plan:
+            self._following = None
+            return
+        if assignment.plan_id in self._refused:
+            raise WeightsError(self._refused[assignment.plan_id])
+        if following is None or following.map.plan != assignment.plan_id:
+            self._following = None
+            self._following = following = self._ready(assignment.plan)
+        if following is None or following.weights is None or self._held_up:
+            return
+        if time.monotonic() - following.since >= HELD_UP_S:
+            raise WeightsError(
+                f"plan {assignment.plan_id[:12]} has the layout {following.map.layout.id[:12]}, "
+                f"which is in {following.weights}: start the engine on that folder, or with "
+                "VLLM_PLUGINS=hplb, which loads it without"
+            )
+
+    def _ready(self, plan: Plan) -> Following | None:
+        """None while the weights it needs are being written."""
+        layout, weights = slots_of(plan), None
+        if layout.id != self.map.layout.id:
+            assert self._written is not None
+            weights = self._written.of(plan, layout, self.weights)
+            if weights is None:
+                return None
+            logger.info("HPLB: the weights of plan %s are in %s", plan.id[:12], weights)
+        made = ExecutionMap.of(plan, layout, original=self.map.original)
+        steps = {
+            asked: SlotSteps(made, self.held, asked[1], asked[2], asked[0])
+            for asked in list(self._steps)
+        }
+        return Following(made, weights, steps, time.monotonic())
 
     def unfit(self, assignment: Assignment, device_type: str) -> str | None:
         """Why these weights cannot serve an assignment as they are; None where they can."""
@@ -132,10 +217,12 @@ class Serving:
             layout = slots_of(plan)
         except HplbError as error:
             return str(error)
-        if layout.id != self.map.layout.id:
+        wants, has = ((each.slots, each.slot_heads) for each in (layout, self.map.layout))
+        if wants != has:
             return (
-                f"plan {plan.id[:12]} has the layout {layout.id[:12]}, the weights have "
-                f"{self.map.layout.id[:12]}: `hplb apply` it, and start the engine on that folder"
+                f"plan {plan.id[:12]} has {wants[0]} KV slots a rank of {wants[1]} query heads, "
+                f"the engine began with {has[0]} of {has[1]}: `hplb apply` it, and start the "
+                "engine on that folder"
             )
         size = plan.workload
         wanted = size.block_tokens, size.piece_tokens
@@ -159,14 +246,28 @@ def serving(config: VllmConfig) -> Serving | None:
     other: ranks of unlike plans would add up to wrong text and no error. Raises WeightsError for a
     map that is not these weights', that this engine cannot carry out, or that another rank lacks.
     """
-    model = config.model_config
-    if model is None:
+    if config.model_config is None:
         return None
-    options = Options.of(config.additional_config)
-    key = model.model, repr(options), get_tp_group().rank_in_group
+    key = _key(config)
     if key not in _served:
-        _served[key] = _serve(config, Path(model.model), options)
+        options = Options.of(config.additional_config)
+        _served[key] = _serve(config, Path(config.model_config.model), options)
     return _served[key]
+
+
+def _key(config: VllmConfig) -> tuple[str, str, int]:
+    options = Options.of(config.additional_config)
+    return config.model_config.model, repr(options), get_tp_group().rank_in_group
+
+
+def listening() -> Serving | None:
+    """What this process serves and a planner may change."""
+    return next((each for each in _served.values() if each is not None and each.listens), None)
+
+
+def known_as(served: Serving, config: VllmConfig) -> None:
+    """A configuration names other weights now, and is still served by this."""
+    _served[_key(config)] = served
 
 
 def planned() -> bool:
@@ -202,7 +303,10 @@ def _serve(config: VllmConfig, folder: Path, options: Options) -> Serving | None
     )
     agreement = Agreement(ranks, get_tp_group().cpu_group if ranks > 1 else None)
     report = RankReport(made, held, engine, rank)
-    found = Serving(made, held, report, options, agreement)
+    written = None
+    if options.planner:
+        written = Written(folder, made.layout.id, options.weights_of(engine))
+    found = Serving(made, held, report, options, agreement, folder, written)
     if options.sample_every or options.planner:
         member = _member(found, options, options.node_of(engine, rank)) if options.planner else None
         found.reporter = Reporter(report, member, found.wants, run)

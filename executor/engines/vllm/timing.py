@@ -1,8 +1,9 @@
-"""Attention of a sampled step, timed layer by layer where it is computed.
+"""Attention of a sampled step, timed layer by layer where it is computed, and one layer watched.
 
 On a CPU by the clocks of the thread that computes: the time it had a core, as `hplb executor` takes
 it, and wall time. On a GPU by events on its stream, which nothing waits for: they are read by
-another thread once they are over. No GPU has run that.
+another thread once they are over. No GPU has run that. Of the watched layer, when its time has been
+taken, the share of attention mass is estimated that its lists held.
 """
 
 import time
@@ -11,9 +12,15 @@ from typing import Any
 
 import torch
 
+from executor.attention.step import PreparedStep
 from executor.inference.slot_steps import BatchSteps
+from executor.kernels.batch import Cache
+from executor.kernels.recovery import decode_recovery, recovery
 from executor.weights.execution_map import ExecutionMap
 
+WATCHED_ROWS = 8
+"""Of a prompt's head, evenly spread, in the watched layer: as many heads and layers are watched in
+turn, a few do."""
 Event: Any = torch.cuda.Event
 Mark = Any
 """Of a CPU (thread's seconds, seconds on the wall), of a GPU an event."""
@@ -29,9 +36,19 @@ class Took:
     wall_s: float
 
 
+@dataclass(frozen=True)
+class Held:
+    """Query rows of all heads of the watched layer in a phase, and as many by the share of their
+    attention mass that the lists held."""
+
+    phase: int
+    rows: int
+    held: float
+
+
 class SampledStep:
     """One step in `every`: its `number` among the rank's, alike on all ranks, the map and what of
-    the batch it computes, with the KV groups [layers] that it has shares of.
+    the batch it computes, with the KV groups [layers] that it has shares of. `watched` is a layer.
 
     Between two calls of `begin` and `end` one layer computes one phase.
     """
@@ -43,10 +60,14 @@ class SampledStep:
         batch: BatchSteps,
         groups: list[int],
         device: torch.device,
+        watched: int,
     ) -> None:
         self.number, self.map, self.batch, self.groups = number, made, batch, groups
+        self.watched = watched
         self._on_cpu = device.type == "cpu"
         self._marks: list[tuple[int, int, Mark, Mark]] = []
+        self._held: list[tuple[int, list[int], torch.Tensor]] = []
+        self._last: Mark = None
 
     def begin(self) -> Mark:
         """Before a layer computes."""
@@ -58,13 +79,46 @@ class SampledStep:
 
     def end(self, layer: int, phase: int, begun: Mark) -> None:
         """After it has, or has been queued to."""
-        self._marks.append((layer, phase, begun, self.begin()))
+        self._last = self.begin()
+        self._marks.append((layer, phase, begun, self._last))
+
+    def watch(
+        self, phase: int, q: torch.Tensor, cache: Cache, step: PreparedStep, lse: torch.Tensor
+    ) -> None:
+        """After the watched layer has computed q [heads, tokens, head_dim], by lse alike."""
+        if step.prefill is not None:
+            layout = step.prefill
+            rows = [
+                max(
+                    min(of.last * size, chunk.total_tokens)
+                    - max(of.first * size, chunk.cached_tokens),
+                    0,
+                )
+                for of in layout.heads
+                for size, chunk in [(layout.block_tokens, layout.chunks[of.sequence])]
+            ]
+            self._held.append((phase, rows, recovery(q, cache, layout, lse, WATCHED_ROWS)))
+        if step.decode is not None:
+            rows = [len(of.heads) for of in step.decode.lists]
+            held = decode_recovery(q, cache, step.decode, step.context_tokens, lse)
+            self._held.append((phase, rows, held))
+        self._last = self.begin()
 
     @property
     def over(self) -> bool:
         """Whether all that was queued has been computed."""
-        last = self._marks[-1][3] if self._marks else None
-        return not isinstance(last, Event) or bool(last.query())
+        return not isinstance(self._last, Event) or bool(self._last.query())
+
+    def held(self) -> list[Held]:
+        """What the watched layer's lists held, once the step is over."""
+        return [
+            Held(
+                phase,
+                sum(rows),
+                sum(n * share for n, share in zip(rows, held.tolist(), strict=True)),
+            )
+            for phase, rows, held in self._held
+        ]
 
     def took(self) -> list[Took]:
         """What every layer took, once the step is over."""

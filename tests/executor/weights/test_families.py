@@ -75,7 +75,19 @@ def test_divided_heads_are_the_model_where_each_rank_keeps_to_its_rows(
         slot["rows"] = [(0.0, 1.0)] * 2
     layout = type(applied.map.layout)(slot_heads=2, layers=slots)
     with pytest.raises(WeightsError, match="the largest difference of logits"):
-        compare(model, out, applied.map.model_copy(update={"layout": layout}))
+        compare(model, None, out, applied.map.model_copy(update={"layout": layout}))
+
+
+def test_moved_to_another_plan_it_is_what_that_plan_writes(model: Path, tmp_path: Path) -> None:
+    apply(model, planned(DIVIDED, slots=2), tmp_path / "first", False, quiet)
+    moved = apply(tmp_path / "first", planned(WHOLE, slots=3), tmp_path / "moved", True, quiet)
+    apply(model, planned(WHOLE, slots=3), tmp_path / "straight", False, quiet)
+    assert moved.compared is not None
+    files = {file.name: file.read_bytes() for file in (tmp_path / "straight").iterdir()}
+    assert {file.name: file.read_bytes() for file in (tmp_path / "moved").iterdir()} == files
+    undo(tmp_path / "moved", tmp_path / "back", quiet)
+    for file in model.iterdir():
+        assert (tmp_path / "back" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_undone_it_is_the_model_again_byte_for_byte(model: Path, tmp_path: Path) -> None:

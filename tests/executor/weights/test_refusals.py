@@ -157,9 +157,15 @@ def test_a_plan_of_another_model_is_refused(model: Path) -> None:
     )
 
 
-def test_a_second_plan_is_refused(model: Path) -> None:
-    (model / MAP_FILE).write_text("{}")
-    refused(model, "carries a plan already")
+def test_a_plan_is_not_taken_for_another_ones_place_where_the_weights_are_not_its(
+    model: Path,
+) -> None:
+    first = model.parent / "first"
+    weights.apply(model, planned(DIVIDED, slots=2), first, False, quiet)
+    change(first, f"{FIRST}.q_proj.weight", lambda tensor: tensor + 1)
+    refused(first, "its tensors are not those that the plan was written into")
+    (first / MAP_FILE).write_text("{}")
+    refused(first, f"{MAP_FILE}: ")
 
 
 def test_a_folder_that_is_there_is_left_alone(model: Path) -> None:
