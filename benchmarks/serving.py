@@ -82,7 +82,7 @@ SEED = 1
 CACHE_GB = "2"
 Found = dict[str, Any]
 Metrics = dict[tuple[str, str], float]
-"""HPLB's counters: by name and rank, over phases."""
+"""HPLB's numbers: by name and rank, over phases."""
 TIMED = {"hplb_sample_every": 1}
 """Of HPLB's plugin: attention of every step is timed."""
 ATTENTION = "hplb_attention_seconds_total"
@@ -140,9 +140,12 @@ def _lognormal(draw: random.Random, middle: float, sigma: float, least: int, mos
 
 
 class Server:
-    """vLLM's OpenAI server with a model."""
+    """vLLM's OpenAI server with a model; of ranks, `told` what HPLB's plugin is, and ours alone
+    loaded."""
 
-    def __init__(self, folder: Path, ranks: int, cores: Sequence[int], log: Path) -> None:
+    def __init__(
+        self, folder: Path, ranks: int, cores: Sequence[int], log: Path, told: Found | None = None
+    ) -> None:
         self._model, self._log = str(folder), log
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -151,13 +154,14 @@ class Server:
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host=127.0.0.1"]
         command += [f"--{k}" if v is True else f"--{k}={v}" for k, v in options.items()]
         if ranks > 1:
-            command.append(f"--additional-config={json.dumps(TIMED)}")
+            command.append(f"--additional-config={json.dumps(TIMED | (told or {}))}")
         bound = ("|" if ranks > 1 else ",").join(map(str, cores))
         environment = {
             **os.environ,
             "VLLM_CPU_KVCACHE_SPACE": CACHE_GB,
             "VLLM_CPU_OMP_THREADS_BIND": bound,
             "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_PLUGINS": "hplb",
             "HF_HUB_OFFLINE": "1",
         }
         with log.open("w") as out:
@@ -183,9 +187,13 @@ class Server:
         self._process.wait()
         self._client.close()
 
+    def warm(self) -> None:
+        """A request that nobody counts."""
+        self.ask([Request(0.0, WARM_TOKENS, 2)], [[*range(100, 100 + WARM_TOKENS)]])
+
     def ask(self, requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> Round:
         """Hand requests over when they are due, and take what comes."""
-        before, began = self._counted(), time.perf_counter()
+        before, began = self.numbers(), time.perf_counter()
 
         def one(request: Request, prompt: Sequence[int]) -> Answer:
             due = began + request.at_s
@@ -205,8 +213,11 @@ class Server:
         with ThreadPoolExecutor(len(requests)) as pool:
             answers = list(pool.map(one, requests, prompts))
         ends = (each.last_s + request.at_s for each, request in zip(answers, requests, strict=True))
-        after = self._counted()
-        counted = {key: value - before.get(key, 0.0) for key, value in after.items()}
+        counted = {
+            key: value - before.get(key, 0.0)
+            for key, value in self.numbers().items()
+            if key[0].endswith("_total")
+        }
         return Round(answers, max(ends), counted)
 
     def _said(self, part: Found) -> Found:
@@ -216,12 +227,13 @@ class Server:
         found: Found = part["choices"][0]
         return found
 
-    def _counted(self) -> Metrics:
+    def numbers(self) -> Metrics:
+        """HPLB's, as they are."""
         text = self._client.get("/metrics").raise_for_status().text
         found: Metrics = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if sample.name.startswith("hplb_") and sample.name.endswith("_total"):
+                if sample.name.startswith("hplb_"):
                     key = sample.name, sample.labels["rank"]
                     found[key] = found.get(key, 0.0) + sample.value
         return found
@@ -235,16 +247,21 @@ def served(
     log: Path,
 ) -> list[Round]:
     """The rounds of a row, each of its own `prompts`, from a server that stands for them alone."""
-    cores = sorted(os.sched_getaffinity(0))[:RANKS]
-    if len(cores) < RANKS:
-        raise HplbError(f"serving: needs {RANKS} cores, this process may use {len(cores)}")
-    server = Server(folder, ranks, cores, log)
+    server = Server(folder, ranks, cores(), log)
     try:
         server.wait()
-        server.ask([Request(0.0, WARM_TOKENS, 2)], [[*range(100, 100 + WARM_TOKENS)]])
+        server.warm()
         return [server.ask(requests, of_round) for of_round in prompts]
     finally:
         server.end()
+
+
+def cores() -> list[int]:
+    """A core for every rank. Raises HplbError where there are fewer."""
+    found = sorted(os.sched_getaffinity(0))[:RANKS]
+    if len(found) < RANKS:
+        raise HplbError(f"serving: needs {RANKS} cores, this process may use {len(found)}")
+    return found
 
 
 def placed(limit_s: float) -> dict[str, Plan]:

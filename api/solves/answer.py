@@ -34,6 +34,7 @@ from api.store.database import Database
 from api.store.session import Session, UnavailableError
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
+from solver.planning.slots import with_slots
 from solver.request import PlanRequest, WorkloadOptions
 
 log = structlog.get_logger()
@@ -154,16 +155,18 @@ class Answerer:
         """Ask a stored plan's request once more, in the background, under the rates now in force.
 
         With a `corrected` profile it takes the place of the one the plan was made from, and
-        `traffic` that of all its workloads but the first; what the request allows itself is cut to
-        `time_limit_s`.
+        `traffic`, an engine's, that of all its workloads but the first; the engine has as many
+        slots as it began with. What the request allows itself is cut to `time_limit_s`.
         """
         with self._database.read() as session:
             request = plan_store.request_of(session, plan_id)
-            if corrected is not None:
-                made_from = plan_store.load(session, plan_id).profile.digest
-                request = with_profile(request, made_from, corrected)
+            plan = plan_store.load(session, plan_id)
+        if corrected is not None:
+            request = with_profile(request, plan.profile.digest, corrected)
         if traffic:
             request = with_traffic(request, traffic)
+            if plan.slots is not None:
+                request = with_slots(request, plan.slots)
         limit_s = min(request.time_limit_s, time_limit_s, self._limits.time_limit_s)
         limited = request.model_copy(update={"time_limit_s": limit_s})
         resolved, stored = self._look_up(limited, REFINING)
