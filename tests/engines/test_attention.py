@@ -57,13 +57,14 @@ def test_of_the_watched_layer_it_is_told_what_the_lists_held() -> None:
     plan = planned(HALVES, slots=3)
     made = ExecutionMap.of(plan, slots_of(plan), original=Original(tensors_sha256="", files={}))
     steps = SlotSteps(made, (0, 1), 2048, torch.device("cpu"), range(2))
-    cached, has = [99, 32], [100, 300]
+    cached, has = [499, 32], [500, 300]
     batch = steps.of_batch(cached, has)
     sampled = SampledStep(1, made, batch, steps.groups, torch.device("cpu"), 1)
     draw = torch.Generator().manual_seed(0)
-    cache = torch.randn(16, 6, BLOCK, 2 * HEAD, generator=draw)
-    table = torch.randperm(16, generator=draw)[:14].int()
-    table = torch.stack([torch.nn.functional.pad(table[:4], (0, 6)), table[4:]])
+    cache = torch.randn(32, 6, BLOCK, 2 * HEAD, generator=draw)
+    pages = torch.randperm(32, generator=draw).int()
+    table = torch.zeros(2, 2048 // BLOCK, dtype=torch.int32)
+    table[0, :16], table[1, :10] = pages[:16], pages[16:26]
     context = torch.tensor(has, dtype=torch.int32)
     phases = tuple(paged(phase, table, context, BLOCK) for phase in batch.phases)
     query = torch.randn(269, 12, HEAD, generator=draw)
@@ -74,7 +75,7 @@ def test_of_the_watched_layer_it_is_told_what_the_lists_held() -> None:
         impl.forward(None, query, query, query, cache, metadata, out)
         assert len(sampled.held()) == number * 2
     decode, prompt = sampled.held()
-    assert (batch.phases[0].context.tolist(), batch.phases[1].context.tolist()) == ([100], [300])
+    assert (batch.phases[0].context.tolist(), batch.phases[1].context.tolist()) == ([500], [300])
     # Six heads, divided or not.
     assert (decode.phase, decode.rows, prompt.phase, prompt.rows) == (0, 6, 1, 6 * 268)
     for told, of in zip((decode, prompt), phases, strict=True):
