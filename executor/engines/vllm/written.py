@@ -86,6 +86,8 @@ class Written:
                     pass_fds=(lock,),
                 )
             os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST)
+            # A rank may be bound to one core, which it needs.
+            os.sched_setaffinity(process.pid, range(os.cpu_count() or 1))
             self._writing = place.name, process
             logger.info("HPLB: writing the weights of plan %s to %s", plan.id[:12], place)
         finally:
