@@ -1,6 +1,7 @@
 """What the tests of the service share: a small profile, and a client's usual steps."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -14,6 +15,7 @@ from profiles.catalogue import catalogue_rates
 from profiles.cost.work import FEATURES
 from solver.planning.predict import shard_work
 from solver.plans import Plan
+from solver.request import WorkloadOptions
 
 Json = dict[str, Any]
 CONTEXT = 4096
@@ -96,9 +98,9 @@ class World:
         assert answer.status_code == 200, answer.text
         return Plan.parse(answer.content, "answer")
 
-    def again(self, plan_id: str) -> Plan:
+    def again(self, plan_id: str, traffic: Sequence[WorkloadOptions] = ()) -> Plan:
         """The plan of a stored plan's request asked once more, as the refine loop does."""
-        found, ended = self.service.answerer.again(plan_id, 60.0), Event()
+        found, ended = self.service.answerer.again(plan_id, 60.0, traffic=traffic), Event()
         if isinstance(found, SolveJob):
             found.when_ended(ended.set)
             assert ended.wait(20)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from api.client.bodies import MeasurementBatch
+from api.store import plan_store
 from api.store.tables import StoredSteps
 from profiles.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
 from profiles.cost.work import FEATURES, Phase
 from solver.planning.predict import shard_work
 from solver.plans import Plan
+from solver.request import WorkloadOptions
 from tests.api.engine import Device, mixed
 from tests.api.world import Json, World, fields
 
@@ -114,6 +116,18 @@ def test_the_traffic_is_learnt_by_time(world: World, live: tuple[Plan, Json]) ->
     )
     assert [context for context, _ in prefills][-3:] == [1500, 3100, 6100]
     assert prefills[-1][1] == max(share for _, share in prefills)
+
+
+def test_an_engine_is_planned_for_with_the_slots_that_it_began_with(world: World) -> None:
+    asked = {"device_type": "cpu", "method": ..., "placement": {"slots": "auto"}}
+    plan = world.plan(**asked)
+    chat = WorkloadOptions(context_tokens=700, phase="decode", batch_size=5)
+    again = world.again(plan.id, [chat])
+    assert again.id != plan.id
+    with world.service.database.read() as session:
+        found = [plan_store.request_of(session, each.id) for each in (plan, again)]
+    assert [each.placement.slots for each in found] == ["auto", plan.slots]
+    assert again.slots == plan.slots
 
 
 def test_rounds_of_a_fixed_context_are_judged_as_ever(
