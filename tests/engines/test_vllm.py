@@ -341,6 +341,8 @@ def test_ranks_begin_with_another_plan_at_one_step(
     said = listed(where / name, SPARSE[0][0])[0]
     assert after.said[-1] == [said]
     assert after.hits == 0
+    same_budgets = made.budgets == ExecutionMap.load(where / "planned").budgets
+    assert (after.said[-1] == ranks.said[-1]) == same_budgets
     infos = [line for line in after.metrics.splitlines() if line.startswith("hplb_plan_info{")]
     assert sum(f'map="{made.hash}"' in line and line.endswith(" 1.0") for line in infos) == 2
     assert ranks.log.count(f"HPLB: plan {made.plan[:12]}, map {made.hash[:12]} from now on") == 2
