@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from executor.weights.apply import apply
-from executor.weights.checkpoint import CONFIG
+from executor.weights.checkpoint import CONFIG, INDEX
 from profiles.architecture import Architecture
 from profiles.config_json import architecture_of
 from profiles.files import read_json
@@ -20,6 +21,7 @@ VOCABULARY, LONGEST = 512, 2048
 SHAPE = Architecture(
     layers=2, query_heads=6, kv_heads=3, head_dim=64, hidden_size=96, dtype="float32"
 )
+BROKEN = "model.layers.1.self_attn.o_proj.weight"
 BUDGETS = [[256, 320, 256, 384, 256, 512], [512, 256, 320, 256, 256, 256]]
 """Prompts of up to 256 tokens are covered, those above leave something out."""
 ELSEWHERE: list[Placement] = [
@@ -31,8 +33,8 @@ ELSEWHERE: list[Placement] = [
 
 def folders(where: Path) -> None:
     """In `where`: `model`, that with heads divided between two ranks, `planned`, with whole heads
-    alone, `other`, and `changed`, whose weights are those of `planned`: heads are divided elsewhere
-    and have other budgets."""
+    alone, `other`, those in other layers, `broken`, one of whose weights lacks rows, and `changed`,
+    whose weights are those of `planned`: heads are divided elsewhere and have other budgets."""
     changes = {
         "head_dim": SHAPE.head_dim,
         "vocab_size": VOCABULARY,
@@ -48,6 +50,10 @@ def folders(where: Path) -> None:
     )
     written(where, "planned", DIVIDED)
     written(where, "other", WHOLE)
+    written(where, "broken", WHOLE[::-1])
+    index = read_json(where / "broken" / INDEX)["weight_map"]
+    file = where / "broken" / index[BROKEN]
+    save_file({k: v[:-1] if k == BROKEN else v for k, v in load_file(file).items()}, file)
     written(where, "changed", ELSEWHERE, [row[::-1] for row in BUDGETS])
 
 

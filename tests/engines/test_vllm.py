@@ -7,11 +7,12 @@ ranks that serves HTTP while its plan is changed, and one of two ranks on a real
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ from transformers import AutoModelForCausalLM
 from executor.engines.transformers.attach import attach
 from executor.engines.transformers.slots import slot_policy
 from executor.engines.vllm import serving
-from executor.engines.vllm.written import weight_bytes
+from executor.engines.vllm.written import NAME, weight_bytes
 from executor.errors import WeightsError
 from executor.inference.listed_policy import ListedPolicy
 from executor.weights.execution_map import MAP_FILE, ExecutionMap
+from executor.weights.slots import slots_of
 from solver.plans import Plan
 from tests.engines.made import LONGEST, ROOT, VOCABULARY, folders, real
 from tests.executor.fake_planner import FakePlanner
@@ -134,11 +136,12 @@ def planned(where: Path) -> Made:
 
 @dataclass(frozen=True)
 class Answered:
-    """What two ranks said over HTTP while no planner was there, of themselves, and of each plan
-    that one gave them amid requests, by the plan's folder."""
+    """What two ranks said over HTTP while no planner was there, of themselves, of each plan that
+    one gave them amid requests, by the plan's folder, and `refusing` one that cannot be loaded."""
 
     said: Said
     metrics: str
+    refusing: list[Said]
     after: dict[str, "After"]
     log: str
 
@@ -217,23 +220,29 @@ def ranks(where: Path, planner: FakePlanner) -> Answered:
         for rank in range(2):
             planner.wanted_of[f"e-{rank}"] = assignment(plan, devices=[rank], generation=generation)
 
-    def changed(client: httpx.Client, name: str, generation: int) -> After:
-        """Another plan, amid requests and after them, until it is measured."""
-        wanted(name, generation)
+    def until(client: httpx.Client, there: Callable[[], bool]) -> list[Said]:
+        """What is said, round after round, until then."""
         amid: list[Said] = []
-        while switched(client) < generation - 1 or len(amid) < 2:
+        while not there() or len(amid) < 2:
             together = [tokens for batch in COVERED for tokens in batch]
             answers = iter(list(pool.map(partial(ask, client), together)))
             amid.append([[next(answers) for _ in batch] for batch in COVERED])
             # What writes weights gets what time nobody else wants.
             time.sleep(0.5)
+        return amid
+
+    def changed(client: httpx.Client, name: str, generation: int) -> After:
+        """Another plan, amid requests and after them, until it is measured."""
+        before = switched(client)
+        wanted(name, generation)
+        amid = until(client, lambda: switched(client) > before)
         before = total(client, "vllm:prefix_cache_hits_total")
         # Of a prompt that was asked for before: a hit would begin within one of its query blocks.
         sparse = ask(client, SPARSE[0][0])
         hits = total(client, "vllm:prefix_cache_hits_total") - before
         said = [list(pool.map(partial(ask, client), batch)) for batch in COVERED] + [[sparse]]
         live = {"deployment": "prod", "generation": generation}
-        while not all(live in each for each in acting(planner)):
+        while not all(live in each for each in leased(planner, "active")):
             time.sleep(0.1)
         while reported(planner, generation) != {"e-0", "e-1"}:
             ask(client, COVERED[0][0])
@@ -246,11 +255,13 @@ def ranks(where: Path, planner: FakePlanner) -> Answered:
         planner.start()
         while len({sent["node_id"] for sent in planner.batches}) < 2:
             time.sleep(0.1)
-        after = {
-            name: changed(client, name, number)
-            for number, name in enumerate(("changed", "other"), start=2)
-        }
-    return Answered(said, metrics, after, log.read_text())
+        after = {"changed": changed(client, "changed", 2)}
+        place = slots_of(Plan.load(where / "broken.json")).id[:NAME]
+        shutil.copytree(where / "broken", where / "state" / "e.weights" / place)
+        wanted("broken", 3)
+        refusing = until(client, lambda: all(refused(planner, 3)))
+        after["other"] = changed(client, "other", 4)
+    return Answered(said, metrics, refusing, after, log.read_text())
 
 
 def values(text: str) -> dict[str, float]:
@@ -270,13 +281,19 @@ def switched(client: httpx.Client) -> float:
     return min(found[f'hplb_plan_switches_total{{engine="0",rank="{rank}"}}'] for rank in "01")
 
 
-def acting(planner: FakePlanner) -> list[list[Any]]:
-    """What each rank's node has said that it runs."""
+def leased(planner: FakePlanner, what: str) -> list[list[Any]]:
+    """What the leases of each rank's node have said."""
     boots = {each["node_id"]: each["boot_id"] for each in planner.registrations}
     return [
-        [lease["active"] for lease in planner.leases if lease["boot_id"] == boots[node]]
+        [lease[what] for lease in planner.leases if lease["boot_id"] == boots[node]]
         for node in ("e-0", "e-1")
     ]
+
+
+def refused(planner: FakePlanner, generation: int) -> list[bool]:
+    """Whether each rank has said that it cannot load a generation's weights."""
+    said = f"prod {generation}: "
+    return [any(said in (each or "") for each in errors) for errors in leased(planner, "error")]
 
 
 def reported(planner: FakePlanner, generation: int) -> set[str]:
@@ -348,6 +365,12 @@ def test_ranks_begin_with_another_plan_at_one_step(
     assert ranks.log.count(f"HPLB: plan {made.plan[:12]}, map {made.hash[:12]} from now on") == 2
 
 
+def test_weights_that_cannot_be_loaded_are_given_back(stock: Made, ranks: Answered) -> None:
+    """One in the midst of the others, which had been read by then."""
+    assert all(said == stock.said[:-1] for said in ranks.refusing)
+    assert ranks.log.count("cannot be loaded") == 1
+
+
 def test_another_layout_is_written_and_loaded_while_requests_go_on(
     where: Path, ranks: Answered
 ) -> None:
@@ -397,7 +420,7 @@ def test_both_ranks_tell_the_same_steps_of_real_requests(planner: FakePlanner) -
     assert {phase for _, phase in common} == {"prefill", "decode"}
     prompts = [step for step in steps["e-0"].values() if step["phase"] == "prefill"]
     assert max(step["context_tokens"] for step in prompts) == len(SPARSE[0][0])
-    assert {sent["generation"] for sent in planner.batches} == {1, 2, 3}
+    assert {sent["generation"] for sent in planner.batches} == {1, 2, 4}
 
 
 @torch.no_grad()

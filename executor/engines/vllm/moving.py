@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm.logger import init_logger
+from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.v1.worker.worker_base import WorkerBase
 
 from executor.engines.vllm.options import Options
@@ -155,8 +156,12 @@ def _load(worker: WorkerBase, which: Callable[[Serving], Path]) -> str | None:
     try:
         served = listening()
         assert served is not None
-        folder = which(served)
-        worker.reload_weights(weights_path=str(folder))
+        for layer in worker.model_runner.get_model().modules():
+            # What a reload has read that failed is not this one's.
+            info = get_layerwise_info(layer)
+            info.loaded_weights.clear()
+            info.load_numel = 0
+        worker.reload_weights(weights_path=str(which(served)))
         known_as(served, worker.vllm_config)
     except Exception as error:
         return f"{type(error).__name__}: {error}"

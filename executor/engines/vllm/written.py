@@ -14,6 +14,7 @@ from pathlib import Path
 from vllm.logger import init_logger
 
 from executor.errors import WeightsError
+from executor.weights.checkpoint import open_checkpoint
 from executor.weights.execution_map import ExecutionMap
 from executor.weights.slots import SlotLayout
 from solver.plans import Plan
@@ -52,6 +53,8 @@ class Written:
             found = ExecutionMap.load(place).layout.id
             if found != layout.id:
                 raise WeightsError(f"{place}: has the layout {found[:12]}, not {layout.id[:12]}")
+            # vLLM would leave a tensor that is missing as it was.
+            open_checkpoint(place)
             return place
         if place.name in self._faults:
             raise WeightsError(f"hplb apply: {self._faults[place.name]}")
