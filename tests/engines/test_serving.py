@@ -141,6 +141,20 @@ def test_what_was_offered_is_begun_with_whatever_is_wanted_meanwhile(rank: Servi
     assert rank.offer() is not None
 
 
+def test_what_was_ready_before_other_weights_were_loaded_needs_its_own_again(
+    rank: Serving, weights: Weights
+) -> None:
+    weights.there = True
+    rank.wants(wanted(OTHER))
+    name, _ = rank.offer()
+    rank.wants(wanted(CHANGED))
+    assert rank.begin(name, 0.0) is None
+    name, other_weights = rank.offer()
+    assert CHANGED.id in name
+    assert other_weights
+    assert rank.offered_weights == Path("served")
+
+
 def test_what_cannot_be_loaded_is_refused_and_not_offered_again(
     rank: Serving, weights: Weights
 ) -> None:

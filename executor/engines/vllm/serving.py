@@ -54,11 +54,12 @@ Offer = tuple[str, bool]
 class Following:
     """A map that this rank is ready for, its steps laid out as far as builders have asked.
 
-    `weights` is the folder to load first, None where its layout is loaded; ready `since` then.
+    `weights` is the folder of its layout's weights, to be loaded first where others are; ready
+    `since` then.
     """
 
     map: ExecutionMap
-    weights: Path | None
+    weights: Path
     steps: dict[Asked, SlotSteps]
     since: float
 
@@ -69,8 +70,7 @@ class Following:
 
 
 class Serving:
-    """A map and the ranks of it whose slots this process has; `map` is what is served now, and
-    `weights` the folder of what is loaded.
+    """A map and the ranks of it whose slots this process has; `map` is what is served now.
 
     `listens` where a planner may send another one, with `written` of its layout, of as many slots.
     """
@@ -85,7 +85,8 @@ class Serving:
         weights: Path,
         written: Written | None,
     ) -> None:
-        self.map, self.held, self.report, self.weights = made, held, report, weights
+        self.map, self.held, self.report = made, held, report
+        self._loaded = made.layout.id, weights
         self.sample_every = options.sample_every
         self.listens = written is not None
         self.reporter: Reporter | None = None
@@ -96,6 +97,11 @@ class Serving:
         self._offered: Following | None = None
         self._held_up = False
         self._refused: dict[str, str] = {}
+
+    @property
+    def weights(self) -> Path:
+        """The folder of what is loaded."""
+        return self._loaded[1]
 
     def steps(self, layers: frozenset[int], most_tokens: int, device: torch.device) -> SlotSteps:
         """Steps of the map that is served now."""
@@ -116,7 +122,7 @@ class Serving:
         if self._turns % AGREE_EVERY:
             return
         begun, following = time.perf_counter(), self._following
-        if following is not None and (following.map is self.map or following.weights is not None):
+        if following is not None and (following.map is self.map or self._others(following)):
             following = None
         if self._agreement.on(None if following is None else following.name):
             assert following is not None
@@ -128,23 +134,22 @@ class Serving:
         self._offered = following = self._following
         if following is None or following.map is self.map:
             return None
-        return following.name, following.weights is not None
+        return following.name, self._others(following)
 
     @property
     def offered_weights(self) -> Path:
         """The folder to load before what was offered is begun with."""
-        offered = self._offered
-        if offered is None or offered.weights is None:
-            raise WeightsError("HPLB: no other weights were offered")
-        return offered.weights
+        if self._offered is None:
+            raise WeightsError("HPLB: nothing was offered")
+        return self._offered.weights
 
     def begin(self, name: str, stall_s: float) -> str | None:
         """Begin with what was offered by this name, its weights loaded; why not, where not."""
         offered = self._offered
         if offered is None or offered.name != name:
             return f"rank {self.held[0]} is not ready for {name}"
-        if offered.weights is not None:
-            self.weights = offered.weights
+        if self._others(offered):
+            self._loaded = offered.map.layout.id, offered.weights
             self.report.loaded(weight_bytes(offered.weights))
         self._serve(offered, stall_s)
         return None
@@ -155,6 +160,10 @@ class Serving:
         if offered is not None and offered.name == name:
             self._refused[offered.map.plan] = why
             self._following = self._offered = None
+
+    def _others(self, following: Following) -> bool:
+        """Whether it needs other weights than are loaded."""
+        return following.map.layout.id != self._loaded[0]
 
     def _serve(self, following: Following, stall_s: float) -> None:
         self.map, self._steps = following.map, dict(following.steps)
@@ -176,7 +185,7 @@ class Serving:
         if following is None or following.map.plan != assignment.plan_id:
             self._following = None
             self._following = following = self._ready(assignment.plan)
-        if following is None or following.weights is None or self._held_up:
+        if following is None or self._held_up or not self._others(following):
             return
         if time.monotonic() - following.since >= HELD_UP_S:
             raise WeightsError(
@@ -187,12 +196,13 @@ class Serving:
 
     def _ready(self, plan: Plan) -> Following | None:
         """None while the weights it needs are being written."""
-        layout, weights = slots_of(plan), None
-        if layout.id != self.map.layout.id:
+        layout, (loaded, weights) = slots_of(plan), self._loaded
+        if layout.id != loaded:
             assert self._written is not None
-            weights = self._written.of(plan, layout, self.weights)
-            if weights is None:
+            found = self._written.of(plan, layout, weights)
+            if found is None:
                 return None
+            weights = found
             logger.info("HPLB: the weights of plan %s are in %s", plan.id[:12], weights)
         made = ExecutionMap.of(plan, layout, original=self.map.original)
         steps = {
