@@ -83,7 +83,7 @@ class Mover:
                 if fault is not None:
                     raise RuntimeError(fault)
             else:
-                logger.error("HPLB: the weights of %s cannot be loaded: %s", name, fault)
+                logger.error("HPLB: %s", fault)
                 back = await _fault(engine, load_back)
                 if back is not None:
                     raise RuntimeError(back)
@@ -153,16 +153,18 @@ def _named(method: Callable[..., Any]) -> str:
 
 def _load(worker: WorkerBase, which: Callable[[Serving], Path]) -> str | None:
     """By the engine's own reload, in place."""
+    served = listening()
+    if served is None:
+        return "there is none"
+    folder = which(served)
     try:
-        served = listening()
-        assert served is not None
         for layer in worker.model_runner.get_model().modules():
             # What a reload has read that failed is not this one's.
             info = get_layerwise_info(layer)
             info.loaded_weights.clear()
             info.load_numel = 0
-        worker.reload_weights(weights_path=str(which(served)))
+        worker.reload_weights(weights_path=str(folder))
         known_as(served, worker.vllm_config)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return f"{folder}: cannot be loaded: {type(error).__name__} {error}".rstrip()
     return None

@@ -139,8 +139,7 @@ class Serving:
     @property
     def offered_weights(self) -> Path:
         """The folder to load before what was offered is begun with."""
-        if self._offered is None:
-            raise WeightsError("HPLB: nothing was offered")
+        assert self._offered is not None
         return self._offered.weights
 
     def begin(self, name: str, stall_s: float) -> str | None:
