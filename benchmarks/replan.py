@@ -5,9 +5,10 @@
 
 The model and the requests of `benchmarks.serving`. The engine begins with the KV groups in file
 order and the plan's budgets; the service then wants the placed plan of the same budgets, which has
-another layout. Its weights are written beside the engine and loaded while requests go on: a round
-of its own, `moving`, begins as the service is told. The rounds after it ask again what was asked
-before it, so that answers are compared, and nothing of them is left in the emptied prefix cache.
+another layout. Its weights are written beside the engine and loaded while requests go on: `moving`
+are the rounds from when the service is told until the plan is live. The rounds after them ask again
+what was asked before, so that answers are compared; nothing of them is left in the emptied prefix
+cache.
 """
 
 import argparse
@@ -62,6 +63,8 @@ SWITCHES, STALL, LOADED = (
     f"hplb_plan_{what}_total" for what in ("switches", "switch_seconds", "loaded_bytes")
 )
 PATIENCE_S = 120.0
+MOST_MOVING = 4
+"""Rounds within which the new plan must be live."""
 
 
 def planned(client: PlannerClient, limit_s: float) -> dict[str, Plan]:
@@ -89,22 +92,23 @@ def replayed(
     made: dict[str, Plan],
     requests: Sequence[Request],
     prompts: Sequence[Sequence[tuple[int, ...]]],
+    rounds: int,
 ) -> tuple[dict[str, list[Round]], float]:
     """The rounds before, while and after the engine moves, and seconds from when the service was
-    told until all ranks had begun; `prompts` of the last round are those of `moving`."""
+    told until all ranks had begun. The first `rounds` prompts are asked for before and after."""
     deploy(client, made[CONTIGUOUS])
     server.warm()
-    found = {BEFORE: [server.ask(requests, each) for each in prompts[:-1]]}
+    found = {BEFORE: [server.ask(requests, each) for each in prompts[:rounds]], MOVING: []}
     began = time.time()
     deploy(client, made[DIVIDED])
-    found[MOVING] = [server.ask(requests, prompts[-1])]
-    end = time.monotonic() + PATIENCE_S
-    while min(of(server, SWITCHES)) < 1:
-        if time.monotonic() > end:
-            raise HplbError(f"replan: not live after {PATIENCE_S:.0f} s: {client.nodes()}")
-        time.sleep(0.5)
+    for each in prompts[rounds:]:
+        found[MOVING].append(server.ask(requests, each))
+        if min(of(server, SWITCHES)) == 1:
+            break
+    else:
+        raise HplbError(f"replan: not live after {time.time() - began:.0f} s: {client.nodes()}")
     live = max(of(server, "hplb_plan_live_timestamp_seconds"))
-    found[AFTER] = [server.ask(requests, each) for each in prompts[:-1]]
+    found[AFTER] = [server.ask(requests, each) for each in prompts[:rounds]]
     return found, live - began
 
 
@@ -122,15 +126,15 @@ def of(server: Server, name: str) -> list[float]:
 def net(found: dict[str, list[Round]], tokens: int) -> Found:
     """What a round gained and what the move cost, in seconds by the clock.
 
-    `cost_s` is what the round of the move took beyond one after it; it is paid after `paid_rounds`
-    of the trace, None where the new plan is no faster. `net_tokens_per_s` are those of the move
-    and the rounds after it together.
+    `cost_s` is what the rounds of the move took beyond as many after it; it is paid after
+    `paid_rounds` of the trace, None where the new plan is no faster. `net_tokens_per_s` are those of
+    the move and the rounds after it together.
     """
     before, moving, after = (
         [each.wall_s for each in found[name]] for name in (BEFORE, MOVING, AFTER)
     )
     gain_s = median(before) - median(after)
-    cost_s = sum(moving) - median(after)
+    cost_s = sum(moving) - len(moving) * median(after)
     together = moving + after
     return {
         "gain_s": gain_s,
@@ -152,7 +156,7 @@ def main() -> None:
     asked = report.arguments(parser)
     began, busy = time.time(), os.getloadavg()[0]
     requests = trace(asked.requests, asked.gap_seconds, random.Random(SEED))
-    prompts = texts(requests, asked.rounds + 1)
+    prompts = texts(requests, asked.rounds + MOST_MOVING)
     port, source = free_port(), folder_of(MODEL)
     url = f"http://127.0.0.1:{port}"
     with (
@@ -174,7 +178,7 @@ def main() -> None:
             server.wait()
             children.until("the ranks", lambda: len(client.nodes()) == RANKS or None, PATIENCE_S)
             say("requests")
-            found, live_s = replayed(server, client, made, requests, prompts)
+            found, live_s = replayed(server, client, made, requests, prompts, asked.rounds)
             stall_s, loaded_bytes = (max(of(server, name)) for name in (STALL, LOADED))
         finally:
             server.end()

@@ -84,9 +84,9 @@ def _moved(reports: Reports) -> str:
 wants the placed plan of the same budgets. {moved["live_s"]:.1f} s after it is wanted both serve it:
 its weights are written beside the requests, and steps wait {moved["stall_s"]:.2f} s while the
 engine is held, its caches are emptied and {moved["loaded_bytes"] / 1e6:,.0f} MB are loaded in
-place. Tokens a second change by {gain:+.1f} %; the round of the move takes
-{moved["cost_s"]:.1f} s more than one after it, whose gain is {moved["gain_s"]:.1f} s, so that
-{told}. Over the move and the rounds after it together they are
+place. Tokens a second change by {gain:+.1f} %; the rounds from when it is wanted until it is served
+take {moved["cost_s"]:.1f} s more than as many after them, of which each gains
+{moved["gain_s"]:.1f} s, so that {told}. Over the move and the rounds after it together they are
 {moved["net_tokens_per_s"]:.0f} a second, {moved["before_tokens_per_s"]:.0f} before. What is asked
 after the move was asked before it.
 
