@@ -127,8 +127,8 @@ def net(found: dict[str, list[Round]], tokens: int) -> Found:
     """What a round gained and what the move cost, in seconds by the clock.
 
     `cost_s` is what the rounds of the move took beyond as many after it; it is paid after
-    `paid_rounds` of the trace, None where the new plan is no faster. `net_tokens_per_s` are those of
-    the move and the rounds after it together.
+    `paid_rounds` of the trace, None where the new plan is no faster. `net_tokens_per_s` are of the
+    move and the rounds after it together.
     """
     before, moving, after = (
         [each.wall_s for each in found[name]] for name in (BEFORE, MOVING, AFTER)
