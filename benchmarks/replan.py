@@ -92,23 +92,24 @@ def replayed(
     made: dict[str, Plan],
     requests: Sequence[Request],
     prompts: Sequence[Sequence[tuple[int, ...]]],
-    rounds: int,
 ) -> tuple[dict[str, list[Round]], float]:
     """The rounds before, while and after the engine moves, and seconds from when the service was
-    told until all ranks had begun. The first `rounds` prompts are asked for before and after."""
+    told until all ranks had begun."""
     deploy(client, made[CONTIGUOUS])
     server.warm()
-    found = {BEFORE: [server.ask(requests, each) for each in prompts[:rounds]], MOVING: []}
+    found = {BEFORE: [server.ask(requests, each) for each in prompts], MOVING: []}
     began = time.time()
     deploy(client, made[DIVIDED])
-    for each in prompts[rounds:]:
-        found[MOVING].append(server.ask(requests, each))
+    for number in range(1, MOST_MOVING + 1):
+        # The same text, which begins elsewhere, so that no prefix of it is cached.
+        turned = [each[number:] + each[:number] for each in prompts[0]]
+        found[MOVING].append(server.ask(requests, turned))
         if min(of(server, SWITCHES)) == 1:
             break
     else:
         raise HplbError(f"replan: not live after {time.time() - began:.0f} s: {client.nodes()}")
     live = max(of(server, "hplb_plan_live_timestamp_seconds"))
-    found[AFTER] = [server.ask(requests, each) for each in prompts[:rounds]]
+    found[AFTER] = [server.ask(requests, each) for each in prompts]
     return found, live - began
 
 
@@ -156,7 +157,7 @@ def main() -> None:
     asked = report.arguments(parser)
     began, busy = time.time(), os.getloadavg()[0]
     requests = trace(asked.requests, asked.gap_seconds, random.Random(SEED))
-    prompts = texts(requests, asked.rounds + MOST_MOVING)
+    prompts = texts(requests, asked.rounds)
     port, source = free_port(), folder_of(MODEL)
     url = f"http://127.0.0.1:{port}"
     with (
@@ -178,7 +179,7 @@ def main() -> None:
             server.wait()
             children.until("the ranks", lambda: len(client.nodes()) == RANKS or None, PATIENCE_S)
             say("requests")
-            found, live_s = replayed(server, client, made, requests, prompts, asked.rounds)
+            found, live_s = replayed(server, client, made, requests, prompts)
             stall_s, loaded_bytes = (max(of(server, name)) for name in (STALL, LOADED))
         finally:
             server.end()
