@@ -30,7 +30,7 @@ from executor.weights.apply import apply
 from profiles.errors import HplbError
 from profiles.measuring.loading import folder_of
 
-REQUESTS, PROMPT, MADE = 8, 512, 48
+REQUESTS, PROMPT, MADE = 4, 256, 32
 """Of a round: prompts of so many tokens, and as many made from each."""
 ENGINE = {
     "enforce_eager": True,
