@@ -28,8 +28,9 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import report
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout, lay_out
+from executor.kernels.layout import ALL_PIECES, HeadBlocks, Layout
 from executor.kernels.patterns import Sampled
 from executor.kernels.select import select
 from executor.kernels.torch.prefill import prefill_attention

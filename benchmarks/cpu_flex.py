@@ -25,8 +25,9 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 from benchmarks import report
 from benchmarks.cpu_attention import lists_by_chance
 from benchmarks.gpu.peers import block_mask, padded_lists
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import HeadBlocks, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout
 from executor.kernels.torch.prefill import prefill_attention
 
 Row = dict[str, Any]

@@ -43,9 +43,10 @@ import numpy as np
 
 from benchmarks import dispatch, report
 from benchmarks.placement import load
-from executor.attention.query_rows import head_rows
+from executor.attention.lists import lay_out
+from executor.attention.step import prepare
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.node.shard import layer_shard
 from profiles.catalogue import catalogue_rates
 from profiles.model import ModelProfile
@@ -83,7 +84,8 @@ def plan_of(profile: ModelProfile, context_tokens: int, name: str, limit_s: floa
 def heads_of(plan: Plan, layer: int, device: int) -> list[HeadBlocks]:
     """What a device computes of one prompt in one layer."""
     block, shard = plan.workload.block_tokens, layer_shard(plan, device, layer)
-    return [head_rows(share, shard.chunks[0], block, block) for share in shard.shares]
+    prefill = prepare(shard.shares, shard.chunks, block).prefill
+    return [] if prefill is None else list(prefill.heads)
 
 
 def shares(plan: Plan, layers: int) -> list[list[HeadBlocks]]:

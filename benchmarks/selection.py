@@ -20,8 +20,9 @@ from typing import Any
 import torch
 
 from benchmarks import report
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.layout import ALL_PIECES, HeadBlocks, lay_out
+from executor.kernels.layout import ALL_PIECES, HeadBlocks
 from executor.kernels.patterns import Pattern, Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.select import select
 from executor.kernels.torch.select import best_pieces

@@ -1,7 +1,7 @@
 """Shares become rows: cumulative shares rounded to query blocks, as the executor rounds them.
 
 A head's entries are ordered by device and take consecutive rows, cut where the causal work before
-the cut is nearest to the cumulative share (`executor.attention.query_rows.block_boundary`). Query
+the cut is nearest to the cumulative share (`executor.attention.query_rows.block_boundaries`). Query
 blocks are rows; the i-th weighs the key pieces of its list, min(height, (i + 1) m) where a block
 has m pieces. In decode a head is cut between (sequence, key piece) units instead, which all weigh
 the same: a triangle of height 1.

@@ -13,9 +13,10 @@ from benchmarks.gpu.scene import Tile
 from benchmarks.gpu.uniform_sparse import budget_for
 from benchmarks.gpu.work import decode_work, prefill_work, product_work
 from benchmarks.gpu_results.calls import features
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import POOLED, Pattern, Sampled, VerticalSlash
 from profiles.cost.work import FEATURES, INDEX
 

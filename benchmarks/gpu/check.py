@@ -28,10 +28,11 @@ from benchmarks.gpu.rows import Row
 from benchmarks.gpu.scene import Shape, Tensors, Tile, drawn, multiprocessors, programs
 from benchmarks.gpu.section import Section
 from executor.attention.block_sparse import allowed_tma
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeLayout, lay_out_decode
-from executor.kernels.layout import PACKED_ROWS, Layout, lay_out
+from executor.kernels.layout import PACKED_ROWS, Layout
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode

@@ -28,8 +28,9 @@ from benchmarks.gpu.scene import (
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import Timed, rotation, timed
 from benchmarks.gpu.work import Work, prefill_work
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 
 DENSE, UNIFORM, DIVIDED = "dense contiguous", "uniform contiguous", "adaptive divided"
 LONGEST = 131_072

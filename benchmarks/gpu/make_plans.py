@@ -2,13 +2,13 @@
 
     python -m benchmarks.gpu.make_plans [NAME ...] [--data ../shared/data/heads] [--time-limit 10]
 
-A machine with a GPU may have torch and Triton and nothing else, so plans are made here: for every
-profile and context a few representative layers (by the imbalance of stock contiguous placement:
-one in the middle of each third), their budgets in blocks and who computes which rows under each
-scheme. What is balanced is what will be measured, attention alone: tiles and lists at rates that
-our own kernels were measured at, else tiles at the catalogue's rate and an assumed cost of every
-list; no link, and copies free as the paper has them. How many copies there are stands beside each
-scheme.
+A machine with a GPU may have torch, Triton, numpy and nothing else, so plans are made here: for
+every profile and context a few representative layers (by the imbalance of stock contiguous
+placement: one in the middle of each third), their budgets in blocks and who computes which rows
+under each scheme. What is balanced is what will be measured, attention alone: tiles and lists at
+rates that our own kernels were measured at, else tiles at the catalogue's rate and an assumed cost
+of every list; no link, and copies free as the paper has them. How many copies there are stands
+beside each scheme.
 
 The uniform budget is chosen layer by layer: with recovery curves the one at which the layer's
 least recovery is that of the adaptive budgets (the hungriest head's), else the one whose causal

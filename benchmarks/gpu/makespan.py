@@ -24,8 +24,9 @@ from benchmarks.gpu.scene import (
 from benchmarks.gpu.section import Section
 from benchmarks.gpu.timing import rotation, timed
 from benchmarks.gpu.uniform_sparse import budget_for
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadBlocks, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout
 
 PER_LIST = 2.0
 """What a list is assumed to cost besides its blocks, in blocks."""

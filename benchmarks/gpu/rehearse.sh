@@ -1,6 +1,6 @@
 #!/bin/sh
-# Shows that everything works under the GPU machine's stack (Python 3.12, torch 2.11, Triton 3.6 and
-# nothing else of the project's), on a machine without a GPU:
+# Shows that everything works under the GPU machine's stack (Python 3.12, torch 2.11, Triton 3.6,
+# numpy and nothing else of the project's), on a machine without a GPU:
 #
 #   benchmarks/gpu/rehearse.sh [--folder DIR] [--keep] [--tests] [--json FILE] [--python PYTHON]
 #

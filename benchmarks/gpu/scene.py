@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 
 from executor.attention.block_sparse import allowed_tma
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk, query_starts
 from executor.kernels.chip import H100, chip_of
-from executor.kernels.layout import HeadBlocks, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout
 from executor.kernels.patterns import POOLED, Pattern
 from executor.kernels.select import select
 from executor.kernels.triton.prefill import prefill_attention, programs_at_once

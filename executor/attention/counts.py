@@ -1,14 +1,15 @@
 """What a step does and how it runs, in numbers known before any token is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-from executor.kernels.batch import Chunk
+from executor.attention.lists import Entries, Ints, Lists, listed, rules_of
 from executor.kernels.decode_layout import DecodeHeads
-from executor.kernels.layout import HeadBlocks, Layout
-from executor.kernels.patterns import Grid, Pooled, Sampled, VerticalSlash, lengths
+from executor.kernels.patterns import Pooled, Sampled, VerticalSlash
 from profiles.sizes import causal_pieces
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Counts:
     decoded_pieces: int
     """Pieces read by decodes: a packed list counts once, whatever heads share it."""
 
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*map(add, vars(self).values(), vars(other).values()))
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -55,45 +59,55 @@ class Schedule:
     kv_pieces: int
 
 
-def count_work(
-    rows: list[HeadBlocks],
-    lists: list[DecodeHeads],
-    prefill: Layout | None,
-    chunks: tuple[Chunk, ...],
-    block_tokens: int,
-    piece_tokens: int,
-) -> Counts:
-    tiles = decoded = gathered = scored = sampled = 0
-    own = block_tokens // piece_tokens
-    for r in rows:
-        tokens = chunks[r.sequence].total_tokens
-        grid = Grid.of(tokens, block_tokens, piece_tokens)
-        listed = lengths(r.pattern, r.budget_pieces, r.first, r.last, grid)
-        causal = grid.causal(r.first, r.last)
-        own_pieces = causal - own * torch.arange(r.first, r.last)
-        gathered += int((listed - own_pieces)[listed < causal].sum())
-        if isinstance(r.pattern, SCORED) and r.budget_pieces < grid.pieces:
-            last, first = (causal_pieces(grid.pieces, block, own) for block in (r.last, r.first))
-            scored += last - first
-            sampled += (last - first) * (r.pattern.rows if isinstance(r.pattern, Sampled) else 0)
-    for entry in lists:
-        pieces = -(-chunks[entry.sequence].total_tokens // piece_tokens)
-        first, last = list_part(entry, pieces)
-        tiles += len(entry.heads) * (last - first)
-        decoded += last - first
-        if entry.budget_pieces >= pieces:
-            continue
-        gathered += len(entry.heads) * (last - first)
-        if isinstance(entry.pattern, SCORED):
-            scored += len(entry.heads) * pieces
-    return Counts(
-        query_blocks=sum(r.last - r.first for r in rows) + sum(len(e.heads) for e in lists),
-        tiles=tiles + (prefill.tiles if prefill else 0),
-        gathered_tiles=gathered,
-        scored_pieces=scored,
-        sampled_pieces=sampled,
-        decoded_pieces=decoded,
+@dataclass(frozen=True)
+class PromptWork:
+    """What a layer does of prompts: `rows` of q in all; `causal_tiles` if all lists were dense."""
+
+    counts: Counts
+    rows: int
+    causal_tiles: int
+
+
+def count_prompts(entries: Entries, lists: Lists) -> list[PromptWork]:
+    """The work of every layer of `entries`, which have `lists`."""
+    block, every, own = lists.block_tokens, lists.every, lists.own
+    by_rows = [x.rows if isinstance(x, Sampled) else 0 for x in lists.patterns]
+    looks = np.array([[isinstance(x, SCORED) for x in lists.patterns], by_rows], np.int64)
+    scores, row_scores = looks.repeat(lists.of_kind, 1)
+    scored = causal_pieces(every, lists.last, own) - causal_pieces(every, lists.first, own)
+    scored *= scores * (lists.budget < every)
+    sampled = scored * row_scores
+    rows = np.minimum(lists.last * block, lists.total)
+    rows = np.maximum(rows - np.maximum(lists.first * block, lists.cached), 0)
+    sums = entries.sums(
+        lists.count, lists.tiles, lists.gathered, scored, sampled, rows, lists.causal
     )
+    return [
+        PromptWork(Counts(blocks, tiles, gathered, scored, sampled, 0), rows, causal)
+        for blocks, tiles, gathered, scored, sampled, rows, causal in sums.tolist()
+    ]
+
+
+def count_decodes(
+    lists: Sequence[DecodeHeads], context: Sequence[int] | Ints, piece_tokens: int
+) -> Counts:
+    """The work of `lists` whose sequences have `context` tokens [sequences]."""
+    numbers = [
+        (x.sequence, len(x.heads), x.budget_pieces, isinstance(x.pattern, SCORED), *x.part)
+        for x in lists
+    ]
+    columns = np.array(numbers, np.float64).reshape(-1, 6).T
+    sequence, width, budget, scores = columns[:4].astype(np.int64)
+    pieces = -(-np.asarray(context, np.int64) // piece_tokens)[sequence]
+    length, rules = np.minimum(pieces, budget), rules_of([entry.pattern for entry in lists])
+    if rules is not None:
+        length = listed(pieces, length, rules)
+    first, last = (columns[4:] * length + 0.5).astype(np.int64)
+    tiles, chooses = width * (last - first), budget < pieces
+    scored = width * pieces * scores * chooses
+    sums = np.stack([width, tiles, tiles * chooses, scored, last - first]).sum(1)
+    query_blocks, computed, gathered, chosen_from, read = sums.tolist()
+    return Counts(query_blocks, computed, gathered, chosen_from, 0, read)
 
 
 def attention_work(
@@ -125,11 +139,3 @@ def attention_work(
         * architecture.head_dim
         * architecture.item_bytes,
     }
-
-
-def list_part(entry: DecodeHeads, pieces: int) -> tuple[int, int]:
-    """Places [first, last) of its list that a decoding entry computes at so many `pieces`."""
-    grid = Grid(1, pieces)
-    length = int(lengths(entry.pattern, entry.budget_pieces, pieces - 1, pieces, grid))
-    first, last = (int(edge * length + 0.5) for edge in entry.part)
-    return first, last

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 
+from executor.attention.lists import lay_out
 from executor.errors import AttentionError, ShardError
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadBlocks, Layout, lay_out
+from executor.kernels.layout import HeadBlocks, Layout
 from executor.kernels.means import key_pieces
 from executor.kernels.patterns import (
     POOLED,

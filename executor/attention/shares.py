@@ -8,6 +8,8 @@ from executor.kernels.batch import Chunk
 from executor.kernels.patterns import SAMPLED, Pattern, by_budget
 from profiles.sizes import sizes_fault
 
+MOST_TOKENS = 2**30
+"""Tokens are counted in int32 on the device."""
 SHARE_ROUNDING = 1e-9
 """What sums of shares may be off by: they are sums of floats."""
 

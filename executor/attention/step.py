@@ -9,13 +9,22 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
 
-from executor.attention.counts import Counts, Schedule, count_work
-from executor.attention.query_rows import head_rows, new_rows, token_spans
+from executor.attention.counts import (
+    Counts,
+    PromptWork,
+    Schedule,
+    count_decodes,
+    count_prompts,
+)
+from executor.attention.lists import Ints, lay_out_layers, set_apart, token_columns
+from executor.attention.query_rows import ShareColumns, token_spans
 from executor.attention.shares import (
+    MOST_TOKENS,
     HeadShare,
     check_block_sizes,
     check_patterns,
@@ -25,14 +34,19 @@ from executor.attention.shares import (
 from executor.errors import AttentionError
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, lay_out_decode
-from executor.kernels.dense import Apart, set_apart
-from executor.kernels.layout import Layout, lay_out, send
+from executor.kernels.dense import Apart
+from executor.kernels.layout import Layout, send
 from executor.kernels.patterns import Grid, by_budget, lengths
 
-MOST_TOKENS = 2**30
-"""Tokens are counted in int32 on the device."""
 MOST_INDICES = 2**31 - 1
 """Lists begin at int32 places of one tensor."""
+KEPT_BATCHES = 16
+"""Orders of entries kept, each of so many sequences."""
+KEPT_SEQUENCES = 16
+"""Of every layer, one sequence's decoding lists: for each way to divide its heads, and room."""
+NO_WORK = Counts(0, 0, 0, 0, 0, 0)
+Here = tuple[bool, ...]
+"""Which of a layer's shares decode a sequence on this device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,57 +125,188 @@ def prepare(
             "prepare: copies tables from pinned memory, which a CUDA graph cannot hold: prepare "
             "before the capture begins"
         )
-    longest = max([0, *(chunk.total_tokens for chunk in chunks), room_tokens or 0])
-    most_pieces = -(-longest // piece_tokens)
-    rows = [
-        head_rows(s, chunks[s.sequence], block_tokens, piece_tokens)
-        for s in shares
-        if not chunks[s.sequence].decodes
-    ]
-    decodes = [s for s in shares if chunks[s.sequence].decodes]
-    lists = decode_entries(decodes, chunks, piece_tokens, most_pieces, packed)
-    prefill = decode = apart = None
-    if rows:
-        prefill = lay_out(rows, chunks, block_tokens, device, programs, piece_tokens)
+    tokens = token_columns(chunks)
+    most_pieces = -(-max([room_tokens or 0, *tokens[2].tolist()]) // piece_tokens)
+    decodes = [share for share in shares if chunks[share.sequence].decodes]
+    prompts = [share for share in shares if not chunks[share.sequence].decodes]
+    prefill = work = apart = None
+    if prompts:
+        columns = ShareColumns.of([prompts])
+        lists = columns.lists(tokens[:, columns.sequence], block_tokens, piece_tokens)
+        listed = columns.entries(), lists
+        (work,) = count_prompts(*listed)
+        (prefill,) = lay_out_layers(*listed, chunks, device, programs)
         if sdpa and os.environ.get("HPLB_SDPA") != "0":
             apart = set_apart(prefill, programs)
-    if lists:
-        decode = lay_out_decode(lists, most_pieces, piece_tokens, device)
-    for layout in (prefill, decode):
-        if layout is not None and layout.stored > MOST_INDICES:
-            raise AttentionError(
-                f"shares: {layout.stored} chosen pieces in all, but a step holds {MOST_INDICES} at "
-                "most: use larger pieces or fewer heads a step"
-            )
-    heads = max((share.head + 1 for share in shares), default=0)
-    computed_rows = sum(len(entry.heads) for entry in lists)
-    computed_rows += sum(len(new_rows(part, chunks, block_tokens)) for part in rows)
-    counts = count_work(rows, lists, prefill, chunks, block_tokens, piece_tokens)
-    context_tokens = torch.tensor([chunk.total_tokens for chunk in chunks], dtype=torch.int32)
-    context_tokens = send(context_tokens, device)
-    return PreparedStep(
-        chunks,
-        block_tokens,
-        piece_tokens,
-        heads=heads,
-        groups=max((share.group + 1 for share in shares), default=0),
-        computed_rows=computed_rows,
-        covers=computed_rows == heads * query_starts(chunks)[-1],
-        most_pieces=most_pieces,
-        prefill=prefill,
-        decode=decode,
-        context_tokens=context_tokens,
-        counts=counts,
-        schedule=Schedule(
-            tiles=counts.tiles,
-            starts=prefill.tasks if prefill else 0,
-            longest_chain=prefill.longest if prefill else 0,
-            splits=prefill.splits if prefill else 0,
-            kv_pieces=(prefill.pieces_read if prefill else 0) + counts.decoded_pieces,
-        ),
-        copied=recorded(device),
-        apart=apart,
-    )
+    decoded = decode_entries(decodes, chunks, piece_tokens, most_pieces, packed)
+    decode = lay_out_decode(decoded, most_pieces, piece_tokens, device) if decoded else None
+    batch = _Batch(chunks, tokens, block_tokens, piece_tokens, most_pieces, device)
+    return batch.step(_counted(shares), prefill, work, decode, apart)
+
+
+class BatchedSteps:
+    """Steps of any batch, of all `layers` of shares of one sequence's heads.
+
+    An engine's every step is another batch: what `prepare` says of a layer, laid out of all at
+    once, without a share for every sequence. `block_tokens` and `piece_tokens` as `prepare` takes
+    them. Raises AttentionError for sizes that do not go together.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Sequence[HeadShare]],
+        block_tokens: int,
+        piece_tokens: int,
+        device: torch.device,
+    ) -> None:
+        check_block_sizes(block_tokens, piece_tokens)
+        for shares in layers:
+            check_patterns(shares, block_tokens, piece_tokens)
+        self.layers = tuple(tuple(sorted(shares, key=_pattern)) for shares in layers)
+        self.block_tokens, self.piece_tokens, self.device = block_tokens, piece_tokens, device
+        self._columns = ShareColumns.of(self.layers)
+        self._sizes = [_counted(shares) for shares in self.layers]
+        self._entries = lru_cache(KEPT_BATCHES)(self._columns.entries)
+        self._of_sequence = lru_cache(KEPT_SEQUENCES * len(layers))(self._decode_entries)
+
+    def prompts(self, chunks: Sequence[Chunk]) -> tuple[tuple[PreparedStep | None, ...], int]:
+        """Steps [layers] of prompts or chunks of them, None for a layer without shares; and the
+        tiles that the same query blocks of all layers have with every causal piece."""
+        chunks = tuple(chunks)
+        tokens, entries = token_columns(chunks), self._entries(len(chunks))
+        of_kinds = np.tile(tokens, len(self._columns.patterns))
+        lists = self._columns.lists(of_kinds, self.block_tokens, self.piece_tokens)
+        work = count_prompts(entries, lists)
+        layouts = lay_out_layers(entries, lists, chunks, self.device, pack=False)
+        batch = self._batch(chunks, tokens)
+        steps = [
+            batch.step(sizes, layout, prompts) if sizes[0] else None
+            for sizes, layout, prompts in zip(self._sizes, layouts, work, strict=True)
+        ]
+        return tuple(steps), sum(of.causal_tiles for of in work)
+
+    def decodes(
+        self, here: Sequence[Sequence[Here]], room_tokens: int
+    ) -> tuple[PreparedStep | None, ...]:
+        """Steps [layers] of sequences that bring a token each and have up to `room_tokens`.
+
+        `here` [layers][sequences][shares]: what is computed here of each, whole. What is read of a
+        sequence follows from the step's `context_tokens`, to be replaced by the batch's; its counts
+        are those of full rooms.
+        """
+        most_pieces = -(-room_tokens // self.piece_tokens)
+        layouts = []
+        for layer, sequences in enumerate(here):
+            lists = [
+                DecodeHeads(number, number, e.group, e.heads, e.budget_pieces, e.part, e.pattern)
+                for number, shares in enumerate(sequences)
+                for e in self._of_sequence(layer, shares, room_tokens)
+            ]
+            lists.sort(key=_pattern)
+            layout = lay_out_decode(lists, most_pieces, self.piece_tokens, self.device)
+            layouts.append(layout if lists else None)
+        chunks = (_decoding(room_tokens),) * len(here[0])
+        batch = self._batch(chunks, token_columns(chunks))
+        return tuple(
+            None if layout is None else batch.step(sizes, decode=layout)
+            for sizes, layout in zip(self._sizes, layouts, strict=True)
+        )
+
+    def _decode_entries(self, layer: int, here: Here, room_tokens: int) -> list[DecodeHeads]:
+        """The decoding lists of a layer's shares of one sequence, those that are here."""
+        shares = [
+            HeadShare(share.head, share.group, share.budget_tokens, pattern=share.pattern)
+            for share, mine in zip(self.layers[layer], here, strict=True)
+            if mine
+        ]
+        most_pieces = -(-room_tokens // self.piece_tokens)
+        chunks = (_decoding(room_tokens),)
+        return decode_entries(shares, chunks, self.piece_tokens, most_pieces, packed=True)
+
+    def _batch(self, chunks: tuple[Chunk, ...], tokens: Ints) -> "_Batch":
+        most_pieces = -(-int(tokens[2].max()) // self.piece_tokens)
+        sizes = self.block_tokens, self.piece_tokens, most_pieces
+        return _Batch(chunks, tokens, *sizes, self.device)
+
+
+class _Batch:
+    """What the steps of a batch's layers have in common, once their tables are on their way."""
+
+    def __init__(
+        self,
+        chunks: tuple[Chunk, ...],
+        tokens: Ints,
+        block_tokens: int,
+        piece_tokens: int,
+        most_pieces: int,
+        device: torch.device,
+    ) -> None:
+        self.chunks, self.most_pieces = chunks, most_pieces
+        self.block_tokens, self.piece_tokens = block_tokens, piece_tokens
+        self.tokens, self.context = sum(chunk.new_tokens for chunk in chunks), tokens[2]
+        self.context_tokens = send(torch.from_numpy(self.context.astype(np.int32)), device)
+        self.copied = _recorded(device)
+
+    def step(
+        self,
+        sizes: tuple[int, int],
+        prefill: Layout | None = None,
+        prompts: PromptWork | None = None,
+        decode: DecodeLayout | None = None,
+        apart: Apart | None = None,
+    ) -> PreparedStep:
+        """A layer's step; `sizes` are its heads and KV groups."""
+        for layout in (prefill, decode):
+            if layout is not None and layout.stored > MOST_INDICES:
+                raise AttentionError(
+                    f"shares: {layout.stored} chosen pieces in all, but a step holds "
+                    f"{MOST_INDICES} at most: use larger pieces or fewer heads a step"
+                )
+        counts, computed_rows = NO_WORK, 0
+        if prompts is not None:
+            counts, computed_rows = prompts.counts, prompts.rows
+        if decode is not None:
+            counts += count_decodes(decode.lists, self.context, self.piece_tokens)
+            computed_rows += sum(len(entry.heads) for entry in decode.lists)
+        heads, groups = sizes
+        return PreparedStep(
+            self.chunks,
+            self.block_tokens,
+            self.piece_tokens,
+            heads=heads,
+            groups=groups,
+            computed_rows=computed_rows,
+            covers=computed_rows == heads * self.tokens,
+            most_pieces=self.most_pieces,
+            prefill=prefill,
+            decode=decode,
+            context_tokens=self.context_tokens,
+            counts=counts,
+            schedule=Schedule(
+                tiles=counts.tiles,
+                starts=prefill.tasks if prefill else 0,
+                longest_chain=prefill.longest if prefill else 0,
+                splits=prefill.splits if prefill else 0,
+                kv_pieces=(prefill.pieces_read if prefill else 0) + counts.decoded_pieces,
+            ),
+            copied=self.copied,
+            apart=apart,
+        )
+
+
+def _counted(shares: Sequence[HeadShare]) -> tuple[int, int]:
+    """Heads and KV groups, up to the last."""
+    heads, groups = (share.head for share in shares), (share.group for share in shares)
+    return max(heads, default=-1) + 1, max(groups, default=-1) + 1
+
+
+def _decoding(room_tokens: int) -> Chunk:
+    return Chunk(room_tokens - 1, 1, decodes=True)
+
+
+def _pattern(share: HeadShare | DecodeHeads) -> str:
+    """Lists of one pattern stand side by side."""
+    return repr(share.pattern)
 
 
 def tables(prepared: object) -> Iterator[torch.Tensor]:
@@ -174,7 +319,7 @@ def tables(prepared: object) -> Iterator[torch.Tensor]:
             yield from tables(value)
 
 
-def recorded(device: torch.device) -> torch.cuda.Event | None:
+def _recorded(device: torch.device) -> torch.cuda.Event | None:
     """On a GPU what another stream waits for before it reads what this one has copied."""
     if device.type != "cuda":
         return None
@@ -208,7 +353,7 @@ def decode_entries(
             (first.rows[0], min(first.rows[1], 1.0)),
             first.pattern,
         )
-        for members in sorted(together.values(), key=lambda members: repr(members[0].pattern))
+        for members in sorted(together.values(), key=lambda members: _pattern(members[0]))
         for first in members[:1]
     ]
 

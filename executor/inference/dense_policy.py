@@ -1,6 +1,6 @@
 """Dense attention by the same kernels: budgets that cover every context, for any model."""
 
-from executor.attention.step import MOST_TOKENS
+from executor.attention.shares import MOST_TOKENS
 from executor.inference.block_attention import BlockAttention
 from executor.inference.policy import Attended, LayerCall
 from profiles.selection import POOLED

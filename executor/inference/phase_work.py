@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from executor.attention.counts import SCORED, Counts, attention_work
+from executor.attention.counts import attention_work, count_decodes
 from executor.attention.step import PreparedStep
 from executor.inference.slot_steps import Numbers, Phase
 from profiles.architecture import Architecture
@@ -44,7 +44,8 @@ def _layer_work(
             lists=groups * len(context),
             read_tokens=groups * int(context.sum()),
         )
-    counts = _decoded(step, context)
+    # A decoding step's counts are those of full rooms.
+    counts = count_decodes(step.decode.lists, context, step.piece_tokens)
     return attention_work(
         counts,
         architecture,
@@ -53,24 +54,4 @@ def _layer_work(
         computed_rows=counts.query_blocks,
         lists=len(step.decode.lists),
         read_tokens=counts.decoded_pieces * step.piece_tokens,
-    )
-
-
-def _decoded(step: PreparedStep, context: Numbers) -> Counts:
-    """A decoding step's counts are those of full rooms: here those of the sequences' `context`."""
-    assert step.decode is not None
-    entries = step.decode.lists
-    width = np.array([len(entry.heads) for entry in entries])
-    budget = np.array([entry.budget_pieces for entry in entries])
-    scored = np.array([isinstance(entry.pattern, SCORED) for entry in entries])
-    pieces = -(-context // step.piece_tokens)[[entry.sequence for entry in entries]]
-    read, leaves_out = np.minimum(budget, pieces), budget < pieces
-    tiles = width * read
-    return Counts(
-        query_blocks=int(width.sum()),
-        tiles=int(tiles.sum()),
-        gathered_tiles=int(tiles[leaves_out].sum()),
-        scored_pieces=int((width * pieces)[leaves_out & scored].sum()),
-        sampled_pieces=0,
-        decoded_pieces=int(read.sum()),
     )

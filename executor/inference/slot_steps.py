@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from executor.attention.batched import BatchedSteps, Here
 from executor.attention.shares import HeadShare
-from executor.attention.step import PreparedStep
+from executor.attention.step import BatchedSteps, Here, PreparedStep
 from executor.inference.slot_policy import slot_shares
 from executor.kernels.batch import Chunk
 from executor.kernels.layout import send
@@ -120,7 +119,7 @@ class SlotSteps:
             tokens = _index(starts[decoding])
             phases.append(Phase(_index(decoding), tokens, had[decoding], has[decoding], steps))
         if len(prompts):
-            chunks = [Chunk(int(had[at]), int(new[at])) for at in prompts]
+            chunks = list(map(Chunk, had[prompts].tolist(), new[prompts].tolist()))
             steps, causal = self._steps.prompts(chunks)
             tiles += sum(step.counts.tiles for step in steps if step is not None)
             dense += causal

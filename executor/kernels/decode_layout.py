@@ -6,6 +6,7 @@ the device (`context_tokens`), so that a captured CUDA graph can be replayed for
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 
 import torch
 
@@ -79,20 +80,25 @@ def lay_out_decode(
     """The layout of `lists`; queues its copies to the device and does not wait."""
     lists, device = tuple(lists), torch.device(device)
     widest = max((len(entry.heads) for entry in lists), default=1)
-    budget = torch.tensor([min(e.budget_pieces, most_pieces) for e in lists], dtype=torch.int32)
-    kept = torch.where(budget == most_pieces, 0, budget)
-    start = torch.where(kept == 0, ALL_PIECES, kept.cumsum(0) - kept).int()
-    entries = [(entry.sequence, entry.token, entry.group) for entry in lists]
-    heads = [(*entry.heads, *[PADDING] * (widest - len(entry.heads))) for entry in lists]
-    part = torch.tensor([entry.part for entry in lists], dtype=torch.float64)
+    budget = [min(entry.budget_pieces, most_pieces) for entry in lists]
+    kept = [0 if pieces == most_pieces else pieces for pieces in budget]
+    before = list(accumulate(kept, initial=0))
+    start = [place if pieces else ALL_PIECES for place, pieces in zip(before, kept, strict=False)]
+    entries = [x for entry in lists for x in (entry.sequence, entry.token, entry.group)]
+    heads = [x for e in lists for x in (*e.heads, *repeat(PADDING, widest - len(e.heads)))]
+    part = [edge for entry in lists for edge in entry.part]
+
+    def sent(numbers: list[int]) -> torch.Tensor:
+        return send(torch.tensor(numbers, dtype=torch.int32), device)
+
     return DecodeLayout(
         lists,
         most_pieces,
         piece_tokens,
-        entries=send(torch.tensor(entries, dtype=torch.int32).view(-1, 3), device),
-        heads=send(torch.tensor(heads, dtype=torch.int32).view(-1, widest), device),
-        start=send(start, device),
-        budget=send(budget, device),
-        part=send(part.view(-1, 2), device),
-        stored=int(kept.sum()),
+        entries=sent(entries).view(-1, 3),
+        heads=sent(heads).view(-1, widest),
+        start=sent(start),
+        budget=sent(budget),
+        part=send(torch.tensor(part, dtype=torch.float64), device).view(-1, 2),
+        stored=before[-1],
     )

@@ -11,14 +11,13 @@ numbers of dense heads in a group. Run a step once before a CUDA graph captures 
 """
 
 import warnings
-from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 
-from executor.kernels.batch import Cache, Pair, query_starts
-from executor.kernels.layout import HeadBlocks, Layout, lay_out
+from executor.kernels.batch import Cache, Pair
+from executor.kernels.layout import Layout
 
 Shape = tuple[object, ...]
 
@@ -49,41 +48,6 @@ class Apart:
 
     dense: tuple[WholePrompt, ...]
     others: Layout | None
-
-
-def set_apart(layout: Layout, programs: int | None = None) -> Apart | None:
-    """`layout` with its whole dense heads apart; None where it has none.
-
-    Whole: all rows of a prompt without a prefix, so that a square causal mask is right. `programs`
-    as given to `lay_out`.
-    """
-    starts = query_starts(layout.chunks)
-    together: dict[tuple[int, int], list[int]] = defaultdict(list)
-    others = []
-    for blocks in layout.heads:
-        if _whole(blocks, layout) and not layout.stores(blocks):
-            together[blocks.sequence, blocks.group].append(blocks.head)
-        else:
-            others.append(blocks)
-    if not together:
-        return None
-    dense = tuple(
-        WholePrompt(
-            tuple(heads), group, sequence, starts[sequence], layout.chunks[sequence].total_tokens
-        )
-        for (sequence, group), heads in together.items()
-    )
-    rest = None
-    if others:
-        sizes = layout.block_tokens, layout.entries.device, programs, layout.piece_tokens
-        rest = lay_out(others, layout.chunks, *sizes)
-    return Apart(dense, rest)
-
-
-def _whole(blocks: HeadBlocks, layout: Layout) -> bool:
-    chunk = layout.chunks[blocks.sequence]
-    last = -(-chunk.total_tokens // layout.block_tokens)
-    return chunk.cached_tokens == 0 and (blocks.first, blocks.last) == (0, last)
 
 
 def dense_attention(

@@ -8,7 +8,7 @@ are.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -142,9 +142,21 @@ def lengths(
     if not isinstance(pattern, Rule) or by_budget(pattern):
         return causal.clamp(max=max(budget_pieces, grid.per_block))
     assert grid.per_block == 1, "a strided pattern's query and key blocks are of one size"
-    beyond = (causal - pattern.local_pieces).clamp(min=0)
-    distant = (beyond - pattern.offset + pattern.stride - 1) // pattern.stride
-    return causal.clamp(max=pattern.local_pieces) + distant.clamp(min=0)
+    found: torch.Tensor = strided_length(
+        causal, pattern.local_pieces, pattern.stride, pattern.offset
+    )
+    return found
+
+
+def strided_length(causal: Any, local_pieces: Any, stride: Any, offset: Any) -> Any:
+    """Pieces in a strided pattern's list of `causal` ones; of numbers, arrays and tensors alike.
+
+    >>> [strided_length(causal, 2, stride=3, offset=0) for causal in (1, 2, 3, 5, 6)]
+    [1, 2, 3, 3, 4]
+    """
+    beyond = (causal - local_pieces) * (causal > local_pieces)
+    distant = (beyond - offset + stride - 1) // stride
+    return causal - beyond + distant * (distant > 0)
 
 
 def rule_pieces(

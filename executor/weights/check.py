@@ -14,8 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from executor.attention.query_rows import decodes, head_rows
+from executor.attention.query_rows import decodes
 from executor.attention.shares import HeadShare
+from executor.attention.step import prepare
 from executor.errors import WeightsError
 from executor.kernels.batch import Chunk
 from executor.row_ranges import Range
@@ -108,16 +109,13 @@ class _OwnRows:
         made, budget = self._map, self._map.budgets[layer][head]
         if new == 1 and self.cached:
             return slice(0, int(decodes(rows, [1], 0)))
-        chunk = Chunk(self.cached, new)
-        group = made.architecture.kv_head(head)
-        found = head_rows(
-            HeadShare(head, group, budget, rows), chunk, made.block_tokens, made.piece_tokens
+        step = prepare(
+            [HeadShare(0, 0, budget, rows)],
+            [Chunk(self.cached, new)],
+            made.block_tokens,
+            piece_tokens=made.piece_tokens,
         )
-        first, last = (
-            min(max(block * made.block_tokens - self.cached, 0), new)
-            for block in (found.first, found.last)
-        )
-        return slice(first, last)
+        return next(iter(step.spans[0]), slice(0, 0))
 
 
 def _read(

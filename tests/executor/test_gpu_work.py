@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.gpu.work import decode_work, prefill_work
-from executor.attention.counts import count_work
+from executor.attention.counts import count_decodes, count_prompts
+from executor.attention.lists import lay_out, lists_of_heads
 from executor.kernels.batch import Chunk
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Rule, Sampled, VerticalSlash, by_budget
 
 CHUNKS = (Chunk(0, 150), Chunk(40, 30))
@@ -32,14 +33,12 @@ def test_kinds_of_tiles_add_up_and_counts_are_the_executors(block, piece):
     ]
     layout = lay_out(heads, CHUNKS, block, piece_tokens=piece)
     work = prefill_work(layout, 32, 2, chooses=True)
-    counts = count_work(heads, [], layout, CHUNKS, block, piece)
+    (counts,) = (x.counts for x in count_prompts(*lists_of_heads(heads, CHUNKS, block, piece)))
     kinds = sum(work[f"{kind}_flops"] for kind in ("diagonal", "dense", "listed"))
     assert kinds == 4 * block * piece * 32 * counts.tiles
     assert work["listed_flops"] == 4 * block * piece * 32 * counts.gathered_tiles
     sparse = [x for x in heads if x.budget_pieces < layout.grid(x.sequence).pieces]
-    tiles = count_work(
-        sparse, [], lay_out(sparse, CHUNKS, block, piece_tokens=piece), CHUNKS, block, piece
-    ).tiles
+    tiles = lay_out(sparse, CHUNKS, block, piece_tokens=piece).tiles
     assert work["sparse_head_flops"] == 4 * block * piece * 32 * tiles
     assert (work["block_tokens"], work["piece_tokens"]) == (block, piece)
     assert work["lists"] == counts.query_blocks
@@ -113,8 +112,7 @@ def test_a_decode_counts_what_the_executor_does(chooses):
     contexts = [150, 70]
     layout = lay_out_decode(lists, 10, 16)
     work = decode_work(layout, contexts, 32, 2, chooses=chooses)
-    chunks = tuple(Chunk(total - 1, 1) for total in contexts)
-    counts = count_work([], lists, None, chunks, 64, 16)
+    counts = count_decodes(lists, contexts, 16)
     assert work["dense_flops"] + work["listed_flops"] == 4 * 16 * 32 * counts.tiles
     assert work["dense_flops"] == 4 * 16 * 32 * 2 * 10
     assert work["kv_bytes"] == 2 * counts.decoded_pieces * 16 * 32 * 2

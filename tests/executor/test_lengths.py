@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.attention.lists import lay_out
+from executor.kernels.layout import HeadBlocks
 from profiles.sizes import causal_pieces
 from tests.executor.kernels.reference import whole_prompts
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from benchmarks import dispatch
 from benchmarks.schedule import main
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from tests.profiles.published import HEADS
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=12)

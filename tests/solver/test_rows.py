@@ -19,7 +19,7 @@ def causal_pieces(budget: int, rows: int, own: int) -> int:
 
 
 def nearest_row(cumulative: float, budget: int, rows: int, own: int) -> int:
-    """`executor.attention.query_rows.block_boundary`, written out."""
+    """`executor.attention.query_rows.block_boundaries`, written out."""
     wanted = cumulative * causal_pieces(budget, rows, own)
     above = bisect_left(range(rows), wanted, key=lambda row: causal_pieces(budget, row, own))
     if above > 0:
@@ -106,8 +106,9 @@ def test_the_executor_cuts_where_we_say(own: int) -> None:
     for head, row in enumerate(shares):
         ends = [*np.cumsum(row)[:-1].tolist(), 1.0]
         budget = min(int(budgets[0, head]), 2048 * own)
-        cuts = [cut.block_boundary(end, budget, 2048, block_pieces=own) for end in ends]
-        assert cuts == found[head].tolist()
+        columns = (np.full(len(ends), x) for x in (budget, 2048, 0))
+        cuts = cut.block_boundaries(np.array(ends), *columns, block_pieces=own)
+        assert cuts.tolist() == found[head].tolist()
 
 
 @pytest.mark.parametrize("query_blocks", [1, 2, 5, 64, 2048])

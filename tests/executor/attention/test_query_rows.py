@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.attention.query_rows import block_boundary, decodes, head_rows
+from executor.attention.query_rows import block_boundaries, decodes
 from executor.attention.shares import HeadShare
 from executor.attention.step import prepare
 from executor.kernels.batch import Chunk
@@ -21,7 +22,8 @@ def test_boundary_is_the_nearest_in_pieces(share, budget, query_blocks, own, dat
     first = data.draw(st.integers(0, query_blocks))
     pieces = [int(causal_pieces(budget, block, own)) for block in range(query_blocks + 1)]
     wanted = pieces[first] + share * (pieces[-1] - pieces[first])
-    boundary = block_boundary(share, budget, query_blocks, first, own)
+    columns = [np.array([x, x]) for x in (budget, query_blocks, first)]
+    boundary, _ = block_boundaries(np.array([share, 0.5]), *columns, own)
     assert first <= boundary <= query_blocks
     assert abs(pieces[boundary] - wanted) == min(abs(p - wanted) for p in pieces[first:])
 
@@ -30,16 +32,18 @@ def test_boundary_is_the_nearest_in_pieces(share, budget, query_blocks, own, dat
 def test_whole_heads_have_every_block_of_their_chunk(query_blocks, budget, own):
     first = query_blocks // 3
     edges = (0.0, 1.0, 1.0 + 1e-9)
-    found = [block_boundary(edge, budget, query_blocks, first, own) for edge in edges]
-    assert found == [first, query_blocks, query_blocks]
+    columns = [np.full(3, x) for x in (budget, query_blocks, first)]
+    found = block_boundaries(np.array(edges), *columns, own)
+    assert found.tolist() == [first, query_blocks, query_blocks]
 
 
 @pytest.mark.parametrize(("budget", "pieces"), [(1, 4), (64, 4), (65, 5), (200, 13), (10**15, 13)])
 def test_a_share_becomes_blocks_and_pieces(budget, pieces):
     """Of 200 tokens, 13 pieces of 16; a query block's own 4 at least."""
     share = HeadShare(3, 1, budget, (0.0, 1.0), 2, Rule.sink_local())
-    found = head_rows(share, Chunk(70, 130), 64, 16)
-    assert found == HeadBlocks(3, 1, pieces, 1, 4, 2, Rule.sink_local())
+    found = prepare([share], [Chunk(0, 9), Chunk(0, 9), Chunk(70, 130)], 64, piece_tokens=16)
+    assert found.prefill is not None
+    assert found.prefill.heads == (HeadBlocks(3, 1, pieces, 1, 4, 2, Rule.sink_local()),)
 
 
 def test_spans_are_the_tokens_of_q_that_are_computed():

@@ -1,13 +1,15 @@
 """The work of an engine's batches is counted as executors count it and plans predict it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
-from executor.attention.counts import attention_work, count_work
+from executor.attention.counts import SCORED, Counts, attention_work
 from executor.inference.phase_work import phase_work
 from executor.inference.slot_steps import SlotSteps
-from executor.kernels.batch import Chunk
+from executor.kernels.decode_layout import DecodeHeads
 from executor.weights.execution_map import ExecutionMap, Original
 from executor.weights.slots import slots_of
 from profiles.cost.work import FEATURES, INDEX
@@ -39,6 +41,21 @@ def test_whole_prompts_are_what_the_plan_predicts(placement: list, rank: int) ->
             assert found[layer, INDEX[name]] == pytest.approx(expected[INDEX[name]]), name
 
 
+def counted_one_by_one(
+    lists: Sequence[DecodeHeads], context: list[int], piece_tokens: int
+) -> Counts:
+    blocks = tiles = gathered = scored = decoded = 0
+    for entry in lists:
+        assert entry.part == (0.0, 1.0)
+        pieces, heads = -(-context[entry.sequence] // piece_tokens), len(entry.heads)
+        read = min(entry.budget_pieces, pieces)
+        blocks, tiles, decoded = blocks + heads, tiles + heads * read, decoded + read
+        if read < pieces:
+            gathered += heads * read
+            scored += heads * pieces * isinstance(entry.pattern, SCORED)
+    return Counts(blocks, tiles, gathered, scored, 0, decoded)
+
+
 def test_decodes_are_counted_at_their_own_lengths() -> None:
     plan = planned(DIVIDED, slots=2)
     steps = steps_of(plan, 1)
@@ -48,9 +65,8 @@ def test_decodes_are_counted_at_their_own_lengths() -> None:
     for layer, step in enumerate(phase.steps):
         assert step is not None
         assert step.decode is not None
-        chunks = tuple(Chunk(n - 1, 1, decodes=True) for n in lengths)
-        lists = list(step.decode.lists)
-        counts = count_work([], lists, None, chunks, step.block_tokens, step.piece_tokens)
+        lists = step.decode.lists
+        counts = counted_one_by_one(lists, lengths, step.piece_tokens)
         assert counts.gathered_tiles > 0
         expected = attention_work(
             counts,

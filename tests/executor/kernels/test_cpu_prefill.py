@@ -5,8 +5,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import POOLED, Rule, by_budget
 from executor.kernels.torch.prefill import prefill_attention
 from executor.kernels.torch.threads import in_threads

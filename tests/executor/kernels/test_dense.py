@@ -5,10 +5,11 @@ import warnings
 import pytest
 import torch
 
+from executor.attention.lists import lay_out, set_apart
 from executor.kernels import dense
 from executor.kernels.batch import Cache, Chunk
-from executor.kernels.dense import WholePrompt, dense_attention, set_apart
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.dense import WholePrompt, dense_attention
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Rule, by_budget
 from tests.executor.kernels.cpu_cases import strided
 from tests.executor.kernels.reference import (

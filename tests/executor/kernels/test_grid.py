@@ -5,10 +5,11 @@ from math import prod
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels import sampled
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Pooled, Sampled
 from executor.kernels.scores import QueryRows
 from executor.kernels.select import select

@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk, query_starts
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.means import key_pieces
 from executor.kernels.patterns import Rule
 from executor.kernels.torch.means import block_means

@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk, as_pages
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import POOLED, Rule
 from executor.kernels.select import select
 from executor.kernels.triton import prefill as module

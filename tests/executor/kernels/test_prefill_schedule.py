@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from tests.executor.kernels.prefill_cases import (
     assert_right,
     caches,

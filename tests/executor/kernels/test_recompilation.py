@@ -12,10 +12,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select

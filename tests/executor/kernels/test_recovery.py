@@ -4,10 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Rule
 from executor.kernels.recovery import decode_recovery, recovery, sampled_rows
 from executor.kernels.select_decode import select_decode

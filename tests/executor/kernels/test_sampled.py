@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Pooled, Sampled
 from executor.kernels.sampled import (
     lists_at_once,

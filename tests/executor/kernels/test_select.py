@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executor.attention.lists import lay_out
 from executor.kernels import vertical_slash
 from executor.kernels.batch import Chunk
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import (
     EVERY,
     Pooled,

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select

@@ -7,7 +7,8 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.attention.lists import lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.torch.select import best_pieces, line_scores
 from executor.kernels.triton.top_pieces import (
     MOST_PIECES,

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.implementation import implementation
-from executor.kernels.layout import HeadBlocks, lay_out
+from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import VerticalSlash
 from executor.kernels.scores import QueryRows
 from executor.kernels.triton import scores

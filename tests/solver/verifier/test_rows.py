@@ -1,5 +1,6 @@
 """Boundaries of divided heads are those the executors run."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,7 +68,8 @@ def test_rows_are_counted_as_one_by_one(
 )
 def test_boundaries_are_the_executors(share: float, budget: int, count: int, own: int) -> None:
     pytest.importorskip("torch")
-    from executor.attention.query_rows import block_boundary
+    from executor.attention.query_rows import block_boundaries
 
     rows = Rows(min(budget, count * own), count, own)
-    assert rows.nearest(share) == block_boundary(share, rows.budget, count, block_pieces=own)
+    columns = (np.array([x]) for x in (share, rows.budget, count, 0))
+    assert [rows.nearest(share)] == block_boundaries(*columns, block_pieces=own).tolist()

@@ -2,16 +2,13 @@
 
 from dataclasses import fields
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.attention.batched import BatchedSteps, block_boundaries
-from executor.attention.query_rows import block_boundary
 from executor.attention.shares import HeadShare
-from executor.attention.step import PreparedStep, prepare
+from executor.attention.step import BatchedSteps, PreparedStep, prepare
 from executor.kernels.batch import Chunk
 from executor.kernels.patterns import POOLED, SAMPLED, Pattern, Rule
 
@@ -52,8 +49,8 @@ def same(found: PreparedStep | None, expected: PreparedStep) -> None:
             if isinstance(mine, torch.Tensor):
                 assert mine.dtype == theirs.dtype, field.name
                 assert torch.equal(mine, theirs), field.name
-            elif field.name == "heads" and one is found.prefill:
-                assert tuple(mine) == theirs
+            elif field.name == "entry_heads":
+                assert mine() == theirs()
             elif field.name not in ("prefill", "decode"):
                 assert mine == theirs, field.name
     assert found.spans == expected.spans
@@ -94,21 +91,6 @@ def test_strided_lists_are_as_long_as_their_rule_says() -> None:
         for n in range(2)
     ]
     same(found, prepare(ordered, chunks, BLOCK))
-
-
-@given(
-    share=st.floats(0, 1),
-    pieces=st.integers(1, 200),
-    first=st.integers(0, 50),
-    more=st.integers(1, 120),
-    own=st.sampled_from([1, 4]),
-)
-def test_boundaries_are_those_of_one_head(
-    share: float, pieces: int, first: int, more: int, own: int
-) -> None:
-    columns = [np.array([x, x]) for x in (pieces, first + more, first)]
-    found = block_boundaries(np.array([share, 0.5]), *columns, own)
-    assert found[0] == block_boundary(share, pieces, first + more, first, own)
 
 
 @given(

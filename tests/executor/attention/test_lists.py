@@ -1,26 +1,23 @@
 """Prefill's layout: every list once, longest first, and the parts that long ones are cut into."""
 
-import torch
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executor.kernels.batch import Chunk
-from executor.kernels.layout import (
-    ALL_PIECES,
-    LEAST_BLOCKS,
-    WHOLE,
-    HeadBlocks,
-    cut,
-    lay_out,
-    longest_first,
-)
-from executor.kernels.patterns import POOLED, Rule
+from executor.attention.lists import LEAST_BLOCKS, cut, lay_out, longest_first
+from executor.kernels.batch import Chunk, query_starts
+from executor.kernels.layout import ALL_PIECES, WHOLE, HeadBlocks
+from executor.kernels.patterns import POOLED, SAMPLED, Rule, by_budget, lengths
 
 BLOCK = 16
+POOLED_ALONE = st.just(POOLED)
+PATTERNS = st.sampled_from(
+    [POOLED, SAMPLED, Rule.sink_local(2), Rule.strided(1, 2), Rule.strided(3, 4, 2)]
+)
 
 
 @st.composite
-def layouts(draw):
+def layouts(draw, patterns=POOLED_ALONE):
     """Heads with budgets and row ranges of their own over chunks of any length."""
     chunks = [
         Chunk(draw(st.integers(0, 400)), draw(st.integers(1, 300)))
@@ -33,9 +30,32 @@ def layouts(draw):
         begin, end = chunk.cached_tokens // BLOCK, -(-chunk.total_tokens // BLOCK)
         first = draw(st.integers(begin, end))
         last = draw(st.integers(first, end))
-        heads.append(HeadBlocks(0, 0, draw(st.integers(1, 50)), first, last, sequence))
-    programs, piece = draw(st.none() | st.integers(1, 64)), draw(st.sampled_from([4, 8, 16]))
+        budget, pattern = draw(st.integers(1, 50)), draw(patterns)
+        heads.append(HeadBlocks(0, 0, budget, first, last, sequence, pattern))
+    square = not all(by_budget(x.pattern) for x in heads)
+    piece = BLOCK if square else draw(st.sampled_from([4, 8, 16]))
+    programs = draw(st.none() | st.integers(1, 64))
     return lay_out(heads, chunks, BLOCK, programs=programs, piece_tokens=piece)
+
+
+@settings(deadline=None, max_examples=100)
+@given(layouts(PATTERNS))
+def test_every_list_is_what_its_head_and_query_block_say(layout):
+    """Counted one by one, by the kernels' own rule of how long a list is."""
+    starts, found, stored = query_starts(layout.chunks), [], 0
+    for number, (x, entry) in enumerate(zip(layout.heads, layout.entries.tolist(), strict=True)):
+        chunk, grid = layout.chunks[x.sequence], layout.grid(x.sequence)
+        tokens = starts[x.sequence] - chunk.cached_tokens, chunk.cached_tokens, chunk.total_tokens
+        assert entry == [x.head, x.group, x.sequence, *tokens]
+        for block in range(x.first, x.last):
+            length = int(lengths(x.pattern, x.budget_pieces, block, block + 1, grid))
+            every = length == int(grid.causal(block, block + 1))
+            found.append((number, block, length, ALL_PIECES if every else stored))
+            stored += 0 if every else length
+    columns = layout.entry, layout.query_block, layout.length, layout.start
+    assert found == list(zip(*(column.tolist() for column in columns), strict=True))
+    assert (layout.stored, layout.tiles) == (stored, sum(length for *_, length, _ in found))
+    assert layout.order.tolist() == sorted(range(len(found)), key=lambda n: -found[n][2])
 
 
 @settings(deadline=None, max_examples=50)
@@ -75,10 +95,10 @@ def test_parts_cover_every_list_once_and_none_exceeds_its_fair_part(layout):
     st.sampled_from([8, 32]),
 )
 def test_no_part_is_longer_than_a_fair_one_or_the_least(length, programs, least):
-    parts = cut(torch.tensor(length), programs, least)
+    parts = cut(np.array(length), programs, least)
     assert int(parts[:, 2].max()) <= max(-(-sum(length) // programs), least)
     assert int(parts[:, 2].sum()) == sum(length)
-    assert parts[:, 0].unique().tolist() == list(range(len(length)))
+    assert np.unique(parts[:, 0]).tolist() == list(range(len(length)))
 
 
 def test_merged_rows_belong_to_their_tokens_and_cached_rows_to_none():
@@ -129,7 +149,7 @@ def test_lists_of_pieces_hold_their_own_block_and_round_up_to_it():
 
 
 def test_equal_lengths_keep_the_heads_order():
-    assert longest_first(torch.tensor([2, 5, 2, 5, 9])).tolist() == [4, 1, 3, 0, 2]
+    assert longest_first(np.array([2, 5, 2, 5, 9])).tolist() == [4, 1, 3, 0, 2]
 
 
 @settings(deadline=None, max_examples=50)
