@@ -176,7 +176,9 @@ def _until(reached: object) -> None:
 def test_a_backup_of_either_database_goes_on_in_either(
     served: Served, store: Store, into: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    client = served.start(HPLB_DATABASE_URL=store.url)
+    # However long it takes: what is decided for a node that is gone is another matter.
+    lease = {"HPLB_LEASE_S": "3600"}
+    client = served.start(HPLB_DATABASE_URL=store.url, **lease)
     node = Node.deployed(client, refine=False)
     batch = node.batch()
     assert client.post("/measurements", json=batch).status_code == 200
@@ -195,7 +197,7 @@ def test_a_backup_of_either_database_goes_on_in_either(
             text=True,
         )
         assert done.returncode == 0, done.stderr
-    client = served.start(HPLB_DATABASE_URL=other)
+    client = served.start(HPLB_DATABASE_URL=other, **lease)
     assert [client.get(path).json() for path in paths] == before
     assert client.post("/measurements", json=batch).json()["duplicate"] is True
     # What is counted goes on from there.
