@@ -37,8 +37,8 @@ def _seldom(tried: list[Report]) -> str:
     if not shares:
         return ""
     return (
-        f", {len(shares)} of them less often, from {percent(min(shares), 0)} on, and never less often "
-        "than CI does"
+        f", {len(shares)} of them less often, from {percent(min(shares), 0)} on, and never less "
+        "often than CI does"
     )
 
 
