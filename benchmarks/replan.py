@@ -63,7 +63,7 @@ SWITCHES, STALL, LOADED = (
     f"hplb_plan_{what}_total" for what in ("switches", "switch_seconds", "loaded_bytes")
 )
 PATIENCE_S = 120.0
-MOST_MOVING = 4
+MOST_MOVING = 8
 """Rounds within which the new plan must be live."""
 
 

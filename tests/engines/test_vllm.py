@@ -227,7 +227,7 @@ def ranks(where: Path, planner: FakePlanner) -> Answered:
             together = [tokens for batch in COVERED for tokens in batch]
             answers = iter(list(pool.map(partial(ask, client), together)))
             amid.append([[next(answers) for _ in batch] for batch in COVERED])
-            # What writes weights gets what time nobody else wants.
+            # What writes weights gives way to who serves.
             time.sleep(0.5)
         return amid
 

@@ -1,7 +1,7 @@
 """Weights of other layouts, written beside an engine that goes on serving.
 
-`hplb apply` does it, in a process of its own that gets what time nobody else wants, for one rank
-of a machine; the others wait for the same folder. No step waits for any of it.
+`hplb apply` does it, in a process of its own and of low priority, for one rank of a machine; the
+others wait for the same folder. No step waits for any of it.
 """
 
 import fcntl
@@ -19,8 +19,9 @@ from executor.weights.execution_map import ExecutionMap
 from executor.weights.slots import SlotLayout
 from solver.plans import Plan
 
-LOWEST = 19
-"""The priority of what writes, in the words of setpriority."""
+NICE = 10
+"""How much whoever writes gives way: beside ranks that keep every core busy it gets a tenth of one,
+and is done in the end; with 19 it would be in an hour."""
 NAME = 16
 """Characters of a layout's id that its folder is called by."""
 ALONE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -88,7 +89,7 @@ class Written:
                     env={**os.environ, **ALONE},
                     pass_fds=(lock,),
                 )
-            os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST)
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
             # A rank may be bound to one core, which it needs.
             os.sched_setaffinity(process.pid, range(os.cpu_count() or 1))
             self._writing = place.name, process
