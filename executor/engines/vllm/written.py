@@ -20,8 +20,8 @@ from executor.weights.slots import SlotLayout
 from solver.plans import Plan
 
 NICE = 10
-"""How much whoever writes gives way: beside ranks that keep every core busy it gets a tenth of one,
-and is done in the end; with 19 it would be in an hour."""
+"""How much whoever writes gives way: beside ranks that keep every core busy it gets a tenth of one;
+with 19 it got next to nothing, and was not done in two minutes."""
 NAME = 16
 """Characters of a layout's id that its folder is called by."""
 ALONE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
