@@ -152,11 +152,11 @@ def fit_memory(
     soon = with_grace(deadline)
     best = list(quickest)
     packed = pack(shared.problem, shared.footprint, limits)
-    if packed is not None:
-        best = min(best, candidates.add(_whole_groups(shared.problem, packed)), key=shared.rank)
-    stays = candidates.add(now)
-    if len(stays) == len(best):
-        best = min(best, stays, key=shared.rank)
+    whole = [now] if packed is None else [_whole_groups(shared.problem, packed), now]
+    for shares in whole:
+        added = candidates.add(shares)
+        if len(added) == len(best):
+            best = min(best, added, key=shared.rank)
     for shares in _quick(shared.problem, soon):
         candidates.add(shares)
     best = min(candidates.best(soon), candidates.quicker(best, soon), key=shared.rank)
@@ -209,10 +209,14 @@ def _quick(problem: PlacementProblem, deadline: Deadline) -> list[list[Shares | 
     return rows
 
 
-def _whole_groups(problem: PlacementProblem, devices: Ints) -> list[Shares]:
-    """Shares of the problem's items, for the device of every group `[layers, kv_heads]`."""
+def _whole_groups(problem: PlacementProblem, devices: Ints) -> list[Shares | None]:
+    """Shares of the problem's items, for the device of every group `[layers, kv_heads]`.
+
+    None for a layer whose rules do not allow it: replicas of a group are on several devices.
+    """
     layers = [problem.layer(index) for index in range(problem.layers)]
-    return [layer.whole(own[layer.group_of]) for layer, own in zip(layers, devices, strict=True)]
+    tried = [(layer, own[layer.group_of]) for layer, own in zip(layers, devices, strict=True)]
+    return [layer.whole(each) if layer.allows(each) else None for layer, each in tried]
 
 
 def choose(makespan_s: Floats, held: Floats, capacity: Floats) -> Ints:

@@ -14,6 +14,7 @@ from executor.node.shard import LayerShard, layer_shard
 from profiles.cost.work import Workload
 from solver.plans import Plan
 from solver.rows import RowGrid, boundaries
+from solver.shares import Shares
 from tests.executor.plans import QUARTERS, Placement, tiny_plan, whole
 
 
@@ -128,7 +129,8 @@ def test_prompts_are_divided_where_the_solver_divides_them(
     context_tokens: int, piece_tokens: int
 ) -> None:
     parts, workload = head_2(context_tokens=context_tokens, piece_tokens=piece_tokens)
-    ends = boundaries(np.array([[0.25, 0.75]]), RowGrid.of(np.array([[192]]), workload), 0)
+    grid = RowGrid.of(np.array([[192]]), workload)
+    ends = boundaries(Shares.of(np.array([[0.25, 0.75]])), grid, 0)
     [first], [second] = (spans(*part) for part in parts)
     assert (first.start, first.stop) == (0, ends[0, 0] * 64)
     assert (second.start, second.stop) == (first.stop, context_tokens)
@@ -150,7 +152,7 @@ def test_decodes_are_divided_where_the_solver_divides_them(
     rows = [{s.sequence: s.rows for s in shard.shares if s.head == i} for shard, i in parts]
     computed = [round(sum(b - a for a, b in each.values()) * pieces) for each in rows]
     grid = RowGrid(np.array([[pieces]]), workload.context_blocks, batch_size, "decode")
-    wanted = boundaries(np.array([[0.25, 0.75]]), grid, 0)
+    wanted = boundaries(Shares.of(np.array([[0.25, 0.75]])), grid, 0)
     assert computed == np.diff(wanted[0], prepend=0).tolist()
     for s in range(batch_size):
         edges = [edge for each in rows if s in each for edge in each[s]]

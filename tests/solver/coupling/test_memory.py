@@ -59,6 +59,24 @@ def test_what_comes_back_fits_and_obeys_the_rules(data: st.DataObject) -> None:
         assert layer.bound == solved[index].bound
 
 
+def test_groups_that_must_be_on_several_devices_are_not_packed_onto_one() -> None:
+    """One KV group on two devices is replicated: each has two of its heads."""
+    found = 0
+    for seed in range(8):
+        problem = make_problem(1, 4, 1, (0, 1), seed=seed, unit="kv_group")
+        footprint = make_footprint(problem, seed=seed, retention="budget")
+        layer = problem.layer(0)
+        totals = held(problem, footprint, 0, layer.whole(np.zeros(4, dtype=np.int64)))
+        limits = np.maximum(totals, 80 + 20 * (seed % 2)).astype(np.int64)
+        try:
+            coupled = couple(problem, quickest(problem), quickest, footprint, limits, None, soon())
+        except MemoryNotMetError:
+            continue
+        assert layer.allows(coupled.layers[0].assignment)
+        found += 1
+    assert found
+
+
 def test_it_is_near_the_best_there_is() -> None:
     found, missed, ratios = 0, 0, []
     for seed in range(12):
