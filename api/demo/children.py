@@ -6,8 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -36,7 +36,7 @@ class Children:
 
     def start(self, name: str, *arguments: str) -> None:
         """Start `hplb ARGUMENTS`."""
-        with (self._folder / f"{name}.log").open("wb") as log:
+        with (self._folder / f"{name}.log").open("wb") as log, _whole():
             self._running[name] = subprocess.Popen(
                 [sys.executable, "-m", "api.main", *arguments],
                 stdout=log,
@@ -98,6 +98,19 @@ class Children:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Ctrl-C comes once this is done: a process that was just started would be nobody's."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def free_port() -> int:
