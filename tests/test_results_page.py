@@ -30,6 +30,7 @@ FIGURES = {
     "decode_cpu": "median",
     "engines": "median",
     "serving": "median",
+    "replan": "median",
     "batch_steps": "ratio",
     "schedule": "worst",
     "selection": "oracle",

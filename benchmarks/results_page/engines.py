@@ -10,6 +10,7 @@ HEADS = (
     "rank 1, s",
     "bubble",
     "over padded dense",
+    "as planned, s",
     "predicted, s",
     "prefill, s",
     "with the others' rest, s",
@@ -28,10 +29,12 @@ these heads on {report["ranks"]} ranks: checkpoints written by `hplb apply`, two
 process and a core each. Attention is the seconds that a rank had its core for, of every layer the
 slower rank's; the same kernel in every row. Medians of rounds that took turns, with the least and
 the most. Budgets are the whole context or a mean of {percent(report["share"], 0)} of it, uniform or
-by least error. Rates were fitted to single layers timed alone before anything was planned;
-the prefill is predicted as the plan's attention with what the other rows took beside theirs, and as
-the plan's whole step, of which projections and attention alone were timed. Loss is of the measured
-runs themselves, in nats a token of held-out docstrings.
+by least error. Plans were made with rates fitted to single layers timed beforehand; predicted is
+what they come to by the rates of each round, which both ranks timed at once between its rows:
+attention of random tensors, the layer around it, all-reduces. Between the two columns lies what
+the machine drifted. The prefill is predicted as the plan's attention with what the round's other
+rows took beside theirs, and as the plan's whole step. Loss is of the measured runs themselves, in
+nats a token of held-out docstrings.
 
 {reports.source("engines")}
 {grid(HEADS, [_row(row) for row in report["rows"]])}
@@ -92,6 +95,7 @@ def _row(row: Report) -> tuple[str, ...]:
         *(f"{rank['median']:.2f}" for rank in row["ranks_s"]),
         percent(row["bubble"]["median"], 1),
         f"{row['gain']['median']:.2f}x",
+        f"{row['planned_s']:.2f}",
         _predicted(row, "attention"),
         _spread(row["wall_s"]),
         _predicted(row, "rest"),

@@ -1,4 +1,7 @@
-"""The same requests through vLLM, stock and by plans: `python -m benchmarks.serving`."""
+"""The same requests through vLLM, stock and by plans, and before and after a new plan.
+
+`python -m benchmarks.serving` and `benchmarks.replan`.
+"""
 
 from benchmarks.results_page.reports import Report, Reports, grid, percent
 
@@ -17,6 +20,18 @@ HEADS = (
     "tiles of dense attention",
     "answers as stock",
     "loss over dense",
+)
+MOVED_HEADS = (
+    "rounds",
+    "of them",
+    "tokens a second",
+    "first token, s",
+    "p90",
+    "next token, ms",
+    "attention of rank 0, s",
+    "of rank 1, s",
+    "busier over mean",
+    "answers as before",
 )
 CORES = 2
 
@@ -47,7 +62,50 @@ is stock vLLM's.
 {_shared(report["load_before_and_after"])}
 
 {reports.source("serving")}
-{grid(HEADS, [_row(row, loss) for row in report["rows"]])}"""
+{grid(HEADS, [_row(row, loss) for row in report["rows"]])}
+
+{_moved(reports)}"""
+
+
+def _moved(reports: Reports) -> str:
+    """The same trace before, while and after the engine moves to another layout."""
+    report = reports["replan"]
+    moved, paid = report["moved"], report["moved"]["paid_rounds"]
+    told = (
+        f"it is paid after {paid:.1f} rounds of the trace"
+        if paid is not None
+        else "the rounds after it are no faster, and it is never paid"
+    )
+    gain = 100 * (moved["after_tokens_per_s"] / moved["before_tokens_per_s"] - 1)
+    return f"""\
+**A new plan amid requests**: the two ranks begin with KV groups in file order, then their service
+wants the placed plan of the same budgets. {moved["live_s"]:.1f} s after it is wanted both serve it:
+its weights are written beside the requests, and steps wait {moved["stall_s"]:.2f} s while the
+engine is held, its caches are emptied and {moved["loaded_bytes"] / 1e6:,.0f} MB are loaded in
+place. Tokens a second change by {gain:+.1f} %; the rounds from when it is wanted until it is served
+take {moved["cost_s"]:.1f} s more than as many after them, of which each gains
+{moved["gain_s"]:.1f} s: {told}. Over the move and the rounds after it together they are
+{moved["net_tokens_per_s"]:.0f} a second, {moved["before_tokens_per_s"]:.0f} before. What is asked
+after the move was asked before it.
+
+{_shared(report["load_before_and_after"])}
+
+{reports.source("replan")}
+{grid(MOVED_HEADS, [_moved_row(row) for row in report["rows"]])}"""
+
+
+def _moved_row(row: Report) -> tuple[str, ...]:
+    return (
+        row["row"],
+        str(row["rounds"]),
+        _spread(row["tokens_per_s"], 1, ".0f"),
+        _spread(row["first_token_s"], 1, ".1f"),
+        f"{row['first_token_p90_s']:.1f}",
+        _spread(row["next_token_s"], 1e3, ".0f"),
+        *(_spread(rank, 1, ".1f") for rank in row["ranks_s"]),
+        f"{row['over_mean']['median']:.2f}",
+        percent(row["stock_answers"], 0) if row["row"] == "after" else "",
+    )
 
 
 def _shared(load: list[float]) -> str:
