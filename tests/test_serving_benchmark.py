@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from benchmarks.serving import ATTENTION, Answer, Metrics, Round, summarise, trace
+from benchmarks.serving import ATTENTION, Answer, Metrics, Request, Round, summarise, trace
 
 TILES, DENSE = "hplb_tiles_total", "hplb_dense_tiles_total"
 
@@ -43,7 +43,9 @@ def test_a_rows_figures_are_medians_of_rounds_and_of_all_requests() -> None:
         round_of([2.0, 4.0, 6.0], counted(3.0, 1.0)),
         round_of([4.0, 6.0, 8.0], counted(2.0, 2.0), (1, 2, 4)),
     ]
-    row = summarise("planned", own, stock)
+    requests = [Request(0.0, 97, 3)] * 3
+    row = summarise("planned", requests, own, stock)
+    assert row["tokens_per_s"] == {"median": 15.0, "least": 15.0, "most": 15.0}
     assert row["first_token_s"] == {"median": 5.0, "least": 4.0, "most": 6.0}
     assert row["first_token_p90_s"] == pytest.approx(7.0)
     assert row["next_token_s"]["median"] == pytest.approx(0.5)
@@ -51,6 +53,6 @@ def test_a_rows_figures_are_medians_of_rounds_and_of_all_requests() -> None:
     assert row["over_mean"] == {"median": 1.25, "least": 1.0, "most": 1.5}
     assert row["tiles_of_dense"] == 0.25
     assert row["stock_answers"] == 0.5
-    row = summarise("stock", stock, stock)
+    row = summarise("stock", requests, stock, stock)
     assert (row["ranks_s"], row["over_mean"], row["tiles_of_dense"]) == ([], None, None)
     assert row["stock_answers"] == 1.0

@@ -11,6 +11,7 @@ from profiles.model import ModelProfile
 from solver.planning.planner import make_plan, plan, request_of
 from solver.planning.predict import predicted_loads
 from solver.plans import Plan
+from solver.request import PlanRequest
 
 RANKS = 2
 SLOTS = 2
@@ -89,17 +90,21 @@ def plans(
 ) -> Iterator[tuple[Row, Plan]]:
     """Every row's plan, each made within `limit_s`."""
     for row in rows:
-        request = request_of(
-            profile,
-            gpus=RANKS,
-            device_type="cpu",
-            context_tokens=context,
-            budget=budget(row.budgets, context),
-            slots=SLOTS,
-            time_limit_s=limit_s,
-            **dict(row.asked),
-        )
-        yield row, make_plan(request, [{"cpu": rates}])
+        yield row, make_plan(request(profile, context, limit_s, row), [{"cpu": rates}])
+
+
+def request(profile: ModelProfile, context: int, limit_s: float, row: Row) -> PlanRequest:
+    """What is asked for a row's plan."""
+    return request_of(
+        profile,
+        gpus=RANKS,
+        device_type="cpu",
+        context_tokens=context,
+        budget=budget(row.budgets, context),
+        slots=SLOTS,
+        time_limit_s=limit_s,
+        **dict(row.asked),
+    )
 
 
 def predicted(made: Plan, planned: Rates, rates: Rates) -> Predicted:

@@ -94,14 +94,20 @@ after the move was asked before it.
 {grid(MOVED_HEADS, [_moved_row(row) for row in report["rows"]])}"""
 
 
-def _moved_row(row: Report) -> tuple[str, ...]:
+def _by_clock(row: Report) -> tuple[str, ...]:
     return (
-        row["row"],
         str(row["rounds"]),
         _spread(row["tokens_per_s"], 1, ".0f"),
         _spread(row["first_token_s"], 1, ".1f"),
         f"{row['first_token_p90_s']:.1f}",
         _spread(row["next_token_s"], 1e3, ".0f"),
+    )
+
+
+def _moved_row(row: Report) -> tuple[str, ...]:
+    return (
+        row["row"],
+        *_by_clock(row),
         *(_spread(rank, 1, ".1f") for rank in row["ranks_s"]),
         f"{row['over_mean']['median']:.2f}",
         percent(row["stock_answers"], 0) if row["row"] == "after" else "",
@@ -125,11 +131,7 @@ def _row(row: Report, loss: Report) -> tuple[str, ...]:
     return (
         row["row"],
         row["budgets"],
-        str(row["rounds"]),
-        _spread(row["tokens_per_s"], 1, ".0f"),
-        _spread(row["first_token_s"], 1, ".1f"),
-        f"{row['first_token_p90_s']:.1f}",
-        _spread(row["next_token_s"], 1e3, ".0f"),
+        *_by_clock(row),
         f"{1e3 * row['next_token_p90_s']:.0f}",
         *([_spread(rank, 1, ".1f") for rank in row["ranks_s"]] or ["", ""]),
         "" if row["over_mean"] is None else f"{row['over_mean']['median']:.2f}",

@@ -175,10 +175,10 @@ def rewrite(
             out.write(_header(source, names, changes, reader))
             for name in names:
                 kept = reader.get_tensor(name)
-                made = changes[name].of(kept) if name in changes else kept
-                if original is not changes:
-                    kept = original[name].of(kept) if name in original else kept
-                checksum.add(name, made if original is changes else kept)
+                made = _changed(name, kept, changes)
+                # What is changed back is not changed back twice.
+                models = made if original is changes else _changed(name, kept, original)
+                checksum.add(name, models)
                 out.write(_bytes_of(made))
                 elements, size = elements + made.numel(), size + made.nbytes
             out.flush()
@@ -192,6 +192,10 @@ def rewrite(
         index["metadata"] |= {k: v for k, v in totals.items() if k in index["metadata"]}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     return checksum.hexdigest()
+
+
+def _changed(name: str, tensor: torch.Tensor, changes: Mapping[str, Change]) -> torch.Tensor:
+    return changes[name].of(tensor) if name in changes else tensor
 
 
 def copy_others(source: Path, folder: Path) -> None:

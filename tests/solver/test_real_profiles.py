@@ -1,4 +1,5 @@
-"""Every importable file on 2, 4 and 8 devices, on 8 by every method: plans pass the verifier."""
+"""Every importable file on 2, 4 and 8 devices, on one of them by every method: the verifier accepts
+the plan."""
 
 from pathlib import Path
 
@@ -17,6 +18,7 @@ IMPORTERS = {
     "duo-attention": duo_attention.read,
     "tangram": tangram.read,
 }
+DEVICES = (2, 4, 8)
 FILES = sorted(path for folder in IMPORTERS for path in (HEADS / folder).glob("*.*"))
 
 
@@ -31,9 +33,12 @@ def imported(path: Path) -> ModelProfile:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name[:40])
 def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
     profile = imported(path)
-    for gpus in (2, 4, 8):
+    # In turn, so that every method meets every number of devices.
+    by_every_method = DEVICES[FILES.index(path) % len(DEVICES)]
+    for gpus in DEVICES:
         makespans = {}
-        for method in [*HEURISTICS, "cp_sat", "ilp", "auto"] if gpus == 8 else ["greedy", "auto"]:
+        every = [*HEURISTICS, "cp_sat", "ilp", "auto"]
+        for method in every if gpus == by_every_method else ["greedy", "auto"]:
             plan = plan_of(
                 profile, gpus=gpus, method=method, context_tokens=131_072, time_limit_s=0.15
             )
@@ -49,7 +54,8 @@ def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
         assert divided.makespan_s <= makespans["auto"] * (1 + 1e-12)
         assert free.imbalance is not None
         assert free.imbalance <= 1.01
-    assert max(makespans["cp_sat"], makespans["ilp"]) <= makespans["greedy"] * (1 + 1e-12)
+        for method in {"cp_sat", "ilp"} & makespans.keys():
+            assert makespans[method] <= makespans["greedy"] * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("name", ["Llama_3.1_8B", "Qwen2.5_72B"])

@@ -16,6 +16,7 @@ from profiles.fetched import SMOLLM2
 from solver import plan
 
 REAL = catalogue_profile(SMOLLM2.name)
+LOSS = Loss(0.02, own_weights=True)
 
 
 def generation(name: str, *rounds: list[float]) -> Generation:
@@ -26,7 +27,7 @@ def generation(name: str, *rounds: list[float]) -> Generation:
     return found
 
 
-def found_of(*last: list[float]) -> dict[str, Any]:
+def found_of(*last: list[float], loss: Loss | None = LOSS) -> dict[str, Any]:
     generations = [
         generation(DENSE, *[[9.0, 9.0]] * len(last)),
         generation(CONTIGUOUS, *[[4.0, 2.0], [6.0, 2.0]] * (len(last) // 2)),
@@ -34,7 +35,7 @@ def found_of(*last: list[float]) -> dict[str, Any]:
     ]
     rates = {"cpu": roofline(device_profile("cpu"), "prefill")}
     options = DemoOptions(REAL, devices=2, context_tokens=2048)
-    return figures(options, DemoResult(generations, 0.5, rates, 0.1, Loss(0.02, own_weights=True)))
+    return figures(options, DemoResult(generations, 0.5, rates, 0.1, loss))
 
 
 def said_of(found: dict[str, Any]) -> str:
@@ -56,6 +57,12 @@ def test_two_rounds_give_a_gain_but_no_interval() -> None:
     assert last["expected_s"] > last["refitted_s"]
     assert found["gain_predicted"] == pytest.approx(1 - last["expected_s"] / base["expected_s"])
     assert "the waits that their own error of 10.0 % makes" in said
+
+
+def test_without_a_model_there_is_no_loss() -> None:
+    found = found_of([3.0, 2.0], [2.0, 3.0], loss=None)
+    assert [row["loss"] for row in found["generations"]] == [None] * 3
+    assert found["own_weights"] is None
 
 
 def test_a_gain_in_six_rounds_of_six_is_significant() -> None:
