@@ -245,6 +245,15 @@ def test_the_torch_back_end_needs_no_triton() -> None:
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
+def test_help_waits_for_no_solver() -> None:
+    script = "import sys; from api.main import gather; gather(); print(*sys.modules)"
+    asked = [sys.executable, "-c", script]
+    loaded = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    top = {name.partition(".")[0] for name in loaded.split()}
+    assert "typer" in top
+    assert not top & {"scipy", "ortools", "torch", "alembic"}
+
+
 def test_highspy_is_nowhere() -> None:
     assert "highspy" not in (ROOT / "pyproject.toml").read_text()
     assert "highspy" not in (ROOT / "constraints.txt").read_text()

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from api.client.bodies import DeploymentView
 from profiles.cost.rates import Rates
@@ -105,6 +104,8 @@ def expected_makespan(loads_s: Floats, error: float) -> float:
     nearly equal: what a search balances by rates that are a little wrong waits for the unluckiest
     device. Of non-negative loads, E[max] is the integral of 1 - P(all at most x).
     """
+    from scipy.special import ndtr  # slow to import
+
     upper = float(loads_s.max()) * (1 + 8 * error)
     at_most = np.linspace(0.0, upper, 4096)[:, None, None]
     spread_s = np.maximum(error * loads_s, 1e-9 * upper)
