@@ -39,10 +39,8 @@ def planned_loads(plan: Plan) -> Floats:
     """Predicted seconds of the workload that is run, the plan's first, [layers, devices]."""
     if not plan.other_workloads:
         return np.array([layer.loads_s for layer in plan.layers])
-    problem = planned_problem(plan).by_head()
-    layers = [problem.layer(index) for index in range(problem.layers)]
-    pairs = zip(layers, plan.placed, strict=True)
-    return np.array([layer.loads_of_shares(shares)[0] for layer, shares in pairs])
+    [loads] = planned_problem(plan).by_head().loads_of_each([plan.placed])
+    return np.asarray(loads)
 
 
 def predict(plan: Plan, layers: Sequence[int]) -> Prediction:

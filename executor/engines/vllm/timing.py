@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from executor.attention.query_rows import new_rows
 from executor.attention.step import PreparedStep
 from executor.inference.slot_steps import BatchSteps
 from executor.kernels.batch import Cache
@@ -89,13 +90,7 @@ class SampledStep:
         if step.prefill is not None:
             layout = step.prefill
             rows = [
-                max(
-                    min(of.last * size, chunk.total_tokens)
-                    - max(of.first * size, chunk.cached_tokens),
-                    0,
-                )
-                for of in layout.heads
-                for size, chunk in [(layout.block_tokens, layout.chunks[of.sequence])]
+                len(new_rows(part, layout.chunks, layout.block_tokens)) for part in layout.heads
             ]
             self._held.append((phase, rows, recovery(q, cache, layout, lse, WATCHED_ROWS)))
         if step.decode is not None:
