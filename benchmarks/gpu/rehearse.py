@@ -26,8 +26,10 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = ("torch==2.11.0", "triton==3.6.0", "numpy<2.4")
-"""The interpreter alone needs NumPy, and Triton 3.6's fails with 2.4."""
+"""NumPy lays out lists, and Triton 3.6's interpreter fails with 2.4 of it."""
 TESTING = ("pytest", "hypothesis")
+TESTS = ("tests/executor/kernels", "--ignore-glob=*_compile.py")
+"""The kernels' tests but for those that compile what FEW is a part of."""
 SIZE = "2.7 GB to download where pip has no copy, 4.7 GB on disk"
 MARK = "rehearsal.txt"
 """The file that says a folder is ours and, a line each, what is wholly installed in it."""
@@ -61,8 +63,11 @@ FEW = {
     "select": (
         "sums 128 16 16 128 sm_90",
         "sampled 8192 x 16",
+        "parts 8192 x 16",
+        "columns and diagonals",
         "lines 8192 x 16",
         "pooled 2048 x 64 64",
+        "pooled 8192 x 16 64",
         "decode 8192",
         "bounds 128 16 16 False",
     ),
@@ -171,14 +176,14 @@ def _compiled(python: Path) -> dict[str, Any]:
 
 
 def _tested(folder: Path) -> dict[str, Any]:
-    """The kernels' tests but for the slow ones, which compile what `_compiled` has a part of."""
+    """TESTS, in the environment."""
     if not _installed(folder, TESTING):
         _install(folder, TESTING)
     say("the kernels' tests, in the interpreter")
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "tests.xml"
         command = [str(folder / "bin" / "python"), "-m", "pytest", "-p", "no:cacheprovider"]
-        command += ["-m", "not slow", "--junitxml", str(report), "tests/executor/kernels"]
+        command += ["--junitxml", str(report), *TESTS]
         code, _ = _run(*command)
         suite = ElementTree.parse(report).find("testsuite") if report.exists() else None
         counts = ("tests", "failures", "errors", "skipped")

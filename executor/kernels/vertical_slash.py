@@ -74,16 +74,21 @@ def line_masses(
     from an entry's last one in steps of `row_step`. A row whose scores overflow counts for nothing.
     """
     count, pieces = scored_size(layout, first, last, pattern)
-    rows = _last_rows(layout.entries[first:last], count, pattern.row_step)
+    rows = last_rows(layout.entries[first:last], count, pattern.row_step)
     lse = piece_lse(q, cache, rows, layout.piece_tokens, pieces)
     newest = (layout.entries[first:last, 5] - 1) // layout.piece_tokens
-    query_pieces = (count - 1) * pattern.row_step // layout.piece_tokens + 2
+    query_pieces = most_query_pieces(count, layout.piece_tokens, pattern)
     return _divide(
         _parts(row_masses(lse), rows.position // layout.piece_tokens, newest, query_pieces)
     )
 
 
-def _last_rows(entries: torch.Tensor, count: int, step: int) -> QueryRows:
+def most_query_pieces(count: int, piece_tokens: int, pattern: VerticalSlash) -> int:
+    """Pieces that `count` scored rows may lie in, from the newest one back."""
+    return (count - 1) * pattern.row_step // piece_tokens + 2
+
+
+def last_rows(entries: torch.Tensor, count: int, step: int) -> QueryRows:
     """`count` new tokens of every entry, `step` apart up to the last; position -1 where none is."""
     cached, total = entries[:, 4], entries[:, 5]
     back = torch.arange(count - 1, -1, -1, device=entries.device) * step

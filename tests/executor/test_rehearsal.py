@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.rehearse import COLUMNS, FEW, MARK
+from benchmarks.gpu.rehearse import COLUMNS, FEW, MARK, TESTS
 from tests.executor.kernels import compile_decode, compile_prefill, compile_select
 from tests.test_layering import imports
 
@@ -89,6 +89,18 @@ def test_the_tests_that_it_runs_need_pytest_and_hypothesis_alone():
     ]
     for path in files:
         assert imports(path) <= allowed | set(sys.stdlib_module_names), path
+
+
+def test_it_runs_every_test_of_the_kernels_but_those_that_compile():
+    """Whatever is marked slow."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *TESTS]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    collected = {
+        line.partition(":")[0] for line in found.stdout.split() if line.startswith("tests")
+    }
+    every = {str(x.relative_to(ROOT)) for x in (ROOT / TESTS[0]).glob("test_*.py")}
+    assert collected == {name for name in every if not name.endswith("_compile.py")}
 
 
 @pytest.mark.slow

@@ -255,6 +255,21 @@ def weights_of(wide):
     return (tl.maximum(bits, 0) << 4).to(tl.float32, bitcast=True), largest
 
 
+@triton.jit
+def add_row(mass, row_ptr, position, PIECE: tl.constexpr, PIECES: tl.constexpr):
+    """mass fp32 [PIECES] and the softmax of the row at `position`, whose sums are at `row_ptr`; and
+    whether the row counts: one that is none or overflows adds nothing."""
+    piece = tl.arange(0, PIECES)
+    # Four at once, of which those in the row's future are nothing.
+    read = piece // 4 <= position // (4 * PIECE)
+    weights, largest = weights_of(tl.load(row_ptr + piece, read, LOWEST))
+    counts = (position >= 0) & (largest < OVERFLOW)
+    # Not times 0: the weights of a row that does not count may be anything, NaN too.
+    if counts:
+        mass += weights * (1.0 / tl.sum(weights, 0))
+    return mass, counts
+
+
 @triton.jit(
     do_not_specialize=["position_entry", "position_row", "width"],
     do_not_specialize_on_alignment=["position_ptr"],

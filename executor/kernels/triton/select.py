@@ -8,11 +8,12 @@ from executor.kernels.means import KeyPieces, key_pieces
 from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, runs
 from executor.kernels.sampled import most_pieces, query_rows, stored_lists, windows
 from executor.kernels.scores import SCORE_BYTES
+from executor.kernels.triton.lines import line_masses
 from executor.kernels.triton.means import key_means, query_means
 from executor.kernels.triton.rule_lists import rule_lists
-from executor.kernels.triton.scores import piece_lse, piece_sums
+from executor.kernels.triton.scores import piece_sums
 from executor.kernels.triton.top_pieces import line_lists, pooled_lists, sampled_lists
-from executor.kernels.vertical_slash import entries_at_once, line_masses, scored_size
+from executor.kernels.vertical_slash import entries_at_once, scored_size
 
 BYTES_PER_SUM = 4
 """What stays alive for one sampled row and piece."""
@@ -63,7 +64,7 @@ def _fill_lines(
         step = entries_at_once(*scored_size(layout, first + low, first + high, pattern))
         for begin in range(first + low, first + high, step):
             end = min(first + high, begin + step)
-            lines = line_masses(piece_lse, q, cache, layout, begin, end, pattern)
+            lines = line_masses(q, cache, layout, begin, end, pattern)
             lists = list_range(layout, begin, end)
             line_lists(*lines, begin, layout, *lists, indices)
 

@@ -24,7 +24,7 @@ import triton.language as tl
 from executor.kernels.layout import Layout
 from executor.kernels.triton.arguments import lists_of
 from executor.kernels.triton.rule_lists import last_piece
-from executor.kernels.triton.scores import LOWEST, OVERFLOW, weights_of
+from executor.kernels.triton.scores import add_row
 
 MOST_PIECES = 16384
 """Pieces that a list may be chosen from: wider rows of scores do not fit into registers."""
@@ -95,7 +95,8 @@ def line_lists(
     """
     if first < last:
         options = launch_options(columns.shape[1])
-        # Turned round to be read forwards; behind are own pieces, whose scores do not matter.
+        # Turned round to be read forwards: backwards its pointers take more registers than there
+        # are. Behind are own pieces, whose scores do not matter.
         behind = torch.nn.functional.pad(diagonals.flip(1), (0, options["PIECES"]))
         line_lists_kernel[(last - first,)](
             columns.contiguous(),
@@ -314,17 +315,11 @@ def sampled_lists_kernel(
     nth, entry = tl.program_id(0), tl.program_id(1)
     number = tl.load(numbers_ptr + entry * numbers_entry + nth * numbers_list)
     if number >= 0:
-        piece = tl.arange(0, PIECES)
         joint = tl.zeros([PIECES], tl.float32)
         for row in range(nth * rows, (nth + 1) * rows):
             position = tl.load(position_ptr + entry * position_entry + row * position_row)
             row_at = (entry.to(tl.int64) * (rows * tl.num_programs(0)) + row) * fours * 4
-            # Four at once, of which those in the row's future are nothing.
-            read = piece // 4 <= position // (4 * PIECE)
-            weights, largest = weights_of(tl.load(sums_ptr + row_at + piece, read, LOWEST))
-            # Not times 0: the weights of a row that does not count may be anything, NaN too.
-            if (position >= 0) & (largest < OVERFLOW):
-                joint += weights * (1.0 / tl.sum(weights, 0))
+            joint, _ = add_row(joint, sums_ptr + row_at, position, PIECE, PIECES)
         query_block, entry_at = tl.load(lists.query_block + number), lists.entry + number
         last = last_piece(lists.entries, tl.load(entry_at), query_block, PER_BLOCK, PIECE)
         length = tl.load(lists.length + number)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from executor.kernels.triton import bounds, means, scores, select_decode, top_pieces
+from executor.kernels.triton import bounds, lines, means, scores, select_decode, top_pieces
 from executor.kernels.triton.arguments import Lists, Pool, Rows
 from executor.kernels.triton.rule_lists import rule_lists_kernel
 from tests.executor.kernels.compile_decode import ENTRIES
@@ -26,6 +26,12 @@ FLOATS = (
     "means_ptr",
     "columns_ptr",
     "diagonals_ptr",
+    "column_ptr",
+    "diagonal_ptr",
+    "next_column_ptr",
+    "next_diagonal_ptr",
+    "mass_ptr",
+    "counted_ptr",
     "scores_ptr",
     "lse_ptr",
 )
@@ -94,6 +100,7 @@ def configurations() -> Configurations:
                 ("lines", top_pieces.line_lists_kernel),
             ):
                 found[f"{kind} {name}"] = partial(facts, kernel, **grid, **options)
+        found[f"parts {pieces} x 16"] = partial(facts, lines.parts_kernel, PIECE=16, **options)
         found[f"decode {pieces}"] = partial(
             facts, select_decode.best_kernel, WIDEST=8, enable_fp_fusion=False, **options
         )
@@ -132,6 +139,7 @@ def configurations() -> Configurations:
                     facts, bounds.page_bounds_kernel, NEWEST=newest, PER_PAGE=per_page, **sizes
                 )
         found[f"queries {dim}"] = partial(facts, means.query_means_kernel, **means.tile(128, dim))
+    found["columns and diagonals"] = partial(facts, lines.lines_kernel, PIECE=16, STEP=lines.STEP)
     found["lse"] = partial(facts, scores.piece_lse_kernel, PIECE=16, STEP=1024)
     found["rule"] = partial(facts, rule_lists_kernel, PER_BLOCK=4, PIECE=16, STEP=128)
     found["rule decode"] = partial(

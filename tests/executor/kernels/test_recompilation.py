@@ -24,6 +24,7 @@ from executor.kernels.select_decode import select_decode
 from executor.kernels.triton import (
     bounds,
     decode,
+    lines,
     means,
     merge,
     rule_lists,
@@ -41,6 +42,7 @@ KERNELS = {
     bounds: ["page_bounds_kernel"],
     means: ["key_means_kernel", "query_means_kernel"],
     scores: ["piece_sums_kernel", "piece_lse_kernel"],
+    lines: ["parts_kernel", "lines_kernel"],
     top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "sampled_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
     decode_selection: ["piece_scores_kernel", "best_kernel", "rule_kernel"],
@@ -106,10 +108,10 @@ PREFILLS = [
 @pytest.mark.parametrize("per_block", [1, 2])
 def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, paged, per_block):
     block = SIZE * per_block
-    for chunks, lines, strided, sink in PREFILLS:
+    for chunks, slash, strided, sink in PREFILLS:
         patterns = [
             Pooled(),
-            lines,
+            slash,
             sink or Pooled(),
             strided if per_block == 1 else Rule.sink_local(3),
         ]
@@ -134,6 +136,8 @@ def test_prefills_of_other_lengths_and_patterns_compile_nothing_anew(compiled, p
         "pooled_lists_kernel",
         "piece_sums_kernel",
         "piece_lse_kernel",
+        "parts_kernel",
+        "lines_kernel",
         "line_lists_kernel",
         "rule_lists_kernel",
     }

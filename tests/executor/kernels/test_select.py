@@ -41,6 +41,7 @@ SIZE, DIM = 8, 16
 PATTERNS = [Pooled(), VerticalSlash(6, 5), Sampled(3), Rule.sink_local(2), Rule.strided(2, 3, 1)]
 # Block, piece and page. A stride's blocks have one piece alone.
 GRIDS = [(8, 8, 8), (8, 8, 32), (32, 16, 16), (32, 16, 64), (64, 16, 16), (64, 16, 32)]
+GRIDS += [(128, 16, 16)]
 
 
 def patterns_of(block, piece):
@@ -122,12 +123,14 @@ def test_lists_are_what_their_patterns_define(use_triton, paged, budget):
     ids=str,
 )
 def test_lists_of_pieces_are_what_their_patterns_define(use_triton, grid, paged, budget):
-    """Ragged ends within a piece and a block, and chunks that begin within both."""
+    """Ragged ends within a piece and a block, and chunks that begin within both; a budget beside a
+    query block's own pieces."""
     block, piece, page = grid
     chunks = (Chunk(0, 11 * piece + 5), Chunk(5 * piece + 3, 4 * piece), Chunk(0, 1))
     chunks = (*chunks, Chunk(3 * block + 1, 2), Chunk(2 * block, 2 * block))
     q = random_q(chunks, 3, DIM, scale=2)
     cache = random_cache(chunks, 2, DIM, page, paged=paged)
+    budget += block // piece
     heads = entries(chunks, patterns_of(block, piece), budget, block=block)
     layout = lay_out(heads, chunks, block, piece_tokens=piece)
     check(q, cache, layout, select(q, cache, layout, use_triton=use_triton))

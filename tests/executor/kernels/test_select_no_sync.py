@@ -1,13 +1,16 @@
-"""Tensors without values show that nothing on the GPU's path asks the device for one."""
+"""Tensors without values show that nothing on the GPU's path asks the device for one, and that what
+is as large as scores passes through kernels alone."""
 
 from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from executor.attention.lists import lay_out
-from executor.kernels.batch import Chunk
+from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds, update_page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadBlocks
@@ -15,7 +18,7 @@ from executor.kernels.patterns import Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
-from executor.kernels.triton import bounds, means, rule_lists, scores, top_pieces
+from executor.kernels.triton import bounds, lines, means, rule_lists, scores, top_pieces
 from executor.kernels.triton import select_decode as decode_selection
 
 from .reference import random_cache, random_q
@@ -27,6 +30,7 @@ KERNELS = {
     bounds: ["page_bounds_kernel"],
     means: ["key_means_kernel", "query_means_kernel"],
     scores: ["piece_sums_kernel", "piece_lse_kernel"],
+    lines: ["parts_kernel", "lines_kernel"],
     top_pieces: ["pooled_lists_kernel", "line_lists_kernel", "sampled_lists_kernel"],
     rule_lists: ["rule_lists_kernel"],
     decode_selection: ["piece_scores_kernel", "best_kernel", "rule_kernel"],
@@ -81,6 +85,8 @@ def test_selection_and_recovery_of_a_prefill_read_nothing_back(launched, paged, 
     wanted = ["key_means_kernel", "query_means_kernel", "piece_sums_kernel", "piece_lse_kernel"]
     lists = [
         "pooled_lists_kernel",
+        "parts_kernel",
+        "lines_kernel",
         "line_lists_kernel",
         "sampled_lists_kernel",
         "rule_lists_kernel",
@@ -108,3 +114,37 @@ def test_selection_and_recovery_of_a_decode_read_nothing_back(launched):
     chosen = ["piece_scores_kernel", "best_kernel", "rule_kernel", "rule_kernel"]
     bounded = ["page_bounds_kernel", "page_bounds_kernel"]
     assert launched == [*bounded, *chosen, "piece_sums_kernel", "piece_lse_kernel"]
+
+
+class LargestPass(TorchDispatchMode):
+    """How many bytes the largest tensor has that torch reads or writes, but for making it."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **kwargs or {})
+        made = function is torch.ops.aten.empty.memory_format
+        if function.namespace == "aten" and not made and not function.is_view:
+            every = tree_leaves((args, kwargs, found))
+            sizes = [x.numel() * x.itemsize for x in every if isinstance(x, torch.Tensor)]
+            self.most = max(self.most, *sizes, 0)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rows"), [(Pooled(), 1024), (VerticalSlash(), 64), (Sampled(), 8 * 1024)]
+)
+def test_no_scores_pass_through_torch(launched, pattern, rows):
+    """Of 8 heads' 65,536 tokens; `rows` are scored of each."""
+    chunks, block, piece = (Chunk(0, 65536),), 64, 16
+    heads = [HeadBlocks(h, 0, 400, 0, 1024, 0, pattern) for h in range(8)]
+    layout, mode = lay_out(heads, chunks, block, piece_tokens=piece), FakeTensorMode()
+    with mode:
+        q, keys = torch.empty(8, 65536, DIM), torch.empty(1, 65536, DIM)
+        cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
+    layout = without_values(mode, layout)
+    with mode, LargestPass() as passes:
+        select(q, cache, layout, use_triton=True)
+    assert launched
+    # Tables of lists, rows and lines are smaller than what all rows give to all pieces.
+    assert 0 < passes.most <= 4 * len(heads) * rows * layout.grid(0).pieces / 16

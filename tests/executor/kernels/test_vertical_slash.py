@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from executor.kernels.implementation import implementation
 from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import VerticalSlash
 from executor.kernels.scores import QueryRows
-from executor.kernels.triton import scores
+from executor.kernels.triton import lines, scores
 from executor.kernels.vertical_slash import line_masses
 
 from .line_reference import line_reference
@@ -18,6 +19,12 @@ from .reference import random_cache, random_q, relative_error, sequence_kv
 
 pytestmark = pytest.mark.filterwarnings("ignore:divide by zero")
 BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+MASSES = {
+    "torch": partial(line_masses, implementation(False).piece_lse),
+    "measured on a GPU": partial(line_masses, implementation(True).piece_lse),
+    "triton": lines.line_masses,
+}
+EVERY = pytest.mark.parametrize("masses", MASSES.values(), ids=MASSES)
 SIZE, DIM = 16, 16
 CHUNKS = (Chunk(0, 70), Chunk(33, 30), Chunk(20, 3), Chunk(0, 1))
 HEADS = [
@@ -28,13 +35,13 @@ HEADS = [
 ]
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("per_block", [1, 2])
 @pytest.mark.parametrize(
-    ("per_page", "scored", "step"), [(0, 64, 1), (1, 5, 9), (4, 5, 9), (0, 1, 8)]
+    ("per_page", "scored", "step"), [(0, 64, 1), (1, 5, 9), (4, 5, 9), (0, 1, 8), (0, 3, 20)]
 )
 def test_masses_of_columns_and_diagonals_are_those_of_the_definition(
-    use_triton, per_page, scored, step, per_block
+    masses, per_page, scored, step, per_block
 ):
     pattern = VerticalSlash(scored, step)
     q = random_q(CHUNKS, 3, DIM, scale=2)
@@ -44,15 +51,16 @@ def test_masses_of_columns_and_diagonals_are_those_of_the_definition(
         for h in HEADS
     ]
     layout = lay_out(heads, CHUNKS, SIZE * per_block, piece_tokens=SIZE)
-    found = line_masses(implementation(use_triton).piece_lse, q, cache, layout, 0, 4, pattern)
+    found = masses(q, cache, layout, 0, 4, pattern)
     for entry in range(4):
-        for lines, wanted in zip(found, line_reference(q, cache, layout, entry, 5), strict=True):
-            assert relative_error(lines[entry], wanted) < 1e-5
-    later = line_masses(implementation(use_triton).piece_lse, q, cache, layout, 1, 3, pattern)[0]
+        for line, wanted in zip(found, line_reference(q, cache, layout, entry, 5), strict=True):
+            assert relative_error(line[entry], wanted) < 1e-5
+    later = masses(q, cache, layout, 1, 3, pattern)[0]
     assert relative_error(later, found[0][1:3, : later.shape[1]].double()) < 1e-5
 
 
-def test_a_planted_column_and_a_planted_diagonal_are_told_apart():
+@EVERY
+def test_a_planted_column_and_a_planted_diagonal_are_told_apart(masses):
     chunks, blocks = (Chunk(0, 16 * SIZE),), 16
     q, keys = torch.zeros(2, 1, 16 * SIZE, DIM)
     token = torch.arange(16 * SIZE)
@@ -61,7 +69,7 @@ def test_a_planted_column_and_a_planted_diagonal_are_told_apart():
     cache = Cache(keys, keys, starts=torch.zeros(1, dtype=torch.int32))
     pattern = VerticalSlash(32, 2)
     layout = lay_out([HeadBlocks(0, 0, 3, 0, blocks, 0, pattern)], chunks, SIZE)
-    column, diagonal = line_masses(implementation(False).piece_lse, q, cache, layout, 0, 1, pattern)
+    column, diagonal = masses(q, cache, layout, 0, 1, pattern)
     assert int(column[0].argmax()) == 5
     # Keys stand for the query blocks 3 and 11 after their own.
     assert set(diagonal[0].topk(2).indices.tolist()) == {3, 11}
@@ -69,17 +77,32 @@ def test_a_planted_column_and_a_planted_diagonal_are_told_apart():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@BOTH
+@EVERY
 @pytest.mark.parametrize("value", [math.inf, math.nan, 1e38])
-def test_a_row_that_overflows_counts_for_nothing(use_triton, value):
+def test_a_row_that_overflows_counts_for_nothing(masses, value):
     q, cache = random_q(CHUNKS, 3, DIM), random_cache(CHUNKS, 2, DIM, SIZE)
     pattern = VerticalSlash(2, 1)
     layout = lay_out(HEADS, CHUNKS, SIZE)
     q[0, 69] = value
-    column, diagonal = line_masses(
-        implementation(use_triton).piece_lse, q, cache, layout, 0, 1, pattern
-    )
+    column, diagonal = masses(q, cache, layout, 0, 1, pattern)
     assert float(column.sum() + diagonal.sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("step", [2, 512])
+def test_lines_in_stretches_and_memory_of_others_change_nothing(step, monkeypatch):
+    q, cache = random_q(CHUNKS, 3, DIM, scale=2), random_cache(CHUNKS, 2, DIM, SIZE, paged=True)
+    layout, given = lay_out(HEADS, CHUNKS, SIZE), (0, 4, VerticalSlash(20, 2))
+    wanted = lines.line_masses(q, cache, layout, *given)
+    empty = torch.empty
+
+    def written_before(*shape, **options):
+        found = empty(*shape, **options)
+        return found.fill_(math.nan if found.is_floating_point() else scores.OVERFLOW.value - 1)
+
+    monkeypatch.setattr(torch, "empty", written_before)
+    monkeypatch.setattr(lines, "STEP", step)
+    for found, each in zip(lines.line_masses(q, cache, layout, *given), wanted, strict=True):
+        torch.testing.assert_close(found, each, rtol=0, atol=0)
 
 
 @pytest.fixture(params=["one tile", "stretches"])
