@@ -18,27 +18,28 @@ from profiles.cost.work import INDEX, Workload, head_work
 ONE_HEAD = Architecture(layers=1, query_heads=1, kv_heads=1, head_dim=16, hidden_size=16)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    st.integers(2, 300),
-    st.sampled_from([16, 64]),
-    st.lists(st.integers(1, 400), max_size=3),
+    st.integers(2, 700),
+    st.sampled_from([(16, 16), (64, 64), (64, 16), (128, 16), (128, 64)]),
+    st.lists(st.integers(1, 800), max_size=3),
     st.sampled_from(["prefill", "decode"]),
-    st.sampled_from([selection.Pooled(), selection.Sampled(), selection.Sampled(rows=7)]),
+    st.sampled_from([selection.Pooled(), selection.VerticalSlash(), selection.Sampled(rows=7)]),
 )
-def test_counts_of_whole_heads_are_the_cost_models(tokens, block, budgets, phase, chosen):
-    workload = Workload(context_tokens=tokens, block_tokens=block, phase=phase)
+def test_counts_of_whole_heads_are_the_cost_models(tokens, sizes, budgets, phase, chosen):
+    block, piece = sizes
+    workload = Workload(context_tokens=tokens, block_tokens=block, piece_tokens=piece, phase=phase)
     chunk = Chunk(tokens - workload.new_tokens, workload.new_tokens, phase == "decode")
-    kernels = pattern(chosen, ONE_HEAD, 0, block)
+    kernels = pattern(chosen, ONE_HEAD, 0, piece)
     shares = [HeadShare(head, 0, b, pattern=kernels) for head, b in enumerate(budgets)]
-    counts = prepare(shares, [chunk], block, packed=False).counts
+    counts = prepare(shares, [chunk], block, packed=False, piece_tokens=piece).counts
     work = head_work(np.array(budgets), ONE_HEAD, workload, chosen).sum(axis=0)
     rows = block if phase == "prefill" else 1
     assert counts.query_blocks == work[INDEX["query_blocks"]]
-    tile, dense = 4 * rows * block * 16, counts.tiles - counts.gathered_tiles
+    tile, dense = 4 * rows * piece * 16, counts.tiles - counts.gathered_tiles
     assert dense * tile == work[INDEX["dense_tile_flops"]]
     assert counts.gathered_tiles * tile == work[INDEX["gathered_tile_flops"]]
-    assert counts.sampled_pieces * 2 * block * 16 == work[INDEX["sampled_flops"]]
+    assert counts.sampled_pieces * 2 * piece * 16 == work[INDEX["sampled_flops"]]
     assert counts.scored_pieces == work[INDEX["scored_blocks"]]
 
 
