@@ -16,7 +16,7 @@ from executor.attention.step import prepare
 from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.dense import dense_attention
-from executor.kernels.patterns import Rule, VerticalSlash
+from executor.kernels.patterns import POOLED, Rule, VerticalSlash
 from executor.kernels.torch.merge import merge
 from tests.executor.kernels.reference import (
     contexts,
@@ -87,6 +87,31 @@ def test_a_mixed_step_is_its_parts_apart(backend):
         one = attend(q[:, first:last], Cache(cache.keys, cache.values, pages=pages), alone, backend)
         assert torch.allclose(one.out, together.out[:, first:last], atol=1e-6)
         assert torch.allclose(one.lse, together.lse[:, first:last], atol=1e-6)
+
+
+@backends
+@pytest.mark.parametrize(("block", "page"), [(64, 16), (128, 64)])
+def test_block_means_choose_pieces_of_16_under_longer_query_blocks(backend, block, page):
+    own = block // 16
+    chunks = (Chunk(0, 3 * block + 37), Chunk(block + 5, block), Chunk(330, 1, True))
+    q = random_q(chunks, 2, 16, scale=2)
+    cache = random_cache(chunks, 2, 16, page, paged=True, scale=2)
+    shares = [
+        HeadShare(head, head, budget, sequence=sequence, pattern=POOLED)
+        for sequence in range(3)
+        for head, budget in enumerate((16 * (own + 3) - 5, 10_000))
+    ]
+    step = prepare(shares, chunks, block, piece_tokens=16)
+    result = attend(q, cache, step, backend)
+    assert_right(q, cache, step, result)
+    assert step.prefill.length[:4].tolist() == [own, own + 3, own + 3, own + 3]
+    torched = attend(q, cache, step, "torch")
+    assert torch.equal(result.indices, torched.indices)
+    assert torch.equal(result.lists.indices, torched.lists.indices)
+    # A prompt of 3 blocks and 3 pieces, a chunk in its second and third block, which has a piece,
+    # and 21 pieces of a decode.
+    candidates = (1 + 2 + 3 + 3) * own + 3 + 2 * own + 2 * own + 1 + 21
+    assert result.counts.scored_pieces == candidates
 
 
 @settings(max_examples=20, deadline=None)
