@@ -14,10 +14,8 @@ Key = TypeVar("Key")
 Row = TypeVar("Row")
 Report = dict[str, Any]
 NOT_RECORDED = "hardware not recorded"
-STALE = {
-    "rehearsal": "the kernels have changed since",
-}
-"""Reports of kernels that are not today's; an entry goes when its file is made anew."""
+STALE: dict[str, str] = {}
+"""Why a report is not of today's code; an entry goes when its file is made anew."""
 
 
 @dataclass(frozen=True)
