@@ -2,7 +2,8 @@
 
 Of a head that loses c times as much of its attention as expected at the budget it runs with, the
 curve keeps its shape, and every loss on it is c times as large: R'(b) = 1 - min(1, c (1 - R(b))).
-One point cannot say more. Where nothing is recovered, or everything, that stays.
+One point cannot say more. Where nothing is recovered, or everything, that stays. c is of a head at
+every context, or of each measured one apart where that is what was observed.
 """
 
 import numpy as np
@@ -25,10 +26,11 @@ def corrected(
 ) -> ModelProfile:
     """The profile as observed; its source says from which one, and by whose observation.
 
-    expected, observed [layers, heads]: recovery at the budgets in use, NaN observed where nothing
-    is known. `seen_by` names the observer. A correction of a correction names the newest parent
-    only: every parent says its own. Raises ProfileError for a profile without recovery curves, and
-    for figures of another shape or beyond [0, 1].
+    expected, observed [layers, heads], or of the measured contexts [layers, heads, contexts]:
+    recovery at the budgets in use, NaN observed where nothing is known. `seen_by` names the
+    observer. A correction of a correction names the newest parent only: every parent says its own.
+    Raises ProfileError for a profile without recovery curves, and for figures of another shape or
+    beyond [0, 1].
     """
     heads = profile.heads
     if not isinstance(heads, CurvesForm):
@@ -37,7 +39,7 @@ def corrected(
             "a recovery that could be corrected"
         )
     factor = loss_ratio(expected, observed)
-    if factor.shape != heads.shape():
+    if factor.shape not in (heads.shape(), (*heads.shape(), len(heads.context_tokens))):
         raise ProfileError(
             f"expected and observed recovery of shape {factor.shape} for a profile of "
             f"{heads.shape()[0]} layers x {heads.shape()[1]} heads"
@@ -77,6 +79,7 @@ def loss_ratio(expected: Floats, observed: Floats) -> Floats:
 
 def _scaled(curves: Curves, factor: Floats) -> Curves:
     recovery = np.asarray(curves, dtype=np.float64)
-    losing = np.minimum(1.0, factor[..., None, None] * (1 - recovery))
+    of_contexts = factor if factor.ndim == recovery.ndim - 1 else factor[..., None]
+    losing = np.minimum(1.0, of_contexts[..., None] * (1 - recovery))
     scaled: Curves = np.where(recovery > 0, 1 - losing, 0.0).tolist()
     return scaled

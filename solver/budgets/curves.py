@@ -8,6 +8,7 @@ window it is the share of the tokens in reach, which do not grow beyond the wind
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Self
 
 import numpy as np
@@ -70,6 +71,34 @@ class MeasuredCurves:
                 "measured"
             )
         return RecoveryCurves(shares, recovery, context, workload.piece_tokens, warning)
+
+    def points(self, layers: Ints, heads: Ints, tokens: Ints, contexts: Ints) -> Floats:
+        """Recovery of single heads, each at its own budget and context: all [points].
+
+        What `at` would say of each; of the whole context everything.
+        """
+        lower, upper, weight = self.around(contexts)
+        found = np.empty((2, len(layers)))
+        for alike, window in by_window(self.windows, len(self.recovery)):
+            row = np.cumsum(alike) - 1
+            share = np.minimum(tokens / np.minimum(window, contexts), 1.0)
+            for side, index in product((0, 1), range(len(self.context_tokens))):
+                mine = alike[layers] & ((lower, upper)[side] == index)
+                if mine.any():
+                    shares, recovery = self._anchored(index, alike, window)
+                    of_points = recovery[row[layers[mine]], heads[mine]][:, None]
+                    found[side, mine] = interpolate(
+                        shares, of_points, share[mine, None, None]
+                    ).ravel()
+        return np.asarray(np.minimum((1 - weight) * found[0] + weight * found[1], 1.0))
+
+    def around(self, contexts: Ints) -> tuple[Ints, Ints, Floats]:
+        """Of contexts [points] the measured ones around each by index, and the weight of the upper,
+        as curves are interpolated."""
+        each, at = np.unique(contexts, return_inverse=True)
+        found = [neighbours(self.context_tokens, int(context)) for context in each]
+        lower, upper, weight = np.array(found, dtype=np.float64).reshape(-1, 3).T[:, at]
+        return lower.astype(np.int64), upper.astype(np.int64), weight
 
     def _anchored(
         self, index: int, layers: NDArray[np.bool_], window: float

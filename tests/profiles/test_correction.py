@@ -107,3 +107,23 @@ def test_only_curves_can_be_corrected() -> None:
     stated = budgets_profile(layers=2, heads=4, kv_heads=2)
     with pytest.raises(ProfileError, match="only recovery_curves"):
         corrected(stated, np.full((2, 4), 0.8), unseen(), "a test")
+
+
+def test_a_context_is_corrected_by_what_was_seen_of_it() -> None:
+    one = curves_profile()
+    assert isinstance(one.heads, CurvesForm)
+    form = one.heads.model_dump() | {
+        "context_tokens": [1024, 4096],
+        "budget_tokens": [[64, 128, 256, 1024], [256, 512, 1024, 4096]],
+        "recovery": [[[CURVE] * 2] * 4] * 2,
+        "selected_recovery": None,
+    }
+    both = one.model_copy(update={"heads": CurvesForm.model_validate(form)})
+    expected, observed = np.full((2, 4, 2), 0.8), np.full((2, 4, 2), np.nan)
+    observed[1, 2, 1] = 0.6
+    found = corrected(both, expected, observed, "a test").heads
+    assert isinstance(found, CurvesForm)
+    np.testing.assert_allclose(found.recovery[1][2], [CURVE, [0.0, 0.0, 0.6, 1.0]], atol=1e-12)
+    np.testing.assert_allclose(found.recovery[1][1], [CURVE, CURVE], atol=1e-12)
+    with pytest.raises(ProfileError, match="2 layers x 4 heads"):
+        corrected(both, expected[..., :1], observed[..., :1], "a test")

@@ -146,3 +146,15 @@ def test_windows_beyond_the_context_change_nothing(context: int) -> None:
     windowed = MeasuredCurves.of(form, windows=(None, 200_000, None)).at(Workload(context))
     assert (windowed.shares == plain.shares).all()
     assert (windowed.recovery == plain.recovery).all()
+
+
+@pytest.mark.parametrize("windows", [(), (300, None, 5000)])
+def test_points_are_what_the_curves_of_each_context_say(windows: tuple[int | None, ...]) -> None:
+    curves = MeasuredCurves.of(random_curves(2, layers=3, heads=4), windows=windows)
+    draw = np.random.default_rng(0)
+    layer, head, tokens, context = (draw.integers(1, most, 60) for most in (4, 5, 9000, 200_000))
+    found = curves.points(layer - 1, head - 1, tokens, context)
+    for number, (mine, its) in enumerate(zip(layer - 1, head - 1, strict=True)):
+        whole = curves.at(Workload(int(context[number]), block_tokens=1))
+        every = whole.at(np.full((3, 4), tokens[number]))
+        assert found[number] == pytest.approx(every[mine, its], abs=1e-12)
