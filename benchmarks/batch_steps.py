@@ -107,7 +107,7 @@ def sampled(steps: SlotSteps, given: list[Lengths]) -> tuple[float, float]:
     for number, (had, has) in enumerate(given):
         batch = steps.of_batch(had, has)
         started = time.process_time()
-        step = SampledStep(number, made, batch, steps.groups, device, 0)
+        step = SampledStep(number, made, (0,), batch, steps.groups, device, 0)
         for layer in range(SHAPE.layers):
             for phase in range(len(batch.phases)):
                 step.end(layer, phase, step.begin())

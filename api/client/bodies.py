@@ -6,7 +6,8 @@ and all that a node is told, refuses fields it does not know; of other answers a
 it knows.
 """
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,6 +25,7 @@ Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seconds = Annotated[float, Field(ge=SHORTEST_S, le=LONGEST_S, allow_inf_nan=False)]
 Units = Annotated[float, Field(ge=0, le=MOST_UNITS, allow_inf_nan=False)]
 Rows = Annotated[int, Field(ge=1, le=2**40)]
+Positions = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Tiles = Annotated[int, Field(ge=1, le=2**60)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Timing = Literal["alone", "concurrent"]
@@ -346,14 +348,37 @@ class PredictedView(BaseModel):
 
 
 class DriftedHead(BaseModel):
+    """A head that falls short; of an engine, in requests of that phase and context."""
+
     layer: int
     head: int
     expected: float
     observed: float
+    phase: Phase | None = None
+    context_tokens: int | None = None
+
+
+class RequestDrift(BaseModel):
+    """The verdict on an engine's requests of a phase, with contexts above half of
+    `context_tokens` and up to it. Without `heads` none of them were judged in the window: what was
+    raised stays."""
+
+    phase: Phase
+    context_tokens: int
+    raised: bool
+    since: str | None
+    rounds: int
+    heads: int
+    heads_drifted: int
+    observed_mean: float | None
+    expected_mean: float | None
 
 
 class RecoveryDrift(BaseModel):
-    """What heads recover beside what the profile promised, over the window's newest rounds."""
+    """What heads recover beside what the profile promised, over the window's newest rounds.
+
+    `requests` is null but of an engine, whose requests are judged by phase and context.
+    """
 
     raised: bool
     since: str | None
@@ -365,6 +390,7 @@ class RecoveryDrift(BaseModel):
     observed_min: float | None
     expected_mean: float | None
     reason: str | None
+    requests: list[RequestDrift] | None = None
 
 
 class TrafficClass(BaseModel):
@@ -413,6 +439,21 @@ class HeadReport(_Exact):
     recovery: Share
 
 
+class WatchedRows(_Exact):
+    """What the lists of a query head held of rows that a step of an engine brought.
+
+    `rows` rows, at positions from `first` up to `last` in their sequence; of several sequences
+    alike in length the means of both. `recovery` is the share of attention mass that their lists
+    held, a mean over a few rows.
+    """
+
+    head: Index
+    first: Index
+    last: Positions
+    rows: Positions
+    recovery: Share
+
+
 class StepReport(_Exact):
     """A part of an engine's step that is all prompts, or all decodes, of whatever lengths.
 
@@ -433,7 +474,8 @@ class DeviceSample(_Exact):
     """Seconds of the plan's device `device` in `layer`, and the work it did; absent work is 0.
 
     `work` in units of `FEATURES`. `heads` only of a model's own activations: recovery of random
-    tensors says nothing. `step` is the place of the batch's step that it is of, where it has them.
+    tensors says nothing. `step` is the place of the batch's step that it is of, where it has them,
+    and `watched` what lists held in that step, of the layers that were looked at.
     """
 
     layer: Index
@@ -442,6 +484,9 @@ class DeviceSample(_Exact):
     work: dict[str, Units]
     step: Annotated[Index | None, Field(exclude_if=_is_missing)] = None
     heads: Annotated[list[HeadReport] | None, Field(max_length=1024, exclude_if=_is_missing)] = None
+    watched: Annotated[
+        list[WatchedRows] | None, Field(max_length=MOST_SAMPLES, exclude_if=_is_missing)
+    ] = None
 
 
 Indices = Annotated[list[Index], Field(max_length=MOST_SAMPLES)]
@@ -462,6 +507,25 @@ class HeadColumns(_Exact):
         return self
 
 
+class WatchedColumns(_Exact):
+    """`WatchedRows` column by column; `sample` as in `HeadColumns`."""
+
+    sample: Indices
+    head: Indices
+    first: Indices
+    last: Annotated[list[Positions], Field(max_length=MOST_SAMPLES)]
+    rows: Annotated[list[Positions], Field(max_length=MOST_SAMPLES)]
+    recovery: Annotated[list[Share], Field(max_length=MOST_SAMPLES)]
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        _check_lengths(self, len(self.sample))
+        return self
+
+
+Columns = TypeVar("Columns", HeadColumns, WatchedColumns)
+
+
 class SampleColumns(_Exact):
     """`DeviceSample`s column by column, all of one length; a feature left out is 0 in all."""
 
@@ -471,6 +535,7 @@ class SampleColumns(_Exact):
     work: dict[str, Annotated[list[Units], Field(max_length=MOST_SAMPLES)]]
     step: Annotated[Indices | None, Field(exclude_if=_is_missing)] = None
     heads: Annotated[HeadColumns | None, Field(exclude_if=_is_missing)] = None
+    watched: Annotated[WatchedColumns | None, Field(exclude_if=_is_missing)] = None
 
     @classmethod
     def of(cls, samples: list[DeviceSample]) -> Self:
@@ -478,20 +543,15 @@ class SampleColumns(_Exact):
         features = dict.fromkeys(name for sample in samples for name in sample.work)
         reports = [(i, head) for i, sample in enumerate(samples) for head in sample.heads or []]
         steps = [sample.step for sample in samples]
-        heads = HeadColumns.model_construct(
-            sample=[i for i, _ in reports],
-            head=[head.head for _, head in reports],
-            rows=[head.rows for _, head in reports],
-            tiles=[head.tiles for _, head in reports],
-            recovery=[head.recovery for _, head in reports],
-        )
+        watched = [(i, rows) for i, sample in enumerate(samples) for rows in sample.watched or []]
         return cls.model_construct(
             layer=[sample.layer for sample in samples],
             device=[sample.device for sample in samples],
             seconds=[sample.seconds for sample in samples],
             work={name: [sample.work.get(name, 0.0) for sample in samples] for name in features},
             step=steps if any(step is not None for step in steps) else None,
-            heads=heads if reports else None,
+            heads=_by_column(HeadColumns, reports) if reports else None,
+            watched=_by_column(WatchedColumns, watched) if watched else None,
         )
 
     @model_validator(mode="after")
@@ -500,9 +560,20 @@ class SampleColumns(_Exact):
         for name, counts in self.work.items():
             if len(counts) != len(self.layer):
                 raise ValueError(f"work.{name}: has {len(counts)} counts, not {len(self.layer)}")
-        if self.heads and max(self.heads.sample, default=0) >= len(self.layer):
-            raise ValueError(f"heads.sample: there are {len(self.layer)} samples")
+        for name in ("heads", "watched"):
+            inside: HeadColumns | WatchedColumns | None = getattr(self, name)
+            if inside and max(inside.sample, default=0) >= len(self.layer):
+                raise ValueError(f"{name}.sample: there are {len(self.layer)} samples")
         return self
+
+
+def _by_column(kind: type[Columns], reports: Sequence[tuple[int, BaseModel]]) -> Columns:
+    """Reports column by column, each with the index of its sample."""
+    names = [name for name in kind.model_fields if name != "sample"]
+    columns: dict[str, Any] = {
+        name: [getattr(report, name) for _, report in reports] for name in names
+    }
+    return kind.model_construct(sample=[sample for sample, _ in reports], **columns)
 
 
 def _check_lengths(columns: BaseModel, length: int) -> None:

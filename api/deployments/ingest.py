@@ -17,6 +17,7 @@ from api.deployments.plausible import (
     check_heads,
     check_places,
     check_steps,
+    check_watched,
     doubts,
 )
 from api.problems import Problem, bad_field, not_found
@@ -27,10 +28,12 @@ from api.store import (
     recovery_store,
     sample_store,
     served_store,
+    watched_store,
 )
 from api.store.served_store import Reported, Step
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredNode
+from api.store.watched_store import Watched
 from profiles.cost.work import FEATURES, Phase
 from solver.plans import Plan
 
@@ -131,7 +134,8 @@ def _check(
     check_steps(samples, len(batch.steps or []))
     check_places(samples, node.node_id, node.part, deployment.layers)
     check_heads(samples, plan)
-    doubted = doubts(samples, plan)
+    check_watched(samples, plan)
+    doubted = doubts(samples, plan, batch.steps or [])
     believed = ~np.any(list(doubted.values()), axis=0)
     row = {
         "batch_id": batch.batch_id,
@@ -168,6 +172,7 @@ def _samples(batch: MeasurementBody) -> Samples:
         seconds=np.array(columns.seconds),
         work=np.array([columns.work.get(name, nothing) for name in FEATURES]).T,
         heads=columns.heads,
+        watched=columns.watched,
         in_columns=in_columns,
         steps=_places(columns.step),
     )
@@ -199,6 +204,9 @@ def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
         figures = each.believed.head_rows()
         if figures:
             recovery_store.keep(session, number, row, figures, each.arrival.window)
+        watched = _watched(each)
+        if watched:
+            watched_store.keep(session, number, row, watched, each.arrival.window)
         kinds = frozenset((of["device_type"], of["phase"]) for of in rounds[already:])
         receipt = MeasurementReceipt(
             batch_id=row["batch_id"],
@@ -225,6 +233,22 @@ def _reported(number: int, batch: MeasurementBody) -> Reported:
         for step in batch.steps or []
     ]
     return Reported(number, batch.node_id, batch.run or "", steps)
+
+
+def _watched(checked: _Checked) -> dict[int, Watched]:
+    """What was watched, by layer."""
+    watched, samples = checked.believed.watched, checked.believed
+    if watched is None or not watched.sample or samples.steps is None:
+        return {}
+    sample = np.array(watched.sample)
+    prefill = np.array([step.phase == "prefill" for step in checked.arrival.batch.steps or []])
+    columns = (watched.head, watched.first, watched.last, watched.rows)
+    rows = np.column_stack([prefill[samples.steps[sample]], *columns])
+    layers, recovery = samples.layers[sample], np.array(watched.recovery)
+    return {
+        int(layer): Watched(rows[layers == layer], recovery[layers == layer])
+        for layer in np.unique(layers)
+    }
 
 
 def _rounds(number: int, checked: _Checked) -> list[dict[str, Any]]:

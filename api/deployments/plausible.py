@@ -1,12 +1,13 @@
 """Whether a batch can be true of the plan that is live: what is refused, what is not believed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from api.client.bodies import HeadColumns
+from api.client.bodies import Columns, HeadColumns, StepReport, WatchedColumns
 from api.problems import bad_field
 from profiles.catalogue import device_profile
 from profiles.cost.roofline import fastest_possible_s
@@ -28,8 +29,8 @@ Mask = NDArray[np.bool_]
 class Samples:
     """A batch's samples: `layers`, `devices`, `seconds` [samples], `work` [samples, FEATURES].
 
-    `steps` [samples] are the places of an engine's steps that they are of. `in_columns` is the form
-    they came in, by which their fields are named.
+    `steps` [samples] are the places of an engine's steps that they are of, `watched` what was
+    watched there. `in_columns` is the form they came in, by which their fields are named.
     """
 
     layers: Ints
@@ -37,6 +38,7 @@ class Samples:
     seconds: Floats
     work: Floats
     heads: HeadColumns | None
+    watched: WatchedColumns | None
     in_columns: bool
     steps: Ints | None = None
 
@@ -46,24 +48,14 @@ class Samples:
 
     def only(self, chosen: Mask) -> "Samples":
         """Some of them, and what was reported of their heads."""
-        places = np.cumsum(chosen) - 1
-        heads = self.heads
-        if heads is not None:
-            kept = [i for i, sample in enumerate(heads.sample) if chosen[sample]]
-            heads = HeadColumns.model_construct(
-                sample=[int(places[heads.sample[i]]) for i in kept],
-                head=[heads.head[i] for i in kept],
-                rows=[heads.rows[i] for i in kept],
-                tiles=[heads.tiles[i] for i in kept],
-                recovery=[heads.recovery[i] for i in kept],
-            )
         return replace(
             self,
             layers=self.layers[chosen],
             devices=self.devices[chosen],
             seconds=self.seconds[chosen],
             work=self.work[chosen],
-            heads=heads,
+            heads=_only(self.heads, chosen),
+            watched=_only(self.watched, chosen),
             steps=None if self.steps is None else self.steps[chosen],
         )
 
@@ -74,6 +66,17 @@ class Samples:
             return []
         layers = self.layers[np.array(heads.sample, dtype=np.int64)].tolist()
         return list(zip(layers, heads.head, heads.rows, heads.tiles, heads.recovery, strict=True))
+
+
+def _only(columns: Columns | None, chosen: Mask) -> Columns | None:
+    """Reports of the chosen samples, numbered among these."""
+    if columns is None:
+        return None
+    places = (np.cumsum(chosen) - 1).tolist()
+    kept = [i for i, sample in enumerate(columns.sample) if chosen[sample]]
+    of_kept: dict[str, Any] = {name: [column[i] for i in kept] for name, column in columns}
+    of_kept["sample"] = [places[sample] for sample in of_kept["sample"]]
+    return type(columns).model_construct(**of_kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +114,14 @@ def check_places(
 
 
 def check_steps(samples: Samples, steps: int) -> None:
-    """Raises Problem: 422 for samples of none of a batch's `steps`, or of any where it has none."""
+    """Raises Problem: 422 for samples of none of a batch's `steps`, or of any where it has none,
+    and for recovery as the other kind of batch reports it."""
     whole = "columns.step" if samples.in_columns else "samples"
     if (samples.steps is None) != (steps == 0):
         raise bad_field(whole, "samples have a step where their batch has steps, and only there")
     if samples.steps is None:
+        if samples.watched is not None and samples.watched.sample:
+            raise bad_field(whole, "rows are watched in an engine's steps, not in rounds")
         return
     if samples.heads is not None and samples.heads.sample:
         raise bad_field(whole, "recovery is reported of rounds, not of an engine's steps")
@@ -154,12 +160,38 @@ def check_heads(samples: Samples, plan: Plan) -> None:
         seen.add((sample, head))
 
 
-def doubts(samples: Samples, plan: Plan) -> dict[str, Mask]:
+def check_watched(samples: Samples, plan: Plan) -> None:
+    """Raises Problem: 422 for rows of heads that the device does not compute, and for no rows."""
+    watched = samples.watched
+    if watched is None:
+        return
+    shares = _planned(plan).shares
+    within: dict[int, int] = {}
+    for i, (sample, head, first, last) in enumerate(
+        zip(watched.sample, watched.head, watched.first, watched.last, strict=True)
+    ):
+        own = within[sample] = within.get(sample, -1) + 1
+        layer, device = int(samples.layers[sample]), int(samples.devices[sample])
+        here = shares.get((layer, device), {})
+        name = fault = None
+        if head not in here:
+            name = "head"
+            fault = f"device {device} computes heads {sorted(here)} of layer {layer}, not {head}"
+        elif first >= last:
+            name, fault = "last", f"rows from {first} up to {last} are none"
+        if name is not None and fault is not None:
+            place = f"columns.watched.{name}.{i}"
+            own_place = f"samples.{sample}.watched.{own}.{name}"
+            raise bad_field(place if samples.in_columns else own_place, fault)
+
+
+def doubts(samples: Samples, plan: Plan, steps: Sequence[StepReport] = ()) -> dict[str, Mask]:
     """The samples that are not believed, by REASONS, each under the first that holds.
 
     [samples] each; the places are the plan's. `work`: not what the plan gave the device, or of an
     engine's step, which nobody knows but the engine, none; `seconds`: no chip of its type is so
-    fast; `heads`: rows and tiles of heads not near the plan's.
+    fast; `heads`: rows and tiles of heads not near the plan's, or rows watched that are none of the
+    sample's step of `steps`.
     """
     if samples.steps is None:
         planned = _planned(plan).work[samples.layers, samples.devices]
@@ -175,8 +207,12 @@ def doubts(samples: Samples, plan: Plan) -> dict[str, Mask]:
         of_type = types == name
         fastest_s[of_type] = fastest_possible_s(device_profile(name), samples.work[of_type])
     true = [likely, samples.seconds >= fastest_s]
-    heads = samples.heads
-    true.append(np.ones_like(true[0]) if heads is None else _near_heads(samples, heads, plan))
+    of_heads = np.ones_like(true[0])
+    if samples.heads is not None:
+        of_heads &= _near_heads(samples, samples.heads, plan)
+    if samples.watched is not None:
+        of_heads &= _of_steps(samples, samples.watched, steps)
+    true.append(of_heads)
     found, left = {}, np.ones_like(true[0])
     for reason, holds in zip(REASONS, true, strict=True):
         found[reason] = left & ~holds
@@ -199,6 +235,26 @@ def _near_heads(samples: Samples, heads: HeadColumns, plan: Plan) -> Mask:
         if not step.batch_size * low <= reported <= step.batch_size * high:
             found[sample] = False
         if rows > step.batch_size * step.context_tokens:
+            found[sample] = False
+    return found
+
+
+def _of_steps(samples: Samples, watched: WatchedColumns, steps: Sequence[StepReport]) -> Mask:
+    """Whether the rows watched can be those of each sample's step, of every head no more than it
+    brought; means of positions are rounded to whole ones."""
+    assert samples.steps is not None
+    found = np.ones(len(samples.layers), dtype=bool)
+    brought: dict[tuple[int, int], int] = {}
+    for sample, head, first, last, rows in zip(
+        watched.sample, watched.head, watched.first, watched.last, watched.rows, strict=True
+    ):
+        step = steps[samples.steps[sample]]
+        of_head = brought[sample, head] = brought.get((sample, head), 0) + rows
+        length = last - first
+        decodes = step.phase == "decode"
+        if last > step.context_tokens or of_head > step.new_tokens or (decodes and length > 1):
+            found[sample] = False
+        if not decodes and rows > step.sequences * (length + 1):
             found[sample] = False
     return found
 

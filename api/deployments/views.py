@@ -24,6 +24,7 @@ from api.deployments.accuracy import RoundMedians, measure, predict, prediction_
 from api.deployments.leases import Leases
 from api.deployments.served import ServedSteps, served
 from api.loop import drift_watch
+from api.loop.drift import DriftVerdict
 from api.store import deployment_store, node_store, plan_store, sample_store
 from api.store.database import Database
 from api.store.session import Session
@@ -185,8 +186,24 @@ def _recovery_drift(deployment: StoredDeployment) -> RecoveryDrift | None:
     verdict = drift_watch.verdict(deployment)
     if verdict is None:
         return None
+    requests = [
+        {
+            **_fields(each.verdict),
+            "phase": each.kind.phase,
+            "context_tokens": each.kind.context_tokens,
+        }
+        for each in verdict.kinds
+    ]
+    return RecoveryDrift.model_validate({**_fields(verdict), "requests": requests or None})
+
+
+def _fields(verdict: DriftVerdict) -> dict[str, Any]:
+    worst = [
+        {**asdict(head), **({} if head.kind is None else asdict(head.kind))}
+        for head in verdict.worst
+    ]
     since = None if verdict.since is None else moment(verdict.since)
-    return RecoveryDrift.model_validate({**asdict(verdict), "since": since})
+    return {**asdict(verdict), "since": since, "worst": worst}
 
 
 def _measured(found: RoundMedians, timing: str) -> MeasuredView:

@@ -1,15 +1,38 @@
 """Watches a live deployment for drift: judged from what is stored, the verdict kept with it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 
-from api.loop.drift import DriftPolicy, DriftVerdict, Mask, RecoveryReport, gather, judge
-from api.loop.promise import promise
-from api.store import node_store, plan_store, profile_store, recovery_store
+from api.loop.drift import (
+    DriftPolicy,
+    DriftVerdict,
+    Kind,
+    Mask,
+    ObservedRecovery,
+    PromisedRecovery,
+    RecoveryReport,
+    fallen,
+    gather,
+    judge,
+    judge_kinds,
+)
+from api.loop.engine_rows import EngineRows, means
+from api.loop.promise import Promise
+from api.store import node_store, plan_store, profile_store, recovery_store, watched_store
 from api.store.session import Session
 from api.store.tables import StoredDeployment
+from api.store.watched_store import LayerWatched
 from profiles.correction import corrected
+from profiles.errors import HplbError
 from profiles.model import ModelProfile
 from solver.plans import Plan
+
+
+class DriftError(HplbError):
+    """Nothing can be corrected by what was observed."""
 
 
 def verdict(deployment: StoredDeployment) -> DriftVerdict | None:
@@ -29,18 +52,76 @@ def look(
 def _judged(
     session: Session, deployment: StoredDeployment, policy: DriftPolicy, now: float
 ) -> DriftVerdict | None:
-    reports = _reports(session, deployment)
-    if not reports:
+    told, reports = _told(session, deployment), _reports(session, deployment)
+    if not told and not reports:
         return None
     plan = plan_store.load(session, deployment.plan_id)
     profile = profile_store.load(session, plan.profile.digest)
-    promised = promise(profile, plan)
-    if promised is None:
+    promise, before = Promise.of(profile, plan), verdict(deployment)
+    if promise is None:
         return DriftVerdict(
             reason=f"profile {profile.name!r} ({profile.heads.form}) promises no recovery"
         )
-    observed = gather(reports, _holders(session, deployment, plan), *promised.recovery.shape)
-    return judge(promised, observed, verdict(deployment), policy, now)
+    if not told:
+        observed = _observed(session, deployment, plan, reports)
+        return judge(promise.recovery(), observed, before, policy, now)
+    found = judge_kinds(_Window.of(told, promise).seen, before, policy, now)
+    if found.kinds:
+        return found
+    return DriftVerdict(reason="no request was longer than the budgets, which lost nothing of it")
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """The rows of an engine that their budgets may cost something, and what is known of each kind
+    of them."""
+
+    rows: EngineRows
+    seen: dict[Kind, tuple[PromisedRecovery, ObservedRecovery]]
+
+    @classmethod
+    def of(cls, told: Sequence[LayerWatched], promise: Promise) -> Self:
+        rows = promise.of_rows(_rows(told))
+        seen = {}
+        for kind, chosen in rows.kinds().items():
+            of_kind = rows.only(chosen)
+            promised, observed = means(of_kind, promise.budgets.shape)
+            context = round(of_kind.mean_last())
+            seen[kind] = promise.with_spread(promised, context), observed
+        return cls(rows, seen)
+
+
+def _told(session: Session, deployment: StoredDeployment) -> list[LayerWatched]:
+    """What an engine watched in the live generation's window."""
+    return watched_store.of_generation(session, deployment.name, deployment.generation)
+
+
+def _rows(told: Sequence[LayerWatched]) -> EngineRows:
+    sizes = [len(each.watched.recovery) for each in told]
+    nodes = {name: number for number, name in enumerate(sorted({each.node for each in told}))}
+    columns = np.concatenate([each.watched.rows for each in told]).astype(np.int64)
+    prefill, head, first, last, rows = columns.T
+    recovery = np.concatenate([each.watched.recovery for each in told])
+    return EngineRows(
+        batch=np.repeat([each.batch for each in told], sizes),
+        node=np.repeat([nodes[each.node] for each in told], sizes),
+        prefill=prefill == 1,
+        layer=np.repeat([each.layer for each in told], sizes),
+        head=head,
+        first=first,
+        last=last,
+        rows=rows,
+        recovery=recovery,
+        promised=np.full(len(recovery), np.nan),
+    )
+
+
+def _observed(
+    session: Session, deployment: StoredDeployment, plan: Plan, reports: list[RecoveryReport]
+) -> ObservedRecovery:
+    """What rounds of the plan's own workload saw."""
+    shape = np.array(plan.budgets).shape
+    return gather(reports, _holders(session, deployment, plan), *shape)
 
 
 def _holders(session: Session, deployment: StoredDeployment, plan: Plan) -> dict[str, Mask]:
@@ -70,16 +151,46 @@ def _reports(session: Session, deployment: StoredDeployment) -> list[RecoveryRep
     ]
 
 
-def corrected_profile(session: Session, deployment: StoredDeployment, plan: Plan) -> ModelProfile:
-    """The live plan's profile with its curves as the window saw them."""
+def corrected_profile(
+    session: Session, deployment: StoredDeployment, plan: Plan, policy: DriftPolicy
+) -> ModelProfile:
+    """The live plan's profile with its curves as the window saw them.
+
+    Raises DriftError where what fell short were requests of other contexts than the plan's budgets
+    are made for, whose curves say nothing of these.
+    """
     profile = profile_store.load(session, plan.profile.digest)
-    promised = promise(profile, plan)
-    assert promised is not None  # else nothing drifted
-    reports = _reports(session, deployment)
-    observed = gather(reports, _holders(session, deployment, plan), *promised.recovery.shape)
-    rounds = int(observed.rounds.max(initial=0))
-    seen_by = (
-        f"generation {deployment.generation} of deployment {deployment.name} observed in "
-        f"{rounds} rounds"
-    )
-    return corrected(profile, promised.recovery, observed.recovery, seen_by)
+    promise, told = Promise.of(profile, plan), _told(session, deployment)
+    assert promise is not None  # else nothing drifted
+    by = f"generation {deployment.generation} of deployment {deployment.name} observed in"
+    if not told:
+        seen = _observed(session, deployment, plan, _reports(session, deployment))
+        seen_by = f"{by} {int(seen.rounds.max(initial=0))} rounds"
+        return corrected(profile, promise.recovery().recovery, seen.recovery, seen_by)
+    window, judged = _Window.of(told, promise), verdict(deployment)
+    short = _short(window, judged, policy)
+    if not short.any():
+        raise DriftError("drift, but of no request since: nothing to plan by")
+    expected, observed = promise.at_measured(window.rows.only(short))
+    found = corrected(profile, expected, observed, f"{by} service")
+    now = Promise.of(found, plan)
+    assert now is not None
+    if np.array_equal(now.recovery().recovery, promise.recovery().recovery):
+        raised = () if judged is None else judged.kinds
+        contexts = sorted({each.kind.context_tokens for each in raised if each.verdict.raised})
+        raise DriftError(
+            f"drift of requests of up to {', '.join(f'{each:,}' for each in contexts)} tokens says "
+            f"nothing of {promise.workload.context_tokens:,}, which the budgets are made for: ask "
+            "for a plan for what is served"
+        )
+    return found
+
+
+def _short(window: _Window, judged: DriftVerdict | None, policy: DriftPolicy) -> Mask:
+    """Which rows are of heads that fell short, and of the kind of requests that they did so in."""
+    raised = set() if judged is None else {e.kind for e in judged.kinds if e.verdict.raised}
+    short = np.zeros(len(window.rows.rows), dtype=bool)
+    for kind, of_kind in window.rows.kinds().items():
+        _, _, drifted = fallen(*window.seen[kind], kind in raised, policy)
+        short |= of_kind & drifted[window.rows.layer, window.rows.head]
+    return short

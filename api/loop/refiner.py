@@ -249,16 +249,19 @@ class Refiner:
 
     def _ask_again(self, name: str, generation: int, live: Plan, steps: ServedSteps | None) -> None:
         """Have the live plan's request solved again; looked at when that has ended."""
-        corrected = self._corrected(name, generation)
         traffic, slowdown = (
             ([], None) if steps is None else (steps.traffic.classes(), steps.slowdown)
         )
         try:
+            corrected = self._corrected(name, generation)
             found = self._answerer.again(
                 live.id, self._time_limit_s, corrected, self._asked_for(live, traffic)
             )
+        except drift_watch.DriftError as error:
+            self._hold(name, generation, str(error))
+            return
         except (HplbError, Problem) as error:
-            self._hold(name, generation, error)
+            self._hold(name, generation, _failed(error))
             return
         self._replans[name] = _Replan(generation, live.id, corrected, traffic, slowdown, found)
         with self._idle:
@@ -298,19 +301,18 @@ class Refiner:
                 raise Problem(409, "the solve was cancelled")
             candidate_id = self._answerer.plan_of(found).plan_id
         except (HplbError, Problem) as error:
-            self._hold(name, replan.generation, error)
+            self._hold(name, replan.generation, _failed(error))
             return
         self._judge(name, replan, candidate_id)
 
-    def _hold(self, name: str, generation: int, error: HplbError | Problem) -> None:
+    def _hold(self, name: str, generation: int, why: str) -> None:
         """There is no other plan to judge: say why."""
-        why = error.detail if isinstance(error, Problem) else str(error)
         with self._database.write() as session:
             deployment = deploy.find(session, name)
             if deployment.generation == generation:
                 state = RefineState.from_json(deployment.refine_state)
                 deployment.refine_state = replace(state, replanning=False).to_json()
-                deployment.decision = f"held: planning again failed: {why}"
+                deployment.decision = f"held: {why}"
 
     def _judge(self, name: str, replan: _Replan, candidate_id: str) -> None:
         with self._database.write() as session:
@@ -340,14 +342,17 @@ class Refiner:
             self._step(session, deployment, event)
 
     def _corrected(self, name: str, generation: int) -> ModelProfile | None:
-        """The profile as observed, where drift is what the deployment is planned again for."""
+        """The profile as observed, where drift is what the deployment is planned again for.
+
+        Raises DriftError where that says nothing of what it is planned for.
+        """
         with self._database.read() as session:
             deployment = session.get_one(StoredDeployment, name)
             correcting = RefineState.from_json(deployment.refine_state).correcting
             if not correcting or deployment.generation != generation:
                 return None
             plan = plan_store.load(session, deployment.plan_id)
-            return drift_watch.corrected_profile(session, deployment, plan)
+            return drift_watch.corrected_profile(session, deployment, plan, self._drift_policy)
 
     def _step(
         self, session: Session, deployment: StoredDeployment, event: Measured | Drifted | Replanned
@@ -370,6 +375,11 @@ class Refiner:
                 case Replan():
                     wants_replan = True
         return wants_replan
+
+
+def _failed(error: HplbError | Problem) -> str:
+    why = error.detail if isinstance(error, Problem) else str(error)
+    return f"planning again failed: {why}"
 
 
 def _measured(

@@ -2,7 +2,7 @@
 
 import { figures, fill, h, ms, percent, picture, plural, shape, short, sure, table, time } from "./dom.js";
 import { ask, get, getOnce, said, sleep } from "./planner.js";
-import { judged, standing, worth } from "./words.js";
+import { judged, requests, standing, worth } from "./words.js";
 
 const EVERY_MS = 2000;
 const SHOWN = 12;
@@ -109,8 +109,9 @@ function undrawn(view) {
 function worst(drift) {
   return table(
     `The heads that fall shortest, of ${plural(drift.heads, "head")} over ${plural(drift.rounds, "round")}`,
-    ["Layer", "Head", "Promised", "Observed"],
+    [...(drift.requests ? ["Requests"] : []), "Layer", "Head", "Promised", "Observed"],
     drift.worst.map((w) => [
+      ...(drift.requests ? [requests(w)] : []),
       String(w.layer),
       String(w.head),
       w.expected.toFixed(4),

@@ -44,10 +44,23 @@ export function judged(view) {
 }
 
 function recovery(drift) {
-  if (!drift) return "Recovery is not reported: the nodes do not run a model's own activations.";
+  if (!drift) {
+    return "Recovery is not reported: it is of engines, and of nodes that run a model's own activations.";
+  }
   if (drift.reason) return `Recovery cannot be judged: ${drift.reason}`;
   const heads = `${drift.heads_drifted} of ${plural(drift.heads, "head")}`;
-  return drift.raised
-    ? `Drift: ${heads} recover less than the profile promised.`
-    : `Recovery is as promised (${heads} fall short).`;
+  const of = (drift.requests ?? []).filter((each) => each.raised).map(requests);
+  if (drift.raised) {
+    const where = of.length > 0 ? ` in ${of.join(" and in ")}` : "";
+    return drift.heads_drifted > 0
+      ? `Drift: ${heads} recover less than the profile promised${where}.`
+      : `Drift: heads recovered less than the profile promised${where}, none of which came since.`;
+  }
+  return drift.heads > 0
+    ? `Recovery is as promised (${heads} fall short).`
+    : "Recovery is reported, of too few rounds yet to be judged.";
 }
+
+/** An engine's requests that are judged together, by phase and context. */
+export const requests = (of) =>
+  `${of.phase === "decode" ? "decodes" : "prompts"} of up to ${count(of.context_tokens)} tokens`;

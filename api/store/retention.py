@@ -30,6 +30,7 @@ from api.store.tables import (
     StoredRound,
     StoredSolve,
     StoredSteps,
+    StoredWatched,
 )
 
 DELETED_AT_ONCE = 200
@@ -99,6 +100,7 @@ def remove_batches(session: Session, ids: Sequence[int]) -> None:
     """Delete batches and what they measured."""
     session.execute(delete(StoredRecovery).where(StoredRecovery.batch.in_(ids)))
     session.execute(delete(StoredSteps).where(StoredSteps.batch.in_(ids)))
+    session.execute(delete(StoredWatched).where(StoredWatched.batch.in_(ids)))
     session.execute(delete(StoredRound).where(StoredRound.batch.in_(ids)))
     session.execute(delete(StoredBatch).where(StoredBatch.id.in_(ids)))
 

@@ -249,6 +249,26 @@ class StoredRecovery(Table):
     figures: Mapped[list[Any]]
 
 
+class StoredWatched(Table):
+    """What a batch of an engine watched of a layer: rows of heads, and what their lists held.
+
+    `rows` is little-endian int32 [reports, 5] (`api.store.watched_store.COLUMNS`), `recovery`
+    float64 [reports]. Only a window of the live generation's newest is kept.
+    """
+
+    __tablename__ = "watched"
+    __table_args__ = (Index(None, "deployment", "generation"),)
+    batch: Mapped[int] = mapped_column(
+        ForeignKey("batches.id"), primary_key=True, autoincrement=False
+    )
+    layer: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    deployment: Mapped[str] = mapped_column(ForeignKey("deployments.name"))
+    generation: Mapped[int]
+    node_id: Mapped[str] = mapped_column(String(128))
+    rows: Mapped[bytes]
+    recovery: Mapped[bytes]
+
+
 class StoredKey(Table):
     """A key by its secret's SHA-256; `node`, where there is one, is all that it may act as."""
 

@@ -37,7 +37,7 @@ def recovery(
     pieces = max(
         (layout.grid(sequence).pieces for sequence in range(len(layout.chunks))), default=0
     )
-    return _recovery(q, cache, rows, lse, layout.piece_tokens, pieces, use_triton)
+    return _mean(*_shares(q, cache, rows, lse, layout.piece_tokens, pieces, use_triton))
 
 
 def decode_recovery(
@@ -55,6 +55,32 @@ def decode_recovery(
     included. An entry that computes a part of its list captures that part's mass: the parts' sum is
     the list's. Costs the context for every entry, whatever its part.
     """
+    return _mean(*_of_decodes(q, cache, layout, context_tokens, lse, use_triton))
+
+
+def head_recovery(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: DecodeLayout,
+    context_tokens: torch.Tensor,
+    lse: torch.Tensor,
+    *,
+    use_triton: bool | None = None,
+) -> torch.Tensor:
+    """The mass that every entry captured of each of its heads, fp32 [entries, widest], 1 beyond
+    them; as `decode_recovery`, which is their mean."""
+    shares, there = _of_decodes(q, cache, layout, context_tokens, lse, use_triton)
+    return shares.masked_fill(~there, 1.0)
+
+
+def _of_decodes(
+    q: torch.Tensor,
+    cache: Cache,
+    layout: DecodeLayout,
+    context_tokens: torch.Tensor,
+    lse: torch.Tensor,
+    use_triton: bool | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     sequence, token, group = layout.entries.unbind(1)
     newest = (context_tokens[sequence] - 1)[:, None].expand_as(layout.heads)
     there = layout.heads != PADDING
@@ -65,7 +91,7 @@ def decode_recovery(
         token[:, None].expand_as(layout.heads),
         torch.where(there, newest, -1).int(),
     )
-    return _recovery(q, cache, rows, lse, layout.piece_tokens, layout.most_pieces, use_triton)
+    return _shares(q, cache, rows, lse, layout.piece_tokens, layout.most_pieces, use_triton)
 
 
 def sampled_rows(layout: Layout, samples: int) -> QueryRows:
@@ -84,7 +110,7 @@ def sampled_rows(layout: Layout, samples: int) -> QueryRows:
     return QueryRows.at(layout.entries, position)
 
 
-def _recovery(
+def _shares(
     q: torch.Tensor,
     cache: Cache,
     rows: QueryRows,
@@ -92,10 +118,16 @@ def _recovery(
     piece_tokens: int,
     pieces: int,
     use_triton: bool | None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What was captured of every row, 0 where there is none, and whether there is one: [entries,
+    rows]."""
     kernel = q.is_cuda if use_triton is None else use_triton
     every = implementation(kernel).piece_lse(q, cache, rows, piece_tokens, pieces).logsumexp(-1)
     real = rows.position >= 0
     share = (lse[rows.head, rows.token] - every).exp().clamp(max=1.0).masked_fill(~real, 0.0)
+    return share, real
+
+
+def _mean(share: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     count = real.sum(1)
     return torch.where(count > 0, share.sum(1) / count, 1.0)

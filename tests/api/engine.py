@@ -1,7 +1,7 @@
 """An engine of two ranks on simulated devices of known rates, and what it tells of its steps."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from executor.inference.phase_work import phase_work
+from executor.inference.slot_steps import Phase as Part
 from executor.inference.slot_steps import SlotSteps
+from executor.inference.watched_rows import WatchedRows, watched_rows
 from executor.weights.execution_map import ExecutionMap, Original
 from executor.weights.slots import slots_of
 from profiles.catalogue import catalogue_rates
@@ -28,10 +30,17 @@ Lengths = Sequence[tuple[int, int]]
 class Device:
     """An engine of two ranks on simulated CPUs of known rates, all of which tell the same steps."""
 
-    def __init__(self, plan: Plan, slower: dict[str, float] = SLOWER) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        slower: dict[str, float] = SLOWER,
+        recovers: Callable[[Phase, int, WatchedRows], Floats] | None = None,
+    ) -> None:
+        """`recovers` says what the rows of a layer recover, where they are watched."""
         made = ExecutionMap.of(plan, slots_of(plan), original=Original(tensors_sha256="", files={}))
         layers, cpu = range(len(plan.layers)), torch.device("cpu")
-        self.plan = plan
+        self.plan, self._recovers = plan, recovers
+        self._layout = made.layout
         self.ranks = [SlotSteps(made, (rank,), MOST_TOKENS, cpu, layers) for rank in range(2)]
         factor = np.array([slower.get(name, 1.0) for name in FEATURES])
         self.rates = {
@@ -67,6 +76,7 @@ class Device:
                 new, whole = of.context - of.cached, of.context
                 if phase == "prefill":
                     whole = whole + of.cached
+                watched = self._watched(rank, phase, of)
                 samples += [
                     {
                         "layer": layer,
@@ -75,6 +85,7 @@ class Device:
                         "seconds": float(units @ self.rates[phase])
                         * self._noise.uniform(0.98, 1.02),
                         "work": dict(zip(FEATURES, units.tolist(), strict=True)),
+                        **({"watched": watched[layer]} if layer in watched else {}),
                     }
                     for layer, units in enumerate(work)
                     if units.any()
@@ -100,6 +111,24 @@ class Device:
             "steps": parts,
             "samples": samples,
         }
+
+    def _watched(self, rank: int, phase: Phase, of: Part) -> dict[int, list[Json]]:
+        """What every layer's lists held, of all layers in each step."""
+        if self._recovers is None:
+            return {}
+        found = {}
+        for layer, step in enumerate(of.steps):
+            if step is None:
+                continue
+            lists = step.decode.heads.shape if step.decode else (len(step.prefill.heads),)
+            heads = self._layout.heads(layer, (rank,))
+            rows = watched_rows(step, of.context, heads, np.ones(tuple(lists))).alike
+            recovery = self._recovers(phase, layer, rows)
+            columns = (rows.head, rows.first, rows.last, rows.rows, recovery)
+            named = ("head", "first", "last", "rows", "recovery")
+            values = zip(*(x.tolist() for x in columns), strict=True)
+            found[layer] = [dict(zip(named, each, strict=True)) for each in values]
+        return found
 
 
 def mixed(draw: random.Random, steps: int) -> list[Lengths]:

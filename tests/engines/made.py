@@ -31,10 +31,8 @@ ELSEWHERE: list[Placement] = [
 """The groups of DIVIDED where they are there, other rows of their heads."""
 
 
-def folders(where: Path) -> None:
-    """In `where`: `model`, that with heads divided between two ranks, `planned`, with whole heads
-    alone, `other`, those in other layers, `broken`, one of whose weights lacks rows, and `changed`,
-    whose weights are those of `planned`: heads are divided elsewhere and have other budgets."""
+def model(where: Path) -> None:
+    """In `where` the small `model`."""
     changes = {
         "head_dim": SHAPE.head_dim,
         "vocab_size": VOCABULARY,
@@ -48,6 +46,13 @@ def folders(where: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(
         where / "model"
     )
+
+
+def folders(where: Path) -> None:
+    """In `where`: `model`, that with heads divided between two ranks, `planned`, with whole heads
+    alone, `other`, those in other layers, `broken`, one of whose weights lacks rows, and `changed`,
+    whose weights are those of `planned`: heads are divided elsewhere and have other budgets."""
+    model(where)
     written(where, "planned", DIVIDED)
     written(where, "other", WHOLE)
     written(where, "broken", WHOLE[::-1])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from executor.attention.block_sparse import attend
@@ -59,7 +60,7 @@ def test_of_the_watched_layer_it_is_told_what_the_lists_held() -> None:
     steps = SlotSteps(made, (0, 1), 2048, torch.device("cpu"), range(2))
     cached, has = [499, 32], [500, 300]
     batch = steps.of_batch(cached, has)
-    sampled = SampledStep(1, made, batch, steps.groups, torch.device("cpu"), 1)
+    sampled = SampledStep(1, made, (0, 1), batch, steps.groups, torch.device("cpu"), 1)
     draw = torch.Generator().manual_seed(0)
     cache = torch.randn(32, 6, BLOCK, 2 * HEAD, generator=draw)
     pages = torch.randperm(32, generator=draw).int()
@@ -74,10 +75,16 @@ def test_of_the_watched_layer_it_is_told_what_the_lists_held() -> None:
         impl, out = layer(made, number), torch.empty_like(query)
         impl.forward(None, query, query, query, cache, metadata, out)
         assert len(sampled.held()) == number * 2
-    decode, prompt = sampled.held()
+    held = sampled.held()
+    decode, prompt = held[0], held[1]
     assert (batch.phases[0].context.tolist(), batch.phases[1].context.tolist()) == ([500], [300])
-    # Six heads, divided or not.
-    assert (decode.phase, decode.rows, prompt.phase, prompt.rows) == (0, 6, 1, 6 * 268)
+    # Six heads, divided or not, by the model's numbers, and where their rows lie.
+    assert sorted(decode.head.tolist()) == list(range(6))
+    assert set(zip(decode.first.tolist(), decode.last.tolist(), strict=True)) == {(499, 500)}
+    for head in range(6):
+        of_head = prompt.head == head
+        assert prompt.rows[of_head].sum() == 268
+        assert (prompt.first[of_head].min(), prompt.last[of_head].max()) == (32, 300)
     for told, of in zip((decode, prompt), phases, strict=True):
         step = replace(of.phase.steps[1], context_tokens=of.context)
         keys = Cache(*impl.halves(cache), pages=of.pages)
@@ -85,6 +92,10 @@ def test_of_the_watched_layer_it_is_told_what_the_lists_held() -> None:
             query[of.phase.tokens].transpose(0, 1), keys, step, watched_rows=WATCHED_ROWS
         )
         least, most = float(again.recovery.min()), float(again.recovery.max())
-        assert least * told.rows <= told.held <= most * told.rows
         assert 0 < least < 1
+        assert told.recovery.min() <= most
+        assert told.recovery.max() >= least
+    # Of a prompt entry by entry as attention says it, of decodes each list's heads apart.
+    assert prompt.recovery.tolist() == pytest.approx(again.recovery.tolist())
+    assert len(set(decode.recovery.tolist())) == 6
     assert len(sampled.took()) == 4

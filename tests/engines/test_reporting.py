@@ -47,7 +47,7 @@ class Rank:
         """Steps of a prompt's chunk beside two decodes, both layers timed."""
         batch = STEPS.of_batch([64, 200, 90], [128, 201, 91])
         for number in numbers:
-            step = SampledStep(number, made, batch, STEPS.groups, torch.device("cpu"), 0)
+            step = SampledStep(number, made, (1,), batch, STEPS.groups, torch.device("cpu"), 0)
             for layer in range(2):
                 for phase in range(2):
                     step.end(layer, phase, step.begin())
@@ -172,6 +172,6 @@ def test_a_step_that_is_not_sampled_looks_at_no_clock(monkeypatch: pytest.Monkey
         monkeypatch.setattr(time, name, lambda clock=clock: looks.append(get_ident()) or clock())
     batch = STEPS.of_batch([64, 200], [128, 201])
     assert get_ident() not in looks
-    step = SampledStep(1, MADE, batch, STEPS.groups, torch.device("cpu"), 0)
+    step = SampledStep(1, MADE, (1,), batch, STEPS.groups, torch.device("cpu"), 0)
     step.end(0, 0, step.begin())
     assert looks.count(get_ident()) == 4

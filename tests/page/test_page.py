@@ -101,6 +101,31 @@ def test_drift_says_its_cause(planner: Planner, visit: Opener) -> None:
     expect(page.locator("td", has_text="0.5200")).to_be_visible()
 
 
+def test_drift_of_an_engine_says_of_which_requests(planner: Planner, visit: Opener) -> None:
+    deployed(planner, "greedy")
+    of = {"phase": "decode", "context_tokens": 8192}
+
+    def drifted(route: Route) -> None:
+        view = route.fetch().json()
+        view["recovery_drift"] = {
+            "raised": True, "since": "2026-01-01T00:00:00+00:00", "rounds": 4, "heads": 24,
+            "heads_drifted": 7, "observed_mean": 0.7, "observed_min": 0.5, "expected_mean": 0.9,
+            "reason": None,
+            "worst": [{"layer": 1, "head": 5, "expected": 0.91, "observed": 0.52, **of}],
+            "requests": [
+                {**of, "raised": True}, {**of, "context_tokens": 512, "raised": False}
+            ],
+        }  # fmt: skip
+        route.fulfill(json=view)
+
+    page = visit(planner)
+    page.route(re.compile(r"/deployments/d$"), drifted)
+    page.locator("#to-d").click()
+    said = "recover less than the profile promised in decodes of up to 8,192 tokens."
+    expect(page.get_by_text(said)).to_be_visible()
+    expect(page.locator("td", has_text="decodes of up to 8,192 tokens")).to_be_visible()
+
+
 def test_the_planner_restarts_while_the_page_is_open(planner: Planner, visit: Opener) -> None:
     page = visit(planner)
     expect(page.get_by_text("2 nodes, 2 with a lease")).to_be_visible()

@@ -284,7 +284,7 @@ class PlanBuilder:
             layers = sorted(self._layers[True])
             watched = layers[self._builds // served.sample_every % len(layers)]
             self._sampled = SampledStep(
-                self._builds, served.map, steps, groups, self.device, watched
+                self._builds, served.map, served.held, steps, groups, self.device, watched
             )
         return self._sampled
 

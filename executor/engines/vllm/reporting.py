@@ -16,10 +16,12 @@ import numpy as np
 from vllm.logger import init_logger
 
 from api.client.bodies import Assignment, DeviceSample, MeasurementBatch, StepReport
+from api.client.bodies import WatchedRows as Told
 from executor.engines.vllm.metrics import RankReport
 from executor.engines.vllm.timing import SampledStep
 from executor.inference.phase_work import phase_work
 from executor.inference.slot_steps import Phase as Part
+from executor.inference.watched_rows import WatchedRows
 from executor.reports.membership import Membership
 from profiles.cost.samples import SHORTEST_S
 from profiles.cost.work import FEATURES, Phase
@@ -124,9 +126,10 @@ class Reporter:
             self._spool_dropped = member.spool.dropped
 
     def _measured(self, step: SampledStep) -> Measured:
-        """The step's work counted, and its seconds told to Prometheus."""
+        """The step's work counted, what was watched of it, and both told to Prometheus."""
         phases = step.batch.phases
         parts = [_part(step.number, phase) for phase in phases]
+        watched = step.held()
         work = [phase_work(phase, step.groups, step.map.architecture) for phase in phases]
         seconds: dict[Phase, tuple[float, float]] = {}
         samples = []
@@ -136,15 +139,18 @@ class Reporter:
             seconds[phase] = busy_s + took.busy_s, wall_s + took.wall_s
             units = dict(zip(FEATURES, work[took.phase][took.layer].tolist(), strict=True))
             sample = DeviceSample(
-                layer=took.layer, device=0, seconds=max(took.busy_s, SHORTEST_S), work=units
+                layer=took.layer,
+                device=0,
+                seconds=max(took.busy_s, SHORTEST_S),
+                work=units,
+                watched=_told(watched.get(took.phase)) if took.layer == step.watched else None,
             )
             samples.append((took.phase, sample))
         self._report.sampled(seconds)
         rows: dict[Phase, tuple[int, float]] = {}
-        for held in step.held():
-            phase = parts[held.phase].phase
-            count, share = rows.get(phase, (0, 0.0))
-            rows[phase] = count + held.rows, share + held.held
+        for number, held in watched.items():
+            phase = parts[number].phase
+            rows[phase] = int(held.rows.sum()), float(held.rows @ held.recovery)
         self._report.watched(rows)
         return Measured(step.map.plan, parts, samples)
 
@@ -196,6 +202,18 @@ class Reporter:
         done = max(member.spool.rounds(batch.key), member.state.rounds(batch.key))
         member.spool.add(batch, done + 1)
         member.board.change()
+
+
+def _told(watched: WatchedRows | None) -> list[Told] | None:
+    """What a planner is told of rows that were watched."""
+    if watched is None or not len(watched.rows):
+        return None
+    alike = watched.alike
+    columns = (alike.head, alike.first, alike.last, alike.rows, alike.recovery)
+    return [
+        Told(head=head, first=first, last=last, rows=rows, recovery=float(f"{recovery:.4g}"))
+        for head, first, last, rows, recovery in zip(*(x.tolist() for x in columns), strict=True)
+    ]
 
 
 def _part(number: int, phase: Part) -> StepReport:

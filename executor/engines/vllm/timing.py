@@ -7,16 +7,17 @@ taken, the share of attention mass is estimated that its lists held.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from executor.attention.query_rows import new_rows
 from executor.attention.step import PreparedStep
 from executor.inference.slot_steps import BatchSteps
+from executor.inference.watched_rows import WatchedRows, watched_rows
 from executor.kernels.batch import Cache
-from executor.kernels.recovery import decode_recovery, recovery
+from executor.kernels.recovery import head_recovery, recovery
 from executor.weights.execution_map import ExecutionMap
 
 WATCHED_ROWS = 8
@@ -37,19 +38,10 @@ class Took:
     wall_s: float
 
 
-@dataclass(frozen=True)
-class Held:
-    """Query rows of all heads of the watched layer in a phase, and as many by the share of their
-    attention mass that the lists held."""
-
-    phase: int
-    rows: int
-    held: float
-
-
 class SampledStep:
     """One step in `every`: its `number` among the rank's, alike on all ranks, the map and what of
-    the batch it computes, with the KV groups [layers] that it has shares of. `watched` is a layer.
+    the batch it computes with the slots of `ranks`, with the KV groups [layers] that it has shares
+    of. `watched` is a layer.
 
     Between two calls of `begin` and `end` one layer computes one phase.
     """
@@ -58,16 +50,17 @@ class SampledStep:
         self,
         number: int,
         made: ExecutionMap,
+        ranks: Sequence[int],
         batch: BatchSteps,
         groups: list[int],
         device: torch.device,
         watched: int,
     ) -> None:
         self.number, self.map, self.batch, self.groups = number, made, batch, groups
-        self.watched = watched
+        self.watched, self._ranks = watched, ranks
         self._on_cpu = device.type == "cpu"
         self._marks: list[tuple[int, int, Mark, Mark]] = []
-        self._held: list[tuple[int, list[int], torch.Tensor]] = []
+        self._held: list[tuple[int, PreparedStep, torch.Tensor]] = []
         self._last: Mark = None
 
     def begin(self) -> Mark:
@@ -88,15 +81,11 @@ class SampledStep:
     ) -> None:
         """After the watched layer has computed q [heads, tokens, head_dim], by lse alike."""
         if step.prefill is not None:
-            layout = step.prefill
-            rows = [
-                len(new_rows(part, layout.chunks, layout.block_tokens)) for part in layout.heads
-            ]
-            self._held.append((phase, rows, recovery(q, cache, layout, lse, WATCHED_ROWS)))
+            held = recovery(q, cache, step.prefill, lse, WATCHED_ROWS)
+            self._held.append((phase, step, held))
         if step.decode is not None:
-            rows = [len(of.heads) for of in step.decode.lists]
-            held = decode_recovery(q, cache, step.decode, step.context_tokens, lse)
-            self._held.append((phase, rows, held))
+            held = head_recovery(q, cache, step.decode, step.context_tokens, lse)
+            self._held.append((phase, step, held))
         self._last = self.begin()
 
     @property
@@ -104,16 +93,14 @@ class SampledStep:
         """Whether all that was queued has been computed."""
         return not isinstance(self._last, Event) or bool(self._last.query())
 
-    def held(self) -> list[Held]:
-        """What the watched layer's lists held, once the step is over."""
-        return [
-            Held(
-                phase,
-                sum(rows),
-                sum(n * share for n, share in zip(rows, held.tolist(), strict=True)),
-            )
-            for phase, rows, held in self._held
-        ]
+    def held(self) -> dict[int, WatchedRows]:
+        """What the watched layer's lists held of the rows of each phase, once the step is over."""
+        heads = self.map.layout.heads(self.watched, self._ranks)
+        phases = self.batch.phases
+        return {
+            phase: watched_rows(step, phases[phase].context, heads, held.double().cpu().numpy())
+            for phase, step, held in self._held
+        }
 
     def took(self) -> list[Took]:
         """What every layer took, once the step is over."""

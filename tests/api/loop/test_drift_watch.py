@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.loop.promise import promise
+from api.loop.promise import Promise
 from api.service import Service
 from api.settings import Settings
 from api.store.database import Database
@@ -42,8 +42,9 @@ def curves(spread: float | None = None) -> Json:
 
 def reported(plan: Plan, batch: Json, lose: float) -> Json:
     """The batch with every head's recovery: as promised, but FALLEN lose `lose` times as much."""
-    known = promise(ModelProfile.model_validate(curves()), plan)
-    assert known is not None
+    promise = Promise.of(ModelProfile.model_validate(curves()), plan)
+    assert promise is not None
+    known = promise.recovery()
     for sample in batch["samples"]:
         layer, device = sample["layer"], sample["device"]
         step = plan.workload.workload

@@ -10,7 +10,7 @@ from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
 from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import Rule
-from executor.kernels.recovery import decode_recovery, recovery, sampled_rows
+from executor.kernels.recovery import decode_recovery, head_recovery, recovery, sampled_rows
 from executor.kernels.select_decode import select_decode
 
 from .reference import (
@@ -121,6 +121,7 @@ def test_decode_recovery_is_the_mass_of_the_part_and_parts_add_up(use_triton, pe
     chosen = select_decode(q, page_bounds(cache, context, SIZE), cache, layout, context)
     lse = decode_reference(q, cache, layout, chosen, context)[1].float()
     found = decode_recovery(q, cache, layout, context, lse, use_triton=use_triton)
+    of_heads = head_recovery(q, cache, layout, context, lse, use_triton=use_triton)
     for number, entry in enumerate(lists):
         total = int(context[entry.sequence])
         keys, _ = sequence_kv(cache, entry.sequence, entry.group, total)
@@ -130,6 +131,8 @@ def test_decode_recovery_is_the_mass_of_the_part_and_parts_add_up(use_triton, pe
         pieces = listed[first : first + count]
         shares = [captured(q[h, entry.token], keys, pieces, total - 1) for h in entry.heads]
         assert float(found[number]) == pytest.approx(sum(shares) / len(shares), rel=1e-5, abs=1e-7)
+        apart = shares + [1.0] * (of_heads.shape[1] - len(shares))
+        assert of_heads[number].tolist() == pytest.approx(apart, rel=1e-5, abs=1e-7)
     assert found[2] == pytest.approx(1.0, abs=1e-6)
     assert found[5] == 0.0
 
