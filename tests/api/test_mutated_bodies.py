@@ -8,8 +8,10 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.api.engine import Device
 from tests.api.world import Json, World, plan_body, profile
 
 STRANGE: list[Any] = [
@@ -98,6 +100,12 @@ def test_a_changed_body_is_answered_or_refused(
     plan = world.plan()
     world.register("a", 2)
     view = world.deploy(plan, ["a"], refine=False)
+    engine = world.plan(device_type="cpu", method=..., placement={"slots": 3, "divisible": True})
+    for rank in range(2):
+        world.register(f"e-{rank}", ["cpu"])
+    serves = world.deploy(engine, ["e-0", "e-1"], "e", refine=False)
+    half = lambda phase, layer, rows: np.full(len(rows.rows), 0.5)  # noqa: E731, ARG005
+    steps, _ = Device(engine, recovers=half).batches(serves, [[(0, 700), (500, 501)]])
     quick = {"method": "contiguous", "time_limit_s": 0.5}
     current = {"current_plan": json.loads(plan.model_dump_json())}
     several = [{"context_tokens": 4096}, {"context_tokens": 512, "profile": profile("other")}]
@@ -107,6 +115,7 @@ def test_a_changed_body_is_answered_or_refused(
         ("POST", "/plan", plan_body(**quick, context_tokens=..., workloads=several)),
         ("PUT", "/profiles/small", profile()),
         ("POST", "/measurements", world.batch(plan, view, "a", [0, 1])),
+        ("POST", "/measurements", steps),
         ("PUT", "/deployments/d", {"plan_id": plan.id, "nodes": ["a"], "layers": [0, 1]}),
         ("PUT", "/nodes/a/lease", {"boot_id": "boot", "active": None, "error": "none"}),
         (
