@@ -423,33 +423,6 @@ def test_both_ranks_tell_the_same_steps_of_real_requests(planner: FakePlanner) -
     assert {sent["generation"] for sent in planner.batches} == {1, 2, 4}
 
 
-@pytest.mark.usefixtures("ranks")
-def test_ranks_tell_what_their_lists_held_of_real_requests(planner: FakePlanner) -> None:
-    """Head by head and rows by rows, each of one rank or divided between both."""
-    held: dict[tuple[int, int, str, int], int] = {}
-    shares: list[float] = []
-    for sent in planner.batches:
-        for sample in sent["samples"]:
-            step = sent["steps"][sample["step"]]
-            for rows in sample.get("watched", ()):
-                assert 0 <= rows["first"] < rows["last"] <= step["context_tokens"]
-                key = (sent["generation"], step["number"], step["phase"], rows["head"])
-                held[key] = held.get(key, 0) + rows["rows"]
-                shares.append(rows["recovery"])
-    assert 0 < min(shares) < 0.9
-    assert max(shares) == 1.0
-    brought = {
-        (sent["generation"], step["number"], step["phase"]): step["new_tokens"]
-        for sent in planner.batches
-        for step in sent["steps"]
-    }
-    whole = [key for key, rows in held.items() if rows == brought[key[:3]]]
-    assert all(rows <= brought[key[:3]] for key, rows in held.items())
-    # What one rank told last the other may not have told yet.
-    assert {key[3] for key in whole} == set(range(6))
-    assert len(whole) > len(held) / 2
-
-
 @torch.no_grad()
 def test_a_real_model_at_two_ranks_that_its_heads_do_not_divide_by(
     smollm2: Path, tmp_path: Path
