@@ -1,5 +1,7 @@
 """The torch back end's prefill against the float64 reference."""
 
+import threading
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +12,7 @@ from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import POOLED, Rule, by_budget
 from executor.kernels.torch.prefill import prefill_attention
-from executor.kernels.torch.threads import in_threads
+from executor.kernels.torch.threads import in_threads, tasks_at_once
 from tests.executor.kernels.cpu_cases import (
     DTYPES,
     TOLERANCE,
@@ -238,6 +240,30 @@ def test_threads_write_what_was_made_in_the_callers_mode(mode):
     with mode():
         cache = random_cache(chunks, 2, 8, 16)
         check_prefill(random_q(chunks, 2, 8), cache, layout, random_indices(layout), 2)
+
+
+def test_threads_that_an_engine_has_bound_share_every_task(monkeypatch):
+    """vLLM's CPU worker has replaced `torch.set_num_threads` by a function that warns."""
+    asked, used = [], []
+
+    def work(number):
+        used.append(threading.current_thread())
+        return 2 * number
+
+    chunks = whole_prompts(40)
+    layout = lay_out(every_row(chunks, 16, [9, 2]), chunks, 16)
+    q, cache = random_q(chunks, 2, 8), random_cache(chunks, 2, 8, 16)
+    indices, out, lse = random_indices(layout), torch.empty_like(q), torch.empty(2, 40)
+    with threads(2), monkeypatch.context() as engine:
+        engine.setattr(torch, "set_num_threads", asked.append)
+        assert tasks_at_once() == 1
+        assert in_threads(work, [3, 1, 2]) == [6, 2, 4]
+        assert set(used) == {threading.current_thread()}
+        prefill_attention(q, cache, layout, indices, out, lse)
+        assert torch.get_num_threads() == 2
+    assert not asked
+    wanted, _ = prefill_reference(q, cache, layout, indices)
+    assert relative_error(out, wanted) < 1e-5
 
 
 def test_a_failing_thread_is_heard():
