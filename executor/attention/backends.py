@@ -8,6 +8,9 @@ from profiles.errors import UnknownNameError
 
 Backend = Literal["torch", "triton"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+DENSE_FROM: dict[Backend, float] = {"torch": 0.8, "triton": 1.0}
+"""From this share of a prompt's tiles on it is no slower to compute them all than to choose and to
+gather: measured on a CPU (benchmarks/cpu_attention.py --selected); 1 where nobody measured."""
 
 
 def resolve_backend(name: str, device: torch.device) -> Backend:

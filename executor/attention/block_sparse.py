@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from executor.attention.backends import resolve_backend
+from executor.attention.backends import Backend, resolve_backend
 from executor.attention.counts import Counts, Schedule
 from executor.attention.step import PreparedStep, tables
 from executor.checks import check_backend, check_options, check_tensors
@@ -74,11 +74,25 @@ def attend(
     check_tensors(q, cache, step, bounds)
     check_backend(q, step, chosen)
     check_options(sms, watched_rows)
+    return run(q, cache, step, chosen, bounds=bounds, sms=sms, watched_rows=watched_rows)
+
+
+def run(
+    q: torch.Tensor,
+    cache: Cache,
+    step: PreparedStep,
+    backend: Backend,
+    *,
+    bounds: torch.Tensor | None = None,
+    sms: int | None = None,
+    watched_rows: int = 0,
+) -> AttentionResult:
+    """As `attend`, of arguments that fit each other."""
     _await_tables(step, q.device)
-    kernels = implementation(chosen == "triton")
+    kernels = implementation(backend == "triton")
     # What a CPU has no use for.
-    options = {"sms": sms} if chosen == "triton" else {}
-    loads = {"tma": allowed_tma()} if chosen == "triton" else {}
+    options = {"sms": sms} if backend == "triton" else {}
+    loads = {"tma": allowed_tma()} if backend == "triton" else {}
     every_row = step.covers and q.shape[0] == step.heads
     out = torch.empty_like(q) if every_row else torch.zeros_like(q)
     lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
@@ -87,7 +101,7 @@ def attend(
     if step.prefill is not None:
         indices = select(q, cache, step.prefill)
         layout: Layout | None = step.prefill
-        apart = step.apart if chosen == "triton" and sms is None else None
+        apart = step.apart if backend == "triton" and sms is None else None
         if apart is not None and dense_attention(q, cache, apart.dense, out, lse):
             layout = apart.others
         if layout is not None:

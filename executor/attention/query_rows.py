@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from executor.attention.counts import SCORED
 from executor.attention.lists import Entries, Ints, Lists, rules_of
 from executor.attention.shares import MOST_TOKENS, HeadShare
 from executor.kernels.batch import Chunk, query_starts
@@ -125,9 +126,13 @@ class ShareColumns:
         of_range = self.kind[share] * sequences + sequence
         return Entries.of(named, of_range, begins, self.of_layer)
 
-    def lists(self, tokens: Ints, block_tokens: int, piece_tokens: int) -> Lists:
+    def lists(self, tokens: Ints, block_tokens: int, piece_tokens: int, dense_from: float) -> Lists:
         """The kinds' lists in sequences, each kind's in as many: of their `token_columns`, [3,
-        kinds x sequences]."""
+        kinds x sequences].
+
+        A head that scores, and whose lists of the sequence's new rows, whoever computes them, hold
+        `dense_from` of their causal pieces, has every piece. Its rows are cut as its budget says.
+        """
         _, cached, total = tokens
         own, every = block_tokens // piece_tokens, -(-total // piece_tokens)
         kind = np.arange(len(self.patterns)).repeat(len(total) // max(1, len(self.patterns)))
@@ -135,6 +140,12 @@ class ShareColumns:
         budget = np.minimum(budget, every)
         begin, end = cached // block_tokens, -(-total // block_tokens)
         first, last = block_boundaries(self.rows[:, kind], budget, end, begin, own)
+        listed, causal = (
+            causal_pieces(pieces, end, own) - causal_pieces(pieces, begin, own)
+            for pieces in (budget, every)
+        )
+        scores = np.array([isinstance(x, SCORED) for x in self.patterns], np.bool_)[kind]
+        budget = np.where(scores & (listed >= dense_from * causal), every, budget)
         columns = np.stack([budget, first, last, *tokens])
         return Lists(self.patterns, self.rules, columns, block_tokens, piece_tokens)
 

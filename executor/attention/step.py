@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Self
 
 import numpy as np
 import torch
@@ -86,6 +87,13 @@ class PreparedStep:
         lists = () if self.decode is None else self.decode.lists
         return token_spans(rows, lists, self.chunks, self.block_tokens, self.heads)
 
+    def at_context(self, context_tokens: torch.Tensor) -> Self:
+        """The step with other lengths of its decoding sequences, int32 [sequences]."""
+        found = object.__new__(type(self))
+        # As dataclasses.replace, at a tenth of its time: a decode has a step a layer and token.
+        vars(found).update(vars(self), context_tokens=context_tokens)
+        return found
+
 
 def prepare(
     shares: Sequence[HeadShare],
@@ -98,6 +106,7 @@ def prepare(
     programs: int | None = None,
     piece_tokens: int | None = None,
     sdpa: bool = False,
+    dense_from: float = 1.0,
 ) -> PreparedStep:
     """Lay out one device's `shares` of a step that brings `chunks`, decodes and prompts mixed.
 
@@ -111,7 +120,8 @@ def prepare(
     `programs` is how many lists a GPU computes at once: longer ones than that allows are cut.
     `sdpa` lets PyTorch's own attention compute whole dense heads of prompts on a GPU, unless
     HPLB_SDPA=0 says no: an expectation until it is measured, and dear where lengths keep changing
-    (`kernels.dense`).
+    (`kernels.dense`). A head whose lists would hold `dense_from` of a prompt's tiles
+    (`backends.DENSE_FROM`) has every piece and chooses none.
     Raises AttentionError for shares, chunks and sizes that do not fit each other, and while a CUDA
     graph is being captured: prepare before, once, and capture `attend`.
     """
@@ -132,7 +142,8 @@ def prepare(
     prefill = work = apart = None
     if prompts:
         columns = ShareColumns.of([prompts])
-        lists = columns.lists(tokens[:, columns.sequence], block_tokens, piece_tokens)
+        of_kinds = tokens[:, columns.sequence]
+        lists = columns.lists(of_kinds, block_tokens, piece_tokens, dense_from)
         listed = columns.entries(), lists
         (work,) = count_prompts(*listed)
         (prefill,) = lay_out_layers(*listed, chunks, device, programs)
@@ -148,8 +159,8 @@ class BatchedSteps:
     """Steps of any batch, of all `layers` of shares of one sequence's heads.
 
     An engine's every step is another batch: what `prepare` says of a layer, laid out of all at
-    once, without a share for every sequence. `block_tokens` and `piece_tokens` as `prepare` takes
-    them. Raises AttentionError for sizes that do not go together.
+    once, without a share for every sequence. Sizes and `dense_from` as `prepare` takes them.
+    Raises AttentionError for sizes that do not go together.
     """
 
     def __init__(
@@ -158,12 +169,14 @@ class BatchedSteps:
         block_tokens: int,
         piece_tokens: int,
         device: torch.device,
+        dense_from: float = 1.0,
     ) -> None:
         check_block_sizes(block_tokens, piece_tokens)
         for shares in layers:
             check_patterns(shares, block_tokens, piece_tokens)
         self.layers = tuple(tuple(sorted(shares, key=_pattern)) for shares in layers)
         self.block_tokens, self.piece_tokens, self.device = block_tokens, piece_tokens, device
+        self._dense_from = dense_from
         self._columns = ShareColumns.of(self.layers)
         self._sizes = [_counted(shares) for shares in self.layers]
         self._entries = lru_cache(KEPT_BATCHES)(self._columns.entries)
@@ -175,7 +188,8 @@ class BatchedSteps:
         chunks = tuple(chunks)
         tokens, entries = token_columns(chunks), self._entries(len(chunks))
         of_kinds = np.tile(tokens, len(self._columns.patterns))
-        lists = self._columns.lists(of_kinds, self.block_tokens, self.piece_tokens)
+        sizes = self.block_tokens, self.piece_tokens
+        lists = self._columns.lists(of_kinds, *sizes, self._dense_from)
         work = count_prompts(entries, lists)
         layouts = lay_out_layers(entries, lists, chunks, self.device, pack=False)
         batch = self._batch(chunks, tokens)

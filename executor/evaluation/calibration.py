@@ -84,6 +84,7 @@ def calibrate(
             selection=profile.selection,
             block_tokens=sizes.block_tokens,
             piece_tokens=sizes.piece_tokens,
+            as_chosen=True,
         )
         for tokens in budgets
     ]

@@ -214,6 +214,7 @@ class Maker:
             selection=selection,
             block_tokens=sizes.block_tokens,
             piece_tokens=sizes.piece_tokens,
+            as_chosen=True,
         )
         knob = {"mean_tokens": float(fitted.pieces * sizes.piece_tokens)}
         measured = selection == self.setting.profile.selection

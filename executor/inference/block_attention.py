@@ -6,10 +6,10 @@ from math import isclose
 
 import torch
 
-from executor.attention.backends import Backend, resolve_backend
-from executor.attention.block_sparse import AttentionResult, attend
+from executor.attention.backends import DENSE_FROM, Backend, resolve_backend
+from executor.attention.block_sparse import AttentionResult, attend, run
 from executor.attention.select import pattern
-from executor.attention.shares import HeadShare, check_block_sizes
+from executor.attention.shares import HeadShare, LayerShares, check_block_sizes
 from executor.attention.step import PreparedStep, prepare
 from executor.checks import TRITON_SIZES, check_options
 from executor.inference.policy import Attended, Chosen, LayerCall
@@ -37,6 +37,8 @@ class BlockAttention:
         backend: str,
         watched_rows: int,
         kept_steps: int,
+        *,
+        as_chosen: bool = False,
     ) -> None:
         check_block_sizes(block_tokens, piece_tokens)
         resolve_backend(backend, torch.device("cpu"))
@@ -45,6 +47,8 @@ class BlockAttention:
         self.block_tokens, self.piece_tokens = int(block_tokens), int(piece_tokens)
         self.backend = backend
         self.watched_rows = watched_rows
+        # What lists capture is seen of lists alone.
+        self._as_chosen = as_chosen or watched_rows > 0
         self._step = lru_cache(kept_steps)(self._prepare)
         self._whole = lru_cache(kept_steps)(self._whole_heads)
 
@@ -59,7 +63,7 @@ class BlockAttention:
             return windowed(call, self.block_tokens, self.piece_tokens)
         return self.attend_shares(call, self._whole(budgets, call.keys.shape[0]))
 
-    def attend_shares(self, call: LayerCall, shares: tuple[HeadShare, ...]) -> Attended:
+    def attend_shares(self, call: LayerCall, shares: LayerShares) -> Attended:
         """As `attend`, the rows of the shares alone: others are 0. Tiles are those of the shares'
         heads."""
         if not shares:
@@ -70,12 +74,15 @@ class BlockAttention:
         if slides(call):
             return self._windowed_rows(call, shares, step)
         if chunk.decodes:
-            length = torch.full((1,), call.keys.shape[1], dtype=torch.int32, device=device)
-            step = replace(step, context_tokens=length)
+            step = step.at_context(_length(call.keys.shape[1], device))
         backend = resolve_backend(self.backend, device)
         q, cache, bounds = self._tensors(call, chunk, backend)
-        result = attend(q, cache, step, backend, bounds=bounds, watched_rows=self.watched_rows)
-        out = result.out[..., : call.q.shape[2]]
+        # A decode's tensors fit what was made of them here.
+        compute = run if chunk.decodes and backend == "torch" else attend
+        result = compute(q, cache, step, backend, bounds=bounds, watched_rows=self.watched_rows)
+        out = result.out
+        if out.shape[2] != call.q.shape[2]:
+            out = out[..., : call.q.shape[2]]
         if call.sinks is not None:
             # e^lse of all that a row gives away goes to its keys.
             kept = torch.sigmoid(result.lse - call.sinks.float()[:, None])
@@ -88,9 +95,7 @@ class BlockAttention:
             None if step.prefill is None else _chosen(step.prefill, result),
         )
 
-    def _windowed_rows(
-        self, call: LayerCall, shares: tuple[HeadShare, ...], step: PreparedStep
-    ) -> Attended:
+    def _windowed_rows(self, call: LayerCall, shares: LayerShares, step: PreparedStep) -> Attended:
         out, tiles = torch.zeros_like(call.q), 0
         for share in shares:
             head, group = slice(share.head, share.head + 1), slice(share.group, share.group + 1)
@@ -112,7 +117,7 @@ class BlockAttention:
         pieces = -(-call.keys.shape[1] // self.piece_tokens)
         return Chunk(pieces * self.piece_tokens - 1, 1, decodes=True)
 
-    def _whole_heads(self, budgets: tuple[int, ...], kv_heads: int) -> tuple[HeadShare, ...]:
+    def _whole_heads(self, budgets: tuple[int, ...], kv_heads: int) -> LayerShares:
         heads = len(budgets)
         # Patterns follow from the heads alone.
         shape = Architecture(
@@ -121,15 +126,21 @@ class BlockAttention:
         patterns = [
             pattern(self.selection, shape, group, self.piece_tokens) for group in range(kv_heads)
         ]
-        return tuple(
+        return LayerShares(
             HeadShare(head, shape.kv_head(head), budget, pattern=patterns[shape.kv_head(head)])
             for head, budget in enumerate(budgets)
         )
 
-    def _prepare(
-        self, shares: tuple[HeadShare, ...], chunk: Chunk, device: torch.device
-    ) -> PreparedStep:
-        return prepare(shares, [chunk], self.block_tokens, device, piece_tokens=self.piece_tokens)
+    def _prepare(self, shares: LayerShares, chunk: Chunk, device: torch.device) -> PreparedStep:
+        backend = resolve_backend(self.backend, device)
+        return prepare(
+            shares,
+            [chunk],
+            self.block_tokens,
+            device,
+            piece_tokens=self.piece_tokens,
+            dense_from=1.0 if self._as_chosen else DENSE_FROM[backend],
+        )
 
     def _tensors(
         self, call: LayerCall, chunk: Chunk, backend: Backend
@@ -167,6 +178,12 @@ class BlockAttention:
         first = chunk.cached_tokens // self.block_tokens
         own = self.block_tokens // self.piece_tokens
         return causal_pieces(pieces, last, own) - causal_pieces(pieces, first, own)
+
+
+@lru_cache(64)
+def _length(tokens: int, device: torch.device) -> torch.Tensor:
+    """The length of a lone sequence, int32 [1]: the same in all layers."""
+    return torch.full((1,), tokens, dtype=torch.int32, device=device)
 
 
 def _padded(x: torch.Tensor, columns: int, rows: int) -> torch.Tensor:

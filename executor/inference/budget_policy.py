@@ -16,9 +16,12 @@ class BudgetPolicy:
 
     tokens [layers, query_heads]: whole numbers, at least 1; rounded up to pieces of
     `piece_tokens` keys (a query block of `block_tokens` rows is one, unless said otherwise).
-    A budget that covers the sequence is dense attention. `selection` says how blocks are chosen,
+    A budget that covers the sequence is dense attention, and unless `as_chosen` so is one of a
+    prompt whose lists hold nearly all of its tiles, where that takes no longer
+    (`attention.backends.DENSE_FROM`). `selection` says how blocks are chosen,
     by sampled rows unless given, as heads are measured; `backend` is auto, torch or triton; with
-    `watched_rows` the recovery of so many rows of every head is measured at every call. Windowed
+    `watched_rows` the recovery of so many rows of every head, as chosen, is measured at every call.
+    Windowed
     layers are dense within their window wherever it hides a key. Several models and threads may
     share a policy. Raises AttentionError, or UnknownNameError for a back end nobody has heard of.
     """
@@ -32,17 +35,31 @@ class BudgetPolicy:
         piece_tokens: int | None = None,
         backend: str = "auto",
         watched_rows: int = 0,
+        as_chosen: bool = False,
     ) -> None:
         self.tokens = _checked(tokens)
         # Of every layer a prompt's step and a decode's.
         kept_steps = 2 * len(self.tokens)
         piece = block_tokens if piece_tokens is None else piece_tokens
         self._blocks = BlockAttention(
-            selection, block_tokens, piece, backend, watched_rows, kept_steps
+            selection,
+            block_tokens,
+            piece,
+            backend,
+            watched_rows,
+            kept_steps,
+            as_chosen=as_chosen,
         )
 
     @classmethod
-    def of_plan(cls, plan: Plan, *, backend: str = "auto", watched_rows: int = 0) -> Self:
+    def of_plan(
+        cls,
+        plan: Plan,
+        *,
+        backend: str = "auto",
+        watched_rows: int = 0,
+        as_chosen: bool = False,
+    ) -> Self:
         """A plan's budgets, selection and sizes, whatever devices it places them on.
 
         Budgets are tokens: a head that is dense at the plan's context is not beyond it.
@@ -54,6 +71,7 @@ class BudgetPolicy:
             piece_tokens=plan.workload.piece_tokens,
             backend=backend,
             watched_rows=watched_rows,
+            as_chosen=as_chosen,
         )
 
     @property

@@ -52,40 +52,41 @@ class Room:
                 x.new_empty(*x.shape[:2], self.places + LARGEST_PIECE, x.shape[3])
                 for x in (keys, values)
             )
+        self._kind = _kind(keys), _kind(values)
         self._sequences: dict[tuple[int, int], Sequence] = {}
         self.append(keys, values)
 
     def takes(self, keys: torch.Tensor, values: torch.Tensor) -> bool:
         """Whether keys and values [sequences, kv_heads, new, head_dim] are like those held, and
         there are places left for them."""
-        return self.filled + keys.shape[2] <= self.places and all(
-            (new.dtype, new.device) == (held.dtype, held.device)
-            and (new.shape[:2], new.shape[3]) == (held.shape[:2], held.shape[3])
-            and not (new.requires_grad or held.requires_grad)
-            for new, held in ((keys, self._keys), (values, self._values))
+        return (
+            self.filled + keys.shape[2] <= self.places
+            and not any(x.requires_grad for x in (keys, values, self._keys, self._values))
+            and self._kind == (_kind(keys), _kind(values))
         )
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Fill the next places with what it takes."""
-        end = self.filled + keys.shape[2]
-        self._keys[:, :, self.filled : end] = keys
-        self._values[:, :, self.filled : end] = values
-        self.filled = end
+        new = keys.shape[2]
+        self._keys.narrow(2, self.filled, new).copy_(keys)
+        self._values.narrow(2, self.filled, new).copy_(values)
+        self.filled += new
 
     def held(self) -> tuple[InRoom, InRoom]:
         """Keys and values [sequences, kv_heads, filled, head_dim], not copied."""
-        handed = [x[:, :, : self.filled].as_subclass(InRoom) for x in (self._keys, self._values)]
-        for x in handed:
-            x.room = self
-        return handed[0], handed[1]
+        keys = self._keys.narrow(2, 0, self.filled).as_subclass(InRoom)
+        values = self._values.narrow(2, 0, self.filled).as_subclass(InRoom)
+        keys.room = values.room = self
+        return keys, values
 
     def sequence(self, number: int, first: int) -> "Sequence":
         """Sequence `number` from place `first` on."""
         at = number, first
-        if at not in self._sequences:
+        found = self._sequences.get(at)
+        if found is None:
             keys, values = (x[number, :, first:] for x in (self._keys, self._values))
-            self._sequences[at] = Sequence(keys, values)
-        return self._sequences[at]
+            found = self._sequences[at] = Sequence(keys, values)
+        return found
 
 
 class Sequence:
@@ -114,8 +115,9 @@ class Sequence:
             if self._bounded == full * piece_tokens:
                 newest.copy_(key[:, None])
             else:
-                torch.minimum(newest[:, 0], key, out=newest[:, 0])
-                torch.maximum(newest[:, 1], key, out=newest[:, 1])
+                least, greatest = newest.unbind(1)
+                torch.minimum(least, key, out=least)
+                torch.maximum(greatest, key, out=greatest)
         elif self._bounds is None or full < (tokens - 1) // piece_tokens:
             with _writable():
                 self._bounds = page_bounds(self._paged, self._length(tokens))
@@ -132,6 +134,12 @@ class Sequence:
         keys, values = (x[:, :places] for x in (self._keys, self._values))
         starts = torch.zeros(1, dtype=torch.int32, device=keys.device)
         return as_pages(Cache(keys, values, starts=starts), (Chunk(0, places),), piece_tokens)
+
+
+def _kind(x: torch.Tensor) -> tuple[object, ...]:
+    """What is to be alike of x [sequences, kv_heads, tokens, head_dim] and what is held."""
+    sequences, heads, _, size = x.shape
+    return sequences, heads, size, x.dtype, x.device
 
 
 def _writable() -> AbstractContextManager[None]:

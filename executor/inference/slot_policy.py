@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from executor.attention.query_rows import decodes
 from executor.attention.select import pattern
-from executor.attention.shares import HeadShare
+from executor.attention.shares import HeadShare, LayerShares
 from executor.errors import AttentionError
 from executor.inference.block_attention import BlockAttention
 from executor.inference.policy import Attended, LayerCall
@@ -56,28 +56,28 @@ class SlotPolicy:
         )
         return self._blocks.attend_shares(call, self._decoded(call.layer, mine))
 
-    def _decoded_shares(self, layer: int, mine: tuple[bool, ...]) -> tuple[HeadShare, ...]:
+    def _decoded_shares(self, layer: int, mine: tuple[bool, ...]) -> LayerShares:
         """The heads of which a sequence is decoded here: whole."""
         shares = zip(self._shares[layer], mine, strict=True)
-        return tuple(
+        return LayerShares(
             HeadShare(share.head, share.group, share.budget_tokens, pattern=share.pattern)
             for share, here in shares
             if here
         )
 
 
-def slot_shares(made: HeadMap, ranks: Sequence[int]) -> tuple[tuple[HeadShare, ...], ...]:
+def slot_shares(made: HeadMap, ranks: Sequence[int]) -> tuple[LayerShares, ...]:
     """Shares of the heads that some ranks have rows of, `[layers]`, numbered by their slots."""
     return tuple(_of_layer(made, ranks, layer) for layer in range(made.architecture.layers))
 
 
-def _of_layer(made: HeadMap, ranks: Sequence[int], layer: int) -> tuple[HeadShare, ...]:
+def _of_layer(made: HeadMap, ranks: Sequence[int], layer: int) -> LayerShares:
     selection = of_layer(made.selection, made.architecture, layer)
     patterns = [
         pattern(selection, made.architecture, group, made.piece_tokens)
         for group in range(made.architecture.kv_heads)
     ]
-    return tuple(
+    return LayerShares(
         HeadShare(
             index,
             number,

@@ -1,6 +1,7 @@
 """What one step brings to attention: chunks of sequences, and the keys and values they see."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -47,6 +48,18 @@ class Cache:
     def page_tokens(self) -> int:
         """Tokens of a page; a contiguous cache has none."""
         return self.keys.shape[2] if self.pages is not None else 0
+
+    @cached_property
+    def first_pages(self) -> list[int | None]:
+        """Of each sequence of a paged cache the first page, where its table's pages follow one
+        another, else None; waits for the device."""
+        table = self.pages
+        assert table is not None
+        if not table.shape[1]:
+            return [None] * len(table)
+        follow = (table[:, 1:] - table[:, :-1] == 1).all(1).tolist()
+        firsts = table[:, 0].tolist()
+        return [first if runs else None for first, runs in zip(firsts, follow, strict=True)]
 
 
 def query_starts(chunks: tuple[Chunk, ...]) -> list[int]:

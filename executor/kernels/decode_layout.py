@@ -4,14 +4,16 @@ A decoding sequence grows by a token a step while everything here stays as it is
 the device (`context_tokens`), so that a captured CUDA graph can be replayed for the next token.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, repeat
 
 import torch
 
 from executor.kernels.layout import ALL_PIECES, send
-from executor.kernels.patterns import POOLED, Pattern
+from executor.kernels.patterns import POOLED, Pattern, Rule
 
 PADDING = -1
 """`DecodeLayout.heads` where an entry has fewer query heads than the widest one."""
@@ -55,6 +57,27 @@ class DecodeLayout:
     budget: torch.Tensor
     part: torch.Tensor
     stored: int
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """`start` as numbers, for whoever computes on the CPU."""
+        found: list[int] = self.start.tolist()
+        return found
+
+    @cached_property
+    def budgets(self) -> list[int]:
+        """`budget` as numbers."""
+        found: list[int] = self.budget.tolist()
+        return found
+
+    @cached_property
+    def scored(self) -> tuple[tuple[int, ...], ...]:
+        """The entries that choose by scores, those of as many heads of one sequence together."""
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for number, (entry, start) in enumerate(zip(self.lists, self.starts, strict=True)):
+            if start != ALL_PIECES and not isinstance(entry.pattern, Rule):
+                alike[entry.sequence, len(entry.heads)].append(number)
+        return tuple(map(tuple, alike.values()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import cpu_attention
+from executor.attention.backends import DENSE_FROM
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -25,7 +26,11 @@ def test_it_says_what_selection_and_attention_take_of_dense(tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", command)
     cpu_attention.main()
     rows = json.loads(report.read_text())["rows"]
-    assert len(rows) == capsys.readouterr().out.count("of SDPA") == 2 * len(cpu_attention.AIMS)
+    wanted = 2 * (len(cpu_attention.AIMS) + len(cpu_attention.GATHERED))
+    assert len(rows) == capsys.readouterr().out.count("of SDPA") == wanted
     for row in rows:
         assert row["whole"]["least"] > row["selection"]["least"] > 0
-        assert row["density"] >= float(row["case"].split()[-1].rstrip("%")) / 100
+        asked = row["case"].removesuffix(", gathered").split()[-1]
+        assert row["density"] >= float(asked.rstrip("%")) / 100
+        dense = row["aim"] and row["density"] >= DENSE_FROM["torch"]
+        assert row["computed"] == pytest.approx(1.0 if dense else row["density"])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
+from torch.nn.functional import pad
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -86,16 +87,17 @@ def attention(
     cached = mask.total_tokens - new
     room = room_of(key, value)
     lengths = tuple(end - first for first, end in mask.spans)
-    out = query.new_zeros(sequences, new, query.shape[1], query.shape[3])
+    out: list[torch.Tensor] = []
     for sequence, (first, end) in enumerate(mask.spans):
         rows = slice(max(first - cached, 0), end - cached)
         if rows.start >= rows.stop:
+            out.append(query.new_zeros(new, query.shape[1], query.shape[3]))
             continue
         call = LayerCall(
             layer,
-            query[sequence, :, rows],
-            key[sequence, :, first:end],
-            value[sequence, :, first:end],
+            _part(query[sequence], rows),
+            _part(key[sequence], slice(first, end)),
+            _part(value[sequence], slice(first, end)),
             scale,
             mask.window,
             None if room is None else room.sequence(sequence, first),
@@ -104,10 +106,18 @@ def attention(
             s_aux,
         )
         attended = attached.policy.attend(call)
-        out[sequence, rows] = attended.out.transpose(0, 1)
+        found = attended.out.transpose(0, 1)
+        if rows != slice(0, new):
+            found = pad(found, (0, 0, 0, 0, rows.start, new - rows.stop))
+        out.append(found)
         if attached.trace is not None:
             attached.trace.add(layer, attended)
-    return out, None
+    return (out[0][None] if sequences == 1 else torch.stack(out)), None
+
+
+def _part(x: torch.Tensor, tokens: slice) -> torch.Tensor:
+    """Some tokens of x [heads, tokens, head_dim]; nothing is done for all of them."""
+    return x if tokens == slice(0, x.shape[1]) else x[:, tokens]
 
 
 def _check(

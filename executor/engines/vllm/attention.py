@@ -6,7 +6,7 @@ window, a soft cap, sinks or ALiBi, and those of other models in the engine. Of 
 rows that other ranks compute are left to them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -143,10 +143,7 @@ class PlanImpl:
             if step is None:
                 out[:, at] = 0.0
                 continue
-            step, cache = (
-                replace(step, context_tokens=of.context),
-                Cache(keys, values, pages=of.pages),
-            )
+            step, cache = step.at_context(of.context), Cache(keys, values, pages=of.pages)
             found = attend(q[:, at], cache, step, bounds=bounds)
             out[:, at] = found.out
             if batch.sampled is not None and begun is not None:

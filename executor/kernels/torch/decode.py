@@ -5,22 +5,24 @@ pieces, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
 
 import torch
 
 from executor.kernels.batch import Cache, Pair
-from executor.kernels.decode_layout import DecodeHeads, DecodeLayout, DecodeLists
+from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
-from executor.kernels.torch.consecutive import index_of, range_of
+from executor.kernels.torch.consecutive import Index, index_of, packed
+from executor.kernels.torch.memory import Memory
 from executor.kernels.torch.merge import merge
-from executor.kernels.torch.prefill import flash
-from executor.kernels.torch.threads import in_threads
+from executor.kernels.torch.paged import Pieces
+from executor.kernels.torch.threads import in_threads, tasks_at_once
 
 GATHERED_BYTES = 2**21
 """K and V of the pieces computed at once: what was gathered is still in cache when it is used."""
+
+_memory = Memory()
 
 
 def decode_attention(
@@ -39,115 +41,150 @@ def decode_attention(
     scores) at the entries' heads and tokens, 0 and -inf where a count is 0, and leaves the others
     as they are. Any strides, head_dim, block and dtype; computed in fp32.
     """
+    size, dim = layout.piece_tokens, q.shape[2]
+    contexts = context_tokens.tolist()
+    # What the newest piece of each sequence lacks.
+    lacks = [-tokens % size for tokens in contexts]
+    first, count = tuple(lists.first.tolist()), tuple(lists.count.tolist())
+    last = _last_pieces(layout, lists, first, count)
+    newest = tuple(
+        piece == (contexts[entry.sequence] - 1) // size
+        for piece, entry in zip(last, layout.lists, strict=True)
+    )
+    at_once = max(1, GATHERED_BYTES // (2 * 4 * size * dim))
+    batches, idle = _batches(layout, first, count, newest, at_once, tasks_at_once())
 
-    def compute(runs: list[_Run]) -> Pair:
-        heads = [head for run in runs for head in run.entry.heads]
-        queries = q[index_of(heads), runs[0].entry.token].float().view(len(runs), -1, q.shape[2])
-        keys, values = (_gather(x, runs, layout.piece_tokens) for x in (cache.keys, cache.values))
-        return flash(queries, keys, values)
+    def compute(batch: _Batch) -> Pair:
+        queries = packed(q, batch.heads, batch.token, len(batch.groups))
+        tokens = batch.count * size - batch.newest * lacks[batch.sequence]
+        pieces = None
+        begin = cache.first_pages[batch.sequence]
+        if not batch.whole or begin is None or cache.page_tokens != size:
+            pieces = Pieces(cache, batch.sequence, batch.groups, batch.pieces(lists.indices), size)
 
-    runs = list(_runs(cache, layout, lists, context_tokens.tolist()))
-    batches = _batches(runs, _pieces_at_once(cache, layout))
+        def read(nth: int) -> torch.Tensor:
+            if pieces is not None:
+                return pieces.read(nth, _memory)[:, :tokens]
+            # Pages that follow one another are read where they lie.
+            assert begin is not None
+            pages = slice(begin + batch.at[0], begin + batch.at[0] + batch.count)
+            held = (cache.keys, cache.values)[nth][pages, batch.groups[0]]
+            return held.flatten(0, 1)[None, :tokens].float()
+
+        scores = _memory.room("scores", (*queries.shape[:2], tokens))
+        keys = read(0).transpose(1, 2)
+        torch.baddbmm(scores, queries, keys, beta=0, alpha=dim**-0.5, out=scores)
+        greatest = scores.amax(2)
+        weights = scores.softmax(2)
+        # The greatest weight is 1 over the sum of all by which they were divided.
+        return torch.bmm(weights, read(1)), greatest - weights.amax(2).log()
+
     parts: dict[int, list[Pair]] = defaultdict(list)
-    divided = {run.number for before, run in pairwise(runs) if run.number == before.number}
-    for batch, found in zip(batches, in_threads(compute, batches), strict=True):
-        if divided.isdisjoint(run.number for run in batch):
-            at = index_of([head for run in batch for head in run.entry.heads]), batch[0].entry.token
-            result, row_lse = (x.flatten(0, 1) for x in found)
-            out[at], lse[at] = result.to(out.dtype), row_lse
+    for batch, (result, row_lse) in zip(batches, in_threads(compute, batches), strict=True):
+        if batch.divided:
+            for number, *part in zip(batch.numbers, result, row_lse, strict=True):
+                parts[number].append((part[0], part[1]))
         else:
-            for run, result, row_lse in zip(batch, *found, strict=True):
-                parts[run.number].append((result, row_lse))
-    computed = {run.number for run in runs}
-    for number, entry in enumerate(layout.lists):
-        at = index_of(entry.heads), entry.token
-        if number in parts:
-            result, row_lse = merge(*(torch.stack(x) for x in zip(*parts[number], strict=True)))
-            out[at], lse[at] = result.to(out.dtype), row_lse
-        elif number not in computed:
-            out[at], lse[at] = 0.0, -torch.inf
+            _store((batch.heads, batch.token), result.view(-1, dim), row_lse.view(-1), out, lse)
+    for number, some in parts.items():
+        result, row_lse = merge(*(torch.stack(x) for x in zip(*some, strict=True)))
+        at = index_of(layout.lists[number].heads), layout.lists[number].token
+        _store(at, result, row_lse, out, lse)
+    for number in idle:
+        at = index_of(layout.lists[number].heads), layout.lists[number].token
+        out[at], lse[at] = 0.0, -torch.inf
+
+
+def _store(
+    at: tuple[Index, int],
+    result: torch.Tensor,
+    row_lse: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+) -> None:
+    out[at] = result if out.dtype == result.dtype else result.to(out.dtype)
+    lse[at] = row_lse
+
+
+def _last_pieces(
+    layout: DecodeLayout, lists: DecodeLists, first: tuple[int, ...], count: tuple[int, ...]
+) -> list[int]:
+    """Of each entry the last piece that is read."""
+    stored = lists.indices.tolist()
+    ends = [begin + pieces - 1 for begin, pieces in zip(first, count, strict=True)]
+    return [
+        end if start == ALL_PIECES else stored[start + end] if pieces else -1
+        for start, end, pieces in zip(layout.starts, ends, count, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
-    """Part of the list of entry `number`: the first `tokens` of its pieces, piece `within[i]` of
-    `pages[i]`. A range of pages, a piece each, is read where it lies."""
+class _Batch:
+    """Parts of lists of one sequence, of `count` pieces each: those of entries `numbers`.
 
-    number: int
-    entry: DecodeHeads
-    pages: range | list[int]
-    within: list[int]
-    tokens: int
-
-
-def _pieces_at_once(cache: Cache, layout: DecodeLayout) -> int:
-    return max(1, GATHERED_BYTES // (2 * 4 * layout.piece_tokens * cache.keys.shape[-1]))
-
-
-def _batches(runs: list[_Run], pieces_at_once: int) -> list[list[_Run]]:
-    """Runs of equal shapes, which are computed at once; as many at least as there are threads,
-    where it is more than one batch's work.
-
-    Pages that follow one another are not moved to others' and stay by themselves.
+    They are the pieces from at[0] on themselves where a `whole` list stands alone, else those at
+    `indices[at[i]:]`. `newest`: the sequence's newest piece is the last of each. `divided`: a list
+    has other parts.
     """
-    all_pieces = sum(len(run.pages) for run in runs)
-    threads = torch.get_num_threads() if all_pieces > pieces_at_once else 1
-    for_each = -(-len(runs) // threads)
-    alike: dict[object, list[_Run]] = defaultdict(list)
-    for number, run in enumerate(runs):
-        alone = number if isinstance(run.pages, range) else None
-        alike[run.tokens, len(run.entry.heads), run.entry.token, alone].append(run)
-    batches = []
-    for some in alike.values():
-        most = min(for_each, max(1, pieces_at_once // len(some[0].pages)))
-        batches += [some[at : at + most] for at in range(0, len(some), most)]
-    return batches
+
+    numbers: tuple[int, ...]
+    sequence: int
+    token: int
+    heads: Index
+    groups: tuple[int, ...]
+    whole: bool
+    at: tuple[int, ...]
+    count: int
+    newest: bool
+    divided: bool
+
+    def pieces(self, indices: torch.Tensor) -> torch.Tensor:
+        """Their pieces, [lists, count]."""
+        first, lists = self.at[0], len(self.at)
+        if self.whole:
+            return torch.arange(first, first + self.count)[None]
+        if self.at == tuple(range(first, first + lists * self.count, self.count)):
+            return indices[first : first + lists * self.count].view(lists, -1)
+        return torch.stack([indices[at : at + self.count] for at in self.at])
 
 
-def _gather(x: torch.Tensor, runs: list[_Run], piece_tokens: int) -> torch.Tensor:
-    """Keys or values of a batch, fp32 [runs, tokens, head_dim], of x [pages, groups, page_tokens,
-    head_dim]: a view of it for pages that follow one another."""
-    pages = runs[0].pages
-    if isinstance(pages, range):
-        found = x[pages.start : pages.stop, runs[0].entry.group][None]
-    else:
-        found = x.new_empty(len(runs), len(pages), piece_tokens, x.shape[3])
-        for one, place in zip(runs, found, strict=True):
-            held = x[:, one.entry.group]
-            if x.shape[2] == piece_tokens:
-                torch.index_select(held, 0, torch.tensor(one.pages), out=place)
-            else:
-                by_piece = torch.unflatten(held, 1, (-1, piece_tokens))
-                place.copy_(by_piece[one.pages, one.within])
-    return found.flatten(1, 2)[:, : runs[0].tokens].float()
+@lru_cache(1024)
+def _batches(
+    layout: DecodeLayout,
+    first: tuple[int, ...],
+    count: tuple[int, ...],
+    newest: tuple[bool, ...],
+    at_once: int,
+    threads: int,
+) -> tuple[list[_Batch], list[int]]:
+    """Lists or parts of equal shapes of a sequence, which are computed at once: as many at least as
+    there are threads, where it is more than one batch's work. And the entries without pieces.
 
-
-def _runs(
-    cache: Cache, layout: DecodeLayout, lists: DecodeLists, contexts: list[int]
-) -> Iterator[_Run]:
-    assert cache.pages is not None
-    size, per_page = layout.piece_tokens, cache.page_tokens // layout.piece_tokens
-    step = _pieces_at_once(cache, layout)
-    table: dict[int, list[int]] = {}
-    stored = lists.indices.tolist()
-    ranges = zip(layout.start.tolist(), lists.first.tolist(), lists.count.tolist(), strict=True)
-    for number, (start, first, count) in enumerate(ranges):
-        if not count:
-            continue
-        entry = layout.lists[number]
-        held, whole = contexts[entry.sequence], start == ALL_PIECES
-        if entry.sequence not in table:
-            used = -(-held // cache.page_tokens)
-            table[entry.sequence] = cache.pages[entry.sequence, :used].tolist()
-        pages = table[entry.sequence]
-        pieces = range(first, first + count) if whole else stored[start + first :][:count]
-        # Lists ascend: only their last piece may be short.
-        tokens = count * size - max(0, (pieces[-1] + 1) * size - held)
-        taken: range | list[int] = [pages[piece // per_page] for piece in pieces]
-        if whole and per_page == 1:
-            taken = range_of(taken) or taken
-        within = [piece % per_page for piece in pieces]
-        for begin in range(0, count, step):
-            some = slice(begin, begin + step)
-            left = min(len(taken[some]) * size, tokens - begin * size)
-            yield _Run(number, entry, taken[some], within[some], left)
+    Whole lists stay by themselves: pages that follow one another are read where they lie.
+    """
+    alike: dict[tuple[int, int, int, int, bool, bool, int], list[tuple[int, int]]]
+    alike = defaultdict(list)
+    parts = 0
+    for number, (entry, start) in enumerate(zip(layout.lists, layout.starts, strict=True)):
+        whole = start == ALL_PIECES
+        for begin in range(0, count[number], at_once):
+            part = min(at_once, count[number] - begin)
+            ends = newest[number] and begin + part == count[number]
+            alone = parts if whole else -1
+            kind = entry.sequence, entry.token, len(entry.heads), part, ends, whole, alone
+            alike[kind].append((number, first[number] + begin + (0 if whole else start)))
+            parts += 1
+    for_each = -(-parts // threads) if sum(count) > at_once else max(1, parts)
+    found = []
+    for (sequence, token, _, part, ends, whole, _), every in alike.items():
+        most = min(for_each, max(1, at_once // part))
+        for some in (every[begin : begin + most] for begin in range(0, len(every), most)):
+            numbers, at = zip(*some, strict=True)
+            entries = [layout.lists[number] for number in numbers]
+            heads = index_of([head for entry in entries for head in entry.heads])
+            groups = tuple(entry.group for entry in entries)
+            divided = any(count[number] > at_once for number in numbers)
+            found.append(
+                _Batch(numbers, sequence, token, heads, groups, whole, at, part, ends, divided)
+            )
+    return found, [number for number, pieces in enumerate(count) if not pieces]

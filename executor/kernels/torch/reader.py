@@ -1,19 +1,16 @@
 """A cache's keys and values as the CPU back end reads them."""
 
-import math
-import threading
-
 import torch
 
 from executor.kernels.batch import Cache, Pair
+from executor.kernels.torch.memory import Memory
 from executor.kernels.torch.spans import Span
 
 
 class Reader:
     """A cache's keys and values in fp32, without what lies behind a sequence's last token.
 
-    What is not read in place lies in the thread's own memory, until it reads again: fresh memory
-    for every batch would fault its pages in.
+    What is not read in place lies in the thread's own memory, until it reads again.
     """
 
     def __init__(self, cache: Cache, block_tokens: int, piece_tokens: int) -> None:
@@ -23,7 +20,7 @@ class Reader:
         square = torch.ones(block_tokens, block_tokens, dtype=torch.bool)
         # Of a query block's own keys: those after a row's. They score nothing.
         self.ahead, self.nothing = square.triu_(1), torch.tensor(-torch.inf)
-        self._thread = threading.local()
+        self.room = Memory().room
 
     def tokens(self, span: Span) -> Pair:
         """All tokens up to the span's last one, [tokens, head_dim]."""
@@ -40,15 +37,6 @@ class Reader:
         if tokens.dtype == torch.float32 and tokens.is_contiguous():
             return tokens
         return self.room(name, tuple(tokens.shape)).copy_(tokens)
-
-    def room(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """The thread's own fp32 memory called `name`, holding anything."""
-        size = math.prod(shape)
-        room: torch.Tensor | None = getattr(self._thread, name, None)
-        if room is None or room.numel() < size:
-            room = torch.empty(size)
-            setattr(self._thread, name, room)
-        return room[:size].view(shape)
 
     def gathered(self, x: torch.Tensor, span: Span, chosen: torch.Tensor) -> torch.Tensor:
         """The pieces `chosen` by the span's lists, one after the other, as [blocks, tokens,

@@ -1,6 +1,8 @@
 """Decode's lists through torch, entries of as many heads at once."""
 
-from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from math import floor
 
 import torch
@@ -9,7 +11,10 @@ from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
 from executor.kernels.patterns import Grid, Rule, lengths, rule_pieces
-from executor.kernels.torch.consecutive import index_of
+from executor.kernels.torch.consecutive import Index, index_of, packed
+from executor.kernels.torch.memory import Memory
+
+_memory = Memory()
 
 
 def decode_lists(
@@ -20,38 +25,89 @@ def decode_lists(
     context_tokens: torch.Tensor,
 ) -> DecodeLists:
     """As `kernels.select_decode.select_decode`."""
-    indices = torch.empty(layout.stored, dtype=torch.int32, device=q.device)
-    pieces = [-(-tokens // layout.piece_tokens) for tokens in context_tokens.tolist()]
-    length = [pieces[entry.sequence] for entry in layout.lists]
-    scored: dict[tuple[int, int], list[int]] = defaultdict(list)
-    starts, budgets = layout.start.tolist(), layout.budget.tolist()
-    for number, entry in enumerate(layout.lists):
-        if not length[number] or starts[number] == ALL_PIECES:
-            continue
-        if isinstance(entry.pattern, Rule):
-            found = _by_rule(entry.pattern, budgets[number], length[number]).to(q.device)
-            indices[starts[number] : starts[number] + len(found)] = found
-            length[number] = len(found)
+    pieces = tuple(-(-tokens // layout.piece_tokens) for tokens in context_tokens.tolist())
+    known = _known(layout, pieces)
+    indices = torch.empty(layout.stored, dtype=torch.int32)
+    for start, found in known.listed:
+        indices[start : start + len(found)] = found
+    for alike in known.scored:
+        sides = _sides(bounds, cache, alike, pieces[alike.sequence], layout)
+        best = _best(_scores(q, sides, alike), alike.kept)
+        if alike.together:
+            indices[alike.starts[0] : alike.starts[0] + len(best)] = best
         else:
-            scored[entry.sequence, len(entry.heads)].append(number)
-    for (sequence, _), alike in scored.items():
-        scores = _scores(q, bounds, cache, layout, alike, pieces[sequence])
-        kept = [min(budgets[number], pieces[sequence]) for number in alike]
-        best = scores.topk(max(kept), dim=1).indices
-        if min(kept) < max(kept):
-            # Behind all that are taken, in the order that follows.
-            spare = torch.arange(max(kept)) >= torch.tensor(kept)[:, None]
-            best = best.masked_fill_(spare, pieces[sequence])
-        for number, budget, found in zip(alike, kept, best.sort(dim=1).values, strict=True):
-            indices[starts[number] : starts[number] + budget] = found[:budget]
-            length[number] = budget
+            for start, part in zip(alike.starts, torch.split(best, list(alike.kept)), strict=True):
+                indices[start : start + len(part)] = part
+    return DecodeLists(known.first, known.count, indices)
+
+
+@dataclass(frozen=True, eq=False)
+class _Alike:
+    """Entries of one sequence and of as many heads each: their `heads` one after another, their
+    groups, how many pieces are kept and from where on; `together` where one begins behind the
+    other."""
+
+    sequence: int
+    token: int
+    heads: Index
+    groups: Index
+    kept: tuple[int, ...]
+    starts: tuple[int, ...]
+    together: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What follows from sequences' numbers of pieces: lists that need no scores and where they are
+    stored, and what is computed of all, as DecodeLists say it."""
+
+    listed: list[tuple[int, torch.Tensor]]
+    scored: list[_Alike]
+    first: torch.Tensor
+    count: torch.Tensor
+
+
+@lru_cache(1024)
+def _known(layout: DecodeLayout, pieces: tuple[int, ...]) -> _Known:
+    length = [pieces[entry.sequence] for entry in layout.lists]
+    listed, scored = [], []
+    for number, (entry, start) in enumerate(zip(layout.lists, layout.starts, strict=True)):
+        if start != ALL_PIECES and isinstance(entry.pattern, Rule) and length[number]:
+            listed.append((start, _by_rule(entry.pattern, layout.budgets[number], length[number])))
+            length[number] = len(listed[-1][1])
+    for numbers in layout.scored:
+        every = length[numbers[0]]
+        # What lists all there is chooses nothing.
+        chosen = [number for number in numbers if layout.budgets[number] < every]
+        for number in set(numbers).difference(chosen):
+            listed.append((layout.starts[number], torch.arange(every, dtype=torch.int32)))
+        if chosen:
+            scored.append(_alike(layout, chosen))
+            for number in chosen:
+                length[number] = layout.budgets[number]
     ends = [
-        [floor(edge * n + 0.5) for edge in part]
-        for part, n in zip(layout.part.tolist(), length, strict=True)
+        [floor(edge * n + 0.5) for edge in entry.part]
+        for entry, n in zip(layout.lists, length, strict=True)
     ]
-    first = torch.tensor([begin for begin, _ in ends], dtype=torch.int32, device=q.device)
-    count = [end - begin for begin, end in ends]
-    return DecodeLists(first, torch.tensor(count, dtype=torch.int32, device=q.device), indices)
+    first = torch.tensor([begin for begin, _ in ends], dtype=torch.int32)
+    count = torch.tensor([end - begin for begin, end in ends], dtype=torch.int32)
+    return _Known(listed, scored, first, count)
+
+
+def _alike(layout: DecodeLayout, numbers: Sequence[int]) -> _Alike:
+    entries = [layout.lists[number] for number in numbers]
+    kept = tuple(layout.budgets[number] for number in numbers)
+    starts = tuple(layout.starts[number] for number in numbers)
+    after = tuple(start + count for start, count in zip(starts, kept, strict=True))
+    return _Alike(
+        entries[0].sequence,
+        entries[0].token,
+        index_of([head for entry in entries for head in entry.heads]),
+        index_of([entry.group for entry in entries]),
+        kept,
+        starts,
+        together=after[:-1] == starts[1:],
+    )
 
 
 def _by_rule(rule: Rule, budget: int, pieces: int) -> torch.Tensor:
@@ -61,34 +117,58 @@ def _by_rule(rule: Rule, budget: int, pieces: int) -> torch.Tensor:
     return rule_pieces(rule, 1, place, newest, length).int()
 
 
-def _scores(
-    q: torch.Tensor,
-    bounds: torch.Tensor,
-    cache: Cache,
-    layout: DecodeLayout,
-    alike: list[int],
-    pieces: int,
-) -> torch.Tensor:
-    """Scores fp32 [entries, pieces] of entries of one sequence, of as many heads each: what their
-    heads say together, and above all of it the newest piece and the first."""
-    entries = [layout.lists[number] for number in alike]
-    heads = [head for entry in entries for head in entry.heads]
-    queries = q[index_of(heads), entries[0].token].float().view(len(entries), -1, q.shape[2])
+def _scores(q: torch.Tensor, sides: torch.Tensor, alike: _Alike) -> torch.Tensor:
+    """Scores fp32 [entries, pieces] by the bounds' `sides` fp32 [entries, 2 head_dim, pieces]: what
+    an entry's heads say together, and above all of it the newest piece and the first."""
+    queries = packed(q, alike.heads, alike.token, len(alike.kept))
     # Against the bounds side by side, low and high.
-    signed = torch.cat([queries.clamp(max=0), queries.clamp(min=0)], dim=2)
-    rows = piece_rows(cache, entries[0].sequence, pieces, layout)
-    sides = (
-        bounds[index_of(rows)][:, index_of([entry.group for entry in entries])].float().flatten(2)
-    )
-    scores = signed @ sides.permute(1, 2, 0) * q.shape[2] ** -0.5
-    joint: torch.Tensor = scores.nan_to_num_(0.0).softmax(2).sum(1)
-    joint[:, 0], joint[:, -1] = torch.finfo(torch.float32).max, torch.inf
-    return joint
+    signed = torch.cat((queries.clamp_max(0), queries.clamp_min(0)), 2)
+    scores = _memory.room("scores", (*signed.shape[:2], sides.shape[2]))
+    torch.baddbmm(scores, signed, sides, beta=0, alpha=q.shape[2] ** -0.5, out=scores)
+    return scores.nan_to_num_(0.0).softmax(2).sum(1).add_(_always(sides.shape[2]))
 
 
-def piece_rows(cache: Cache, sequence: int, pieces: int, layout: DecodeLayout) -> list[int]:
-    """Which rows of the bounds belong to the first `pieces` of a sequence."""
+@lru_cache(256)
+def _always(pieces: int) -> torch.Tensor:
+    """Added to scores of at most as many as heads: the newest piece before all, then the first."""
+    found = torch.zeros(pieces)
+    found[0], found[-1] = torch.finfo(torch.float32).max, torch.inf
+    return found
+
+
+def _sides(
+    bounds: torch.Tensor, cache: Cache, alike: _Alike, pieces: int, layout: DecodeLayout
+) -> torch.Tensor:
+    """The bounds of the first `pieces` of the entries' sequence in their groups, low and high side
+    by side, fp32 [entries, 2 head_dim, pieces]."""
     assert cache.pages is not None
     per_page = cache.page_tokens // layout.piece_tokens
-    pages = cache.pages[sequence, : -(-pieces // per_page)].tolist()
-    return [page * per_page + nth for page in pages for nth in range(per_page)][:pieces]
+    first = cache.first_pages[alike.sequence]
+    if first is not None:
+        found = bounds.narrow(0, first * per_page, pieces)
+    else:
+        rows = cache.pages[alike.sequence, : -(-pieces // per_page)]
+        if per_page > 1:
+            rows = rows[:, None] * per_page + torch.arange(per_page, dtype=rows.dtype)
+        found = bounds.index_select(0, rows.flatten()[:pieces])
+    if alike.groups != slice(0, bounds.shape[1]):
+        found = found[:, alike.groups]
+    return found.float().flatten(2).permute(1, 2, 0)
+
+
+def _best(scores: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
+    """Of each row the `kept` best, ascending, row after row."""
+    most, least = max(kept), min(kept)
+    best = scores.topk(most, dim=1, sorted=least < most).indices
+    if least == most:
+        return best.sort(dim=1).values.flatten()
+    real = _first(kept)
+    # Behind all that are taken.
+    best.masked_fill_(~real, scores.shape[1])
+    return best.sort(dim=1).values[real]
+
+
+@lru_cache(256)
+def _first(counts: tuple[int, ...]) -> torch.Tensor:
+    """Which of a row's places, bool [rows, most], are its first so many."""
+    return torch.arange(max(counts)) < torch.tensor(counts)[:, None]

@@ -37,7 +37,7 @@ def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task]) -> list[Re
 
     threads = tasks_at_once()
     if threads == 1:
-        return [alone(task) for task in tasks]
+        return list(map(work, tasks))
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:

@@ -95,6 +95,29 @@ def test_room_to_grow_keeps_budgets_that_cover_the_present_context_only():
     assert (step.decode.most_pieces, step.decode.stored) == (10, 4)
 
 
+@pytest.mark.parametrize("chunk", [Chunk(0, 1000), Chunk(448, 552)])
+def test_heads_of_nearly_all_tiles_have_every_one(chunk):
+    """Of the new rows, whoever computes them; cut as the budget says, as others cut them."""
+    kinds, halves = [POOLED, Rule.sink_local()], [(0.0, 0.5), (0.5, 1.0)]
+    for budget in range(16, 1001, 16):
+        for kind in kinds:
+            whole, *parts = (
+                [HeadShare(0, 0, budget, rows, pattern=kind)] for rows in [(0.0, 1.0), *halves]
+            )
+            sizes = {"block_tokens": 64, "piece_tokens": 16}
+            asked = prepare(whole, [chunk], **sizes)
+            every = prepare([HeadShare(0, 0, 1000)], [chunk], **sizes).counts
+            share = asked.counts.tiles / every.tiles
+            dense = kind is POOLED and share >= 0.7
+            found = prepare(whole, [chunk], **sizes, dense_from=0.7)
+            assert found.counts == (every if dense else asked.counts)
+            assert (found.prefill.stored == 0) == (dense or share == 1)
+            both = [prepare(part, [chunk], **sizes, dense_from=0.7) for part in parts]
+            assert sum(step.counts.tiles for step in both) == found.counts.tiles
+            for part, step in zip(parts, both, strict=True):
+                assert step.spans == prepare(part, [chunk], **sizes).spans
+
+
 def test_nothing_to_do_is_prepared():
     step = prepare([], [Chunk(0, 10)], 16)
     assert (step.prefill, step.decode, step.counts.tiles) == (None, None, 0)

@@ -89,15 +89,19 @@ def logits_in_steps(model, ids, sizes):
 @contextmanager
 def recorded(monkeypatch):
     """(step, result) of every call of the executor within."""
-    calls, attend = [], block_attention.attend
+    calls = []
 
-    def recording(q, cache, step, backend, **options):
-        result = attend(q, cache, step, backend, **options)
-        calls.append((step, result))
-        return result
+    def recorder(compute):
+        def recording(q, cache, step, backend, **options):
+            result = compute(q, cache, step, backend, **options)
+            calls.append((step, result))
+            return result
+
+        return recording
 
     with monkeypatch.context() as patch:
-        patch.setattr(block_attention, "attend", recording)
+        for name in ("attend", "run"):
+            patch.setattr(block_attention, name, recorder(getattr(block_attention, name)))
         yield calls
 
 

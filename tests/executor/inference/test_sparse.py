@@ -66,14 +66,15 @@ def test_scaled_logits_choose_and_attend(backend, monkeypatch):
 
 def test_tiles_are_counted():
     model, ids = small(), prompt(100)
-    with attached(model, BudgetPolicy(UNEQUAL, block_tokens=16)) as trace:
+    policy = BudgetPolicy(UNEQUAL, block_tokens=16, as_chosen=True)
+    with attached(model, policy) as trace:
         logits_in_steps(model, ids[:, :99], (40, 59))
         budgets = [-(-tokens // 16) for layer in UNEQUAL for tokens in layer]
         # Tokens 32 to 39 are in a query block of both chunks, which begin it anew.
         again = sum(min(b, 3) for b in budgets)
         assert trace.tiles == sum(causal_pieces(min(b, 7), 7) for b in budgets) + again
         assert trace.dense_tiles == LAYERS * HEADS * (28 + 3)
-    with attached(model, BudgetPolicy(UNEQUAL, block_tokens=16)) as trace:
+    with attached(model, policy) as trace:
         logits_in_steps(model, ids[:, :50], (49, 1))
         decoded = trace.tiles - sum(causal_pieces(min(b, 4), 4) for b in budgets)
         assert decoded == 2 * (3 + 4 + 4 + 2)
