@@ -5,9 +5,12 @@ import threading
 
 import torch
 
+MOST_KEPT_BYTES = 2**24
+
 
 class Memory:
-    """Each thread's own, by name and dtype, for as long as this object and the thread are there."""
+    """Each thread's own, by name and dtype, for as long as this object and the thread are there;
+    more than MOST_KEPT_BYTES are kept by nobody."""
 
     def __init__(self) -> None:
         self._thread = threading.local()
@@ -29,5 +32,6 @@ class Memory:
             with torch.inference_mode(False):
                 memory = torch.empty(size, dtype=dtype)
         view = memory[:size].view(shape)
-        rooms[name, dtype] = memory, view
+        if memory.nbytes <= MOST_KEPT_BYTES:
+            rooms[name, dtype] = memory, view
         return view

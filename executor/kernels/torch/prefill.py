@@ -13,9 +13,17 @@ import torch
 
 from executor.kernels.batch import Cache, Pair
 from executor.kernels.layout import ALL_PIECES, Layout
+from executor.kernels.torch.memory import Memory
 from executor.kernels.torch.reader import Reader
+from executor.kernels.torch.scores import in_range
 from executor.kernels.torch.spans import Span, spans
 from executor.kernels.torch.threads import in_threads
+
+GREATEST_TOTAL = 2.0**60
+"""Of a row's weights, its greatest score not taken off before the exponential: up to this, and from
+one over it on, nothing is lost of them or of what is summed by them."""
+
+_memory = Memory()
 
 
 def prefill_attention(
@@ -105,17 +113,33 @@ def _chosen_pieces(
         # In the place of the queries, which have done their part by then.
         result = queries
     keys = reader.gathered(reader.cache.keys, span, chosen)
-    scores = reader.room("scores", (span.blocks, block, keys.shape[1]))
-    # exp2 is PyTorch's own; MKL's exp takes nine times as long on some CPUs.
-    scale = head_dim**-0.5 / math.log(2)
-    torch.baddbmm(scores, queries, keys.transpose(1, 2), beta=0, alpha=scale, out=scores)
-    own = scores[:, :, -block:]
-    torch.where(reader.ahead, reader.nothing, own, out=own)
-    greatest = scores.amax(2, keepdim=True)
-    weights = torch.exp2(scores.sub_(greatest), out=scores)
-    total = weights.sum(2, keepdim=True)
+    weights, total, greatest = _weights(queries, keys.transpose(1, 2), block)
     values = reader.gathered(reader.cache.values, span, chosen)
     torch.bmm(weights, values, out=result).div_(total)
     if not in_place:
         out.copy_(result.flatten(0, 1)[computed])
     lse.copy_(total.log2_().add_(greatest).mul_(math.log(2)).flatten()[computed])
+
+
+def _weights(
+    queries: torch.Tensor, keys: torch.Tensor, own: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
+    """Unnormalised weights [blocks, rows, tokens] of queries [blocks, rows, head_dim] and keys
+    [blocks, head_dim, tokens], whose last `own` are under the causal mask; their sums [blocks,
+    rows, 1]; and the powers of two by which both are less than they are."""
+    scores = _memory.room("scores", (*queries.shape[:2], keys.shape[2]))
+    # exp2 is PyTorch's own; MKL's exp takes nine times as long on some CPUs.
+    scale = queries.shape[2] ** -0.5 / math.log(2)
+    torch.baddbmm(scores, queries, keys, beta=0, alpha=scale, out=scores)
+    weights = torch.exp2(scores, out=scores)
+    weights[:, :, -own:].tril_()
+    total = weights.sum(2, keepdim=True)
+    if in_range(total, 1 / GREATEST_TOTAL, GREATEST_TOTAL):
+        return weights, total, 0.0
+    # Two passes more, which others are spared.
+    torch.baddbmm(scores, queries, keys, beta=0, alpha=scale, out=scores)
+    ahead = torch.ones(own, own, dtype=torch.bool).triu_(1)
+    scores[:, :, -own:].masked_fill_(ahead, -torch.inf)
+    greatest = scores.amax(2, keepdim=True)
+    weights = torch.exp2(scores.sub_(greatest), out=scores)
+    return weights, weights.sum(2, keepdim=True), greatest

@@ -6,21 +6,20 @@ from executor.kernels.batch import Cache, Pair
 from executor.kernels.torch.memory import Memory
 from executor.kernels.torch.spans import Span
 
+_memory = Memory()
+
 
 class Reader:
     """A cache's keys and values in fp32, without what lies behind a sequence's last token.
 
-    What is not read in place lies in the thread's own memory, until it reads again.
+    What is not read in place lies in the thread's own memory, until the thread reads again.
     """
 
     def __init__(self, cache: Cache, block_tokens: int, piece_tokens: int) -> None:
         self.block_tokens, self.piece_tokens = block_tokens, piece_tokens
         self.cache = cache
         self._starts = [] if cache.starts is None else cache.starts.tolist()
-        square = torch.ones(block_tokens, block_tokens, dtype=torch.bool)
-        # Of a query block's own keys: those after a row's. They score nothing.
-        self.ahead, self.nothing = square.triu_(1), torch.tensor(-torch.inf)
-        self.room = Memory().room
+        self.room = _memory.room
 
     def tokens(self, span: Span) -> Pair:
         """All tokens up to the span's last one, [tokens, head_dim]."""

@@ -7,11 +7,17 @@ import torch
 from executor.kernels.batch import Cache, sequence_keys
 from executor.kernels.patterns import runs
 from executor.kernels.scores import QueryRows
+from executor.kernels.torch.memory import Memory
 
-RUN_ROWS = 192
+LEAST_SUM, GREATEST_SUM = 2.0**-20, 2.0**100
+"""Of a row's weights, its greatest score not taken off before the exponential: within these no
+piece is lost that is less than 87 below. Others are scored again, in two passes more."""
+RUN_ROWS = 96
 """Rows scored at once against the keys that the last of them sees: fewer would read the keys too
 often and pay too many calls, and more would score too many keys ahead of most of them. Between 64
 and 192 it makes little difference."""
+
+_memory = Memory()
 
 
 def piece_lse(
@@ -30,11 +36,10 @@ def piece_lse(
         entries, step = slice(first, last), max(1, RUN_ROWS // (last - first))
         tokens = int(rows.position[entries].max()) + 1 if count else 0
         keys = sequence_keys(cache, sequence, group, tokens).float()
-        memory = keys.new_empty(step * (last - first) * (tokens + piece_tokens))
         for begin in range(0, count, step):
             some = slice(begin, begin + step)
             part = rows.part(entries, some)
-            _score(q, keys, part, piece_tokens, memory, found[entries, some])
+            _score(q, keys, part, piece_tokens, found[entries, some])
     return found
 
 
@@ -43,7 +48,6 @@ def _score(
     keys: torch.Tensor,
     rows: QueryRows,
     piece_tokens: int,
-    memory: torch.Tensor,
     target: torch.Tensor,
 ) -> None:
     """Fill target [entries, rows, pieces] for rows that read `keys` [tokens, head_dim]."""
@@ -56,16 +60,36 @@ def _score(
     scale = q.shape[2] ** -0.5 / math.log(2)
     queries = q[rows.head[present].long(), rows.token[present].long()].float() * scale
     seen = -(-end // piece_tokens)
-    scores = memory[: len(position) * seen * piece_tokens].view(len(position), -1)
-    scores[:, end:] = -torch.inf
+    scores = _memory.room("scores", (len(position), seen * piece_tokens))
     torch.mm(queries, keys[:end].T, out=scores[:, :end])
-    # By slices: a mask of every score would take nearly as long as the product. A group's heads
-    # mostly sample the same rows, whose future is hidden in all of them together.
-    alike = bool((rows.position == rows.position[0]).all())
-    by_row = scores.view(len(present) if alike else 1, -1, scores.shape[1])
-    for row, last in zip(by_row.unbind(1), position.tolist(), strict=False):
-        row[:, last + 1 : end].fill_(-torch.inf)
-    greatest = scores.amax(1, keepdim=True)
-    torch.exp2(scores.sub_(greatest), out=scores)
-    sums = scores.view(len(position), seen, piece_tokens).sum(2)
-    target[..., :seen][present] = sums.log2_().add_(greatest).mul_(math.log(2))
+    sums = _sums(scores, position.long(), piece_tokens)
+    if not in_range(sums.sum(1), LEAST_SUM, GREATEST_SUM):
+        torch.mm(queries, keys[:end].T, out=scores[:, :end])
+        future = torch.arange(scores.shape[1]) > position[:, None]
+        greatest = scores.masked_fill_(future, -torch.inf).amax(1, keepdim=True)
+        sums = _sums(scores.sub_(greatest), position.long(), piece_tokens).log2_().add_(greatest)
+    else:
+        sums.log2_()
+    target[..., :seen][present] = sums.mul_(math.log(2))
+
+
+def _sums(scores: torch.Tensor, position: torch.Tensor, piece_tokens: int) -> torch.Tensor:
+    """Of scores [rows, tokens of whole pieces], in their place, the sums of their powers of two in
+    every piece, [rows, pieces], of the keys up to each row's position [rows] alone.
+
+    What lies ahead of a row is summed and taken away again by pieces: a mask of every key would
+    take longer than the product.
+    """
+    weights = torch.exp2(scores, out=scores).view(len(scores), -1, piece_tokens)
+    sums = torch.mv(weights.view(-1, piece_tokens), weights.new_ones(piece_tokens))
+    sums = sums.view(len(scores), -1)
+    row, own = torch.arange(len(scores)), position // piece_tokens
+    ahead = torch.arange(piece_tokens) > (position % piece_tokens)[:, None]
+    sums[row, own] = weights[row, own].masked_fill_(ahead, 0.0).sum(1)
+    return sums.masked_fill_(torch.arange(sums.shape[1]) > own[:, None], 0.0)
+
+
+def in_range(sums: torch.Tensor, least: float, greatest: float) -> bool:
+    """Whether all sums are numbers within these, so that nothing of them was lost."""
+    low, high = sums.aminmax()
+    return least <= float(low) and float(high) <= greatest

@@ -11,7 +11,9 @@ from executor.attention.lists import lay_out
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.layout import HeadBlocks
 from executor.kernels.patterns import POOLED, Rule, by_budget
+from executor.kernels.scores import QueryRows
 from executor.kernels.torch.prefill import prefill_attention
+from executor.kernels.torch.scores import piece_lse
 from executor.kernels.torch.threads import in_threads, tasks_at_once
 from tests.executor.kernels.cpu_cases import (
     DTYPES,
@@ -231,6 +233,31 @@ def test_a_row_sees_nothing_of_an_overflowing_key_ahead_of_it():
     wanted, wanted_lse = prefill_reference(q * 1e3, cache, layout, indices)
     assert relative_error(out[:, :63], wanted[:, :63]) < 1e-5
     assert relative_error(lse[:, :63], wanted_lse[:, :63]) < 1e-5
+
+
+@pytest.mark.parametrize("shift", [-300.0, -40.0, 40.0, 300.0])
+def test_scores_far_from_zero_lose_nothing(shift):
+    """Their exponentials are no numbers, or none that may be added up."""
+    chunks = whole_prompts(100)
+    layout = lay_out(every_row(chunks, 16, [9, 3, 2]), chunks, 16)
+    q, cache = random_q(chunks, 3, 16), random_cache(chunks, 3, 16, 16)
+    q[..., 0], cache.keys[..., 0] = 4.0, shift
+    indices, out, lse = random_indices(layout), torch.empty_like(q), torch.empty(3, 100)
+    prefill_attention(q, cache, layout, indices, out, lse)
+    wanted, wanted_lse = prefill_reference(q, cache, layout, indices)
+    # As exact as scores of such a size are.
+    assert relative_error(out, wanted) < 1e-4
+    assert relative_error(lse, wanted_lse) < 1e-5
+    position = torch.tensor([[5, 40, 99]] * 3, dtype=torch.int32)
+    entries = torch.tensor([[h, h, 0, 0, 0, 100] for h in range(3)], dtype=torch.int32)
+    found = piece_lse(q, cache, QueryRows.at(entries, position), 16, 7)
+    for head in range(3):
+        for row, at in enumerate(position[0].tolist()):
+            keys = cache.keys[head, : at + 1].double()
+            parts = (keys @ q[head, at].double() / 4).split(16)
+            wanted = torch.stack([part.logsumexp(0) for part in parts])
+            assert torch.allclose(found[head, row, : len(parts)].double(), wanted, atol=1e-3)
+            assert found[head, row, len(parts) :].isneginf().all()
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
