@@ -68,14 +68,14 @@ class BlockAttention:
         heads."""
         if not shares:
             return Attended(torch.zeros_like(call.q), 0, 0)
-        chunk = self._chunk(call)
         device = call.q.device
-        step = self._step(shares, chunk, device)
+        step = self._step(shares, *self._chunk(call), device)
+        (chunk,) = step.chunks
         if slides(call):
             return self._windowed_rows(call, shares, step)
         if chunk.decodes:
             step = step.at_context(_length(call.keys.shape[1], device))
-        backend = resolve_backend(self.backend, device)
+        backend = self._backend(device)
         q, cache, bounds = self._tensors(call, chunk, backend)
         # A decode's tensors fit what was made of them here.
         compute = run if chunk.decodes and backend == "torch" else attend
@@ -110,12 +110,13 @@ class BlockAttention:
                 tiles += found.tiles
         return Attended(out, tiles, tiles)
 
-    def _chunk(self, call: LayerCall) -> Chunk:
-        """The call's rows; a decoding sequence is taken to fill its last piece."""
+    def _chunk(self, call: LayerCall) -> tuple[int, int, bool]:
+        """What the call's rows are a chunk of: cached and new tokens, and whether it decodes; a
+        decoding sequence is taken to fill its last piece."""
         if not call.decodes:
-            return Chunk(call.cached, call.q.shape[1])
+            return call.cached, call.q.shape[1], False
         pieces = -(-call.keys.shape[1] // self.piece_tokens)
-        return Chunk(pieces * self.piece_tokens - 1, 1, decodes=True)
+        return pieces * self.piece_tokens - 1, 1, True
 
     def _whole_heads(self, budgets: tuple[int, ...], kv_heads: int) -> LayerShares:
         heads = len(budgets)
@@ -131,16 +132,25 @@ class BlockAttention:
             for head, budget in enumerate(budgets)
         )
 
-    def _prepare(self, shares: LayerShares, chunk: Chunk, device: torch.device) -> PreparedStep:
-        backend = resolve_backend(self.backend, device)
+    def _prepare(
+        self,
+        shares: LayerShares,
+        cached_tokens: int,
+        new_tokens: int,
+        decodes: bool,
+        device: torch.device,
+    ) -> PreparedStep:
         return prepare(
             shares,
-            [chunk],
+            [Chunk(cached_tokens, new_tokens, decodes)],
             self.block_tokens,
             device,
             piece_tokens=self.piece_tokens,
-            dense_from=1.0 if self._as_chosen else DENSE_FROM[backend],
+            dense_from=1.0 if self._as_chosen else DENSE_FROM[self._backend(device)],
         )
+
+    def _backend(self, device: torch.device) -> Backend:
+        return resolve_backend(self.backend, device)
 
     def _tensors(
         self, call: LayerCall, chunk: Chunk, backend: Backend

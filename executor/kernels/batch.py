@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 
@@ -48,6 +49,11 @@ class Cache:
     def page_tokens(self) -> int:
         """Tokens of a page; a contiguous cache has none."""
         return self.keys.shape[2] if self.pages is not None else 0
+
+    @cached_property
+    def derived(self) -> dict[object, Any]:
+        """What a back end derives from the cache, once: a growing sequence keeps its own."""
+        return {}
 
     @cached_property
     def first_pages(self) -> list[int | None]:

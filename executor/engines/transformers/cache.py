@@ -32,7 +32,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         # An earlier state of a room, such as a copied layer's, may not write to it.
         if (
             room is not None
-            and room.filled == self.get_seq_length()
+            and self.keys is not None
+            and room.filled == self.keys.shape[2]
             and room.takes(key_states, value_states)
         ):
             room.append(key_states, value_states)

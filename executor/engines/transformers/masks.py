@@ -17,6 +17,9 @@ MaskFunction = Callable[..., Any]
 """Whether (sequence, head, query, key) is seen: positions are tensors that broadcast."""
 
 
+OF_MASK = "hplb_mask"
+
+
 @dataclass(frozen=True)
 class Mask:
     """Keys 0..total_tokens - 1 are filled, padding included, and the new tokens' come last.
@@ -35,11 +38,17 @@ class Mask:
         A sequence's numbers are total_tokens, the window or 0, first and end.
         """
         table = [(self.total_tokens, self.window or 0, *span) for span in self.spans]
-        return torch.tensor(table)[:, None, None]
+        found = torch.tensor(table)[:, None, None]
+        # Layers are handed the very tensor, and need not read it again.
+        setattr(found, OF_MASK, self)
+        return found
 
     @classmethod
     def unpacked(cls, mask: torch.Tensor) -> Self:
         """The mask that `packed` made the tensor of. Raises AttentionError for any other."""
+        known = getattr(mask, OF_MASK, None)
+        if isinstance(known, cls):
+            return known
         if mask.dtype != torch.int64 or mask.shape[1:] != (1, 1, 4):
             raise AttentionError(
                 f"attention_mask: {mask.dtype} of shape {list(mask.shape)}; hplb takes a mask of "

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -92,16 +91,13 @@ def _rows(x: torch.Tensor, piece_tokens: int) -> _Rows | None:
     return _Rows(rows, (page // unit, group // unit, length // unit))
 
 
-_kept: WeakKeyDictionary[Cache, tuple[int, tuple[_Rows | None, _Rows | None]]] = WeakKeyDictionary()
-"""Of caches that are there; a growing sequence keeps its own."""
-
-
 def _rows_of(cache: Cache, piece_tokens: int) -> tuple[_Rows | None, _Rows | None]:
-    found = _kept.get(cache)
-    if found is None or found[0] != piece_tokens:
-        both = _rows(cache.keys, piece_tokens), _rows(cache.values, piece_tokens)
-        found = _kept[cache] = piece_tokens, both
-    return found[1]
+    at = "rows", piece_tokens
+    found: tuple[_Rows | None, _Rows | None] | None = cache.derived.get(at)
+    if found is None:
+        found = _rows(cache.keys, piece_tokens), _rows(cache.values, piece_tokens)
+        cache.derived[at] = found
+    return found
 
 
 @lru_cache(256)
