@@ -37,7 +37,7 @@ from benchmarks.engines.calibration import Calibration, Timed, fitted
 from benchmarks.engines.plans import DIVIDED, RANKS, ROWS, SHARE, plans, predicted, probes
 from benchmarks.engines.rank import LISTED_TOKENS, Job, Prefill, lists_of
 from benchmarks.engines.summary import Found, aims, equal_lists, rounds, summarise
-from executor.engines.transformers.launch import torchrun
+from executor.engines.transformers.launch import as_ranks
 from executor.evaluation.loaded import load
 from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy
@@ -145,7 +145,7 @@ def measure(
         job = Job(rows, files, [list(window) for window in read], until, DIVIDED)
         (scratch / "job.json").write_text(dumps(asdict(job)))
         module = "benchmarks.engines.rank"
-        torchrun(module, RANKS, (str(scratch / "job.json"), name), f"{tokens} tokens")
+        as_ranks(module, RANKS, (str(scratch / "job.json"), name), f"{tokens} tokens")
         ranks = [loads((scratch / f"{rank}.json").read_text()) for rank in range(RANKS)]
     say("choosing lists in one process")
     alone = lists_of(load(MODEL).model, BudgetPolicy.of_plan(made[DIVIDED]), job.windows[0])

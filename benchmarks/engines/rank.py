@@ -1,9 +1,5 @@
-"""One rank of the benchmark: `python -m benchmarks.engines.rank JOB OUT`, started by torchrun.
+"""One rank of the benchmark, started by `executor.engines.transformers.launch`."""
 
-JOB is the JSON of a `Job`, OUT the folder to which this rank writes the JSON of a `Measured`.
-"""
-
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -147,6 +143,8 @@ def _agreed(mine: bool) -> bool:
 
 
 def main(job: Path, out: Path) -> None:
+    """`job` is the JSON of a `Job`, `out` the folder to which this rank writes that of a
+    `Measured`."""
     with among_ranks() as rank:
 
         def say(words: str) -> None:
@@ -156,6 +154,3 @@ def main(job: Path, out: Path) -> None:
         made = measure(Job(**loads(job.read_text())), say)
         (out / f"{rank}.json").write_text(dumps(asdict(made)))
 
-
-if __name__ == "__main__":
-    main(*(Path(each) for each in sys.argv[1:]))

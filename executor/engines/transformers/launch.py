@@ -1,13 +1,25 @@
-"""A plan run by all its ranks on this machine, with torchrun."""
+"""A plan run by all its ranks on this machine: `python -m executor.engines.transformers.launch`.
+
+    python -m executor.engines.transformers.launch MODULE RANKS [PATH...]
+
+calls `main(PATH...)` of MODULE in so many processes, which torch.distributed finds as torchrun's.
+They are forked from one that has loaded torch and transformers, which takes seconds, but for
+machines with GPUs: CUDA does not work in a fork of a process that has asked for devices.
+"""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from json import dumps, loads
 from pathlib import Path
+
+import torch
+from torch.multiprocessing.spawn import start_processes
 
 from executor.engines.transformers.parts import model_to_hold
 from executor.engines.transformers.rank import RankRun, Request
@@ -47,7 +59,7 @@ def run_ranks(folder: Path, request: Request, plan: Plan | None = None) -> Run:
         if plan is not None:
             arguments.append(str(Path(scratch) / "plan.json"))
             plan.save(arguments[-1])
-        torchrun("executor.engines.transformers.rank", ranks, arguments, str(folder))
+        as_ranks("executor.engines.transformers.rank", ranks, arguments, str(folder))
         files = [Path(scratch) / f"{rank}.json" for rank in range(ranks)]
         made = [RankRun(**loads(file.read_text())) for file in files]
     if any(rank.tokens != made[0].tokens for rank in made):
@@ -59,14 +71,14 @@ def run_ranks(folder: Path, request: Request, plan: Plan | None = None) -> Run:
     )
 
 
-def torchrun(module: str, ranks: int, arguments: Sequence[str], what: str) -> None:
-    """Run a module as so many ranks on this machine, a thread each, until all have ended.
+def as_ranks(module: str, ranks: int, paths: Sequence[str], what: str) -> None:
+    """Call a module's `main` with these paths in so many processes on this machine, a thread each,
+    until all have ended.
 
     What they print goes to stderr. Raises AttentionError, which says `what` was run, where one
     fails.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={ranks}", "-m", module, *arguments]
+    command = [sys.executable, "-m", __name__, module, str(ranks), *paths]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, stdout=STDERR, stderr=subprocess.PIPE, text=True, env=environment)
     if ran.returncode:
@@ -74,7 +86,28 @@ def torchrun(module: str, ranks: int, arguments: Sequence[str], what: str) -> No
 
 
 def _fault(stderr: str) -> str:
-    """The line that says what went wrong: an exception's, before torchrun's own account of it."""
-    lines = [line.rsplit("]:", 1)[-1].strip() for line in stderr.splitlines()]
+    """The line that says what went wrong: an exception's, before the others' that wait for it."""
+    lines = [line.strip() for line in stderr.splitlines()]
     named = [line for line in lines if "Error: " in line and not line.startswith("raise ")]
     return (named or lines or ["it said nothing"])[0]
+
+
+def main(module: str, ranks: int, paths: Sequence[str]) -> None:
+    """All ranks, which find each other at a port that is free now."""
+    import_module(module)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    how = "spawn" if torch.cuda.is_available() else "fork"
+    start_processes(  # type: ignore[no-untyped-call]
+        _rank, (module, paths), ranks, start_method=how
+    )
+
+
+def _rank(rank: int, module: str, paths: Sequence[str]) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    import_module(module).main(*map(Path, paths))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

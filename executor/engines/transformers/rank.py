@@ -1,11 +1,5 @@
-"""One rank of `hplb run`: `python -m executor.engines.transformers.rank FOLDER REQUEST OUT [PLAN]`.
+"""One rank of `hplb run`, started by `launch`."""
 
-Started by torchrun. FOLDER is a checkpoint with a plan in it, or without, and then PLAN is one's
-JSON; REQUEST is the JSON of a `Request`, OUT the folder to which this rank writes the JSON of a
-`RankRun`.
-"""
-
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -42,7 +36,9 @@ class RankRun:
 
 @contextmanager
 def among_ranks() -> Iterator[int]:
-    """This process as a rank of those that torchrun started, by its number; one thread each.
+    """This process as a rank of those that torchrun or `launch` started, by its number.
+
+    One thread each.
 
     They speak gloo on CPUs, NCCL where there are GPUs.
     """
@@ -77,12 +73,13 @@ def generate(folder: Path, request: Request, plan: Plan | None = None) -> RankRu
 
 
 def main(folder: Path, request: Path, out: Path, plan: Path | None = None) -> None:
-    """Compute the request and write what this rank found."""
+    """Compute a request and write what this rank found.
+
+    `folder` is a checkpoint with a plan in it, or without, and then `plan` is one's JSON; `request`
+    is the JSON of a `Request`, `out` the folder to which this rank writes the JSON of a `RankRun`.
+    """
     with among_ranks() as rank:
         asked = Request(**loads(request.read_text()))
         made = generate(folder, asked, None if plan is None else Plan.load(plan))
         (out / f"{rank}.json").write_text(dumps(asdict(made)))
 
-
-if __name__ == "__main__":
-    main(*(Path(each) for each in sys.argv[1:]))

@@ -1,6 +1,5 @@
-"""What every rank of test_ranks.py computes; as a script, one of them, started by torchrun."""
+"""What every rank of test_ranks.py computes; `main` is one of them, started by `launch`."""
 
-import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -124,6 +123,3 @@ class CountedSlice:
         self._read[self._name] = self._read.get(self._name, 0) + found.nbytes
         return found
 
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

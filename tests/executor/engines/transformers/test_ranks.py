@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from executor.engines.transformers.launch import torchrun
+from executor.engines.transformers.launch import as_ranks
 from executor.engines.transformers.parts import load_held
 from executor.errors import AttentionError, WeightsError
 from executor.weights.apply import apply
@@ -93,7 +93,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for case in (case for case in [*CASES, REFUSED] if case.devices == devices):
             case.write(folder / str(devices) / case.name)
         module = ranks.__name__
-        torchrun(module, devices, [str(folder / str(devices))], "ranks")
+        as_ranks(module, devices, [str(folder / str(devices))], "ranks")
     return folder
 
 
