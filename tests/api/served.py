@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+
+from tests.forked import Forked
 
 
 class Served:
@@ -23,20 +26,20 @@ class Served:
     def command(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`hplb serve`, told by arguments and environment variables."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HPLB_")}
-        process = subprocess.Popen(
-            [
-                *self.within,
-                *(sys.executable, "-m", "api.main", "serve", "--port", "0"),
-                *arguments,
-            ],
+        told = ["serve", "--port", "0", *arguments]
+        process = self.started(told, {**inherited, **environment})
+        self.processes.append(process)
+        return process
+
+    def started(self, told: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.within, sys.executable, "-m", "api.main", *told],
             cwd=self.folder,
-            env={**inherited, **environment},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.processes.append(process)
-        return process
 
     def start(self, *arguments: str, **environment: str) -> httpx.Client:
         process = self.command(*arguments, **environment)
@@ -44,7 +47,7 @@ class Served:
         line = process.stdout.readline()
         found = re.search(r"http://\S+?:\d+", line)
         assert found, line + (process.stderr.read() if process.stderr else "")
-        return httpx.Client(base_url=found[0], timeout=30, trust_env=False)
+        return httpx.Client(base_url=found[0], timeout=120, trust_env=False)
 
     def refused(self, *arguments: str, **environment: str) -> str:
         process = self.command(*arguments, **environment)
@@ -56,10 +59,25 @@ class Served:
         return err
 
 
+class ForkedServed(Served):
+    """The same, forked from a process that has loaded the service."""
+
+    def started(self, told: list[str], environment: dict[str, str]) -> Any:
+        # A worker that nobody uses takes seconds of a core to start.
+        fewer = {"HPLB_SOLVER_WORKERS": "1", **environment}
+        return Forked(told, folder=self.folder, environment=fewer)
+
+
 @contextmanager
 def serving_in(folder: Path, within: Sequence[str] = ()) -> Iterator[Served]:
     """Services of a folder, none of which outlives the test."""
-    served = Served(folder, within)
+    with ended(Served(folder, within)) as served:
+        yield served
+
+
+@contextmanager
+def ended(served: Served) -> Iterator[Served]:
+    """With none of its processes left at the end."""
     try:
         yield served
     finally:

@@ -2,11 +2,8 @@
 
 import fcntl
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +13,7 @@ import httpx
 import pytest
 
 from solver.plans import Plan
-from tests.api.served import Served, serving_in
+from tests.api.served import ForkedServed, Served, ended
 from tests.api.world import World, hard_body
 
 pytestmark = pytest.mark.slow
@@ -24,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    with serving_in(tmp_path) as served:
+    with ended(ForkedServed(tmp_path)) as served:
         yield served
 
 
@@ -127,20 +124,9 @@ def test_settings_that_make_no_sense_are_one_line(served: Served) -> None:
     assert "solver_workers" in served.refused(HPLB_SOLVER_WORKERS="many")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["--database-url", "foo"], ["--database-url", "sqlite://"], ["--host", "a..b"]],
 )
-def test_settings_that_cannot_work_are_one_line(arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "api.main", "serve", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "HPLB_API_KEY": "key"},
-        cwd=Path(__file__).resolve().parents[2],
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_settings_that_cannot_work_are_one_line(served: Served, arguments: list[str]) -> None:
+    served.refused(*arguments, HPLB_API_KEY="key")

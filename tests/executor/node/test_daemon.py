@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +14,10 @@ from executor.reports.state import NodeState
 from tests.executor.fake_planner import FakePlanner
 from tests.executor.plans import assignment, tiny_plan
 from tests.executor.reports.test_spool import batch
+from tests.forked import Forked
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 60.0
-COMMAND = "from executor.cli.node import app; app()"
 ENDLESS = 100_000
 
 
@@ -30,16 +28,18 @@ class Node:
         self.planner, self.state, self.log = planner, folder / "state", folder / "log"
         self.locks = folder / "locks"
         self.locks.mkdir()
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Forked] = []
 
-    def start(self, *options: str, devices: int = 2) -> subprocess.Popen[bytes]:
-        arguments = ["--server", self.planner.url, "--devices", str(devices), "--node-id", "n"]
+    def start(self, *options: str, devices: int = 2) -> Forked:
+        arguments = ["executor", "--server", self.planner.url, "--node-id", "n"]
+        arguments += ["--devices", str(devices)]
         arguments += ["--device-type", "cpu", "--state-dir", str(self.state), *options]
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND, *arguments],
-                stderr=log,
-                env=os.environ | {"TMPDIR": str(self.locks)},
+            process = Forked(
+                arguments,
+                folder=Path.cwd(),
+                environment=os.environ | {"TMPDIR": str(self.locks)},
+                stderr=log.fileno(),
             )
         self.processes.append(process)
         return process
@@ -72,12 +72,12 @@ def node(planner: FakePlanner, tmp_path: Path) -> Iterator[Node]:
         process.wait()
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Forked) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
-def stop(process: subprocess.Popen[bytes]) -> int:
+def stop(process: Forked) -> int:
     process.send_signal(signal.SIGTERM)
     return process.wait(PATIENCE_S)
 
