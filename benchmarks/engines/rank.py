@@ -153,4 +153,3 @@ def main(job: Path, out: Path) -> None:
 
         made = measure(Job(**loads(job.read_text())), say)
         (out / f"{rank}.json").write_text(dumps(asdict(made)))
-

@@ -82,4 +82,3 @@ def main(folder: Path, request: Path, out: Path, plan: Path | None = None) -> No
         asked = Request(**loads(request.read_text()))
         made = generate(folder, asked, None if plan is None else Plan.load(plan))
         (out / f"{rank}.json").write_text(dumps(asdict(made)))
-

@@ -61,9 +61,9 @@ def test_decodes_of_many_entries_are_launched_within_the_axes(monkeypatch):
 
 
 def test_entries_in_turns_choose_what_they_choose_at_once(monkeypatch):
-    chunks = whole_prompts(*[9 * SIZE] * 5)
+    chunks = whole_prompts(*[6 * SIZE] * 4)
     q, cache = random_q(chunks, 2, DIM), random_cache(chunks, 1, DIM, SIZE, paged=True)
-    heads = [HeadBlocks(h, 0, 3, 0, 9, s, Sampled()) for s in range(5) for h in range(2)]
+    heads = [HeadBlocks(h, 0, 3, 0, 6, s, Sampled(4)) for s in range(4) for h in range(2)]
     layout = lay_out(heads, chunks, SIZE)
     wanted = select(q, cache, layout, use_triton=True)
     for of_scores, of_lists in ((3, 65535), (65535, 3)):

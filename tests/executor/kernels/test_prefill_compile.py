@@ -18,7 +18,7 @@ def compiled():
 @pytest.mark.slow
 def test_every_production_shape_uses_wgmma_without_spills_and_fits_shared_memory(compiled):
     hopper = {n: f for n, f in compiled.items() if "sm_90" in n and "fp32" not in n}
-    assert len(hopper) == 60 + 3 * (8 + 2 + 2 + 4 + 1)
+    assert len(hopper) == 36 + 3 * (8 + 2 + 2 + 4 + 1)
     for name, facts in hopper.items():
         assert facts["stack_bytes"] == facts["local_bytes"] == 0, name
         assert facts["wgmma"] > 0, name

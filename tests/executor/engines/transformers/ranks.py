@@ -122,4 +122,3 @@ class CountedSlice:
         found = self._part[at]
         self._read[self._name] = self._read.get(self._name, 0) + found.nbytes
         return found
-

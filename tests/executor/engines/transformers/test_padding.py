@@ -13,10 +13,11 @@ POLICY = BudgetPolicy([[16, 48, 32, 1000], [64, 16, 16, 20]], block_tokens=16)
 COVERING = BudgetPolicy([[10_000] * HEADS] * LAYERS, block_tokens=16)
 
 
-def padded(side):
-    rows, real = torch.zeros(3, 50, dtype=torch.int64), torch.zeros(3, 50, dtype=torch.int64)
-    for number, tokens in enumerate(LENGTHS):
-        at = slice(50 - tokens, 50) if side == "left" else slice(0, tokens)
+def padded(side, lengths=LENGTHS):
+    most = max(lengths)
+    rows, real = (torch.zeros(len(lengths), most, dtype=torch.int64) for _ in range(2))
+    for number, tokens in enumerate(lengths):
+        at = slice(most - tokens, most) if side == "left" else slice(0, tokens)
         rows[number, at], real[number, at] = prompt(tokens, number)[0], 1
     return rows, real
 
