@@ -1,5 +1,7 @@
-"""How all properties are tried, and what `make check` leaves out beside the tests marked slow."""
+"""How all properties are tried, what `make check` leaves out beside the tests marked slow, and what
+begins first where several processes share the tests."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -56,6 +58,20 @@ SLOW = (
     "test_results_page.py",
 )
 """Files and folders whose tests together take most of the time."""
+FIRST = (
+    "executor/kernels/test_prefill_compile.py",
+    "executor/kernels/test_select_compile.py",
+    "executor/kernels/test_decode_compile.py",
+    "executor/test_gpu_benchmarks.py",
+    "api/demo/test_round_trip.py",
+    "executor/engines/transformers/test_ranks.py",
+    "executor/cli/test_run.py",
+    "solver/test_real_profiles.py",
+    "test_examples.py",
+    "profiles/measuring/test_memory.py",
+    "executor/test_gpu_runs.py",
+)
+"""Files with tests of ten seconds or more: at the end the other processes would wait for them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,3 +85,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if slow & {item.path, *item.path.parents}:
             item.add_marker(pytest.mark.slow)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        first = {HERE / name for name in FIRST}
+        items.sort(key=lambda item: item.path not in first)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,12 @@ LOADED = (
 _context = multiprocessing.get_context("forkserver")
 
 
+def forked() -> ForkServerContext:
+    """Starts processes from the one that has loaded them."""
+    _context.set_forkserver_preload(list(LOADED))
+    return _context
+
+
 class Forked:
     """`hplb ARGUMENTS`, by what tests use of a `subprocess.Popen` with pipes for text.
 
@@ -43,7 +50,6 @@ class Forked:
         environment: Mapping[str, str],
         stderr: int | None = None,
     ) -> None:
-        _context.set_forkserver_preload(list(LOADED))
         said, out = os.pipe()
         self.stdout: IO[str] = os.fdopen(said)
         self.stderr: IO[str] | None = None
@@ -54,7 +60,7 @@ class Forked:
             err = os.dup(stderr)
         with Connection(out, readable=False) as first, Connection(err, readable=False) as second:
             told = (list(arguments), folder, dict(environment), first, second)
-            self._process = _context.Process(target=_hplb, args=told)
+            self._process = forked().Process(target=_hplb, args=told)
             self._process.start()
 
     @property

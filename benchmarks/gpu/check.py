@@ -8,7 +8,7 @@ its error is below its type's limit.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from secrets import randbits
 
@@ -49,7 +49,9 @@ AGREEMENT = 0.98
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 HEADS = {128: (8, 2), 64: (7, 7), 256: (8, 1), 16: (4, 2)}
 """Query and KV heads by head_dim: groups of four, of one, one for all."""
-BLOCKS = 19
+BLOCKS, TINY_BLOCKS = 19, 5
+CUT_BLOCKS = 8
+"""Of a prompt whose longest lists are cut, at least."""
 CASE_S = 60.0
 """A process's first case waits while all of them start on the GPU."""
 Case = tuple[str, Callable[[], Row]]
@@ -70,7 +72,7 @@ class Setting:
         """As in `bf16-d128-64x16`."""
         dtype, head_dim, tile = name.split("-")
         dim = int(head_dim[1:])
-        blocks = 8 if name in TINY_SETTINGS else BLOCKS
+        blocks = TINY_BLOCKS if name in TINY_SETTINGS else BLOCKS
         return cls(name, DTYPES[dtype], Tile.of(tile), Shape(*HEADS[dim], dim), blocks)
 
     @property
@@ -114,7 +116,8 @@ def _prefill_cases(setting: Setting, device: torch.device, tiny: bool) -> Iterat
     contiguous, paged = (partial(_prefill, setting, device, each) for each in pages)
     yield from zip(TWINS, (contiguous, paged), strict=True)
     at_once = programs(device, setting.tile, setting.shape.head_dim, setting.dtype.itemsize)
-    yield "prefill cut lists", partial(paged, at_once=at_once)
+    longer = replace(setting, blocks=max(setting.blocks, CUT_BLOCKS))
+    yield "prefill cut lists", partial(_prefill, longer, device, pages[1], at_once=at_once)
     if setting.pairs_heads:
         yield "prefill two heads contiguous", partial(_two_heads, setting, device, 0)
         yield "prefill two heads paged", partial(_two_heads, setting, device, setting.tile.piece)

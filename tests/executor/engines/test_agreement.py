@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import torch.distributed as dist
-import torch.multiprocessing
+from torch.multiprocessing import start_processes
 
 from executor.engines.vllm.agreement import Agreement
+from tests.forked import forked
 
 RANKS, STEPS = 3, 40
 HEARS = [{3: "a", 20: "b"}, {9: "a", 17: "b", 30: "c"}, {5: "a", 26: "b", 28: "c"}]
@@ -14,7 +15,8 @@ HEARS = [{3: "a", 20: "b"}, {9: "a", 17: "b", 30: "c"}, {5: "a", 26: "b", 28: "c
 
 
 def test_no_rank_switches_alone(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_serves, (tmp_path,), nprocs=RANKS)
+    forked()
+    start_processes(_serves, (tmp_path,), RANKS, start_method="forkserver")
     found = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(RANKS)]
     assert found[0] == found[1] == found[2]
     # All hear of a by step 9, of b by step 26; rank 0 alone would have gone to b at 20.
