@@ -58,6 +58,7 @@ SLOW = (
     "test_results_page.py",
 )
 """Files and folders whose tests together take most of the time."""
+SLOW_PATHS = {HERE / name for name in SLOW}
 FIRST = (
     "executor/kernels/test_prefill_compile.py",
     "executor/kernels/test_select_compile.py",
@@ -80,10 +81,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What is left out anyway need not be loaded."""
+    left_out = config.option.markexpr == "not slow" and collection_path in SLOW_PATHS
+    return True if left_out else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    slow = {HERE / name for name in SLOW}
     for item in items:
-        if slow & {item.path, *item.path.parents}:
+        if SLOW_PATHS & {item.path, *item.path.parents}:
             item.add_marker(pytest.mark.slow)
     if "PYTEST_XDIST_WORKER" in os.environ:
         first = {HERE / name for name in FIRST}

@@ -74,7 +74,9 @@ def _everything(report: Report, checks: list[str], names: list[str], until: floa
             until=until if tiny else until_checked,
             changed=report.changed,
         )
-        crew.run([[check] for check in checks], at_once=max(1, len(os.sched_getaffinity(0)) - 1))
+        # On tiny shapes a process takes longer to start than its checks.
+        tasks = [checks] if tiny else [[check] for check in checks]
+        crew.run(tasks, at_once=max(1, len(os.sched_getaffinity(0)) - 1))
         trouble = tma_trouble(report.sections())
         if trouble:
             _do_without_tma(report, trouble)

@@ -39,6 +39,18 @@ def filled(world: World) -> Database:
     return world.service.database
 
 
+_made: list[bytes] = []
+
+
+@pytest.fixture
+def backup(request: pytest.FixtureRequest, tmp_path: Path) -> bytes:
+    """Of such a database, made once."""
+    if not _made:
+        back_up(request.getfixturevalue("filled"), tmp_path / "made.gz")
+        _made.append((tmp_path / "made.gz").read_bytes())
+    return _made[0]
+
+
 def _rows(database: Database) -> Rows:
     with database.read() as session:
         return {
@@ -133,11 +145,10 @@ def _reference_broken(content: bytes) -> bytes:
     ],
 )
 def test_a_damaged_one_changes_nothing(
-    filled: Database, tmp_path: Path, damage: Any, says: str
+    backup: bytes, tmp_path: Path, damage: Any, says: str
 ) -> None:
     path = tmp_path / "backup.gz"
-    back_up(filled, path)
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(damage(backup))
     other = _empty(tmp_path)
     with pytest.raises(StoreError, match=says):
         restore(other, path)

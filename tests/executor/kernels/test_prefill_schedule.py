@@ -76,8 +76,7 @@ def test_cut_lists_merge_to_the_whole(tma, paged, sms):
     assert cut.splits == 3 + 2 + 2 + 2
     assert cut.longest < whole.longest
     indices = random_indices(whole)
-    assert_right(q, cache, cut, indices, tma=tma, sms=sms)
-    parts = computed(q, cache, cut, indices, tma=tma, sms=sms)
+    parts = assert_right(q, cache, cut, indices, tma=tma, sms=sms)
     for part, full in zip(parts, computed(q, cache, whole, indices, tma=tma), strict=True):
         assert relative_error(part, full.double()) < 1e-6
 
