@@ -12,6 +12,9 @@ from hypothesis import settings
 settings.register_profile("hplb", deadline=None, max_examples=50)
 settings.load_profile("hplb")
 
+# Of torch, in started processes too: tiny tensors wait longer for a second thread than it saves.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)

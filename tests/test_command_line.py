@@ -137,19 +137,28 @@ OFFERED = {
 }
 
 
+@pytest.mark.parametrize("words", OFFERED)
+def test_commands_flags_and_names_are_completed(words: str) -> None:
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    environment = {"_HPLB_COMPLETE": "complete_bash", **asked}
+    offered = CliRunner().invoke(gather(), [], prog_name="hplb", env=environment).output
+    assert sorted(offered.split()) == OFFERED[words]
+
+
 @pytest.mark.slow
-def test_bash_completes_commands_flags_and_names() -> None:
+def test_bash_completes_what_is_offered() -> None:
+    offered = {words: OFFERED[words] for words in ("hplb pro", "hplb plan --profile l")}
     beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", BASH],
-        input="".join(f"{words}\n" for words in OFFERED),
+        input="".join(f"{words}\n" for words in offered),
         env={**os.environ, "PATH": beside},
         capture_output=True,
         text=True,
         timeout=120,
     )
     found = [sorted(line.split()) for line in done.stdout.splitlines()]
-    assert dict(zip(OFFERED, found, strict=True)) == OFFERED, done.stderr
+    assert dict(zip(offered, found, strict=True)) == offered, done.stderr
 
 
 @pytest.mark.slow
