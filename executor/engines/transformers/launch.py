@@ -2,13 +2,12 @@
 
     python -m executor.engines.transformers.launch MODULE RANKS [PATH...]
 
-calls `main(PATH...)` of MODULE in so many processes, which torch.distributed finds as torchrun's.
-They are forked from one that has loaded torch and transformers, which takes seconds, but for
-machines with GPUs: CUDA does not work in a fork of a process that has asked for devices.
+calls `main(PATH...)` of MODULE in so many processes, as torchrun does and by its own launcher. They
+are forked from one that has loaded torch and transformers, which takes seconds, but for machines
+with GPUs: CUDA does not work in a fork of a process that has asked for devices.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,10 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from json import dumps, loads
 from pathlib import Path
+from uuid import uuid4
 
 import torch
-from torch.multiprocessing.spawn import start_processes
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from executor.engines.transformers.parts import model_to_hold
 from executor.engines.transformers.rank import RankRun, Request
@@ -93,19 +93,23 @@ def _fault(stderr: str) -> str:
 
 
 def main(module: str, ranks: int, paths: Sequence[str]) -> None:
-    """All ranks, which find each other at a port that is free now."""
+    """All ranks, until they have ended."""
     import_module(module)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    how = "spawn" if torch.cuda.is_available() else "fork"
-    start_processes(  # type: ignore[no-untyped-call]
-        _rank, (module, paths), ranks, start_method=how
+    launched = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid4().hex,
+        # As of torchrun --standalone: a port that is free.
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="spawn" if torch.cuda.is_available() else "fork",
     )
+    elastic_launch(launched, _rank)(module, paths)
 
 
-def _rank(rank: int, module: str, paths: Sequence[str]) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+def _rank(module: str, paths: Sequence[str]) -> None:
     import_module(module).main(*map(Path, paths))
 
 

@@ -36,9 +36,7 @@ class RankRun:
 
 @contextmanager
 def among_ranks() -> Iterator[int]:
-    """This process as a rank of those that torchrun or `launch` started, by its number.
-
-    One thread each.
+    """This process as a rank of those that torchrun started, by its number; one thread each.
 
     They speak gloo on CPUs, NCCL where there are GPUs.
     """
