@@ -12,6 +12,8 @@ from hypothesis import settings
 settings.register_profile("hplb", deadline=None, max_examples=50)
 settings.load_profile("hplb")
 
+# Before anything imports Triton, as transformers does: what it compiles is interpreted then.
+os.environ["TRITON_INTERPRET"] = "1"
 # Of torch, in started processes too: tiny tensors wait longer for a second thread than it saves.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

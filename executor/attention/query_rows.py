@@ -126,7 +126,9 @@ class ShareColumns:
         of_range = self.kind[share] * sequences + sequence
         return Entries.of(named, of_range, begins, self.of_layer)
 
-    def lists(self, tokens: Ints, block_tokens: int, piece_tokens: int, dense_from: float) -> Lists:
+    def lists(
+        self, tokens: Ints, block_tokens: int, piece_tokens: int, dense_from: float = 1.0
+    ) -> Lists:
         """The kinds' lists in sequences, each kind's in as many: of their `token_columns`, [3,
         kinds x sequences].
 

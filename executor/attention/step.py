@@ -159,8 +159,8 @@ class BatchedSteps:
     """Steps of any batch, of all `layers` of shares of one sequence's heads.
 
     An engine's every step is another batch: what `prepare` says of a layer, laid out of all at
-    once, without a share for every sequence. Sizes and `dense_from` as `prepare` takes them.
-    Raises AttentionError for sizes that do not go together.
+    once, without a share for every sequence. Raises AttentionError for sizes that do not go
+    together.
     """
 
     def __init__(
@@ -169,14 +169,12 @@ class BatchedSteps:
         block_tokens: int,
         piece_tokens: int,
         device: torch.device,
-        dense_from: float = 1.0,
     ) -> None:
         check_block_sizes(block_tokens, piece_tokens)
         for shares in layers:
             check_patterns(shares, block_tokens, piece_tokens)
         self.layers = tuple(tuple(sorted(shares, key=_pattern)) for shares in layers)
         self.block_tokens, self.piece_tokens, self.device = block_tokens, piece_tokens, device
-        self._dense_from = dense_from
         self._columns = ShareColumns.of(self.layers)
         self._sizes = [_counted(shares) for shares in self.layers]
         self._entries = lru_cache(KEPT_BATCHES)(self._columns.entries)
@@ -188,8 +186,7 @@ class BatchedSteps:
         chunks = tuple(chunks)
         tokens, entries = token_columns(chunks), self._entries(len(chunks))
         of_kinds = np.tile(tokens, len(self._columns.patterns))
-        sizes = self.block_tokens, self.piece_tokens
-        lists = self._columns.lists(of_kinds, *sizes, self._dense_from)
+        lists = self._columns.lists(of_kinds, self.block_tokens, self.piece_tokens)
         work = count_prompts(entries, lists)
         layouts = lay_out_layers(entries, lists, chunks, self.device, pack=False)
         batch = self._batch(chunks, tokens)

@@ -28,7 +28,14 @@ class SlotPolicy:
         # Of every layer a prompt's step, and a decode's for each way to divide its heads.
         kept_steps = 8 * made.architecture.layers
         self._blocks = BlockAttention(
-            made.selection, made.block_tokens, made.piece_tokens, backend, 0, kept_steps
+            made.selection,
+            made.block_tokens,
+            made.piece_tokens,
+            backend,
+            0,
+            kept_steps,
+            # The plan decided by its rates which heads are dense.
+            as_chosen=True,
         )
         layers = range(made.architecture.layers)
         self._slots = [len(made.layout.query_slots(layer, self._ranks)) for layer in layers]

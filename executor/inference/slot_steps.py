@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from executor.attention.backends import DENSE_FROM, resolve_backend
 from executor.attention.shares import HeadShare
 from executor.attention.step import BatchedSteps, Here, PreparedStep
 from executor.inference.slot_policy import slot_shares
@@ -91,8 +90,7 @@ class SlotSteps:
         self._most_tokens = most_tokens
         shares = slot_shares(made, ranks)
         asked = [of if number in layers else () for number, of in enumerate(shares)]
-        dense_from = DENSE_FROM[resolve_backend("auto", device)]
-        self._steps = BatchedSteps(asked, made.block_tokens, made.piece_tokens, device, dense_from)
+        self._steps = BatchedSteps(asked, made.block_tokens, made.piece_tokens, device)
         self.groups = [len({share.group for share in of}) for of in self._steps.layers]
         # Shares of equal rows and budgets are divided alike, the whole ones not at all.
         kinds: dict[tuple[float, ...], int] = {(0.0, 1.0, 1): 0}

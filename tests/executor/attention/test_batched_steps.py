@@ -57,15 +57,11 @@ def same(found: PreparedStep | None, expected: PreparedStep) -> None:
 
 
 @pytest.mark.parametrize("piece", [64, 16])
-@given(
-    layers=st.lists(LAYER, min_size=1, max_size=3),
-    chunks=CHUNKS,
-    dense_from=st.sampled_from([1.0, 0.8, 0.5]),
-)
+@given(layers=st.lists(LAYER, min_size=1, max_size=3), chunks=CHUNKS)
 def test_prompts_of_all_layers_are_the_steps_of_each(
-    piece: int, layers: list[list[HeadShare]], chunks: list[Chunk], dense_from: float
+    piece: int, layers: list[list[HeadShare]], chunks: list[Chunk]
 ) -> None:
-    steps, dense = BatchedSteps(layers, BLOCK, piece, CPU, dense_from).prompts(chunks)
+    steps, dense = BatchedSteps(layers, BLOCK, piece, CPU).prompts(chunks)
     causal = 0
     for layer, found in zip(layers, steps, strict=True):
         # By pattern, then sequence.
@@ -76,7 +72,7 @@ def test_prompts_of_all_layers_are_the_steps_of_each(
             for s in layer
             if s.pattern == pattern
         ]
-        same(found, prepare(ordered, chunks, BLOCK, piece_tokens=piece, dense_from=dense_from))
+        same(found, prepare(ordered, chunks, BLOCK, piece_tokens=piece))
         if found is not None and found.prefill is not None:
             causal += sum(
                 int(found.prefill.grid(part.sequence).causal(part.first, part.last).sum())
