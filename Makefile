@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILE ?=
 RUN_FLAGS ?=
+# One more than cores: what waits for a time or a process leaves its core to another.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 HPLB_ENGINES ?= $(HOME)/.cache/hplb/engines
 
 .PHONY: run check test test-page test-service audit test-engines browser setup lint unit every clean
@@ -69,10 +71,10 @@ lint:
 	$(BIN)/mypy
 
 unit:
-	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 every:
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -47,7 +47,7 @@ def plan_loss(
     context = plan.workload.context_tokens
     loaded.check_positions("plan", context)
     chosen = windows(text, loaded.tokenizer, context, most)
-    policies = BudgetPolicy.of_plan(plan, as_chosen=True), None
+    policies = BudgetPolicy.of_plan(plan), None
     nats, shares = losses(loaded, chosen, policies, plan.workload.block_tokens, progress)
     loss, dense_loss = nats.mean(axis=0).tolist()
     return PlanLoss(

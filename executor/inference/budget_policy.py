@@ -52,17 +52,11 @@ class BudgetPolicy:
         )
 
     @classmethod
-    def of_plan(
-        cls,
-        plan: Plan,
-        *,
-        backend: str = "auto",
-        watched_rows: int = 0,
-        as_chosen: bool = False,
-    ) -> Self:
+    def of_plan(cls, plan: Plan, *, backend: str = "auto", watched_rows: int = 0) -> Self:
         """A plan's budgets, selection and sizes, whatever devices it places them on.
 
-        Budgets are tokens: a head that is dense at the plan's context is not beyond it.
+        Budgets are tokens: a head that is dense at the plan's context is not beyond it. Which heads
+        are, the plan decided by its rates.
         """
         return cls(
             plan.budgets,
@@ -71,7 +65,7 @@ class BudgetPolicy:
             piece_tokens=plan.workload.piece_tokens,
             backend=backend,
             watched_rows=watched_rows,
-            as_chosen=as_chosen,
+            as_chosen=True,
         )
 
     @property

@@ -38,7 +38,7 @@ def test_the_arguments() -> None:
         return " ".join(signature(of).parameters)  # type: ignore[arg-type]
 
     assert arguments(prepare) == (
-        "shares chunks block_tokens device room_tokens packed programs piece_tokens sdpa"
+        "shares chunks block_tokens device room_tokens packed programs piece_tokens sdpa dense_from"
     )
     assert arguments(attend) == "q cache step backend bounds sms watched_rows"
     assert arguments(HeadShare) == "head group budget_tokens rows sequence pattern"
@@ -46,7 +46,7 @@ def test_the_arguments() -> None:
     assert arguments(Cache) == "keys values starts pages"
     assert arguments(attach) == "model policy"
     assert arguments(BudgetPolicy) == (
-        "tokens selection block_tokens piece_tokens backend watched_rows"
+        "tokens selection block_tokens piece_tokens backend watched_rows as_chosen"
     )
 
 

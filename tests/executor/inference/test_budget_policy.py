@@ -161,7 +161,7 @@ def test_a_solved_plan_is_carried_out():
     profile = stated_budgets(np.array([[64.0, 128, 192, 512], [320, 64, 64, 128]]), 2)
     plan = plan_of(profile, gpus=2, context_tokens=512)
     model = small(hidden_size=512, head_dim=64)
-    with attached(model, BudgetPolicy.of_plan(plan, as_chosen=True)) as trace:
+    with attached(model, BudgetPolicy.of_plan(plan)) as trace:
         model(prompt(512))
     assert trace.tiles == sum(causal_pieces(b // 64, 8) for layer in plan.budgets for b in layer)
     assert trace.dense_tiles == LAYERS * HEADS * causal_pieces(8, 8)
