@@ -53,7 +53,9 @@ TOLD = {
 def rounds_of(folder: Path, count: int) -> list[tuple[float, float]]:
     """Processor seconds of rounds, `count` times one with every batch timed and one with none."""
     core = min(os.sched_getaffinity(0))
-    os.environ |= TOLD | {"VLLM_CPU_OMP_THREADS_BIND": str(core)}
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    os.environ |= TOLD | {"VLLM_CPU_OMP_THREADS_BIND": str(core), "OMP_NUM_THREADS": "1"}
     # Read at import.
     from vllm import LLM, SamplingParams
     from vllm.inputs import TokensPrompt

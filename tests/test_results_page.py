@@ -31,6 +31,7 @@ FIGURES = {
     "engines": "median",
     "serving": "median",
     "replan": "median",
+    "measuring": "median",
     "batch_steps": "ratio",
     "schedule": "worst",
     "selection": "oracle",

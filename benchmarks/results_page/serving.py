@@ -1,6 +1,6 @@
 """The same requests through vLLM, stock and by plans, and before and after a new plan.
 
-`python -m benchmarks.serving` and `benchmarks.replan`.
+`python -m benchmarks.serving`, `benchmarks.replan`, and what timing costs: `benchmarks.measuring`.
 """
 
 from benchmarks.results_page.reports import Report, Reports, grid, percent
@@ -33,7 +33,8 @@ MOVED_HEADS = (
     "busier over mean",
     "answers as before",
 )
-CORES = 2
+BUSY = 1.5
+"""Load of a machine that is not this run's alone."""
 
 
 def section(reports: Reports) -> str:
@@ -64,7 +65,9 @@ is stock vLLM's.
 {reports.source("serving")}
 {grid(HEADS, [_row(row, loss) for row in report["rows"]])}
 
-{_moved(reports)}"""
+{_moved(reports)}
+
+{_measuring(reports)}"""
 
 
 def _moved(reports: Reports) -> str:
@@ -94,6 +97,22 @@ after the move was asked before it.
 {grid(MOVED_HEADS, [_moved_row(row) for row in report["rows"]])}"""
 
 
+def _measuring(reports: Reports) -> str:
+    """What timing batches costs the engine whose batches are timed."""
+    report = reports["measuring"]
+    more = report["more_percent"]
+    return f"""\
+**What measuring costs an engine that runs**: {report["requests"]} requests of
+{report["prompt_tokens"]} tokens and {report["made_tokens"]} made from each, in one process on one
+core; the processor time of the whole process, the thread that reports with it, with every batch
+timed over none, in turn. {more["median"]:+.1f} % ({more["least"]:+.1f} to {more["most"]:+.1f}, of
+{len(report["rounds"])} rounds): of one batch in {report["every"]}, as it is unless said,
+{more["median"] / report["every"]:+.2f} %. The aim, below 1 %, is
+{"met" if max(more.values()) / report["every"] < 1 else "**not met**"}.
+
+{reports.source("measuring")}"""
+
+
 def _by_clock(row: Report) -> tuple[str, ...]:
     return (
         str(row["rounds"]),
@@ -116,13 +135,14 @@ def _moved_row(row: Report) -> tuple[str, ...]:
 
 def _shared(load: list[float]) -> str:
     """What the clock is worth where others wanted the cores, too."""
-    # At the end the ranks and what answers HTTP are in it themselves.
-    if load[0] <= CORES and load[1] <= CORES + 1:
-        return ""
+    before, after = load
+    found = f"The machine's load was {before:.1f} before the run, {after:.1f} at its end, with it."
+    if before < BUSY:
+        return found
     return f"""\
-**The cores were not these processes' own**: {load[0]:.0f} processes wanted them when the run began
-and {load[1]:.0f} at its end. Seconds by the clock, and tokens a second with them, are of that
-machine and compare no rows; attention's seconds, tiles, answers and losses do not depend on it."""
+**The cores were not these processes' own**. {found} Seconds by the clock, and tokens a second with
+them, are of that machine and compare no rows; attention's seconds, tiles, answers and losses do not
+depend on it."""
 
 
 def _row(row: Report, loss: Report) -> tuple[str, ...]:
