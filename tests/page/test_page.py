@@ -123,7 +123,8 @@ def test_drift_of_an_engine_says_of_which_requests(planner: Planner, visit: Open
     page.locator("#to-d").click()
     said = "recover less than the profile promised in decodes of up to 8,192 tokens."
     expect(page.get_by_text(said)).to_be_visible()
-    expect(page.locator("td", has_text="decodes of up to 8,192 tokens")).to_be_visible()
+    of_these = page.get_by_role("rowheader", name="decodes of up to 8,192 tokens")
+    expect(of_these).to_be_visible()
 
 
 def test_the_planner_restarts_while_the_page_is_open(planner: Planner, visit: Opener) -> None:
