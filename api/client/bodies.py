@@ -492,35 +492,32 @@ class DeviceSample(_Exact):
 Indices = Annotated[list[Index], Field(max_length=MOST_SAMPLES)]
 
 
-class HeadColumns(_Exact):
+class _ColumnsOfSamples(_Exact):
+    sample: Indices
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        _check_lengths(self, len(self.sample))
+        return self
+
+
+class HeadColumns(_ColumnsOfSamples):
     """`HeadReport`s column by column; `sample` is the index of the sample that each belongs to."""
 
-    sample: Indices
     head: Indices
     rows: Annotated[list[Rows], Field(max_length=MOST_SAMPLES)]
     tiles: Annotated[list[Tiles], Field(max_length=MOST_SAMPLES)]
     recovery: Annotated[list[Share], Field(max_length=MOST_SAMPLES)]
 
-    @model_validator(mode="after")
-    def _of_one_length(self) -> Self:
-        _check_lengths(self, len(self.sample))
-        return self
 
-
-class WatchedColumns(_Exact):
+class WatchedColumns(_ColumnsOfSamples):
     """`WatchedRows` column by column; `sample` as in `HeadColumns`."""
 
-    sample: Indices
     head: Indices
     first: Indices
     last: Annotated[list[Positions], Field(max_length=MOST_SAMPLES)]
     rows: Annotated[list[Positions], Field(max_length=MOST_SAMPLES)]
     recovery: Annotated[list[Share], Field(max_length=MOST_SAMPLES)]
-
-    @model_validator(mode="after")
-    def _of_one_length(self) -> Self:
-        _check_lengths(self, len(self.sample))
-        return self
 
 
 Columns = TypeVar("Columns", HeadColumns, WatchedColumns)

@@ -83,7 +83,11 @@ def _square(row: Row) -> bool:
 
 
 def _sampled(row: Row) -> bool:
-    return _long(row) and bool(row["pattern"] == "sampled")
+    return _long(row) and bool(row["pattern"] == "sampled") and _square(row)
+
+
+def _sampled_pieces(row: Row) -> bool:
+    return _long(row) and bool(row["pattern"] == "sampled") and not _square(row)
 
 
 def _two_rows(row: Row) -> bool:
@@ -158,6 +162,14 @@ AIMS = (
         0.1,
         False,
         _sampled,
+    ),
+    Aim(
+        "the same, pieces of 16",
+        "selection",
+        "of_dense",
+        0.05,
+        False,
+        _sampled_pieces,
     ),
     Aim(
         "two sampled rows of dense attention <= 0.05, 32K up",

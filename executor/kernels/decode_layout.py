@@ -5,16 +5,18 @@ the device (`context_tokens`), so that a captured CUDA graph can be replayed for
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, repeat
+from typing import Any, TypeVar
 
 import torch
 
 from executor.kernels.layout import ALL_PIECES, send
 from executor.kernels.patterns import POOLED, Pattern, Rule
 
+Made = TypeVar("Made")
 PADDING = -1
 """`DecodeLayout.heads` where an entry has fewer query heads than the widest one."""
 
@@ -57,6 +59,18 @@ class DecodeLayout:
     budget: torch.Tensor
     part: torch.Tensor
     stored: int
+
+    @cached_property
+    def _derived(self) -> dict[object, Any]:
+        return {}
+
+    def derive(self, make: Callable[..., Made], *of: object) -> Made:
+        """make(layout, *of), or what it made last, of the same `of`."""
+        found = self._derived.get(make)
+        if found is None or found[0] != of:
+            found = self._derived[make] = of, make(self, *of)
+        made: Made = found[1]
+        return made
 
     @cached_property
     def starts(self) -> list[int]:

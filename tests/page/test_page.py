@@ -1,6 +1,7 @@
 """What people do on the page: look, plan, compare, deploy, roll back while the planner may go."""
 
 import re
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -79,17 +80,23 @@ def test_what_is_measured_appears_and_a_roll_back_is_a_generation(
     assert (view["generation"], view["plan_id"]) == (3, first.id)
 
 
+def drift(of: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Raised; the worst head's requests are `of` a kind."""
+    return {
+        "raised": True, "since": "2026-01-01T00:00:00+00:00", "rounds": 4, "heads": 24,
+        "heads_drifted": 7, "observed_mean": 0.7, "observed_min": 0.5, "expected_mean": 0.9,
+        "reason": None,
+        "worst": [{"layer": 1, "head": 5, "expected": 0.91, "observed": 0.52, **of}],
+        **more,
+    }  # fmt: skip
+
+
 def test_drift_says_its_cause(planner: Planner, visit: Opener) -> None:
     deployed(planner, "greedy")
 
     def drifted(route: Route) -> None:
         view = route.fetch().json()
-        view["recovery_drift"] = {
-            "raised": True, "since": "2026-01-01T00:00:00+00:00", "rounds": 4, "heads": 24,
-            "heads_drifted": 7, "observed_mean": 0.7, "observed_min": 0.5, "expected_mean": 0.9,
-            "reason": None,
-            "worst": [{"layer": 1, "head": 5, "expected": 0.91, "observed": 0.52}],
-        }  # fmt: skip
+        view["recovery_drift"] = drift({})
         view["decision"] = "planned again: recovery fell short"
         route.fulfill(json=view)
 
@@ -107,15 +114,8 @@ def test_drift_of_an_engine_says_of_which_requests(planner: Planner, visit: Open
 
     def drifted(route: Route) -> None:
         view = route.fetch().json()
-        view["recovery_drift"] = {
-            "raised": True, "since": "2026-01-01T00:00:00+00:00", "rounds": 4, "heads": 24,
-            "heads_drifted": 7, "observed_mean": 0.7, "observed_min": 0.5, "expected_mean": 0.9,
-            "reason": None,
-            "worst": [{"layer": 1, "head": 5, "expected": 0.91, "observed": 0.52, **of}],
-            "requests": [
-                {**of, "raised": True}, {**of, "context_tokens": 512, "raised": False}
-            ],
-        }  # fmt: skip
+        requests = [{**of, "raised": True}, {**of, "context_tokens": 512, "raised": False}]
+        view["recovery_drift"] = drift(of, requests=requests)
         route.fulfill(json=view)
 
     page = visit(planner)

@@ -6,7 +6,6 @@ pieces, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch 
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
@@ -52,7 +51,7 @@ def decode_attention(
         for piece, entry in zip(last, layout.lists, strict=True)
     )
     at_once = max(1, GATHERED_BYTES // (2 * 4 * size * dim))
-    batches, idle = _batches(layout, first, count, newest, at_once, tasks_at_once())
+    batches, idle = layout.derive(_batches, first, count, newest, at_once, tasks_at_once())
 
     def compute(batch: _Batch) -> Pair:
         queries = packed(q, batch.heads, batch.token, len(batch.groups))
@@ -148,7 +147,6 @@ class _Batch:
         return torch.stack([indices[at : at + self.count] for at in self.at])
 
 
-@lru_cache(1024)
 def _batches(
     layout: DecodeLayout,
     first: tuple[int, ...],

@@ -26,7 +26,7 @@ def decode_lists(
 ) -> DecodeLists:
     """As `kernels.select_decode.select_decode`."""
     pieces = tuple(-(-tokens // layout.piece_tokens) for tokens in context_tokens.tolist())
-    known = _known(layout, pieces)
+    known = layout.derive(_known, pieces)
     indices = torch.empty(layout.stored, dtype=torch.int32)
     for start, found in known.listed:
         indices[start : start + len(found)] = found
@@ -67,7 +67,6 @@ class _Known:
     count: torch.Tensor
 
 
-@lru_cache(1024)
 def _known(layout: DecodeLayout, pieces: tuple[int, ...]) -> _Known:
     length = [pieces[entry.sequence] for entry in layout.lists]
     listed, scored = [], []

@@ -79,7 +79,7 @@ def test_key_blocks_in_parts_end_anywhere(tma, paged):
 
 
 @pytest.mark.parametrize("page", [None, 16, 64], ids=["contiguous", "pages16", "pages64"])
-@pytest.mark.parametrize(("block", "piece"), [(64, 16), (32, 16), (64, 32)])
+@pytest.mark.parametrize(("block", "piece"), [(64, 16), (32, 16), (128, 64)])
 def test_pieces_shorter_than_blocks(block, piece, page):
     """Ragged ends, chunks that begin inside a block, lists no multiple of a step."""
     if page is not None and page % piece:
@@ -302,7 +302,8 @@ def test_pages_beyond_the_reach_of_int32():
 
 
 @pytest.mark.slow
-@each
+@loads
+@caches
 @pytest.mark.parametrize(("block", "head_dim"), [(128, 64), (128, 128), (64, 256), (128, 256)])
 def test_production_blocks_and_head_dims(tma, paged, block, head_dim):
     chunks = (Chunk(0, 2 * block + 5), Chunk(block + 3, 40))

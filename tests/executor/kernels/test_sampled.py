@@ -209,7 +209,7 @@ def full_of_heavy_sums(empty):
 
 
 @BOTH
-@pytest.mark.parametrize("at_once", [1, 7])
+@pytest.mark.parametrize("at_once", [1, 3, 7, 20])
 @pytest.mark.parametrize("block", [SIZE, 2 * SIZE])
 def test_few_lists_at_a_time_select_the_same(use_triton, at_once, block, monkeypatch):
     q, cache = random_q(CHUNKS, 3, DIM), random_cache(CHUNKS, 2, DIM, SIZE)
