@@ -3,10 +3,8 @@
 `compile_decode.py [NAME...] [--table]` prints what came out of those named, or all.
 """
 
-import re
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from executor.kernels.triton.arguments import Entries, Partial, Pool, Rows
@@ -16,10 +14,11 @@ from tests.executor.kernels.cubin import (
     CHIPS,
     ITEM_BYTES,
     ONE,
+    Compiled,
     Configurations,
-    compiled_as_launched,
+    Facts,
+    Launch,
     main,
-    resources,
 )
 
 HEAD_DIMS = (64, 128, 256)
@@ -80,7 +79,7 @@ ENTRIES = Entries("*i32", "*i32", "*i32", "*i32", "*fp64", "*i32", "*i32", "*i32
 def shapes():
     """What production runs, batches of 1 and 256 with 8 KV groups, then fp32 as wide as it may be.
 
-    fp16 is bf16 to a compiler, but for what it writes: see `merge_facts`.
+    fp16 is bf16 to a compiler, but for what it writes: see `merge_launch`.
     """
     for head_dim in HEAD_DIMS:
         for piece, page in ((64, 64), (128, 128), (16, 16), (16, 128)):
@@ -91,41 +90,37 @@ def shapes():
             yield Shape("fp32", head_dim, widest=widest, capability=capability)
 
 
-def decode_facts(shape: Shape, tool: Path):
+def decode_launch(shape: Shape) -> Launch:
     options, chip = shape.options, CHIPS[shape.capability]
-    compiled = compiled_as_launched(
-        decode_kernel, shape.types, options, capability=shape.capability
-    )
-    kept = re.findall(rf"memdesc<(\d+)x{options['TILE']}x{shape.head_dim}x", compiled.asm["ttgir"])
-    return {
-        "async_copies": compiled.asm["ptx"].count("cp.async.cg"),
-        "buffers": max(map(int, kept), default=1),
-        "expected": fits(shape.head_dim, ITEM_BYTES[shape.dtype], shape.widest, chip),
-        **resources(compiled, tool, chip),
-    }
+
+    def facts(compiled: Compiled) -> Facts:
+        return {
+            "async_copies": compiled.instructions["async_copies"],
+            "buffers": compiled.buffers(options["TILE"], shape.head_dim),
+            "expected": fits(shape.head_dim, ITEM_BYTES[shape.dtype], shape.widest, chip),
+            **compiled.resources(chip),
+        }
+
+    return Launch(decode_kernel, shape.types, options, facts, shape.capability)
 
 
-def merge_facts(dtype: str, head_dim: int, tool: Path):
+def merge_launch(dtype: str, head_dim: int) -> Launch:
     options = {"DIM": head_dim, "SLOTS": SLOTS_PER_STEP, "num_warps": 4, "num_stages": 3}
     types = {name: f"*{dtype}" if name == "out_ptr" else "*i32" for name in merge_kernel.arg_names}
     types |= dict.fromkeys(("partial_out_ptr", "partial_lse_ptr", "lse_ptr"), "*fp32")
     types |= {n: "i32" for n in types if not n.endswith("_ptr") and not n.isupper()}
     types |= dict.fromkeys(("heads_row", "out_dim", "lse_token"), ONE)
     types = {name: kind for name, kind in types.items() if name not in options}
-    compiled = compiled_as_launched(merge_kernel, types, options)
-    return {
-        "async_copies": compiled.asm["ptx"].count("cp.async.cg"),
-        **resources(compiled, tool),
-    }
+    return Launch(merge_kernel, types, options, Compiled.resources)
 
 
 def configurations() -> Configurations:
-    found: Configurations = {shape.name: partial(decode_facts, shape) for shape in shapes()}
+    found: Configurations = {shape.name: partial(decode_launch, shape) for shape in shapes()}
     for dtype in ("bf16", "fp16"):
         for head_dim in HEAD_DIMS:
-            found[f"merge {dtype} {head_dim}"] = partial(merge_facts, dtype, head_dim)
+            found[f"merge {dtype} {head_dim}"] = partial(merge_launch, dtype, head_dim)
     return found
 
 
 if __name__ == "__main__":
-    main(configurations)
+    main(configurations, __file__)

@@ -3,10 +3,8 @@
 `compile_prefill.py [NAME...] [--table]` prints what came out of those named, or all.
 """
 
-import re
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from executor.kernels.triton.arguments import Lists, Partial, Pool, Rows
 from executor.kernels.triton.prefill import fits, launch_options, long_enough, prefill_kernel
@@ -14,10 +12,11 @@ from tests.executor.kernels.cubin import (
     CHIPS,
     ITEM_BYTES,
     ONE,
+    Compiled,
     Configurations,
-    compiled_as_launched,
+    Facts,
+    Launch,
     main,
-    resources,
 )
 
 
@@ -79,7 +78,7 @@ def shapes():
             yield Shape("bf16", head_dim, block, piece, piece, tma=False, capability=80)
 
 
-def facts(shape: Shape, tool: Path):
+def launch(shape: Shape) -> Launch:
     chip, item = CHIPS[shape.capability], ITEM_BYTES[shape.dtype]
     options = launch_options(
         shape.block, shape.piece, shape.head_dim, item, shape.tma, shape.page > 0, shape.pack, chip
@@ -115,30 +114,27 @@ def facts(shape: Shape, tool: Path):
         "once": "i32",
         "scale_log2": "fp32",
     }
-    compiled = compiled_as_launched(prefill_kernel, types, options, capability=shape.capability)
-    ptx = compiled.asm["ptx"]
-    return {
-        "keys": keys,
-        "warps": options["num_warps"],
-        "stages": options["num_stages"],
-        "expected": fits(shape.pack * shape.block, shape.head_dim, item, chip, shape.tma),
-        **resources(compiled, tool, chip),
-        "buffers": buffers(compiled.asm["ttgir"], keys, shape.head_dim),
-        "wgmma": ptx.count("wgmma.mma_async"),
-        "async_copies": ptx.count("cp.async.cg"),
-        "tma_copies": ptx.count("cp.async.bulk.tensor"),
-    }
 
+    def facts(compiled: Compiled) -> Facts:
+        return {
+            "keys": keys,
+            "warps": options["num_warps"],
+            "stages": options["num_stages"],
+            "expected": fits(shape.pack * shape.block, shape.head_dim, item, chip, shape.tma),
+            **compiled.resources(chip),
+            "buffers": compiled.buffers(keys, shape.head_dim),
+            **{
+                kind: compiled.instructions[kind]
+                for kind in ("wgmma", "async_copies", "tma_copies")
+            },
+        }
 
-def buffers(ttgir: str, keys: int, head_dim: int) -> int:
-    """Tiles of K (or of V) that shared memory holds at once: how far ahead they are loaded."""
-    kept = re.findall(rf"memdesc<(?:1x)*(\d+)x(?:1x)*{keys}x{head_dim}x", ttgir)
-    return max(map(int, kept), default=1)
+    return Launch(prefill_kernel, types, options, facts, shape.capability)
 
 
 def configurations() -> Configurations:
-    return {shape.name: partial(facts, shape) for shape in shapes()}
+    return {shape.name: partial(launch, shape) for shape in shapes()}
 
 
 if __name__ == "__main__":
-    main(configurations)
+    main(configurations, __file__)

@@ -4,7 +4,6 @@
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from executor.kernels.triton import bounds, lines, means, scores, select_decode, top_pieces
@@ -14,10 +13,11 @@ from tests.executor.kernels.compile_decode import ENTRIES
 from tests.executor.kernels.cubin import (
     CHIPS,
     ONE,
+    Compiled,
     Configurations,
-    compiled_as_launched,
+    Facts,
+    Launch,
     main,
-    resources,
 )
 
 FLOATS = (
@@ -62,22 +62,20 @@ def parameter_type(name: str, cached: str) -> Any:
     return "fp32" if name.startswith("scale") else "i32"
 
 
-def facts(
-    kernel, tool: Path, *, cached: str = "*bf16", capability: int = 90, **options
-) -> dict[str, Any]:
-    """Registers, spills and instructions of `kernel`; capitals are its constexprs."""
+def launch(kernel, *, cached: str = "*bf16", capability: int = 90, **options) -> Launch:
+    """Of `kernel`; capitals are its constexprs."""
     loose = {p.name for p in kernel.params if p.do_not_specialize}
     ones = "key_piece" if kernel is top_pieces.pooled_lists_kernel else ("_dim", "mean_piece")
     names = [n for n in kernel.arg_names if not n.isupper()]
     types = {
         n: ONE if n.endswith(ones) and n not in loose else parameter_type(n, cached) for n in names
     }
-    compiled = compiled_as_launched(kernel, types, options, capability=capability)
-    ptx = compiled.asm["ptx"]
-    return resources(compiled, tool, CHIPS[capability]) | {
-        "wgmma": ptx.count("wgmma.mma_async"),
-        "async_copies": ptx.count("cp.async.cg"),
-    }
+
+    def facts(compiled: Compiled) -> Facts:
+        counted = {kind: compiled.instructions[kind] for kind in ("wgmma", "async_copies")}
+        return compiled.resources(CHIPS[capability]) | counted
+
+    return Launch(kernel, types, options, facts, capability)
 
 
 def configurations() -> Configurations:
@@ -89,7 +87,7 @@ def configurations() -> Configurations:
             name = f"{pieces} x {piece}"
             for dim in (64, 256):
                 found[f"pooled {name} {dim}"] = partial(
-                    facts,
+                    launch,
                     top_pieces.pooled_lists_kernel,
                     DIM=dim,
                     **grid,
@@ -99,10 +97,10 @@ def configurations() -> Configurations:
                 ("sampled", top_pieces.sampled_lists_kernel),
                 ("lines", top_pieces.line_lists_kernel),
             ):
-                found[f"{kind} {name}"] = partial(facts, kernel, **grid, **options)
-        found[f"parts {pieces} x 16"] = partial(facts, lines.parts_kernel, PIECE=16, **options)
+                found[f"{kind} {name}"] = partial(launch, kernel, **grid, **options)
+        found[f"parts {pieces} x 16"] = partial(launch, lines.parts_kernel, PIECE=16, **options)
         found[f"decode {pieces}"] = partial(
-            facts, select_decode.best_kernel, WIDEST=8, enable_fp_fusion=False, **options
+            launch, select_decode.best_kernel, WIDEST=8, enable_fp_fusion=False, **options
         )
     for dim in (64, 128, 256):
         for rows in (16, 64, 128):
@@ -111,7 +109,7 @@ def configurations() -> Configurations:
                 sizes = {"PAGE": page, "PIECE": piece, "DIM": dim}
                 for kind, cached, item_bytes, capability in KINDS if rows == 128 else KINDS[:1]:
                     found[f"sums {name} {kind}"] = partial(
-                        facts,
+                        launch,
                         scores.piece_sums_kernel,
                         cached=cached,
                         capability=capability,
@@ -124,10 +122,10 @@ def configurations() -> Configurations:
             sizes = means.tile(piece, dim)
             page = per_page * piece
             found[f"keys {dim} {page} {piece}"] = partial(
-                facts, means.key_means_kernel, PAGE=page, **sizes
+                launch, means.key_means_kernel, PAGE=page, **sizes
             )
             found[f"pieces {dim} {page} {piece}"] = partial(
-                facts,
+                launch,
                 select_decode.piece_scores_kernel,
                 WIDEST=8,
                 DIM=dim,
@@ -136,17 +134,17 @@ def configurations() -> Configurations:
             )
             for newest in (False, True):
                 found[f"bounds {dim} {page} {piece} {newest}"] = partial(
-                    facts, bounds.page_bounds_kernel, NEWEST=newest, PER_PAGE=per_page, **sizes
+                    launch, bounds.page_bounds_kernel, NEWEST=newest, PER_PAGE=per_page, **sizes
                 )
-        found[f"queries {dim}"] = partial(facts, means.query_means_kernel, **means.tile(128, dim))
-    found["columns and diagonals"] = partial(facts, lines.lines_kernel, PIECE=16, STEP=lines.STEP)
-    found["lse"] = partial(facts, scores.piece_lse_kernel, PIECE=16, STEP=1024)
-    found["rule"] = partial(facts, rule_lists_kernel, PER_BLOCK=4, PIECE=16, STEP=128)
+        found[f"queries {dim}"] = partial(launch, means.query_means_kernel, **means.tile(128, dim))
+    found["columns and diagonals"] = partial(launch, lines.lines_kernel, PIECE=16, STEP=lines.STEP)
+    found["lse"] = partial(launch, scores.piece_lse_kernel, PIECE=16, STEP=1024)
+    found["rule"] = partial(launch, rule_lists_kernel, PER_BLOCK=4, PIECE=16, STEP=128)
     found["rule decode"] = partial(
-        facts, select_decode.rule_kernel, STEP=128, enable_fp_fusion=False
+        launch, select_decode.rule_kernel, STEP=128, enable_fp_fusion=False
     )
     return found
 
 
 if __name__ == "__main__":
-    main(configurations)
+    main(configurations, __file__)

@@ -2,29 +2,28 @@
 
 import json
 import sys
-from pathlib import Path
-
-from triton.backends import nvidia
 
 from benchmarks.gpu.spread import placed_kernel
 from executor.kernels.triton.decode import decode_kernel
 from tests.executor.kernels.compile_decode import Shape
-from tests.executor.kernels.cubin import compiled_as_launched, resources
+from tests.executor.kernels.cubin import CUOBJDUMP, Compiled, Facts, Launch
 
 
-def everything(tool: Path) -> dict[str, dict[str, int]]:
+def facts(compiled: Compiled) -> Facts:
+    return {"reads": compiled.instructions["reads_of_sm"], **compiled.resources()}
+
+
+def everything() -> dict[str, Facts]:
     shape = Shape()
     types, options = shape.types, shape.options
     told = {"places_ptr": "*i32", **types}
-    usual = compiled_as_launched(decode_kernel, types, options)
-    placed = compiled_as_launched(placed_kernel, told, options | {"READ": True})
-    return {
-        name: {"reads": compiled.asm["ptx"].count("%smid"), **resources(compiled, tool)}
-        for name, compiled in (("decode", usual), ("placed", placed))
+    launches = {
+        "decode": Launch(decode_kernel, types, options, facts),
+        "placed": Launch(placed_kernel, told, options | {"READ": True}, facts),
     }
+    return {name: launch.facts(launch.compile()) for name, launch in launches.items()}
 
 
 if __name__ == "__main__":
-    cuobjdump = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-    missing = {"missing": f"Triton's wheel has no {cuobjdump}"}
-    sys.stdout.write(json.dumps(everything(cuobjdump) if cuobjdump.exists() else missing))
+    missing = {"missing": f"Triton's wheel has no {CUOBJDUMP}"}
+    sys.stdout.write(json.dumps(everything() if CUOBJDUMP.exists() else missing))
