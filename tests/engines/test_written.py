@@ -55,6 +55,19 @@ def test_one_rank_writes_what_all_of_them_load(served: Path) -> None:
     assert weight_bytes(place) == sum(map(len, weights))
 
 
+def test_who_has_written_is_no_zombie_though_nobody_asks_again(served: Path) -> None:
+    (rank, _) = ranks(served)
+    assert rank.of(OTHER, slots_of(OTHER), served) is None
+    assert rank._writing is not None
+    process = Path("/proc") / str(rank._writing[1].pid)
+    assert process.exists()
+    end = time.monotonic() + PATIENCE_S
+    while process.exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert rank.of(OTHER, slots_of(OTHER), served) is not None
+
+
 def test_what_the_engine_began_with_is_never_written_again(served: Path) -> None:
     (rank, _) = ranks(served)
     for plan in (PLAN, planned(ELSEWHERE, slots=2)):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 from vllm.logger import init_logger
 
@@ -93,6 +94,8 @@ class Written:
             # A rank may be bound to one core, which it needs.
             os.sched_setaffinity(process.pid, range(os.cpu_count() or 1))
             self._writing = place.name, process
+            # Else it would stay a zombie until the next plan.
+            Thread(target=process.wait, name="hplb-written", daemon=True).start()
             logger.info("HPLB: writing the weights of plan %s to %s", plan.id[:12], place)
         finally:
             os.close(lock)
