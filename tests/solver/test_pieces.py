@@ -324,6 +324,7 @@ def test_a_plan_made_before_pieces_keeps_its_id_and_verifies() -> None:
         # Before heads of a prefill were dense where that is no slower.
         budget={"as_chosen": True},
         seed=1,
+        time_limit_s=120,  # proved in half a second of an idle machine
     )
     assert again.workload == plan.workload
     assert again.budgets == plan.budgets
