@@ -23,10 +23,13 @@ from executor.kernels.recovery import decode_recovery, recovery
 from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
 
+NO_LSE = torch.empty(0)
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionResult:
-    """out like q and lse [heads, new tokens], natural log, fp32.
+    """out like q and lse [heads, new tokens], natural log, fp32; empty where `run` was told that
+    nobody reads it.
 
     Rows that no share computes are 0 in `out` and -inf in `lse`: what a merge by log-sum-exp
     leaves out. `kv_bytes` are the bytes of K and V that all programs read. `indices` and `lists`
@@ -86,8 +89,12 @@ def run(
     bounds: torch.Tensor | None = None,
     sms: int | None = None,
     watched_rows: int = 0,
+    lse_read: bool = True,
 ) -> AttentionResult:
-    """As `attend`, of arguments that fit each other."""
+    """As `attend`, of arguments that fit each other.
+
+    Decodes on a CPU compute no lse where it is not `lse_read`.
+    """
     _await_tables(step, q.device)
     kernels = implementation(backend == "triton")
     # What a CPU has no use for.
@@ -95,7 +102,8 @@ def run(
     loads = {"tma": allowed_tma()} if backend == "triton" else {}
     every_row = step.covers and q.shape[0] == step.heads
     out = torch.empty_like(q) if every_row else torch.zeros_like(q)
-    lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
+    no_lse = backend == "torch" and step.prefill is None and not (lse_read or watched_rows)
+    lse = NO_LSE if no_lse else q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
     indices = lists = None
     watched = []
     if step.prefill is not None:
@@ -113,7 +121,14 @@ def run(
             bounds = page_bounds(cache, step.context_tokens, step.piece_tokens)
         lists = select_decode(q, bounds, cache, step.decode, step.context_tokens)
         kernels.decode_attention(
-            q, cache, step.decode, lists, step.context_tokens, out, lse, **options
+            q,
+            cache,
+            step.decode,
+            lists,
+            step.context_tokens,
+            out,
+            None if no_lse else lse,
+            **options,
         )
         if watched_rows:
             watched.append(decode_recovery(q, cache, step.decode, step.context_tokens, lse))

@@ -77,9 +77,15 @@ class BlockAttention:
             step = step.at_context(_length(call.keys.shape[1], device))
         backend = self._backend(device)
         q, cache, bounds = self._tensors(call, chunk, backend)
-        # A decode's tensors fit what was made of them here.
-        compute = run if chunk.decodes and backend == "torch" else attend
-        result = compute(q, cache, step, backend, bounds=bounds, watched_rows=self.watched_rows)
+        watched = self.watched_rows
+        if chunk.decodes and backend == "torch":
+            # Its tensors fit what was made of them here.
+            read = call.sinks is not None
+            result = run(
+                q, cache, step, backend, bounds=bounds, watched_rows=watched, lse_read=read
+            )
+        else:
+            result = attend(q, cache, step, backend, bounds=bounds, watched_rows=watched)
         out = result.out
         if out.shape[2] != call.q.shape[2]:
             out = out[..., : call.q.shape[2]]

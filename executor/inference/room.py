@@ -97,6 +97,7 @@ class Sequence:
         self._paged: Cache | None = None
         self._bounds: torch.Tensor | None = None
         self._bounded = 0
+        self._newest: tuple[torch.Tensor, ...] = ()
 
     def pages(self, tokens: int, piece_tokens: int) -> tuple[Cache, torch.Tensor] | None:
         """Its first `tokens` in pages of a piece each, not copied, and the pages' bounds.
@@ -109,18 +110,22 @@ class Sequence:
             return None
         if self._paged is None or self._paged.page_tokens != piece_tokens:
             self._paged, self._bounds, self._bounded = self._as_pages(piece_tokens), None, 0
-        full = self._bounded // piece_tokens
+        full, within = divmod(self._bounded, piece_tokens)
         if self._bounds is not None and tokens == self._bounded + 1:
-            newest, key = self._bounds[full], self._keys[:, self._bounded]
-            if self._bounded == full * piece_tokens:
-                newest.copy_(key[:, None])
-            else:
-                least, greatest = newest.unbind(1)
+            key = self._keys.select(1, self._bounded)
+            if not within or not self._newest:
+                self._newest = self._bounds[full].unbind(1)
+            least, greatest = self._newest
+            if within:
                 torch.minimum(least, key, out=least)
                 torch.maximum(greatest, key, out=greatest)
+            else:
+                least.copy_(key)
+                greatest.copy_(key)
         elif self._bounds is None or full < (tokens - 1) // piece_tokens:
             with _writable():
                 self._bounds = page_bounds(self._paged, self._length(tokens))
+            self._newest = ()
         elif tokens != self._bounded:
             update_page_bounds(self._paged, self._bounds, self._length(tokens))
         self._bounded = tokens

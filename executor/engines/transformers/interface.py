@@ -86,7 +86,6 @@ def attention(
     assert isinstance(layer, int)
     cached = mask.total_tokens - new
     room = room_of(key, value)
-    lengths = tuple(end - first for first, end in mask.spans)
     out: list[torch.Tensor] = []
     for sequence, (first, end) in enumerate(mask.spans):
         rows = slice(max(first - cached, 0), end - cached)
@@ -102,7 +101,7 @@ def attention(
             mask.window,
             None if room is None else room.sequence(sequence, first),
             sequence,
-            lengths,
+            mask.lengths,
             s_aux,
         )
         attended = attached.policy.attend(call)
@@ -130,10 +129,11 @@ def _check(
     features: dict[str, object],
 ) -> None:
     what = type(module).__name__
-    for name, feature in UNSUPPORTED.items():
-        given = features.get(name)
-        if given is not None and given is not False:
-            raise AttentionError(f"{what}: hplb does not compute {feature}, argument {name}")
+    for name in UNSUPPORTED.keys() & features.keys():
+        if features[name] is not None and features[name] is not False:
+            raise AttentionError(
+                f"{what}: hplb does not compute {UNSUPPORTED[name]}, argument {name}"
+            )
     if not causal:
         raise AttentionError(f"{what}: hplb computes causal attention, and this layer's is not")
     if key.shape[3] != query.shape[3] or value.shape != key.shape:

@@ -6,6 +6,7 @@ numbers a sequence instead of [queries, keys].
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -31,6 +32,11 @@ class Mask:
     total_tokens: int
     window: int | None
     spans: tuple[tuple[int, int], ...]
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Every sequence's real tokens, counted."""
+        return tuple(end - first for first, end in self.spans)
 
     def packed(self) -> torch.Tensor:
         """As int64 [sequences, 1, 1, 4]: transformers passes a mask of four dimensions on as it is.

@@ -6,6 +6,8 @@ import torch
 
 Index = slice | list[int]
 """What indexes some heads or groups."""
+ZERO = torch.zeros(())
+"""Stands where an operation asks for a tensor, of any shape, that it need not read."""
 
 
 def index_of(numbers: Sequence[int]) -> Index:

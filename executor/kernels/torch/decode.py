@@ -5,6 +5,7 @@ pieces, whose results are merged by their log-sum-exps (Flash-Decoding, PyTorch 
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from executor.kernels.batch import Cache, Pair
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
-from executor.kernels.torch.consecutive import Index, index_of, packed
+from executor.kernels.torch.consecutive import ZERO, Index, index_of, packed
 from executor.kernels.torch.memory import Memory
 from executor.kernels.torch.merge import merge
 from executor.kernels.torch.paged import Pieces
@@ -31,90 +32,109 @@ def decode_attention(
     lists: DecodeLists,
     context_tokens: torch.Tensor,
     out: torch.Tensor,
-    lse: torch.Tensor,
+    lse: torch.Tensor | None,
 ) -> None:
     """Attention of q [heads, new tokens, head_dim] to the paged `cache` over `lists`.
 
     context_tokens int32 [sequences] counts each sequence's keys, those of the new token included.
-    Writes out, shaped like q, and lse fp32 [heads, new tokens] (natural log-sum-exp of the scaled
-    scores) at the entries' heads and tokens, 0 and -inf where a count is 0, and leaves the others
-    as they are. Any strides, head_dim, block and dtype; computed in fp32.
+    Writes out, shaped like q, and unless it is None lse fp32 [heads, new tokens] (natural
+    log-sum-exp of the scaled scores) at the entries' heads and tokens, 0 and -inf where a count is
+    0, and leaves the others as they are. Any strides, head_dim, block and dtype; computed in fp32.
     """
     size, dim = layout.piece_tokens, q.shape[2]
     contexts = context_tokens.tolist()
-    # What the newest piece of each sequence lacks.
-    lacks = [-tokens % size for tokens in contexts]
     first, count = tuple(lists.first.tolist()), tuple(lists.count.tolist())
-    last = _last_pieces(layout, lists, first, count)
-    newest = tuple(
-        piece == (contexts[entry.sequence] - 1) // size
-        for piece, entry in zip(last, layout.lists, strict=True)
-    )
+    newest = _with_newest(layout, lists, first, count, contexts)
     at_once = max(1, GATHERED_BYTES // (2 * 4 * size * dim))
     batches, idle = layout.derive(_batches, first, count, newest, at_once, tasks_at_once())
 
-    def compute(batch: _Batch) -> Pair:
+    def compute(batch: _Batch) -> Pair | None:
+        """The result where it is part of one, else it is stored."""
         queries = packed(q, batch.heads, batch.token, len(batch.groups))
-        tokens = batch.count * size - batch.newest * lacks[batch.sequence]
-        pieces = None
-        begin = cache.first_pages[batch.sequence]
-        if not batch.whole or begin is None or cache.page_tokens != size:
-            pieces = Pieces(cache, batch.sequence, batch.groups, batch.pieces(lists.indices), size)
-
-        def read(nth: int) -> torch.Tensor:
-            if pieces is not None:
-                return pieces.read(nth, _memory)[:, :tokens]
-            # Pages that follow one another are read where they lie.
-            assert begin is not None
-            pages = slice(begin + batch.at[0], begin + batch.at[0] + batch.count)
-            held = (cache.keys, cache.values)[nth][pages, batch.groups[0]]
-            return held.flatten(0, 1)[None, :tokens].float()
-
-        scores = _memory.room("scores", (*queries.shape[:2], tokens))
-        keys = read(0).transpose(1, 2)
-        torch.baddbmm(scores, queries, keys, beta=0, alpha=dim**-0.5, out=scores)
-        greatest = scores.amax(2)
+        tokens = batch.count * size
+        if batch.newest:
+            # The newest piece, which is the last, lacks some.
+            tokens -= -contexts[batch.sequence] % size
+        read = _reader(cache, batch, lists.indices, size)
+        keys = read(0)[:, :tokens].transpose(1, 2)
+        scores = torch.baddbmm(ZERO, queries, keys, beta=0, alpha=dim**-0.5)
         weights = scores.softmax(2)
-        # The greatest weight is 1 over the sum of all by which they were divided.
-        return torch.bmm(weights, read(1)), greatest - weights.amax(2).log()
+        row_lse = None
+        if lse is not None or batch.divided:
+            # The greatest weight is 1 over the sum of all by which they were divided.
+            row_lse = scores.amax(2) - weights.amax(2).log()
+        values = read(1)[:, :tokens]
+        if row_lse is not None and batch.divided:
+            return torch.bmm(weights, values), row_lse
+        at = batch.heads, batch.token
+        if out.dtype == torch.float32 and isinstance(batch.heads, slice):
+            torch.bmm(weights, values, out=packed(out, *at, len(batch.groups)))
+        else:
+            out[at] = torch.bmm(weights, values).view(-1, dim).to(out.dtype)
+        if lse is not None and row_lse is not None:
+            lse[at] = row_lse.view(-1)
+        return None
 
     parts: dict[int, list[Pair]] = defaultdict(list)
-    for batch, (result, row_lse) in zip(batches, in_threads(compute, batches), strict=True):
-        if batch.divided:
-            for number, *part in zip(batch.numbers, result, row_lse, strict=True):
+    for batch, found in zip(batches, in_threads(compute, batches), strict=True):
+        if found is not None:
+            for number, *part in zip(batch.numbers, *found, strict=True):
                 parts[number].append((part[0], part[1]))
-        else:
-            _store((batch.heads, batch.token), result.view(-1, dim), row_lse.view(-1), out, lse)
     for number, some in parts.items():
         result, row_lse = merge(*(torch.stack(x) for x in zip(*some, strict=True)))
-        at = index_of(layout.lists[number].heads), layout.lists[number].token
-        _store(at, result, row_lse, out, lse)
+        _store(layout, number, result.to(out.dtype), row_lse, out, lse)
     for number in idle:
-        at = index_of(layout.lists[number].heads), layout.lists[number].token
-        out[at], lse[at] = 0.0, -torch.inf
+        _store(layout, number, 0.0, -torch.inf, out, lse)
 
 
 def _store(
-    at: tuple[Index, int],
-    result: torch.Tensor,
-    row_lse: torch.Tensor,
+    layout: DecodeLayout,
+    number: int,
+    result: torch.Tensor | float,
+    row_lse: torch.Tensor | float,
     out: torch.Tensor,
-    lse: torch.Tensor,
+    lse: torch.Tensor | None,
 ) -> None:
-    out[at] = result if out.dtype == result.dtype else result.to(out.dtype)
-    lse[at] = row_lse
+    """Write what an entry's heads have."""
+    at = index_of(layout.lists[number].heads), layout.lists[number].token
+    out[at] = result
+    if lse is not None:
+        lse[at] = row_lse
 
 
-def _last_pieces(
-    layout: DecodeLayout, lists: DecodeLists, first: tuple[int, ...], count: tuple[int, ...]
-) -> list[int]:
-    """Of each entry the last piece that is read."""
+def _with_newest(
+    layout: DecodeLayout,
+    lists: DecodeLists,
+    first: tuple[int, ...],
+    count: tuple[int, ...],
+    contexts: list[int],
+) -> tuple[bool, ...]:
+    """Of each entry whether the last piece that is read is its sequence's newest."""
     stored = lists.indices.tolist()
-    ends = [begin + pieces - 1 for begin, pieces in zip(first, count, strict=True)]
-    return [
-        end if start == ALL_PIECES else stored[start + end] if pieces else -1
-        for start, end, pieces in zip(layout.starts, ends, count, strict=True)
-    ]
+    found = []
+    for number, (entry, start) in enumerate(zip(layout.lists, layout.starts, strict=True)):
+        last = first[number] + count[number] - 1
+        if start != ALL_PIECES and count[number]:
+            last = stored[start + last]
+        found.append(last == (contexts[entry.sequence] - 1) // layout.piece_tokens)
+    return tuple(found)
+
+
+def _reader(
+    cache: Cache, batch: "_Batch", indices: torch.Tensor, size: int
+) -> Callable[[int], torch.Tensor]:
+    """What reads the batch's keys (0) or values (1), fp32 [lists, tokens, head_dim]."""
+    begin = cache.first_pages[batch.sequence]
+    if not batch.whole or begin is None or cache.page_tokens != size:
+        pieces = Pieces(cache, batch.sequence, batch.groups, batch.pieces(indices), size)
+        return lambda nth: pieces.read(nth, _memory)
+    # Pages that follow one another are read where they lie.
+    pages = slice(begin + batch.at[0], begin + batch.at[0] + batch.count)
+
+    def in_place(nth: int) -> torch.Tensor:
+        return (cache.keys, cache.values)[nth][pages, batch.groups[0]].flatten(0, 1)[None].float()
+
+    return in_place
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,49 +24,46 @@ class Pieces:
         assert cache.pages is not None
         self._cache, self._groups, self._size = cache, groups, piece_tokens
         per_page = cache.page_tokens // piece_tokens
-        page, self._within = pieces, None
+        self._page, self._within = pieces, None
         if per_page > 1:
-            page, self._within = pieces // per_page, pieces % per_page
+            self._page, self._within = pieces // per_page, pieces % per_page
         first = cache.first_pages[sequence]
         if first is None:
-            page = cache.pages[sequence].index_select(0, page.flatten()).view(pieces.shape)
+            table = cache.pages[sequence].long()
+            self._page = table.index_select(0, self._page.flatten()).view(pieces.shape)
         elif first:
-            page = page + first
-        self._page = page
+            self._page = self._page + first
         self._rows = _rows_of(cache, piece_tokens)
-        self._places: tuple[object, torch.Tensor] = None, page
+        self._steps: tuple[int, int, int] | None = None
+        self._place = pieces
 
     def read(self, nth: int, memory: Memory) -> torch.Tensor:
         """Their keys (0) or values (1), fp32 [lists, tokens, head_dim], in memory that is written
         to when some are read again."""
         x, rows = (self._cache.keys, self._cache.values)[nth], self._rows[nth]
         lists, count = self._page.shape
-        shape = lists, count * self._size, x.shape[3]
-        room = memory.room("pieces", shape, x.dtype)
+        size, dim = self._size, x.shape[3]
+        room = memory.room("pieces", (lists * count, size * dim), x.dtype)
         if rows is not None:
-            at = room.view(lists * count, -1)
-            torch.index_select(rows.rows, 0, self._place(rows), out=at)
+            # Values mostly lie as keys do.
+            if rows.steps != self._steps:
+                self._steps, self._place = rows.steps, self._places(*rows.steps)
+            torch.index_select(rows.rows, 0, self._place, out=room)
         else:
-            group, split = (
-                torch.tensor(self._groups)[:, None],
-                room.view(lists, count, -1, shape[2]),
-            )
+            group, split = torch.tensor(self._groups)[:, None], room.view(lists, count, size, dim)
             if self._within is None:
                 split.copy_(x[self._page, group])
             else:
-                by_piece = torch.unflatten(x, 2, (-1, self._size))
+                by_piece = torch.unflatten(x, 2, (-1, size))
                 split.copy_(by_piece[self._page, group, self._within])
-        return room.float()
+        return room.view(lists, count * size, dim).float()
 
-    def _place(self, rows: "_Rows") -> torch.Tensor:
-        """The row of every piece; values mostly lie as keys do."""
-        if self._places[0] != rows.steps:
-            page, group, within = rows.steps
-            place = torch.add(_column(self._groups, group), self._page, alpha=page)
-            if self._within is not None:
-                place.add_(self._within, alpha=within)
-            self._places = rows.steps, place.flatten()
-        return self._places[1]
+    def _places(self, page: int, group: int, within: int) -> torch.Tensor:
+        """The row of every piece, by the rows' steps."""
+        place = torch.add(_column(self._groups, group), self._page, alpha=page)
+        if self._within is not None:
+            place.add_(self._within, alpha=within)
+        return place.view(-1)
 
 
 @dataclass(frozen=True, eq=False)

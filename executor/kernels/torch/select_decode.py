@@ -11,10 +11,7 @@ from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
 from executor.kernels.layout import ALL_PIECES
 from executor.kernels.patterns import Grid, Rule, lengths, rule_pieces
-from executor.kernels.torch.consecutive import Index, index_of, packed
-from executor.kernels.torch.memory import Memory
-
-_memory = Memory()
+from executor.kernels.torch.consecutive import ZERO, Index, index_of, packed
 
 
 def decode_lists(
@@ -27,13 +24,15 @@ def decode_lists(
     """As `kernels.select_decode.select_decode`."""
     pieces = tuple(-(-tokens // layout.piece_tokens) for tokens in context_tokens.tolist())
     known = layout.derive(_known, pieces)
-    indices = torch.empty(layout.stored, dtype=torch.int32)
+    indices = torch.empty(layout.stored, dtype=torch.int64)
     for start, found in known.listed:
         indices[start : start + len(found)] = found
     for alike in known.scored:
         sides = _sides(bounds, cache, alike, pieces[alike.sequence], layout)
         best = _best(_scores(q, sides, alike), alike.kept)
-        if alike.together:
+        if len(best) == layout.stored:
+            indices = best
+        elif alike.together:
             indices[alike.starts[0] : alike.starts[0] + len(best)] = best
         else:
             for start, part in zip(alike.starts, torch.split(best, list(alike.kept)), strict=True):
@@ -79,7 +78,7 @@ def _known(layout: DecodeLayout, pieces: tuple[int, ...]) -> _Known:
         # What lists all there is chooses nothing.
         chosen = [number for number in numbers if layout.budgets[number] < every]
         for number in set(numbers).difference(chosen):
-            listed.append((layout.starts[number], torch.arange(every, dtype=torch.int32)))
+            listed.append((layout.starts[number], torch.arange(every)))
         if chosen:
             scored.append(_alike(layout, chosen))
             for number in chosen:
@@ -110,10 +109,10 @@ def _alike(layout: DecodeLayout, numbers: Sequence[int]) -> _Alike:
 
 
 def _by_rule(rule: Rule, budget: int, pieces: int) -> torch.Tensor:
-    """The list, int32, of a sequence with so many pieces."""
+    """The list of a sequence with so many pieces."""
     length = lengths(rule, budget, pieces - 1, pieces, Grid(1, pieces)).clamp(max=budget)
     place, newest = torch.arange(int(length)), torch.tensor([pieces - 1])
-    return rule_pieces(rule, 1, place, newest, length).int()
+    return rule_pieces(rule, 1, place, newest, length)
 
 
 def _scores(q: torch.Tensor, sides: torch.Tensor, alike: _Alike) -> torch.Tensor:
@@ -121,9 +120,12 @@ def _scores(q: torch.Tensor, sides: torch.Tensor, alike: _Alike) -> torch.Tensor
     an entry's heads say together, and above all of it the newest piece and the first."""
     queries = packed(q, alike.heads, alike.token, len(alike.kept))
     # Against the bounds side by side, low and high.
-    signed = torch.cat((queries.clamp_max(0), queries.clamp_min(0)), 2)
-    scores = _memory.room("scores", (*signed.shape[:2], sides.shape[2]))
-    torch.baddbmm(scores, signed, sides, beta=0, alpha=q.shape[2] ** -0.5, out=scores)
+    signed = queries.new_empty((*queries.shape[:2], 2, queries.shape[2]))
+    low, high = signed.unbind(2)
+    torch.minimum(queries, ZERO, out=low)
+    torch.maximum(queries, ZERO, out=high)
+    scale = q.shape[2] ** -0.5
+    scores = torch.baddbmm(ZERO, signed.flatten(2), sides, beta=0, alpha=scale)
     return scores.nan_to_num_(0.0).softmax(2).sum(1).add_(_always(sides.shape[2]))
 
 
@@ -159,15 +161,15 @@ def _best(scores: torch.Tensor, kept: tuple[int, ...]) -> torch.Tensor:
     """Of each row the `kept` best, ascending, row after row."""
     most, least = max(kept), min(kept)
     best = scores.topk(most, dim=1, sorted=least < most).indices
-    if least == most:
-        return best.sort(dim=1).values.flatten()
-    real = _first(kept)
-    # Behind all that are taken.
-    best.masked_fill_(~real, scores.shape[1])
-    return best.sort(dim=1).values[real]
+    if least < most:
+        # Behind all that are taken.
+        best.masked_fill_(_beyond(kept), scores.shape[1])
+    # A sort's own code would first have to come from memory, and topk's is there.
+    best = best.topk(most, dim=1, largest=False).values.flatten()
+    return best if least == most else best[best < scores.shape[1]]
 
 
 @lru_cache(256)
-def _first(counts: tuple[int, ...]) -> torch.Tensor:
-    """Which of a row's places, bool [rows, most], are its first so many."""
-    return torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+def _beyond(counts: tuple[int, ...]) -> torch.Tensor:
+    """Which of a row's places, bool [rows, most], are not its first so many."""
+    return torch.arange(max(counts)) >= torch.tensor(counts)[:, None]
