@@ -1,7 +1,7 @@
 """A layer's call as a step of the executor: budgets become lists of pieces to attend to."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isclose
 
 import torch
@@ -41,11 +41,11 @@ class BlockAttention:
         as_chosen: bool = False,
     ) -> None:
         check_block_sizes(block_tokens, piece_tokens)
-        resolve_backend(backend, torch.device("cpu"))
+        self._backend = lru_cache(kept_steps)(partial(resolve_backend, backend))
+        self._backend(torch.device("cpu"))
         check_options(None, watched_rows)
         self.selection = selection
         self.block_tokens, self.piece_tokens = int(block_tokens), int(piece_tokens)
-        self.backend = backend
         self.watched_rows = watched_rows
         # What lists capture is seen of lists alone.
         self._as_chosen = as_chosen or watched_rows > 0
@@ -61,18 +61,22 @@ class BlockAttention:
         """
         if slides(call):
             return windowed(call, self.block_tokens, self.piece_tokens)
-        return self.attend_shares(call, self._whole(budgets, call.keys.shape[0]))
+        return self._computed(call, self._whole(budgets, call.keys.shape[0]))
 
     def attend_shares(self, call: LayerCall, shares: LayerShares) -> Attended:
         """As `attend`, the rows of the shares alone: others are 0. Tiles are those of the shares'
         heads."""
         if not shares:
             return Attended(torch.zeros_like(call.q), 0, 0)
+        if slides(call):
+            step = self._step(shares, *self._chunk(call), call.q.device)
+            return self._windowed_rows(call, shares, step)
+        return self._computed(call, shares)
+
+    def _computed(self, call: LayerCall, shares: LayerShares) -> Attended:
         device = call.q.device
         step = self._step(shares, *self._chunk(call), device)
         (chunk,) = step.chunks
-        if slides(call):
-            return self._windowed_rows(call, shares, step)
         if chunk.decodes:
             step = step.at_context(_length(call.keys.shape[1], device))
         backend = self._backend(device)
@@ -154,9 +158,6 @@ class BlockAttention:
             piece_tokens=self.piece_tokens,
             dense_from=1.0 if self._as_chosen else DENSE_FROM[self._backend(device)],
         )
-
-    def _backend(self, device: torch.device) -> Backend:
-        return resolve_backend(self.backend, device)
 
     def _tensors(
         self, call: LayerCall, chunk: Chunk, backend: Backend

@@ -52,7 +52,7 @@ class Room:
                 x.new_empty(*x.shape[:2], self.places + LARGEST_PIECE, x.shape[3])
                 for x in (keys, values)
             )
-        self._kind = _kind(keys), _kind(values)
+        self._kinds = _kind(keys), _kind(values)
         self._sequences: dict[tuple[int, int], Sequence] = {}
         self.append(keys, values)
 
@@ -61,8 +61,9 @@ class Room:
         there are places left for them."""
         return (
             self.filled + keys.shape[2] <= self.places
-            and not any(x.requires_grad for x in (keys, values, self._keys, self._values))
-            and self._kind == (_kind(keys), _kind(values))
+            and (_kind(keys), _kind(values)) == self._kinds
+            and not (keys.requires_grad or values.requires_grad)
+            and not (self._keys.requires_grad or self._values.requires_grad)
         )
 
     def append(self, keys: torch.Tensor, values: torch.Tensor) -> None:
