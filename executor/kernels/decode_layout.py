@@ -99,8 +99,8 @@ class DecodeLists:
     """What selection decides at every step: which pieces this device computes for every entry.
 
     Entry e's pieces are `first[e] .. first[e] + count[e]` of its list: piece numbers themselves
-    where the layout's start is ALL_PIECES, else places from `start[e]` on in `indices`. first and
-    count int32 [entries], contiguous; a count may be 0.
+    where the layout's start is ALL_PIECES, else places from `start[e]` on in `indices`, int32 on a
+    GPU and int64 on a CPU. first and count int32 [entries], contiguous; a count may be 0.
     """
 
     first: torch.Tensor

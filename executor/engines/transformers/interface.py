@@ -116,7 +116,7 @@ def attention(
 
 def _part(x: torch.Tensor, tokens: slice) -> torch.Tensor:
     """Some tokens of x [heads, tokens, head_dim]; nothing is done for all of them."""
-    return x if tokens == slice(0, x.shape[1]) else x[:, tokens]
+    return x if tokens.stop - tokens.start == x.shape[1] else x[:, tokens]
 
 
 def _check(

@@ -120,25 +120,17 @@ def _scores(q: torch.Tensor, sides: torch.Tensor, alike: _Alike) -> torch.Tensor
     an entry's heads say together, and above all of it the newest piece and the first."""
     queries = packed(q, alike.heads, alike.token, len(alike.kept))
     # Against the bounds side by side, low and high.
-    signed = queries.new_empty((*queries.shape[:2], 2, queries.shape[2]))
-    low, high = signed.unbind(2)
-    torch.minimum(queries, ZERO, out=low)
-    torch.maximum(queries, ZERO, out=high)
-    scale = q.shape[2] ** -0.5
-    scores = torch.baddbmm(ZERO, signed.flatten(2), sides, beta=0, alpha=scale)
-    shares = scores.nan_to_num_(0.0).softmax(2)
-    ones, always = _sums(*shares.shape)
-    return torch.baddbmm(always, ones, shares).squeeze(1)
+    signed = torch.cat((queries.clamp_max(0), queries.clamp_min(0)), 2)
+    scores = torch.baddbmm(ZERO, signed, sides, beta=0, alpha=q.shape[2] ** -0.5)
+    return scores.nan_to_num_(0.0).softmax(2).sum(1).add_(_always(sides.shape[2]))
 
 
 @lru_cache(256)
-def _sums(entries: int, heads: int, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What shares [entries, heads, pieces] are multiplied by to be summed over heads, [entries, 1,
-    heads], and what is added to sums of no more than the heads, [pieces]: the newest piece before
-    all, then the first."""
-    always = torch.zeros(pieces)
-    always[0], always[-1] = torch.finfo(torch.float32).max, torch.inf
-    return torch.ones(entries, 1, heads), always
+def _always(pieces: int) -> torch.Tensor:
+    """Added to scores of at most as many as heads: the newest piece before all, then the first."""
+    found = torch.zeros(pieces)
+    found[0], found[-1] = torch.finfo(torch.float32).max, torch.inf
+    return found
 
 
 def _sides(
