@@ -24,6 +24,7 @@ from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
 
 NO_LSE = torch.empty(0)
+"""`AttentionResult.lse` where nobody reads it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ class DecodeHeads:
 class DecodeLayout:
     """The lists of all entries, with room for sequences of up to `most_pieces` pieces of keys.
 
-    Entry e's list is written to `indices[start[e]:]` (int32 [stored]), ascending and at most
+    Entry e's list is written to `indices[start[e]:]` ([stored]), ascending and at most
     `budget_pieces` long, except where the budget covers `most_pieces`: there it is every piece,
     needs no indices and `start[e]` is ALL_PIECES.
 
@@ -99,8 +99,8 @@ class DecodeLists:
     """What selection decides at every step: which pieces this device computes for every entry.
 
     Entry e's pieces are `first[e] .. first[e] + count[e]` of its list: piece numbers themselves
-    where the layout's start is ALL_PIECES, else places from `start[e]` on in `indices`, int32 on a
-    GPU and int64 on a CPU. first and count int32 [entries], contiguous; a count may be 0.
+    where the layout's start is ALL_PIECES, else places from `start[e]` on in `indices`, int32
+    from Triton and int64 from torch. first and count int32 [entries], contiguous; a count may be 0.
     """
 
     first: torch.Tensor
