@@ -31,18 +31,29 @@ def lifted(layer: LayerProblem, seconds: float) -> float:
 
 def quick_bound(layer: LayerProblem) -> Bound:
     """The best of the bounds that take microseconds."""
-    return _best(layer, copies=False)
+    [bound] = quick_bounds([layer])
+    return bound
+
+
+def quick_bounds(layers: Sequence[LayerProblem]) -> list[Bound]:
+    """The same of all layers of a problem; calling numpy takes longer than what it does of one."""
+    return _best(layers, copies=False)
 
 
 def lower_bound(layer: LayerProblem) -> Bound:
     """The best of the bounds that apply."""
-    return _best(layer, copies=True)
+    [bound] = _best([layer], copies=True)
+    return bound
 
 
-def _best(layer: LayerProblem, *, copies: bool) -> Bound:
-    each = [_of_one(layer.of_workload(w), copies) for w in range(layer.workloads)]
-    bound = weighted(layer, each)
-    return Bound(lifted(layer, bound.seconds), bound.proof)
+def _best(layers: Sequence[LayerProblem], *, copies: bool) -> list[Bound]:
+    workloads = range(layers[0].workloads)
+    of_each = [_of_one([layer.of_workload(w) for layer in layers], copies) for w in workloads]
+    best = []
+    for layer, *each in zip(layers, *of_each, strict=True):
+        bound = weighted(layer, each)
+        best.append(Bound(lifted(layer, bound.seconds), bound.proof))
+    return best
 
 
 def weighted(layer: LayerProblem, each: Sequence[Bound]) -> Bound:
@@ -54,64 +65,97 @@ def weighted(layer: LayerProblem, each: Sequence[Bound]) -> Bound:
     return Bound(SAFETY * seconds, f"weighted sum of {proofs}")
 
 
-def _of_one(layer: LayerProblem, copies: bool) -> Bound:
-    if layer.divisible:
-        return mean_load(layer) if layer.identical else fastest_devices(layer)
-    bounds = [_largest(layer)]
-    if layer.identical:
-        bounds += [mean_load(layer), _pigeonhole(layer)]
-        charged = not layer.single_groups and layer.charged
-        if copies and (charged or layer.slots is not None):
-            bounds.append(forced_copies(layer, bounds))
-        if layer.equal_counts:
-            bounds.append(_counts(layer))
-    else:
-        bounds.append(fastest_devices(layer))
+def _of_one(layers: Sequence[LayerProblem], copies: bool) -> list[Bound]:
+    """The best bound of every layer, of one workload."""
+    first = layers[0]
+    if not first.identical:
+        fastest = [fastest_devices(layer) for layer in layers]
+        if first.divisible:
+            return fastest
+        return [_larger([_largest(layer), own]) for layer, own in zip(layers, fastest, strict=True)]
+    alike = _Alike(layers)
+    if first.divisible:
+        return alike.mean_load()
+    proved = [alike.largest(), alike.mean_load(), alike.pigeonhole()]
+    if copies:
+        known = [list(own) for own in zip(*proved, strict=True)]
+        proved.append([_forced(*each) for each in zip(layers, known, strict=True)])
+    if first.equal_counts:
+        proved.append(alike.counts())
+    return [_larger(own) for own in zip(*proved, strict=True)]
+
+
+def _larger(bounds: Sequence[Bound]) -> Bound:
     return max(bounds, key=lambda bound: bound.seconds)
 
 
 def _largest(layer: LayerProblem) -> Bound:
     """Some device does the item that even its best device takes longest for."""
-    charge_s = layer.distinct(layer.group_s)[0, layer.group_of]
-    alone = layer.distinct(layer.item_s)[0] + charge_s + layer.distinct(layer.launch_s)[0]
+    alone = layer.item_s[0] + layer.group_s[0, layer.group_of] + layer.launch_s[0]
     return Bound(float(alone.min(axis=1).max()), "largest item")
 
 
 def mean_load(layer: LayerProblem) -> Bound:
     """All items and one charge a group, spread evenly."""
-    total = layer.item_s[0, :, 0].sum() + layer.group_s[0, layer.present, 0].sum()
-    return Bound(float(layer.launch_s[0, 0] + SAFETY * total / layer.devices), "mean load")
+    [bound] = _Alike([layer]).mean_load()
+    return bound
 
 
-def _pigeonhole(layer: LayerProblem) -> Bound:
-    """Among the kG + 1 largest items some device has k + 1, at least the k + 1 smallest of them.
+class _Alike:
+    """The layers of a problem on identical devices, of one workload: bounds of each.
 
-    With equal counts every device holds so many items of at least the least cost: what each costs
-    beyond that is counted, and the rest is the same everywhere.
+    item_s [layers, items], group_s [layers, groups], launch_s [layers]; the rest is all layers'.
     """
-    cost = layer.item_s[0, :, 0]
-    if layer.single_groups:
-        cost = cost + layer.group_s[0, layer.group_of, 0]
-        charge = 0.0
-    else:
-        charge = float(layer.group_s[0, :, 0].min())
-    common = float(cost.min()) if layer.equal_counts else 0.0
-    falling = np.cumsum(np.sort(cost - common)[::-1])
-    k = np.arange(1, (layer.items - 1) // layer.devices + 1)
-    if not len(k):
-        return Bound(0.0, "pigeonhole")
-    last = k * layer.devices
-    best = float((falling[last] - falling[last - k - 1]).max())
-    base = layer.launch_s[0, 0] + charge + common * int(layer.counts.min())
-    return Bound(float(SAFETY * (base + best)), "pigeonhole")
+
+    def __init__(self, layers: Sequence[LayerProblem]) -> None:
+        self._rules = layers[0]
+        self._item_s = np.stack([layer.item_s[0, :, 0] for layer in layers])
+        self._group_s = np.stack([layer.group_s[0, :, 0] for layer in layers])
+        self._launch_s = np.stack([layer.launch_s[0, 0] for layer in layers])
+
+    def largest(self) -> list[Bound]:
+        """Some device does the largest item."""
+        alone = self._item_s + self._group_s[:, self._rules.group_of] + self._launch_s[:, None]
+        return _bounds(alone.max(axis=1), "largest item")
+
+    def mean_load(self) -> list[Bound]:
+        """All items and one charge a group, spread evenly."""
+        charges = np.take(self._group_s, self._rules.present, axis=1)
+        total = self._item_s.sum(axis=1) + charges.sum(axis=1)
+        return _bounds(self._launch_s + SAFETY * total / self._rules.devices, "mean load")
+
+    def pigeonhole(self) -> list[Bound]:
+        """Among the kG + 1 largest items some device has k + 1, at least the k + 1 smallest of
+        them.
+
+        With equal counts every device holds so many items of at least the least cost: what each
+        costs beyond that is counted, and the rest is the same everywhere.
+        """
+        rules, cost = self._rules, self._item_s
+        if rules.single_groups:
+            cost, charge = cost + self._group_s[:, rules.group_of], np.zeros(len(cost))
+        else:
+            charge = self._group_s.min(axis=1)
+        common = cost.min(axis=1) if rules.equal_counts else np.zeros(len(cost))
+        falling = np.cumsum(np.sort(cost - common[:, None], axis=1)[:, ::-1], axis=1)
+        k = np.arange(1, (rules.items - 1) // rules.devices + 1)
+        if not len(k):
+            return _bounds(np.zeros(len(cost)), "pigeonhole")
+        last = k * rules.devices
+        best = (falling[:, last] - falling[:, last - k - 1]).max(axis=1)
+        base = self._launch_s + charge + common * int(rules.counts.min())
+        return _bounds(SAFETY * (base + best), "pigeonhole")
+
+    def counts(self) -> list[Bound]:
+        """The device with the largest item holds at least so many more, the smallest there are."""
+        ascending = np.sort(self._item_s, axis=1)
+        others = max(int(self._rules.counts.min()) - 1, 0)
+        total = ascending[:, -1] + ascending[:, :others].sum(axis=1) + self._group_s.min(axis=1)
+        return _bounds(self._launch_s + SAFETY * total, "largest item among equal counts")
 
 
-def _counts(layer: LayerProblem) -> Bound:
-    """The device with the largest item holds at least so many more, the smallest there are."""
-    ascending = np.sort(layer.item_s[0, :, 0])
-    others = max(int(layer.counts.min()) - 1, 0)
-    total = ascending[-1] + ascending[:others].sum() + layer.group_s[0, :, 0].min()
-    return Bound(float(layer.launch_s[0, 0] + SAFETY * total), "largest item among equal counts")
+def _bounds(seconds: Floats, proof: str) -> list[Bound]:
+    return [Bound(each, proof) for each in seconds.tolist()]
 
 
 def fastest_devices(layer: LayerProblem) -> Bound:
@@ -120,6 +164,12 @@ def fastest_devices(layer: LayerProblem) -> Bound:
     total = layer.item_s[0].min(axis=1).sum() + charges
     launch_s = layer.launch_s[0].min()
     return Bound(float(launch_s + SAFETY * total / layer.devices), "mean of fastest devices")
+
+
+def _forced(layer: LayerProblem, known: Sequence[Bound]) -> Bound:
+    """What the copies force, where there are charges for them or no room; else what is known."""
+    charged = not layer.single_groups and layer.charged
+    return forced_copies(layer, known) if charged or layer.slots is not None else known[0]
 
 
 def forced_copies(layer: LayerProblem, known: Sequence[Bound]) -> Bound:

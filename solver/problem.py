@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from solver.shares import Floats, Ints, Shares
+from solver.shares import Floats, Ints, Shares, present_pairs
 
 Assignment = Ints
 """Device of every item of one layer, `[items]`."""
@@ -138,18 +138,21 @@ class LayerProblem:
 
     def loads_of_shares(self, shares: Shares) -> Floats:
         """Seconds of every device, `[workloads, devices]`."""
-        item, device = shares.item, shares.device
-        work_s = self.item_s[:, item, device]
-        if shares.divided:
-            part_s = self.part_s[:, item, device]
-            work_s = (work_s - part_s) * shares.share + part_s
+        device = shares.device
         busy = np.bincount(device, minlength=self.devices) > 0
         charges_s = np.where(busy | (self.slots is not None), self.launch_s, 0.0)
         if self.charged:
             group, at = shares.of_groups(self.group_of)
-            each = self.group_s[:, group, at]
-            charges_s = np.array([np.bincount(at, s, self.devices) for s in each]) + charges_s
-        return np.array([np.bincount(device, s, self.devices) for s in work_s]) + charges_s
+            charges_s = _added(at, self.group_s[:, group, at], self.devices) + charges_s
+        return _added(device, self.work_s(shares), self.devices) + charges_s
+
+    def work_s(self, shares: Shares) -> Floats:
+        """Seconds of every part, `[workloads, parts]`."""
+        work_s = self.item_s[:, shares.item, shares.device]
+        if not shares.divided:
+            return work_s
+        part_s = self.part_s[:, shares.item, shares.device]
+        return (work_s - part_s) * shares.share + part_s
 
     def loads_of_each(self, shares: Sequence[Shares]) -> Floats:
         """Seconds of every device, `[workloads, devices]`, where every workload has its own rows.
@@ -210,6 +213,46 @@ class LayerProblem:
             launch_s=self.launch_s[one],
             weights=np.ones(1),
         )
+
+
+def loads_of_layers(layers: Sequence[LayerProblem], shares: Sequence[Shares]) -> Floats:
+    """`loads_of_shares` of all layers of a problem, `[workloads, layers, devices]`.
+
+    Added up at once: a layer is a few dozen numbers, and calling numpy takes longer than adding.
+    """
+    first, devices = layers[0], layers[0].devices
+    places = len(layers) * devices
+    place = np.concatenate([own.device + at * devices for at, own in enumerate(shares)])
+    each = list(zip(layers, shares, strict=True))
+    if (np.concatenate([own.share for own in shares]) < 1).any():
+        parts_s = [layer.work_s(own) for layer, own in each]
+    else:
+        parts_s = [layer.item_s[:, own.item, own.device] for layer, own in each]
+    busy = np.bincount(place, minlength=places) > 0
+    launch_s = np.tile(first.launch_s, len(layers))
+    loads = np.where(busy | (first.slots is not None), launch_s, 0.0)
+    if any(layer.charged for layer in layers):
+        loads = _charges_s(layers, shares) + loads
+    loads = _added(place, np.concatenate(parts_s, axis=1), places) + loads
+    return loads.reshape(-1, len(layers), devices)
+
+
+def _charges_s(layers: Sequence[LayerProblem], shares: Sequence[Shares]) -> Floats:
+    """What groups' presence takes of every device, layer after layer, `[workloads, places]`."""
+    groups, devices = layers[0].groups, layers[0].devices
+    pairs = [
+        (layer.group_of[own.item] + at * groups) * devices + own.device
+        for at, (layer, own) in enumerate(zip(layers, shares, strict=True))
+    ]
+    group, device = present_pairs(np.concatenate(pairs), devices)
+    group_s = np.concatenate([layer.distinct(layer.group_s) for layer in layers], axis=1)
+    each_s = layers[0].everywhere(group_s)[:, group, device]
+    return _added(group // groups * devices + device, each_s, len(layers) * devices)
+
+
+def _added(place: Ints, seconds: Floats, places: int) -> Floats:
+    """Seconds `[workloads, n]` by place, `[workloads, places]`."""
+    return np.array([np.bincount(place, own, places) for own in seconds])
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,8 +374,12 @@ class PlacementProblem:
 
         `shares` [workloads][layers]: every workload's in its own rows.
         """
-        by_layer = enumerate(zip(*shares, strict=True))
-        return np.stack([self.layer(i).loads_of_each(each) for i, each in by_layer], axis=1)
+        layers = [self.layer(index) for index in range(self.layers)]
+        each = [
+            loads_of_layers([layer.of_workload(w) for layer in layers], own)
+            for w, own in enumerate(shares)
+        ]
+        return np.concatenate(each)
 
     def weighing(self, weights: Floats) -> "PlacementProblem":
         """The same problem with other weights of its workloads."""

@@ -91,16 +91,7 @@ class Shares:
 
         `group_of` [items]; group and device `[pairs]`.
         """
-        key = group_of[self.item] * self.devices + self.device
-        size = int(key.max(initial=-1)) + 1
-        if size <= MARKED:
-            marked = np.zeros(size, dtype=bool)
-            marked[key] = True
-            pairs = np.flatnonzero(marked)
-        else:
-            pairs = np.unique(key)
-        group = pairs // self.devices
-        return group, pairs - group * self.devices
+        return present_pairs(group_of[self.item] * self.devices + self.device, self.devices)
 
     def even(self) -> Self:
         """The same pairs, each item in equal parts."""
@@ -138,3 +129,19 @@ class Shares:
             and np.array_equal(self.device, other.device)
             and np.array_equal(self.share, other.share)
         )
+
+
+def present_pairs(key: Ints, devices: int) -> tuple[Ints, Ints]:
+    """The pairs of a group and a device that are in `key`, group * devices + device, in order.
+
+    Group and device `[pairs]`, each pair once.
+    """
+    size = int(key.max(initial=-1)) + 1
+    if size <= MARKED:
+        marked = np.zeros(size, dtype=bool)
+        marked[key] = True
+        pairs = np.flatnonzero(marked)
+    else:
+        pairs = np.unique(key)
+    group = pairs // devices
+    return group, pairs - group * devices

@@ -39,13 +39,10 @@ class MeasuredCurves:
     @classmethod
     def of(cls, form: CurvesForm, curve: Curve = "oracle", windows: Windows = ()) -> Self:
         """The oracle's curves of a profile, or those of the executor's selector, which it has."""
-        recovery = form.recovery if curve == "oracle" else form.selected_recovery
-        return cls(
-            tuple(form.context_tokens),
-            np.array(form.budget_tokens, dtype=np.float64),
-            np.array(recovery, dtype=np.float64),
-            windows,
-        )
+        known = form.arrays
+        recovery = known.recovery if curve == "oracle" else known.selected_recovery
+        assert recovery is not None  # its caller looked
+        return cls(tuple(form.context_tokens), known.budget_tokens, recovery, windows)
 
     def at(self, workload: Workload) -> "RecoveryCurves":
         """The curves at the workload's context; outside the measured contexts, the nearest's."""

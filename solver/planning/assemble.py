@@ -24,6 +24,7 @@ from solver.planning.whole_step import whole_step
 from solver.plans import (
     Costs,
     Elastic,
+    Entry,
     Filled,
     LayerPlan,
     OtherWorkload,
@@ -141,6 +142,7 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
 
 def _layer_plans(draft: Draft, loads: Floats, makespans: Floats) -> list[LayerPlan]:
     stated = draft.shares[0]
+    whole: dict[int, Entry] = {}
     # Validated at once: made one by one, thousands of entries take longer than the search.
     return [
         LayerPlan.model_validate(
@@ -149,19 +151,27 @@ def _layer_plans(draft: Draft, loads: Floats, makespans: Floats) -> list[LayerPl
                 "lower_bound_s": min(layer.bound.seconds, float(makespans[index])),
                 "bound": layer.bound.proof,
                 "loads_s": loads[index].tolist(),
-                "heads": _entries(stated[index]),
+                "heads": _entries(stated[index], whole),
             }
         )
         for index, layer in enumerate(draft.solution.layers)
     ]
 
 
-def _entries(shares: Shares) -> list[list[dict[str, Any]]]:
-    """Every head's devices in order with their shares, as a plan's JSON has them."""
-    entries: list[list[dict[str, Any]]] = [[] for _ in range(shares.items)]
+def _entries(shares: Shares, whole: dict[int, Entry]) -> list[list[Entry | dict[str, Any]]]:
+    """Every head's devices in order with their shares, as a plan's JSON has them.
+
+    `whole`: the entries of whole heads, which all that a device has share.
+    """
+    entries: list[list[Entry | dict[str, Any]]] = [[] for _ in range(shares.items)]
     parts = (shares.item.tolist(), shares.device.tolist(), shares.share.tolist())
     for head, device, share in zip(*parts, strict=True):
-        entries[head].append({"device": device, "share": min(share, 1.0)})
+        if share < 1:
+            entries[head].append({"device": device, "share": share})
+            continue
+        if device not in whole:
+            whole[device] = Entry(device=device, share=1.0)
+        entries[head].append(whole[device])
     return entries
 
 

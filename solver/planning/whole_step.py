@@ -13,7 +13,7 @@ import numpy as np
 from profiles.cost.rest_of_step import RestOfStep, rest_of_step
 from profiles.cost.work import INDEX, Workload
 from profiles.heads import CurvesForm
-from solver.bounds import quick_bound
+from solver.bounds import quick_bounds
 from solver.budgets.errors import BudgetError
 from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
@@ -188,7 +188,7 @@ def _gain(request: PlanRequest, steps: Sequence[Scenario], deadline: Deadline) -
     around_s = _projections_s(steps[0], rest) + rest.mlp_s + rest.all_reduce_s
     problem = problem_of(request, steps)
     placed = [problem.layer(index) for index in range(problem.layers)]
-    bound_s = sum(quick_bound(layer).seconds for layer in placed)
+    bound_s = sum(bound.seconds for bound in quick_bounds(placed))
     possible = (stock_s + around_s) / (bound_s + around_s) - 1
     if possible < LITTLE:
         return possible

@@ -1,11 +1,11 @@
 """Quick placements of every layer: milliseconds, held outside the exact searches, never lost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from solver.bounds import quick_bound
+from solver.bounds import quick_bounds
 from solver.deadline import Deadline
 from solver.heuristics.contiguous import contiguous
 from solver.heuristics.descent import descend
@@ -14,7 +14,7 @@ from solver.heuristics.greedy_equal import greedy_equal
 from solver.heuristics.multifit import multifit
 from solver.heuristics.snake import snake
 from solver.heuristics.within_slots import within_slots
-from solver.problem import Assignment, LayerProblem
+from solver.problem import Assignment, LayerProblem, loads_of_layers
 from solver.request import Method
 from solver.solution import Bound, LayerSolution
 
@@ -40,7 +40,8 @@ def start(
     worse than the order of the file, whatever charged groups make of greedy.
     """
     if method in HEURISTICS and method != "greedy":
-        return [_solution(layer, [within_slots(HEURISTICS[method], layer)]) for layer in layers]
+        heuristic = HEURISTICS[method]
+        return _solutions(layers, [within_slots(heuristic, layer) for layer in layers])
     greedily = (
         longest_first(
             np.stack([layer.distinct(layer.blended_s) for layer in layers]), room(layers[0])
@@ -49,10 +50,11 @@ def start(
         else [within_slots(greedy, layer) for layer in layers]
     )
     if method == "greedy":
-        return [_solution(layer, [found]) for layer, found in zip(layers, greedily, strict=True)]
+        return _solutions(layers, greedily)
+    bounds = quick_bounds(layers)
     plain = [
-        _solution(layer, [contiguous(layer), found])
-        for layer, found in zip(layers, greedily, strict=True)
+        _solution(layer, [contiguous(layer), found], bound)
+        for layer, found, bound in zip(layers, greedily, bounds, strict=True)
     ]
     if method != "auto" or within(plain, tolerance) or _best_undivided(layers, plain, tolerance):
         return plain
@@ -79,7 +81,7 @@ def _best_undivided(
     """Whether items are to be divided, and no better placement of whole ones can be hoped for."""
     if not layers[0].divisible:
         return False
-    bounds = [quick_bound(replace(layer, divisible=False)) for layer in layers]
+    bounds = quick_bounds([replace(layer, divisible=False) for layer in layers])
     return within([replace(s, bound=b) for s, b in zip(plain, bounds, strict=True)], tolerance)
 
 
@@ -136,14 +138,20 @@ def other_starts(layer: LayerProblem) -> list[Assignment]:
     return starts
 
 
-def _solution(
-    layer: LayerProblem, starts: Sequence[Assignment], bound: Bound | None = None
-) -> LayerSolution:
+def _solutions(layers: Sequence[LayerProblem], starts: Iterable[Assignment]) -> list[LayerSolution]:
+    """One start of every layer as it is."""
+    shares = [layer.whole(found) for layer, found in zip(layers, starts, strict=True)]
+    loads = loads_of_layers(layers, shares)
+    each_s = [layer.objective(loads[:, index]) for index, layer in enumerate(layers)]
+    return list(map(LayerSolution, shares, each_s, quick_bounds(layers)))
+
+
+def _solution(layer: LayerProblem, starts: Sequence[Assignment], bound: Bound) -> LayerSolution:
     """The best of those that obey the counts; contiguous always does."""
     allowed = [s for s in starts if layer.allows(s)] or starts[:1]
     each_s = [layer.makespan(s) for s in allowed]
     best = int(np.argmin(each_s))
-    return LayerSolution(layer.whole(allowed[best]), each_s[best], bound or quick_bound(layer))
+    return LayerSolution(layer.whole(allowed[best]), each_s[best], bound)
 
 
 def _descended(

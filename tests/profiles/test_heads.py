@@ -123,3 +123,15 @@ def test_bad_samples(changes: dict[str, Any], message: str) -> None:
 def test_any_budgets_survive_json(tokens: list[list[float]]) -> None:
     form = BudgetsForm(tokens=tokens)
     assert BudgetsForm.model_validate_json(form.model_dump_json()) == form
+
+
+def test_curves_as_arrays_are_made_once_and_of_no_copy_with_others() -> None:
+    form = CurvesForm(context_tokens=[64], budget_tokens=[[16]], recovery=[[[[0.5]]]])
+    same = form.model_copy()
+    assert form.arrays is form.arrays
+    assert form == same == CurvesForm.model_validate(form.model_dump())
+    assert form.model_dump() == same.model_dump()
+    other = form.model_copy(update={"recovery": [[[[0.25]]]]})
+    assert other.arrays.recovery.tolist() == [[[[0.25]]]]
+    with pytest.raises(ValueError, match="read-only"):
+        form.arrays.recovery[:] = 1

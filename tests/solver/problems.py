@@ -1,6 +1,7 @@
 """Random placement problems, and the optimum of small ones by trying everything."""
 
 import time
+from dataclasses import replace
 from itertools import product
 from threading import Event
 from typing import Any
@@ -64,6 +65,15 @@ def layers(draw: st.DrawFn, max_items: int = 6, max_devices: int = 3) -> LayerPr
         two_valued=draw(st.booleans()),
         workloads=draw(st.sampled_from([1, 1, 2, 3])),
     )
+
+
+def alike(layer: LayerProblem) -> list[LayerProblem]:
+    """The layer, and others of the same problem: of other costs, of groups that cost nothing."""
+    return [
+        layer,
+        replace(layer, item_s=3.1 * layer.item_s, part_s=0.7 * layer.part_s),
+        replace(layer, item_s=np.sqrt(layer.item_s), group_s=0.0 * layer.group_s),
+    ]
 
 
 def started(layer: LayerProblem, assignment: Assignment) -> LayerSolution:

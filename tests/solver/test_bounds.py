@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from solver.bounds import lower_bound
+from solver.bounds import lower_bound, quick_bound, quick_bounds
 from solver.problem import LayerProblem
-from tests.solver.problems import brute_force, layers, make_layer
+from tests.solver.problems import alike, brute_force, layers, make_layer
 
 
 @settings(max_examples=120, deadline=None)
 @given(layers())
 def test_never_above_the_optimum(layer: LayerProblem) -> None:
     assert lower_bound(layer).seconds <= brute_force(layer) * (1 + 1e-9)
+
+
+@given(layers(max_items=40, max_devices=9))
+def test_layers_bounded_at_once_are_bounded_the_very_same(layer: LayerProblem) -> None:
+    every = alike(layer)
+    assert quick_bounds(every) == [quick_bound(each) for each in every]
 
 
 def layer_of(costs: list[float], devices: int, **changes: object) -> LayerProblem:

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.problem import LayerProblem
+from solver.problem import LayerProblem, loads_of_layers
 from solver.shares import Floats, Shares
 from tests.solver.divide.problems import divisible_layers
+from tests.solver.problems import alike
 
 
 def written_out(layer: LayerProblem, shares: Floats, workload: int) -> list[float]:
@@ -44,3 +45,14 @@ def test_loads_of_whole_items_are_those_of_their_shares(layer: LayerProblem, see
     assignment = np.random.default_rng(seed).integers(0, layer.devices, layer.items)
     whole = layer.loads_of_shares(layer.whole(assignment))
     np.testing.assert_allclose(layer.loads(assignment), whole, rtol=1e-12)
+
+
+@given(divisible_layers(), st.integers(0, 10_000))
+def test_layers_added_up_at_once_come_to_the_very_same(layer: LayerProblem, seed: int) -> None:
+    layers = alike(layer)
+    every = drawn(seed, (len(layers), layer.items, layer.devices))
+    # The first is divided, as a rule; the last has whole items.
+    shares = [*map(Shares.of, every[:-1]), layer.whole(every[-1].argmax(axis=1))]
+    at_once = loads_of_layers(layers, shares)
+    each = [one.loads_of_shares(own) for one, own in zip(layers, shares, strict=True)]
+    np.testing.assert_array_equal(at_once, np.stack(each, axis=1))
