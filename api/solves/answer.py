@@ -115,7 +115,7 @@ class Answerer:
         finally:
             if solve.leave():
                 self._abandon(solve)
-        return await run_in_threadpool(self.plan_of, solve)
+        return await self._told(solve)
 
     async def answer_or_solve(
         self, request: PlanRequest, asker: Asker, wait_s: float
@@ -126,7 +126,7 @@ class Answerer:
             return stored
         solve = self._join(resolved, asker, detached=True)
         if await solve.ended_within(wait_s):
-            return await run_in_threadpool(self.plan_of, solve)
+            return await self._told(solve)
         await run_in_threadpool(self._promise, solve, resolved)
         return solve
 
@@ -176,11 +176,7 @@ class Answerer:
         """What was found, or the plan that a solve has ended with; its problem raised."""
         if isinstance(found, KeptPlan):
             return found
-        if isinstance(found.outcome, Problem):
-            raise found.outcome.with_traceback(None)
-        assert found.outcome is not None
-        plan_id = found.outcome.plan.plan_id
-        body = self._maker.find(plan_id)
+        plan_id, body = self._made(found)
         if body is not None:
             return KeptPlan(plan_id, body)
         with self._database.read() as session:
@@ -222,7 +218,7 @@ class Answerer:
         )
         if not await solve.ended_within(TOLD_WITHIN_S):
             return solve
-        return await run_in_threadpool(self.plan_of, solve)
+        return await self._told(solve)
 
     def forget(self, plan_id: str) -> None:
         """A plan was deleted: nobody is answered with it from memory."""
@@ -243,16 +239,31 @@ class Answerer:
         """Wait, once stopped, until no solve has anything more to do."""
         self._pool.join(timeout_s)
 
+    async def _told(self, solve: SolveJob) -> KeptPlan:
+        """`plan_of` an ended solve; a thread is asked only where the database has to be."""
+        plan_id, body = self._made(solve)
+        if body is not None:
+            return KeptPlan(plan_id, body)
+        return await run_in_threadpool(self.plan_of, solve)
+
+    def _made(self, solve: SolveJob) -> tuple[str, str | None]:
+        """The plan that a solve has ended with, and its JSON if it is at hand."""
+        if isinstance(solve.outcome, Problem):
+            raise solve.outcome.with_traceback(None)
+        assert solve.outcome is not None
+        plan_id = solve.outcome.plan.plan_id
+        return plan_id, self._maker.find(plan_id)
+
     def _look_up(
         self, request: PlanRequest, asker: Asker
     ) -> tuple[ResolvedRequest, KeptPlan | None]:
         changes = self.remembered.changes
         with self._database.read() as session:
             resolved = resolve(session, request)
-        self._limits.check(resolved.whole)
-        if asker.once is not None:
-            resolved = self._once(resolved, asker.client, asker.once)
-        with self._database.read() as session:
+            self._limits.check(resolved.whole)
+            if asker.once is not None:
+                session.rollback()  # nothing is read while the key is written down
+                resolved = self._once(resolved, asker.client, asker.once)
             fresh, digest = resolved.request.fresh, resolved.digest
             plan_id = None if fresh else plan_store.find_answer(session, digest)
             stored = _load(session, plan_id)

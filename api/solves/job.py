@@ -34,7 +34,8 @@ class SolveJob:
 
     `client` asked first, at `asked_at`, with an urgency among its own (RFC 9218: 0 to 7, least
     first). `promised`: the store knows of it, and a restart asks again. It is abandoned once all
-    who asked have left, unless one asked to be answered later.
+    who asked have left, unless one asked to be answered later. `on_cancel` is called whenever it
+    is cancelled, after `cancelled` is set.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SolveJob:
         self.asked_at = asked_at
         self.promised = False
         self.cancelled = Event()
+        self.on_cancel: Callable[[], None] = lambda: None
         self.changes = Notifier()
         self._lock = Lock()
         self._fate: Fate = "whole"
@@ -81,9 +83,11 @@ class SolveJob:
     def cancel(self, fate: Fate) -> None:
         """End the search: `cut_short` keeps the best plan so far, `abandoned` keeps nothing."""
         with self._lock:
-            if not self._sealed and self._fate != "abandoned":
-                self._fate = fate
-                self.cancelled.set()
+            if self._sealed or self._fate == "abandoned":
+                return
+            self._fate = fate
+            self.cancelled.set()
+        self.on_cancel()
 
     @property
     def fate(self) -> Fate:

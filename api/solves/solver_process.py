@@ -4,13 +4,14 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import structlog
@@ -27,8 +28,6 @@ from solver.solution import Progress
 
 log = structlog.get_logger()
 
-LOOK_S = 0.005
-"""How soon a cancellation is noticed."""
 GRACE_S = 0.05
 """That a search nobody wants any more has to end by itself: starting a process anew costs more."""
 HAND_OVER_S = 2.0
@@ -61,8 +60,22 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     folder: str
+    nudging: socket.socket
+    nudged: socket.socket
     ready: bool = False
     profile: str = ""
+
+    def nudge(self) -> None:
+        """Have `next` come back: a solve is cancelled, which nobody has to look for then."""
+        with suppress(OSError):  # it has ended, or enough nudges wait
+            self.nudging.send(b"!")
+
+    def next(self, seconds: float | None) -> Any:
+        """What it tells next; None where it is nudged first, or says nothing so long."""
+        ready = wait([self.pipe, self.nudged], seconds)
+        if self.nudged in ready:
+            self.nudged.recv(4096)
+        return self.pipe.recv() if self.pipe in ready else None
 
     def task_of(self, resolved: ResolvedRequest) -> Task:
         """A request as it is sent, after which the process has its profile."""
@@ -90,7 +103,8 @@ class _Worker:
         """Clear up after one that has ended, or is to; how it ended, in words."""
         self.kill()
         self.process.join()
-        self.pipe.close()
+        for end in (self.pipe, self.nudging, self.nudged):
+            end.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         code = self.process.exitcode or 0
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
@@ -115,10 +129,11 @@ class SolverProcess:
 
     def make_plan(self, resolved: ResolvedRequest, solve: SolveJob) -> MadePlan:
         running = self._running()
+        solve.on_cancel = running.nudge
         try:
             self._await_start(running, solve)
             running.pipe.send(running.task_of(resolved))
-            return self._listen(running.pipe, solve, resolved.whole.time_limit_s)
+            return self._listen(running, solve, resolved.whole.time_limit_s)
         except (EOFError, OSError):
             how = self._end()
             if solve.fate == "abandoned":
@@ -162,7 +177,9 @@ class SolverProcess:
         )
         process.start()
         theirs.close()
-        return _Worker(process, ours, folder)
+        nudging, nudged = socket.socketpair()
+        nudging.setblocking(False)
+        return _Worker(process, ours, folder, nudging, nudged)
 
     def _end(self) -> str:
         with self._lock:
@@ -172,36 +189,34 @@ class SolverProcess:
     def _await_start(self, running: _Worker, solve: SolveJob) -> None:
         """It takes seconds, on a busy machine many: not of the solve's time."""
         while not running.ready:
-            if running.pipe.poll(LOOK_S):
-                running.ready = isinstance(running.pipe.recv(), Ready)
             if solve.cancelled.is_set():
                 raise self._late(solve)
+            running.ready = isinstance(running.next(None), Ready)
 
-    def _listen(self, pipe: Connection, solve: SolveJob, time_limit_s: float) -> MadePlan:
+    def _listen(self, running: _Worker, solve: SolveJob, time_limit_s: float) -> MadePlan:
         """What it tells, until it has a plan or none; ended where it does not come to an end."""
         latest = time.monotonic() + time_limit_s + OVERRUN_S
         cancelled_at = None
         while True:
-            if pipe.poll(LOOK_S):
-                match pipe.recv():
-                    case Progress() as progress:
-                        solve.report_progress(progress)
-                    case MadePlan() as made:
-                        return made
-                    case Failure() as failure:
-                        raise self._told(failure)
-            now = time.monotonic()
-            if cancelled_at is None and solve.cancelled.is_set():
-                cancelled_at = now
-                pipe.send(Cancel())
-            if cancelled_at is not None:
+            if solve.cancelled.is_set():
+                if cancelled_at is None:
+                    cancelled_at = time.monotonic()
+                    running.pipe.send(Cancel())
                 wanted = solve.fate == "cut_short"
                 latest = cancelled_at + (HAND_OVER_S if wanted else GRACE_S)
-            if now > latest:
+            left_s = latest - time.monotonic()
+            if left_s <= 0:
                 self._end()
                 raise self._late(solve)
+            match running.next(left_s):
+                case Progress() as progress:
+                    solve.report_progress(progress)
+                case MadePlan() as made:
+                    return made
+                case Failure() as failure:
+                    raise self._failed(failure)
 
-    def _told(self, failure: Failure) -> Exception:
+    def _failed(self, failure: Failure) -> Exception:
         if failure.kind == "refused":
             return HplbError(failure.message)
         if failure.kind == "memory":

@@ -80,7 +80,7 @@ def keep(
     if stored is None:
         session.add(StoredPlan(id=plan_id, body=body, summary=summary, created_at=now))
         session.flush()
-    session.merge(
+    session.put(
         PlanOrigin(
             plan_id=plan_id,
             profile_digest=request.profile.digest,
@@ -89,7 +89,7 @@ def keep(
         )
     )
     if answers is not None:
-        session.merge(StoredAnswer(digest=answers, plan_id=plan_id, created_at=now))
+        session.put(StoredAnswer(digest=answers, plan_id=plan_id, created_at=now))
     return stored or body
 
 

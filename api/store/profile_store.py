@@ -53,7 +53,9 @@ def load(session: Session, digest: str) -> ModelProfile:
 
 def keep_content(session: Session, profile: ModelProfile) -> None:
     """Store a profile's content under its digest."""
-    if session.get(ProfileContent, profile.digest) is None:
+    known = select(ProfileContent.digest).where(ProfileContent.digest == profile.digest)
+    # Half a megabyte of text need not be read to see that it is there.
+    if session.scalar(known) is None:
         session.add(ProfileContent(digest=profile.digest, body=profile.model_dump_json()))
         session.flush()
 

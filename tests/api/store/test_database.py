@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from api.store.database import Database, upgrade
 from api.store.session import StoreError
-from api.store.tables import Table
+from api.store.tables import ProfileContent, StoredSolve, Table
 from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
 from profiles.cost.roofline import roofline
@@ -134,6 +134,20 @@ def test_sqlite_is_durable_and_keeps_its_references(tmp_path: Path) -> None:
             for name in ("journal_mode", "foreign_keys", "synchronous")
         }
     assert pragmas == {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2}
+
+
+def test_a_row_is_put_in_place_of_what_has_its_key(database_url: str) -> None:
+    database = Database.open(database_url)
+    of = {"digest": "d", "profile_digest": "p", "client": "c", "urgency": 3}
+    with database.write() as session:
+        session.put(ProfileContent(digest="p", body="{}"))
+    for options, at in (({"a": [1]}, 1.0), ({}, 2.0)):
+        with database.write() as session:
+            session.put(StoredSolve(**of, options=options, asked_at=at))
+        with database.read() as session:
+            row = session.get_one(StoredSolve, "d")
+            assert (row.options, row.asked_at, row.client) == (options, at, "c")
+    database.close()
 
 
 def test_an_exception_undoes_a_transaction(tmp_path: Path) -> None:
