@@ -68,8 +68,11 @@ class BodyReader:
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    async def read(self, kind: type[BaseModel], content: bytes) -> BaseModel | Refusal:
-        """What a large body says; raises UnreadError where the process died or is stuck."""
+    async def read(self, kind: type[BaseModel], content: list[bytes]) -> BaseModel | Refusal:
+        """What a large body says, whose content is taken out of the list once it is handed over.
+
+        Raises UnreadError where the process died or is stuck.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._ask, kind, content)
 
@@ -79,11 +82,11 @@ class BodyReader:
         if self._process is not None:
             self._process.kill()
 
-    def _ask(self, kind: type[BaseModel], content: bytes) -> BaseModel | Refusal:
+    def _ask(self, kind: type[BaseModel], content: list[bytes]) -> BaseModel | Refusal:
         try:
             pipe = self._pipe or self._start()
             pipe.send(kind)
-            pipe.send_bytes(content)
+            pipe.send_bytes(content.pop())
             if not pipe.poll(LONGEST_S):
                 raise EOFError
             return unpacked(pipe.recv_bytes())
@@ -109,12 +112,17 @@ def _serve(pipe: Connection) -> None:
     os.nice(10)
     with suppress(EOFError, KeyboardInterrupt):
         while True:
-            kind = pipe.recv()
-            answer = read(kind, pipe.recv_bytes())
-            for profile in _profiles(answer):
-                # Named here: its content is written out whole for that, and the name remembered.
-                _ = profile.digest
-            pipe.send_bytes(packed(answer))
+            # Nothing of a body is kept while the next one is waited for.
+            pipe.send_bytes(_answer(pipe.recv(), pipe.recv_bytes()))
+
+
+def _answer(kind: type[BaseModel], content: bytes) -> memoryview:
+    answer = read(kind, content)
+    del content
+    for profile in _profiles(answer):
+        # Named here: its content is written out whole for that, and the name remembered.
+        _ = profile.digest
+    return packed(answer)
 
 
 def packed(answer: BaseModel | Refusal) -> memoryview:

@@ -62,15 +62,18 @@ class _StrictRequest(Request):
     def __init__(self, request: Request, kind: type[BaseModel]) -> None:
         super().__init__(request.scope, request.receive)
         self._kind = kind
-        self._values = 0
+        self._large: list[bytes] = []
         self._held = 0
 
     async def body(self) -> bytes:
+        """What was sent; of a large body its first byte, for FastAPI holds on to what it gets."""
         if not hasattr(self, "_body"):
             limit = limit_of(self._kind, self._service.settings.max_body_bytes)
             received = await limit.receive(self, self._service.bodies_held)
-            self._body, self._values = received.content, received.most_values
+            self._body = received.content
             self._held = len(self._body)
+            if self._held > SMALL.most_bytes or received.most_values > SMALL.most_values:
+                self._body, self._large = received.content[:1], [received.content]
         return self._body
 
     def drop(self) -> None:
@@ -80,11 +83,11 @@ class _StrictRequest(Request):
 
     async def json(self) -> BaseModel:
         content = await self.body()
-        if len(content) <= SMALL.most_bytes and self._values <= SMALL.most_values:
+        if not self._large:
             found = read(self._kind, content)
         else:
             try:
-                found = await self._service.body_reader.read(self._kind, content)
+                found = await self._service.body_reader.read(self._kind, self._large)
             except UnreadError:
                 detail = "the body was not read; try again"
                 raise Problem(503, detail, headers={"Retry-After": "1"}) from None
