@@ -56,7 +56,7 @@ def keep_content(session: Session, profile: ModelProfile) -> None:
     known = select(ProfileContent.digest).where(ProfileContent.digest == profile.digest)
     # Half a megabyte of text need not be read to see that it is there.
     if session.scalar(known) is None:
-        session.add(ProfileContent(digest=profile.digest, body=profile.model_dump_json()))
+        session.add(ProfileContent(digest=profile.digest, body=profile.text))
         session.flush()
 
 

@@ -63,10 +63,11 @@ def test_figures_that_travel_in_parts_arrive_whole(monkeypatch: pytest.MonkeyPat
     assert arrived.digest == found.digest
 
 
-def test_a_profile_comes_with_its_name(reader: BodyReader) -> None:
+def test_a_profile_comes_with_its_name_and_its_text(reader: BodyReader) -> None:
     found = asyncio.run(reader.read(ModelProfile, [json.dumps(profile()).encode()]))
     assert isinstance(found, ModelProfile)
-    assert vars(found)["digest"] == ModelProfile.model_validate(profile()).digest
+    same = ModelProfile.model_validate(profile())
+    assert (vars(found)["digest"], vars(found)["text"]) == (same.digest, same.model_dump_json())
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 5000, b'{"a": 1, "a": 2}', b"7" * 9999])

@@ -46,6 +46,14 @@ def test_older_profiles_keep_their_influence_and_digest() -> None:
     assert older.digest == "19b383fe0de98ab72e931bd4953f2d860ca9964667d118fa67a9585fa4f135b3"
 
 
+def test_a_copy_with_other_content_remembers_nothing_of_this_one() -> None:
+    known = parse()
+    assert known.text == known.model_dump_json()
+    other = known.model_copy(update={"source": "elsewhere"})
+    assert other.text == other.model_dump_json() != known.text
+    assert other.digest != known.digest
+
+
 @pytest.mark.parametrize(
     "changes",
     [
