@@ -147,13 +147,15 @@ def _draft(
         uncoupled = rules.memory is None and rules.current_plan is None
         realised = rounded(by_head, solution.layers, steps, end, may_undo=uncoupled)
         if uncoupled and request.objective == "worst":
-            quick = start(
-                [by_head.layer(i) for i in range(by_head.layers)],
-                "auto",
-                request.tolerance,
-                Deadline(time.monotonic() + QUICK_S, end.cancelled),
-            )
-            realised = undivided(by_head, realised, [layer.assignment for layer in quick])
+            whole = solution.layers
+            if not end.cancelled.is_set():  # who cancels waits for this
+                whole = start(
+                    [by_head.layer(i) for i in range(by_head.layers)],
+                    "auto",
+                    request.tolerance,
+                    Deadline(time.monotonic() + QUICK_S, end.cancelled),
+                )
+            realised = undivided(by_head, realised, [layer.assignment for layer in whole])
     filled = None
     if request.budget.fill:
         filled, steps = fill(request, by_head, realised[0], steps)

@@ -10,6 +10,7 @@ from profiles.catalogue import catalogue_rates
 from profiles.cost.rates import Rates
 from profiles.cost.work import INDEX
 from profiles.model import ModelProfile
+from solver.planning import planner
 from solver.planning.costs import CostError
 from solver.planning.planner import make_plan
 from solver.planning.predict import planned_problem, predicted_loads, shard_work
@@ -153,6 +154,26 @@ def test_cancelling_gives_the_best_plan_so_far() -> None:
     assert plan.status == "feasible"
     assert plan.reason is not None
     assert plan.reason.startswith("cancelled: the best so far")
+
+
+def test_nothing_is_placed_anew_once_a_worst_case_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placed: list[object] = []
+    monkeypatch.setattr(planner, "start", lambda *asked: placed.append(asked))
+    cancel = Event()
+    cancel.set()
+    steps = [{"context_tokens": 8192}, {"context_tokens": 2048}]
+    request = PlanRequest.checked(
+        profile=budgets_profile(layers=6, heads=32, kv_heads=8),
+        gpus=4,
+        workloads=steps,
+        objective="worst",
+        placement={"divisible": True},
+    )
+    plan = make_plan(request, [catalogue_rates(["h200"], "prefill")] * 2, cancel=cancel)
+    assert faults(plan) == []
+    assert not placed
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
