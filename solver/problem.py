@@ -223,11 +223,7 @@ def loads_of_layers(layers: Sequence[LayerProblem], shares: Sequence[Shares]) ->
     first, devices = layers[0], layers[0].devices
     places = len(layers) * devices
     place = np.concatenate([own.device + at * devices for at, own in enumerate(shares)])
-    each = list(zip(layers, shares, strict=True))
-    if (np.concatenate([own.share for own in shares]) < 1).any():
-        parts_s = [layer.work_s(own) for layer, own in each]
-    else:
-        parts_s = [layer.item_s[:, own.item, own.device] for layer, own in each]
+    parts_s = [layer.work_s(own) for layer, own in zip(layers, shares, strict=True)]
     busy = np.bincount(place, minlength=places) > 0
     launch_s = np.tile(first.launch_s, len(layers))
     loads = np.where(busy | (first.slots is not None), launch_s, 0.0)

@@ -41,7 +41,7 @@ class BlockAttention:
         as_chosen: bool = False,
     ) -> None:
         check_block_sizes(block_tokens, piece_tokens)
-        self._backend = lru_cache(kept_steps)(partial(resolve_backend, backend))
+        self._backend = lru_cache(partial(resolve_backend, backend))
         self._backend(torch.device("cpu"))
         check_options(None, watched_rows)
         self.selection = selection

@@ -129,8 +129,8 @@ def _check(
     features: dict[str, object],
 ) -> None:
     what = type(module).__name__
-    for name in UNSUPPORTED.keys() & features.keys():
-        if features[name] is not None and features[name] is not False:
+    for name, given in features.items():
+        if name in UNSUPPORTED and given is not None and given is not False:
             raise AttentionError(
                 f"{what}: hplb does not compute {UNSUPPORTED[name]}, argument {name}"
             )

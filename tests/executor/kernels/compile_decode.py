@@ -1,6 +1,7 @@
 """Compile decode and its merge for sm_90 (and sm_80); that needs no GPU.
 
-`compile_decode.py [NAME...] [--table]` prints what came out of those named, or all.
+`compile_decode.py [NAME...] [--table] [--recorded]` prints what came out of those named, or all;
+`--record` writes it down: see `cubin`.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Compile prefill for sm_90 (and sm_80) in every production shape; that needs no GPU.
 
-`compile_prefill.py [NAME...] [--table]` prints what came out of those named, or all.
+`compile_prefill.py [NAME...] [--table] [--recorded]` prints what came out of those named, or all;
+`--record` writes it down: see `cubin`.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Compile selection's kernels for sm_90, and what reads keys for sm_80; that needs no GPU.
 
-`compile_select.py [NAME...] [--table]` prints what came out of those named, or all.
+`compile_select.py [NAME...] [--table] [--recorded]` prints what came out of those named, or all;
+`--record` writes it down: see `cubin`.
 """
 
 from functools import partial

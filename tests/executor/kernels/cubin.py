@@ -30,6 +30,7 @@ Facts = dict[str, Any]
 CHIPS = {90: H100, 80: A100}
 """By compute capability."""
 ITEM_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+FLAGS = ("--table", "--recorded", "--record")
 ONE = "constexpr"
 """The type of a stride of 1, which the launcher takes for a constant."""
 SIXTEENS = [["tt.divisibility", 16]]
@@ -152,10 +153,12 @@ def main(configurations: Callable[[], Configurations], script: str) -> None:
     """Compile those that the command line names, or all, and print what came out as JSON, with
     `--table` as Markdown; `--recorded` and `--record`, beside `script`: see above."""
     every = configurations()
-    names = [word for word in sys.argv[1:] if not word.startswith("--")] or list(every)
+    names = [word for word in sys.argv[1:] if word not in FLAGS] or list(every)
     unknown = [name for name in names if name not in every]
     if unknown:
         sys.exit(f"no configuration {unknown[0]!r}")
+    if "--record" in sys.argv and names != list(every):
+        sys.exit("a record is of all configurations: name none with --record")
     if not CUOBJDUMP.exists():
         sys.stdout.write(json.dumps({"missing": f"Triton's wheel has no {CUOBJDUMP}"}))
         return

@@ -28,13 +28,13 @@ class Launch:
 def configurations():
     return {name: partial(Launch, name) for name in ("0a16", "5b32", "c64")}
 
-main(configurations, sys.argv[-1][2:])
+main(configurations, sys.argv.pop())
 """
 
 
 def run(script: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-c", MADE, *flags, f"--{script}"],
+        [sys.executable, "-c", MADE, *flags, str(script)],
         cwd=HERE.parents[2],
         capture_output=True,
         text=True,
@@ -83,3 +83,10 @@ def test_a_record_that_is_not_true_is_an_error(script):
     finished = run(script, "--recorded")
     assert finished.returncode == 1
     assert "'0a16' is recorded as" in finished.stderr
+
+
+@pytest.mark.parametrize("flags", [["--recrod"], ["c64", "--record"]])
+def test_a_wrong_flag_or_half_a_record_changes_nothing(script, flags):
+    before = script.with_suffix(".json").read_text()
+    assert run(script, *flags).returncode == 1
+    assert script.with_suffix(".json").read_text() == before
