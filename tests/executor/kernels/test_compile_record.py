@@ -19,7 +19,8 @@ class Launch:
     digest: str
 
     def compile(self):
-        print("compiled", self.digest, file=sys.stderr)
+        # One write: print's, of several processes, end up between one another.
+        sys.stderr.write(f"compiled {self.digest}\\n")
         return Compiled(int(self.digest[-2:]), 0, 0, 0, 4, {}, [])
 
     def facts(self, compiled):
