@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ LOADED = (
     "api.server",
     "executor.cli.evaluate",
     "executor.cli.node",
+    "executor.engines.transformers.rank",
     "executor.node.daemon",
     "profiles.cli",
     "solver.cli",
@@ -31,15 +33,16 @@ _context = multiprocessing.get_context("forkserver")
 
 
 def forked() -> ForkServerContext:
-    """Starts processes from the one that has loaded them."""
+    """Starts processes from the one that has loaded them, which runs: what is loaded is settled."""
     _context.set_forkserver_preload(list(LOADED))
+    ensure_running()
     return _context
 
 
 class Forked:
     """`hplb ARGUMENTS`, by what tests use of a `subprocess.Popen` with pipes for text.
 
-    Its standard error goes to the file of number `stderr` where that is given.
+    Its output and its errors go to files, by their numbers, where those are given.
     """
 
     def __init__(
@@ -48,16 +51,10 @@ class Forked:
         *,
         folder: Path,
         environment: Mapping[str, str],
+        stdout: int | None = None,
         stderr: int | None = None,
     ) -> None:
-        said, out = os.pipe()
-        self.stdout: IO[str] = os.fdopen(said)
-        self.stderr: IO[str] | None = None
-        if stderr is None:
-            complained, err = os.pipe()
-            self.stderr = os.fdopen(complained)
-        else:
-            err = os.dup(stderr)
+        (self.stdout, out), (self.stderr, err) = _written(stdout), _written(stderr)
         with Connection(out, readable=False) as first, Connection(err, readable=False) as second:
             told = (list(arguments), folder, dict(environment), first, second)
             self._process = forked().Process(target=_hplb, args=told)
@@ -91,7 +88,16 @@ class Forked:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """All that it has said: less than pipes hold."""
         self.wait(timeout)
-        return self.stdout.read(), self.stderr.read() if self.stderr else ""
+        out, err = (pipe.read() if pipe else "" for pipe in (self.stdout, self.stderr))
+        return out, err
+
+
+def _written(file: int | None) -> tuple[IO[str] | None, int]:
+    """Where a process writes: a file of this number, or else a pipe, which is read here."""
+    if file is not None:
+        return None, os.dup(file)
+    read, write = os.pipe()
+    return os.fdopen(read), write
 
 
 def _hplb(

@@ -1,20 +1,18 @@
-"""A plan run by all its ranks on this machine: `python -m executor.engines.transformers.launch`.
+"""A plan run by all its ranks on this machine: processes as torchrun starts them, by its launcher.
 
-    python -m executor.engines.transformers.launch MODULE RANKS [PATH...]
-
-calls `main(PATH...)` of MODULE in so many processes, as torchrun does and by its own launcher. They
-are forked from one that has loaded torch and transformers, which takes seconds, but for machines
-with GPUs: CUDA does not work in a fork of a process that has asked for devices.
+To load torch and transformers takes seconds of a core: one process does it, a fork of it launches
+the ranks, and they are forks of that but on machines with GPUs: CUDA does not work in a fork of a
+process that has asked for devices.
 """
 
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from json import dumps, loads
+from multiprocessing.connection import Connection
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,8 +25,10 @@ from executor.errors import AttentionError
 from executor.weights.execution_map import ExecutionMap
 from solver.plans import Plan
 
-STDERR = 2
-"""This process's own, by number: what `sys.stderr` is may be no file."""
+STDOUT, STDERR = 1, 2
+"""By number: what `sys.stderr` is may be no file."""
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([RankRun.__module__])
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,21 @@ def as_ranks(module: str, ranks: int, paths: Sequence[str], what: str) -> None:
     What they print goes to stderr. Raises AttentionError, which says `what` was run, where one
     fails.
     """
-    command = [sys.executable, "-m", __name__, module, str(ranks), *paths]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, stdout=STDERR, stderr=subprocess.PIPE, text=True, env=environment)
-    if ran.returncode:
-        raise AttentionError(f"{what}: a rank failed: {_fault(ran.stderr)}")
+    said, err = os.pipe()
+    with os.fdopen(said) as stderr:
+        with Connection(os.dup(STDERR)) as out, Connection(err) as complaints:
+            process = _context.Process(target=_launch, args=(module, ranks, paths, out, complaints))
+            process.start()
+        try:
+            complained = stderr.read()
+            process.join()
+        except BaseException:
+            # As this process is told to stop; it ends the ranks.
+            process.terminate()
+            process.join()
+            raise
+    if process.exitcode:
+        raise AttentionError(f"{what}: a rank failed: {_fault(complained)}")
 
 
 def _fault(stderr: str) -> str:
@@ -92,8 +102,13 @@ def _fault(stderr: str) -> str:
     return (named or lines or ["it said nothing"])[0]
 
 
-def main(module: str, ranks: int, paths: Sequence[str]) -> None:
+def _launch(
+    module: str, ranks: int, paths: Sequence[str], out: Connection, err: Connection
+) -> None:
     """All ranks, until they have ended."""
+    for number, pipe in ((STDOUT, out), (STDERR, err)):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
     import_module(module)
     launched = LaunchConfig(
         min_nodes=1,
@@ -111,7 +126,3 @@ def main(module: str, ranks: int, paths: Sequence[str]) -> None:
 
 def _rank(module: str, paths: Sequence[str]) -> None:
     import_module(module).main(*map(Path, paths))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

@@ -5,12 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from api.cli import app
+from tests.forked import Forked, forked
 from tests.solver.profiles import budgets_profile
 
 pytest.importorskip("torch", reason="executors need torch")
@@ -27,7 +32,7 @@ def profile(tmp_path: Path) -> str:
     return str(path)
 
 
-def demo(profile: str, folder: Path, *arguments: str, within: Path = ROOT) -> subprocess.Popen[str]:
+def demo(profile: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "api.main", "demo", "--profile", profile, *arguments],
         stdout=subprocess.PIPE,
@@ -35,12 +40,23 @@ def demo(profile: str, folder: Path, *arguments: str, within: Path = ROOT) -> su
         text=True,
         # Its temporary folder lies in ours, so that what it leaves behind is seen.
         env={**os.environ, "TMPDIR": str(folder)},
-        cwd=within,
+        cwd=ROOT,
+    )
+
+
+def forked_child(command: list[str], **options: Any) -> Forked:
+    """What `Children` starts, forked from a process that has loaded torch."""
+    assert command[:3] == [sys.executable, "-m", "api.main"]
+    log = options["stdout"].fileno()
+    return Forked(
+        command[3:], folder=options["cwd"], environment=options["env"], stdout=log, stderr=log
     )
 
 
 @pytest.mark.slow
-def test_the_loop_goes_round_once(profile: str, tmp_path: Path) -> None:
+def test_the_loop_goes_round_once(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a model's activations; paths are from the folder it is called in, not the executors'."""
     shape = {"num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 4}
     tiny.model(tmp_path / "model", head_dim=64, hidden_size=512, **shape)
@@ -50,13 +66,18 @@ def test_the_loop_goes_round_once(profile: str, tmp_path: Path) -> None:
     folder.mkdir()
     asked = ["--model", "model", "--data", "texts", "--context", "1024", "--json"]
     asked += ["--layers", "2", "--rounds", "2"]
-    process = demo(Path(profile).name, folder, *asked, within=tmp_path)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    found = json.loads(out)
+    # Before the temporary folder is the demo's: it has one too.
+    forked()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr("api.server.stop_on_terminate", lambda: None)
+    monkeypatch.setattr(subprocess, "Popen", forked_child)
+    ended = CliRunner().invoke(app, ["demo", "--profile", Path(profile).name, *asked])
+    assert ended.exit_code == 0, ended.stderr
+    found = json.loads(ended.stdout)
     # The profile was never measured on it.
     assert found["own_weights"] is False
-    assert "was not measured on the weights" in err
+    assert "was not measured on the weights" in ended.stderr
     rows = {row["name"]: row for row in found["generations"]}
     assert list(rows) == ["dense", "contiguous", "greedy", "exact", "divided", "refitted"]
     assert rows["exact"]["method"] == "cp_sat"

@@ -17,6 +17,7 @@ from tests.executor.evaluation.builders import HEAD_DIM, HEADS, KV_HEADS, LAYERS
 from tests.executor.plans import whole
 from tests.executor.weights.models import planned
 from tests.executor.weights.test_families import quiet
+from tests.forked import forked
 
 SHAPE = Architecture(
     layers=LAYERS, query_heads=HEADS, kv_heads=KV_HEADS, head_dim=HEAD_DIM, hidden_size=64
@@ -26,6 +27,7 @@ PROMPT = "the grass is green . Ann works with the sky . " * 8
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    forked()
     made = tmp_path_factory.mktemp("run")
     save_tiny(made)
     divided = [[(0, 1.0)], [(0, 0.6), (1, 0.4)], [(1, 1.0)], [(1, 1.0)]]

@@ -24,6 +24,7 @@ from tests.executor.engines.transformers.test_slots import covering, same, spars
 from tests.executor.plans import Placement, whole
 from tests.executor.weights.models import DIVIDED, SHAPE, WHOLE, planned, save, save_with_pictures
 from tests.executor.weights.test_families import quiet
+from tests.forked import forked
 
 THIRDS: list[Placement] = [
     [*[[(0, 0.2), (2, 0.8)]] * 2, [(0, 1.0)], [(0, 0.5), (1, 0.5)], *[[(1, 1.0)]] * 2],
@@ -87,6 +88,7 @@ UNPADDED = [case for case in CASES if case.slots is None]
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every case's folder, by its name, with what its ranks found."""
+    forked()
     folder = tmp_path_factory.mktemp("ranks")
     disable_progress_bar()
     for devices in sorted({case.devices for case in CASES}):
