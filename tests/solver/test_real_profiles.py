@@ -33,7 +33,7 @@ def imported(path: Path) -> ModelProfile:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name[:40])
 def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
     profile = imported(path)
-    # In turn, so that every method meets every number of devices.
+    # In turn, so that every method, and divided heads, meet every number of devices.
     by_every_method = DEVICES[FILES.index(path) % len(DEVICES)]
     for gpus in DEVICES:
         makespans = {}
@@ -46,16 +46,18 @@ def test_plans_of_real_heads_pass_the_verifier(path: Path) -> None:
             makespans[method] = plan.makespan_s
         best = min(makespans[name] for name in HEURISTICS if name in makespans)
         assert makespans["auto"] <= best * (1 + 1e-12)
+        if gpus != by_every_method:
+            continue
+        for method in ("cp_sat", "ilp"):
+            assert makespans[method] <= makespans["greedy"] * (1 + 1e-12)
         rules = {"gpus": gpus, "context_tokens": 131_072, "time_limit_s": 2}
         divided = plan_of(profile, placement={"divisible": True}, **rules)
         free = plan_of(profile, placement={"divisible": True, "copies": "free"}, **rules)
         for plan in (divided, free):
-            assert faults(plan) == [], (gpus, plan.rules)
+            assert faults(plan) == [], plan.rules
         assert divided.makespan_s <= makespans["auto"] * (1 + 1e-12)
         assert free.imbalance is not None
         assert free.imbalance <= 1.01
-        for method in {"cp_sat", "ilp"} & makespans.keys():
-            assert makespans[method] <= makespans["greedy"] * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("name", ["Llama_3.1_8B", "Qwen2.5_72B"])
