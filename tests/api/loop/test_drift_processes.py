@@ -1,8 +1,6 @@
 """The task mix shifts under real processes: seen, planned for, and quality back."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ import httpx
 import pytest
 
 from api.demo.children import free_port
+from tests.forked import Forked
 
 pytest.importorskip("torch", reason="executors need torch")
 pytestmark = pytest.mark.slow
@@ -31,24 +30,24 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Forked] = []
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False
         )
 
-    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *arguments: str) -> Forked:
         with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "api.main", *arguments],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **SETTINGS, "TMPDIR": str(self.folder)},
-                cwd=ROOT,
+            process = Forked(
+                arguments,
+                folder=ROOT,
+                environment={**os.environ, **SETTINGS, "TMPDIR": str(self.folder)},
+                stdout=log.fileno(),
+                stderr=log.fileno(),
             )
         self.started.append(process)
         return process
 
-    def serve(self) -> subprocess.Popen[bytes]:
+    def serve(self) -> Forked:
         url = f"sqlite:///{self.folder / 'hplb.db'}"
         process = self.start("planner", "serve", "--port", str(self.port), "--database-url", url)
         self.until(lambda: self.client.get("/readyz").status_code == 200)
