@@ -60,7 +60,15 @@ SLOW = (
     "solver/test_front_door.py",
     "solver/test_pieces.py",
     "solver/test_rows.py",
+    "test_engines_benchmark.py",
     "test_results_page.py",
+    # Commands as processes, and pictures drawn.
+    "api/demo/test_findings.py",
+    "api/store/test_backup.py",
+    "api/test_main.py",
+    "executor/test_rehearsal.py",
+    "profiles/cli",
+    "test_command_line.py",
 )
 """Files and folders whose tests together take most of the time."""
 SLOW_PATHS = {HERE / name for name in SLOW}
