@@ -79,8 +79,9 @@ def _speed(reports: Reports) -> str:
 ### Seconds to a proof
 
 80 layers x 64 heads on 8 devices unless the case says otherwise, until within 1 % of a proved
-bound; supernodes in the time asked and within 5 % of the mean load (in 2 s, within half); `auto`
-within 50 ms where greedy is already within the tolerance. Aims met: {share(report["summary"])}.
+bound; supernodes in the time asked and within 5 % of the mean load (in 2 s, within half); unlike
+devices in the time asked; `auto` within 50 ms where greedy is already within the tolerance. Aims
+met: {share(report["summary"])}.
 
 {reports.source("speed")}
 {grid(heads, rows)}"""

@@ -24,6 +24,8 @@ from solver.problem import Assignment, LayerProblem
 from solver.shares import Shares
 from solver.solution import Bound, LayerSolution
 
+BOUND_SHARE = 0.25
+"""Of the time, at most, for bounds that take programs: the rest is for placements."""
 VERTEX_PAIRS = 4096
 """Pairs, of every workload, up to which the program of all of them is solved: some 50 ms."""
 
@@ -56,7 +58,8 @@ def divide(
     if deadline.left_s <= 0:
         return LayerSolution(kept.shares, kept.seconds, bound)
     each = bounds_of_workloads(layer)
-    bound = max(bound, combined(layer, each, deadline), key=_seconds)
+    soon = deadline.within(BOUND_SHARE * deadline.left_s)
+    bound = max(bound, combined(layer, each, soon), key=_seconds)
     enough_s = bound.seconds / (1 - tolerance / 2)
     starts = [kept]
     for shares in _starts(layer, bound, node_size, deadline):
@@ -92,13 +95,12 @@ def _starts(
     layer: LayerProblem, bound: Bound, node_size: int | None, deadline: Deadline
 ) -> Iterator[Shares]:
     """Divided placements to start from, the quickest first; all obey the rules."""
-    found: Iterator[Shares | None] = iter(())
-    if layer.identical:
-        blended = blend(layer)
-        least_s = bound.seconds if layer.workloads == 1 else divided_bound(blended).seconds
-        found = _of_identical(blended, least_s, node_size, deadline)
+    blended = blend(layer)
+    least_s = bound.seconds if layer.workloads == 1 else divided_bound(blended).seconds
+    found = _filled(layer, least_s, node_size, deadline)
     if node_size is None and not (layer.identical and layer.workloads == 1):
-        # What is wrapped around blended costs leaves every workload its own imbalance.
+        # What is wrapped around blended costs leaves every workload its own imbalance, and unlike
+        # devices what they do less well than by their speed.
         found = chain(found, _of_any(layer, deadline))
     for shares in found:
         if shares is not None and layer.allows_shares(shares):
@@ -110,14 +112,14 @@ def _of_any(layer: LayerProblem, deadline: Deadline) -> Iterator[Shares | None]:
         yield vertex(layer, deadline)
 
 
-def _of_identical(
+def _filled(
     layer: LayerProblem, least_s: float, node_size: int | None, deadline: Deadline
 ) -> Iterator[Shares | None]:
     if node_size is not None and node_size < layer.devices:
         yield over_nodes(layer, node_size, deadline, least_s)
         return
     yield wrap_around(layer, deadline, least_s)
-    if applies(layer):
+    if layer.identical and applies(layer):
         yield by_components(layer, deadline, least_s)
 
 

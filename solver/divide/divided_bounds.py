@@ -17,13 +17,13 @@ from solver.bounds import (
 )
 from solver.deadline import Deadline
 from solver.divide.components import Components, applies
-from solver.divide.linear_program import relaxed
+from solver.divide.linear_program import level_bound_s, relaxed_bound_s
 from solver.integers import SAFETY
 from solver.problem import LayerProblem
 from solver.solution import Bound
 
-RELAXED_PAIRS = 1024
-"""Pairs of item and device up to which the linear relaxation is solved: some tens of ms."""
+RELAXED_PAIRS = 4096
+"""Pairs of item and device type up to which the linear relaxation is solved."""
 
 
 def divided_bound(layer: LayerProblem, deadline: Deadline | None = None) -> Bound:
@@ -36,10 +36,16 @@ def combined(layer: LayerProblem, each: list[Bound], deadline: Deadline | None =
     bound = weighted(layer, each)
     if deadline is None or layer.identical or deadline.left_s <= 0:
         return bound
-    if layer.workloads * layer.items * layer.devices > RELAXED_PAIRS:
+    if layer.workloads * layer.items * len(np.unique(layer.type_of)) > RELAXED_PAIRS:
         return bound
-    _, seconds = relaxed(layer, np.array([least.seconds for least in each]), deadline)
-    return max(bound, Bound(SAFETY * seconds, "linear relaxation"), key=lambda b: b.seconds)
+    least_s = np.array([least.seconds for least in each])
+    together_s = SAFETY * relaxed_bound_s(layer, least_s, deadline)
+    apart_s = [
+        level_bound_s(layer.of_workload(w), float(own_s), deadline)
+        for w, own_s in enumerate(least_s)
+    ]
+    seconds = max(together_s, float(layer.weights @ apart_s))
+    return max(bound, Bound(seconds, "linear relaxation"), key=lambda b: b.seconds)
 
 
 def bounds_of_workloads(layer: LayerProblem) -> list[Bound]:

@@ -30,8 +30,7 @@ def fill_slots(seconds: Seconds, level: float, *, smallest: bool) -> tuple[list[
         own.items.append((item, seconds.work[item]))
         own.seconds += seconds.work[item] + seconds.part[item]
     placed: list[Piece] = []
-    for device in range(seconds.devices):
-        room = level - seconds.launch
+    for device, room in enumerate(seconds.rooms(level)):
         slots_after = (seconds.devices - device - 1) * seconds.slots
         for slot in range(seconds.slots):
             if not waiting or room <= full:

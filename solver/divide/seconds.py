@@ -1,6 +1,8 @@
-"""A layer of identical devices in plain numbers, for the methods that fill device after device."""
+"""A layer in plain numbers, for the methods that fill device after device."""
 
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from solver.problem import LayerProblem
 
@@ -13,43 +15,65 @@ FULL = 1e-9
 
 @dataclass(frozen=True)
 class Seconds:
-    """A layer of identical devices in plain numbers; work is what can be divided."""
+    """A layer in plain numbers; work is what can be divided.
+
+    Unlike devices are filled as if they did everything by a factor quicker or slower, `speed`
+    [devices]: all items on one of each type, beside the mean of the types. work, part and charge
+    are seconds at speed 1, `launch` [devices] a device's own.
+    """
 
     work: list[float]
     part: list[float]
     group: list[int]
     charge: list[float]
-    launch: float
-    devices: int
+    launch: list[float]
+    speed: list[float]
     copies: int
     slots: int
 
     @classmethod
     def of(cls, layer: LayerProblem) -> "Seconds":
         """The first workload of a layer."""
+        _, first, of_type = np.unique(layer.type_of, return_index=True, return_inverse=True)
+        item_s, part_s, group_s = (
+            by_device[0][:, first] for by_device in (layer.item_s, layer.part_s, layer.group_s)
+        )
+        whole_s = item_s.sum(axis=0) + group_s.sum(axis=0)
+        # Where nothing takes time, any speed will do.
+        speed = np.divide(whole_s.mean(), whole_s, out=np.ones_like(whole_s), where=whole_s > 0)
         return cls(
-            work=(layer.item_s[0, :, 0] - layer.part_s[0, :, 0]).tolist(),
-            part=layer.part_s[0, :, 0].tolist(),
+            work=((item_s - part_s) * speed).mean(axis=1).tolist(),
+            part=(part_s * speed).mean(axis=1).tolist(),
             group=layer.group_of.tolist(),
-            charge=layer.group_s[0, :, 0].tolist(),
-            launch=float(layer.launch_s[0, 0]),
-            devices=layer.devices,
+            charge=(group_s * speed).mean(axis=1).tolist(),
+            launch=layer.launch_s[0].tolist(),
+            speed=speed[of_type].tolist(),
             copies=min(layer.max_copies or layer.devices, layer.devices),
             slots=layer.slots or layer.groups,
         )
 
+    @property
+    def devices(self) -> int:
+        return len(self.speed)
+
+    def rooms(self, level: float) -> list[float]:
+        """What every device can do until `level`, in its own seconds, at speed 1."""
+        each = zip(self.speed, self.launch, strict=True)
+        return [(level - launch) * speed for speed, launch in each]
+
     def some(self, parts: dict[int, float], devices: int) -> "Seconds":
-        """Shares of some items alone, in that order, on so many devices."""
+        """Shares of some items alone, in that order, on so many of devices that are all alike."""
         return replace(
             self,
             work=[self.work[item] * share for item, share in parts.items()],
             part=[self.part[item] for item in parts],
             group=[self.group[item] for item in parts],
-            devices=devices,
+            launch=self.launch[:devices],
+            speed=self.speed[:devices],
             copies=min(self.copies, devices),
         )
 
     def mean(self) -> float:
-        """The mean load, every group charged once."""
+        """The mean load of devices that are all alike, every group charged once."""
         charges = sum(self.charge[group] for group in set(self.group))
-        return self.launch + (sum(self.work) + sum(self.part) + charges) / self.devices
+        return self.launch[0] + (sum(self.work) + sum(self.part) + charges) / self.devices

@@ -100,7 +100,7 @@ def orders(seconds: Seconds, level: float) -> Iterator[list[int]]:
         for group, inside in members.items()
     }
     falling = sorted(members, key=lambda group: -total[group])
-    by_group = [_best_fit(falling, total, level - seconds.launch), falling, sorted(members)]
+    by_group = [_best_fit(falling, total, seconds.rooms(level)[0]), falling, sorted(members)]
     for groups in by_group:
         yield [item for group in groups for item in members[group]]
     yield sorted(items, key=lambda i: -seconds.work[i])
@@ -141,7 +141,7 @@ def fill_least(
             best, high = pieces, level
         if high - low <= SHARPNESS * low or high == least_s:
             break
-        step = max(unplaced_s / seconds.devices, SHARPNESS * low)
+        step = max(unplaced_s / sum(seconds.speed), SHARPNESS * low)
         level = low + step if high == np.inf else (low + high) / 2
     return best, high
 
@@ -152,7 +152,7 @@ def fill(seconds: Seconds, order: Sequence[int], level: float) -> tuple[list[Pie
     An item starts on the first open device from which at most `copies` of them hold it.
     """
     full = FULL * level
-    room = [level - seconds.launch] * seconds.devices
+    room = seconds.rooms(level)
     held: list[set[int]] = [set() for _ in room]
     waiting = list(range(seconds.devices))
     placed: list[Piece] = []

@@ -44,7 +44,7 @@ def divide_layers(
     proved: dict[int, Bound] = {}
     for place, (index, layer) in enumerate(layers.items()):
         share = deadline.within(deadline.left_s / (len(layers) - place)) if by_clock else deadline
-        if layer.identical and share.left_s > 0:
+        if share.left_s > 0:
             proved[index] = divided_bound(layer)
             quick = board.solved[index]
             board.improve(index, wrapped(layer, quick, proved[index], node_size, share))
@@ -92,7 +92,7 @@ def _cut_s(layer: LayerProblem, deadline: Deadline) -> float:
     """The makespan that cutting alone reaches; infinite where nothing may be cut."""
     known = LayerSolution(layer.whole(contiguous(layer)), inf, quick_bound(layer))
     cut = _sharing(layer, known, even_cut(layer))
-    if not layer.identical or deadline.left_s <= 0:
+    if deadline.left_s <= 0:
         return cut.makespan_s
     bound = divided_bound(layer)
     return min(cut.makespan_s, wrapped(layer, known, bound, None, deadline).makespan_s)
@@ -105,7 +105,7 @@ def wrapped(
     node_size: int | None,
     deadline: Deadline,
 ) -> LayerSolution:
-    """The layer of identical devices wrapped around, at whatever makespan; `known` if it fails."""
+    """The layer wrapped around, at whatever makespan; `known` if it fails."""
     least_s = bound.seconds if layer.workloads == 1 else divided_bound(blend(layer)).seconds
     if node_size is None:
         shares = wrap_around(layer, deadline, least_s)

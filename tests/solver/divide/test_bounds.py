@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from solver.divide.components import Components
 from solver.divide.divided_bounds import bounds_of_workloads, divided_bound
-from solver.divide.linear_program import best_shares, relaxed, vertex
+from solver.divide.linear_program import best_shares, level_bound_s, relaxed_bound_s, vertex
 from solver.problem import LayerProblem
 from solver.shares import Shares
 from tests.solver.divide.problems import divisible_layers, make_divisible
@@ -45,9 +45,7 @@ def test_the_relaxation_is_below_all_shares(layer: LayerProblem) -> None:
     rng = np.random.default_rng(0)
     shares = Shares.of(rng.dirichlet(np.full(layer.devices, 0.3), layer.items))
     least_s = np.array([bound.seconds for bound in bounds_of_workloads(layer)])
-    found, bound_s = relaxed(layer, least_s, soon())
-    assert found is not None
-    np.testing.assert_allclose(found.dense.sum(axis=1), 1)
+    bound_s = relaxed_bound_s(layer, least_s, soon())
     assert bound_s <= layer.objective(layer.loads_of_shares(shares)) * (1 + 1e-9)
 
 
@@ -58,6 +56,17 @@ def test_the_relaxation_is_the_optimum_of_two_unlike_devices() -> None:
     bound = divided_bound(replace(layer, type_of=np.array([0, 1])), soon())
     assert bound.proof == "linear relaxation"
     assert bound.seconds == pytest.approx(2.0)
+
+
+def test_copies_that_a_group_forces_on_unlike_devices() -> None:
+    """Work of 12 and a charge of 1 on two devices: both pay it, which the relaxation halves."""
+    layer = make_divisible(1, 1, 2, charge=1.0, launch=0.0)
+    layer.item_s[0] = 12.0
+    layer = replace(layer, type_of=np.array([0, 1]))
+    least_s = divided_bound(layer).seconds
+    assert relaxed_bound_s(layer, np.array([least_s]), soon()) == pytest.approx(6.5)
+    assert level_bound_s(layer, least_s, soon()) == pytest.approx(7.0, rel=2e-3)
+    assert level_bound_s(layer, least_s, soon()) <= 7.0
 
 
 def test_copies_that_groups_force() -> None:

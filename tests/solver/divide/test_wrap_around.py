@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from solver.divide.components import by_components
 from solver.divide.divided_bounds import divided_bound
+from solver.divide.even_cut import even_cut
 from solver.divide.seconds import FULL, Seconds
 from solver.divide.wrap_around import fill, wrap_around
 from solver.problem import LayerProblem
@@ -34,8 +35,34 @@ def test_free_copies_reach_the_mean_with_few_divisions(items: int, devices: int,
     assert len(shares.item) - items <= devices - 1
 
 
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 1000))
+def test_devices_of_other_speeds_end_at_once(items: int, devices: int, seed: int) -> None:
+    """Uniform machines: the level at which they do all the work together, by their speeds."""
+    layer = make_divisible(items, 1, devices, seed=seed, types=3, charge=0.0, launch=0.1)
+    shares = wrap_around(layer, soon(), least_s(layer))
+    assert shares is not None
+    check(layer, shares)
+    # Launches are a tenth of the factor by which a device is slower.
+    slower = layer.launch_s[0] / 0.1
+    work = (layer.item_s[0] / slower)[:, 0].sum()
+    level = (work + 0.1 * devices) / (1 / slower).sum()
+    np.testing.assert_allclose(reached_s(layer, shares), level, rtol=3e-6)
+
+
+def test_unlike_devices_gather_their_groups() -> None:
+    """More heads and devices than the program of all pairs is solved for."""
+    layer = make_divisible(64, 8, 80, types=2, charge=0.3)
+    shares = wrap_around(layer, soon(), least_s(layer))
+    assert shares is not None
+    check(layer, shares)
+    assert reached_s(layer, shares) < 1.1 * divided_bound(layer, soon()).seconds
+    even = even_cut(layer)
+    assert even is not None
+    assert reached_s(layer, shares) < 0.8 * reached_s(layer, even)
+
+
 @settings(max_examples=50)
-@given(divisible_layers(types=1))
+@given(divisible_layers(types=3))
 def test_charges_and_copies_are_obeyed(layer: LayerProblem) -> None:
     shares = wrap_around(layer, soon(), least_s(layer))
     assert shares is not None
