@@ -93,7 +93,7 @@ def checked(seconds: float, tiny: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         section = Section("sanitize", Path(folder), tiny=tiny, until=until, ends=until)
         for setting in chosen:
-            small = replace(setting, blocks=BLOCKS)
+            small = replace(setting, blocks=min(BLOCKS, setting.blocks))
             for name, call in cases(small, section.device, tiny, part):
                 # Other numbers and a capture are computed by the same kernels.
                 if "large logits" not in name and "graph" not in name:

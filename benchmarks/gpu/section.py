@@ -44,6 +44,11 @@ class Section:
 
     def __init__(self, name: str, folder: Path, *, tiny: bool, until: float, ends: float) -> None:
         self.name, self.tiny = name, tiny
+        if tiny:
+            # Triton's interpreter alone is what is spared.
+            from benchmarks.gpu.interpreter import spare
+
+            spare()
         self.device = torch.device("cpu" if tiny else "cuda")
         self._folder, self._ends = folder, ends
         before = document(folder, name)
