@@ -97,9 +97,9 @@ def test_a_slower_round_takes_as_much_longer_in_all_its_parts() -> None:
     profile = catalogue_profile("smollm2-135m")
     rates = catalogue_rates(["cpu"], "prefill")["cpu"]
     twice = {name: 2 * each for name, each in rates.seconds_per.items()}
-    request = request_of(
-        profile, gpus=2, device_type="cpu", context_tokens=1024, slots=2, method="contiguous"
-    )
+    asked = {"gpus": 2, "device_type": "cpu", "context_tokens": 1024, "slots": 2}
+    budget = {"policy": "uniform", "tokens": 256}
+    request = request_of(profile, method="contiguous", budget=budget, **asked)
     made = make_plan(request, [{"cpu": rates}])
     was = predicted(made, rates, rates)
     now = predicted(made, rates, rates.model_copy(update={"seconds_per": twice}))
