@@ -302,8 +302,7 @@ def test_pages_beyond_the_reach_of_int32():
 
 
 @pytest.mark.slow
-@loads
-@caches
+@each
 @pytest.mark.parametrize(("block", "head_dim"), [(128, 64), (128, 128), (64, 256), (128, 256)])
 def test_production_blocks_and_head_dims(tma, paged, block, head_dim):
     chunks = (Chunk(0, 2 * block + 5), Chunk(block + 3, 40))

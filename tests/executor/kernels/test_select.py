@@ -1,6 +1,5 @@
 import math
 from dataclasses import replace
-from itertools import cycle
 
 import pytest
 import torch
@@ -39,9 +38,8 @@ BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "trito
 NO_WARNING = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 SIZE, DIM = 8, 16
 PATTERNS = [Pooled(), VerticalSlash(6, 5), Sampled(3), Rule.sink_local(2), Rule.strided(2, 3, 1)]
-# Block, piece and page. A stride's blocks have one piece alone.
-GRIDS = [(8, 8, 8), (8, 8, 32), (32, 16, 16), (32, 16, 64), (64, 16, 16), (64, 16, 32)]
-GRIDS += [(128, 16, 16)]
+# Block, piece, page (0 without) and budget. A stride's blocks have one piece alone.
+GRIDS = [(8, 8, 32, 3), (32, 16, 16, 5), (32, 16, 0, 6), (64, 16, 32, 5), (128, 16, 0, 6)]
 
 
 def patterns_of(block, piece):
@@ -114,22 +112,14 @@ def test_lists_are_what_their_patterns_define(use_triton, paged, budget):
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ("grid", "paged", "budget"),
-    [
-        (grid, *case)
-        for grid, case in zip(GRIDS, cycle([(False, 6), (True, 3), (True, 5)]), strict=False)
-    ],
-    ids=str,
-)
-def test_lists_of_pieces_are_what_their_patterns_define(use_triton, grid, paged, budget):
+@pytest.mark.parametrize(("block", "piece", "page", "budget"), GRIDS)
+def test_lists_of_pieces_are_what_their_patterns_define(use_triton, block, piece, page, budget):
     """Ragged ends within a piece and a block, and chunks that begin within both; a budget beside a
     query block's own pieces."""
-    block, piece, page = grid
     chunks = (Chunk(0, 11 * piece + 5), Chunk(5 * piece + 3, 4 * piece), Chunk(0, 1))
     chunks = (*chunks, Chunk(3 * block + 1, 2), Chunk(2 * block, 2 * block))
     q = random_q(chunks, 3, DIM, scale=2)
-    cache = random_cache(chunks, 2, DIM, page, paged=paged)
+    cache = random_cache(chunks, 2, DIM, page, paged=page > 0)
     budget += block // piece
     heads = entries(chunks, patterns_of(block, piece), budget, block=block)
     layout = lay_out(heads, chunks, block, piece_tokens=piece)
@@ -181,9 +171,9 @@ def solved(problem, head_dim, **options):
 def test_prompts_that_choose_nothing_may_be_as_long_as_they_like(pattern, monkeypatch):
     """Between others, more pieces than a row of scores has room for."""
     monkeypatch.setattr(top_pieces, "MOST_PIECES", 16)
-    chunks = whole_prompts(12 * SIZE, 40 * SIZE, 16 * SIZE)
+    chunks = whole_prompts(12 * SIZE, 20 * SIZE, 16 * SIZE)
     q, cache = random_q(chunks, 1, DIM), random_cache(chunks, 1, DIM, SIZE)
-    sizes = ((4, 12), (40, 40), (3, 16))
+    sizes = ((4, 12), (20, 20), (3, 16))
     heads = [
         HeadBlocks(0, 0, budget, 0, blocks, s, pattern) for s, (budget, blocks) in enumerate(sizes)
     ]
