@@ -1,5 +1,6 @@
 """What every rank of test_ranks.py computes; `main` is one of them, started by `launch`."""
 
+import resource
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 VOCABULARY = 89
+TENSORS, TENSOR_BYTES = 4, 1 << 26
 
 
 def loaded(folder: Path, **options: Any) -> Any:
@@ -56,6 +58,16 @@ def chunks(model: Any) -> dict[str, torch.Tensor]:
     return {"logits": torch.cat([first.logits, second.logits], 1)}
 
 
+def faulted() -> int:
+    """Pages that the system handed out for TENSORS as large as some that were freed before."""
+    before = 0
+    for number in range(4 * TENSORS):
+        if number == 3 * TENSORS:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(TENSOR_BYTES // 4)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 def main(folder: Path) -> None:
     """Every case in a folder of its own: what it says that is computed, by a checkpoint with the
     plan in it or, from an ordinary one, by the plan; or why it is refused."""
@@ -72,6 +84,7 @@ def main(folder: Path) -> None:
     read: dict[str, int] = {}
     checkpoint.safe_open = lambda file, framework: Counting(file, framework, read)
     with among_ranks() as rank:
+        (folder.parent / f"{folder.name}.{rank}").write_text(str(faulted()))
         for case in sorted(folder.iterdir()):
             computes = {"computed": computed, "chunks": chunks}[(case / "computes").read_text()]
             read.clear()

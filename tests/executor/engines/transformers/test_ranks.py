@@ -5,6 +5,7 @@ Covering budgets are dense attention. Within sparse ones a decoding list serves 
 group that are on a rank: decodes are compared where groups are whole, prompts everywhere.
 """
 
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,13 @@ def test_a_rank_reads_and_holds_its_heads_alone(ran: Path, case: Case) -> None:
                     # Of no head at all a rank holds one of zeros.
                     held = count or (16 if name != "qkv" else 48)
                     assert sorted(shapes[tensor]) == sorted((held, SHAPE.hidden_size))
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_a_rank_keeps_the_memory_of_tensors_that_it_freed(ran: Path, devices: int) -> None:
+    pages = ranks.TENSORS * ranks.TENSOR_BYTES // resource.getpagesize()
+    for rank in range(devices):
+        assert int((ran / f"{devices}.{rank}").read_text()) < pages / ranks.TENSORS
 
 
 def test_slots_of_attention_that_stock_parallelism_leaves_whole_are_refused(ran: Path) -> None:
