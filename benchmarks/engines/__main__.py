@@ -10,11 +10,12 @@ Attention is what `hplb run` reports: seconds of every layer and rank that it ha
 over layers of the slower rank; the same kernel in every row. Dense budgets are the whole context,
 the others a mean of 3/16 of it: uniform, or by least error from the shipped profile. Plans are made
 with rates fitted to single layers timed beforehand. A round is held against what they come to by
-its own rates, fitted to single layers of random tensors, products and all-reduces that both ranks
-time at once between its rows: a machine that drifts does so for both, and how far it drifted since
-the plans were made is told apart. Rows take turns round by round, each round on another window of
-the standard library's docstrings, whose loss is that of the run itself. The longest context comes
-first; a context begins no further round once its part of --seconds is spent.
+its own rates, fitted to single layers of random tensors, and to what is around attention with its
+all-reduces, that both ranks time in step between its rows: a machine that drifts does so for both,
+and how far it drifted since the plans were made is told apart. Rows take turns round by round, each
+round on another window of the standard library's docstrings, whose loss is that of the run itself.
+The longest context comes first; a context begins no further round once its part of --seconds is
+spent.
 """
 
 import argparse
@@ -131,9 +132,9 @@ def measure(
     say("timing single layers")
     torch.set_num_threads(1)
     timed_plans = probes(profile, tokens, limit_s)
-    rates = fitted(Calibration(timed_plans, 1, range(RANKS)).time(0, 0), tokens)
+    before = fitted(Calibration(timed_plans, 1, range(RANKS)).time(0, 0), tokens)
     made = {}
-    for row, plan in plans(profile, tokens, rates, limit_s):
+    for row, plan in plans(profile, tokens, before.rates, limit_s):
         say(f"planned: {row.name}, {1000 * plan.makespan_s:.0f} ms in all")
         made[row.name] = plan
     with tempfile.TemporaryDirectory(prefix="hplb-engines-") as name:
@@ -155,15 +156,18 @@ def measure(
         fitted([each for each in timed if each.round == number], tokens)
         for number in range(1 + max(each.round for each in timed))
     ]
-    planned = {name: predicted(plan, rates, rates) for name, plan in made.items()}
+    planned = {name: predicted(plan, before.rates, before) for name, plan in made.items()}
     foretold = {
-        name: [predicted(plan, rates, own) for own in by_round] for name, plan in made.items()
+        name: [predicted(plan, before.rates, own) for own in by_round]
+        for name, plan in made.items()
     }
     measured = rounds([[Prefill(**each) for each in rank["prefills"]] for rank in ranks])
     told = {
         "listed_tokens": min(tokens, LISTED_TOKENS),
         "equal_lists": equal_lists(chosen, alone),
-        "seconds_per_unit": [own.rounded.seconds_per for own in (rates, *by_round)],
+        "seconds_per_unit": [own.rates.rounded.seconds_per for own in (before, *by_round)],
+        "rates_error": [own.error for own in (before, *by_round)],
+        "wall_per_s": [own.wall_per_s for own in (before, *by_round)],
     }
     return summarise(tokens, ROWS, planned, foretold, measured), told
 

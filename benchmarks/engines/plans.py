@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.engines.calibration import PROJECTED, REDUCED
+from api.demo.generations import expected_makespan
+from benchmarks.engines.calibration import PROJECTED, REDUCED, Fitted
 from executor.barrier import Barrier
 from profiles.cost.rates import Rates
 from profiles.model import ModelProfile
@@ -107,16 +108,20 @@ def request(profile: ModelProfile, context: int, limit_s: float, row: Row) -> Pl
     )
 
 
-def predicted(made: Plan, planned: Rates, rates: Rates) -> Predicted:
+def predicted(made: Plan, planned: Rates, own: Fitted) -> Predicted:
     """What a plan made by the rates `planned` comes to by others.
 
-    Its attention is what its loads are without the slots' projections; what is around it goes with
-    the rates of products and links.
+    Its attention is what its loads are without the slots' projections, at the barrier with the
+    waits to expect of rates that are wrong by `own.error`; what is around it goes with the rates of
+    products and links. The step is by the wall.
     """
-    attention = rates.model_copy(update={"seconds_per": rates.seconds_per | {PROJECTED: 0.0}})
-    loads = Barrier.of(predicted_loads(made, {"cpu": attention}).tolist())
+    rates = own.rates.seconds_per
+    attention = own.rates.model_copy(update={"seconds_per": rates | {PROJECTED: 0.0}})
+    loads = predicted_loads(made, {"cpu": attention})
+    slowest_s = expected_makespan(loads, own.error)
     whole = made.whole_step
     assert whole is not None  # The profile has the model's MLP.
-    products, links = (rates.seconds_per[n] / planned.seconds_per[n] for n in (PROJECTED, REDUCED))
+    products, links = (rates[name] / planned.seconds_per[name] for name in (PROJECTED, REDUCED))
     around_s = products * (whole.projections_s + whole.mlp_s) + links * whole.all_reduce_s
-    return Predicted(loads, loads.slowest_s + around_s)
+    step_s = own.wall_per_s * slowest_s + around_s
+    return Predicted(Barrier(tuple(loads.sum(axis=0).tolist()), slowest_s), step_s)

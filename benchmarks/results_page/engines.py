@@ -30,10 +30,13 @@ process and a core each. Attention is the seconds that a rank had its core for, 
 slower rank's; the same kernel in every row. Medians of rounds that took turns, with the least and
 the most. Budgets are the whole context or a mean of {percent(report["share"], 0)} of it, uniform or
 by least error. Plans were made with rates fitted to single layers timed beforehand; predicted is
-what they come to by the rates of each round, which both ranks timed at once between its rows:
-attention of random tensors, the layer around it, all-reduces. Between the two columns lies what
-the machine drifted. The prefill is predicted as the plan's attention with what the round's other
-rows took beside theirs, and as the plan's whole step. Loss is of the measured runs themselves, in
+what they come to by the rates of each round, which both ranks timed in step between its rows:
+attention of random tensors, and the layer around it with its all-reduces, in which ranks wait for
+each other. Between the two columns lies what the machine drifted. Both are with the waits at the
+barrier to expect of what the rates are wrong by for single layers. The prefill is predicted as the
+plan's attention with what the round's other rows took beside theirs, and as the plan's whole step.
+Attention is without what other processes take of a core, the prefill with what they took of it in
+the same layers. Loss is of the measured runs themselves, in
 nats a token of held-out docstrings.
 
 {reports.source("engines")}
