@@ -117,10 +117,10 @@ class Calibration:
         products = _alone(PROJECTED, 2 * self._hidden.shape[1] * around.parameters_multiplied)
         reduced = _alone(REDUCED, around.reduced_bytes(self._hidden))
         for probe in self.slices[place % len(self.slices)]:
-            surround_s, reduced_s = self._surround()
-            found.append(Timed(number, products, *[surround_s - reduced_s] * 2))
+            products_s, reduced_s = self._surround()
+            found.append(Timed(number, products, products_s, products_s))
             if reduced_s:
-                found.append(Timed(number, reduced, *[reduced_s] * 2))
+                found.append(Timed(number, reduced, reduced_s, reduced_s))
             found.append(Timed(number, probe.work, *self._attend(probe)))
         return found
 
@@ -137,12 +137,13 @@ class Calibration:
 
     @torch.no_grad()
     def _surround(self) -> tuple[float, float]:
-        """Seconds of a layer without its attention, and of its all-reduces."""
+        """Seconds of a layer without attention and all-reduces, and those of its all-reduces."""
         if dist.is_initialized():
             dist.barrier()
         before_s, began = self._around.reduced_s, time.perf_counter()
         self._around(self._hidden)
-        return time.perf_counter() - began, self._around.reduced_s - before_s
+        reduced_s = self._around.reduced_s - before_s
+        return time.perf_counter() - began - reduced_s, reduced_s
 
 
 class Around(torch.nn.Module):
