@@ -12,7 +12,6 @@ gives the best shares; a vertex divides at most W (G - 1) items (Lawler & Labeto
 """
 
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,11 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
 from solver.deadline import Deadline
-from solver.integers import SAFETY
 from solver.problem import LayerProblem
 from solver.shares import Floats, Ints, Shares
 
 MOST_ROUNDS = 4
 """Of dropping what the best shares leave unused: its charges go with it."""
-
-MOST_LEVELS, LEVEL_STEP = 8, 1.25
-"""Makespans that are tried for a bound, some milliseconds each, and how much longer at most."""
 
 
 def best_shares(layer: LayerProblem, support: Shares, deadline: Deadline) -> Shares | None:
@@ -122,16 +117,12 @@ def _minimise(
     return result if result.status == 0 else None
 
 
-def relaxed_bound_s(
-    layer: LayerProblem, least_s: Floats, deadline: Deadline, within_s: Floats | None = None
-) -> float:
+def relaxed_bound_s(layer: LayerProblem, least_s: Floats, deadline: Deadline) -> float:
     """What the relaxed program bounds the objective by, seconds; 0 where it was not solved in time.
 
     Devices of a type do alike in one of its optima, for it is convex: the program is that of one
     device of each type. `least_s` [workloads] bounds each makespan: a device whose launch takes
-    less pays it, used or not, without harm. With `within_s` [workloads] only placements of
-    makespans so long count, in which a group's items take of a device no more than its presence
-    leaves: sum_i in g item_s x <= (within_s - launch_s - group_s) y.
+    less pays it, used or not, without harm.
     """
     _, first, count = np.unique(layer.type_of, return_index=True, return_counts=True)
     item_s, group_s, launch_s = (
@@ -146,7 +137,7 @@ def relaxed_bound_s(
     makespans = x.size + y.size + np.arange(layer.workloads)
     load_rows = np.arange(launch_s.size).reshape(launch_s.shape)
     presence_rows = launch_s.size + x
-    height = launch_s.size + x.size
+    height, variables = launch_s.size + x.size, x.size + y.size + layer.workloads
     inequalities, whole = _Triplets(), _Triplets()
     for w, row in enumerate(load_rows):
         inequalities.add(np.broadcast_to(row, x.shape), x, scale * item_s[w])
@@ -154,24 +145,12 @@ def relaxed_bound_s(
         inequalities.add(row, np.full(types, makespans[w]), np.full(types, -1.0))
     inequalities.add(presence_rows, x, np.ones(x.shape))
     inequalities.add(presence_rows, y[layer.group_of], np.full(x.shape, -1.0))
-    room_rows: Ints = np.zeros((0, *y.shape), np.int64)
-    room_s: Floats = np.zeros((0, *y.shape))
-    if within_s is not None:
-        room_rows = height + np.arange(group_s.size).reshape(group_s.shape)
-        room_s = np.maximum(within_s[:, None, None] - launch_s[:, None] - group_s, 0.0)
-        height += group_s.size
-        for w, rows in enumerate(room_rows):
-            inequalities.add(rows[layer.group_of], x, scale * item_s[w])
-            inequalities.add(rows, y, -scale * room_s[w])
     every = np.broadcast_to(count.astype(np.float64), x.shape)
     whole.add(np.broadcast_to(np.arange(items)[:, None], x.shape), x, every)
-    limits = np.zeros(height)
-    limits[load_rows] = -scale * launch_s
-    variables = x.size + y.size + layer.workloads
     result = _minimise(
         np.concatenate([np.zeros(x.size + y.size), layer.weights]),
         inequalities.matrix(height, variables),
-        limits,
+        np.concatenate([-scale * launch_s.ravel(), np.zeros(x.size)]),
         whole.matrix(items, variables),
         items,
         deadline,
@@ -181,39 +160,14 @@ def relaxed_bound_s(
     # Of one device: a type's prices are shared out among its devices. What the program's value is
     # at least follows from any prices (Lagrange), so that it rests on no solver's tolerances.
     prices = np.maximum(-result.ineqlin.marginals, 0)
-    loads, rooms = prices[load_rows] / count, prices[room_rows] / count
-    presence = prices[presence_rows] / count / scale
+    loads, presence = prices[load_rows] / count, prices[presence_rows] / count / scale
     total = (loads * count).sum(axis=1, keepdims=True)
     loads *= np.divide(layer.weights[:, None], total, out=np.ones_like(total), where=total > 0)
     of_item = np.einsum("wt,wit->it", loads, item_s) + presence
     of_group = np.einsum("wt,wgt->gt", loads, group_s) - layer.members @ presence
-    if within_s is not None:
-        of_item += np.einsum("wit,wit->it", rooms[:, layer.group_of], item_s)
-        of_group -= (rooms * room_s).sum(axis=0)
     # A group is on no device more than once.
     spent = np.minimum(of_group, 0.0) * count
     return float((loads * launch_s * count).sum() + of_item.min(axis=1).sum() + spent.sum())
-
-
-def level_bound_s(layer: LayerProblem, least_s: float, deadline: Deadline) -> float:
-    """A bound of one workload's makespan: what the relaxed program reaches within one as long.
-
-    The longer it is, the more that leaves a group of a device, and the less is reached, which
-    bounds whatever keeps to it: the two close in on where they meet. `least_s` is a bound that is
-    known. So are copies forced on unlike devices, as they are on identical ones.
-    """
-    known = np.array([least_s])
-    level = low = least_s
-    high = inf
-    for _ in range(MOST_LEVELS):
-        if deadline.left_s <= 0:
-            break
-        reached_s = SAFETY * relaxed_bound_s(layer, known, deadline, np.array([level]))
-        low = max(low, min(level, reached_s))
-        high = min(high, max(level, reached_s))
-        # Far too short a makespan leaves groups next to no room, and what is reached has no bound.
-        level = min((low + high) / 2, LEVEL_STEP * low)
-    return low
 
 
 def _on_support(layer: LayerProblem, support: Shares, deadline: Deadline) -> Shares | None:

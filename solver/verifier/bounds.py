@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import combinations, product
+from math import inf
 
 UNITS = 50
 """A makespan is about 2 ** UNITS units."""
@@ -23,6 +24,8 @@ HALVINGS = 28
 WEIGHT = 1 << 60
 STEPS, MOVES = 40, 2
 """A weight is moved by itself, then by halves of that, each at most so often up and down."""
+ROUNDS, STEPS_IN_TURN = 10, 20
+"""Of weights and a level in turn, and the steps of weights in each."""
 
 Units = tuple[tuple[int, ...], ...]
 
@@ -96,13 +99,16 @@ def simple_bound(instance: Instance, goal: int, seek_until: float = 0.0) -> tupl
     be sought, until a time of the monotonic clock.
     """
     plain = named_bounds(instance)
+    copied = any(map(any, instance.charge)) or instance.slots is not None
     if not instance.identical:
         plain["weighted mean load"] = _weighted_mean(instance, max(plain.values()), goal)
+        if copied and max(plain.values()) < goal:
+            forced = _weighted_mean_with_copies(instance, plain["mean of fastest devices"], goal)
+            plain["weighted mean load with the copies it forces"] = forced
     elif instance.copies == 1:
         plain["pigeonhole"] = _pigeonhole(instance)
     name = max(plain, key=lambda name: plain[name])
     best = plain[name]
-    copied = any(map(any, instance.charge)) or instance.slots is not None
     if instance.identical and copied:
         tests = {"mean load with the copies it forces": partial(_copies_refute, instance)}
         if sets := _sets(instance):
@@ -165,37 +171,93 @@ def _pigeonhole(instance: Instance) -> int:
 def _weighted_mean(instance: Instance, known: int, goal: int) -> int:
     """The mean load, each type of device counted by the weight that proves most.
 
-    Whatever the weights, a group costs at least what it does on the best set of types, each
-    charged. A launch counts where `known`, a bound, pays for it: then an idle device has room too.
     No weights are sought that prove more than `goal`.
     """
-    groups = list(instance.groups())
-    types = range(len(instance.devices))
-    sets = [some for size in types for some in combinations(types, size + 1)]
-    launch = [paid if paid <= known else 0 for paid in instance.launch]
+    mean = _weighing(instance, known)
+    return mean(_heaviest(mean, [WEIGHT] * len(instance.devices), goal, STEPS))
 
-    def level(weights: list[int]) -> int:
-        least = sum(
-            min(
-                sum(weights[t] * charge[t] for t in some)
-                + sum(min(weights[t] * cost[t] for t in some) for cost in items)
-                for some in sets
-            )
-            for charge, items in groups
-        )
-        each = [number * weight for number, weight in zip(instance.devices, weights, strict=True)]
-        return (least + sum(n * paid for n, paid in zip(each, launch, strict=True))) // sum(each)
 
-    weights = [WEIGHT for _ in types]
-    best = level(weights)
-    for step, t, up, _ in product(range(STEPS), types[1:], (True, False), range(MOVES)):
+def _weighted_mean_with_copies(instance: Instance, known: int, goal: int) -> int:
+    """The largest level found, at most `goal`, below the weighted mean load of what is within it.
+
+    Weights for a level, and the largest level that these refute, in turn.
+    """
+
+    def refuted(by: list[int], level: int) -> bool:
+        return _weighing(instance, known, level)(by) >= level
+
+    best, weights = known, [WEIGHT] * len(instance.devices)
+    for _ in range(ROUNDS):
+        weights = _heaviest(_weighing(instance, known, best), weights, inf, STEPS_IN_TURN)
+        level = _highest(partial(refuted, weights), best, goal, inf)
+        if level <= best:
+            break
+        best = level
+        if best >= goal:
+            break
+    return best
+
+
+def _heaviest(
+    mean: Callable[[list[int]], int], weights: list[int], goal: float, steps: int
+) -> list[int]:
+    """Weights from which no step to and fro gains anything, or that prove the goal."""
+    best = mean(weights)
+    types = range(1, len(weights))
+    for step, t, up, _ in product(range(steps), types, (True, False), range(MOVES)):
         if best >= goal:
             break
         tried = [*weights]  # of which only the ratios count
         tried[t] += (weights[t] >> step) if up else -(weights[t] >> step + 1)
-        if (found := level(tried)) > best:
+        if (found := mean(tried)) > best:
             weights, best = tried, found
-    return best
+    return weights
+
+
+def _weighing(
+    instance: Instance, known: int, within: int | None = None
+) -> Callable[[list[int]], int]:
+    """The mean load by weights of types.
+
+    Whatever the weights, a group costs at least what it does on the best set of types, each
+    charged. A launch counts where `known`, a bound, pays for it: then an idle device has room too.
+    Of what is done `within` a level a device has no more for a group's items than its launch and
+    the charge leave, so that they bring their part of that charge with them.
+    """
+    types = range(len(instance.devices))
+    sets = [some for size in types for some in combinations(types, size + 1)]
+    launch = [paid if paid <= known else 0 for paid in instance.launch]
+    groups = []
+    for charge, items in instance.groups():
+        # What an item's work brings of the charge, as a fraction.
+        brings = [(0, 1) for _ in types]
+        if within is not None:
+            brings = [
+                (own, max(within - paid - own, 1))
+                for own, paid in zip(charge, instance.launch, strict=True)
+            ]
+        groups.append((charge, brings, items))
+
+    def mean(weights: list[int]) -> int:
+        least = 0
+        for charge, brings, items in groups:
+            held = [weight * own for weight, own in zip(weights, charge, strict=True)]
+            costs = [[weights[t] * cost[t] for t in types] for cost in items]
+            forced = [
+                [c + c * own // room for c, (own, room) in zip(cost, brings, strict=True)]
+                for cost in costs
+            ]
+            least += min(
+                max(
+                    sum(held[t] for t in some) + sum(min(cost[t] for t in some) for cost in costs),
+                    sum(min(cost[t] for t in some) for cost in forced),
+                )
+                for some in sets
+            )
+        each = [number * weight for number, weight in zip(instance.devices, weights, strict=True)]
+        return (least + sum(n * paid for n, paid in zip(each, launch, strict=True))) // sum(each)
+
+    return mean
 
 
 def _copies_refute(instance: Instance, level: int) -> bool:

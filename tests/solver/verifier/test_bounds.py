@@ -3,11 +3,16 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from solver.divide.weighted_mean import weighted_mean
+from solver.problem import LayerProblem
+from solver.shares import Floats
 from solver.verifier.bounds import Instance, Scale, named_bounds, simple_bound
+from tests.solver.divide.problems import divisible_layers
 from tests.solver.verifier.instances import divided_optimum, instances, optimum
 
 ABOVE = 10**6
@@ -94,6 +99,49 @@ def test_unlike_devices_are_weighted() -> None:
     found, name = simple_bound(instance, scale.units(8.0) - 10)
     assert scale.seconds(found) == pytest.approx(8.0, rel=1e-9)
     assert name == "weighted mean load"
+
+
+def test_unlike_devices_force_copies() -> None:
+    """Work of 12 s and a charge of 1 s on two devices: both pay it, half of it is no presence."""
+    scale = Scale(7.0)
+    twice = Instance(
+        whole=((scale.units(12.0),) * 2,),
+        part=((0, 0),),
+        charge=((scale.units(1.0),) * 2,),
+        group_of=(0,),
+        launch=(0, 0),
+        devices=(1, 1),
+        copies=2,
+        equal_counts=False,
+    )
+    found, name = simple_bound(twice, scale.units(7.0) - 10)
+    assert scale.seconds(found) == pytest.approx(7.0, rel=1e-9)
+    assert found < scale.units(7.0)
+    assert name == "weighted mean load with the copies it forces"
+    assert simple_bound(twice, scale.units(7.1))[0] < scale.units(7.0)
+
+
+@given(divisible_layers(max_items=16, max_devices=12, types=3, workloads=1))
+def test_what_the_solver_says_of_unlike_devices_is_proved_again(layer: LayerProblem) -> None:
+    said = weighted_mean(layer)
+    scale = Scale(2 * said.seconds)
+    _, first, count = np.unique(layer.type_of, return_index=True, return_counts=True)
+
+    def units(seconds: Floats) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(map(scale.units, row)) for row in seconds[:, first].tolist())
+
+    instance = Instance(
+        whole=units(layer.item_s[0]),
+        part=units(layer.part_s[0]),
+        charge=units(layer.group_s[0]),
+        group_of=tuple(layer.group_of.tolist()),
+        launch=units(layer.launch_s)[0],
+        devices=tuple(count.tolist()),
+        copies=min(layer.max_copies or layer.devices, layer.devices),
+        equal_counts=False,
+    )
+    goal = scale.units(said.seconds)
+    assert simple_bound(instance, goal)[0] >= goal
 
 
 def test_seconds_are_rounded_down() -> None:
