@@ -204,6 +204,7 @@ def test_lists_are_equal_where_the_one_rank_that_has_them_chose_alike() -> None:
     alone = {(0, 0, 3): 7, (0, 0, 4): 8, (0, 1, 3): 9, (0, 1, 4): 1}
     first, second = {(0, 0, 3): 7, (0, 0, 4): 5}, {(0, 1, 3): 9, (0, 1, 4): 1}
     assert equal_lists([first, second], alone) == {"lists": 4, "equal": 0.75}
+    assert equal_lists([{}, {}], {}) == {"lists": 0, "equal": None}
     for ranks in ([first], [first, second | {(0, 0, 3): 7}]):
         with pytest.raises(ValueError, match="each on one rank"):
             equal_lists(ranks, alone)

@@ -97,10 +97,11 @@ def main() -> None:
     out.print(table(found))
     for each in by_context:
         lists = each["equal_lists"]
-        out.print(
-            f"{each['context_tokens']:,} tokens, the first {each['listed_tokens']:,} divided: "
-            f"{lists['equal']:.2%} of {lists['lists']:,} lists are those of one process"
-        )
+        said = "no list leaves anything out"
+        if lists["lists"]:
+            said = f"{lists['equal']:.2%} of {lists['lists']:,} lists are those of one process"
+        divided = f"the first {each['listed_tokens']:,} divided"
+        out.print(f"{each['context_tokens']:,} tokens, {divided}: {said}")
     met = aims(found)
     for what, aim in met.items():
         yes = "yes" if aim["met"] else "no"

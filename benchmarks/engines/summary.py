@@ -118,16 +118,17 @@ def _measured(runs: Sequence[Run], dense: Sequence[Run]) -> Found:
     }
 
 
-def equal_lists(ranks: Sequence[Lists], alone: Lists) -> dict[str, float]:
+def equal_lists(ranks: Sequence[Lists], alone: Lists) -> dict[str, float | None]:
     """How many lists the ranks chose and the share that one process chose alike, by checksums.
 
-    Raises ValueError where they are not lists of the same heads and query blocks, each once.
+    None of none: by the round's rates every head may be dense where choosing costs more than it
+    saves. Raises ValueError where they are not lists of the same heads and query blocks, each once.
     """
     chosen = {place: checksum for each in ranks for place, checksum in each.items()}
     if chosen.keys() != alone.keys() or len(chosen) != sum(len(each) for each in ranks):
         raise ValueError("lists: the ranks' must be those of one process, each on one rank")
     equal = sum(chosen[place] == checksum for place, checksum in alone.items())
-    return {"lists": len(alone), "equal": equal / len(alone)}
+    return {"lists": len(alone), "equal": equal / len(alone) if alone else None}
 
 
 def aims(found: Sequence[Found]) -> dict[str, Found]:

@@ -132,6 +132,7 @@ def _lists(contexts: list[Report]) -> str:
         f"{percent(each['equal_lists']['equal'])} of {each['equal_lists']['lists']:,} "
         f"at {each['context_tokens']:,}"
         for each in contexts
+        if each["equal_lists"]["lists"]
     ]
     return f"""\
 Sums in another order round differently, so that ranks and one process may choose other keys where
