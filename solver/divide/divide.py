@@ -12,6 +12,7 @@ from itertools import chain
 
 import numpy as np
 
+from solver.bounds import weighted
 from solver.deadline import Deadline
 from solver.divide.components import applies, by_components
 from solver.divide.divided_bounds import bounds_of_workloads, combined, divided_bound
@@ -58,14 +59,16 @@ def divide(
     if deadline.left_s <= 0:
         return LayerSolution(kept.shares, kept.seconds, bound)
     each = bounds_of_workloads(layer)
-    soon = deadline.within(BOUND_SHARE * deadline.left_s)
-    bound = max(bound, combined(layer, each, soon), key=_seconds)
+    bound = max(bound, weighted(layer, each), key=_seconds)
     enough_s = bound.seconds / (1 - tolerance / 2)
     starts = [kept]
     for shares in _starts(layer, bound, node_size, deadline):
         starts.append(_Reached.by(layer, shares))
         if starts[-1].seconds <= enough_s:
             break
+    soon = deadline.within(BOUND_SHARE * deadline.left_s)
+    bound = max(bound, combined(layer, each, soon), key=_seconds)
+    enough_s = bound.seconds / (1 - tolerance / 2)
     best = min(starts, key=_seconds)
     for start in sorted(starts, key=_seconds):
         if best.seconds <= enough_s or deadline.left_s <= 0 or node_size is not None:

@@ -38,7 +38,7 @@ def combined(layer: LayerProblem, each: list[Bound], deadline: Deadline | None =
     bound = weighted(layer, each)
     if deadline is None or layer.identical or deadline.left_s <= 0:
         return bound
-    apart = [weighted_mean(layer.of_workload(w)) for w in range(layer.workloads)]
+    apart = [weighted_mean(layer.of_workload(w), deadline) for w in range(layer.workloads)]
     bound = max(bound, weighted(layer, apart), key=lambda b: b.seconds)
     if layer.workloads * layer.items * len(np.unique(layer.type_of)) > RELAXED_PAIRS:
         return bound

@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 
 from solver.bounds import fastest_devices, least_level
+from solver.deadline import Deadline
 from solver.problem import LayerProblem
 from solver.shares import Floats, Ints
 from solver.solution import Bound
@@ -23,15 +24,18 @@ from solver.solution import Bound
 ROUNDS, STEPS = 10, 20
 """Of weights and a level in turn; of weights, each half as long as the one before."""
 
-NEAR = 1e-6
+GAIN = 2.0**-23
+"""Relatively, of a step of weights: with less, others who round otherwise would not go this way."""
+
+NEAR = 2e-5
 """Of the bound, relatively, left to whoever proves it again with other weights."""
 
 LEAST_ROOM = 1e-9
 """Of a level, at least, on every device: with none nothing could be there at all."""
 
 
-def weighted_mean(layer: LayerProblem) -> Bound:
-    """What the weights found prove of a layer of one workload.
+def weighted_mean(layer: LayerProblem, deadline: Deadline) -> Bound:
+    """What the weights found in time prove of a layer of one workload.
 
     A launch that takes less than the mean of the fastest devices is paid by idle ones too, without
     harm.
@@ -40,6 +44,8 @@ def weighted_mean(layer: LayerProblem) -> Bound:
     weighed = _WeighedTypes.of(layer, best)
     weights = np.ones(len(weighed.count))
     for _ in range(ROUNDS):
+        if deadline.left_s <= 0:
+            break
         weights = weighed.best_weights(weights, best)
         level = least_level(partial(weighed.fits, weights), best, weighed.most_s)
         if level <= best * (1 + NEAR):
@@ -105,7 +111,7 @@ class _WeighedTypes:
             tried = weights.copy()
             tried[t] += change * weights[t] / 2 ** (step + 1)
             found_s = self.mean_s(tried, level)
-            if found_s > best_s:
+            if found_s > best_s * (1 + GAIN):
                 weights, best_s = tried, found_s
         return weights
 

@@ -24,6 +24,8 @@ HALVINGS = 28
 WEIGHT = 1 << 60
 STEPS, MOVES = 40, 2
 """A weight is moved by itself, then by halves of that, each at most so often up and down."""
+GAIN = 23
+"""A step of weights is taken that gains more than what is proved, shifted by so much."""
 ROUNDS, STEPS_IN_TURN = 10, 20
 """Of weights and a level in turn, and the steps of weights in each."""
 
@@ -99,16 +101,16 @@ def simple_bound(instance: Instance, goal: int, seek_until: float = 0.0) -> tupl
     be sought, until a time of the monotonic clock.
     """
     plain = named_bounds(instance)
-    copied = any(map(any, instance.charge)) or instance.slots is not None
     if not instance.identical:
         plain["weighted mean load"] = _weighted_mean(instance, max(plain.values()), goal)
-        if copied and max(plain.values()) < goal:
+        if max(plain.values()) < goal:
             forced = _weighted_mean_with_copies(instance, plain["mean of fastest devices"], goal)
             plain["weighted mean load with the copies it forces"] = forced
     elif instance.copies == 1:
         plain["pigeonhole"] = _pigeonhole(instance)
     name = max(plain, key=lambda name: plain[name])
     best = plain[name]
+    copied = any(map(any, instance.charge)) or instance.slots is not None
     if instance.identical and copied:
         tests = {"mean load with the copies it forces": partial(_copies_refute, instance)}
         if sets := _sets(instance):
@@ -209,7 +211,7 @@ def _heaviest(
             break
         tried = [*weights]  # of which only the ratios count
         tried[t] += (weights[t] >> step) if up else -(weights[t] >> step + 1)
-        if (found := mean(tried)) > best:
+        if (found := mean(tried)) > best + (best >> GAIN):
             weights, best = tried, found
     return weights
 

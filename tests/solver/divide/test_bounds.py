@@ -60,7 +60,7 @@ def test_the_relaxation_is_the_optimum_of_two_unlike_devices() -> None:
     # What others can prove is taken where it is as good.
     bound = divided_bound(layer, soon())
     assert bound.proof == "weighted mean load with the copies it forces"
-    assert bound.seconds == pytest.approx(2.0, rel=2e-6)
+    assert bound.seconds == pytest.approx(2.0, rel=1e-4)
 
 
 def test_copies_that_a_group_forces_on_unlike_devices() -> None:
@@ -70,8 +70,8 @@ def test_copies_that_a_group_forces_on_unlike_devices() -> None:
     layer = replace(layer, type_of=np.array([0, 1]))
     least_s = divided_bound(layer).seconds
     assert relaxed_bound_s(layer, np.array([least_s]), soon()) == pytest.approx(6.5)
-    forced = weighted_mean(layer)
-    assert forced.seconds == pytest.approx(7.0, rel=2e-6)
+    forced = weighted_mean(layer, soon())
+    assert forced.seconds == pytest.approx(7.0, rel=1e-4)
     assert forced.seconds <= 7.0
 
 
