@@ -47,7 +47,7 @@ def test_never_worse_than_whole_and_never_below_the_bound(layer: LayerProblem) -
 def test_it_gains_on_every_kind_of_layer(workloads: int, types: int) -> None:
     layer = make_divisible(16, 4, 4, workloads=workloads, types=types, charge=0.05, part=0.01)
     whole = layer.item_s[0].argmin(axis=1)
-    solution = divide(layer, whole, NOTHING, TOLERANCE, soon(0.5))
+    solution = divide(layer, whole, NOTHING, TOLERANCE, soon(4))
     assert solution.gap < 0.1
     assert solution.makespan_s < 0.8 * layer.makespan(whole)
 
