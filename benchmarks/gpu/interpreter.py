@@ -1,4 +1,4 @@
-"""Triton's interpreter without what it does for nothing: more than half of its time.
+"""Triton's interpreter without what it does for nothing.
 
 At every call of a device function it searches its language for what to replace, which the launch
 has done. And it computes integers twice, to assert that they do not overflow: only in a debug mode

@@ -100,7 +100,7 @@ def _starts(
     """Divided placements to start from, the quickest first; all obey the rules."""
     blended = blend(layer)
     least_s = bound.seconds if layer.workloads == 1 else divided_bound(blended).seconds
-    found = _filled(layer, least_s, node_size, deadline)
+    found = _filled(blended, least_s, node_size, deadline)
     if node_size is None and not (layer.identical and layer.workloads == 1):
         # What is wrapped around blended costs leaves every workload its own imbalance, and unlike
         # devices what they do less well than by their speed.
@@ -122,7 +122,7 @@ def _filled(
         yield over_nodes(layer, node_size, deadline, least_s)
         return
     yield wrap_around(layer, deadline, least_s)
-    if layer.identical and applies(layer):
+    if applies(layer):
         yield by_components(layer, deadline, least_s)
 
 

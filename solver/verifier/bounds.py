@@ -24,10 +24,9 @@ HALVINGS = 28
 WEIGHT = 1 << 60
 STEPS, MOVES = 40, 2
 """A weight is moved by itself, then by halves of that, each at most so often up and down."""
-GAIN = 23
-"""A step of weights is taken that gains more than what is proved, shifted by so much."""
-ROUNDS, STEPS_IN_TURN = 10, 20
-"""Of weights and a level in turn, and the steps of weights in each."""
+ROUNDS, COARSE_STEPS, GAIN = 10, 20, 23
+"""Of weights and a level in turn, steps of weights in each, and by how many bits less than what is
+proved one must gain."""
 
 Units = tuple[tuple[int, ...], ...]
 
@@ -176,7 +175,7 @@ def _weighted_mean(instance: Instance, known: int, goal: int) -> int:
     No weights are sought that prove more than `goal`.
     """
     mean = _weighing(instance, known)
-    return mean(_heaviest(mean, [WEIGHT] * len(instance.devices), goal, STEPS))
+    return mean(_heaviest(mean, [WEIGHT] * len(instance.devices), goal))
 
 
 def _weighted_mean_with_copies(instance: Instance, known: int, goal: int) -> int:
@@ -190,7 +189,7 @@ def _weighted_mean_with_copies(instance: Instance, known: int, goal: int) -> int
 
     best, weights = known, [WEIGHT] * len(instance.devices)
     for _ in range(ROUNDS):
-        weights = _heaviest(_weighing(instance, known, best), weights, inf, STEPS_IN_TURN)
+        weights = _heaviest(_weighing(instance, known, best), weights, coarse=True)
         level = _highest(partial(refuted, weights), best, goal, inf)
         if level <= best:
             break
@@ -201,9 +200,18 @@ def _weighted_mean_with_copies(instance: Instance, known: int, goal: int) -> int
 
 
 def _heaviest(
-    mean: Callable[[list[int]], int], weights: list[int], goal: float, steps: int
+    mean: Callable[[list[int]], int],
+    weights: list[int],
+    goal: float = inf,
+    *,
+    coarse: bool = False,
 ) -> list[int]:
-    """Weights from which no step to and fro gains anything, or that prove the goal."""
+    """Weights from which no step to and fro gains anything, or that prove the goal.
+
+    Coarse, by fewer steps, and none that gains next to nothing: whoever rounds otherwise goes the
+    same way.
+    """
+    steps = COARSE_STEPS if coarse else STEPS
     best = mean(weights)
     types = range(1, len(weights))
     for step, t, up, _ in product(range(steps), types, (True, False), range(MOVES)):
@@ -211,7 +219,7 @@ def _heaviest(
             break
         tried = [*weights]  # of which only the ratios count
         tried[t] += (weights[t] >> step) if up else -(weights[t] >> step + 1)
-        if (found := mean(tried)) > best + (best >> GAIN):
+        if (found := mean(tried)) > best + (best >> GAIN if coarse else 0):
             weights, best = tried, found
     return weights
 

@@ -35,8 +35,8 @@ MALLOC = {-1: "MALLOC_TRIM_THRESHOLD_", -3: "MALLOC_MMAP_THRESHOLD_"}
 """Parameters of mallopt(3), and the variables that glibc reads them from when a process starts."""
 KEPT_BYTES = 1 << 30
 """Of memory that a rank has freed, what it may keep for the next layer's tensors. glibc gives most
-of it back, and every page that the system hands out anew is a fault and is zeroed first: of what a
-prefill of 4,096 tokens takes of a core around attention, a tenth to a fifth."""
+of it back, and every page that the system hands out anew is a fault and is zeroed first, which on a
+CPU takes a good part of what surrounds attention."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ def _launch(
 
 
 def _rank(module: str, paths: Sequence[str]) -> None:
-    keep_freed_memory()
+    _keep_freed_memory()
     import_module(module).main(*map(Path, paths))
 
 
-def keep_freed_memory() -> None:
+def _keep_freed_memory() -> None:
     """This process keeps up to KEPT_BYTES of what it frees, where the C library is glibc."""
     libc = ctypes.CDLL(None)
     for parameter, variable in MALLOC.items():

@@ -1,4 +1,4 @@
-"""Half of what the kernels' tests would take is what Triton's interpreter does for nothing."""
+"""The kernels' tests are spared what Triton's interpreter does for nothing."""
 
 from benchmarks.gpu import interpreter
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from solver.divide.linear_program import best_shares
 from solver.divide.weighted_mean import weighted_mean
-from solver.shares import Floats
+from solver.divide.wrap_around import wrap_around
 from solver.verifier.bounds import Instance, Scale, named_bounds, simple_bound
-from tests.solver.divide.problems import make_divisible
+from tests.solver.divide.problems import make_divisible, reached_s
 from tests.solver.problems import soon
 from tests.solver.verifier.instances import divided_optimum, instances, optimum
 
@@ -77,10 +78,18 @@ def test_what_the_simple_bounds_prove(instance: Instance, proved: int, name: str
 
 
 def _in_units(instance: Instance, scale: Scale) -> Instance:
+    """Of an instance in seconds."""
+
     def units(rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(scale.units(seconds) for seconds in row) for row in rows)
 
-    return replace(instance, whole=units(instance.whole), charge=units(instance.charge))
+    return replace(
+        instance,
+        whole=units(instance.whole),
+        part=units(instance.part),
+        charge=units(instance.charge),
+        launch=units((instance.launch,))[0],
+    )
 
 
 def test_unlike_devices_are_weighted() -> None:
@@ -104,16 +113,11 @@ def test_unlike_devices_are_weighted() -> None:
 def test_unlike_devices_force_copies() -> None:
     """Work of 12 s and a charge of 1 s on two devices: both pay it, half of it is no presence."""
     scale = Scale(7.0)
-    twice = Instance(
-        whole=((scale.units(12.0),) * 2,),
-        part=((0, 0),),
-        charge=((scale.units(1.0),) * 2,),
-        group_of=(0,),
-        launch=(0, 0),
-        devices=(1, 1),
-        copies=2,
-        equal_counts=False,
+    alike = identical([12], [1], 1, 2)
+    twice = replace(
+        alike, whole=((12, 12),), part=((0, 0),), charge=((1, 1),), launch=(0, 0), devices=(1, 1)
     )
+    twice = _in_units(twice, scale)
     found, name = simple_bound(twice, scale.units(7.0) - 10)
     assert scale.seconds(found) == pytest.approx(7.0, rel=1e-9)
     assert found < scale.units(7.0)
@@ -126,24 +130,28 @@ def test_unlike_devices_force_copies() -> None:
 def test_what_the_solver_says_of_unlike_devices_is_proved_again(seed: int, charge: float) -> None:
     layer = make_divisible(16, 4, 12, seed=seed, types=3, charge=charge, part=0.05)
     said = weighted_mean(layer, soon())
-    scale = Scale(2 * said.seconds)
+    filled = wrap_around(layer, soon(), said.seconds)
+    assert filled is not None
+    shares = best_shares(layer, filled, soon())
+    assert shares is not None
     _, first, count = np.unique(layer.type_of, return_index=True, return_counts=True)
-
-    def units(seconds: Floats) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(map(scale.units, row)) for row in seconds[:, first].tolist())
-
+    scale = Scale(reached_s(layer, shares))
     instance = Instance(
-        whole=units(layer.item_s[0]),
-        part=units(layer.part_s[0]),
-        charge=units(layer.group_s[0]),
+        whole=layer.item_s[0][:, first].tolist(),
+        part=layer.part_s[0][:, first].tolist(),
+        charge=layer.group_s[0][:, first].tolist(),
         group_of=tuple(layer.group_of.tolist()),
-        launch=units(layer.launch_s)[0],
+        launch=layer.launch_s[0, first].tolist(),
         devices=tuple(count.tolist()),
-        copies=min(layer.max_copies or layer.devices, layer.devices),
+        copies=layer.devices,
         equal_counts=False,
     )
-    goal = scale.units(said.seconds)
+    instance, goal = _in_units(instance, scale), scale.units(said.seconds)
     assert simple_bound(instance, goal)[0] >= goal
+    # Nor more of anything than what a placement reaches.
+    assert simple_bound(instance, scale.units(2 * scale.makespan_s))[0] <= (
+        scale.units(scale.makespan_s) * (1 + 1e-9)
+    )
 
 
 def test_seconds_are_rounded_down() -> None:
