@@ -57,7 +57,7 @@ class Seconds:
         return len(self.speed)
 
     def rooms(self, level: float) -> list[float]:
-        """What every device can do until `level`, in its own seconds, at speed 1."""
+        """What every device can do until `level`, seconds on its clock, in seconds at speed 1."""
         each = zip(self.speed, self.launch, strict=True)
         return [(level - launch) * speed for speed, launch in each]
 

@@ -6,7 +6,8 @@ Where copies are free that level is the mean load, with at most G - 1 cuts. Here
 its launch, a charge for every group it touches and what every part of an item repeats; the least
 level that holds everything is found by Newton's steps and bisection. With at most c devices an
 item, it starts on the first open device from which c of them hold it. A device whose slots are all
-taken has room for its own groups alone.
+taken has room for its own groups alone. Unlike devices are filled each by its speed, which is right
+where that is the same for all they do (uniform machines), and else a start for the linear program.
 """
 
 from bisect import bisect_left
