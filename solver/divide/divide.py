@@ -27,6 +27,9 @@ from solver.solution import Bound, LayerSolution
 
 BOUND_SHARE = 0.25
 """Of the time, at most, for bounds that take programs: the rest is for placements."""
+BLOCKS = range(16, 7, -1)
+"""Devices that are filled as if they were a node, where there are MOST_ALIKE alike or more."""
+MOST_ALIKE = 64
 VERTEX_PAIRS = 4096
 """Pairs, of every workload, up to which the program of all of them is solved: some 50 ms."""
 
@@ -50,37 +53,37 @@ def divide(
     tolerance: float,
     deadline: Deadline,
     node_size: int | None = None,
+    *,
+    search: bool = True,
 ) -> LayerSolution:
     """Share the items out, never worse than `whole`; with `node_size`, over nodes first.
 
     `bound` holds for divided items too. Half of the tolerance is left to the rounding to rows.
+    Without `search` what is left open is: the integer program, and giving up parts towards it, take
+    what time there is.
     """
     kept = _Reached.by(layer, layer.whole(whole))
     if deadline.left_s <= 0:
         return LayerSolution(kept.shares, kept.seconds, bound)
     each = bounds_of_workloads(layer)
     bound = max(bound, weighted(layer, each), key=_seconds)
-    enough_s = bound.seconds / (1 - tolerance / 2)
-    starts = [kept]
-    for shares in _starts(layer, bound, node_size, deadline):
-        starts.append(_Reached.by(layer, shares))
-        if starts[-1].seconds <= enough_s:
-            break
     soon = deadline.within(BOUND_SHARE * deadline.left_s)
     bound = max(bound, combined(layer, each, soon), key=_seconds)
     enough_s = bound.seconds / (1 - tolerance / 2)
-    best = min(starts, key=_seconds)
-    for start in sorted(starts, key=_seconds):
-        if best.seconds <= enough_s or deadline.left_s <= 0 or node_size is not None:
+    best = kept
+    for shares in _starts(layer, bound, node_size, deadline, search):
+        best = min(best, _Reached.by(layer, shares), key=_seconds)
+        if best.seconds > enough_s and node_size is None:
+            best = min(best, _descended(layer, shares, deadline), key=_seconds)
+        if best.seconds <= enough_s or deadline.left_s <= 0:
             break
-        best = min(best, _descended(layer, start.shares, deadline), key=_seconds)
     searched = False
-    if node_size is None:
-        if best.seconds > enough_s:
-            found = _searched(layer, best, each, tolerance, deadline)
-            searched = found.shares is not best.shares
-            best = _Reached.by(layer, found.shares)
-            bound = max(bound, found.bound or bound, key=_seconds)
+    if search and node_size is None and best.seconds > enough_s:
+        found = _searched(layer, best, each, tolerance, deadline)
+        searched = found.shares is not best.shares
+        best = _Reached.by(layer, found.shares)
+        bound = max(bound, found.bound or bound, key=_seconds)
+    if node_size is None and (search or best.seconds <= enough_s):
         limit_s = max(best.seconds, min(enough_s, kept.seconds))
         best = _Reached.by(layer, retreat(layer, best.shares, limit_s, deadline))
     if best.seconds > kept.seconds * (1 - tolerance):
@@ -95,12 +98,12 @@ def _seconds(of: _Reached | Bound) -> float:
 
 
 def _starts(
-    layer: LayerProblem, bound: Bound, node_size: int | None, deadline: Deadline
+    layer: LayerProblem, bound: Bound, node_size: int | None, deadline: Deadline, search: bool
 ) -> Iterator[Shares]:
     """Divided placements to start from, the quickest first; all obey the rules."""
     blended = blend(layer)
     least_s = bound.seconds if layer.workloads == 1 else divided_bound(blended).seconds
-    found = _filled(blended, least_s, node_size, deadline)
+    found = _filled(blended, least_s, node_size, deadline, search)
     if node_size is None and not (layer.identical and layer.workloads == 1):
         # What is wrapped around blended costs leaves every workload its own imbalance, and unlike
         # devices what they do less well than by their speed.
@@ -116,7 +119,7 @@ def _of_any(layer: LayerProblem, deadline: Deadline) -> Iterator[Shares | None]:
 
 
 def _filled(
-    layer: LayerProblem, least_s: float, node_size: int | None, deadline: Deadline
+    layer: LayerProblem, least_s: float, node_size: int | None, deadline: Deadline, search: bool
 ) -> Iterator[Shares | None]:
     if node_size is not None and node_size < layer.devices:
         yield over_nodes(layer, node_size, deadline, least_s)
@@ -124,6 +127,10 @@ def _filled(
     yield wrap_around(layer, deadline, least_s)
     if applies(layer):
         yield by_components(layer, deadline, least_s)
+    if search and layer.identical and layer.devices >= MOST_ALIKE:
+        block = next((size for size in BLOCKS if layer.devices % size == 0), None)
+        if block is not None:
+            yield over_nodes(layer, block, deadline, least_s)
 
 
 def _descended(layer: LayerProblem, start: Shares, deadline: Deadline) -> _Reached:

@@ -2,8 +2,13 @@
 
 A node is a bin that holds whole groups: longest first, each topped up by the best one or two that
 still fit (the minimum bin slack heuristic: Gupta & Ho 1999). What fits nowhere is wrapped around
-the room that is left, and inside every node its items are wrapped around its devices.
+the room that is left, and inside every node its items are wrapped around its devices. What that
+takes depends on which groups meet: nodes that need more than others swap groups with them.
 """
+
+from dataclasses import dataclass
+from math import inf
+from typing import Self
 
 import numpy as np
 
@@ -16,9 +21,12 @@ from solver.shares import LEAST_SHARE, Floats, Shares
 SLACK = 0.008
 """Makespan given up so that fewer groups cross, relatively."""
 
-ROUNDS = 3
-NEAR = 0.015
+ROUNDS = 12
+NEAR = 0.01
 """Groups are sized anew by what their nodes turned out to need, until the makespan is this near."""
+
+MOST_SWAPS = 8
+"""Tried of one node before it is left as it is."""
 
 FULL = 1e-9
 """A group with less than this share of a node left to place is placed."""
@@ -38,37 +46,112 @@ def over_nodes(
     """
     blended = blend(layer)
     sizes = _sizes(blended, least_s)
-    best: list[Piece] | None = None
-    best_s = float(np.inf)
+    best: _Nodes | None = None
     for _ in range(ROUNDS):
-        amounts = _pack(sizes, layer.devices // node_size)
-        pieces, levels = _fill_nodes(blended, amounts, node_size, least_s, deadline)
-        if pieces is None:
+        nodes = _Nodes.of(blended, sizes, node_size, least_s, deadline)
+        if nodes is None:
             break
-        if levels.max() < best_s:
-            best, best_s = pieces, float(levels.max())
-        if best_s <= least_s * (1 + NEAR):
+        nodes.even_out(deadline)
+        if best is None or nodes.makespan_s < best.makespan_s:
+            best = nodes
+        if best.makespan_s <= least_s * (1 + NEAR):
             break
-        sizes = sizes * (amounts @ levels) / levels.mean()
-    return None if best is None else as_shares(layer, best)
+        sizes = sizes * (nodes.amounts @ nodes.levels) / nodes.levels.mean()
+    return None if best is None else as_shares(layer, best.pieces())
 
 
-def _fill_nodes(
-    layer: LayerProblem, amounts: Amounts, node_size: int, least_s: float, deadline: Deadline
-) -> tuple[list[Piece] | None, Floats]:
-    """Every node's parts wrapped around its devices, and the level each node needs."""
-    seconds = Seconds.of(layer)
-    placed: list[Piece] = []
-    levels = []
-    for node, parts in enumerate(_parts_of_nodes(layer, amounts)):
-        inside = seconds.some(parts, node_size)
-        pieces, level = best_pieces(inside, max(inside.mean(), least_s), deadline)
-        if pieces is None:
-            return None, np.zeros(0)
-        levels.append(level)
-        items, first = list(parts), node * node_size
-        placed += [(items[i], first + d, share * parts[items[i]]) for i, d, share in pieces]
-    return placed, np.array(levels)
+@dataclass
+class _Nodes:
+    """What every node does: `amounts` of groups, which are `parts` of items; the pieces that its
+    `size` devices take, of the parts' numbers, and the level they need, at least `least_s`.
+
+    `groups` are the members of each, and their `sizes` in seconds.
+    """
+
+    seconds: Seconds
+    groups: list[list[int]]
+    sizes: Floats
+    size: int
+    least_s: float
+    amounts: Amounts
+    parts: list[dict[int, float]]
+    placed: list[list[Piece]]
+    levels: Floats
+
+    @classmethod
+    def of(
+        cls, layer: LayerProblem, sizes: Floats, size: int, least_s: float, deadline: Deadline
+    ) -> Self | None:
+        """Groups of such sizes packed, and every node wrapped around; None without time for it."""
+        amounts = _pack(sizes, layer.devices // size)
+        groups = [np.flatnonzero(layer.group_of == group).tolist() for group in range(layer.groups)]
+        parts, none = _parts_of_nodes(layer, amounts), np.empty(0)
+        nodes = cls(Seconds.of(layer), groups, sizes, size, least_s, amounts, parts, [], none)
+        levels = []
+        for own in parts:
+            placed, level = nodes._wrapped(own, deadline)
+            if placed is None:
+                return None
+            nodes.placed.append(placed)
+            levels.append(level)
+        nodes.levels = np.array(levels)
+        return nodes
+
+    @property
+    def makespan_s(self) -> float:
+        return float(self.levels.max())
+
+    def pieces(self) -> list[Piece]:
+        """The pieces of all devices, of the layer's items."""
+        found = []
+        for node, (parts, placed) in enumerate(zip(self.parts, self.placed, strict=True)):
+            items, first = list(parts), node * self.size
+            found += [(items[i], first + d, share * parts[items[i]]) for i, d, share in placed]
+        return found
+
+    def even_out(self, deadline: Deadline) -> None:
+        """The node that needs most swaps a whole group for a smaller one of another node's, as long
+        as that brings both below what it needs."""
+        while self.makespan_s > self.least_s * (1 + NEAR):
+            if not any(self._swap(*each, deadline) for each in self._swaps()):
+                break
+
+    def _swaps(self) -> list[tuple[int, int, int, int]]:
+        """The highest node and one of its groups, a lower one and one of its: what should even them
+        out best comes first."""
+        high = int(self.levels.argmax())
+        whole = [np.flatnonzero(own == 1.0) for own in self.amounts.T]
+        found: list[tuple[float, int, int, int]] = []
+        for low, own in enumerate(whole):
+            wanted = (self.levels[high] - self.levels[low]) * self.size / 2
+            gain = self.sizes[whole[high]][:, None] - self.sizes[own]
+            for gives, takes in np.argwhere((gain > 0) & (gain < 2 * wanted)):
+                off = abs(float(gain[gives, takes]) - wanted)
+                found.append((off, int(whole[high][gives]), low, int(own[takes])))
+        return [(high, gives, low, takes) for _, gives, low, takes in sorted(found)[:MOST_SWAPS]]
+
+    def _swap(self, high: int, gives: int, low: int, takes: int, deadline: Deadline) -> bool:
+        """Swap two nodes' groups if that brings both below the higher one's level."""
+        below_s = self.makespan_s
+        found = []
+        for node, leaves, comes in ((high, gives, takes), (low, takes, gives)):
+            parts = {i: x for i, x in self.parts[node].items() if i not in self.groups[leaves]}
+            parts |= dict.fromkeys(self.groups[comes], 1.0)
+            placed, level = self._wrapped(parts, deadline, below_s)
+            if placed is None:
+                return False
+            found.append((node, parts, placed, level))
+        for node, parts, placed, level in found:
+            self.parts[node], self.placed[node], self.levels[node] = parts, placed, level
+        self.amounts[[gives, takes]] = self.amounts[[takes, gives]]
+        return True
+
+    def _wrapped(
+        self, parts: dict[int, float], deadline: Deadline, below_s: float = inf
+    ) -> tuple[list[Piece] | None, float]:
+        """A node's parts wrapped around its devices, and the level that takes."""
+        inside = self.seconds.some(parts, self.size)
+        return best_pieces(inside, max(inside.mean(), self.least_s), deadline, below_s)
 
 
 def _sizes(layer: LayerProblem, level: float) -> Floats:

@@ -47,16 +47,19 @@ def wrap_around(layer: LayerProblem, deadline: Deadline, least_s: float) -> Shar
 
 
 def best_pieces(
-    seconds: Seconds, least_s: float, deadline: Deadline
+    seconds: Seconds, least_s: float, deadline: Deadline, below_s: float = inf
 ) -> tuple[list[Piece] | None, float]:
-    """The pieces of the order that needs the least level, from `least_s` on, and that level."""
+    """The pieces of the order that needs the least level, from `least_s` on, and that level.
+
+    None where no order stays below `below_s`.
+    """
     best: list[Piece] | None = None
-    best_s = float(np.inf)
+    best_s = below_s
     for fill_to in _fills(seconds, least_s):
         if best_s <= least_s * (1 + 2 * SHARPNESS) or deadline.left_s <= 0:
             break
-        pieces, level = fill_least(seconds, fill_to, least_s, deadline)
-        if pieces is not None and level < best_s:
+        pieces, level = fill_least(seconds, fill_to, least_s, best_s, deadline)
+        if pieces is not None:
             best, best_s = pieces, level
     return best, best_s
 
@@ -126,20 +129,26 @@ def _best_fit(groups: Sequence[int], total: dict[int, float], level: float) -> l
 
 
 def fill_least(
-    seconds: Seconds, fill_to: Fill, least_s: float, deadline: Deadline
+    seconds: Seconds, fill_to: Fill, least_s: float, below_s: float, deadline: Deadline
 ) -> tuple[list[Piece] | None, float]:
-    """The pieces at about the least level to which this way of filling holds all, and the level."""
-    low = level = least_s
+    """The pieces at about the least level to which this way of filling holds all, and the level.
+
+    None where it does not hold all just `below_s`, which another way has reached: most ways are
+    done with after that one look.
+    """
+    low, high = least_s, float(np.inf)
+    level = max(low, below_s * (1 - 2 * SHARPNESS)) if below_s < np.inf else low
     best: list[Piece] | None = None
-    high = float(np.inf)
     for _ in range(MOST_LEVELS):
         if deadline.left_s <= 0:
             break
         pieces, unplaced_s = fill_to(level)
-        if unplaced_s > 0:
-            low = level
-        else:
+        if unplaced_s <= 0:
             best, high = pieces, level
+        elif below_s < np.inf and best is None:
+            break
+        else:
+            low = level
         if high - low <= SHARPNESS * low or high == least_s:
             break
         step = max(unplaced_s / sum(seconds.speed), SHARPNESS * low)

@@ -6,6 +6,7 @@ a short context can end up worse.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 from solver.bounds import quick_bound
@@ -22,6 +23,9 @@ from solver.search.starts import start
 from solver.search.steps import Fillings, descend_from_starts
 from solver.shares import Shares
 from solver.solution import Bound, LayerSolution
+
+MOST_FILLED = 64
+"""Devices up to which the configuration program is asked for a bound: of more it comes too late."""
 
 
 def divide_layers(
@@ -49,11 +53,19 @@ def divide_layers(
             quick = board.solved[index]
             board.improve(index, wrapped(layer, quick, proved[index], node_size, share))
 
-    def cut(layer: LayerProblem, known: LayerSolution, until: Deadline, _: Tell) -> LayerSolution:
+    def cut(
+        layer: LayerProblem,
+        known: LayerSolution,
+        until: Deadline,
+        _: Tell,
+        *,
+        search: bool = True,
+    ) -> LayerSolution:
         from solver.divide.divide import divide
 
         assert known.whole is not None  # set above
-        return divide(layer, known.whole, known.bound, board.tolerance, until, node_size)
+        tolerance = board.tolerance
+        return divide(layer, known.whole, known.bound, tolerance, until, node_size, search=search)
 
     def improve_whole(
         layer: LayerProblem, known: LayerSolution, until: Deadline, tell: Tell
@@ -61,13 +73,25 @@ def divide_layers(
         assert known.whole is not None  # set above
         whole = replace(known, shares=layer.whole(known.whole), makespan_s=inf)
         better = descend_from_starts(layer, whole, until, tell)
+        better = fillings.resplit(layer, better, until)
         return replace(better, whole=better.assignment)
 
-    fillings = Fillings(board.tolerance, Effort())
+    def prove(
+        layer: LayerProblem, known: LayerSolution, until: Deadline, tell: Tell
+    ) -> LayerSolution:
+        return known if layer.devices > MOST_FILLED else fillings.prove(layer, known, until, tell)
+
+    fillings = Fillings(board.tolerance, Effort(seed=None if by_clock else 0))
     # Every layer is cut quickly before any is cut well.
-    steps = [Stage(cut, 0.5), Stage(improve_whole), Stage(fillings.prove), Stage(cut, LAST_SHARES)]
+    quickly = Stage(partial(cut, search=False), 0.5)
+    steps = [
+        quickly,
+        Stage(improve_whole, 0.5),
+        Stage(prove, 0.5),
+        Stage(cut, LAST_SHARES),
+    ]
     if node_size is not None:
-        steps = [steps[0], steps[-1]]
+        steps = steps[-1:]
     search(layers, board, steps, deadline, workers, by_clock=by_clock)
     # Only now: a layer whose bound is met is not searched for fewer copies either.
     for index, bound in proved.items():

@@ -164,6 +164,12 @@ class Fillings:
     ) -> LayerSolution:
         """The bound, and pairs of devices divided anew towards it."""
         known = self.prove(layer, known, deadline.within(deadline.left_s / 2), tell)
+        return self.resplit(layer, known, deadline)
+
+    def resplit(
+        self, layer: LayerProblem, known: LayerSolution, deadline: Deadline
+    ) -> LayerSolution:
+        """A whole placement with pairs of devices divided anew towards the bound."""
         if layer.additive or known.gap <= self.tolerance:
             return known
         goal_s = known.bound.seconds / (1 - self.tolerance)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 
 from solver.deadline import Deadline
 from solver.divide.divide import divide
-from solver.divide.over_nodes import over_nodes
 from solver.divide.retreat import retreat
 from solver.problem import LayerProblem
 from solver.shares import Shares
@@ -17,7 +16,6 @@ from solver.solution import Bound
 from tests.solver.divide.problems import (
     check,
     divisible_layers,
-    least_s,
     make_divisible,
     reached_s,
 )
@@ -90,19 +88,17 @@ def test_retreat_gives_up_a_needless_part() -> None:
     assert not retreat(layer, scattered, 0.0, soon()).divided
 
 
-def test_nodes_are_balanced_and_few_groups_cross() -> None:
-    layer = make_divisible(128, 1, 96, charge=0.0, launch=0.05)
-    shares = over_nodes(layer, 8, soon(), least_s(layer))
-    assert shares is not None
-    check(layer, shares)
-    mean = layer.launch_s[0, 0] + layer.item_s[0, :, 0].sum() / 96
-    assert reached_s(layer, shares) <= 1.02 * mean
-    in_node = (layer.members @ (shares.dense > 0)).reshape(layer.groups, -1, 8).any(axis=2)
-    assert in_node.sum() - layer.groups <= 6  # wrap-around alone crosses 11 borders
-
-
 def test_divide_over_nodes_obeys_its_rules() -> None:
     layer = make_divisible(16, 2, 12, charge=0.02, part=0.01, max_copies=3)
     solution = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(), node_size=4)
     check(layer, solution.shares)
     assert solution.gap < 0.2
+
+
+def test_unlike_devices_are_proved_without_a_search() -> None:
+    """What no time is left to search is cut, descended from and bounded all the same."""
+    layer = make_divisible(64, 8, 80, types=2, charge=0.3)
+    quick = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(), search=False)
+    check(layer, quick.shares)
+    assert not quick.searched
+    assert quick.gap < 0.1
