@@ -10,8 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILE ?=
 RUN_FLAGS ?=
-# One more than cores: what waits for a time or a process leaves its core to another.
-WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+# Two more than cores: what waits for a time or a process leaves its core to another.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 HPLB_ENGINES ?= $(HOME)/.cache/hplb/engines
 
 .PHONY: run check test test-page test-service audit test-engines browser setup lint unit every clean

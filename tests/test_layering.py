@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from inspect import signature
 from pathlib import Path
@@ -21,10 +22,17 @@ PARTS = set(MAY_IMPORT)
 MEASURING = ROOT / "profiles" / "measuring"
 
 
+@cache
+def imports_in(path: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """A file's imports, wherever in it, parsed once for all tests."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def imports(path: Path) -> set[str]:
     """Top-level names a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports_in(path):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -35,7 +43,7 @@ def imports(path: Path) -> set[str]:
 def modules(path: Path) -> set[str]:
     """Modules a file imports, wherever in it, by their whole names."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports_in(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -165,7 +173,7 @@ def test_the_executors_rooms_build_on_each_other(room: str) -> None:
     for path in files:
         names = {
             (node.module or "").split(".")[1]
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in imports_in(path)
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor.")
         }
         wrong = names & set(ROOMS) - ROOMS[room] - {room}
@@ -207,7 +215,7 @@ def test_kernels_need_torch_and_triton_alone() -> None:
         assert not foreign, f"{path} imports {foreign}"
         modules = {
             node.module
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in imports_in(path)
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor")
         }
         assert all(m and m.startswith("executor.kernels") for m in modules), path
@@ -219,7 +227,7 @@ def test_no_kernel_imports_what_imports_it() -> None:
     needs = {"executor.kernels.implementation": picked}
     for path in (ROOT / "executor" / "kernels").rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        found = [n.module for n in ast.walk(ast.parse(path.read_text())) if _of_kernels(n)]
+        found = [n.module for n in imports_in(path) if _of_kernels(n)]
         needs.setdefault(name, found)
     order = TopologicalSorter(needs)
     order.prepare()
@@ -229,6 +237,7 @@ def _of_kernels(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
     return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("executor.kernels.")
 
 
+@pytest.mark.slow
 def test_both_implementations_of_the_kernels_have_the_same_names() -> None:
     from executor.kernels.implementation import implementation
 
@@ -239,6 +248,7 @@ def test_both_implementations_of_the_kernels_have_the_same_names() -> None:
         assert theirs[: len(ours)] == ours, name
 
 
+@pytest.mark.slow
 def test_the_torch_back_end_needs_no_triton() -> None:
     script = "import sys; sys.modules['triton'] = None; import executor.attention.block_sparse; "
     script += "from executor.kernels.implementation import implementation; implementation(False)"

@@ -34,7 +34,7 @@ def serving(service: Service) -> Iterator[httpx.Client]:
         thread.start()
         try:
             with httpx.Client(
-                base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False
+                base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False
             ) as client:
                 yield client
         finally:

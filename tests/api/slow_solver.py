@@ -33,7 +33,7 @@ class SlowSolver:
         return make_plan(request, rates, **more)
 
     def wait_for_start(self) -> None:
-        assert self.started.acquire(timeout=20)
+        assert self.started.acquire(timeout=60)
 
     def tell(self, makespan_s: float, bound_s: float, settled: int = 0, layers: int = 3) -> None:
         """Let the solver report an incumbent and a bound."""

@@ -44,7 +44,7 @@ def _all_of(connection: socket.socket) -> bytes:
 def test_a_connection_that_brings_nothing_more_is_closed(
     port: int, start: bytes, answer: bytes
 ) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(start)
         said = _all_of(connection)
     assert answer in said
@@ -52,11 +52,11 @@ def test_a_connection_that_brings_nothing_more_is_closed(
 
 
 def test_fifty_that_drip_are_closed_and_others_answered(port: int) -> None:
-    dripping = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(50)]
+    dripping = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(50)]
     for connection in dripping:
         connection.sendall(b"GET / HTTP/1.1\r\nX-a: ")
     while dripping:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as other:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as other:
             other.sendall(STARTS[2])
             assert other.recv(4096).startswith(b"HTTP/1.1 200")
         dripping = [connection for connection in dripping if _open(connection)]
@@ -76,7 +76,7 @@ def test_a_long_poll_is_at_work(port: int) -> None:
     register = b'{"node_id": "a", "boot_id": "b", "devices": ["h200"], "backend": "none"}'
     head = b"POST /nodes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     poll = b"GET /nodes/a/assignment?wait_s=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(register) + register + poll)
         assert b"204 No Content" in _all_of(connection)
 

@@ -32,7 +32,7 @@ class Processes:
         self.folder, self.port = folder, free_port()
         self.started: list[Forked] = []
         self.client = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}", timeout=20, trust_env=False
+            base_url=f"http://127.0.0.1:{self.port}", timeout=120, trust_env=False
         )
 
     def start(self, name: str, *arguments: str) -> Forked:

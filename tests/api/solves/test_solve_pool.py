@@ -28,13 +28,13 @@ class Held:
 
         def work(_: Solver) -> None:
             self.began.put(solve.id)
-            assert self._go.acquire(timeout=20)
+            assert self._go.acquire(timeout=60)
 
         self.pool.submit(Turn(solve, work, quick))
         return solve
 
     def next_begun(self) -> str:
-        return self.began.get(timeout=20)
+        return self.began.get(timeout=60)
 
     def finish(self, solves: int = 1) -> None:
         self._go.release(solves)
