@@ -56,7 +56,8 @@ def elsewhere(
     here_s = objective_s(request, problem, problem.by_head().loads_of_each(shares))
     layers = [problem.layer(index) for index in range(problem.layers)]
     method = request.method if request.method in HEURISTICS else "auto"
-    quick = start(layers, method, request.tolerance, deadline.within(QUICK_S))
+    soon = deadline.within(QUICK_S)
+    quick = start(layers, method, request.tolerance, soon, by_clock=True)
     there = problem.loads_of_each([[own.shares for own in quick]] * problem.workloads)
     return Elsewhere(
         deployment=deployment,

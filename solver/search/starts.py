@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -31,13 +32,18 @@ HEURISTICS: dict[str, Heuristic] = {
 
 
 def start(
-    layers: Sequence[LayerProblem], method: Method, tolerance: float, deadline: Deadline
+    layers: Sequence[LayerProblem],
+    method: Method,
+    tolerance: float,
+    deadline: Deadline,
+    *,
+    by_clock: bool = False,
 ) -> list[LayerSolution]:
     """The heuristic asked for; for the others the better of contiguous and greedy in every layer.
 
-    `auto` tries all there are, those of large problems while there is time, unless these two are
-    within the tolerance, those of tighter rules included. Searches that start from both are never
-    worse than the order of the file, whatever charged groups make of greedy.
+    `auto` tries all there are, those of large problems, or of any `by_clock`, while there is time,
+    unless these two are within the tolerance, those of tighter rules included. Searches that start
+    from both are never worse than the order of the file, whatever charged groups make of greedy.
     """
     if method in HEURISTICS and method != "greedy":
         heuristic = HEURISTICS[method]
@@ -61,18 +67,21 @@ def start(
     pairs = len(layers) * layers[0].items * layers[0].devices
 
     def in_time() -> bool:
-        return pairs <= AT_ONCE_PAIRS or deadline.left_s > 0
+        return (pairs <= AT_ONCE_PAIRS and not by_clock) or deadline.left_s > 0
 
     # Whole groups are so few that they take next to no time; what is divided begins elsewhere.
     groups, counts = ([], []) if layers[0].divisible else _by_rule(layers)
-    known = _seeded(layers, plain, groups, tolerance, deadline)
+    quickly = partial(
+        start, method="auto", tolerance=tolerance, deadline=deadline, by_clock=by_clock
+    )
+    known = _seeded(layers, plain, groups, tolerance, quickly)
     tried = [
         _solution(layer, [best.assignment, *other_starts(layer)], best.bound) if in_time() else best
         for layer, best in zip(layers, known, strict=True)
     ]
     if layers[0].additive and layers[0].workloads == 1 and deadline.left_s > 0:
         tried = _descended(layers, tried, deadline)
-    return _seeded(layers, tried, counts, tolerance, deadline) if in_time() else tried
+    return _seeded(layers, tried, counts, tolerance, quickly) if in_time() else tried
 
 
 def _best_undivided(
@@ -97,12 +106,12 @@ def _seeded(
     known: list[LayerSolution],
     tight: Sequence[LayerProblem],
     tolerance: float,
-    deadline: Deadline,
+    quickly: Callable[[Sequence[LayerProblem]], list[LayerSolution]],
 ) -> list[LayerSolution]:
     """With the starts of these tighter layers, if there are any."""
     if not tight or within(known, tolerance):
         return known
-    seeds = start(tight, "auto", tolerance, deadline)
+    seeds = quickly(tight)
     return [seeded(*each) for each in zip(layers, known, tight, seeds, strict=True)]
 
 

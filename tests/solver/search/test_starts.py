@@ -117,3 +117,16 @@ def test_additive_is_without_shared_charges() -> None:
     assert make_layer(8, 2, 2, charge=0.0).additive
     assert not make_layer(8, 2, 2, charge=1.0).additive
     assert make_layer(8, 1, 2, workloads=2).additive  # of each workload
+
+
+def test_a_report_by_the_clock_tries_no_other_start_once_its_time_is_up() -> None:
+    """Whatever the size: a plan's own quick start, which repeats, tries them all."""
+    several = [make_layer(24, 2, 5, seed=seed, workloads=2) for seed in range(8)]
+    plain, every = (
+        start(several, "auto", 0.0, soon(0), by_clock=by_clock) for by_clock in (True, False)
+    )
+    greedily = start(several, "greedy", 0.0, soon(0))
+    for layer, first, found, better in zip(several, greedily, plain, every, strict=True):
+        assert found.makespan_s <= min(layer.makespan(contiguous(layer)), first.makespan_s)
+        assert better.makespan_s <= found.makespan_s
+    assert sum(s.makespan_s for s in every) < 0.99 * sum(s.makespan_s for s in plain)
