@@ -71,6 +71,8 @@ def divide_layers(
         layer: LayerProblem, known: LayerSolution, until: Deadline, tell: Tell
     ) -> LayerSolution:
         assert known.whole is not None  # set above
+        if quick_bound(replace(layer, divisible=False)).seconds >= known.makespan_s:
+            return known  # no whole placement is as short
         whole = replace(known, shares=layer.whole(known.whole), makespan_s=inf)
         better = descend_from_starts(layer, whole, until, tell)
         better = fillings.resplit(layer, better, until)
