@@ -78,12 +78,14 @@ def divide(
         if best.seconds <= enough_s or deadline.left_s <= 0:
             break
     searched = False
+    # A layer within the tolerance is not met again: what rounding may cost is to be found now.
+    search = search or best.seconds <= bound.seconds / (1 - tolerance)
     if search and node_size is None and best.seconds > enough_s:
         found = _searched(layer, best, each, tolerance, deadline)
         searched = found.shares is not best.shares
         best = _Reached.by(layer, found.shares)
         bound = max(bound, found.bound or bound, key=_seconds)
-    if node_size is None and (search or best.seconds <= enough_s):
+    if node_size is None and search:
         limit_s = max(best.seconds, min(enough_s, kept.seconds))
         best = _Reached.by(layer, retreat(layer, best.shares, limit_s, deadline))
     if best.seconds > kept.seconds * (1 - tolerance):
