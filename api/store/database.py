@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from importlib.resources import files
+from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 
@@ -88,6 +89,8 @@ class Database:
             in_memory = parsed.database in (None, "", ":memory:")
             if parsed.get_backend_name() == "sqlite" and in_memory:
                 raise StoreError(f"database {shown} would forget everything; name a file")
+            if parsed.get_backend_name() == "sqlite":
+                _check_place(str(parsed.database), shown)
             engine = create_engine(parsed, **_options(parsed))
         except (ArgumentError, NoSuchModuleError) as error:
             raise StoreError(f"database URL is not usable: {first_line(error)}") from None
@@ -233,6 +236,19 @@ def _one_by_one(
 ) -> list[Result | Exception]:
     """Each in a savepoint of its own; where one fails, the queue tries each by itself."""
     return [work(session) for work in works]
+
+
+def _check_place(path: str, shown: str) -> None:
+    """Raise StoreError at once where no waiting makes a file: SQLite tries again as if locked."""
+    place = Path(path).absolute()
+    if path.startswith("file:"):
+        return
+    for wrong, why in (
+        (place.is_dir(), f"{place} is a folder"),
+        (not place.parent.is_dir(), f"there is no folder {place.parent}"),
+    ):
+        if wrong:
+            raise StoreError(f"database {shown} cannot be used: unable to open it, {why}")
 
 
 def _options(url: URL) -> dict[str, Any]:

@@ -48,9 +48,9 @@ def run_cbc(problem: pulp.LpProblem, gap: float, deadline: Deadline) -> Outcome:
         TemporaryDirectory(prefix="hplb-cbc-", dir=plain_folder()) as folder,
         stopping(deadline.cancelled, partial(_kill_cbc, folder), deadline.at + OVERRUN_S),
     ):
-        cbc = pulp.PULP_CBC_CMD(
-            msg=False, timeLimit=deadline.left_s, gapRel=gap, warmStart=True, threads=1
-        )
+        # Not even `threads=1`: CBC 2.10 hands its nodes to a thread then, and now and then waits
+        # forever for one that waits for it.
+        cbc = pulp.PULP_CBC_CMD(msg=False, timeLimit=deadline.left_s, gapRel=gap, warmStart=True)
         if not cbc.available():
             raise SolverMissingError(f"PuLP's bundled CBC does not run here: {cbc.path}")
         cbc.tmpDir = folder

@@ -222,6 +222,7 @@ def test_a_url_that_cannot_be_used_too(url: str, says: str) -> None:
         Database.open(url)
 
 
+@pytest.mark.slow
 def test_a_missing_driver_is_named() -> None:
     try:
         import psycopg  # noqa: F401

@@ -47,6 +47,7 @@ def test_a_full_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Non
     _not_ready(client, "the disk is full: 1 MiB left")
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_a_write_that_finds_no_room(client: TestClient, service: Service) -> None:
     with service.database.write() as session:

@@ -102,6 +102,16 @@ def test_an_answer_cut_short_or_of_another_kind_is_none(
         run_cbc(program(), 0.0, soon())
 
 
+def test_no_thread_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With one of its own, CBC 2.10 deadlocks at the end of one search in fifty."""
+    program_of_cbc(monkeypatch, tmp_path, f'echo "$@" > {tmp_path}/asked; exit 1')
+    with pytest.raises(SolverFailedError):
+        run_cbc(program(), 0.0, soon())
+    asked = (tmp_path / "asked").read_text().split()
+    assert "-solve" in asked
+    assert "-threads" not in asked
+
+
 def test_a_crash_at_the_end_of_its_time_is_a_time_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
