@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROFILE ?=
 RUN_FLAGS ?=
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Two more than cores: what waits for a time or a process leaves its core to another.
-WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
+WORKERS ?= $(shell echo $$(($(CORES) + 2)))
 HPLB_ENGINES ?= $(HOME)/.cache/hplb/engines
 
 .PHONY: run check test test-page test-service audit test-engines browser setup lint unit every clean
@@ -71,7 +72,7 @@ lint:
 	$(BIN)/mypy
 
 unit:
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/pytest -n $(CORES) --dist worksteal -m "not slow"
 
 every:
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal

@@ -56,6 +56,7 @@ SLOW = (
     "solver/budgets/test_small_blocks.py",
     "solver/cli",
     "solver/coupling/test_memory.py",
+    "solver/divide/test_divide.py",
     "solver/exact/test_cbc.py",
     "solver/filling/test_bound.py",
     "solver/planning/test_planner.py",
@@ -64,6 +65,7 @@ SLOW = (
     "solver/test_front_door.py",
     "solver/test_pieces.py",
     "solver/test_rows.py",
+    "solver/verifier/test_bounds.py",
     "test_engines_benchmark.py",
     "test_results_page.py",
     # Commands as processes, and pictures drawn.
