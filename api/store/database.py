@@ -87,9 +87,9 @@ class Database:
                 parsed = parsed.set(drivername="postgresql+psycopg")
             shown = parsed.render_as_string(hide_password=True)
             in_memory = parsed.database in (None, "", ":memory:")
-            if parsed.get_backend_name() == "sqlite" and in_memory:
-                raise StoreError(f"database {shown} would forget everything; name a file")
             if parsed.get_backend_name() == "sqlite":
+                if in_memory:
+                    raise StoreError(f"database {shown} would forget everything; name a file")
                 _check_place(str(parsed.database), shown)
             engine = create_engine(parsed, **_options(parsed))
         except (ArgumentError, NoSuchModuleError) as error:
@@ -241,14 +241,10 @@ def _one_by_one(
 def _check_place(path: str, shown: str) -> None:
     """Raise StoreError at once where no waiting makes a file: SQLite tries again as if locked."""
     place = Path(path).absolute()
-    if path.startswith("file:"):
+    if path.startswith("file:") or (place.parent.is_dir() and not place.is_dir()):
         return
-    for wrong, why in (
-        (place.is_dir(), f"{place} is a folder"),
-        (not place.parent.is_dir(), f"there is no folder {place.parent}"),
-    ):
-        if wrong:
-            raise StoreError(f"database {shown} cannot be used: unable to open it, {why}")
+    why = f"{place} is a folder" if place.is_dir() else f"there is no folder {place.parent}"
+    raise StoreError(f"database {shown} cannot be used: unable to open it, {why}")
 
 
 def _options(url: URL) -> dict[str, Any]:

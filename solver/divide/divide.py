@@ -28,8 +28,8 @@ from solver.solution import Bound, LayerSolution
 BOUND_SHARE = 0.25
 """Of the time, at most, for bounds that take programs: the rest is for placements."""
 BLOCKS = range(16, 7, -1)
-"""Devices that are filled as if they were a node, where there are MOST_ALIKE alike or more."""
-MOST_ALIKE = 64
+"""Sizes of nodes as which BLOCKS_FROM alike devices or more are filled: the first that fits."""
+BLOCKS_FROM = 64
 VERTEX_PAIRS = 4096
 """Pairs, of every workload, up to which the program of all of them is solved: some 50 ms."""
 
@@ -105,7 +105,9 @@ def _starts(
     """Divided placements to start from, the quickest first; all obey the rules."""
     blended = blend(layer)
     least_s = bound.seconds if layer.workloads == 1 else divided_bound(blended).seconds
-    found = _filled(blended, least_s, node_size, deadline, search)
+    found = _filled(blended, least_s, node_size, deadline)
+    if search and node_size is None:
+        found = chain(found, _in_blocks(blended, least_s, deadline))
     if node_size is None and not (layer.identical and layer.workloads == 1):
         # What is wrapped around blended costs leaves every workload its own imbalance, and unlike
         # devices what they do less well than by their speed.
@@ -121,7 +123,7 @@ def _of_any(layer: LayerProblem, deadline: Deadline) -> Iterator[Shares | None]:
 
 
 def _filled(
-    layer: LayerProblem, least_s: float, node_size: int | None, deadline: Deadline, search: bool
+    layer: LayerProblem, least_s: float, node_size: int | None, deadline: Deadline
 ) -> Iterator[Shares | None]:
     if node_size is not None and node_size < layer.devices:
         yield over_nodes(layer, node_size, deadline, least_s)
@@ -129,10 +131,12 @@ def _filled(
     yield wrap_around(layer, deadline, least_s)
     if applies(layer):
         yield by_components(layer, deadline, least_s)
-    if search and layer.identical and layer.devices >= MOST_ALIKE:
-        block = next((size for size in BLOCKS if layer.devices % size == 0), None)
-        if block is not None:
-            yield over_nodes(layer, block, deadline, least_s)
+
+
+def _in_blocks(layer: LayerProblem, least_s: float, deadline: Deadline) -> Iterator[Shares | None]:
+    sizes = [size for size in BLOCKS if layer.devices % size == 0]
+    if sizes and layer.identical and layer.devices >= BLOCKS_FROM:
+        yield over_nodes(layer, sizes[0], deadline, least_s)
 
 
 def _descended(layer: LayerProblem, start: Shares, deadline: Deadline) -> _Reached:

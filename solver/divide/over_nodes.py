@@ -65,11 +65,10 @@ class _Nodes:
     """What every node does: `amounts` of groups, which are `parts` of items; the pieces that its
     `size` devices take, of the parts' numbers, and the level they need, at least `least_s`.
 
-    `groups` are the members of each, and their `sizes` in seconds.
+    `sizes` of groups are seconds.
     """
 
     seconds: Seconds
-    groups: list[list[int]]
     sizes: Floats
     size: int
     least_s: float
@@ -84,9 +83,8 @@ class _Nodes:
     ) -> Self | None:
         """Groups of such sizes packed, and every node wrapped around; None without time for it."""
         amounts = _pack(sizes, layer.devices // size)
-        groups = [np.flatnonzero(layer.group_of == group).tolist() for group in range(layer.groups)]
         parts, none = _parts_of_nodes(layer, amounts), np.empty(0)
-        nodes = cls(Seconds.of(layer), groups, sizes, size, least_s, amounts, parts, [], none)
+        nodes = cls(Seconds.of(layer), sizes, size, least_s, amounts, parts, [], none)
         levels = []
         for own in parts:
             placed, level = nodes._wrapped(own, deadline)
@@ -135,8 +133,9 @@ class _Nodes:
         below_s = self.makespan_s
         found = []
         for node, leaves, comes in ((high, gives, takes), (low, takes, gives)):
-            parts = {i: x for i, x in self.parts[node].items() if i not in self.groups[leaves]}
-            parts |= dict.fromkeys(self.groups[comes], 1.0)
+            group = self.seconds.group
+            parts = {i: x for i, x in self.parts[node].items() if group[i] != leaves}
+            parts |= {i: 1.0 for i, own in enumerate(group) if own == comes}
             placed, level = self._wrapped(parts, deadline, below_s)
             if placed is None:
                 return False

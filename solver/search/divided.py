@@ -85,15 +85,10 @@ def divide_layers(
 
     fillings = Fillings(board.tolerance, Effort(seed=None if by_clock else 0))
     # Every layer is cut quickly before any is cut well.
-    quickly = Stage(partial(cut, search=False), 0.5)
-    steps = [
-        quickly,
-        Stage(improve_whole, 0.5),
-        Stage(prove, 0.5),
-        Stage(cut, LAST_SHARES),
-    ]
+    quickly, well = Stage(partial(cut, search=False), 0.5), Stage(cut, LAST_SHARES)
+    steps = [quickly, Stage(improve_whole, 0.5), Stage(prove, 0.5), well]
     if node_size is not None:
-        steps = steps[-1:]
+        steps = [well]
     search(layers, board, steps, deadline, workers, by_clock=by_clock)
     # Only now: a layer whose bound is met is not searched for fewer copies either.
     for index, bound in proved.items():

@@ -68,7 +68,7 @@ def test_a_signal_ends_long_polls_and_solves_at_once(served: Served, sent: signa
         assert not solve.done()
         process = served.processes[-1]
         process.send_signal(sent)
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=20)
         assert poll.result().status_code == 204
         assert solve.result().status_code == 503
     assert process.returncode == 128 + sent

@@ -190,7 +190,7 @@ def _from_the_future(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (_a_folder, "unable to open"),
+        (_a_folder, "hplb.db is a folder"),
         (_no_database, "not a database"),
         (_truncated, "malformed|damaged|disk image"),
         (_scribbled_over, "malformed|damaged|disk image"),
@@ -214,7 +214,7 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(
         ("", "URL"),
         ("hplb.db", "URL"),
         ("oracle9://x/y", "URL"),
-        ("sqlite:////no/such/folder/hplb.db", "unable to open"),
+        ("sqlite:////no/such/folder/hplb.db", "there is no folder /no/such/folder"),
     ],
 )
 def test_a_url_that_cannot_be_used_too(url: str, says: str) -> None:

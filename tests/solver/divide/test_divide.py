@@ -2,6 +2,7 @@
 
 import time
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 
 from solver.deadline import Deadline
 from solver.divide.divide import divide
+from solver.divide.integer_program import Searched
 from solver.divide.retreat import retreat
-from solver.problem import LayerProblem
+from solver.problem import LayerProblem, PlacementProblem
+from solver.search.solve import Search, solve
 from solver.shares import Shares
 from solver.solution import Bound
 from tests.solver.divide.problems import (
@@ -95,10 +98,42 @@ def test_divide_over_nodes_obeys_its_rules() -> None:
     assert solution.gap < 0.2
 
 
-def test_unlike_devices_are_proved_without_a_search() -> None:
+def test_unlike_devices_are_proved_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """What no time is left to search is cut, descended from and bounded all the same."""
+    monkeypatch.delattr("solver.divide.divide._searched")
     layer = make_divisible(64, 8, 80, types=2, charge=0.3)
     quick = divide(layer, random_whole(layer), NOTHING, TOLERANCE, soon(), search=False)
     check(layer, quick.shares)
-    assert not quick.searched
     assert quick.gap < 0.1
+
+
+def test_every_layer_is_cut_and_bounded_before_any_is_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    how = Search(time_limit_s=60)
+
+    def ended(_: LayerProblem, start: Any, *__: object) -> Searched:
+        how.cancelled.set()
+        return Searched(start.shares, None)
+
+    monkeypatch.setattr("solver.divide.divide._searched", ended)
+    layer = make_divisible(64, 8, 80, types=2, charge=0.3)
+    found = solve(_of_layers(layer, 6), how)
+    assert how.cancelled.is_set()
+    assert max(solved.gap for solved in found.layers) < 0.1
+
+
+def _of_layers(layer: LayerProblem, layers: int) -> PlacementProblem:
+    """Layers that are each a little longer than the one before."""
+    types, first = np.unique(layer.type_of, return_index=True)
+    longer = 1 + 0.01 * np.arange(layers)[:, None, None]
+    head_s = layer.item_s[:, :, first]
+    return PlacementProblem(
+        head_s=head_s[:, None] * longer,
+        part_s=np.zeros((1, layers, layer.items, len(types))),
+        group_s=layer.group_s[:, None][..., first] * np.ones((layers, 1, 1)),
+        launch_s=layer.launch_s[:, first],
+        weights=np.ones(1),
+        type_of=layer.type_of,
+        divisible=True,
+    )

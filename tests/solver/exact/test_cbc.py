@@ -103,7 +103,7 @@ def test_an_answer_cut_short_or_of_another_kind_is_none(
 
 
 def test_no_thread_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With one of its own, CBC 2.10 deadlocks at the end of one search in fifty."""
+    """With one of its own, CBC 2.10 now and then deadlocks at the end of a search."""
     program_of_cbc(monkeypatch, tmp_path, f'echo "$@" > {tmp_path}/asked; exit 1')
     with pytest.raises(SolverFailedError):
         run_cbc(program(), 0.0, soon())
