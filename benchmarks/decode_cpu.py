@@ -4,7 +4,7 @@
 
 A model continues 4,096 tokens, in every round by one token in each way: dense SDPA with
 transformers' static and with its dynamic cache; our kernels, a fifth of the pieces listed, with
-`GrowingCache` and with the dynamic one. `attention_s` are the caches' updates and the attention
+`GrowingCache`, also as where there is no C++ compiler, and with the dynamic one. `attention_s` are the caches' updates and the attention
 functions of all layers, `token_s` the whole forward pass, in CPU seconds of one thread. Without
 --model the model has SmolLM2-135M's shape and random weights. --quick: a tiny model, 96 tokens, two
 rounds.
@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -38,6 +39,7 @@ from executor.engines.transformers import interface
 from executor.engines.transformers.attach import attached
 from executor.engines.transformers.cache import GrowingCache
 from executor.inference.budget_policy import BudgetPolicy
+from executor.kernels.torch import compiled
 
 SMOLLM2 = {
     "hidden_size": 576,
@@ -80,6 +82,7 @@ class Way:
     name: str
     cache: Cache
     policy: BudgetPolicy | None = None
+    is_compiled: bool = True
     attention_s: list[float] = field(default_factory=list)
     token_s: list[float] = field(default_factory=list)
 
@@ -99,8 +102,20 @@ def ways(model: PreTrainedModel, tokens: int, rounds: int) -> list[Way]:
         Way("SDPA, dynamic cache", DynamicCache(config=config)),
         Way(GROWING, GrowingCache(config), uniform),
         Way(f"{GROWING}, unequal budgets", GrowingCache(config), unequal),
+        Way(f"{GROWING}, no compiler", GrowingCache(config), uniform, is_compiled=False),
         Way("HPLB, dynamic cache", DynamicCache(config=config), uniform),
     ]
+
+
+@contextmanager
+def decoding(model: PreTrainedModel, way: Way) -> Iterator[None]:
+    """The model decodes this way within."""
+    library = compiled.library() if way.is_compiled else None
+    with (
+        mock.patch.object(compiled, "library", return_value=library),
+        nullcontext() if way.policy is None else attached(model, way.policy),
+    ):
+        yield
 
 
 @contextmanager
@@ -132,7 +147,7 @@ def measure(model: PreTrainedModel, tokens: int, rounds: int) -> list[Way]:
     with watched([way.cache for way in contenders]) as watch:
         for at in range(tokens, tokens + rounds + 1):
             for way in contenders:
-                with nullcontext() if way.policy is None else attached(model, way.policy):
+                with decoding(model, way):
                     watch.seconds, started = 0.0, time.process_time()
                     model(ids[:, at : at + 1], past_key_values=way.cache)
                     if at > tokens:

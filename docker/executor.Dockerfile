@@ -1,9 +1,9 @@
 # The executor: kernels and the node daemon. torch brings its own CUDA runtime.
 FROM python:3.12.12-slim-bookworm
 
-# Triton compiles a small launcher with the system's C compiler.
+# Triton compiles a small launcher, and decodes on CPUs are C++ (docs/kernels.md).
 RUN apt-get update \
-    && apt-get install --no-install-recommends -y gcc libc6-dev \
+    && apt-get install --no-install-recommends -y g++ \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/hplb
 COPY pyproject.toml constraints.txt README.md LICENSE ./

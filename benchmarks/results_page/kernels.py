@@ -140,7 +140,7 @@ def _met(met: bool) -> str:
 
 
 def _milliseconds(found: Report) -> str:
-    return _spread({name: 1e3 * seconds for name, seconds in found.items()}, ".0f")
+    return _spread({name: 1e3 * seconds for name, seconds in found.items()}, ".1f")
 
 
 def _spread(found: Report, form: str = ".2f") -> str:

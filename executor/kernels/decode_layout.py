@@ -4,7 +4,6 @@ A decoding sequence grows by a token a step while everything here stays as it is
 the device (`context_tokens`), so that a captured CUDA graph can be replayed for the next token.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from executor.kernels.layout import ALL_PIECES, send
-from executor.kernels.patterns import POOLED, Pattern, Rule
+from executor.kernels.patterns import POOLED, Pattern
 
 Made = TypeVar("Made")
 PADDING = -1
@@ -83,15 +82,6 @@ class DecodeLayout:
         """`budget` as numbers."""
         found: list[int] = self.budget.tolist()
         return found
-
-    @cached_property
-    def scored(self) -> tuple[tuple[int, ...], ...]:
-        """The entries that choose by scores, those of as many heads of one sequence together."""
-        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for number, (entry, start) in enumerate(zip(self.lists, self.starts, strict=True)):
-            if start != ALL_PIECES and not isinstance(entry.pattern, Rule):
-                alike[entry.sequence, len(entry.heads)].append(number)
-        return tuple(map(tuple, alike.values()))
 
 
 @dataclass(frozen=True, eq=False)

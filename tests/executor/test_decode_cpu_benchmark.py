@@ -15,5 +15,5 @@ def test_the_benchmark_runs(tmp_path, monkeypatch, capsys):
     decode_cpu.main()
     assert torch.get_num_threads() == before
     found = json.loads(report.read_text())
-    assert len(found["rows"]) == capsys.readouterr().out.count("x static") == 5
+    assert len(found["rows"]) == capsys.readouterr().out.count("x static") == 6
     assert all(row["attention_s"]["least"] > 0 for row in found["rows"])

@@ -1,11 +1,12 @@
-"""What the CPU back end is tried on: threads, short steps, caches nobody may misread."""
+"""What the CPU back end is tried on: threads, short steps, no compiler, caches to be misread."""
 
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 
 from executor.kernels.batch import Cache
-from executor.kernels.torch import decode, spans
+from executor.kernels.torch import compiled, spans
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 DTYPES = list(TOLERANCE)
@@ -28,7 +29,13 @@ def shorten_steps(monkeypatch):
     """Strips and batches so short that small inputs make many."""
     monkeypatch.setattr(spans, "STRIP_TOKENS", 40)
     monkeypatch.setattr(spans, "GATHERED_BYTES", 2**13)
-    monkeypatch.setattr(decode, "GATHERED_BYTES", 2**13)
+
+
+@contextmanager
+def by_products():
+    """As where there is no compiler."""
+    with mock.patch.object(compiled, "library", return_value=None):
+        yield
 
 
 def without_strays(cache, chunks, block):

@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from executor.kernels.layout import ALL_PIECES
 from executor.kernels.patterns import EVERY, Pooled, Rule, Sampled, VerticalSlash
 from executor.kernels.select_decode import select_decode
 
+from .cpu_cases import by_products
 from .reference import (
     contexts,
     random_cache,
@@ -23,9 +25,15 @@ from .reference import (
     whole_prompts,
 )
 
-BOTH = pytest.mark.parametrize("use_triton", [False, True], ids=["torch", "triton"])
+BOTH = pytest.mark.parametrize("use_triton", ["compiled", "products", "triton"], indirect=True)
 SIZE, DIM, MOST = 8, 16, 10
 PATTERNS = [Pooled(), VerticalSlash(), Sampled(), Rule.sink_local(2), Rule.strided(2, 3)]
+
+
+@pytest.fixture
+def use_triton(request):
+    with by_products() if request.param == "products" else nullcontext():
+        yield request.param == "triton"
 
 
 def defined(q, cache, entry, context, budget, stored, size=SIZE):
@@ -101,6 +109,8 @@ def run(problem, use_triton):
 @given(problems())
 def test_lists_and_parts_are_what_is_defined(problem):
     run(problem, use_triton=False)
+    with by_products():
+        run(problem, use_triton=False)
 
 
 @settings(max_examples=12, deadline=None)
