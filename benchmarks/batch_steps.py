@@ -10,6 +10,7 @@ paged cache, in CPU seconds of one thread, medians over rounds:
     one chunk  a request that brings a chunk of 2,048 tokens, another in each round; beside it 31
                that decode
     chunks     others in each round that bring 64 tokens each, behind a prefix: 32 times the rows
+    as many    the 2,048 tokens of one chunk, of one request and of 32
 
 Aim: 32 requests cost at most 1.2 times what one costs.
 
@@ -21,6 +22,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from statistics import median
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -120,6 +122,16 @@ def sampled(steps: SlotSteps, given: list[Lengths]) -> tuple[float, float]:
     return median(serving), median(reporting)
 
 
+def row(kind: str, one_s: float, many_s: float, out: TextIO) -> dict[str, str | float]:
+    """A batch of one request beside that of many, told as well."""
+    print(
+        f"{kind:10} {1e3 * one_s:7.2f} ms for 1, {1e3 * many_s:7.2f} ms for {REQUESTS}: "
+        f"{many_s / one_s:.2f} times",
+        file=out,
+    )
+    return {"batch": kind, "one_s": one_s, "many_s": many_s, "ratio": many_s / one_s}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200)
@@ -135,13 +147,9 @@ def main() -> None:
             given = list(batches(kind, requests, arguments.rounds))
             seconds(steps, given[:2])
             taken.append(seconds(steps, given))
-        one, many = taken
-        rows.append({"batch": kind, "one_s": one, "many_s": many, "ratio": many / one})
-        print(
-            f"{kind:10} {1e3 * one:7.2f} ms for 1, {1e3 * many:7.2f} ms for {REQUESTS}: "
-            f"{many / one:.2f} times",
-            file=out,
-        )
+        rows.append(row(kind, *taken, out))
+    chunk, chunks = rows[-2:]
+    rows.append(row("as many", chunk["one_s"], chunks["many_s"], out))
     serving_s, reporting_s = sampled(steps, list(batches("one chunk", REQUESTS, arguments.rounds)))
     print(
         f"sampled    {1e3 * serving_s:7.2f} ms of serving, {1e3 * reporting_s:7.2f} ms of the "

@@ -4,10 +4,10 @@
 
 A model continues 4,096 tokens, in every round by one token in each way: dense SDPA with
 transformers' static and with its dynamic cache; our kernels, a fifth of the pieces listed, with
-`GrowingCache`, also as where there is no C++ compiler, and with the dynamic one. `attention_s` are the caches' updates and the attention
-functions of all layers, `token_s` the whole forward pass, in CPU seconds of one thread. Without
---model the model has SmolLM2-135M's shape and random weights. --quick: a tiny model, 96 tokens, two
-rounds.
+`GrowingCache`, also as where there is no C++ compiler, and with the dynamic one. `attention_s` are
+the caches' updates and the attention functions of all layers, `token_s` the whole forward pass, in
+CPU seconds of one thread. Without --model the model has SmolLM2-135M's shape and random weights.
+--quick: a tiny model, 96 tokens, two rounds.
 """
 
 import argparse

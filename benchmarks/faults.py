@@ -107,7 +107,17 @@ def main() -> None:
     latest = time.monotonic() + 60 * options.minutes
     os.environ["HPLB_TEST_UNTIL"] = str(latest)
     recorder = Recorder(known(options.json), options.share, latest)
-    settings = ["-p", "no:xdist", "-p", "no:cacheprovider", "-q", "--mutations", str(MUTATIONS)]
+    settings = [
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--timeout",
+        "0",
+        "--mutations",
+        str(MUTATIONS),
+    ]
     only = ["-k", options.only] if options.only else []
     pytest.main([*settings, *only, *TESTS], plugins=[recorder])
     rows = list(recorder.rows.values())

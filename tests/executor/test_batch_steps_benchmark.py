@@ -30,6 +30,6 @@ def test_the_report_has_every_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     batch_steps.main()
     assert torch.get_num_threads() == before
     found = json.loads(report.read_text())
-    assert [row["batch"] for row in found["rows"]] == ["decodes", "one chunk", "chunks"]
+    assert [row["batch"] for row in found["rows"]] == ["decodes", "one chunk", "chunks", "as many"]
     for row in found["rows"]:
         assert row["ratio"] == row["many_s"] / row["one_s"]
