@@ -62,11 +62,17 @@ class _Rows(ctypes.Structure):
     _fields_ = (("data", _At), ("head", _Size), ("token", _Size))
 
 
+class _Threads(ctypes.Structure):
+    """The source's `Threads`."""
+
+    _fields_ = (("most", _Size), ("least_bytes", _Size))
+
+
 _TABLES = (ctypes.POINTER(_Cache), ctypes.POINTER(_Layout))
 _ARGUMENTS = {
-    "hplb_decode": (_Size, *_TABLES, _Size, _Size, _Rows, _At, _At, _At, _At, _Rows, _Rows),
+    "hplb_decode": (_Size, *_TABLES, _Size, _Threads, _Rows, _At, _At, _At, _At, _Rows, _Rows),
     "hplb_select_decode": (
-        *(_Size, *_TABLES, _Size, _Size, _Rows, _At, _At, _Size, _At),
+        *(_Size, *_TABLES, _Size, _Threads, _Rows, _At, _At, _Size, _At),
         *(_At, _Size, _Size, _Size, _At),
     ),
 }
@@ -92,7 +98,7 @@ def attend(
         _cache(cache),
         layout.derive(_layout),
         q.shape[2],
-        LEAST_BYTES,
+        _Threads(torch.get_num_threads(), LEAST_BYTES),
         _rows(q),
         lists.first.data_ptr(),
         lists.count.data_ptr(),
@@ -123,7 +129,7 @@ def choose(
         _cache(cache),
         layout.derive(_layout),
         q.shape[2],
-        LEAST_BYTES,
+        _Threads(torch.get_num_threads(), LEAST_BYTES),
         _rows(q),
         layout.budget.data_ptr(),
         entries.data_ptr(),

@@ -120,9 +120,12 @@ inline Floats exp(Floats x) {
     return found * (Floats)((whole + 127) << 23);
 }
 
-inline int64_t threads_for(int64_t bytes, int64_t least) {
-    return std::clamp<int64_t>(bytes / least, 1, omp_get_max_threads());
-}
+// Threads that may be used, and bytes to read from which on one more is woken.
+struct Threads {
+    int64_t most, least_bytes;
+
+    int64_t for_bytes(int64_t bytes) const { return std::clamp<int64_t>(bytes / least_bytes, 1, most); }
+};
 
 // Numbers of a row are read by vectors, and what is left over after them.
 inline int64_t vectors(int64_t dim) { return (dim + WIDE - 1) / WIDE; }
@@ -144,7 +147,8 @@ struct Decode {
     const int32_t *first, *count, *context;
     const int64_t* indices;
     Rows q, out, lse;  // lse's data may be null
-    int64_t dim, least_bytes;
+    int64_t dim;
+    Threads threads;
 
     int64_t piece(int64_t list, int64_t place) const {
         place += first[list];
@@ -340,13 +344,13 @@ template <class T> void decode(const Decode& p) {
         if (!p.count[list]) finish<T>(p, list, state);
     }
     const int64_t bytes = pieces * p.layout.piece_tokens * p.dim * 2 * sizeof(T);
-    const int64_t most = threads_for(bytes, p.least_bytes);
+    const int64_t most = p.threads.for_bytes(bytes);
     if (most < 2) return attend<T>(p, 0, pieces, nullptr);
     std::vector<Edge> edges(2 * most, Edge{-1, state});
 #pragma omp parallel num_threads(most)
     {
-        const int64_t number = omp_get_thread_num(), threads = omp_get_num_threads();
-        attend<T>(p, pieces * number / threads, pieces * (number + 1) / threads, &edges[2 * number]);
+        const int64_t number = omp_get_thread_num(), team = omp_get_num_threads();
+        attend<T>(p, pieces * number / team, pieces * (number + 1) / team, &edges[2 * number]);
     }
     for (size_t i = 0; i < edges.size(); i++) {
         const int64_t list = edges[i].list;
@@ -368,7 +372,8 @@ struct Selection {
     int64_t* indices;
     Rows q;
     const void* bounds;
-    int64_t bounds_piece, bounds_group, bounds_side, dim, least_bytes;
+    int64_t bounds_piece, bounds_group, bounds_side, dim;
+    Threads threads;
 };
 
 // Scores of a piece's bounds: of every dimension the greater product.
@@ -438,7 +443,7 @@ template <class T> void choose(const Selection& p, int64_t list) {
 template <class T> void select(const Selection& p, int64_t chosen) {
     int64_t pieces = 0;
     for (int64_t i = 0; i < chosen; i++) pieces += p.context[p.layout.sequence(p.chosen[i])] / p.layout.piece_tokens;
-    const int64_t most = std::min<int64_t>(threads_for(2 * pieces * p.dim * sizeof(T), p.least_bytes), chosen);
+    const int64_t most = std::min<int64_t>(p.threads.for_bytes(2 * pieces * p.dim * sizeof(T)), chosen);
 #pragma omp parallel for num_threads(most) if (most > 1)
     for (int64_t i = 0; i < chosen; i++) choose<T>(p, p.chosen[i]);
 }
@@ -459,22 +464,21 @@ template <class Body> int by_kind(int64_t kind, Body body) {
 
 }  // namespace
 
-// A thread more is woken for every `least_bytes` that there are to read.
-extern "C" int hplb_decode(int64_t kind, const Cache* cache, const Layout* layout, int64_t dim,
-                           int64_t least_bytes, Rows q, const int32_t* first, const int32_t* count,
-                           const int64_t* indices, const int32_t* context, Rows out, Rows lse) {
-    const Decode problem{*cache, *layout, first, count, context, indices, q, out, lse, dim, least_bytes};
+extern "C" int hplb_decode(int64_t kind, const Cache* cache, const Layout* layout, int64_t dim, Threads threads,
+                           Rows q, const int32_t* first, const int32_t* count, const int64_t* indices,
+                           const int32_t* context, Rows out, Rows lse) {
+    const Decode problem{*cache, *layout, first, count, context, indices, q, out, lse, dim, threads};
     if (!is_there(problem)) return NOT_THERE;
     return by_kind(kind, [&](auto number) { decode<decltype(number)>(problem); });
 }
 
 extern "C" int hplb_select_decode(int64_t kind, const Cache* cache, const Layout* layout, int64_t dim,
-                                  int64_t least_bytes, Rows q, const int32_t* budget, const int32_t* chosen,
+                                  Threads threads, Rows q, const int32_t* budget, const int32_t* chosen,
                                   int64_t chosen_lists, const int32_t* context, const void* bounds,
                                   int64_t bounds_piece, int64_t bounds_group, int64_t bounds_side,
                                   int64_t* indices) {
-    const Selection problem{*cache,       *layout,      budget,      chosen, context,    indices, q, bounds,
-                            bounds_piece, bounds_group, bounds_side, dim,    least_bytes};
+    const Selection problem{*cache,       *layout,      budget,      chosen, context, indices, q, bounds,
+                            bounds_piece, bounds_group, bounds_side, dim,    threads};
     if (!is_there(problem, chosen_lists)) return NOT_THERE;
     return by_kind(kind, [&](auto number) { select<decltype(number)>(problem, chosen_lists); });
 }
