@@ -6,11 +6,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens
 from executor.inference.policy import Policy
 from profiles.measuring import Progress
+from profiles.measuring.loading import Loaded
 from profiles.time_left import TimeLeft
 
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 from executor.evaluation.lines import Line
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.runner import Evaluated, Options
+from profiles.measuring.loading import Loaded
 from profiles.model import ModelProfile
 from profiles.tasks.documents import digest_at
 

@@ -10,13 +10,14 @@ from executor.evaluation.asked import Asked, ask
 from executor.evaluation.density import Setting
 from executor.evaluation.generation import Generated, compare
 from executor.evaluation.journal import TEXT, Journal, Key, Row
-from executor.evaluation.loaded import Loaded
+from executor.evaluation.loaded import check_positions
 from executor.evaluation.makespan import Devices
 from executor.evaluation.methods import DENSE, ONLINE, Maker, Method, watch
 from executor.evaluation.scoring import answer, surprise
 from executor.evaluation.texts import scored_tokens, windows
 from profiles.catalogue import device_profile
 from profiles.measuring import Progress
+from profiles.measuring.loading import Loaded, most_tokens
 from profiles.model import ModelProfile
 from profiles.selection import Selection
 from profiles.tasks import ruler
@@ -98,7 +99,7 @@ def check(options: Options, loaded: Loaded) -> None:
                 f"--contexts: {context} tokens are too few for a task: "
                 f"{ruler.SHORTEST_TOKENS} at least"
             )
-        loaded.check_positions("--contexts", context)
+        check_positions(loaded, "--contexts", context)
     device_profile(options.devices.type)
     windows(options.text, loaded.tokenizer, max(options.contexts), 1)
 
@@ -183,14 +184,15 @@ def _samples(
     loaded: Loaded, options: Options, context: int, split: Split, seeds: Sequence[int]
 ) -> Iterator[Asked]:
     """Samples of all tasks, one of each before the next."""
+    most = most_tokens(loaded.model)
     for seed in seeds:
         for task in options.tasks:
             sample = ruler.make(task, context, seed, loaded.count, split)
             asked = ask(sample, seed, loaded.tokenizer)
-            if loaded.most_tokens is not None and len(asked.ids) > loaded.most_tokens:
+            if most is not None and len(asked.ids) > most:
                 raise EvaluationError(
                     f"--contexts: {task} at {context} tokens, seed {seed}, has {len(asked.ids)} "
-                    f"with the tokenizer's own; the model has {loaded.most_tokens} positions"
+                    f"with the tokenizer's own; the model has {most} positions"
                 )
             yield asked
 

@@ -20,7 +20,6 @@ from executor.weights.checkpoint import (
 )
 from executor.weights.execution_map import LAYOUT_FIELD, MAP_FILE, ExecutionMap, Original
 from executor.weights.per_head import (
-    SHAPE,
     config_of,
     model_of_plan,
     per_head_tensors,
@@ -112,11 +111,8 @@ def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
 def _as_it_was(folder: Path, was: ExecutionMap) -> tuple[Checkpoint, dict[str, Change]]:
     """The checkpoint that a plan was written into, and what makes its tensors the model's again."""
     config = config_of(folder)
-    found, expected = (
-        architecture_of(config, str(folder / CONFIG)),
-        was.layout.padded(was.architecture),
-    )
-    if any(getattr(found, field) != getattr(expected, field) for field in SHAPE):
+    expected = was.layout.padded(was.architecture)
+    if expected.differing(architecture_of(config, str(folder / CONFIG))):
         raise WeightsError(f"{folder / CONFIG}: is not the one that {MAP_FILE} was written beside")
     source = open_checkpoint(folder)
     tensors = per_head_tensors(source, config, expected)
