@@ -158,9 +158,7 @@ def _computed(
         error, drift = prediction_error(plan, layers, medians), time_drift(predicted, medians)
     return _Figures(
         layers=layers,
-        predicted=PredictedView(
-            makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
-        ),
+        predicted=predicted,
         bound_s=None if plan.other_workloads else bound_s,
         gap=plan.gap,
         measured=measured,
