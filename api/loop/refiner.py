@@ -88,7 +88,7 @@ class _Replan:
 
 
 class Refiner:
-    """`measured()` hands work over; `settle()` waits until all of it is done."""
+    """`take_up()` hands work over; `settle()` waits until all of it is done."""
 
     def __init__(
         self,
@@ -120,12 +120,14 @@ class Refiner:
         self._thread = Thread(target=self._run, name="refine", daemon=True)
 
     def start(self) -> None:
-        """Take up every deployment where the last process left it."""
+        """Take up every deployment where the planner before left it; again where another one had
+        been elected since."""
         with self._database.read() as session:
             names = deployment_store.names_to_refine(session)
         for name in names:
             self.take_up(name, frozenset())
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def take_up(self, deployment: str, kinds: frozenset[Kind]) -> None:
         """A batch of this deployment was stored, with samples of these device types and phases."""
