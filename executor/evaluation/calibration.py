@@ -24,9 +24,9 @@ from executor.evaluation.losses import Floats, losses
 from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.heads import CurvesForm, LossPerError
-from profiles.measuring import Progress
 from profiles.measuring.loading import Loaded
 from profiles.model import ModelProfile
+from profiles.time_left import Show
 from solver.budgets.least_error import summed_error
 
 LEVEL = 0.95
@@ -56,7 +56,7 @@ def calibrate(
     context: int,
     densities: Sequence[float],
     prompts: int,
-    progress: Progress,
+    progress: Show,
 ) -> Calibrated:
     """Read `prompts` windows of `context` tokens, spread evenly over the data.
 

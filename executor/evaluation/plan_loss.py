@@ -8,8 +8,8 @@ from executor.evaluation.loaded import check_positions
 from executor.evaluation.losses import losses
 from executor.evaluation.texts import scored_tokens, windows
 from executor.inference.budget_policy import BudgetPolicy
-from profiles.measuring import Progress
 from profiles.measuring.loading import Loaded
+from profiles.time_left import Show
 from solver.plans import Plan
 
 
@@ -36,9 +36,7 @@ class PlanLoss:
         return {**asdict(self), "over_dense": self.over_dense}
 
 
-def plan_loss(
-    loaded: Loaded, plan: Plan, text: Path | None, most: int, progress: Progress
-) -> PlanLoss:
+def plan_loss(loaded: Loaded, plan: Plan, text: Path | None, most: int, progress: Show) -> PlanLoss:
     """Score up to `most` windows of the text, the held-out docstrings where it is None.
 
     Placement changes no output, so that budgets, selection and sizes are all that counts. Raises

@@ -16,13 +16,12 @@ from executor.evaluation.methods import DENSE, ONLINE, Maker, Method, watch
 from executor.evaluation.scoring import answer, surprise
 from executor.evaluation.texts import scored_tokens, windows
 from profiles.catalogue import device_profile
-from profiles.measuring import Progress
 from profiles.measuring.loading import Loaded, most_tokens
 from profiles.model import ModelProfile
 from profiles.selection import Selection
 from profiles.tasks import ruler
 from profiles.tasks.haystack import Split
-from profiles.time_left import TimeLeft, forward_work
+from profiles.time_left import Show, TimeLeft, forward_work
 from solver.budgets.options import Curve
 
 FIRST_SEED = 1_000_000
@@ -109,7 +108,7 @@ def evaluate(
     profile: ModelProfile,
     options: Options,
     journal: Journal[Row],
-    progress: Progress,
+    progress: Show,
 ) -> Iterator[Evaluated]:
     """Every context; rows the journal has are not computed again. `progress` counts rows."""
     texts = {
@@ -157,7 +156,7 @@ class _Told:
         loaded: Loaded,
         options: Options,
         texts: Mapping[int, Sequence[tuple[int, ...]]],
-        progress: Progress,
+        progress: Show,
     ) -> None:
         hidden = loaded.model.config.get_text_config().hidden_size
         sparse = [name for name in options.methods if name != DENSE]

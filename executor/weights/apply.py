@@ -12,7 +12,6 @@ from executor.weights.checkpoint import (
     CONFIG,
     Change,
     Checkpoint,
-    Progress,
     copy_others,
     new_folder,
     open_checkpoint,
@@ -30,6 +29,7 @@ from executor.weights.per_head import (
 from executor.weights.slots import slots_of
 from profiles.architecture import Architecture
 from profiles.config_json import architecture_of
+from profiles.time_left import Show
 from solver.plans import Plan
 
 HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim")
@@ -51,7 +51,7 @@ class Applied:
     compared: Compared | None
 
 
-def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) -> Applied:
+def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Show) -> Applied:
     """Write the model in `folder` to `out` with every rank's heads in slots, as the plan has them.
 
     A model that carries a plan already is moved to this one: what it was is taken back and placed
@@ -90,7 +90,7 @@ def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) 
     return Applied(made, compared)
 
 
-def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
+def undo(folder: Path, out: Path, progress: Show) -> ExecutionMap:
     """Write the model that a plan was applied to, to `out`: its tensors and configuration as they
     were, bit for bit.
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from profiles.errors import MeasuringError
 from profiles.measurement import Measurement
-from profiles.measuring import Progress
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item, items
 from profiles.measuring.loading import Loaded, load
@@ -22,11 +21,11 @@ from profiles.measuring.selector import Selector
 from profiles.measuring.statistics import curves_form, stability
 from profiles.model import ModelProfile
 from profiles.tasks.documents import digest_at, prompts_at
-from profiles.time_left import TimeLeft, forward_work
+from profiles.time_left import Show, TimeLeft, forward_work
 
 
 def measure_profile(
-    choices: Choices, name: str, parts: Parts, selector: Selector | None, progress: Progress
+    choices: Choices, name: str, parts: Parts, selector: Selector | None, progress: Show
 ) -> ModelProfile:
     """Measure, or go on measuring from `parts`, which stay until they are removed.
 
