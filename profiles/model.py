@@ -14,6 +14,7 @@ from profiles.errors import ProfileError, describe
 from profiles.files import json_of, read_bytes, write_atomically
 from profiles.first_fault import FirstFault
 from profiles.heads import Heads
+from profiles.left_out import is_none
 from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
 from profiles.sizes import DEFAULT_BLOCK_TOKENS
@@ -37,7 +38,7 @@ class ModelProfile(FirstFault, BaseModel):
     selection: Selection = POOLED
     source: Annotated[str, Field(min_length=1, max_length=2000)]
     synthetic: bool
-    measurement: Annotated[Measurement | None, Field(exclude_if=lambda m: m is None)] = None
+    measurement: Annotated[Measurement | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _figures_fit_architecture(self) -> Self:

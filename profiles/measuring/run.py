@@ -1,9 +1,7 @@
 """A model and prompts become a profile of recovery curves."""
 
-import platform
 import re
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,6 +20,10 @@ from profiles.measuring.statistics import curves_form, stability
 from profiles.model import ModelProfile
 from profiles.tasks.documents import digest_at, prompts_at
 from profiles.time_left import Show, TimeLeft, forward_work
+from profiles.versions import versions
+
+PACKAGES = ("hplb", "torch", "transformers")
+"""What computes the figures."""
 
 
 def measure_profile(
@@ -75,7 +77,7 @@ def measure_profile(
             piece_tokens=choices.piece,
             sink_tokens=choices.oracle_sink_tokens,
             local_tokens=choices.oracle_local_tokens,
-            versions=versions(),
+            versions=versions(*PACKAGES),
             seconds=float(sum(arrays["seconds"] for _, arrays in done)),
             stability=stability(done, choices),
         ),
@@ -90,12 +92,6 @@ def name_of(model: str) -> str:
     """
     last = Path(model).resolve().name if Path(model).is_dir() else model.rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip("._-")[:128] or "measured"
-
-
-def versions() -> dict[str, str]:
-    """What computed the figures."""
-    found = {package: version(package) for package in ("hplb", "torch", "transformers")}
-    return {"python": platform.python_version(), **found}
 
 
 def _work(item: Item, loaded: Loaded, choices: Choices) -> float:
@@ -125,5 +121,5 @@ def _record(
         "selection": choices.selection.model_dump(mode="json"),
         "weights": loaded.weights_sha256,
         "selector": selector is not None,
-        "versions": versions(),
+        "versions": versions(*PACKAGES),
     }
