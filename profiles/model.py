@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,11 @@ from profiles.selection import POOLED, Selection, Strided
 from profiles.sizes import DEFAULT_BLOCK_TOKENS
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+def as_name(text: str) -> str:
+    """What of a text may be a name, "" where nothing may."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:128]
 
 
 class ModelProfile(FirstFault, BaseModel):

@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
 from profiles.architecture import Architecture
-from profiles.catalogue import REFERENCE_FOLDER, REFERENCE_MODEL
 from profiles.config_json import architecture_from_config
 from profiles.errors import MeasuringError
-from profiles.fetched import PUBLISHED, fetched_folder
+from profiles.fetched import known_folder
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
 from profiles.measuring.layer_attention import LayerAttention
@@ -51,10 +50,9 @@ def folder_of(model: str) -> Path:
 
     The names of `hplb models list` stand for what was fetched.
     """
-    if model == REFERENCE_MODEL:
-        return REFERENCE_FOLDER
-    if model in PUBLISHED:
-        return fetched_folder(PUBLISHED[model])
+    known = known_folder(model)
+    if known is not None:
+        return known
     folder = Path(model)
     if folder.is_dir():
         return folder

@@ -1,6 +1,5 @@
 """A model and prompts become a profile of recovery curves."""
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +16,7 @@ from profiles.measuring.parts import Parts
 from profiles.measuring.prompt_run import Arrays, PromptRun
 from profiles.measuring.selector import Selector
 from profiles.measuring.statistics import curves_form, stability
-from profiles.model import ModelProfile
+from profiles.model import ModelProfile, as_name
 from profiles.tasks.documents import digest_at, prompts_at
 from profiles.time_left import Show, TimeLeft, forward_work
 from profiles.versions import versions
@@ -91,7 +90,7 @@ def name_of(model: str) -> str:
     'Llama-3.1-8B'
     """
     last = Path(model).resolve().name if Path(model).is_dir() else model.rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip("._-")[:128] or "measured"
+    return as_name(last) or "measured"
 
 
 def _work(item: Item, loaded: Loaded, choices: Choices) -> float:
