@@ -42,9 +42,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, leases: Leases, 
         "refine": wanted.refine,
     }
     if deployment is None:
-        deployment = StoredDeployment(
-            name=name, generation=0, refine_state=RefineState.initial().to_json()
-        )
+        deployment = StoredDeployment(name=name, generation=0, refine_state=RefineState().to_json())
         session.add(deployment)
     elif _serves(session, deployment) and all(
         getattr(deployment, field) == value for field, value in content.items()

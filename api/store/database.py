@@ -143,13 +143,12 @@ class Database:
         self,
         work: Callable[[Session, list[Item]], Sequence[Result | Exception]],
         item: Item,
-        patience_s: float = PATIENCE_S,
     ) -> "Future[Result]":
         """Have the writer do work on an item, in one call with others of the same that wait.
 
         See `WriteQueue`.
         """
-        return self._queue.put(work, item, patience_s)
+        return self._queue.put(work, item)
 
     async def writing(self, work: Callable[[Session], Result]) -> Result:
         """What work gives once it is on disk; for requests, which hold no thread meanwhile.
