@@ -125,7 +125,7 @@ def _figures(
     session: Session, deployment: StoredDeployment, generation: int, plan_id: str
 ) -> _Figures:
     """Computed anew only where something was measured since."""
-    newest = sample_store.newest_batch(session, deployment.name, generation)
+    newest = sample_store.newest_round(session, deployment.name, generation)
     past = generation != deployment.generation
     of = (deployment.name, generation, plan_id, newest, past, *deployment.layers)
     known = _known.setdefault(session.get_bind(), OrderedDict())

@@ -56,9 +56,8 @@ def test_unlike_devices_gather_their_groups() -> None:
     shares = wrap_around(layer, soon(), least_s(layer))
     assert shares is not None
     check(layer, shares)
-    assert (
-        reached_s(layer, shares) < 1.1 * combined(layer, bounds_of_workloads(layer), soon()).seconds
-    )
+    bound = combined(layer, bounds_of_workloads(layer), soon())
+    assert reached_s(layer, shares) < 1.1 * bound.seconds
     even = even_cut(layer)
     assert even is not None
     assert reached_s(layer, shares) < 0.8 * reached_s(layer, even)
