@@ -2,14 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from api.demo.findings import figures, report
@@ -17,22 +14,16 @@ from api.demo.fitting import MOST_LAYERS
 from api.demo.round_trip import ROUNDS, DemoOptions, run_demo
 from api.demo.usual_model import usual_model
 from api.keys_cli import app as keys
-from api.settings import Settings, told_settings
-from api.store.database import Database, without_password
-from api.store.session import UnavailableError
+from api.opening import DatabaseUrl, opened, settings_with
+from api.settings import told_settings
+from api.store.database import without_password
 from profiles.catalogue import load_profile
 from profiles.cli.console import clear_errors, console, fail
 from profiles.cli.flags import AsJson, model_names, profile_names
 from profiles.cli.progress import EVERY_S, shown, timed
-from profiles.errors import describe
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(keys, name="keys")
-
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(help="SQLAlchemy URL; HPLB_DATABASE_URL, else ./hplb.db.", show_default=False),
-]
 
 
 @app.callback()
@@ -55,7 +46,7 @@ def serve(
     from api.server import serve as serve_until_stopped
     from api.server import stop_on_terminate
 
-    settings = _settings(database_url)
+    settings = settings_with(database_url)
     stop_on_terminate()
     database = without_password(settings.database_url)
     serve_until_stopped(
@@ -79,7 +70,7 @@ def backup(
     """
     from api.store.backup import back_up  # slow to import: Alembic
 
-    with _opened(database_url) as database, shown("reading", " rows", quiet_s=EVERY_S) as show:
+    with opened(database_url) as database, shown("reading", " rows", quiet_s=EVERY_S) as show:
         counts = back_up(database, file, timed(show))
     _say(counts, as_json)
 
@@ -97,20 +88,9 @@ def restore(
     """
     from api.store.backup import restore as restore_from
 
-    with _opened(database_url) as database, shown("reading", " MB", quiet_s=EVERY_S) as show:
+    with opened(database_url) as database, shown("reading", " MB", quiet_s=EVERY_S) as show:
         counts = restore_from(database, file, timed(show))
     _say(counts, as_json)
-
-
-@contextmanager
-def _opened(database_url: str | None) -> Iterator[Database]:
-    database = Database.open(_settings(database_url).database_url)
-    try:
-        yield database
-    except UnavailableError as error:
-        fail(f"the database does not answer: {error}")
-    finally:
-        database.close()
 
 
 def _say(counts: Counter[str], as_json: bool) -> None:
@@ -119,13 +99,6 @@ def _say(counts: Counter[str], as_json: bool) -> None:
         return
     told = ", ".join(f"{count} {table}" for table, count in sorted(counts.items()))
     typer.echo(f"{counts.total()} rows{': ' if told else ''}{told}")
-
-
-def _settings(database_url: str | None) -> Settings:
-    try:
-        return Settings() if database_url is None else Settings(database_url=database_url)
-    except ValidationError as error:
-        fail(f"settings (HPLB_...): {describe(error)}")
 
 
 @app.command("settings")

@@ -16,8 +16,8 @@ from pydantic.json_schema import models_json_schema
 
 from api.auth import HEALTH
 from api.client.bodies import Incumbent, ProblemBody, SolveCut, SolveEnd
+from api.client.wire import VERSION
 from api.problems import MEDIA_TYPE, refusals
-from api.versioned import V1
 
 Json = dict[str, Any]
 
@@ -69,7 +69,8 @@ def complete(document: Json) -> Json:
                     MEDIA_TYPE: {**answer["content"][MEDIA_TYPE], "example": problem}
                 }
     document["paths"] = {
-        path if path in UNVERSIONED else V1 + path: item for path, item in document["paths"].items()
+        path if path in UNVERSIONED else VERSION + path: item
+        for path, item in document["paths"].items()
     }
     return document
 

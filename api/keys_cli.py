@@ -4,16 +4,13 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from api.settings import Settings
+from api.opening import DatabaseUrl, opened
 from api.store import key_store
-from api.store.database import Database
 from api.store.session import Session
 from api.store.tables import StoredKey
 from profiles.cli.console import clear_errors, console, fail
@@ -23,14 +20,6 @@ from profiles.model import NAME_PATTERN
 app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="What the key is called: letters, digits, ._-")]
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--database-url",
-        help="The service's database: SQLAlchemy URL; HPLB_DATABASE_URL, else ./hplb.db.",
-        show_default=False,
-    ),
-]
 
 
 @app.callback()
@@ -73,7 +62,7 @@ def create(
     if node_id is not None and "node" not in asked:
         fail("--node-id: is for keys of scope node")
     secret = _secret()
-    with _opened(database_url) as database, database.write() as session:
+    with opened(database_url) as database, database.write() as session:
         if key_store.find(session, name) is not None:
             fail(f"key {name!r} exists; rotate or revoke it")
         session.add(
@@ -95,7 +84,7 @@ def show(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
 
     Example: hplb keys list
     """
-    with _opened(database_url) as database, database.read() as session:
+    with opened(database_url) as database, database.read() as session:
         keys = key_store.every(session)
     if as_json:
         shown = ("name", "scopes", "node", "made_at")
@@ -116,7 +105,7 @@ def rotate(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False
     Example: hplb keys rotate gpu-1
     """
     secret = _secret()
-    with _opened(database_url) as database, database.write() as session:
+    with opened(database_url) as database, database.write() as session:
         key = _found(session, name)
         key.digest, key.made_at = key_store.digest_of(secret), time.time()
     _say(name, secret, as_json)
@@ -129,7 +118,7 @@ def revoke(name: Name, database_url: DatabaseUrl = None, as_json: AsJson = False
 
     Example: hplb keys revoke gpu-1
     """
-    with _opened(database_url) as database, database.write() as session:
+    with opened(database_url) as database, database.write() as session:
         session.delete(_found(session, name))
     if as_json:
         typer.echo(json.dumps({"revoked": name}))
@@ -149,15 +138,6 @@ def _scopes() -> list[str]:
 def _secret() -> str:
     """256 random bits, recognisable where they should not stand."""
     return f"hplb_{secrets.token_urlsafe(32)}"
-
-
-@contextmanager
-def _opened(url: str | None) -> Iterator[Database]:
-    database = Database.open(url or Settings().database_url)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def _found(session: Session, name: str) -> StoredKey:

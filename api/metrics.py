@@ -101,10 +101,6 @@ class Metrics:
             registry=self._registry,
         )
 
-    def observe_solve(self, method: str, status: str, seconds: float) -> None:
-        """Note a plan made."""
-        self.solve_seconds.labels(method, status).observe(seconds)
-
     def observe_database(self, operation: str, seconds: float) -> None:
         """Note what the database took for something."""
         self.database_seconds.labels(operation).observe(seconds)

@@ -1,5 +1,6 @@
 """Deleting by request: only what nothing uses any more; else 409, naming what does."""
 
+from api.deployments import deploy
 from api.deployments.leases import Leases
 from api.problems import Problem, not_found
 from api.store import deployment_store, node_store, plan_store, profile_store, retention
@@ -27,9 +28,7 @@ def remove_profile(session: Session, name: str) -> None:
 
 def remove_deployment(session: Session, name: str, leases: Leases) -> None:
     """Delete a deployment that no live node serves, its history and what was measured of it."""
-    deployment = deployment_store.find_to_change(session, name)
-    if deployment is None:
-        raise not_found("deployment", name)
+    deployment = deploy.find(session, name)
     serving = node_store.serving(session, name)
     live = sorted(node.node_id for node in serving if leases.left_s(node) > 0)
     _refuse_if_used(f"deployment {name!r}", [f"node {node}" for node in live])

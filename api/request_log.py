@@ -12,14 +12,14 @@ import structlog
 from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import client_of
+from api.auth import HEALTH, client_of
 from api.problems import answer_to
 
 log = structlog.get_logger()
 
 HEADER = b"x-request-id"
 FIT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET = HEALTH | {"/metrics"}
 """Asked every few seconds by what watches the service: logged where they fail."""
 NAMING = {b"content-location": "plan", b"location": "solve"}
 """What answers name, by the header that does."""

@@ -5,7 +5,7 @@ Paths without one, as they were before there were versions, stand for the first.
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-V1 = "/v1"
+from api.client.wire import VERSION
 
 
 class Versioned:
@@ -16,9 +16,9 @@ class Versioned:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            before, _, path = scope["path"].partition(f"{V1}/")
+            before, _, path = scope["path"].partition(f"{VERSION}/")
             # Twice is no path: the router would take the second one off by itself, unseen by
             # those who ask whether the path is allowed.
-            if not before and not f"/{path}/".startswith(f"{V1}/"):
-                scope = {**scope, "path": f"/{path}", "root_path": V1}
+            if not before and not f"/{path}/".startswith(f"{VERSION}/"):
+                scope = {**scope, "path": f"/{path}", "root_path": VERSION}
         await self.app(scope, receive, send)

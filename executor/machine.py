@@ -1,10 +1,9 @@
 """What a node says of the machine it is: its GPUs' type, and what runs on them."""
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
-
 from executor.errors import CannotMeasureError
 
+PACKAGES = ("hplb", "torch", "triton")
+"""What runs on it."""
 GPU_TYPES = ("h200", "h100", "a100")
 
 
@@ -16,14 +15,3 @@ def gpu_type(name: str) -> str:
     raise CannotMeasureError(
         f"{name!r} is in no catalogue: name the nearest type with --device-type (hplb_device_type)"
     )
-
-
-def versions(*others: str) -> dict[str, str]:
-    """Of Python, of HPLB with torch and Triton, and of `others`, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in ("hplb", "torch", "triton", *others):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -8,6 +8,8 @@ from profiles.first_fault import FirstFault
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 ITEM_BYTES: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
+SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
+"""What plans, profiles and models must agree on; a CPU computes in another dtype than planned."""
 MLP_FIELDS = ("mlp_size", "mlp_matrices", "experts", "experts_per_token")
 Windows = tuple[Annotated[int, Field(ge=1, le=2**31)] | None, ...]
 
@@ -80,6 +82,10 @@ class Architecture(FirstFault, BaseModel):
         """The shape without its MLP: all that budgets, placements and K/V go by."""
         usual = {name: type(self).model_fields[name].default for name in MLP_FIELDS}
         return self.model_copy(update=usual)
+
+    def differing(self, other: Self) -> list[str]:
+        """The fields of `SHAPE` that are not the other's."""
+        return [name for name in SHAPE if getattr(self, name) != getattr(other, name)]
 
     @property
     def group_size(self) -> int:

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiles.catalogue import REFERENCE_FOLDER, REFERENCE_MODEL
 from profiles.errors import MeasuringError
 from profiles.weights import sha256_of, weights_of
 
@@ -83,6 +84,14 @@ def is_whole(model: PublishedModel) -> bool:
         return bool(made_of == model.gguf_sha256 and written == sha256_of(weights_of(model.folder)))
     except (OSError, ValueError, KeyError, TypeError, MeasuringError):
         return False
+
+
+def known_folder(model: str) -> Path | None:
+    """Of a model that goes by a name here, shipped or fetched; None for any other. Raises
+    MeasuringError where it is not here."""
+    if model == REFERENCE_MODEL:
+        return REFERENCE_FOLDER
+    return fetched_folder(PUBLISHED[model]) if model in PUBLISHED else None
 
 
 def fetched_folder(model: PublishedModel) -> Path:

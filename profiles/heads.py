@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from profiles.first_fault import FirstFault
+from profiles.left_out import is_none
 
 Floats = NDArray[np.float64]
 MAX_TOKENS = 2**31
@@ -104,13 +105,9 @@ class RulesForm(_Form):
         return len(self.beta), len(self.beta[0])
 
 
-def _is_missing(value: object) -> bool:
-    return value is None
-
-
 Curves = list[list[list[list[float]]]]
 """[layers][heads][contexts][points]"""
-Measured = Annotated[Curves | None, Field(exclude_if=_is_missing)]
+Measured = Annotated[Curves | None, Field(exclude_if=is_none)]
 PerError = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 
@@ -173,10 +170,10 @@ class CurvesForm(_Form):
     selected_recovery: Measured = None
     spread: Measured = None
     selected_spread: Measured = None
-    influence: Annotated[list[list[float]] | None, Field(exclude_if=_is_missing)] = None
+    influence: Annotated[list[list[float]] | None, Field(exclude_if=is_none)] = None
     output_error: Measured = None
-    gradient_error: Annotated[list[list[list[float]]] | None, Field(exclude_if=_is_missing)] = None
-    loss_per_error: Annotated[LossPerError | None, Field(exclude_if=_is_missing)] = None
+    gradient_error: Annotated[list[list[list[float]]] | None, Field(exclude_if=is_none)] = None
+    loss_per_error: Annotated[LossPerError | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -254,7 +251,7 @@ class SamplesForm(_Form):
     context_tokens: list[PositiveTokens] = Field(min_length=1)
     task: list[str]
     kept_tokens: list[list[list[float]]]
-    fixed_tokens: Annotated[list[Tokens] | None, Field(exclude_if=_is_missing)] = None
+    fixed_tokens: Annotated[list[Tokens] | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

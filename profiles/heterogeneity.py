@@ -15,19 +15,17 @@ RECOVERY = 0.9
 Floats = NDArray[np.float64]
 
 
-def needed_shares(
-    recovery: Floats, budget_tokens: Floats, context_tokens: int, target: float = RECOVERY
-) -> Floats:
-    """The least share of the context that recovers `target`, [...], for recovery [..., points].
+def needed_shares(recovery: Floats, budget_tokens: Floats, context_tokens: int) -> Floats:
+    """The least share of the context that recovers RECOVERY, [...], for recovery [..., points].
 
     Curves are made monotone and interpolated between points; none needs less than the first
-    budget, and one that never reaches `target` needs the last.
+    budget, and one that never reaches it needs the last.
 
     >>> needed_shares(np.array([0.4, 0.8, 1.0]), np.array([16.0, 32, 64]), 64)
     array(0.75)
     """
     rising = np.maximum.accumulate(recovery, axis=-1)
-    tokens = np.apply_along_axis(lambda curve: np.interp(target, curve, budget_tokens), -1, rising)
+    tokens = np.apply_along_axis(lambda one: np.interp(RECOVERY, one, budget_tokens), -1, rising)
     return np.asarray(np.minimum(1.0, tokens / context_tokens))
 
 

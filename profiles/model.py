@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,17 @@ from profiles.errors import ProfileError, describe
 from profiles.files import json_of, read_bytes, write_atomically
 from profiles.first_fault import FirstFault
 from profiles.heads import Heads
+from profiles.left_out import is_none
 from profiles.measurement import Measurement
 from profiles.selection import POOLED, Selection, Strided
 from profiles.sizes import DEFAULT_BLOCK_TOKENS
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+def as_name(text: str) -> str:
+    """What of a text may be a name, "" where nothing may."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:128]
 
 
 class ModelProfile(FirstFault, BaseModel):
@@ -37,7 +44,7 @@ class ModelProfile(FirstFault, BaseModel):
     selection: Selection = POOLED
     source: Annotated[str, Field(min_length=1, max_length=2000)]
     synthetic: bool
-    measurement: Annotated[Measurement | None, Field(exclude_if=lambda m: m is None)] = None
+    measurement: Annotated[Measurement | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _figures_fit_architecture(self) -> Self:

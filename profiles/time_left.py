@@ -1,6 +1,10 @@
-"""How long the rest of some work takes, by what is done of it."""
+"""What work tells of itself while it is done: how far it is, and how long the rest of it takes."""
 
+from collections.abc import Callable
 from datetime import timedelta
+
+Show = Callable[[float, float, str], None]
+"""Called with what is done, of how much, and in words what comes next."""
 
 
 class TimeLeft:

@@ -1,13 +1,11 @@
 """A profile of a model of which nothing but its shape is known: every head reads everything."""
 
-import re
 from pathlib import Path
 
-from profiles.catalogue import REFERENCE_FOLDER, REFERENCE_MODEL
 from profiles.config_json import architecture_from_config
-from profiles.fetched import PUBLISHED, fetched_folder
+from profiles.fetched import known_folder
 from profiles.heads import MAX_TOKENS, BudgetsForm
-from profiles.model import ModelProfile
+from profiles.model import ModelProfile, as_name
 
 
 def unmeasured_profile(model: str) -> ModelProfile:
@@ -16,12 +14,9 @@ def unmeasured_profile(model: str) -> ModelProfile:
     Budgets are as large as they get: the whole context. Raises ProfileError, and MeasuringError
     where a fetched model is not here.
     """
-    if model == REFERENCE_MODEL:
-        folder = REFERENCE_FOLDER
-    else:
-        folder = fetched_folder(PUBLISHED[model]) if model in PUBLISHED else Path(model)
+    folder = known_folder(model) or Path(model)
     architecture = architecture_from_config(folder / "config.json")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("._-")[:128] or "model"
+    name = as_name(folder.resolve().name) or "model"
     tokens = [[float(MAX_TOKENS)] * architecture.query_heads] * architecture.layers
     return ModelProfile(
         name=name,

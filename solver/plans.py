@@ -13,6 +13,7 @@ from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError, describe
 from profiles.files import write_atomically
 from profiles.first_fault import FirstFault
+from profiles.left_out import is_none
 from profiles.selection import POOLED, Selection
 from profiles.size_fields import SizeFields
 from profiles.strict_json import JsonError, parse_json
@@ -308,17 +309,17 @@ class Plan(_Part):
     device_types: list[str]
     cost_model: dict[str, str]
     costs: Costs
-    slots: Annotated[int | None, Field(ge=1, exclude_if=lambda found: found is None)] = None
-    padding: Annotated[Padding | None, Field(exclude_if=lambda found: found is None)] = None
+    slots: Annotated[int | None, Field(ge=1, exclude_if=is_none)] = None
+    padding: Annotated[Padding | None, Field(exclude_if=is_none)] = None
     weight: Annotated[float, Field(ge=0, le=1)] = 1.0
     other_workloads: list[OtherWorkload] = []
     memory: Memory | None = None
     moving: Moving | None = None
-    recovery: Annotated[Recovered | None, Field(exclude_if=lambda found: found is None)] = None
-    loss: Annotated[PromisedLoss | None, Field(exclude_if=lambda found: found is None)] = None
+    recovery: Annotated[Recovered | None, Field(exclude_if=is_none)] = None
+    loss: Annotated[PromisedLoss | None, Field(exclude_if=is_none)] = None
     filled: Filled | None = None
     elastic: Elastic | None = None
-    whole_step: Annotated[WholeStep | None, Field(exclude_if=lambda found: found is None)] = None
+    whole_step: Annotated[WholeStep | None, Field(exclude_if=is_none)] = None
     elsewhere: Elsewhere | None = None
     nodes: Nodes | None = None
     solve_s: Seconds = 0.0

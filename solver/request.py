@@ -17,6 +17,7 @@ from pydantic import (
 from profiles.cost.work import Deployment, Phase, Workload
 from profiles.errors import HplbError, describe
 from profiles.first_fault import FirstFault
+from profiles.left_out import is_none
 from profiles.model import ModelProfile
 from profiles.sizes import sizes_fault
 from solver.budgets.options import MAX_CONTEXT, BudgetOptions
@@ -79,7 +80,7 @@ class PlacementOptions(_Options):
     """Heads may be shared by several devices: query rows of a prefill, keys of a decode."""
     max_copies: Annotated[int, Field(ge=1, le=MAX_DEVICES)] | None = None
     """Of divisible heads: at most so many devices share one; any number unless given."""
-    slots: Annotated[Slots | None, Field(exclude_if=lambda slots: slots is None)] = None
+    slots: Annotated[Slots | None, Field(exclude_if=is_none)] = None
     """KV slots of every device, as an engine holds them whose ranks are all alike: a KV group, a
     copy or padding each, all projected and held. `auto`: as few as there can be, and more while
     that pays. Implies `deployment` tensor_parallel."""
@@ -173,9 +174,9 @@ class PlanRequest(_Options):
     """Instead of `context_tokens`, `phase` and `batch_size`: several steps to place for at once."""
     objective: Objective = "mean"
     """Of several workloads: the least weighted mean of their makespans, or the least worst."""
-    block_tokens: Annotated[BlockTokens | None, Field(exclude_if=lambda size: size is None)] = None
+    block_tokens: Annotated[BlockTokens | None, Field(exclude_if=is_none)] = None
     """Query rows that share a list; unless given, as the profile was measured, else 64."""
-    piece_tokens: Annotated[BlockTokens | None, Field(exclude_if=lambda size: size is None)] = None
+    piece_tokens: Annotated[BlockTokens | None, Field(exclude_if=is_none)] = None
     """Keys that lists, budgets and pages count in; divides a block. Unless given, a block where
     `block_tokens` is given, else as the profile was measured."""
     deployment: Deployment = "disaggregated"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from profiles.cost.samples import LONGEST_S, MOST_UNITS, SHORTEST_S
 from profiles.cost.work import Deployment, Phase
 from profiles.first_fault import FirstFault
+from profiles.left_out import is_none
 from profiles.model import NAME_PATTERN
 from solver.plans import Plan, content_id
 
@@ -37,11 +38,6 @@ MEASUREMENTS_HEADER, COLUMNS = "HPLB-Measurements", "columns"
 
 Key = tuple[str, int, str]
 """Deployment, generation and plan id: what a measurement is a measurement of."""
-
-
-def _is_missing(value: object) -> bool:
-    """Whether to leave a field out: what an older peer does not know, it is not sent in vain."""
-    return value is None
 
 
 class _Exact(FirstFault, BaseModel):
@@ -287,9 +283,7 @@ class Assignment(_Exact):
     devices: Annotated[list[Index], Field(min_length=1)]
     layers: Annotated[list[Index], Field(min_length=1)]
     rounds: Annotated[int, Field(ge=1)]
-    every_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, exclude_if=_is_missing)] = (
-        None
-    )
+    every_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _refers_to_its_plan(self) -> Self:
@@ -482,10 +476,10 @@ class DeviceSample(_Exact):
     device: Index
     seconds: Seconds
     work: dict[str, Units]
-    step: Annotated[Index | None, Field(exclude_if=_is_missing)] = None
-    heads: Annotated[list[HeadReport] | None, Field(max_length=1024, exclude_if=_is_missing)] = None
+    step: Annotated[Index | None, Field(exclude_if=is_none)] = None
+    heads: Annotated[list[HeadReport] | None, Field(max_length=1024, exclude_if=is_none)] = None
     watched: Annotated[
-        list[WatchedRows] | None, Field(max_length=MOST_SAMPLES, exclude_if=_is_missing)
+        list[WatchedRows] | None, Field(max_length=MOST_SAMPLES, exclude_if=is_none)
     ] = None
 
 
@@ -530,9 +524,9 @@ class SampleColumns(_Exact):
     device: Indices
     seconds: Annotated[list[Seconds], Field(max_length=MOST_SAMPLES)]
     work: dict[str, Annotated[list[Units], Field(max_length=MOST_SAMPLES)]]
-    step: Annotated[Indices | None, Field(exclude_if=_is_missing)] = None
-    heads: Annotated[HeadColumns | None, Field(exclude_if=_is_missing)] = None
-    watched: Annotated[WatchedColumns | None, Field(exclude_if=_is_missing)] = None
+    step: Annotated[Indices | None, Field(exclude_if=is_none)] = None
+    heads: Annotated[HeadColumns | None, Field(exclude_if=is_none)] = None
+    watched: Annotated[WatchedColumns | None, Field(exclude_if=is_none)] = None
 
     @classmethod
     def of(cls, samples: list[DeviceSample]) -> Self:
@@ -586,10 +580,10 @@ class _BatchHead(_Exact):
     generation: Index
     node_id: Name
     timing: Timing
-    run: Annotated[Token | None, Field(exclude_if=_is_missing)] = None
+    run: Annotated[Token | None, Field(exclude_if=is_none)] = None
     steps: Annotated[
         list[StepReport] | None,
-        Field(min_length=1, max_length=MOST_STEPS, exclude_if=_is_missing),
+        Field(min_length=1, max_length=MOST_STEPS, exclude_if=is_none),
     ] = None
 
     @model_validator(mode="after")
@@ -624,9 +618,9 @@ class MeasurementBody(_BatchHead):
 
     samples: Annotated[
         list[DeviceSample] | None,
-        Field(min_length=1, max_length=MOST_SAMPLES, exclude_if=_is_missing),
+        Field(min_length=1, max_length=MOST_SAMPLES, exclude_if=is_none),
     ] = None
-    columns: Annotated[SampleColumns | None, Field(exclude_if=_is_missing)] = None
+    columns: Annotated[SampleColumns | None, Field(exclude_if=is_none)] = None
 
     @model_validator(mode="after")
     def _in_one_form(self) -> Self:

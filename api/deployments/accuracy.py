@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from api.client.bodies import PredictedView
 from solver.planning.figures import bubble_ratio
 from solver.planning.predict import planned_problem
 from solver.plans import Plan
@@ -27,14 +28,6 @@ class RoundMedians:
     bubble_ratio: float
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The plan's own figures over the layers that are run."""
-
-    makespan_s: float
-    bubble_ratio: float
-
-
 def planned_loads(plan: Plan) -> Floats:
     """Predicted seconds of the workload that is run, the plan's first, [layers, devices]."""
     if not plan.other_workloads:
@@ -43,11 +36,17 @@ def planned_loads(plan: Plan) -> Floats:
     return np.asarray(loads)
 
 
-def predict(plan: Plan, layers: Sequence[int]) -> Prediction:
+def predict(plan: Plan, layers: Sequence[int]) -> PredictedView:
     """Makespan and bubble of some layers of a plan."""
     loads = planned_loads(plan)[list(layers)]
     makespans = loads.max(axis=1)
-    return Prediction(float(makespans.sum()), bubble_ratio(loads, makespans))
+    return predicted_view(loads, makespans)
+
+
+def predicted_view(loads: Floats, makespans: Floats) -> PredictedView:
+    """Of loads [layers, devices] and makespans [layers]."""
+    bubble = bubble_ratio(loads, makespans)
+    return PredictedView(makespan_s=float(makespans.sum()), bubble_ratio=bubble)
 
 
 def measure(plan: Plan, layers: Sequence[int], samples: ArrayLike) -> RoundMedians | None:
@@ -90,6 +89,6 @@ def prediction_error(plan: Plan, layers: Sequence[int], measured: RoundMedians) 
     return float(np.mean(np.abs(predicted[loaded] - found[loaded]) / found[loaded]))
 
 
-def time_drift(predicted: Prediction, measured: RoundMedians) -> float:
+def time_drift(predicted: PredictedView, measured: RoundMedians) -> float:
     """Measured over predicted makespan, clamped: a wild ratio says no more than a large one."""
     return float(np.clip(measured.makespan_s / predicted.makespan_s, *DRIFT_LIMITS))

@@ -15,9 +15,9 @@ PUT = "put by request"
 """The reason of a generation that the loop did not ask for."""
 
 
-def find(session: Session, name: str) -> StoredDeployment:
-    """A deployment, locked until the transaction ends; 404 where there is none."""
-    found = deployment_store.find_to_change(session, name)
+def find(session: Session, name: str, *, to_change: bool = True) -> StoredDeployment:
+    """A deployment; 404 where there is none. One to change is locked until the transaction ends."""
+    found = deployment_store.find(session, name, to_change=to_change)
     if found is None:
         raise not_found("deployment", name)
     return found
@@ -32,7 +32,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, leases: Leases, 
     if plan is None:
         raise not_found("plan", wanted.plan_id)
     layers = _layers(wanted.layers, plan)
-    deployment = deployment_store.find_to_change(session, name)
+    deployment = deployment_store.find(session, name, to_change=True)
     content = {
         "plan_id": plan.id,
         "nodes": wanted.nodes,
@@ -42,9 +42,7 @@ def put(session: Session, name: str, wanted: DeploymentRequest, leases: Leases, 
         "refine": wanted.refine,
     }
     if deployment is None:
-        deployment = StoredDeployment(
-            name=name, generation=0, refine_state=RefineState.initial().to_json()
-        )
+        deployment = StoredDeployment(name=name, generation=0, refine_state=RefineState().to_json())
         session.add(deployment)
     elif _serves(session, deployment) and all(
         getattr(deployment, field) == value for field, value in content.items()

@@ -33,7 +33,7 @@ from api.store import (
 from api.store.served_store import Reported, Step
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredNode
-from api.store.watched_store import Watched
+from api.store.watched_store import LayerWatched
 from profiles.cost.work import FEATURES, Phase
 from solver.plans import Plan
 
@@ -204,9 +204,9 @@ def _store(session: Session, checked: list[_Checked]) -> list[Intake]:
         figures = each.believed.head_rows()
         if figures:
             recovery_store.keep(session, number, row, figures, each.arrival.window)
-        watched = _watched(each)
+        watched = _watched(number, each)
         if watched:
-            watched_store.keep(session, number, row, watched, each.arrival.window)
+            watched_store.keep(session, row, watched, each.arrival.window)
         kinds = frozenset((of["device_type"], of["phase"]) for of in rounds[already:])
         receipt = MeasurementReceipt(
             batch_id=row["batch_id"],
@@ -235,20 +235,21 @@ def _reported(number: int, batch: MeasurementBody) -> Reported:
     return Reported(number, batch.node_id, batch.run or "", steps)
 
 
-def _watched(checked: _Checked) -> dict[int, Watched]:
-    """What was watched, by layer."""
+def _watched(number: int, checked: _Checked) -> list[LayerWatched]:
+    """What was watched, of each layer."""
     watched, samples = checked.believed.watched, checked.believed
     if watched is None or not watched.sample or samples.steps is None:
-        return {}
+        return []
     sample = np.array(watched.sample)
     prefill = np.array([step.phase == "prefill" for step in checked.arrival.batch.steps or []])
     columns = (watched.head, watched.first, watched.last, watched.rows)
     rows = np.column_stack([prefill[samples.steps[sample]], *columns])
     layers, recovery = samples.layers[sample], np.array(watched.recovery)
-    return {
-        int(layer): Watched(rows[layers == layer], recovery[layers == layer])
-        for layer in np.unique(layers)
-    }
+    node = checked.arrival.batch.node_id
+    return [
+        LayerWatched(number, node, layer, rows[layers == layer], recovery[layers == layer])
+        for layer in np.unique(layers).tolist()
+    ]
 
 
 def _rounds(number: int, checked: _Checked) -> list[dict[str, Any]]:

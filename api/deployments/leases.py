@@ -63,7 +63,8 @@ def renew_leases(session: Session, renewals: list[Renewal]) -> list[Exception | 
 
     An outcome is a Problem for an unknown node (404) and for one that another process holds (409).
     """
-    nodes = node_store.named_to_change(session, {renewal.node_id for renewal in renewals})
+    ids = {renewal.node_id for renewal in renewals}
+    nodes = node_store.named(session, ids, to_change=True)
     return [_renew(nodes.get(renewal.node_id), renewal) for renewal in renewals]
 
 

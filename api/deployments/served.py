@@ -4,18 +4,17 @@ A step counts once every node of the deployment has told of it: ranks wait for e
 layer, so that its makespan is that of the slowest in each.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from api.deployments.accuracy import DRIFT_LIMITS, Prediction, RoundMedians
+from api.client.bodies import PredictedView
+from api.deployments.accuracy import DRIFT_LIMITS, RoundMedians, predicted_view
 from api.store import rate_store, served_store
 from api.store.served_store import Reported, Samples, Step
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration
-from profiles.cost.rates import Rates
-from profiles.cost.work import Phase
 from profiles.traffic import StepTraffic
 from solver.planning.figures import bubble_ratio
 from solver.plans import Plan
@@ -24,8 +23,6 @@ from solver.shares import Floats
 MOST_STEPS = 2000
 """The newest that are looked at."""
 
-RatesOf = Mapping[tuple[str, Phase], Rates]
-"""By device type and phase."""
 Key = tuple[str, int, bool]
 """A step's run, number and phase."""
 
@@ -54,10 +51,10 @@ class ServedSteps:
         )
 
     @property
-    def predicted(self) -> Prediction:
+    def predicted(self) -> PredictedView:
         """The same of the work reported, by the rates of the generation's day."""
         loads, makespans = self.predicted_s.mean(axis=0), self.predicted_s.max(axis=2).mean(axis=0)
-        return Prediction(float(makespans.sum()), bubble_ratio(loads, makespans))
+        return predicted_view(loads, makespans)
 
     @property
     def slowdown(self) -> float:
@@ -95,15 +92,8 @@ def served(
     if not told:
         return None
     began = session.get(StoredGeneration, (deployment.name, generation))
-    rates = {
-        (name, phase): (
-            rate_store.in_force(session, name, phase)
-            if began is None
-            else rate_store.at(session, name, phase, began.at)
-        )
-        for name in plan.device_types
-        for phase in rate_store.PHASES
-    }
+    when = None if began is None else began.at
+    rates = rate_store.rates_of(session, plan.device_types, when=when)
     samples = served_store.samples(session, [each.batch for each in told])
     shape = len(plan.layers), len(plan.devices)
     return served_steps(deployment.nodes, shape, told, samples, rates)
@@ -114,7 +104,7 @@ def served_steps(
     shape: tuple[int, int],
     told: Sequence[Reported],
     samples: Iterable[Samples],
-    rates: RatesOf,
+    rates: rate_store.RatesOf,
 ) -> ServedSteps | None:
     """The newest steps of which every one of `nodes` told, of a plan of `shape` layers and devices;
     None before there is one. `rates` are those that predictions go by."""
@@ -136,7 +126,7 @@ def served_steps(
         known = at >= 0
         index = (at[known], each.layers[known], each.devices[known])
         np.add.at(measured, index, each.seconds[known])
-        seconds = rates[each.device_type, each.phase].seconds(each.work[known])
+        seconds = rates[each.phase][each.device_type].seconds(each.work[known])
         np.add.at(predicted, index, seconds)
     if not measured.any():
         return None

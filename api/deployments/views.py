@@ -125,7 +125,7 @@ def _figures(
     session: Session, deployment: StoredDeployment, generation: int, plan_id: str
 ) -> _Figures:
     """Computed anew only where something was measured since."""
-    newest = sample_store.newest_batch(session, deployment.name, generation)
+    newest = sample_store.newest_round(session, deployment.name, generation)
     past = generation != deployment.generation
     of = (deployment.name, generation, plan_id, newest, past, *deployment.layers)
     known = _known.setdefault(session.get_bind(), OrderedDict())
@@ -158,9 +158,7 @@ def _computed(
         error, drift = prediction_error(plan, layers, medians), time_drift(predicted, medians)
     return _Figures(
         layers=layers,
-        predicted=PredictedView(
-            makespan_s=predicted.makespan_s, bubble_ratio=predicted.bubble_ratio
-        ),
+        predicted=predicted,
         bound_s=None if plan.other_workloads else bound_s,
         gap=plan.gap,
         measured=measured,

@@ -64,10 +64,6 @@ class RefineState:
     moved_from_s: float | None = None
     refused: tuple[str, ...] = ()
 
-    @classmethod
-    def initial(cls) -> "RefineState":
-        return cls()
-
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 

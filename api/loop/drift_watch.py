@@ -97,11 +97,11 @@ def _told(session: Session, deployment: StoredDeployment) -> list[LayerWatched]:
 
 
 def _rows(told: Sequence[LayerWatched]) -> EngineRows:
-    sizes = [len(each.watched.recovery) for each in told]
+    sizes = [len(each.recovery) for each in told]
     nodes = {name: number for number, name in enumerate(sorted({each.node for each in told}))}
-    columns = np.concatenate([each.watched.rows for each in told]).astype(np.int64)
+    columns = np.concatenate([each.rows for each in told]).astype(np.int64)
     prefill, head, first, last, rows = columns.T
-    recovery = np.concatenate([each.watched.recovery for each in told])
+    recovery = np.concatenate([each.recovery for each in told])
     return EngineRows(
         batch=np.repeat([each.batch for each in told], sizes),
         node=np.repeat([nodes[each.node] for each in told], sizes),

@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from api.deployments.ingest import Intake
 from api.loop.refiner import Refiner
 from api.metrics import Metrics
-from api.store import deployment_store, retention, sample_store
+from api.store import retention, sample_store
 from api.store.database import Database
 from api.store.retention import RetentionPolicy
 
@@ -40,7 +40,6 @@ class Elected:
         self._clock = clock
         self._election = database.election()
         self._holds = False
-        self._refining = False
         self._lock = Lock()
         self._own: set[int] = set()
         self._last = 0
@@ -101,13 +100,7 @@ class Elected:
         log.info("elected")
         with self._database.read() as session:
             self._last = sample_store.newest_of_all(session)
-            names = deployment_store.names_to_refine(session)
-        if not self._refining:
-            self._refiner.start()
-            self._refining = True
-            return
-        for name in names:
-            self._refiner.take_up(name, frozenset())
+        self._refiner.start()
 
     def _take_up_others(self) -> None:
         with self._database.read() as session:

@@ -6,7 +6,7 @@ the database, and a restart takes up where the last process stopped.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -44,7 +44,6 @@ from api.store.database import Database
 from api.store.session import Session
 from api.store.tables import StoredDeployment
 from profiles.catalogue import device_profile
-from profiles.cost.rates import Rates
 from profiles.cost.regression import refit
 from profiles.cost.work import Phase, Workload
 from profiles.errors import HplbError
@@ -58,8 +57,6 @@ from solver.request import WorkloadOptions
 log = structlog.get_logger()
 
 Kind = tuple[str, Phase]
-RatesOf = Mapping[Phase, Mapping[str, Rates]]
-"""In force, by phase and device type."""
 REST, LONGEST_REST_S = 3.0, 2.0
 """After a pass, in its own lengths: refining takes at most a quarter of a core."""
 MAX_BATCH = 65536
@@ -91,7 +88,7 @@ class _Replan:
 
 
 class Refiner:
-    """`measured()` hands work over; `settle()` waits until all of it is done."""
+    """`take_up()` hands work over; `settle()` waits until all of it is done."""
 
     def __init__(
         self,
@@ -123,12 +120,14 @@ class Refiner:
         self._thread = Thread(target=self._run, name="refine", daemon=True)
 
     def start(self) -> None:
-        """Take up every deployment where the last process left it."""
+        """Take up every deployment where the planner before left it; again where another one had
+        been elected since."""
         with self._database.read() as session:
             names = deployment_store.names_to_refine(session)
         for name in names:
             self.take_up(name, frozenset())
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def take_up(self, deployment: str, kinds: frozenset[Kind]) -> None:
         """A batch of this deployment was stored, with samples of these device types and phases."""
@@ -277,7 +276,7 @@ class Refiner:
         if not traffic:
             return []
         with self._database.read() as session:
-            weights = _weights(live, traffic, _in_force(session, live))
+            weights = _weights(live, traffic, rate_store.rates_of(session, live.device_types))
         most = max(weights)
         return [
             WorkloadOptions(
@@ -321,7 +320,7 @@ class Refiner:
                 return
             live = plan_store.load(session, replan.plan_id)
             candidate = plan_store.load(session, candidate_id)
-            rates = _in_force(session, live)
+            rates = rate_store.rates_of(session, live.device_types)
             layers, recoveries = deployment.layers, None
             current_s, candidate_s = (
                 _makespan_s(p, layers, rates, live, replan.traffic) for p in (live, candidate)
@@ -390,7 +389,8 @@ def _measured(
     if steps is not None:
         expected_s = RefineState.from_json(deployment.refine_state).expected_s
         if expected_s is None:
-            traffic, rates = steps.traffic.classes(), _in_force(session, live)
+            rates = rate_store.rates_of(session, live.device_types)
+            traffic = steps.traffic.classes()
             expected_s = _makespan_s(live, deployment.layers, rates, live, traffic)
         return Measured(generation, steps.rounds, steps.slowdown * expected_s)
     timed = sample_store.of_generation(session, deployment.name, generation)
@@ -398,15 +398,8 @@ def _measured(
     return None if found is None else Measured(generation, found.rounds, found.makespan_s)
 
 
-def _in_force(session: Session, plan: Plan) -> RatesOf:
-    return {
-        phase: {name: rate_store.in_force(session, name, phase) for name in plan.device_types}
-        for phase in rate_store.PHASES
-    }
-
-
 def _makespan_s(
-    plan: Plan, layers: list[int], rates: RatesOf, live: Plan, traffic: list[StepClass]
+    plan: Plan, layers: list[int], rates: rate_store.RatesOf, live: Plan, traffic: list[StepClass]
 ) -> float:
     """Predicted seconds of some layers, a barrier after each: of the plan's first workload, or a
     mean over an engine's `traffic`, weighed as the `live` plan met it."""
@@ -422,7 +415,7 @@ def _makespan_s(
     return sum(w * s for w, s in zip(weights, seconds, strict=True)) / sum(weights)
 
 
-def _weights(live: Plan, traffic: list[StepClass], rates: RatesOf) -> list[float]:
+def _weights(live: Plan, traffic: list[StepClass], rates: rate_store.RatesOf) -> list[float]:
     """How often each workload comes, from how long the live plan took for it."""
     return [
         each.share

@@ -56,9 +56,7 @@ def get_deployment(
 ) -> DeploymentView:
     """A deployment: what is live, what was predicted of it and what was measured."""
     with service.database.read() as session:
-        deployment = deployment_store.find(session, name)
-        if deployment is None:
-            raise not_found("deployment", name)
+        deployment = deploy.find(session, name, to_change=False)
         if generation in (None, deployment.generation):
             return deployment_view(session, deployment, service.leases)
         past = session.get(StoredGeneration, (name, generation))

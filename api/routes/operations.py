@@ -7,9 +7,9 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.client.bodies import Health, ServiceVersion
+from api.client.wire import VERSION
 from api.problems import Problem, refusals
 from api.service import ServiceDep
-from api.versioned import V1
 
 WELL = Health().model_dump_json()
 
@@ -49,7 +49,7 @@ def get_version() -> ServiceVersion:
     """Which release this is."""
     return ServiceVersion(
         version=version("hplb"),
-        api=[V1],
+        api=[VERSION],
         python=platform.python_version(),
         ortools=version("ortools"),
     )

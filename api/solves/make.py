@@ -44,7 +44,7 @@ class PlanMaker:
             raise abandoned()
         took_s = time.monotonic() - started
         plan_id, status = made.summary["id"], made.summary["status"]
-        self._metrics.observe_solve(made.summary["solver"], status, took_s)
+        self._metrics.solve_seconds.labels(made.summary["solver"], status).observe(took_s)
         log.info("plan_made", plan=plan_id, status=status, solve_s=took_s, fate=fate)
         body = self._keep(resolved, made, resolved.digest if fate == "whole" else None)
         with self._lock:

@@ -40,10 +40,8 @@ def resolve(session: Session, request: PlanRequest) -> ResolvedRequest:
     )
     _check_architectures(whole)
     types = list(dict.fromkeys(request.device_types))
-    in_force: dict[str, Mapping[str, Rates]] = {
-        phase: {name: rate_store.in_force(session, name, phase) for name in types}
-        for phase in dict.fromkeys(step.phase for step in request.steps)
-    }
+    phases = dict.fromkeys(step.phase for step in request.steps)
+    in_force = rate_store.rates_of(session, types, phases)
     by_rates = [in_force[step.phase] for step in request.steps]
     digest = whole.digest(
         [profile.digest for profile in whole.profiles],

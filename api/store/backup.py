@@ -11,7 +11,7 @@ import os
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,14 +22,11 @@ from sqlalchemy.exc import DatabaseError
 
 from api.store.database import Database, upgrade
 from api.store.session import StoreError, first_line
+from profiles.time_left import Show
 
 FORMAT = "hplb backup 1"
 ROWS_AT_ONCE = 500
 VERSIONS = "alembic_version"
-
-
-Show = Callable[[float, float, str], None]
-"""Called with what is done, of how much, and in words what it is."""
 
 
 def back_up(database: Database, path: Path, show: Show = lambda *_: None) -> Counter[str]:

@@ -30,7 +30,6 @@ from api.store.session import (
     own_errors,
 )
 from api.store.write_queue import PATIENCE_S, RETRY_EVERY_S, Turn, WriteQueue
-from solver.plans import Plan
 
 READERS = 16
 """Connections; SQLite's, which wait for nobody, are as many as the threads that ask."""
@@ -70,7 +69,6 @@ class Database:
         self._writers = engine.execution_options(hplb_write=True)
         self._turn = Turn() if engine.dialect.name == "sqlite" else nullcontext()
         self._closed = Event()
-        self._plans: dict[str, Plan] = {}
         self._queue = WriteQueue(lambda: self.write(patience_s=0))
         self._observe: Observe = lambda *_: None
 
@@ -115,7 +113,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for reading; raises UnavailableError."""
-        with own_errors(), Session(self._readers, self._plans) as session:
+        with own_errors(), Session(self._readers) as session:
             yield session
 
     @contextmanager
@@ -127,11 +125,7 @@ class Database:
         begin within `patience_s` or is lost on the way.
         """
         deadline = time.monotonic() + patience_s
-        with (
-            own_errors(),
-            self._turn,
-            Session(self._writers, self._plans) as session,
-        ):
+        with own_errors(), self._turn, Session(self._writers) as session:
             while True:
                 try:
                     session.connection()
@@ -149,13 +143,12 @@ class Database:
         self,
         work: Callable[[Session, list[Item]], Sequence[Result | Exception]],
         item: Item,
-        patience_s: float = PATIENCE_S,
     ) -> "Future[Result]":
         """Have the writer do work on an item, in one call with others of the same that wait.
 
         See `WriteQueue`.
         """
-        return self._queue.put(work, item, patience_s)
+        return self._queue.put(work, item)
 
     async def writing(self, work: Callable[[Session], Result]) -> Result:
         """What work gives once it is on disk; for requests, which hold no thread meanwhile.

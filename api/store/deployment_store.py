@@ -10,14 +10,9 @@ from api.store.tables import StoredDeployment, StoredGeneration
 _IN_ORDER = select(StoredDeployment).order_by(StoredDeployment.name)
 
 
-def find(session: Session, name: str) -> StoredDeployment | None:
-    """A deployment, or None."""
-    return session.get(StoredDeployment, name)
-
-
-def find_to_change(session: Session, name: str) -> StoredDeployment | None:
-    """A deployment, locked until the transaction ends, or None."""
-    return session.get(StoredDeployment, name, with_for_update=True)
+def find(session: Session, name: str, *, to_change: bool = False) -> StoredDeployment | None:
+    """A deployment, or None; one to change is locked until the transaction ends."""
+    return session.get(StoredDeployment, name, with_for_update=to_change or None)
 
 
 def live(session: Session, names: Collection[str]) -> dict[str, StoredDeployment]:

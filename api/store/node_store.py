@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredNode
@@ -15,21 +15,13 @@ def find_to_change(session: Session, node_id: str) -> StoredNode | None:
     return session.get(StoredNode, node_id, with_for_update=True)
 
 
-def named(session: Session, node_ids: Collection[str]) -> dict[str, StoredNode]:
-    """Nodes by name."""
-    return _by_name(session, select(StoredNode), node_ids)
-
-
-def named_to_change(session: Session, node_ids: Collection[str]) -> dict[str, StoredNode]:
-    """Nodes by name, locked until the transaction ends."""
-    return _by_name(session, select(StoredNode).with_for_update(), node_ids)
-
-
-def _by_name(
-    session: Session, nodes: Select[StoredNode], node_ids: Collection[str]
+def named(
+    session: Session, node_ids: Collection[str], *, to_change: bool = False
 ) -> dict[str, StoredNode]:
-    named = nodes.where(StoredNode.node_id.in_(node_ids)).order_by(StoredNode.node_id)
-    return {node.node_id: node for node in session.scalars(named)}
+    """Nodes by name; those to change are locked until the transaction ends."""
+    nodes = _IN_ORDER.where(StoredNode.node_id.in_(node_ids))
+    found = session.scalars(nodes.with_for_update() if to_change else nodes)
+    return {node.node_id: node for node in found}
 
 
 def every(session: Session) -> Sequence[StoredNode]:

@@ -1,5 +1,6 @@
 """Rates in force: the newest stored, else what the catalogue fitted, else the roofline."""
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import get_args
 
 from sqlalchemy import func, select
@@ -11,6 +12,8 @@ from profiles.cost.rates import Rates
 from profiles.cost.work import Phase
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
+RatesOf = Mapping[Phase, Mapping[str, Rates]]
+"""By phase and device type."""
 
 
 def prior(device: str, phase: Phase) -> Rates:
@@ -18,32 +21,33 @@ def prior(device: str, phase: Phase) -> Rates:
     return catalogue_rates([device], phase)[device]
 
 
-def in_force(session: Session, device: str, phase: Phase) -> Rates:
-    """The rates that plans made now use; raises UnknownNameError for an unknown device type."""
+def in_force(session: Session, device: str, phase: Phase, when: float | None = None) -> Rates:
+    """The rates that plans made now use, or at some time, as far back as they are kept.
+
+    Raises UnknownNameError for an unknown device type.
+    """
     newest = (
         select(StoredRates.body)
         .where(StoredRates.device == device, StoredRates.phase == phase)
         .order_by(StoredRates.id.desc())
         .limit(1)
     )
+    if when is not None:
+        newest = newest.where(StoredRates.created_at <= when)
     body = session.scalar(newest)
     return Rates.model_validate_json(body) if body else prior(device, phase)
 
 
-def at(session: Session, device: str, phase: Phase, when: float) -> Rates:
-    """The rates that were in force at some time, as far back as they are kept."""
-    then = (
-        select(StoredRates.body)
-        .where(
-            StoredRates.device == device,
-            StoredRates.phase == phase,
-            StoredRates.created_at <= when,
-        )
-        .order_by(StoredRates.id.desc())
-        .limit(1)
-    )
-    body = session.scalar(then)
-    return Rates.model_validate_json(body) if body else prior(device, phase)
+def rates_of(
+    session: Session,
+    devices: Collection[str],
+    phases: Iterable[Phase] = PHASES,
+    when: float | None = None,
+) -> RatesOf:
+    """As `in_force`, of each device type in each phase."""
+    return {
+        phase: {name: in_force(session, name, phase, when) for name in devices} for phase in phases
+    }
 
 
 def all_in_force(session: Session) -> list[Rates]:

@@ -60,7 +60,7 @@ class RetentionPolicy:
 
 
 _Find = Callable[[Session, RetentionPolicy, float], Iterable[Any]]
-_Remove = Callable[[Session, Sequence[Any]], None]
+_Remove = Callable[[Session, Sequence[Any]], object]
 
 
 def prune(database: Database, policy: RetentionPolicy, now: float) -> Counter[str]:
@@ -88,12 +88,17 @@ def _steps() -> tuple[tuple[str, _Find, _Remove], ...]:
     return (
         ("generations", _old_generations, _remove_generations),
         ("batches", _old_batches, remove_batches),
-        ("rounds", _old_rounds, _remove_rounds),
-        ("rates", _old_rates, _remove_rates),
+        ("rounds", _old_rounds, _removing(StoredRound.id)),
+        ("rates", _old_rates, _removing(StoredRates.id)),
         ("plans", _old_plans, remove_plans),
-        ("profiles", _old_profiles, _remove_profiles),
-        ("profile_contents", _unused_contents, _remove_contents),
+        ("profiles", _old_profiles, _removing(StoredProfile.name)),
+        ("profile_contents", _unused_contents, _removing(ProfileContent.digest)),
     )
+
+
+def _removing(key: InstrumentedAttribute[Any]) -> _Remove:
+    """Deletes the rows of a table that a key names, to which nothing refers."""
+    return lambda session, keys: session.execute(delete(key.class_).where(key.in_(keys)))
 
 
 def remove_batches(session: Session, ids: Sequence[int]) -> None:
@@ -206,19 +211,11 @@ def _old_rounds(session: Session, policy: RetentionPolicy, now: float) -> Iterab
     ).all()
 
 
-def _remove_rounds(session: Session, ids: Sequence[int]) -> None:
-    session.execute(delete(StoredRound).where(StoredRound.id.in_(ids)))
-
-
 def _old_rates(session: Session, policy: RetentionPolicy, now: float) -> Iterable[int]:
     table = StoredRates
     kind = (table.device, table.phase)
     old = _old(session, policy.rates, now, (table.id,), table.created_at, table.id.desc(), kind)
     return [row.id for row in old if row.rank > 1]
-
-
-def _remove_rates(session: Session, ids: Sequence[int]) -> None:
-    session.execute(delete(StoredRates).where(StoredRates.id.in_(ids)))
 
 
 def _old_plans(session: Session, policy: RetentionPolicy, now: float) -> Iterable[str]:
@@ -252,10 +249,6 @@ def _old_profiles(session: Session, policy: RetentionPolicy, now: float) -> Iter
     return [row.name for row in old]
 
 
-def _remove_profiles(session: Session, names: Sequence[str]) -> None:
-    session.execute(delete(StoredProfile).where(StoredProfile.name.in_(names)))
-
-
 def _unused_contents(session: Session, policy: RetentionPolicy, now: float) -> Iterable[str]:
     del policy, now
     used: set[str | None] = set(session.scalars(select(StoredProfile.digest)))
@@ -264,7 +257,3 @@ def _unused_contents(session: Session, policy: RetentionPolicy, now: float) -> I
         workloads = session.scalars(select(asked.options["workloads"]))
         used.update(step.get("profile") for steps in workloads for step in steps or [])
     return [d for d in session.scalars(select(ProfileContent.digest)) if d not in used]
-
-
-def _remove_contents(session: Session, digests: Sequence[str]) -> None:
-    session.execute(delete(ProfileContent).where(ProfileContent.digest.in_(digests)))

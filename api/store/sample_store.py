@@ -62,8 +62,8 @@ def since(session: Session, batch: int) -> list[tuple[int, str, tuple[str, Phase
     return [(number, name, (kind, cast("Phase", phase))) for number, name, kind, phase in rows]
 
 
-def newest_batch(session: Session, deployment: str, generation: int) -> int | None:
-    """The number of a generation's newest samples, another one with each batch."""
+def newest_round(session: Session, deployment: str, generation: int) -> int | None:
+    """The number of a generation's newest round, another one with each batch."""
     sent = (StoredRound.deployment == deployment, StoredRound.generation == generation)
     return session.scalar(select(func.max(StoredRound.id)).where(*sent))
 

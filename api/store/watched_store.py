@@ -1,7 +1,7 @@
 """What an engine's ranks watched of their heads: of every layer a window of each node's newest
 batches that looked at it, for a step looks at one layer alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,27 +19,21 @@ COLUMNS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
-    """Rows of one layer in a batch: int [reports, COLUMNS], and their recovery [reports]."""
-
-    rows: NDArray[np.integer]
-    recovery: Floats
-
-
-@dataclass(frozen=True, eq=False)
 class LayerWatched:
-    """What one batch of a node watched of a layer."""
+    """What one batch of a node watched of a layer: rows, int [reports, COLUMNS], and their recovery
+    [reports]."""
 
     batch: int
     node: str
     layer: int
-    watched: Watched
+    rows: NDArray[np.integer]
+    recovery: Floats
 
 
 def keep(
-    session: Session, batch: int, of: Mapping[str, Any], watched: Mapping[int, Watched], window: int
+    session: Session, of: Mapping[str, Any], watched: Sequence[LayerWatched], window: int
 ) -> None:
-    """Store what a batch of this number and these columns of `StoredBatch` watched, by layer.
+    """Store what a batch of these columns of `StoredBatch` watched of its layers.
 
     Of a layer a node's batches older than the newest `window` are forgotten.
     """
@@ -49,12 +43,12 @@ def keep(
         [
             {
                 **sent,
-                "batch": batch,
-                "layer": layer,
+                "batch": each.batch,
+                "layer": each.layer,
                 "rows": sample_store.packed_places(each.rows),
                 "recovery": sample_store.packed_floats(each.recovery),
             }
-            for layer, each in watched.items()
+            for each in watched
         ],
     )
     table = StoredWatched
@@ -87,10 +81,8 @@ def of_generation(session: Session, deployment: str, generation: int) -> list[La
             row.batch,
             row.node_id,
             row.layer,
-            Watched(
-                sample_store.places(row.rows).reshape(-1, COLUMNS),
-                sample_store.floats(row.recovery),
-            ),
+            sample_store.places(row.rows).reshape(-1, COLUMNS),
+            sample_store.floats(row.recovery),
         )
         for row in kept
     ]

@@ -35,13 +35,13 @@ from benchmarks.real_model.summary import summarise
 from benchmarks.report import deliver
 from executor.errors import EvaluationError
 from executor.evaluation.journal import Journal
-from executor.evaluation.loaded import Loaded, load
+from executor.evaluation.loaded import load
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens
 from executor.inference.policy import Policy
 from profiles.fetched import cache_folder
 from profiles.measuring import measure
-from profiles.measuring.loading import folder_of
+from profiles.measuring.loading import Loaded, folder_of
 from profiles.model import ModelProfile
 from profiles.weights import sha256_of, weights_of
 

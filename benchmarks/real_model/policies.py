@@ -17,13 +17,13 @@ import numpy as np
 
 from benchmarks.real_model.documents import Document
 from executor.evaluation.density import SEARCH_S, Fitted, Ints, Setting, fit
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.methods import ONLINE
 from executor.evaluation.scoring import logits_at_once
 from executor.evaluation.top_p import Calibrated, TopP, Watching
 from executor.inference.budget_policy import BudgetPolicy
 from executor.inference.policy import Policy
 from profiles.cost.work import budget_pieces
+from profiles.measuring.loading import Loaded
 from profiles.model import ModelProfile
 from profiles.selection import Sampled, Selection, SinkLocal
 from profiles.sizes import causal_pieces

@@ -1,1 +1,1 @@
-"""The commands: `hplb executor` and `hplb evaluate`."""
+"""The commands with torch: `hplb executor`, `evaluate`, `calibrate`, `loss`, `apply`, `run`."""

@@ -29,8 +29,8 @@ if find_spec("torch") is None:
 
 if TYPE_CHECKING:
     from executor.evaluation.lines import Line
-    from executor.evaluation.loaded import Loaded
     from executor.evaluation.runner import Evaluated, Options
+    from profiles.measuring.loading import Loaded
 
 app = typer.Typer()
 app.command("apply")(apply_command)

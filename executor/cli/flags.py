@@ -8,7 +8,7 @@ import typer
 from profiles.cli.flags import profile_names
 
 if TYPE_CHECKING:
-    from executor.evaluation.loaded import Loaded
+    from profiles.measuring.loading import Loaded
 
 ItsProfile = Annotated[
     str,

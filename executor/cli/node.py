@@ -19,7 +19,7 @@ import typer
 from api.client.bodies import NodeRegistration
 from api.client.planner_client import PlannerClient
 from executor.errors import CannotMeasureError
-from executor.machine import gpu_type, versions
+from executor.machine import PACKAGES, gpu_type
 from profiles.catalogue import device_names, device_profile
 from profiles.cli.console import clear_errors, fail
 from profiles.cli.flags import model_names
@@ -27,6 +27,7 @@ from profiles.cli.log_stream import LogStream
 from profiles.device import split_name
 from profiles.model import NAME_PATTERN
 from profiles.tasks.documents import prompts_at
+from profiles.versions import versions
 
 if find_spec("torch") is None:
     raise ModuleNotFoundError("hplb executor needs torch: pip install hplb[executor]", name="torch")
@@ -125,7 +126,7 @@ def executor_command(
             boot_id=str(uuid4()),
             devices=types,
             backend=chosen,
-            versions=versions(),
+            versions=versions(*PACKAGES),
         ),
         client,
         Bench(accelerators, chosen, multiprocessors(types, accelerators), traffic),

@@ -19,13 +19,14 @@ import numpy as np
 
 from executor.errors import EvaluationError
 from executor.evaluation.density import Ints, Setting, fit, uniform_within
-from executor.evaluation.loaded import Loaded, check_profile
+from executor.evaluation.loaded import check_positions, check_profile
 from executor.evaluation.losses import Floats, losses
 from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.heads import CurvesForm, LossPerError
-from profiles.measuring import Progress
+from profiles.measuring.loading import Loaded
 from profiles.model import ModelProfile
+from profiles.time_left import Show
 from solver.budgets.least_error import summed_error
 
 LEVEL = 0.95
@@ -55,7 +56,7 @@ def calibrate(
     context: int,
     densities: Sequence[float],
     prompts: int,
-    progress: Progress,
+    progress: Show,
 ) -> Calibrated:
     """Read `prompts` windows of `context` tokens, spread evenly over the data.
 
@@ -124,7 +125,7 @@ def _check(
         )
     if prompts < 2:
         raise EvaluationError(f"--windows: {prompts} must be 2 at least, for an interval")
-    loaded.check_positions("--context", context)
+    check_positions(loaded, "--context", context)
     for density in densities:
         if not 0 < density < 1:
             raise EvaluationError(f"--densities: {density} must be above 0 and below 1")

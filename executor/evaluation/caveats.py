@@ -1,8 +1,8 @@
 """Where an evaluation is unlike what its profile was measured with: the figures say less then."""
 
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.runner import Options
 from profiles.heads import CurvesForm
+from profiles.measuring.loading import Loaded
 from profiles.model import ModelProfile
 
 

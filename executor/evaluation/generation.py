@@ -15,8 +15,8 @@ from executor.engines.transformers.attach import attached
 from executor.engines.transformers.cache import GrowingCache
 from executor.evaluation.asked import Asked, Word
 from executor.evaluation.journal import Row
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.methods import Method
+from profiles.measuring.loading import Loaded
 
 
 @dataclass(frozen=True, slots=True)

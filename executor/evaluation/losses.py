@@ -6,12 +6,11 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens
 from executor.inference.policy import Policy
-from profiles.measuring import Progress
-from profiles.time_left import TimeLeft
+from profiles.measuring.loading import Loaded
+from profiles.time_left import Show, TimeLeft
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +20,7 @@ def losses(
     texts: Sequence[tuple[int, ...]],
     policies: Sequence[Policy | None],
     block_tokens: int,
-    progress: Progress,
+    progress: Show,
 ) -> tuple[Floats, Floats]:
     """Nats a token of the windows' ends, and the share of dense attention's tiles computed.
 

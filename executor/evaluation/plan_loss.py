@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from executor.evaluation.loaded import Loaded
+from executor.evaluation.loaded import check_positions
 from executor.evaluation.losses import losses
 from executor.evaluation.texts import scored_tokens, windows
 from executor.inference.budget_policy import BudgetPolicy
-from profiles.measuring import Progress
+from profiles.measuring.loading import Loaded
+from profiles.time_left import Show
 from solver.plans import Plan
 
 
@@ -35,9 +36,7 @@ class PlanLoss:
         return {**asdict(self), "over_dense": self.over_dense}
 
 
-def plan_loss(
-    loaded: Loaded, plan: Plan, text: Path | None, most: int, progress: Progress
-) -> PlanLoss:
+def plan_loss(loaded: Loaded, plan: Plan, text: Path | None, most: int, progress: Show) -> PlanLoss:
     """Score up to `most` windows of the text, the held-out docstrings where it is None.
 
     Placement changes no output, so that budgets, selection and sizes are all that counts. Raises
@@ -45,7 +44,7 @@ def plan_loss(
     AttentionError for a model that the plan was not made for.
     """
     context = plan.workload.context_tokens
-    loaded.check_positions("plan", context)
+    check_positions(loaded, "plan", context)
     chosen = windows(text, loaded.tokenizer, context, most)
     policies = BudgetPolicy.of_plan(plan), None
     nats, shares = losses(loaded, chosen, policies, plan.workload.block_tokens, progress)

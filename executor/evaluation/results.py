@@ -1,25 +1,20 @@
 """The results file: every score, and all it takes to get the same again."""
 
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from executor.evaluation.lines import Line
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.runner import Evaluated, Options
+from profiles.measuring.loading import Loaded
 from profiles.model import ModelProfile
 from profiles.tasks.documents import digest_at
+from profiles.versions import versions
 
 PACKAGES = ("hplb", "torch", "transformers", "tokenizers", "numpy", "scipy")
-
-
-def versions() -> dict[str, str]:
-    """What computed it; the text of the tasks depends on Python's version."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+"""What computes it; the text of the tasks depends on Python's version."""
 
 
 def belongs_to(loaded: Loaded, options: Options) -> dict[str, object]:
@@ -30,7 +25,7 @@ def belongs_to(loaded: Loaded, options: Options) -> dict[str, object]:
         "piece_tokens": options.piece_tokens,
         "dtype": loaded.dtype,
         "text_sha256": None if options.text is None else digest_at(options.text),
-        "versions": versions(),
+        "versions": versions(*PACKAGES),
     }
 
 

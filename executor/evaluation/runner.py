@@ -10,18 +10,18 @@ from executor.evaluation.asked import Asked, ask
 from executor.evaluation.density import Setting
 from executor.evaluation.generation import Generated, compare
 from executor.evaluation.journal import TEXT, Journal, Key, Row
-from executor.evaluation.loaded import Loaded
+from executor.evaluation.loaded import check_positions
 from executor.evaluation.makespan import Devices
 from executor.evaluation.methods import DENSE, ONLINE, Maker, Method, watch
 from executor.evaluation.scoring import answer, surprise
 from executor.evaluation.texts import scored_tokens, windows
 from profiles.catalogue import device_profile
-from profiles.measuring import Progress
+from profiles.measuring.loading import Loaded, most_tokens
 from profiles.model import ModelProfile
 from profiles.selection import Selection
 from profiles.tasks import ruler
 from profiles.tasks.haystack import Split
-from profiles.time_left import TimeLeft, forward_work
+from profiles.time_left import Show, TimeLeft, forward_work
 from solver.budgets.options import Curve
 
 FIRST_SEED = 1_000_000
@@ -98,7 +98,7 @@ def check(options: Options, loaded: Loaded) -> None:
                 f"--contexts: {context} tokens are too few for a task: "
                 f"{ruler.SHORTEST_TOKENS} at least"
             )
-        loaded.check_positions("--contexts", context)
+        check_positions(loaded, "--contexts", context)
     device_profile(options.devices.type)
     windows(options.text, loaded.tokenizer, max(options.contexts), 1)
 
@@ -108,7 +108,7 @@ def evaluate(
     profile: ModelProfile,
     options: Options,
     journal: Journal[Row],
-    progress: Progress,
+    progress: Show,
 ) -> Iterator[Evaluated]:
     """Every context; rows the journal has are not computed again. `progress` counts rows."""
     texts = {
@@ -156,7 +156,7 @@ class _Told:
         loaded: Loaded,
         options: Options,
         texts: Mapping[int, Sequence[tuple[int, ...]]],
-        progress: Progress,
+        progress: Show,
     ) -> None:
         hidden = loaded.model.config.get_text_config().hidden_size
         sparse = [name for name in options.methods if name != DENSE]
@@ -183,14 +183,15 @@ def _samples(
     loaded: Loaded, options: Options, context: int, split: Split, seeds: Sequence[int]
 ) -> Iterator[Asked]:
     """Samples of all tasks, one of each before the next."""
+    most = most_tokens(loaded.model)
     for seed in seeds:
         for task in options.tasks:
             sample = ruler.make(task, context, seed, loaded.count, split)
             asked = ask(sample, seed, loaded.tokenizer)
-            if loaded.most_tokens is not None and len(asked.ids) > loaded.most_tokens:
+            if most is not None and len(asked.ids) > most:
                 raise EvaluationError(
                     f"--contexts: {task} at {context} tokens, seed {seed}, has {len(asked.ids)} "
-                    f"with the tokenizer's own; the model has {loaded.most_tokens} positions"
+                    f"with the tokenizer's own; the model has {most} positions"
                 )
             yield asked
 

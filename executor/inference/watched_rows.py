@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class WatchedRows:
+class HeldRows:
     """[reports] each: `rows` rows of a `head` of the model, at positions from `first` up to
     `last` of their sequences, and the share of their attention mass that lists held: means, by
     rows."""
@@ -32,7 +32,7 @@ class WatchedRows:
     recovery: Floats
 
     @property
-    def alike(self) -> "WatchedRows":
+    def alike(self) -> "HeldRows":
         """With what is alike as one."""
         edges = (self.first + 1, self.last + 1)
         bins = [np.floor(BINS_AN_OCTAVE * np.log2(edge)).astype(np.int64) for edge in edges]
@@ -46,12 +46,12 @@ class WatchedRows:
         first = np.rint(mean(self.first)).astype(np.int64)
         length = np.maximum(np.rint(mean(self.last - self.first)).astype(np.int64), 1)
         recovery = np.clip(mean(self.recovery), 0.0, 1.0)
-        return WatchedRows(keys[0], first, first + length, rows.astype(np.int64), recovery)
+        return HeldRows(keys[0], first, first + length, rows.astype(np.int64), recovery)
 
 
 def watched_rows(
     step: PreparedStep, context: Numbers, heads: Sequence[int | None], recovery: Floats
-) -> WatchedRows:
+) -> HeldRows:
     """Of a layer's step of prompts, `recovery` [entries], or of decodes, [entries, widest], as
     `kernels.recovery` estimates it.
 
@@ -70,4 +70,4 @@ def watched_rows(
     there = [each for each in found if each[0] is not None and each[1] < each[2]]
     head, first, last_, share = np.array(there, dtype=np.float64).reshape(-1, 4).T
     begin, end = first.astype(np.int64), last_.astype(np.int64)
-    return WatchedRows(head.astype(np.int64), begin, end, end - begin, share)
+    return HeldRows(head.astype(np.int64), begin, end, end - begin, share)

@@ -5,6 +5,7 @@ from collections import defaultdict
 import torch
 
 from api.client.bodies import HeadReport
+from executor.attention.query_rows import new_rows
 from executor.attention.step import PreparedStep
 from executor.kernels.batch import Cache
 from executor.kernels.recovery import recovery
@@ -31,9 +32,8 @@ def head_reports(
     blocks: dict[int, int] = defaultdict(int)
     mass: dict[int, float] = defaultdict(float)
     for entry, part in enumerate(layout.heads):
-        head, size = shard.heads[part.head], layout.block_tokens
-        total = layout.chunks[part.sequence].total_tokens
-        computed = min(part.last * size, total) - min(part.first * size, total)
+        head = shard.heads[part.head]
+        computed = len(new_rows(part, layout.chunks, layout.block_tokens))
         rows[head] += computed
         blocks[head] += int(tiles[entry])
         mass[head] += computed * captured[entry]

@@ -5,8 +5,7 @@ from itertools import cycle
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from executor.errors import CannotMeasureError
 from executor.node.activations import Activations
@@ -14,14 +13,19 @@ from executor.node.free_memory import free_bytes
 from profiles.architecture import Architecture
 from profiles.config_json import architecture_from_config
 from profiles.cost.work import Workload
+from profiles.errors import MeasuringError
 from profiles.measuring import capture
 from profiles.measuring.layer_attention import LayerAttention
-from profiles.measuring.loading import dtype_for, folder_of, require_tensors
+from profiles.measuring.loading import (
+    dtype_for,
+    folder_of,
+    from_folder,
+    most_tokens,
+    require_tensors,
+)
 from profiles.tasks.beginning import beginning, cut
 from profiles.tasks.prompts import Prompt
 
-SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
-"""What a plan and a model must agree on; a CPU computes in another dtype than the plan's."""
 Taken = dict[int, list[Activations]]
 Kept = tuple[list[list[int]], list[int], dict[int, Activations]]
 """Sequences, layers, and what the one made of the other."""
@@ -39,23 +43,12 @@ class Traffic:
         self.architecture = architecture_from_config(folder / "config.json")
         # It reports weights that attention does not need, such as the output layer's.
         transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        dtype = getattr(torch, dtype_for(accelerator))
+        options = {"dtype": dtype, "attn_implementation": capture.NAME}
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            loaded, report = AutoModel.from_pretrained(
-                folder,
-                attn_implementation=capture.NAME,
-                dtype=getattr(torch, dtype_for(accelerator)),
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise CannotMeasureError(f"--model {model}: cannot be loaded: {reason}") from None
-        if missing := sorted(report["missing_keys"]):
-            # transformers would make them up, and what heads then do is no model's.
-            raise CannotMeasureError(
-                f"--model {model}: {len(missing)} weights are missing, {missing[0]} the first"
-            )
+            loaded, self._tokenizer = from_folder(model, folder, AutoModel, **options)
+        except MeasuringError as error:
+            raise CannotMeasureError(f"--model {error}") from None
         self._name, self._accelerator = model, accelerator
         self._model = loaded.to(accelerator).eval()
         require_tensors(f"--model {model}", self._model, self.architecture)
@@ -109,13 +102,11 @@ class Traffic:
     def _check_shape(self, architecture: Architecture, workload: Workload) -> None:
         wrong = [
             f"{getattr(self.architecture, name)} {name}, the plan {getattr(architecture, name)}"
-            for name in SHAPE
-            if getattr(self.architecture, name) != getattr(architecture, name)
+            for name in self.architecture.differing(architecture)
         ]
         if wrong:
             raise CannotMeasureError(f"--model {self._name}: has {'; '.join(wrong)}")
-        config = self._model.config.get_text_config()
-        longest = getattr(config, "max_position_embeddings", None)
+        longest = most_tokens(self._model)
         if longest is not None and workload.context_tokens > longest:
             raise CannotMeasureError(
                 f"--model {self._name}: has positions for {longest} tokens, the plan is for "

@@ -12,7 +12,6 @@ from executor.weights.checkpoint import (
     CONFIG,
     Change,
     Checkpoint,
-    Progress,
     copy_others,
     new_folder,
     open_checkpoint,
@@ -20,7 +19,6 @@ from executor.weights.checkpoint import (
 )
 from executor.weights.execution_map import LAYOUT_FIELD, MAP_FILE, ExecutionMap, Original
 from executor.weights.per_head import (
-    SHAPE,
     config_of,
     model_of_plan,
     per_head_tensors,
@@ -31,6 +29,7 @@ from executor.weights.per_head import (
 from executor.weights.slots import slots_of
 from profiles.architecture import Architecture
 from profiles.config_json import architecture_of
+from profiles.time_left import Show
 from solver.plans import Plan
 
 HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim")
@@ -52,7 +51,7 @@ class Applied:
     compared: Compared | None
 
 
-def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) -> Applied:
+def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Show) -> Applied:
     """Write the model in `folder` to `out` with every rank's heads in slots, as the plan has them.
 
     A model that carries a plan already is moved to this one: what it was is taken back and placed
@@ -91,7 +90,7 @@ def apply(folder: Path, plan: Plan, out: Path, check: bool, progress: Progress) 
     return Applied(made, compared)
 
 
-def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
+def undo(folder: Path, out: Path, progress: Show) -> ExecutionMap:
     """Write the model that a plan was applied to, to `out`: its tensors and configuration as they
     were, bit for bit.
 
@@ -112,11 +111,8 @@ def undo(folder: Path, out: Path, progress: Progress) -> ExecutionMap:
 def _as_it_was(folder: Path, was: ExecutionMap) -> tuple[Checkpoint, dict[str, Change]]:
     """The checkpoint that a plan was written into, and what makes its tensors the model's again."""
     config = config_of(folder)
-    found, expected = (
-        architecture_of(config, str(folder / CONFIG)),
-        was.layout.padded(was.architecture),
-    )
-    if any(getattr(found, field) != getattr(expected, field) for field in SHAPE):
+    expected = was.layout.padded(was.architecture)
+    if expected.differing(architecture_of(config, str(folder / CONFIG))):
         raise WeightsError(f"{folder / CONFIG}: is not the one that {MAP_FILE} was written beside")
     source = open_checkpoint(folder)
     tensors = per_head_tensors(source, config, expected)

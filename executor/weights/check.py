@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
 from executor.attention.query_rows import decodes
 from executor.attention.shares import HeadShare
@@ -21,6 +19,8 @@ from executor.errors import WeightsError
 from executor.kernels.batch import Chunk
 from executor.row_ranges import Range
 from executor.weights.execution_map import ExecutionMap
+from profiles.errors import MeasuringError
+from profiles.measuring.loading import from_folder, most_tokens
 
 TOLERANCE = 5e-5
 """Of the largest logit."""
@@ -52,7 +52,7 @@ def compare(
     Raises WeightsError where they differ.
     """
     model = _load(original)
-    ids = _prompt(model.config, made.block_tokens)
+    ids = _prompt(model, made.block_tokens)
     own = None if was is None else _OwnRows(model, was)
     expected, tokens = _read(model, ids, made.block_tokens, own)
     del model
@@ -140,35 +140,23 @@ def _read(
 
 
 def _load(folder: Path) -> Any:
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    reading: Any = AutoModelForCausalLM.from_pretrained
+    options = {"dtype": torch.float32, "attn_implementation": "eager"}
     try:
-        model, report = reading(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            attn_implementation="eager",
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"--check: {folder}: cannot be loaded: {first}") from None
-    wrong = sorted([*report["missing_keys"], *report["mismatched_keys"]], key=str)
-    if wrong:
-        raise WeightsError(f"--check: {folder}: {len(wrong)} weights do not fit, {wrong[0]} first")
+        model, _ = from_folder(str(folder), folder, tokenizer=False, **options)
+    except MeasuringError as error:
+        raise WeightsError(f"--check: {error}") from None
     return model.eval().requires_grad_(False)
 
 
-def _prompt(config: Any, block_tokens: int) -> torch.Tensor:
+def _prompt(model: Any, block_tokens: int) -> torch.Tensor:
     """Random tokens [tokens], but none that mean something else than text."""
-    text = config.get_text_config()
-    fields = {**config.to_dict(), **text.to_dict()}
+    text = model.config.get_text_config()
+    fields = {**model.config.to_dict(), **text.to_dict()}
     special = {value for name, value in fields.items() if "token_i" in name and value.__hash__}
     words = [word for word in range(text.vocab_size) if word not in special]
     generator = torch.Generator().manual_seed(0)
     count = round(sum(CHUNK_BLOCKS) * block_tokens)
-    positions = getattr(text, "max_position_embeddings", None)
+    positions = most_tokens(model)
     if positions is not None:
         count = min(count, positions - DECODED)
     return torch.tensor(words)[torch.randint(len(words), (count,), generator=generator)]

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from executor.errors import WeightsError
 from profiles.files import read_bytes, read_json
+from profiles.time_left import Show
 
 CONFIG, INDEX, ONE_FILE = "config.json", "model.safetensors.index.json", "model.safetensors"
 OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
@@ -29,8 +30,6 @@ OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpac
 RECORD = "hplb.json"
 """What `hplb models get` keeps of the weights it wrote: not true of others."""
 ADAPTER = "adapter_config.json"
-Progress = Callable[[float, float, str], None]
-"""Called with what is done, of how much, and in words what comes next."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def rewrite(
     folder: Path,
     changes: Mapping[str, Change],
     original: Mapping[str, Change],
-    progress: Progress,
+    progress: Show,
 ) -> str:
     """Write all files and the index anew to `folder`, tensor by tensor, some of them changed.
 

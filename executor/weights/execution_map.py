@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from executor.errors import WeightsError
-from executor.weights.slots import Layout, SlotLayout
+from executor.weights.slots import Layout, Record, SlotLayout
 from profiles.architecture import Architecture
 from profiles.errors import ProfileError, describe
 from profiles.files import read_json, write_atomically
@@ -25,18 +25,14 @@ LAYOUT_FIELD = "hplb_layout"
 """What config.json calls the layout that the weights beside it have, by its id."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Original(_Part):
+class Original(Record):
     """What the checkpoint was: `tensors_sha256` of all its tensors, `files` by name, whole."""
 
     tensors_sha256: str
     files: dict[str, str]
 
 
-class HeadMap(_Part, SizeFields):
+class HeadMap(Record, SizeFields):
     """What every rank of a plan holds and computes.
 
     `budgets` [layers][query heads] tokens by the model's own numbers of heads, whose pieces are

@@ -27,8 +27,6 @@ from profiles.config_json import architecture_of
 from profiles.files import read_json
 from solver.plans import Plan
 
-SHAPE = ("layers", "query_heads", "kv_heads", "head_dim", "hidden_size")
-"""What a plan and a model must agree on."""
 FAMILIES = (
     *("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     *("gemma3", "gemma3_text", "phi3", "gpt_oss"),
@@ -99,10 +97,9 @@ def model_of_plan(folder: Path, plan: Plan) -> PlannedModel:
 def planned_model(source: Checkpoint, config: dict[str, Any], plan: Plan) -> PlannedModel:
     """As `model_of_plan`, of a checkpoint and a configuration that are at hand."""
     shape = architecture_of(config, str(source.folder / CONFIG))
-    for field in SHAPE:
+    for field in plan.architecture.differing(shape):
         of_plan, of_model = getattr(plan.architecture, field), getattr(shape, field)
-        if of_plan != of_model:
-            raise WeightsError(f"plan: is for {field} {of_plan}, but the model has {of_model}")
+        raise WeightsError(f"plan: is for {field} {of_plan}, but the model has {of_model}")
     return PlannedModel(config, shape, source, per_head_tensors(source, config, shape))
 
 

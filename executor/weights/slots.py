@@ -22,11 +22,13 @@ Held = dict[int, dict[int, Range]]
 """A rank's KV groups in a layer, and of each the heads it computes with their rows."""
 
 
-class _Part(BaseModel):
+class Record(BaseModel):
+    """What a plan's JSON beside the weights is made of."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Slot(_Part):
+class Slot(Record):
     """A KV group on a rank: its query heads in the order of their slots, and what each computes.
 
     `rows` are ranges of a head's cumulative shares, (0, 1) the whole head; None is a head that
@@ -42,7 +44,7 @@ QuerySlot = tuple[int, int | None, Range | None]
 """A query slot: the KV slot that its keys are in, its head and which rows of it; None for none."""
 
 
-class Layout(_Part):
+class Layout(Record):
     """Which slot is which head: `layers` [layers][ranks][slots], None where a slot holds nothing.
 
     A rank may have other numbers of slots and heads in every layer. An empty one is a query slot.

@@ -1,7 +1,7 @@
 """Progress on stderr: a bar on a terminal, and anywhere else a line every so often."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -9,16 +9,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from profiles.time_left import TimeLeft
+from profiles.time_left import Show, TimeLeft
 
 EVERY_S = 10.0
 """Seconds between two lines, at least."""
-Show = Callable[[float, float, str], None]
-"""Called with what is done, of how much, and in words what comes next."""
-
-
-def unseen(done: float, total: float, what: str) -> None:
-    """The `Show` of work that nobody watches."""
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,10 +10,7 @@ from tempfile import TemporaryDirectory
 from profiles.errors import MeasuringError
 from profiles.model import NAME_PATTERN, ModelProfile
 from profiles.selection import Selection
-
-Progress = Callable[[int, int, str], None]
-"""Called with how many parts of the work (prompts, windows of text) are done, of how many, and in
-words which comes next and, once one was timed, about how long the rest takes."""
+from profiles.time_left import Show
 
 
 def measure(
@@ -35,7 +32,7 @@ def measure(
     device: str = "cpu",
     dtype: str | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Show | None = None,
 ) -> ModelProfile:
     """Recovery curves of a transformers model's heads, as S-HPLB draws them (arXiv 2603.10353).
 

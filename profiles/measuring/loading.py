@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
 from profiles.architecture import Architecture
-from profiles.catalogue import REFERENCE_FOLDER, REFERENCE_MODEL
 from profiles.config_json import architecture_from_config
 from profiles.errors import MeasuringError
-from profiles.fetched import PUBLISHED, fetched_folder
+from profiles.fetched import known_folder
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
 from profiles.measuring.layer_attention import LayerAttention
@@ -29,12 +28,21 @@ HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model that computes its attention in `capture`, and what it was read from."""
+    """A causal language model of transformers, and what it was read from."""
 
     model: Any
     tokenizer: Any
     architecture: Architecture
     weights_sha256: str
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def count(self, text: str) -> int:
+        """Tokens of a text by itself, as the generator of tasks counts them."""
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def folder_of(model: str) -> Path:
@@ -42,10 +50,9 @@ def folder_of(model: str) -> Path:
 
     The names of `hplb models list` stand for what was fetched.
     """
-    if model == REFERENCE_MODEL:
-        return REFERENCE_FOLDER
-    if model in PUBLISHED:
-        return fetched_folder(PUBLISHED[model])
+    known = known_folder(model)
+    if known is not None:
+        return known
     folder = Path(model)
     if folder.is_dir():
         return folder
@@ -66,35 +73,54 @@ def dtype_for(device: str) -> str:
     return "bfloat16" if device.startswith("cuda") else "float32"
 
 
-def load(choices: Choices) -> Loaded:
-    """Load model and tokenizer. Raises MeasuringError, ProfileError for its config.json."""
-    folder = folder_of(choices.model)
+def load_whole(name: str, dtype: str, device: str, **options: Any) -> Loaded:
+    """Load model and tokenizer; `options` are `from_pretrained`'s.
+
+    Raises MeasuringError, ProfileError for its config.json.
+    """
+    folder = folder_of(name)
     architecture = architecture_from_config(folder / "config.json")
     weights = weights_of(folder)
-    if choices.device.startswith("cuda") and not torch.cuda.is_available():
-        raise MeasuringError(f"device: {choices.device}, but torch finds no CUDA device here")
-    model, tokenizer = from_folder(
-        choices.model,
-        folder,
-        dtype=getattr(torch, choices.dtype),
-        attn_implementation=capture.NAME,
-    )
-    _check(choices, model)
-    model.eval().requires_grad_(False).to(choices.device)
-    require_tensors(choices.model, model, architecture)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise MeasuringError(f"device: {device}, but torch finds no CUDA device here")
+    model, tokenizer = from_folder(name, folder, dtype=getattr(torch, dtype), **options)
+    model.eval().requires_grad_(False).to(device)
     return Loaded(model, tokenizer, architecture, sha256_of(weights))
 
 
-def from_folder(name: str, folder: Path, **options: Any) -> tuple[Any, Any]:
-    """Model and tokenizer from a folder; `options` are `from_pretrained`'s, `name` is for errors.
+def load(choices: Choices) -> Loaded:
+    """As `load_whole`, a model that computes its attention in `capture`."""
+    model, longest = choices.model, choices.contexts[-1]
+    loaded = load_whole(model, choices.dtype, choices.device, attn_implementation=capture.NAME)
+    most = most_tokens(loaded.model)
+    if most is not None and longest > most:
+        raise MeasuringError(f"contexts: {longest} tokens, but {model} has positions for {most}")
+    require_tensors(model, loaded.model, loaded.architecture)
+    return loaded
 
-    Raises MeasuringError where they cannot be read, or any of the model's weights is missing.
+
+def from_folder(
+    name: str,
+    folder: Path,
+    kind: Any = transformers.AutoModelForCausalLM,
+    *,
+    tokenizer: bool = True,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """A model of a `kind` from a folder and its tokenizer, None unless asked for; `options` are
+    `from_pretrained`'s, `name` is for errors.
+
+    Raises MeasuringError where they cannot be read, or any of the model's weights is missing or of
+    another shape.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        reading: Any = transformers.AutoModelForCausalLM.from_pretrained
-        model, report = reading(
+        words = (
+            transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            if tokenizer
+            else None
+        )
+        model, report = kind.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -106,11 +132,17 @@ def from_folder(name: str, folder: Path, **options: Any) -> tuple[Any, Any]:
         raise MeasuringError(f"{name}: cannot be loaded: {first}") from None
     missing = sorted(report["missing_keys"])
     if missing:
+        # transformers would make them up, and what heads then do is no model's.
         raise MeasuringError(
             f"{name}: {len(missing)} weights are missing from its files, {missing[0]} the first of "
             "them"
         )
-    return model, tokenizer
+    return model, words
+
+
+def most_tokens(model: Any) -> int | None:
+    """Positions that a model was made for, None where it has no last one."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 @torch.no_grad()
@@ -165,12 +197,3 @@ def counter(model: str) -> Count:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return count
-
-
-def _check(choices: Choices, model: Any) -> None:
-    config = model.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None)
-    if most is not None and choices.contexts[-1] > most:
-        raise MeasuringError(
-            f"contexts: {choices.contexts[-1]} tokens, but {choices.model} has positions for {most}"
-        )

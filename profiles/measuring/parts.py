@@ -40,7 +40,7 @@ class Parts:
             first = next((f for f in choices if others.get(f) != choices[f]), "fields")
             raise MeasuringError(
                 f"{self.folder}: holds parts of another measurement ({first}: {others.get(first)} "
-                f"there, {choices.get(first)} now): remove it, or name another with --state"
+                f"there, {choices.get(first)} now): remove it, or name another with --state-dir"
             )
 
     @property

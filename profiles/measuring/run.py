@@ -1,9 +1,6 @@
 """A model and prompts become a profile of recovery curves."""
 
-import platform
-import re
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,7 +9,6 @@ import numpy as np
 
 from profiles.errors import MeasuringError
 from profiles.measurement import Measurement
-from profiles.measuring import Progress
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item, items
 from profiles.measuring.loading import Loaded, load
@@ -20,13 +16,17 @@ from profiles.measuring.parts import Parts
 from profiles.measuring.prompt_run import Arrays, PromptRun
 from profiles.measuring.selector import Selector
 from profiles.measuring.statistics import curves_form, stability
-from profiles.model import ModelProfile
+from profiles.model import ModelProfile, as_name
 from profiles.tasks.documents import digest_at, prompts_at
-from profiles.time_left import TimeLeft, forward_work
+from profiles.time_left import Show, TimeLeft, forward_work
+from profiles.versions import versions
+
+PACKAGES = ("hplb", "torch", "transformers")
+"""What computes the figures."""
 
 
 def measure_profile(
-    choices: Choices, name: str, parts: Parts, selector: Selector | None, progress: Progress
+    choices: Choices, name: str, parts: Parts, selector: Selector | None, progress: Show
 ) -> ModelProfile:
     """Measure, or go on measuring from `parts`, which stay until they are removed.
 
@@ -76,7 +76,7 @@ def measure_profile(
             piece_tokens=choices.piece,
             sink_tokens=choices.oracle_sink_tokens,
             local_tokens=choices.oracle_local_tokens,
-            versions=versions(),
+            versions=versions(*PACKAGES),
             seconds=float(sum(arrays["seconds"] for _, arrays in done)),
             stability=stability(done, choices),
         ),
@@ -90,13 +90,7 @@ def name_of(model: str) -> str:
     'Llama-3.1-8B'
     """
     last = Path(model).resolve().name if Path(model).is_dir() else model.rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip("._-")[:128] or "measured"
-
-
-def versions() -> dict[str, str]:
-    """What computed the figures."""
-    found = {package: version(package) for package in ("hplb", "torch", "transformers")}
-    return {"python": platform.python_version(), **found}
+    return as_name(last) or "measured"
 
 
 def _work(item: Item, loaded: Loaded, choices: Choices) -> float:
@@ -126,5 +120,5 @@ def _record(
         "selection": choices.selection.model_dump(mode="json"),
         "weights": loaded.weights_sha256,
         "selector": selector is not None,
-        "versions": versions(),
+        "versions": versions(*PACKAGES),
     }

@@ -27,7 +27,6 @@ from solver.budgets.options import BudgetOptions, Curve
 from solver.budgets.profile import profile_tokens
 from solver.budgets.recovery import least_pieces
 from solver.budgets.shifting import shift
-from solver.budgets.uniform import uniform
 from solver.deadline import Deadline
 
 ELASTIC_TOLERANCE = 0.01
@@ -89,7 +88,9 @@ def allocate(
         case "dense":
             pieces = np.full(profile.heads.shape(), workload.context_pieces, dtype=np.int64)
         case "uniform":
-            pieces = uniform(_pieces_each(options, workload), *profile.heads.shape())
+            # Every head the same, as in fixed top-k (StreamingLLM, Quest).
+            each = _pieces_each(options, workload)
+            pieces = np.full(profile.heads.shape(), each, dtype=np.int64)
         case "recovery":
             pieces = least_pieces(_needed(curves, profile, options), options.recovery)
             pieces = np.maximum(pieces, workload.least_pieces)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from profiles.first_fault import FirstFault
 from profiles.heads import CurvesForm
+from profiles.left_out import is_none
 from profiles.model import ModelProfile
 
 Policy = Literal[
@@ -62,7 +63,7 @@ class BudgetOptions(FirstFault, BaseModel):
     of it unless given."""
     fill: bool = False
     """Spend what idles after placement on larger budgets; needs recovery curves."""
-    curve: Annotated[Curve | None, Field(exclude_if=lambda curve: curve is None)] = None
+    curve: Annotated[Curve | None, Field(exclude_if=is_none)] = None
     """Whose recovery budgets are chosen by: what the executor's selector captures, or the best
     pieces would. Unless given, `selected` where the profile has it. Curves that fall are
     levelled."""
@@ -81,7 +82,7 @@ class BudgetOptions(FirstFault, BaseModel):
     gradient there."""
     loss: Annotated[
         Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None,
-        Field(exclude_if=lambda loss: loss is None),
+        Field(exclude_if=is_none),
     ] = None
     """Of `least_error`, instead of `tokens`: the cheapest budgets whose predicted increase of the
     model's loss, in nats a token, is at most this by the upper end of its interval. Needs a profile

@@ -10,7 +10,8 @@ from datetime import timedelta
 from threading import Event
 from typing import TypeVar
 
-from profiles.cli.progress import EVERY_S, Show, shown
+from profiles.cli.progress import EVERY_S, shown
+from profiles.time_left import Show
 from solver.solution import Progress
 
 T = TypeVar("T")

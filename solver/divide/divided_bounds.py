@@ -28,13 +28,14 @@ RELAXED_PAIRS = 4096
 """Pairs of item and device type up to which the linear relaxation is solved."""
 
 
-def divided_bound(layer: LayerProblem, deadline: Deadline | None = None) -> Bound:
-    """The best bound; the linear relaxation is solved where a deadline leaves time for it."""
-    return combined(layer, bounds_of_workloads(layer), deadline)
+def divided_bound(layer: LayerProblem) -> Bound:
+    """The best bound without the linear relaxation."""
+    return combined(layer, bounds_of_workloads(layer))
 
 
 def combined(layer: LayerProblem, each: list[Bound], deadline: Deadline | None = None) -> Bound:
-    """The best bound, given those of `bounds_of_workloads`."""
+    """The best bound, given those of `bounds_of_workloads`; the linear relaxation is solved where a
+    deadline leaves time for it."""
     bound = weighted(layer, each)
     if deadline is None or layer.identical or deadline.left_s <= 0:
         return bound

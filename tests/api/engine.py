@@ -12,7 +12,7 @@ import torch
 from executor.inference.phase_work import phase_work
 from executor.inference.slot_steps import Phase as Part
 from executor.inference.slot_steps import SlotSteps
-from executor.inference.watched_rows import WatchedRows, watched_rows
+from executor.inference.watched_rows import HeldRows, watched_rows
 from executor.weights.execution_map import ExecutionMap, Original
 from executor.weights.slots import slots_of
 from profiles.catalogue import catalogue_rates
@@ -34,7 +34,7 @@ class Device:
         self,
         plan: Plan,
         slower: dict[str, float] = SLOWER,
-        recovers: Callable[[Phase, int, WatchedRows], Floats] | None = None,
+        recovers: Callable[[Phase, int, HeldRows], Floats] | None = None,
     ) -> None:
         """`recovers` says what the rows of a layer recover, where they are watched."""
         made = ExecutionMap.of(plan, slots_of(plan), original=Original(tensors_sha256="", files={}))

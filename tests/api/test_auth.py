@@ -16,6 +16,7 @@ from api.service import Service
 from api.settings import Settings
 from api.store import key_store
 from api.store.database import Database
+from api.store.session import UnavailableError
 from api.store.tables import StoredKey
 from tests.api.in_process import InProcess
 from tests.api.world import Clock, World, fields
@@ -284,6 +285,32 @@ def test_a_key_that_cannot_be_is_one_line(
     done = CliRunner().invoke(app, ["keys", *arguments, "--database-url", settings.database_url])
     assert done.exit_code == 2
     assert says in done.output
+
+
+@pytest.mark.parametrize(
+    ("environment", "away", "says"),
+    [
+        ({"HPLB_MAX_BODY_BYTES": "none"}, False, "settings (HPLB_...): max_body_bytes"),
+        ({}, True, "the database does not answer: gone"),
+    ],
+)
+def test_keys_of_a_service_that_cannot_be_read_are_one_line(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    away: bool,
+    says: str,
+) -> None:
+    def every(_: object) -> None:
+        raise UnavailableError("gone")
+
+    if away:
+        monkeypatch.setattr(key_store, "every", every)
+    environment = {"HPLB_DATABASE_URL": settings.database_url, **environment}
+    done = CliRunner().invoke(app, ["keys", "list"], env=environment)
+    assert done.exit_code == 2
+    assert done.output.startswith(f"error: {says}")
+    assert done.output.count("\n") == 1
 
 
 def test_secrets_are_in_no_answer_log_or_metric(

@@ -15,13 +15,12 @@ from uuid import uuid4
 import numpy as np
 from vllm.logger import init_logger
 
-from api.client.bodies import Assignment, DeviceSample, MeasurementBatch, StepReport
-from api.client.bodies import WatchedRows as Told
+from api.client.bodies import Assignment, DeviceSample, MeasurementBatch, StepReport, WatchedRows
 from executor.engines.vllm.metrics import RankReport
 from executor.engines.vllm.timing import SampledStep
 from executor.inference.phase_work import phase_work
 from executor.inference.slot_steps import Phase as Part
-from executor.inference.watched_rows import WatchedRows
+from executor.inference.watched_rows import HeldRows
 from executor.reports.membership import Membership
 from profiles.cost.samples import SHORTEST_S
 from profiles.cost.work import FEATURES, Phase
@@ -204,14 +203,14 @@ class Reporter:
         member.board.change()
 
 
-def _told(watched: WatchedRows | None) -> list[Told] | None:
+def _told(watched: HeldRows | None) -> list[WatchedRows] | None:
     """What a planner is told of rows that were watched."""
     if watched is None or not len(watched.rows):
         return None
     alike = watched.alike
     columns = (alike.head, alike.first, alike.last, alike.rows, alike.recovery)
     return [
-        Told(head=head, first=first, last=last, rows=rows, recovery=float(f"{recovery:.4g}"))
+        WatchedRows(head=head, first=first, last=last, rows=rows, recovery=float(f"{recovery:.4g}"))
         for head, first, last, rows, recovery in zip(*(x.tolist() for x in columns), strict=True)
     ]
 

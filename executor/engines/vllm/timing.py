@@ -15,7 +15,7 @@ import torch
 
 from executor.attention.step import PreparedStep
 from executor.inference.slot_steps import BatchSteps
-from executor.inference.watched_rows import WatchedRows, watched_rows
+from executor.inference.watched_rows import HeldRows, watched_rows
 from executor.kernels.batch import Cache
 from executor.kernels.recovery import head_recovery, recovery
 from executor.weights.execution_map import ExecutionMap
@@ -93,7 +93,7 @@ class SampledStep:
         """Whether all that was queued has been computed."""
         return not isinstance(self._last, Event) or bool(self._last.query())
 
-    def held(self) -> dict[int, WatchedRows]:
+    def held(self) -> dict[int, HeldRows]:
         """What the watched layer's lists held of the rows of each phase, once the step is over."""
         heads = self.map.layout.heads(self.watched, self._ranks)
         phases = self.batch.phases

@@ -23,7 +23,7 @@ POLICY = RefinePolicy(min_rounds=2, min_gain=0.02, cooldown_s=60, rollback_margi
 
 
 def live(generation: int = 1, plan: str = "a") -> RefineState:
-    state, effects = decide(RefineState.initial(), WentLive(generation, plan), POLICY, now=0)
+    state, effects = decide(RefineState(), WentLive(generation, plan), POLICY, now=0)
     assert effects == []
     return state
 
@@ -213,7 +213,7 @@ events = st.one_of(
 
 @given(st.lists(events, max_size=30))
 def test_any_history_survives_a_restart_and_never_moves_to_the_live_plan(history: list) -> None:
-    state = RefineState.initial()
+    state = RefineState()
     for now, event in enumerate(history):
         assert RefineState.from_json(state.to_json()) == state
         before = state

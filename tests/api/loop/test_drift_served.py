@@ -10,7 +10,7 @@ from api.loop.engine_rows import EngineRows
 from api.loop.promise import Promise
 from api.settings import Settings
 from api.store.tables import StoredWatched
-from executor.inference.watched_rows import WatchedRows
+from executor.inference.watched_rows import HeldRows
 from profiles.cost.work import Floats, Phase
 from profiles.model import ModelProfile
 from solver.plans import Plan
@@ -51,7 +51,7 @@ class Recovers:
         assert promise is not None
         self.promise, self.lose, self.beyond, self.most = promise, lose, beyond, most
 
-    def __call__(self, phase: Phase, layer: int, rows: WatchedRows) -> Floats:
+    def __call__(self, phase: Phase, layer: int, rows: HeldRows) -> Floats:
         number, unknown = np.arange(len(rows.rows)), np.full(len(rows.rows), np.nan)
         where = np.full_like(rows.head, layer), rows.head, rows.first, rows.last, rows.rows
         of_phase = np.full(len(rows.rows), phase == "prefill")

@@ -9,12 +9,12 @@ import pytest
 from executor.errors import EvaluationError
 from executor.evaluation import losses
 from executor.evaluation.calibration import Calibrated, calibrate, with_ratio
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.scoring import Computed
 from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
+from profiles.measuring.loading import Loaded
 from profiles.model import ModelProfile
 from solver.budgets.least_error import summed_error
 from tests.executor.evaluation.builders import save_words, task_tokenizer, tiny_model, tiny_profile
@@ -40,7 +40,7 @@ MEASURED = {
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
     tokenizer = task_tokenizer()
-    return Loaded(tiny_model(len(tokenizer)), tokenizer, "0" * 64)
+    return Loaded(tiny_model(len(tokenizer)), tokenizer, tiny_profile().architecture, "0" * 64)
 
 
 @pytest.fixture

@@ -10,17 +10,23 @@ from executor.errors import EvaluationError
 from executor.evaluation.asked import Asked, Word
 from executor.evaluation.generation import compare
 from executor.evaluation.journal import Row
-from executor.evaluation.loaded import Loaded
 from executor.evaluation.methods import Method
 from executor.evaluation.scoring import answer, logits_at_once
 from executor.evaluation.texts import windows
 from executor.inference.budget_policy import BudgetPolicy
+from profiles.measuring.loading import Loaded
 from profiles.selection import POOLED
-from tests.executor.evaluation.builders import HEADS, LAYERS, task_tokenizer, tiny_model
+from tests.executor.evaluation.builders import (
+    HEADS,
+    LAYERS,
+    task_tokenizer,
+    tiny_model,
+    tiny_profile,
+)
 
 TOKENIZER = task_tokenizer()
 MODEL = tiny_model(len(TOKENIZER))
-LOADED = Loaded(MODEL, TOKENIZER, "")
+LOADED = Loaded(MODEL, TOKENIZER, tiny_profile().architecture, "")
 
 
 def own_words() -> Asked:

@@ -14,6 +14,7 @@ from executor.evaluation.loaded import load
 from executor.evaluation.makespan import Devices
 from executor.evaluation.runner import Options
 from executor.evaluation.scoring import answer, surprise
+from profiles import fetched
 from profiles.measurement import Measurement
 from profiles.measuring import loading
 from profiles.selection import POOLED, SAMPLED
@@ -52,7 +53,7 @@ def measured_on(weights_sha256: str) -> Measurement:
 
 
 def test_the_shipped_model_goes_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "REFERENCE_FOLDER", folder)
+    monkeypatch.setattr(fetched, "REFERENCE_FOLDER", folder)
     assert load("reference").weights_sha256 == load(str(folder)).weights_sha256
 
 

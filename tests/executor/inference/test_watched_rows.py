@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from executor.inference.slot_steps import SlotSteps
-from executor.inference.watched_rows import WatchedRows, watched_rows
+from executor.inference.watched_rows import HeldRows, watched_rows
 from executor.weights.execution_map import ExecutionMap, Original
 from executor.weights.slots import slots_of
 from tests.executor.weights.models import DIVIDED, planned
@@ -15,7 +15,7 @@ MADE = ExecutionMap.of(PLAN, slots_of(PLAN), original=Original(tensors_sha256=""
 LAYER = 1
 
 
-def watched(rank: int, had: list[int], has: list[int]) -> list[WatchedRows]:
+def watched(rank: int, had: list[int], has: list[int]) -> list[HeldRows]:
     """Of a batch's decodes and prompts, each entry with a recovery of its own."""
     steps = SlotSteps(MADE, (rank,), 4096, torch.device("cpu"), range(2))
     heads, found = MADE.layout.heads(LAYER, (rank,)), []
@@ -60,7 +60,7 @@ def test_every_decode_is_one_ranks() -> None:
 
 def test_what_is_alike_is_one_report_with_the_means() -> None:
     last = np.array([900, 940, 910, 4000, 900])
-    rows = WatchedRows(
+    rows = HeldRows(
         np.array([0, 0, 0, 0, 1]),
         last - 1,
         last,
@@ -80,7 +80,7 @@ def test_many_requests_of_all_lengths_are_few_reports() -> None:
     draw = np.random.default_rng(0)
     first = draw.integers(0, 8000, 4000)
     length = draw.integers(1, 600, 4000)
-    many = WatchedRows(
+    many = HeldRows(
         draw.integers(0, 4, 4000), first, first + length, length, draw.uniform(0, 1, 4000)
     )
     few = many.alike
@@ -94,4 +94,4 @@ def test_many_requests_of_all_lengths_are_few_reports() -> None:
 
 def test_of_nothing_watched_nothing_is_told() -> None:
     none = np.empty(0, np.int64)
-    assert len(WatchedRows(none, none, none, none, np.empty(0)).alike.rows) == 0
+    assert len(HeldRows(none, none, none, none, np.empty(0)).alike.rows) == 0

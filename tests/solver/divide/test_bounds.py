@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from solver.divide.components import Components
-from solver.divide.divided_bounds import bounds_of_workloads, divided_bound
+from solver.divide.divided_bounds import bounds_of_workloads, combined, divided_bound
 from solver.divide.linear_program import best_shares, relaxed_bound_s, vertex
 from solver.divide.weighted_mean import weighted_mean
 from solver.problem import LayerProblem
@@ -34,7 +34,7 @@ def least_of_all_supports(layer: LayerProblem) -> float:
 @given(divisible_layers(max_items=3, max_devices=2) | divisible_layers(max_items=2, max_devices=3))
 def test_no_placement_is_below_the_bound(layer: LayerProblem) -> None:
     optimum = least_of_all_supports(layer)
-    assert divided_bound(layer, soon()).seconds <= optimum * (1 + 1e-9)
+    assert combined(layer, bounds_of_workloads(layer), soon()).seconds <= optimum * (1 + 1e-9)
     found = vertex(layer, soon())
     assert found is not None
     assert layer.objective(layer.loads_of_shares(found)) >= optimum * (1 - 1e-6)
@@ -58,7 +58,7 @@ def test_the_relaxation_is_the_optimum_of_two_unlike_devices() -> None:
     least_s = np.array([bound.seconds for bound in bounds_of_workloads(layer)])
     assert relaxed_bound_s(layer, least_s, soon()) == pytest.approx(2.0)
     # What others can prove is taken where it is as good.
-    bound = divided_bound(layer, soon())
+    bound = combined(layer, bounds_of_workloads(layer), soon())
     assert bound.proof == "weighted mean load with the copies it forces"
     assert bound.seconds == pytest.approx(2.0, rel=1e-4)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.divide.components import by_components
-from solver.divide.divided_bounds import divided_bound
+from solver.divide.divided_bounds import bounds_of_workloads, combined, divided_bound
 from solver.divide.even_cut import even_cut
 from solver.divide.seconds import FULL, Seconds
 from solver.divide.wrap_around import fill, wrap_around
@@ -56,7 +56,8 @@ def test_unlike_devices_gather_their_groups() -> None:
     shares = wrap_around(layer, soon(), least_s(layer))
     assert shares is not None
     check(layer, shares)
-    assert reached_s(layer, shares) < 1.1 * divided_bound(layer, soon()).seconds
+    bound = combined(layer, bounds_of_workloads(layer), soon())
+    assert reached_s(layer, shares) < 1.1 * bound.seconds
     even = even_cut(layer)
     assert even is not None
     assert reached_s(layer, shares) < 0.8 * reached_s(layer, even)
