@@ -1,7 +1,7 @@
 # The executor: kernels and the node daemon. torch brings its own CUDA runtime.
 FROM python:3.12.12-slim-bookworm
 
-# Triton compiles a small launcher, and decodes on CPUs are C++ (docs/kernels.md).
+# Triton compiles a small launcher, and CPUs run C++ of our own (docs/kernels.md).
 RUN apt-get update \
     && apt-get install --no-install-recommends -y g++ \
     && rm -rf /var/lib/apt/lists/*

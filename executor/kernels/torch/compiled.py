@@ -1,4 +1,4 @@
-"""What `decode.cpp` does, compiled once a machine where there is a C++ compiler.
+"""What the C++ sources beside this do, compiled once a machine where there is a compiler.
 
 Not by PyTorch's own loader of extensions: it wants ninja, takes half a minute for headers that are
 not needed here, and waits for ever for a lock whose owner was killed.
@@ -19,8 +19,11 @@ import torch
 
 from executor.kernels.batch import Cache
 from executor.kernels.decode_layout import DecodeLayout, DecodeLists
+from executor.kernels.layout import Layout
 
-SOURCE = Path(__file__).with_name("decode.cpp")
+SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("shared.h", "decode.cpp", "sampled.cpp")
+)
 # Not -ffast-math: NaN and infinity must come out as such.
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-w"),
@@ -33,6 +36,7 @@ LEAST_BYTES = 2**20
 """To read so many takes longer than to wake a thread for them."""
 
 _DONE, _NOT_THERE = 0, 2
+"""Of the source's `Result`; the others leave it to PyTorch."""
 _At, _Size = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -68,6 +72,17 @@ class _Threads(ctypes.Structure):
     _fields_ = (("most", _Size), ("least_bytes", _Size))
 
 
+class _Prompt(ctypes.Structure):
+    """The source's `Prompt`."""
+
+    _fields_ = (
+        *((name, _At) for name in ("entries", "entry", "query_block", "length", "start")),
+        *((f"{name}", _Size) for name in ("first", "end", "block_tokens", "piece_tokens", "rows")),
+        ("keys", _At),
+        *((name, _Size) for name in ("key_token", "tokens", "dim")),
+    )
+
+
 _TABLES = (ctypes.POINTER(_Cache), ctypes.POINTER(_Layout))
 _ARGUMENTS = {
     "hplb_decode": (_Size, *_TABLES, _Size, _Threads, _Rows, _At, _At, _At, _At, _Rows, _Rows),
@@ -75,6 +90,7 @@ _ARGUMENTS = {
         *(_Size, *_TABLES, _Size, _Threads, _Rows, _At, _At, _Size, _At),
         *(_At, _Size, _Size, _Size, _At),
     ),
+    "hplb_select_sampled": (_Size, ctypes.POINTER(_Prompt), _Rows, _Size, _At),
 }
 
 
@@ -142,6 +158,30 @@ def choose(
     return _done(result)
 
 
+def choose_sampled(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    layout: Layout,
+    lists: range,
+    rows: int,
+    indices: torch.Tensor,
+) -> bool:
+    """Write to `indices` int32 [stored] the stored ones of `lists`, all of heads that read `keys`
+    [tokens, head_dim], by so many sampled rows of q [heads, tokens, head_dim] a query block; or
+    False, as `attend`, and where scores are so great or small that powers of them are lost."""
+    code, kind = library(), _kind(q, keys)
+    if code is None or kind is None:
+        return False
+    tables = layout.entries, layout.entry, layout.query_block, layout.length, layout.start
+    prompt = _Prompt(
+        *(x.data_ptr() for x in tables),
+        *(lists.start, lists.stop, layout.block_tokens, layout.piece_tokens, rows),
+        *(keys.data_ptr(), keys.stride(0), *keys.shape),
+    )
+    at = indices.data_ptr()
+    return _done(code.hplb_select_sampled(kind, prompt, _rows(q), torch.get_num_threads(), at))
+
+
 def _done(result: int) -> bool:
     """By the source's `Result`. Raises IndexError."""
     if result == _NOT_THERE:
@@ -183,8 +223,8 @@ def _layout(layout: DecodeLayout) -> _Layout:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The source, compiled now or on another day; None where it cannot be, which is said once, or
-    where HPLB_COMPILE=0."""
+    """The sources, compiled now or on another day; None where they cannot be, which is said once,
+    or where HPLB_COMPILE=0."""
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None or os.environ.get("HPLB_COMPILE") == "0":
         return None
@@ -193,8 +233,8 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         why = getattr(error, "stderr", None) or str(error)
         warnings.warn(
-            f"{compiler} does not compile {SOURCE}, so that decoding on a CPU takes PyTorch's "
-            f"operations, and longer: {why.strip()}",
+            f"{compiler} does not compile {SOURCES[1].parent}, so that a CPU decodes and chooses "
+            f"keys by PyTorch's operations, which take longer: {why.strip()}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -206,15 +246,17 @@ def library() -> ctypes.CDLL | None:
 
 def _compiled(compiler: str) -> Path:
     """Where the library is. Raises OSError or SubprocessError."""
-    parts = SOURCE.read_text(), " ".join(FLAGS), compiler, platform.machine(), _features()
+    texts = (source.read_text() for source in SOURCES)
+    parts = *texts, " ".join(FLAGS), compiler, platform.machine(), _features()
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     folder = _folder()
-    path = folder / f"decode-{name}.so"
+    path = folder / f"{name}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as room:
             made = Path(room) / path.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
+            code = [str(source) for source in SOURCES if source.suffix == ".cpp"]
+            command = [compiler, *FLAGS, *code, "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_S)
             # Whole or not there, whoever else compiles it.
             made.replace(path)

@@ -1,29 +1,11 @@
-// Decoding over a paged cache on a CPU, for executor/kernels/torch/decode.py and select_decode.py, which say
-// what is computed. Keys and values are read once, where they lie, for all the heads of a list (GQA packing);
-// threads take equal runs of the listed pieces, and a list that several of them share is merged by its
-// log-sum-exps (Flash-Decoding, PyTorch blog, 2023).
-//
-// Without headers of PyTorch's it is compiled in a second. Vectors are GCC's and Clang's own, of 16 numbers
-// whatever the machine's are.
+// Decoding over a paged cache on a CPU, for decode.py and select_decode.py, which say what is computed. Keys and
+// values are read once, where they lie, for all the heads of a list (GQA packing); threads take equal runs of the
+// listed pieces, and a list that several of them share is merged by its log-sum-exps (Flash-Decoding, PyTorch
+// blog, 2023).
 
-#include <omp.h>
-
-#include <algorithm>
-#include <cfloat>
-#include <cmath>
-#include <cstdint>
-#include <vector>
+#include "shared.h"
 
 namespace {
-
-constexpr int64_t WIDE = 16;
-constexpr int32_t ALL_PIECES = -1;
-
-typedef float Floats __attribute__((vector_size(4 * WIDE)));
-typedef int32_t Ints __attribute__((vector_size(4 * WIDE)));
-typedef float Unaligned __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
-
-struct Bfloat16 { uint16_t bits; };
 
 // `kernels.batch.Cache`, its strides in numbers.
 struct Cache {
@@ -55,80 +37,6 @@ struct Layout {
         return std::find_if(begin, end, [](int32_t head) { return head < 0; }) - begin;
     }
 };
-
-// Of heads and tokens.
-struct Rows {
-    void* data;
-    int64_t head, token;
-
-    template <class T> T* at(int64_t h, int64_t t) const { return static_cast<T*>(data) + h * head + t * token; }
-};
-
-inline float as_float(float x) { return x; }
-inline float as_float(Bfloat16 x) {
-    uint32_t bits = uint32_t(x.bits) << 16;
-    float found;
-    __builtin_memcpy(&found, &bits, 4);
-    return found;
-}
-inline void store(float x, float* at) { *at = x; }
-inline void store(float x, Bfloat16* at) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, 4);
-    // To the nearest, ties to even; NaN stays one.
-    at->bits = std::isnan(x) ? 0x7fc0 : uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-#ifdef __FLT16_MAX__
-inline float as_float(_Float16 x) { return float(x); }
-inline void store(float x, _Float16* at) { *at = _Float16(x); }
-#endif
-
-template <class T> inline Floats load(const T* x) {
-    Floats found;
-    for (int i = 0; i < WIDE; i++) found[i] = as_float(x[i]);
-    return found;
-}
-template <> inline Floats load(const float* x) { return *reinterpret_cast<const Unaligned*>(x); }
-
-// The first `some` numbers, and zeros.
-template <class T> inline Floats load(const T* x, int64_t some) {
-    if (some == WIDE) return load(x);
-    Floats found{};
-    for (int64_t i = 0; i < some; i++) found[i] = as_float(x[i]);
-    return found;
-}
-
-inline float sum(Floats x) {
-    float found = 0;
-    for (int i = 0; i < WIDE; i++) found += x[i];
-    return found;
-}
-
-// e^x of x <= 0, to some 2e-7 of it: 2^(n + r) with |r| <= 1/2, and r's power by its series.
-inline Floats exp(Floats x) {
-    x = x < -87.0f ? Floats{} - 87.0f : x;
-    Floats power = x * 1.44269504f;
-    Ints whole = __builtin_convertvector(power - 0.5f, Ints);
-    Floats rest = power - __builtin_convertvector(whole, Floats);
-    Floats found = rest * 1.52529e-5f + 1.5403530e-4f;
-    found = found * rest + 1.3333558e-3f;
-    found = found * rest + 9.6181291e-3f;
-    found = found * rest + 5.5504109e-2f;
-    found = found * rest + 2.4022651e-1f;
-    found = found * rest + 6.9314718e-1f;
-    found = found * rest + 1.0f;
-    return found * (Floats)((whole + 127) << 23);
-}
-
-// Threads that may be used, and bytes to read from which on one more is woken.
-struct Threads {
-    int64_t most, least_bytes;
-
-    int64_t for_bytes(int64_t bytes) const { return std::clamp<int64_t>(bytes / least_bytes, 1, most); }
-};
-
-// Numbers of a row are read by vectors, and what is left over after them.
-inline int64_t vectors(int64_t dim) { return (dim + WIDE - 1) / WIDE; }
 
 // The queries of a list's heads, times `scale`.
 template <class T>
@@ -270,7 +178,7 @@ void add(const Decode& p, int64_t heads, const Piece<T>& piece, const Piece<T>& 
         const float kept = std::exp(state.greatest[h] - greatest);
         Floats total{};
         for (int64_t t = 0; t < tokens; t += WIDE) {
-            const Floats weight = exp(load(weights + t) - greatest);
+            const Floats weight = exp2((load(weights + t) - greatest) * LOG2_E);
             total += weight;
             *reinterpret_cast<Unaligned*>(weights + t) = weight;
         }
@@ -421,7 +329,7 @@ template <class T> void choose(const Selection& p, int64_t list) {
         const float greatest = *std::max_element(score, score + pieces);
         Floats total{};
         for (int64_t i = 0; i < pieces; i += WIDE) {
-            const Floats mass = exp(load(score + i) - greatest);
+            const Floats mass = exp2((load(score + i) - greatest) * LOG2_E);
             total += mass;
             *reinterpret_cast<Unaligned*>(score + i) = mass;
         }
@@ -431,13 +339,8 @@ template <class T> void choose(const Selection& p, int64_t list) {
     // Above all others the newest, and then the first.
     joint[0] = FLT_MAX;
     joint[pieces - 1] = INFINITY;
-    std::vector<float> sorted(joint.begin(), joint.begin() + pieces);
-    std::nth_element(sorted.begin(), sorted.begin() + kept - 1, sorted.end(), std::greater<float>());
-    const float least = sorted[kept - 1];
-    int64_t equal = kept - std::count_if(joint.begin(), joint.begin() + pieces, [=](float x) { return x > least; });
-    int64_t* found = p.indices + layout.start[list];
-    for (int64_t piece = 0; piece < pieces; piece++)
-        if (joint[piece] > least || (joint[piece] == least && equal-- > 0)) *found++ = piece;
+    joint.resize(pieces);
+    best(joint, kept, p.indices + layout.start[list]);
 }
 
 template <class T> void select(const Selection& p, int64_t chosen) {
@@ -448,20 +351,6 @@ template <class T> void select(const Selection& p, int64_t chosen) {
     for (int64_t i = 0; i < chosen; i++) choose<T>(p, p.chosen[i]);
 }
 
-enum Result { DONE, UNKNOWN, NOT_THERE };
-
-// One body for every kind of numbers; UNKNOWN where the compiler has no such.
-template <class Body> int by_kind(int64_t kind, Body body) {
-    switch (kind) {
-        case 0: body(float()); return DONE;
-        case 1: body(Bfloat16()); return DONE;
-#ifdef __FLT16_MAX__
-        case 2: body(_Float16()); return DONE;
-#endif
-        default: return UNKNOWN;
-    }
-}
-
 }  // namespace
 
 extern "C" int hplb_decode(int64_t kind, const Cache* cache, const Layout* layout, int64_t dim, Threads threads,
@@ -469,7 +358,7 @@ extern "C" int hplb_decode(int64_t kind, const Cache* cache, const Layout* layou
                            const int32_t* context, Rows out, Rows lse) {
     const Decode problem{*cache, *layout, first, count, context, indices, q, out, lse, dim, threads};
     if (!is_there(problem)) return NOT_THERE;
-    return by_kind(kind, [&](auto number) { decode<decltype(number)>(problem); });
+    return by_kind(kind, [&](auto number) { return decode<decltype(number)>(problem), DONE; });
 }
 
 extern "C" int hplb_select_decode(int64_t kind, const Cache* cache, const Layout* layout, int64_t dim,
@@ -480,5 +369,5 @@ extern "C" int hplb_select_decode(int64_t kind, const Cache* cache, const Layout
     const Selection problem{*cache,       *layout,      budget,      chosen, context, indices, q, bounds,
                             bounds_piece, bounds_group, bounds_side, dim,    threads};
     if (!is_there(problem, chosen_lists)) return NOT_THERE;
-    return by_kind(kind, [&](auto number) { select<decltype(number)>(problem, chosen_lists); });
+    return by_kind(kind, [&](auto number) { return select<decltype(number)>(problem, chosen_lists), DONE; });
 }

@@ -3,11 +3,12 @@ those together that read the same keys."""
 
 import torch
 
-from executor.kernels.batch import Cache
+from executor.kernels.batch import Cache, sequence_keys
 from executor.kernels.layout import Layout, list_range
 from executor.kernels.means import KeyPieces, key_pieces
 from executor.kernels.patterns import Pooled, Sampled, VerticalSlash, rule_pieces, runs
 from executor.kernels.sampled import lists_at_once, most_pieces, sampled_scores, stored_lists
+from executor.kernels.torch.compiled import choose_sampled
 from executor.kernels.torch.means import key_means, query_means
 from executor.kernels.torch.scores import piece_lse
 from executor.kernels.vertical_slash import line_masses
@@ -60,6 +61,12 @@ def _by_samples(
     indices: torch.Tensor,
 ) -> None:
     """Fill the lists of entries [first, last), which read the same keys, some of each at a time."""
+    blocks = layout.heads[first]
+    tokens = layout.chunks[blocks.sequence].total_tokens
+    keys = sequence_keys(cache, blocks.sequence, blocks.group, tokens)
+    run = range(*list_range(layout, first, last))
+    if choose_sampled(q, keys, layout, run, pattern.rows, indices):
+        return
     lists = _by_query_block(layout, stored_lists(layout, first, last))
     if not lists.numel():
         return

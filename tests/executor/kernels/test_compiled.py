@@ -1,17 +1,24 @@
-"""How the CPU's own code comes to be there, and what happens where it cannot."""
+"""How the CPU's own code comes to be there, what happens where it cannot, and that it says what
+PyTorch says."""
 
+import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from executor.attention.lists import lay_out
 from executor.kernels.batch import Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.decode_layout import DecodeHeads, lay_out_decode
+from executor.kernels.layout import HeadBlocks
+from executor.kernels.patterns import Sampled
+from executor.kernels.select import select
 from executor.kernels.select_decode import select_decode
 from executor.kernels.torch import compiled
 
+from .cpu_cases import DTYPES, by_products, threads
 from .reference import contexts, random_cache, random_q
 
 load = compiled.library.__wrapped__
@@ -105,3 +112,64 @@ def test_of_equal_scores_the_first_pieces_are_taken():
     layout = lay_out_decode([DecodeHeads(0, 0, 0, (0,), 5)], 10, 8)
     found = select_decode(q, page_bounds(cache, contexts(chunks)), cache, layout, contexts(chunks))
     assert torch.equal(found.indices, torch.tensor([0, 1, 2, 3, 9]))
+
+
+def every_head(chunks, block, rows):
+    """Three heads of every sequence in two groups, of unlike budgets, the last divided."""
+    ends = [(c.cached_tokens // block, -(-c.total_tokens // block)) for c in chunks]
+    return [
+        HeadBlocks(head, head // 2, budget, first, last, sequence, Sampled(rows))
+        for sequence, (begin, end) in enumerate(ends)
+        for head, budget, (first, last) in (
+            (0, 3, (begin, end)),
+            (1, 6, (begin, end)),
+            (2, 5, (begin, (begin + end) // 2)),
+            (2, 5, ((begin + end) // 2, end)),
+        )
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("block", "piece", "rows", "dim"),
+    [(64, 16, 8, 64), (64, 64, 2, 40), (16, 16, 1, 5), (32, 16, 32, 16), (48, 48, 3, 64)],
+)
+def test_sampled_rows_choose_what_pytorch_makes_of_them(block, piece, rows, dim, dtype, count):
+    """Prompts, a chunk that begins within a block, a single row; in pages and not."""
+    chunks = (Chunk(0, 700), Chunk(431, 300), Chunk(0, 1), Chunk(300, 3))
+    heads = every_head(chunks, block, rows)
+    for page in (0, 2 * piece):
+        cache = random_cache(chunks, 2, dim, page, paged=page > 0, dtype=dtype)
+        q = random_q(chunks, 3, dim, dtype=dtype)
+        layout = lay_out(heads, chunks, block, piece_tokens=piece)
+        with threads(count):
+            found = select(q, cache, layout)
+            with by_products():
+                wanted = select(q, cache, layout)
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(("scale", "computed"), [(1.0, True), (400.0, False), (math.nan, False)])
+def test_scores_whose_powers_are_lost_are_left_to_pytorch(scale, computed):
+    if compiled.library() is None:
+        pytest.skip("no C++ compiler here")
+    chunks = (Chunk(0, 128),)
+    q, cache = random_q(chunks, 3, 16) * scale, random_cache(chunks, 2, 16, 0)
+    layout = lay_out(every_head(chunks, 16, 2)[:2], chunks, 16)
+    indices = torch.empty(layout.stored, dtype=torch.int32)
+    lists = range(layout.lists)
+    assert compiled.choose_sampled(q, cache.keys[0], layout, lists, 2, indices) is computed
+    with by_products():
+        wanted = select(q, cache, layout)
+    assert torch.equal(select(q, cache, layout), wanted)
+    assert torch.equal(indices, wanted) or not computed
+
+
+def test_pieces_of_other_sizes_are_left_to_pytorch():
+    chunks = (Chunk(0, 128),)
+    q, cache = random_q(chunks, 3, 16), random_cache(chunks, 2, 16, 0)
+    layout = lay_out(every_head(chunks, 8, 2)[:2], chunks, 8)
+    indices = torch.empty(layout.stored, dtype=torch.int32)
+    lists = range(layout.lists)
+    assert not compiled.choose_sampled(q, cache.keys[0], layout, lists, 2, indices)
