@@ -49,8 +49,8 @@ from profiles.cost.regression import refit
 from profiles.cost.work import Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
+from profiles.sizes import MAX_CONTEXT
 from profiles.traffic import StepClass
-from solver.budgets.options import MAX_CONTEXT
 from solver.planning.predict import predicted_loads
 from solver.plans import Plan
 from solver.request import WorkloadOptions

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from profiles.first_fault import FirstFault
 from profiles.heads import CurvesForm
 from profiles.model import ModelProfile
+from profiles.sizes import MAX_CONTEXT
 
 Policy = Literal[
     "profile",
@@ -28,7 +29,6 @@ FLOOR_TOKENS = 128
 LOSS = 0.02
 """Nats a token that budgets may cost where nothing else is asked for."""
 RECOVERY = 0.9
-MAX_CONTEXT = 16 * 2**20
 
 Context = Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
 
