@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles.cost.work import Phase
 from profiles.errors import ProfileError
 from profiles.files import json_of, read_text
 from profiles.sizes import MAX_CONTEXT
@@ -59,6 +60,10 @@ class StepClass:
     context_tokens: int
     batch_size: int
     share: float
+
+    @property
+    def phase(self) -> Phase:
+        return "prefill" if self.prefill else "decode"
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ the database, and a restart takes up where the last process stopped.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -44,13 +44,13 @@ from api.store.database import Database
 from api.store.session import Session
 from api.store.tables import StoredDeployment
 from profiles.catalogue import device_profile
-from profiles.cost.rates import Rates
 from profiles.cost.regression import refit
 from profiles.cost.work import Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
 from profiles.sizes import MAX_CONTEXT
 from profiles.traffic import StepClass
+from solver.planning.frequency import RatesOf, frequencies, met
 from solver.planning.predict import predicted_loads
 from solver.plans import Plan
 from solver.request import WorkloadOptions
@@ -58,8 +58,6 @@ from solver.request import WorkloadOptions
 log = structlog.get_logger()
 
 Kind = tuple[str, Phase]
-RatesOf = Mapping[Phase, Mapping[str, Rates]]
-"""In force, by phase and device type."""
 REST, LONGEST_REST_S = 3.0, 2.0
 """After a pass, in its own lengths: refining takes at most a quarter of a core."""
 MAX_BATCH = 65536
@@ -277,13 +275,13 @@ class Refiner:
         if not traffic:
             return []
         with self._database.read() as session:
-            weights = _weights(live, traffic, _in_force(session, live))
+            weights = frequencies(live, traffic, _in_force(session, live))
         most = max(weights)
         return [
             WorkloadOptions(
                 context_tokens=min(each.context_tokens, MAX_CONTEXT),
                 batch_size=min(each.batch_size, MAX_BATCH),
-                phase=_phase(each),
+                phase=each.phase,
                 weight=float(f"{weight / most:.2g}"),
             )
             for each, weight in zip(traffic, weights, strict=True)
@@ -417,31 +415,9 @@ def _makespan_s(
 
     if not traffic:
         return of(plan.workload.workload)
-    weights = _weights(live, traffic, rates)
-    seconds = [of(_workload(live, each)) for each in traffic]
+    weights = frequencies(live, traffic, rates)
+    seconds = [of(met(live, each)) for each in traffic]
     return sum(w * s for w, s in zip(weights, seconds, strict=True)) / sum(weights)
-
-
-def _weights(live: Plan, traffic: list[StepClass], rates: RatesOf) -> list[float]:
-    """How often each workload comes, from how long the live plan took for it."""
-    return [
-        each.share
-        / float(predicted_loads(live, rates[_phase(each)], _workload(live, each)).max(axis=1).sum())
-        for each in traffic
-    ]
-
-
-def _workload(plan: Plan, of: StepClass) -> Workload:
-    return replace(
-        plan.workload.workload,
-        context_tokens=of.context_tokens,
-        phase=_phase(of),
-        batch_size=of.batch_size,
-    )
-
-
-def _phase(of: StepClass) -> Phase:
-    return "prefill" if of.prefill else "decode"
 
 
 def _returns(session: Session, deployment: StoredDeployment, live: Plan, candidate: Plan) -> int:
