@@ -1,4 +1,5 @@
-"""`hplb serve`, `hplb backup`, `hplb restore` and `hplb demo`, and where `hplb keys` hangs."""
+"""`hplb serve`, `hplb backup`, `hplb restore` and `hplb demo`, and where `hplb keys` and
+`hplb advise` hang."""
 
 import json
 from collections import Counter
@@ -12,6 +13,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from api.advise_cli import advise_command
 from api.demo.findings import figures, report
 from api.demo.fitting import MOST_LAYERS
 from api.demo.round_trip import ROUNDS, DemoOptions, run_demo
@@ -28,6 +30,7 @@ from profiles.errors import describe
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.command("advise")(advise_command)
 
 DatabaseUrl = Annotated[
     str | None,
