@@ -13,6 +13,7 @@ from api.client.planner_client import PlannerClient
 from profiles.catalogue import catalogue_rates, load_profile
 from profiles.cli.console import clear_errors, console
 from profiles.cli.flags import AsJson, profile_names, whole_numbers
+from profiles.cost.work import Phase
 from profiles.model import ModelProfile
 from profiles.traffic import StepClass, Traffic, read_traffic, tokens_of
 from profiles.unmeasured import unmeasured_profile
@@ -169,8 +170,6 @@ def _learnt(planner: PlannerClient, name: str) -> Sequence[Steps]:
         StepClass(each.phase == "prefill", each.context_tokens, each.batch_size, each.share)
         for each in view.traffic
     ]
-    return learnt(
-        live,
-        classes,
-        {phase: catalogue_rates(live.device_types, phase) for phase in ("prefill", "decode")},
-    )
+    # By the rates that plans are made with here: their seconds then have the shares measured.
+    phases: tuple[Phase, Phase] = ("prefill", "decode")
+    return learnt(live, classes, {of: catalogue_rates(live.device_types, of) for of in phases})

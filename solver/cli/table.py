@@ -45,7 +45,7 @@ def worth_table(found: Worth) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
-        collapse_padding=True,
+        padding=0,
     )
     table.add_column("step", no_wrap=True)
     gains = ("pad %", "budgets %", "placed %", "slots %")

@@ -31,11 +31,11 @@ def _answer(found: Worth) -> str:
     total, words = found.total, {"yes": "yes", "little": "hardly", "no": "no"}[found.answer]
     more = "more" if total.gain >= 0 else "less"
     if found.unmeasured:
-        words += f" by the data sheet of {found.setting.device_type}, unmeasured"
+        words += f", by the data sheet of {found.setting.device_type}, unmeasured"
     return (
         f"{words}: {100 * abs(total.gain):.1f} % {more} of this traffic in the same time than "
-        f"{base_named(found.base)}, where attention "
-        f"takes {100 * total.attention_share:.1f} % of the time"
+        f"{base_named(found.base)}, where "
+        f"attention takes {100 * total.attention_share:.1f} % of the time"
     )
 
 
