@@ -1,4 +1,5 @@
-"""`hplb serve`, `hplb backup`, `hplb restore` and `hplb demo`, and where `hplb keys` hangs."""
+"""`hplb serve`, `hplb backup`, `hplb restore` and `hplb demo`, and where `hplb keys` and
+`hplb advise` hang."""
 
 import json
 from collections import Counter
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from api.advise_cli import advise_command
 from api.demo.findings import figures, report
 from api.demo.fitting import MOST_LAYERS
 from api.demo.round_trip import ROUNDS, DemoOptions, run_demo
@@ -24,6 +26,7 @@ from profiles.cli.progress import EVERY_S, shown, timed
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(keys, name="keys")
+app.command("advise")(advise_command)
 
 
 @app.callback()

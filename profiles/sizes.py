@@ -17,6 +17,8 @@ Counts = TypeVar("Counts", int, "NDArray[np.int64]")
 
 DEFAULT_BLOCK_TOKENS = 64
 """Where neither a request nor a measurement says otherwise."""
+MAX_CONTEXT = 16 * 2**20
+"""The longest context, in tokens, that is planned for."""
 
 
 def sizes_fault(block_tokens: int, piece_tokens: int) -> str | None:

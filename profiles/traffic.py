@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from profiles.cost.work import Phase
 from profiles.errors import ProfileError
 from profiles.files import json_of, read_text
-from profiles.heads import MAX_TOKENS
+from profiles.sizes import MAX_CONTEXT
 
 NAMES = (
     ("input_length", "output_length"),
@@ -59,6 +60,10 @@ class StepClass:
     context_tokens: int
     batch_size: int
     share: float
+
+    @property
+    def phase(self) -> Phase:
+        return "prefill" if self.prefill else "decode"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +125,18 @@ def read_traffic(path: Path) -> Traffic:
         rows = list(_of_table(text, path))
     if not rows:
         raise ProfileError(f"{path}: no requests")
-    prompts = [_tokens(prompt, 1, f"{path}: line {number}") for number, prompt, _ in rows]
-    outputs = [
-        _tokens(output, 0, f"{path}: line {number}")
-        for number, _, output in rows
-        if output is not None
-    ]
+    prompts, outputs = [], []
+    for number, prompt, output in rows:
+        where = f"{path}: line {number}"
+        prompts.append(tokens_of(prompt, where))
+        if output is None:
+            continue
+        outputs.append(tokens_of(output, where, least=0))
+        if prompts[-1] + outputs[-1] > MAX_CONTEXT:
+            raise ProfileError(
+                f"{where}: {prompts[-1]:,} tokens and {outputs[-1]:,} made from them are more "
+                f"than the {MAX_CONTEXT:,} of the longest context that is planned for"
+            )
     if outputs and len(outputs) < len(rows):
         raise ProfileError(
             f"{path}: {len(outputs)} of {len(rows)} requests say how many tokens were made"
@@ -166,12 +177,15 @@ def _columns(row: dict[str, Any], where: str) -> tuple[str, str]:
     )
 
 
-def _tokens(value: Any, least: int, where: str) -> int:
-    """A whole number of tokens, written as one."""
+def tokens_of(value: Any, where: str, least: int = 1) -> int:
+    """A whole number of tokens, written as one, of at most the longest context that is planned for.
+
+    ProfileError says `where` it is none.
+    """
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_TOKENS:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_CONTEXT:
         raise ProfileError(
-            f"{where}: {value!r} is not a number of tokens, {least} to {MAX_TOKENS:,}"
+            f"{where}: {value!r} is not a number of tokens, {least} to {MAX_CONTEXT:,}"
         )
     return value

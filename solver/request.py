@@ -19,8 +19,8 @@ from profiles.errors import HplbError, describe
 from profiles.first_fault import FirstFault
 from profiles.left_out import is_none
 from profiles.model import ModelProfile
-from profiles.sizes import sizes_fault
-from solver.budgets.options import MAX_CONTEXT, BudgetOptions
+from profiles.sizes import MAX_CONTEXT, sizes_fault
+from solver.budgets.options import BudgetOptions
 from solver.plans import Plan
 from solver.problem import Unit
 

@@ -15,6 +15,7 @@ from api.store import rate_store, served_store
 from api.store.served_store import Reported, Samples, Step
 from api.store.session import Session
 from api.store.tables import StoredDeployment, StoredGeneration
+from profiles.cost.rates import RatesOf
 from profiles.traffic import StepTraffic
 from solver.planning.figures import bubble_ratio
 from solver.plans import Plan
@@ -104,7 +105,7 @@ def served_steps(
     shape: tuple[int, int],
     told: Sequence[Reported],
     samples: Iterable[Samples],
-    rates: rate_store.RatesOf,
+    rates: RatesOf,
 ) -> ServedSteps | None:
     """The newest steps of which every one of `nodes` told, of a plan of `shape` layers and devices;
     None before there is one. `rates` are those that predictions go by."""

@@ -171,7 +171,7 @@ def _computed(
 def _traffic(found: ServedSteps) -> list[TrafficClass]:
     return [
         TrafficClass(
-            phase="prefill" if each.prefill else "decode",
+            phase=each.phase,
             context_tokens=each.context_tokens,
             batch_size=each.batch_size,
             share=each.share,

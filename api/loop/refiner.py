@@ -44,12 +44,14 @@ from api.store.database import Database
 from api.store.session import Session
 from api.store.tables import StoredDeployment
 from profiles.catalogue import device_profile
+from profiles.cost.rates import RatesOf
 from profiles.cost.regression import refit
 from profiles.cost.work import Phase, Workload
 from profiles.errors import HplbError
 from profiles.model import ModelProfile
+from profiles.sizes import MAX_CONTEXT
 from profiles.traffic import StepClass
-from solver.budgets.options import MAX_CONTEXT
+from solver.planning.frequency import frequencies, met
 from solver.planning.predict import predicted_loads
 from solver.plans import Plan
 from solver.request import WorkloadOptions
@@ -276,13 +278,13 @@ class Refiner:
         if not traffic:
             return []
         with self._database.read() as session:
-            weights = _weights(live, traffic, rate_store.rates_of(session, live.device_types))
+            weights = frequencies(live, traffic, rate_store.rates_of(session, live.device_types))
         most = max(weights)
         return [
             WorkloadOptions(
                 context_tokens=min(each.context_tokens, MAX_CONTEXT),
                 batch_size=min(each.batch_size, MAX_BATCH),
-                phase=_phase(each),
+                phase=each.phase,
                 weight=float(f"{weight / most:.2g}"),
             )
             for each, weight in zip(traffic, weights, strict=True)
@@ -399,7 +401,7 @@ def _measured(
 
 
 def _makespan_s(
-    plan: Plan, layers: list[int], rates: rate_store.RatesOf, live: Plan, traffic: list[StepClass]
+    plan: Plan, layers: list[int], rates: RatesOf, live: Plan, traffic: list[StepClass]
 ) -> float:
     """Predicted seconds of some layers, a barrier after each: of the plan's first workload, or a
     mean over an engine's `traffic`, weighed as the `live` plan met it."""
@@ -410,31 +412,9 @@ def _makespan_s(
 
     if not traffic:
         return of(plan.workload.workload)
-    weights = _weights(live, traffic, rates)
-    seconds = [of(_workload(live, each)) for each in traffic]
+    weights = frequencies(live, traffic, rates)
+    seconds = [of(met(live, each)) for each in traffic]
     return sum(w * s for w, s in zip(weights, seconds, strict=True)) / sum(weights)
-
-
-def _weights(live: Plan, traffic: list[StepClass], rates: rate_store.RatesOf) -> list[float]:
-    """How often each workload comes, from how long the live plan took for it."""
-    return [
-        each.share
-        / float(predicted_loads(live, rates[_phase(each)], _workload(live, each)).max(axis=1).sum())
-        for each in traffic
-    ]
-
-
-def _workload(plan: Plan, of: StepClass) -> Workload:
-    return replace(
-        plan.workload.workload,
-        context_tokens=of.context_tokens,
-        phase=_phase(of),
-        batch_size=of.batch_size,
-    )
-
-
-def _phase(of: StepClass) -> Phase:
-    return "prefill" if of.prefill else "decode"
 
 
 def _returns(session: Session, deployment: StoredDeployment, live: Plan, candidate: Plan) -> int:

@@ -1,6 +1,6 @@
 """Rates in force: the newest stored, else what the catalogue fitted, else the roofline."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import get_args
 
 from sqlalchemy import func, select
@@ -8,12 +8,10 @@ from sqlalchemy import func, select
 from api.store.session import Session
 from api.store.tables import StoredRates
 from profiles.catalogue import catalogue_rates, device_names
-from profiles.cost.rates import Rates
+from profiles.cost.rates import Rates, RatesOf
 from profiles.cost.work import Phase
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
-RatesOf = Mapping[Phase, Mapping[str, Rates]]
-"""By phase and device type."""
 
 
 def prior(device: str, phase: Phase) -> Rates:

@@ -1,6 +1,7 @@
 """Rates: seconds per unit of work on a device type in a phase, with where they come from."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 import numpy as np
@@ -68,3 +69,7 @@ class Rates(BaseModel):
     def extrapolated(self, workload: Workload) -> bool:
         """Whether this workload lies beyond the contexts the rates were fitted on."""
         return self.fitted_to_tokens is not None and workload.context_tokens > self.fitted_to_tokens
+
+
+RatesOf = Mapping[Phase, Mapping[str, Rates]]
+"""By phase and device type."""

@@ -8,6 +8,7 @@ from profiles.first_fault import FirstFault
 from profiles.heads import CurvesForm
 from profiles.left_out import is_none
 from profiles.model import ModelProfile
+from profiles.sizes import MAX_CONTEXT
 
 Policy = Literal[
     "profile",
@@ -29,7 +30,6 @@ FLOOR_TOKENS = 128
 LOSS = 0.02
 """Nats a token that budgets may cost where nothing else is asked for."""
 RECOVERY = 0.9
-MAX_CONTEXT = 16 * 2**20
 
 Context = Annotated[int, Field(ge=1, le=MAX_CONTEXT)]
 

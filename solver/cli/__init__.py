@@ -1,8 +1,7 @@
-"""`hplb plan`, `compare`, `verify`, `advise`: planning without a server."""
+"""`hplb plan`, `compare`, `verify`: planning without a server."""
 
 import typer
 
-from solver.cli.advise import advise_command
 from solver.cli.compare import compare_command
 from solver.cli.plan import plan_command
 from solver.cli.verify import verify_command
@@ -11,4 +10,3 @@ app = typer.Typer()
 app.command("plan")(plan_command)
 app.command("compare")(compare_command)
 app.command("verify")(verify_command)
-app.command("advise")(advise_command)

@@ -7,6 +7,8 @@ from solver.plans import Plan
 from solver.report.comparison import COLUMNS, Row, by_problem, cells
 from solver.report.explain import Explanation
 from solver.report.naming import heading, milliseconds, percent, pieces_of
+from solver.report.stages import Stages
+from solver.report.verdict import base_named
 from solver.report.worth import Worth
 
 
@@ -32,33 +34,43 @@ def comparison_table(rows: list[Row]) -> Table:
 
 
 def worth_table(found: Worth) -> Table:
-    """One line a class of requests and phase; gains are over the column before."""
+    """One line for steps alike, and one for all; gains are over the column before."""
     setting = found.setting
     label = " (synthetic)" if setting.profile.synthetic else ""
     table = Table(
         title=f"{setting.profile.name}{label} on {setting.gpus} x {setting.device_type}: predicted "
-        "whole step of a stock engine, what sparse budgets gain of it, and what placing them",
+        f"whole step of {base_named(found.base)}, and what one plan gains of it by padding, "
+        f"budgets, placement and slots ({found.slots} a device, at least {found.least_slots}: "
+        f"{100 * found.kv_share:.0f} % of the K/V room is left)",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
-        padding=(0, 1),
+        padding=0,
     )
     table.add_column("step", no_wrap=True)
-    for column in ("reqs", "attn %", "stock ms", "budgets %", "placed %", "slots", "loss"):
+    gains = ("pad %", "budgets %", "placed %", "slots %")
+    for column in ("reqs", "attn %", "stock ms", *gains, "loss"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in found.rows:
-        step = row.step
-        table.add_row(
-            f"{step.phase} {step.context_tokens:,}",
-            f"{row.requests:,}",
-            f"{100 * step.attention_share:.1f}",
-            milliseconds(step.stock_s),
-            f"{100 * step.by_budgets:+.1f}",
-            f"{100 * step.by_placement:+.1f}",
-            f"{step.slots}",
-            "-" if step.loss is None else f"{step.loss.nats:.3f}",
-        )
+        requests = "-" if row.of.requests is None else f"{row.of.requests:,}"
+        batch = "" if row.of.batch_size == 1 else f"{row.of.batch_size} x "
+        name = f"{row.of.phase} {batch}{row.of.context_tokens:,}"
+        stock = milliseconds(row.stages.stock_s)
+        table.add_row(name, requests, *_gains(row.stages, stock), _loss(row.loss))
+    table.add_section()
+    table.add_row("all", "", *_gains(found.total, ""), _loss(found.loss))
     return table
+
+
+def _gains(stages: Stages, stock: str) -> list[str]:
+    gains = (stages.by_padding, stages.by_budgets, stages.by_placement, stages.by_slots)
+    # What rounds to nothing is neither gained nor lost.
+    shown = [f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains]
+    return [f"{100 * stages.attention_share:.1f}", stock, *shown]
+
+
+def _loss(nats: float | None) -> str:
+    return "-" if nats is None else f"{nats:.3f}"
 
 
 def plan_table(plan: Plan) -> Table:

@@ -1,11 +1,11 @@
-"""Whether HPLB is worth it for a model, devices and traffic: what budgets and placement gain.
+"""Whether HPLB is worth it for a model, devices and traffic: what padding, budgets, placement and
+slots gain or lose, one after the other, of the whole steps of a stock engine.
 
-Of the whole step, as the stock engine has it: tensor parallelism, KV groups in slots, heads in the
-file's order, every head dense. Against that stand sparse budgets in the same order, and those
-placed, whole or divided, in as many slots as pay. Predicted seconds, choosing included.
+One plan serves the whole traffic, as one engine would: its steps are weighted workloads, with one
+placement, one number of slots and one budget vector. Predicted seconds, choosing included.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from threading import Event
 from typing import Any, Literal
@@ -13,19 +13,19 @@ from typing import Any, Literal
 from profiles.catalogue import catalogue_rates
 from profiles.cost.work import Phase
 from profiles.errors import HplbError
-from profiles.heads import CurvesForm
-from profiles.model import ModelProfile
-from profiles.traffic import Traffic
 from solver.planning.advice import LITTLE
-from solver.plans import Plan, PromisedLoss, WholeStep
-from solver.request import PlanRequest
+from solver.plans import WholeStep
+from solver.report.engine_plans import EnginePlans, Setting, Vector
+from solver.report.stages import Stages
+from solver.report.stock_base import StockBase, stock_base
+from solver.report.traffic_steps import Steps
 
 WORTH = 0.05
 """A gain of the traffic's seconds from which the answer is yes."""
 FIRST_TOKENS, LAST_TOKENS = 1024, 2**20
 """Contexts, in powers of two, among which the break-even is looked for."""
-PLANS_A_STEP = 2
-"""Dense heads and sparse ones."""
+MOST_PLANS = 3
+"""Searched for for the traffic itself: dense, with budgets, and those in the least slots."""
 
 
 class WorthError(HplbError):
@@ -33,131 +33,73 @@ class WorthError(HplbError):
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the traffic meets: a model's profile on `gpus` devices of a type.
-
-    `budget` and `slots` as a request has them; `decode_batch` sequences decode together; `plan_s`
-    seconds for each of the plans that are made.
-    """
-
-    profile: ModelProfile
-    gpus: int
-    device_type: str
-    budget: Mapping[str, object]
-    slots: int | str = "auto"
-    decode_batch: int = 16
-    plan_s: float = 2.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step, by turns: seconds of the stock engine's, with sparse budgets, and those placed.
-
-    `attention_share` of the stock step; `placed_dense_s`: dense heads placed. `loss` of the
-    budgets, nats a token, where the profile is calibrated; `slots` of the placed plan, and the
-    share of the K/V tokens that fit which they leave.
-    """
-
-    phase: Phase
-    context_tokens: int
-    attention_share: float
-    stock_s: float
-    placed_dense_s: float
-    sparse_s: float
-    placed_s: float
-    loss: PromisedLoss | None
-    slots: int
-    kv_share: float
-
-    @property
-    def by_budgets(self) -> float:
-        return self.stock_s / self.sparse_s - 1
-
-    @property
-    def by_placement(self) -> float:
-        return self.sparse_s / self.placed_s - 1
-
-    @property
-    def gain(self) -> float:
-        return self.stock_s / self.placed_s - 1
-
-    def to_json(self) -> dict[str, Any]:
-        each = {name: value for name, value in asdict(self).items() if name != "loss"}
-        return {
-            **each,
-            "loss": None if self.loss is None else self.loss.model_dump(),
-            "gain_of_budgets": self.by_budgets,
-            "gain_of_placement": self.by_placement,
-            "gain": self.gain,
-        }
-
-
-@dataclass(frozen=True)
 class Row:
-    """A class of requests alike, and the `times` that its step is run for them."""
+    """What the plan gives steps alike; `loss` of the budgets there, nats a token, where known."""
 
-    requests: int
-    times: float
-    step: Step
+    of: Steps
+    stages: Stages
+    loss: float | None
 
     def to_json(self) -> dict[str, Any]:
-        return {"requests": self.requests, "times": self.times, **self.step.to_json()}
+        return {**asdict(self.of), **self.stages.to_json(), "loss": self.loss}
 
 
 @dataclass(frozen=True, eq=False)
 class Worth:
     """The answer for a traffic, and what it rests on.
 
-    `break_even_tokens`: the shortest prompt, of powers of two up to `tried_to_tokens`, from which
-    budgets and placement together gain at least LITTLE of the step; None where none does.
+    `slots` of the plan, `least_slots` that hold every KV group, and the share of the K/V tokens
+    that fit which those beyond leave. `dense`: no head leaves anything out of any step.
+    `break_even_tokens`: the shortest prompt, of powers of two up to `tried_to_tokens`, from which a
+    plan made for it alone gains at least LITTLE of its step; None where none does.
     """
 
     setting: Setting
+    base: StockBase
     rows: tuple[Row, ...]
+    slots: int
+    least_slots: int
+    kv_share: float
+    dense: bool
     break_even_tokens: int | None
     tried_to_tokens: int
 
-    def seconds(self, name: str) -> float:
-        """Of the whole traffic: `stock_s`, `placed_dense_s`, `sparse_s` or `placed_s`."""
-        return float(sum(row.times * getattr(row.step, name) for row in self.rows))
+    @property
+    def total(self) -> Stages:
+        """Of the whole traffic."""
+        return Stages.total((row.of.times, row.stages) for row in self.rows)
 
     @property
-    def attention_share(self) -> float:
-        attention_s = sum(
-            row.times * row.step.stock_s * row.step.attention_share for row in self.rows
-        )
-        return attention_s / self.seconds("stock_s")
-
-    @property
-    def gain(self) -> float:
-        """Of the traffic's seconds."""
-        return self.seconds("stock_s") / self.seconds("placed_s") - 1
+    def unmeasured(self) -> list[Phase]:
+        """The phases of which seconds come from the device type's data sheet."""
+        kind, phases = self.setting.device_type, dict.fromkeys(row.of.phase for row in self.rows)
+        return [phase for phase in phases if not catalogue_rates([kind], phase)[kind].measured]
 
     @property
     def answer(self) -> Literal["yes", "little", "no"]:
-        if self.gain >= WORTH:
+        gain = self.total.gain
+        if gain >= WORTH:
             return "yes"
-        return "little" if self.gain >= LITTLE else "no"
+        return "little" if gain >= LITTLE else "no"
 
     @property
     def loss(self) -> float | None:
-        """The most that a class's budgets are predicted to cost, nats a token."""
-        losses = [row.step.loss.nats for row in self.rows if row.step.loss is not None]
-        return max(losses) if losses else None
+        """The most that the budgets are predicted to cost any of the steps, nats a token."""
+        return max((row.loss for row in self.rows if row.loss is not None), default=None)
 
     def to_json(self) -> dict[str, Any]:
-        setting, total_s = self.setting, self.seconds("stock_s")
         return {
-            "profile": setting.profile.name,
-            "gpus": setting.gpus,
-            "device_type": setting.device_type,
-            "decode_batch": setting.decode_batch,
+            "profile": self.setting.profile.name,
+            "gpus": self.setting.gpus,
+            "device_type": self.setting.device_type,
+            "base": asdict(self.base),
             "answer": self.answer,
-            "gain": self.gain,
-            "gain_of_budgets": total_s / self.seconds("sparse_s") - 1,
-            "gain_of_placement": self.seconds("sparse_s") / self.seconds("placed_s") - 1,
-            "gain_of_dense_placement": total_s / self.seconds("placed_dense_s") - 1,
-            "attention_share": self.attention_share,
+            "unmeasured": self.unmeasured,
+            **self.total.to_json(),
+            "slots": self.slots,
+            "least_slots": self.least_slots,
+            "kv_share": self.kv_share,
+            "dense": self.dense,
             "loss": self.loss,
             "break_even_tokens": self.break_even_tokens,
             "tried_to_tokens": self.tried_to_tokens,
@@ -167,39 +109,96 @@ class Worth:
 
 def worth(
     setting: Setting,
-    traffic: Traffic,
-    on_step: Callable[[str, int], None] = lambda *_: None,
+    traffic: Sequence[Steps],
+    on_plan: Callable[[str, int], None] = lambda *_: None,
     cancelled: Event | None = None,
 ) -> Worth:
-    """Ask for every class of the traffic's requests, prefill and decode, and where it breaks even.
+    """Ask for the whole traffic, and from which prompt length it would pay.
 
-    `on_step` gets each step in words and how many there are at most; each is PLANS_A_STEP plans.
+    `on_plan` gets each plan that is searched for in words, and how many there are at most.
     Raises WorthError where nothing is known of the model's MLP, and what `make_plan` raises.
     """
-    if setting.profile.architecture.mlp_size is None:
+    architecture = setting.profile.architecture
+    if architecture.mlp_size is None:
         raise WorthError(
             f"profile {setting.profile.name!r} has no architecture.mlp_size, without which nobody "
-            "knows what share of a step attention is"
+            "knows what share of a step attention is; give its model's folder, too (--model)"
         )
-    classes = list(traffic.classes())
-    most = sum(2 if made else 1 for _, _, made in classes) + len(list(_powers()))
-    ask = _Asking(setting, lambda words: on_step(words, most), cancelled or Event())
-    rows = []
-    for requests, prompt, made in classes:
-        rows.append(Row(requests, requests, ask.step("prefill", prompt, 1)))
-        if made:
-            behind = prompt + made // (2 * requests)
-            step = ask.step("decode", behind, setting.decode_batch)
-            rows.append(Row(requests, made / setting.decode_batch, step))
-    even, tried = None, 0
+    stop, most = cancelled or Event(), MOST_PLANS + len(list(_powers()))
+    base, plans = stock_base(architecture, setting.gpus), EnginePlans(setting, traffic, stop)
+    stock, vector = plans.stock(base), plans.vector()
+    on_plan("dense heads", most)
+    dense = sparse = least = plans.dense()
+    if not vector.dense:
+        on_plan("budgets", most)
+        sparse = plans.sparse(vector)
+    on_plan("the least slots", most)
+    least = plans.in_least_slots(vector, sparse)
+    rows = [
+        Row(of, _stages(base, *steps), _loss(setting, vector, of))
+        for of, *steps in zip(
+            traffic, stock.steps, dense.steps, sparse.steps, least.steps, strict=True
+        )
+    ]
+    even, tried = _break_even(setting, base, lambda words: on_plan(words, most), stop)
+    slots, padding = sparse.plan.slots, sparse.plan.padding
+    # They were asked for.
+    assert slots is not None
+    assert padding is not None
+    return Worth(
+        setting=setting,
+        base=base,
+        rows=tuple(rows),
+        slots=slots,
+        least_slots=padding.least_slots,
+        kv_share=padding.kv_share,
+        dense=vector.dense,
+        break_even_tokens=even,
+        tried_to_tokens=tried,
+    )
+
+
+def _stages(
+    base: StockBase, stock: WholeStep, dense: WholeStep, sparse: WholeStep, least: WholeStep
+) -> Stages:
+    """Of a step that the four plans serve: heads in order take as long in either sparse plan."""
+    return Stages(
+        stock_s=stock.contiguous_step_s / base.replicas,
+        attention_s=stock.contiguous_attention_s / base.replicas,
+        padded_s=dense.contiguous_step_s,
+        dense_placed_s=dense.step_s,
+        sparse_s=sparse.contiguous_step_s,
+        placed_s=least.step_s,
+        slotted_s=sparse.step_s,
+    )
+
+
+def _loss(setting: Setting, vector: Vector, steps: Steps) -> float | None:
+    """What the vector costs such steps, nats a token; nothing, where it leaves nothing out."""
+    from solver.planning.each_workload import predicted_nats  # slow to import: SciPy's solvers
+
+    if vector.dense:
+        return 0.0
+    if vector.made.loss is None:
+        return None
+    return predicted_nats(setting.profile, vector.made, steps.context_tokens)
+
+
+def _break_even(
+    setting: Setting, base: StockBase, on_plan: Callable[[str], None], stop: Event
+) -> tuple[int | None, int]:
+    """The first prompt of those tried for which a plan by itself pays, and the last one tried."""
+    tried = 0
     for tokens in _powers():
-        if ask.cancelled.is_set():
+        if stop.is_set():
             break
+        on_plan(f"prompts of {tokens:,} tokens")
         tried = tokens
-        if ask.step("prefill", tokens, 1).gain >= LITTLE:
-            even = tokens
-            break
-    return Worth(setting, tuple(rows), even, tried)
+        plans = EnginePlans(setting, [Steps("prefill", tokens, 1, 1)], stop)
+        (stock,), (found,) = plans.stock(base).steps, plans.sparse(plans.vector()).steps
+        if stock.contiguous_step_s / base.replicas / found.step_s - 1 >= LITTLE:
+            return tokens, tried
+    return None, tried
 
 
 def _powers() -> Iterator[int]:
@@ -207,100 +206,3 @@ def _powers() -> Iterator[int]:
     while tokens <= LAST_TOKENS:
         yield tokens
         tokens *= 2
-
-
-@dataclass(frozen=True, eq=False)
-class _Asking:
-    """Plans made for one setting."""
-
-    setting: Setting
-    on_step: Callable[[str], None]
-    cancelled: Event
-
-    def step(self, phase: Phase, context: int, batch: int) -> Step:
-        """Dense and sparse heads in order, and placed; two plans say all four."""
-        self.on_step(f"{phase} at {context:,} tokens")
-        _, dense_step = self._plan(phase, context, batch, {"policy": "dense"})
-        plan, step = self._plan(phase, context, batch, self.setting.budget)
-        return Step(
-            phase=phase,
-            context_tokens=context,
-            attention_share=dense_step.attention_share,
-            stock_s=dense_step.contiguous_step_s,
-            placed_dense_s=min(dense_step.step_s, dense_step.contiguous_step_s),
-            sparse_s=step.contiguous_step_s,
-            # Who gains nothing leaves the order as it is.
-            placed_s=min(step.step_s, step.contiguous_step_s),
-            loss=plan.loss,
-            slots=plan.slots or 0,
-            kv_share=1.0 if plan.padding is None else plan.padding.kv_share,
-        )
-
-    def _plan(
-        self, phase: Phase, context: int, batch: int, budget: Mapping[str, object]
-    ) -> tuple[Plan, WholeStep]:
-        from solver.planning.planner import make_plan, rates_of  # slow to import: SciPy's solvers
-
-        setting = self.setting
-        request = PlanRequest.checked(
-            profile=setting.profile,
-            gpus=setting.gpus,
-            device_type=setting.device_type,
-            # A list, so that no plan looks for the context from which it would pay.
-            workloads=[{"context_tokens": context, "phase": phase, "batch_size": batch}],
-            deployment="tensor_parallel",
-            budget=budget,
-            placement={"divisible": True, "slots": setting.slots},
-            time_limit_s=setting.plan_s,
-        )
-        plan = make_plan(request, rates_of(request), cancel=self.cancelled)
-        assert plan.whole_step is not None  # the MLP is known
-        return plan, plan.whole_step
-
-
-def verdict(found: Worth) -> Sequence[str]:
-    """The answer in sentences."""
-    gain, share = f"{100 * found.gain:.1f} %", f"{100 * found.attention_share:.1f} %"
-    words = {
-        "yes": f"yes: {gain} more of this traffic in the same time",
-        "little": f"hardly: {gain} more of this traffic in the same time",
-        "no": f"no: {gain} of this traffic's time is to be had",
-    }[found.answer]
-    said = [f"{words}; attention is {share} of a stock engine's time"]
-    if found.break_even_tokens is None:
-        said.append(f"no prompt of up to {found.tried_to_tokens:,} tokens gains 1 %")
-    else:
-        said.append(
-            f"prompts gain 1 % or more from about {found.break_even_tokens:,} tokens on, "
-            "choosing pieces included"
-        )
-    if found.loss is None:
-        said.append(
-            "what the budgets cost in quality is not known: measure the model with `hplb profiles "
-            "measure` and `hplb calibrate`"
-        )
-    else:
-        said.append(f"the budgets are predicted to cost at most {found.loss:.3f} nats a token")
-    return [*said, *_basis(found)]
-
-
-def _basis(found: Worth) -> Iterator[str]:
-    """What the seconds and the budgets were taken from, where that is not this very case."""
-    setting, steps = found.setting, [row.step for row in found.rows]
-    kind = setting.device_type
-    longest = max(step.context_tokens for step in steps)
-    for phase in dict.fromkeys(step.phase for step in steps):
-        rates = catalogue_rates([kind], phase)[kind]
-        fitted = rates.fitted_to_tokens
-        if not rates.measured:
-            yield f"{phase} seconds come from the data sheet of {kind}, unmeasured"
-        elif fitted is not None and fitted < longest:
-            yield f"{phase} rates of {kind} were fitted up to {fitted:,} tokens"
-    heads = setting.profile.heads
-    if isinstance(heads, CurvesForm):
-        measured = heads.context_tokens
-        if any(not measured[0] <= step.context_tokens <= measured[-1] for step in steps):
-            yield (
-                f"the profile was measured from {measured[0]:,} to {measured[-1]:,} tokens; "
-                "beyond, budgets are taken as the same shares of the context"
-            )

@@ -57,7 +57,8 @@ def test_lengths_alone_say_nothing_of_outputs(text: str, tmp_path: Path) -> None
         ("ContextTokens,GeneratedTokens\n5,-1\n", "line 2: '-1' is not a number of tokens"),
         ("ContextTokens,GeneratedTokens\n5,1\n6\n", "1 of 2 requests say"),
         ("ContextTokens,GeneratedTokens\n,1\n", "line 2: '' is not a number of tokens"),
-        ("99999999999\n", "line 1"),
+        ("100\n20000000\n", "line 2: 20000000 is not a number of tokens, 1 to 16,777,216"),
+        ("ContextTokens,GeneratedTokens\n16777215,2\n", "line 2: 16,777,215 tokens and 2 made"),
     ],
 )
 def test_what_is_no_trace_is_refused_by_its_line(text: str, said: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,7 +16,7 @@ from solver.plans import Plan
 from solver.report.picture import plan_picture
 from solver.request import PlanRequest
 from tests.solver.budgets.builders import calibrated, curved
-from tests.solver.profiles import budgets_profile, stated_budgets
+from tests.solver.profiles import budgets_profile
 from tests.solver.verifier.lies import claiming_optimal
 
 runner = CliRunner()
@@ -34,44 +33,6 @@ def run(*arguments: str, code: int = 0) -> str:
     result = runner.invoke(app, list(arguments))
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.stderr
-
-
-def test_advise_answers_for_a_trace_or_for_lengths(tmp_path: Path) -> None:
-    path, trace = tmp_path / "profile.json", tmp_path / "trace.csv"
-    stated_budgets(np.full((2, 8), 1024.0), 4, mlp_size=2048).save(path)
-    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,65536,32\n")
-    asked = ("advise", "-p", str(path), "--gpus", "2", "--time-limit", "0.5")
-    found = json.loads(run(*asked, "--trace", str(trace), "--json"))
-    assert found["answer"] == "yes"
-    assert [row["phase"] for row in found["rows"]] == ["prefill", "decode"]
-    assert found["gain"] > found["gain_of_dense_placement"]
-    said = run(*asked, "--contexts", "65536,64")
-    assert "yes: " in said
-    assert "prefill 65,536" in said
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ([], "--profile or --model"),
-        (["-p", "P", "--model", "M", "--contexts", "1"], "--profile or --model"),
-        (["-p", "P"], "--trace or --contexts"),
-        (["-p", "P", "--contexts", "1", "--trace", "T"], "--trace or --contexts"),
-        (["-p", "P", "--contexts", "0"], "at least 1 token"),
-        (["-p", "P", "--contexts", "many"], "not a list of whole numbers"),
-        (["-p", "P", "--trace", "nowhere.csv"], "nowhere.csv: cannot be read"),
-        (["-p", "P", "--contexts", "4096", "--slots", "few"], "placement.slots"),
-        (["-p", "P", "--contexts", "4096", "--device-type", "abacus"], "abacus"),
-        (["-p", "P", "--contexts", "4096", "--budget-loss", "-1"], "budget.loss"),
-        (["-p", "P", "--contexts", "4096"], "mlp_size"),
-    ],
-)
-def test_advise_says_what_is_wrong(flags: list[str], said: str, profile: str) -> None:
-    # The tests' profile says nothing of the MLP.
-    asked = [profile if flag == "P" else flag for flag in flags]
-    if said != "mlp_size" and "4096" in flags:
-        stated_budgets(np.full((2, 8), 1024.0), 4, mlp_size=2048).save(Path(profile))
-    assert said in run("advise", *asked, code=2)
 
 
 def test_plan_of_a_models_folder_alone(tmp_path: Path) -> None:
