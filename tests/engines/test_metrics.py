@@ -37,6 +37,7 @@ report.wants("next", False)
 report.wants(made.plan, True)
 report.waiting(3)
 report.dropped(4)
+report.overrun()
 """
 EXPECTED = {
     "hplb_steps_total": 2,
@@ -57,6 +58,7 @@ EXPECTED = {
     "hplb_plan_switch_seconds_total": 0.25,
     "hplb_spooled_batches": 3,
     "hplb_dropped_steps_total": 4,
+    "hplb_overrun_steps_total": 1,
 }
 
 

@@ -150,6 +150,18 @@ def test_steps_wait_for_the_generation_that_their_plan_is(
     assert numbers(planner)[100:] == list(range(300, 364))
 
 
+def test_steps_that_nobody_has_time_to_count_do_not_pile_up(
+    planner: FakePlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "MOST_QUEUED", 4)
+    rank = Rank(planner, tmp_path)
+    rank.serve(range(7))
+    assert rank.told("hplb_overrun_steps") == 3
+    rank.reporter.start()
+    until(lambda: rank.told("hplb_sampled_steps") == 4)
+    assert rank.told("hplb_overrun_steps") == 3
+
+
 def test_without_a_planner_metrics_are_all_that_is_told(
     planner: FakePlanner, tmp_path: Path
 ) -> None:

@@ -88,6 +88,10 @@ NUMBERS = {
         "hplb_dropped_steps",
         "Timed steps that no planner will hear of, 64 for a batch that a full spool dropped.",
     ),
+    "overrun": Number(
+        "hplb_overrun_steps",
+        "Timed steps that were not counted: the rank's reporting thread was too far behind.",
+    ),
 }
 """Each is written by one thread alone."""
 
@@ -199,6 +203,10 @@ class RankReport:
     def dropped(self, steps: int) -> None:
         """So many timed steps are lost."""
         self._numbers.add("dropped", steps)
+
+    def overrun(self) -> None:
+        """A timed step came when too many waited to be counted."""
+        self._numbers.add("overrun", 1)
 
 
 class _Numbers(Protocol):
