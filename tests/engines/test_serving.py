@@ -1,5 +1,6 @@
 """What a rank gets ready for, and when it begins with it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ class Weights:
 
     there = False
 
-    def of(self, plan: Plan, layout: SlotLayout, loaded: Path) -> Path | None:
+    def of(self, plan: Plan, layout: SlotLayout, kept: Callable[[], set[Path]]) -> Path | None:
         assert plan.id == OTHER.id
         assert layout.id == slots_of(OTHER).id
-        assert loaded == Path("served")
+        assert kept() == {Path("served")}
         return Path("other") if self.there else None
 
 

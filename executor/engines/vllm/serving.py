@@ -9,6 +9,7 @@ alone.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 import torch
@@ -95,6 +96,7 @@ class Serving:
         self._written = written
         self._following: Following | None = None
         self._offered: Following | None = None
+        self._offering = Lock()
         self._held_up = False
         self._refused: dict[str, str] = {}
 
@@ -131,7 +133,8 @@ class Serving:
     def offer(self) -> Offer | None:
         """What this rank is ready for, to a front end that can hold the engine up."""
         self._held_up = True
-        self._offered = following = self._following
+        with self._offering:
+            self._offered = following = self._following
         if following is None or following.map is self.map:
             return None
         return following.name, self._others(following)
@@ -193,12 +196,23 @@ class Serving:
                 "VLLM_PLUGINS=hplb, which loads it without"
             )
 
+    def _kept(self) -> set[Path]:
+        """Folders that may be loaded yet, or again: what is on offer may be begun with whatever is
+        wanted meanwhile, and what is served is loaded anew where that fails.
+
+        No other can come to be needed while `wants` is under way, whatever who serves does: only
+        what follows is offered, only what was offered is begun with.
+        """
+        with self._offering:
+            ready = self._following, self._offered
+            return {self.weights, *(each.weights for each in ready if each is not None)}
+
     def _ready(self, plan: Plan) -> Following | None:
         """None while the weights it needs are being written."""
         layout, (loaded, weights) = slots_of(plan), self._loaded
         if layout.id != loaded:
             assert self._written is not None
-            found = self._written.of(plan, layout, weights)
+            found = self._written.of(plan, layout, self._kept)
             if found is None:
                 return None
             weights = found
