@@ -38,7 +38,7 @@ class Rank:
         self.state, self.spool = NodeState(folder / "state"), Spool(folder / "spool", limit)
         client = PlannerClient(planner.url)
         self.member = Membership(node, client, self.state, self.spool, lambda _: None, lambda: None)
-        self.report = RankReport(MADE, (1,), 0, 1)
+        self.report = RankReport(MADE, (1,), 0, 1, 2048)
         self.wanted: list[str] = []
         wants = lambda wanted: self.wanted.append(wanted.plan_id)  # noqa: E731
         self.reporter = Reporter(self.report, self.member, wants, "run")

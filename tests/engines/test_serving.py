@@ -53,7 +53,7 @@ def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Weights) -> S
     monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
     made = ExecutionMap.of(PLAN, slots_of(PLAN), original=Original(tensors_sha256="", files={}))
     told = Options.of({"hplb_planner": "http://planner", "hplb_node": "n"})
-    report, alone = RankReport(made, (1,), 0, 1), Agreement(1, None)
+    report, alone = RankReport(made, (1,), 0, 1, 2048), Agreement(1, None)
     return Serving(made, (1,), report, told, alone, Path("served"), weights)
 
 

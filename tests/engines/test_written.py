@@ -101,7 +101,7 @@ def test_what_is_on_offer_or_served_stays_whatever_is_wanted_meanwhile(
     monkeypatch.setenv(metrics.FOLDER, str(served.parent / "metrics"))
     made, (written, _) = ExecutionMap.load(served), ranks(served)
     told = Options.of({"hplb_planner": "http://planner", "hplb_node": "n"})
-    report, alone = RankReport(made, (1,), 0, 1), Agreement(1, None)
+    report, alone = RankReport(made, (1,), 0, 1, 2048), Agreement(1, None)
     rank = Serving(made, (1,), report, told, alone, served, written)
 
     def wants(plan: Plan, until: Callable[[], bool]) -> None:

@@ -21,7 +21,7 @@ from vllm.logger import init_logger
 from api.client.bodies import Assignment, NodeRegistration
 from api.client.planner_client import PlannerClient
 from executor.engines.vllm.agreement import Agreement
-from executor.engines.vllm.metrics import RankReport
+from executor.engines.vllm.metrics import RankReport, budgets_of
 from executor.engines.vllm.options import Options, api_key
 from executor.engines.vllm.reporting import Reporter
 from executor.engines.vllm.written import Written, weight_bytes
@@ -315,17 +315,19 @@ def _serve(config: VllmConfig, folder: Path, options: Options) -> Serving | None
     if made is None:
         return None
     held = (rank,) if ranks > 1 else tuple(range(made.layout.ranks))
+    context = config.model_config.max_model_len
     logger.info(
-        "HPLB: plan %s, layout %s, map %s; rank %d of %d has the slots of %s of its ranks",
+        "HPLB: plan %s, layout %s, map %s; rank %d of %d has the slots of %s of its ranks; %s",
         made.plan[:12],
         made.layout.id[:12],
         made.hash[:12],
         rank,
         ranks,
         ", ".join(map(str, held)),
+        budgets_of(made, context),
     )
     agreement = Agreement(ranks, get_tp_group().cpu_group if ranks > 1 else None)
-    report = RankReport(made, held, engine, rank)
+    report = RankReport(made, held, engine, rank, context)
     written = None
     if options.planner:
         written = Written(folder, made.layout.id, options.weights_of(engine))
