@@ -90,7 +90,9 @@ def executor_command(
         bool, typer.Option("--once", help="Measure one assignment, hand it over and end.")
     ] = False,
 ) -> None:
-    """Run a node: it computes its share of the plan that is live and reports the seconds.
+    """Calibrate a node without an engine: time its share of the plan that is live, by itself.
+
+    A node whose engine reports is measured there, on its requests.
 
     Example: hplb executor --server http://127.0.0.1:8000 --devices 2 --device-type cpu
     """
@@ -101,7 +103,11 @@ def executor_command(
         fail("--model and --data: one needs the other")
     read = [] if data is None else prompts_at(data)
     log = structlog.get_logger()
-    log.info("starting", node=name, devices=devices)
+    log.info(
+        "starting: calibrates a node without an engine; one whose engine reports is measured there",
+        node=name,
+        devices=devices,
+    )
 
     # torch takes seconds to load: `hplb --help` does without.
     from executor.node.bench import Bench

@@ -24,7 +24,7 @@ from executor.weights.execution_map import ExecutionMap
 from pathlib import Path
 made = ExecutionMap.load(Path(sys.argv[1]))
 before = made.model_copy(update={"plan": "before", "budgets": [[999] * 6] * 2})
-report = RankReport(before, (1,), 0, 1)
+report = RankReport(before, (1,), 0, 1, 1024)
 report.add(30, 100)
 report.sampled({"prefill": (0.5, 0.75)})
 report.switched(made, 0.25)
@@ -37,6 +37,7 @@ report.wants("next", False)
 report.wants(made.plan, True)
 report.waiting(3)
 report.dropped(4)
+report.overrun()
 """
 EXPECTED = {
     "hplb_steps_total": 2,
@@ -57,6 +58,7 @@ EXPECTED = {
     "hplb_plan_switch_seconds_total": 0.25,
     "hplb_spooled_batches": 3,
     "hplb_dropped_steps_total": 4,
+    "hplb_overrun_steps_total": 1,
 }
 
 
@@ -108,3 +110,9 @@ def test_a_ranks_numbers_are_collected(
     second = 0.4 * budgets[1][2] + 0.5 * budgets[1][3] + sum(budgets[1][4:])
     assert found == pytest.approx({"hplb_budget_tokens0": first, "hplb_budget_tokens1": second})
     assert (tmp_path / "files").exists() is not several
+
+
+def test_the_log_says_budgets_by_the_longest_context() -> None:
+    made = MADE.model_copy(update={"budgets": [[64] * 6, [64] * 5 + [4096]]})
+    said = "budgets of 400 tokens a head (64 to 4096), 14.1 % of a context of 1024"
+    assert metrics.budgets_of(made, 1024) == said

@@ -38,7 +38,7 @@ class Rank:
         self.state, self.spool = NodeState(folder / "state"), Spool(folder / "spool", limit)
         client = PlannerClient(planner.url)
         self.member = Membership(node, client, self.state, self.spool, lambda _: None, lambda: None)
-        self.report = RankReport(MADE, (1,), 0, 1)
+        self.report = RankReport(MADE, (1,), 0, 1, 2048)
         self.wanted: list[str] = []
         wants = lambda wanted: self.wanted.append(wanted.plan_id)  # noqa: E731
         self.reporter = Reporter(self.report, self.member, wants, "run")
@@ -148,6 +148,18 @@ def test_steps_wait_for_the_generation_that_their_plan_is(
     rank.serve(range(300, 364))
     until(lambda: numbers(planner)[-1] == 363)
     assert numbers(planner)[100:] == list(range(300, 364))
+
+
+def test_steps_that_nobody_has_time_to_count_do_not_pile_up(
+    planner: FakePlanner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "MOST_QUEUED", 4)
+    rank = Rank(planner, tmp_path)
+    rank.serve(range(7))
+    assert rank.told("hplb_overrun_steps") == 3
+    rank.reporter.start()
+    until(lambda: rank.told("hplb_sampled_steps") == 4)
+    assert rank.told("hplb_overrun_steps") == 3
 
 
 def test_without_a_planner_metrics_are_all_that_is_told(

@@ -1,5 +1,6 @@
 """What a rank gets ready for, and when it begins with it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ class Weights:
 
     there = False
 
-    def of(self, plan: Plan, layout: SlotLayout, loaded: Path) -> Path | None:
+    def of(self, plan: Plan, layout: SlotLayout, kept: Callable[[], set[Path]]) -> Path | None:
         assert plan.id == OTHER.id
         assert layout.id == slots_of(OTHER).id
-        assert loaded == Path("served")
+        assert kept() == {Path("served")}
         return Path("other") if self.there else None
 
 
@@ -52,7 +53,7 @@ def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Weights) -> S
     monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
     made = ExecutionMap.of(PLAN, slots_of(PLAN), original=Original(tensors_sha256="", files={}))
     told = Options.of({"hplb_planner": "http://planner", "hplb_node": "n"})
-    report, alone = RankReport(made, (1,), 0, 1), Agreement(1, None)
+    report, alone = RankReport(made, (1,), 0, 1, 2048), Agreement(1, None)
     return Serving(made, (1,), report, told, alone, Path("served"), weights)
 
 

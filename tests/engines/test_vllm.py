@@ -149,10 +149,11 @@ class Answered:
 @dataclass(frozen=True)
 class After:
     """What was said `amid` a change, round after round, and of itself `after` it; tokens that were
-    found in the prefix cache by the first request then, and the metrics."""
+    found in the prefix cache by a request `known` before and by the first then, and the metrics."""
 
     amid: list[Said]
     said: Said
+    known: float
     hits: float
     metrics: str
 
@@ -231,22 +232,28 @@ def ranks(where: Path, planner: FakePlanner) -> Answered:
             time.sleep(0.5)
         return amid
 
+    def again(client: httpx.Client) -> tuple[float, list[int]]:
+        """Of a prompt that was asked for before the tokens found in the prefix cache, where a hit
+        begins within one of its query blocks, and what is said."""
+        before = total(client, "vllm:prefix_cache_hits_total")
+        said = ask(client, SPARSE[0][0])
+        return total(client, "vllm:prefix_cache_hits_total") - before, said
+
     def changed(client: httpx.Client, name: str, generation: int) -> After:
         """Another plan, amid requests and after them, until it is measured."""
+        ask(client, SPARSE[0][0])
+        known, _ = again(client)
         before = switched(client)
         wanted(name, generation)
         amid = until(client, lambda: switched(client) > before)
-        before = total(client, "vllm:prefix_cache_hits_total")
-        # Of a prompt that was asked for before: a hit would begin within one of its query blocks.
-        sparse = ask(client, SPARSE[0][0])
-        hits = total(client, "vllm:prefix_cache_hits_total") - before
+        hits, sparse = again(client)
         said = [list(pool.map(partial(ask, client), batch)) for batch in COVERED] + [[sparse]]
         live = {"deployment": "prod", "generation": generation}
         while not all(live in each for each in leased(planner, "active")):
             time.sleep(0.1)
         while reported(planner, generation) != {"e-0", "e-1"}:
             ask(client, COVERED[0][0])
-        return After(amid, said, hits, client.get("/metrics").text)
+        return After(amid, said, known, hits, client.get("/metrics").text)
 
     with answering(model, log, 2, told) as client, ThreadPoolExecutor(8) as pool:
         said = [list(pool.map(partial(ask, client), batch)) for batch in COVERED + SPARSE]
@@ -357,12 +364,14 @@ def test_ranks_begin_with_another_plan_at_one_step(
     assert after.said[:-1] == stock.said[:-1]
     said = listed(where / name, SPARSE[0][0])[0]
     assert after.said[-1] == [said]
+    assert after.known > 0
     assert after.hits == 0
     same_budgets = made.budgets == ExecutionMap.load(where / "planned").budgets
     assert (after.said[-1] == ranks.said[-1]) == same_budgets
     infos = [line for line in after.metrics.splitlines() if line.startswith("hplb_plan_info{")]
     assert sum(f'map="{made.hash}"' in line and line.endswith(" 1.0") for line in infos) == 2
-    assert ranks.log.count(f"HPLB: plan {made.plan[:12]}, map {made.hash[:12]} from now on") == 2
+    told = f"HPLB: plan {made.plan[:12]}, map {made.hash[:12]} from now on: budgets of 320 tokens"
+    assert ranks.log.count(told) == 2
 
 
 def test_weights_that_cannot_be_loaded_are_given_back(stock: Made, ranks: Answered) -> None:
@@ -459,6 +468,7 @@ def test_what_ranks_serve_is_told_beside_vllms_own_metrics(where: Path, ranks: A
     budgets = sum(value for name, value in found.items() if name.startswith("hplb_budget_tokens"))
     assert budgets == pytest.approx(sum(map(sum, made.budgets)))
     assert f"HPLB: plan {made.plan[:12]}" in ranks.log
+    assert "budgets of 320 tokens a head (256 to 512), 31.2 % of a context of 1024" in ranks.log
 
 
 def test_a_plan_for_other_weights_is_refused_at_start(where: Path) -> None:

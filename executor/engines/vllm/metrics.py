@@ -88,6 +88,10 @@ NUMBERS = {
         "hplb_dropped_steps",
         "Timed steps that no planner will hear of, 64 for a batch that a full spool dropped.",
     ),
+    "overrun": Number(
+        "hplb_overrun_steps",
+        "Timed steps that were not counted: the rank's reporting thread was too far behind.",
+    ),
 }
 """Each is written by one thread alone."""
 
@@ -121,11 +125,30 @@ class Served:
         return cls(str(engine), str(rank), made.plan, layout.id, made.hash, budgets)
 
 
-class RankReport:
-    """A rank's numbers, told as they change."""
+def budgets_of(made: ExecutionMap, context_tokens: int) -> str:
+    """A plan's budgets, as its log says them, of the longest context that there may be."""
+    tokens = [budget for row in made.budgets for budget in row]
+    mean = sum(tokens) / len(tokens)
+    share = sum(min(budget, context_tokens) for budget in tokens) / len(tokens) / context_tokens
+    return (
+        f"budgets of {mean:.0f} tokens a head ({min(tokens)} to {max(tokens)}), "
+        f"{100 * share:.1f} % of a context of {context_tokens}"
+    )
 
-    def __init__(self, made: ExecutionMap, held: tuple[int, ...], engine: int, rank: int) -> None:
+
+class RankReport:
+    """A rank's numbers, told as they change; of requests of up to `context_tokens`."""
+
+    def __init__(
+        self,
+        made: ExecutionMap,
+        held: tuple[int, ...],
+        engine: int,
+        rank: int,
+        context_tokens: int,
+    ) -> None:
         self._held, self._engine, self._rank = held, engine, rank
+        self._context_tokens = context_tokens
         served = Served.of(made, held, engine, rank)
         self._numbers: _Numbers = (
             _Collected(served) if "PROMETHEUS_MULTIPROC_DIR" in os.environ else _InFile(served)
@@ -164,7 +187,12 @@ class RankReport:
         self._numbers.add("switches", 1)
         self._numbers.add("stall", stall_s)
         self._numbers.set("since", time.time())
-        logger.info("HPLB: plan %s, map %s from now on", made.plan[:12], made.hash[:12])
+        logger.info(
+            "HPLB: plan %s, map %s from now on: %s",
+            made.plan[:12],
+            made.hash[:12],
+            budgets_of(made, self._context_tokens),
+        )
 
     def sampled(self, seconds: dict[Phase, tuple[float, float]]) -> None:
         """A step was timed: busy and wall seconds of all layers, by phase."""
@@ -199,6 +227,10 @@ class RankReport:
     def dropped(self, steps: int) -> None:
         """So many timed steps are lost."""
         self._numbers.add("dropped", steps)
+
+    def overrun(self) -> None:
+        """A timed step came when too many waited to be counted."""
+        self._numbers.add("overrun", 1)
 
 
 class _Numbers(Protocol):

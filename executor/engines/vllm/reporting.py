@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from threading import Thread
 from uuid import uuid4
 
@@ -34,6 +34,8 @@ MOST_ASSIGNED = 8
 """Assignments remembered, by their plans: steps timed before a switch are told after it."""
 MOST_WAITING = 1024
 """Timed steps of a plan that no assignment has named yet; the oldest are dropped then."""
+MOST_QUEUED = 512
+"""Timed steps that are not counted yet, a quarter of a megabyte each; the next are dropped then."""
 logger = init_logger("vllm.hplb")
 
 
@@ -61,7 +63,7 @@ class Reporter:
         run: str,
     ) -> None:
         self._report, self._member, self._wants, self._run = report, member, wants, run
-        self._queue: SimpleQueue[SampledStep] = SimpleQueue()
+        self._queue: Queue[SampledStep] = Queue(MOST_QUEUED)
         self._waiting: list[Measured] = []
         self._since = time.monotonic()
         self._assigned: dict[str, Assignment] = {}
@@ -75,8 +77,12 @@ class Reporter:
         Thread(target=self._work, name="hplb-reports", daemon=True).start()
 
     def timed(self, step: SampledStep) -> None:
-        """A step whose layers have all computed, or are queued to."""
-        self._queue.put(step)
+        """A step whose layers have all computed, or are queued to; not waited for, nor kept where
+        counting has fallen too far behind."""
+        try:
+            self._queue.put_nowait(step)
+        except Full:
+            self._report.overrun()
 
     def _work(self) -> None:
         while True:

@@ -9,6 +9,7 @@ alone.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 import torch
@@ -20,7 +21,7 @@ from vllm.logger import init_logger
 from api.client.bodies import Assignment, NodeRegistration
 from api.client.planner_client import PlannerClient
 from executor.engines.vllm.agreement import Agreement
-from executor.engines.vllm.metrics import RankReport
+from executor.engines.vllm.metrics import RankReport, budgets_of
 from executor.engines.vllm.options import Options, api_key
 from executor.engines.vllm.reporting import Reporter
 from executor.engines.vllm.written import Written, weight_bytes
@@ -96,6 +97,7 @@ class Serving:
         self._written = written
         self._following: Following | None = None
         self._offered: Following | None = None
+        self._offering = Lock()
         self._held_up = False
         self._refused: dict[str, str] = {}
 
@@ -132,7 +134,8 @@ class Serving:
     def offer(self) -> Offer | None:
         """What this rank is ready for, to a front end that can hold the engine up."""
         self._held_up = True
-        self._offered = following = self._following
+        with self._offering:
+            self._offered = following = self._following
         if following is None or following.map is self.map:
             return None
         return following.name, self._others(following)
@@ -194,12 +197,23 @@ class Serving:
                 "VLLM_PLUGINS=hplb, which loads it without"
             )
 
+    def _kept(self) -> set[Path]:
+        """Folders that may be loaded yet, or again: what is on offer may be begun with whatever is
+        wanted meanwhile, and what is served is loaded anew where that fails.
+
+        No other can come to be needed while `wants` is under way, whatever who serves does: only
+        what follows is offered, only what was offered is begun with.
+        """
+        with self._offering:
+            ready = self._following, self._offered
+            return {self.weights, *(each.weights for each in ready if each is not None)}
+
     def _ready(self, plan: Plan) -> Following | None:
         """None while the weights it needs are being written."""
         layout, (loaded, weights) = slots_of(plan), self._loaded
         if layout.id != loaded:
             assert self._written is not None
-            found = self._written.of(plan, layout, weights)
+            found = self._written.of(plan, layout, self._kept)
             if found is None:
                 return None
             weights = found
@@ -302,17 +316,19 @@ def _serve(config: VllmConfig, folder: Path, options: Options) -> Serving | None
     if made is None:
         return None
     held = (rank,) if ranks > 1 else tuple(range(made.layout.ranks))
+    context = config.model_config.max_model_len
     logger.info(
-        "HPLB: plan %s, layout %s, map %s; rank %d of %d has the slots of %s of its ranks",
+        "HPLB: plan %s, layout %s, map %s; rank %d of %d has the slots of %s of its ranks; %s",
         made.plan[:12],
         made.layout.id[:12],
         made.hash[:12],
         rank,
         ranks,
         ", ".join(map(str, held)),
+        budgets_of(made, context),
     )
     agreement = Agreement(ranks, get_tp_group().cpu_group if ranks > 1 else None)
-    report = RankReport(made, held, engine, rank)
+    report = RankReport(made, held, engine, rank, context)
     written = None
     if options.planner:
         written = Written(folder, made.layout.id, options.weights_of(engine))

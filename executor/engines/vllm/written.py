@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -41,11 +42,11 @@ class Written:
         self._faults: dict[str, str] = {}
         self._writing: tuple[str, subprocess.Popen[bytes]] | None = None
 
-    def of(self, plan: Plan, layout: SlotLayout, loaded: Path) -> Path | None:
+    def of(self, plan: Plan, layout: SlotLayout, kept: Callable[[], set[Path]]) -> Path | None:
         """Where the weights of a plan's layout are; None while they are being written.
 
-        All but these and what is `loaded` may be deleted. Raises WeightsError where they cannot be
-        written, or are another layout's.
+        Where they must be, all but what is `kept` then is deleted. Raises WeightsError where they
+        cannot be written, or are another layout's.
         """
         if layout.id == self._layout:
             return self._source
@@ -61,10 +62,10 @@ class Written:
         if place.name in self._faults:
             raise WeightsError(f"hplb apply: {self._faults[place.name]}")
         if self._writing is None:
-            self._write(plan, place, loaded)
+            self._write(plan, place, kept)
         return None
 
-    def _write(self, plan: Plan, place: Path, loaded: Path) -> None:
+    def _write(self, plan: Plan, place: Path, kept: Callable[[], set[Path]]) -> None:
         """Begin to, unless another rank has."""
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -75,7 +76,7 @@ class Written:
                 return
             if place.is_dir():
                 return
-            self._clear(loaded)
+            self._clear(kept())
             asked = place.with_suffix(".json")
             plan.save(asked)
             command = [sys.executable, "-m", "api.main", "apply", f"--model={self._source}"]
@@ -100,10 +101,12 @@ class Written:
         finally:
             os.close(lock)
 
-    def _clear(self, loaded: Path) -> None:
-        """What earlier plans needed, and what was left half written."""
+    def _clear(self, kept: set[Path]) -> None:
+        """What earlier plans needed, and what was left half written; never what all are made from,
+        for an engine may have been started on one of these folders."""
+        spared = {each.resolve() for each in (self._source, *kept)}
         for each in self._folder.iterdir():
-            if each.is_dir() and each != loaded:
+            if each.is_dir() and each.resolve() not in spared:
                 shutil.rmtree(each, ignore_errors=True)
             elif each.suffix in (".json", ".log"):
                 each.unlink()

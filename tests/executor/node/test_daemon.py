@@ -91,6 +91,7 @@ def test_register_measure_report_and_stop(planner: FakePlanner, node: Node) -> N
     process = node.start()
     node.until(lambda: len(planner.batches) == 2)
     node.until(lambda: active(assignment()) in planner.actives)
+    assert "calibrates a node without an engine" in node.said.splitlines()[0]
     for sent in planner.batches:
         assert (sent["deployment"], sent["generation"], sent["node_id"]) == ("prod", 1, "n")
         assert sent["timing"] == "alone"

@@ -1,4 +1,6 @@
+import io
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -57,6 +59,32 @@ def test_rounds_waiting_by_generation(tmp_path: Path) -> None:
     spool.add(batch(generation=2), 2)
     assert spool.rounds(batch(generation=2).key) == 2
     assert spool.rounds(batch(generation=3).key) == 0
+
+
+def test_adding_opens_as_many_files_whatever_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, really = [], io.open
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        opened.append(arguments[0])
+        return really(*arguments, **options)
+
+    monkeypatch.setattr(io, "open", counted)
+
+    def add(spool: Spool) -> int:
+        """A batch after all that wait; how many files that opens."""
+        before, each = len(opened), batch()
+        spool.add(each, spool.rounds(each.key) + 1)
+        return len(opened) - before
+
+    spool = Spool(tmp_path)
+    first, *others = [add(spool) for _ in range(20)]
+    assert first > 0
+    assert set(others) == {first}
+    spool = Spool(tmp_path)
+    assert spool.rounds(batch().key) == 20
+    assert add(spool) == first
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"round": 1}'])
