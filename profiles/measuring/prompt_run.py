@@ -108,11 +108,11 @@ class _Layers:
         choices = self.run.choices
 
         def arrived(gradient: torch.Tensor) -> None:
+            if not gradient.isfinite().all():
+                raise MeasuringError(f"layer {call.layer}: the loss' gradient is not finite")
             with torch.no_grad():
                 lists = chosen_lists(selector, call, rows.rows, choices, self.budgets)
             errors = gradient_errors(call, rows, lists, choices.piece, gradient)
-            if not errors.isfinite().all():
-                raise MeasuringError(f"layer {call.layer}: the loss' gradient is not finite")
             self._keep("gradient_error", call.layer, errors)
 
         out.register_hook(arrived)  # type: ignore[no-untyped-call]
@@ -127,4 +127,11 @@ class _Layers:
         }
 
     def _keep(self, field: str, layer: int, values: torch.Tensor) -> None:
+        bad = (~values.isfinite()).any(1).nonzero().flatten().tolist()
+        if bad:
+            heads = ", ".join(map(str, bad))
+            raise MeasuringError(
+                f"layer {layer}, query heads {heads}: {field} is not finite: NaN or infinite "
+                "values, or an overflow of the dtype"
+            )
         self.found.setdefault(field, {})[layer] = values.double().cpu()

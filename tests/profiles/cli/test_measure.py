@@ -11,6 +11,7 @@ from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Sampled, SinkLocal
 from tests.profiles.cli.command import hplb, refused
 from tests.profiles.measuring import tiny
+from tests.profiles.published import case
 
 
 @pytest.fixture
@@ -89,6 +90,18 @@ def test_json_alone_on_stdout(options: list[object], more: list[str]) -> None:
     assert heads["context_tokens"] == [32, 64]
     assert "output_error" in heads
     assert ("gradient_error" in heads) == bool(more)
+
+
+def test_texts_on_which_lists_hold_next_to_nothing(tmp_path: Path) -> None:
+    """Of the reference model, whose attention goes to a word or two."""
+    out = tmp_path / "p.json"
+    data = case("line-separators.jsonl")
+    options = ["--model", "reference", "--data", data, "--contexts", "256", "-o", out]
+    result = hplb("measure", *options)
+    assert result.exit_code == 0, result.stderr
+    measured = ModelProfile.load(out).measurement
+    assert measured is not None
+    assert measured.prompts == {"text": 4}
 
 
 def test_gradients_without_an_executor_are_refused(

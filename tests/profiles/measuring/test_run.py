@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from executor.attention.select import select_for_budgets
 from profiles.cli import app
 from profiles.errors import MeasuringError
 from profiles.measuring.choices import Choices
+from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.parts import Parts
 from profiles.measuring.run import measure_profile, name_of
 from profiles.model import ModelProfile
@@ -86,9 +88,25 @@ def test_a_broken_part_is_measured_again(choices: Choices, tmp_path: Path) -> No
     assert figures(run(choices, tmp_path)) == figures(whole)
 
 
+def test_what_is_not_finite_is_refused_and_not_kept(
+    choices: Choices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflown(call: LayerAttention, *_: object) -> torch.Tensor:
+        errors = torch.zeros(4, 2)
+        errors[2, 1] = torch.nan if call.layer == 1 else 0.0
+        return errors
+
+    with monkeypatch.context() as patch:
+        patch.setattr("profiles.measuring.prompt_run.output_errors", overflown)
+        with pytest.raises(MeasuringError, match="layer 1, query heads 2: output_error is not fin"):
+            run(choices, tmp_path)
+    assert not list(tmp_path.glob("*.npz"))
+    assert run(choices, tmp_path).heads.form == "recovery_curves"
+
+
 def test_parts_of_other_choices_are_refused(choices: Choices, tmp_path: Path) -> None:
     run(choices, tmp_path)
-    with pytest.raises(MeasuringError, match=r"another measurement \(rows: 8 there, 9 now\)"):
+    with pytest.raises(MeasuringError, match=r"\(rows: 8 there, 9 now\).* --state-dir$"):
         run(replace(choices, rows=9), tmp_path)
     with pytest.raises(MeasuringError, match="selection"):
         run(replace(choices, selection=VerticalSlash()), tmp_path)
