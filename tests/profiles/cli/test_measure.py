@@ -78,9 +78,9 @@ def test_a_folder_of_texts_is_measured_on_so_many_threads(
     assert measured is not None
     assert measured.prompts == {"code": 1, "prose": 2}
     told = result.stderr.splitlines()
-    assert told[0].startswith("0/3 code, 64 tokens, 0:")
-    assert re.fullmatch(r"1/3 prose, 64 tokens, about [\d:]+ left, [\d:]+ so far", told[1])
-    assert told[3].startswith("3/3 done, 0:")
+    assert told[0].startswith("0/6 layers code, 64 tokens, 0:")
+    assert re.fullmatch(r"1/6 layers code, 64 tokens, about [\d:]+ left, [\d:]+ so far", told[1])
+    assert told[-1].startswith("6/6 layers done, 0:")
 
 
 @pytest.mark.parametrize("more", [[], ["--gradients"]])
