@@ -1,10 +1,9 @@
 """A model's architecture from the `config.json` that transformers keeps beside its weights.
 
-What a configuration says of KV heads or windows in a way that is not known here is asked for: a
-default in its place would be another model's architecture.
+What a configuration says of KV heads, kinds of layers or windows in a way that is not known here
+is asked for: a default in its place would be another model's architecture.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,30 @@ from typing import Any
 from pydantic import ValidationError
 
 from profiles.architecture import ITEM_BYTES, Architecture
+from profiles.config_words import (
+    about_kv_heads,
+    about_layers,
+    about_some_layers,
+    says_nothing,
+    with_attention,
+)
 from profiles.errors import ProfileError, describe
 from profiles.files import read_json
 
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 QUERY_HEADS = ("num_attention_heads", "n_head", "n_heads")
-KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "n_kv_heads")
+KV_HEADS = (
+    "num_key_value_heads",
+    "num_kv_heads",
+    "n_head_kv",
+    "n_kv_heads",
+    "n_heads_kv",
+    "num_heads_kv",
+    "kv_num_heads",
+)
 GROUPED_KV_HEADS = "multi_query_group_num"
 SHARED = ("multi_query", "multi_query_attention")
 """Flags of one KV head for all query heads, or of the groups counted beside them."""
-ABOUT_KV_HEADS = re.compile(
-    r"kv_?head|head_?kv|kv_n_head|key_?value_?(head|group)|multi_?query|query_?group|gqa|mqa"
-)
-"""Names that speak of how query heads share KV heads."""
 LATENT = "kv_lora_rank"
 """Multi-head latent attention (MLA): one compressed key and value for all heads."""
 HEAD_DIM = ("head_dim", "kv_channels")
@@ -83,6 +93,14 @@ MATRICES = {
 }
 """Matrices of a layer's MLP by model type: a gate beside the two, or none."""
 
+WINDOWS = ("sliding_window", "sliding_window_size", "window_size")
+LAYER_KINDS = "layer_types"
+BESIDE_WINDOWS = (
+    "use_sliding_window",
+    "max_window_layers",
+    "sliding_window_pattern",
+    "_sliding_window_pattern",
+)
 FULL, SLIDING = "full_attention", "sliding_attention"
 FULL_EVERY: dict[str, int | None] = {
     "mistral": None,
@@ -115,7 +133,9 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
     """
     text = config.get("text_config")
     nested = text if isinstance(text, dict) else {}
-    fields = {**config, **{name: value for name, value in nested.items() if value is not None}}
+    # Beside a text_config stand the windows and layers of encoders and projectors.
+    outer = {name: value for name, value in config.items() if not (nested and about_layers(name))}
+    fields = {**outer, **{name: value for name, value in nested.items() if value is not None}}
     if fields.get(LATENT) is not None:
         raise ProfileError(
             f"{where}: {LATENT}: multi-head latent attention (MLA) has no KV heads as profiles "
@@ -133,6 +153,7 @@ def architecture_of(config: Mapping[str, Any], where: str) -> Architecture:
             f"{heads} attention heads"
         )
     layers = _count(fields, LAYERS, where)
+    _refuse_unlike(fields, layers, where)
     try:
         return Architecture.model_validate(
             {
@@ -165,8 +186,8 @@ def _kv_heads(fields: Mapping[str, Any], heads: int, where: str) -> int:
         return _count(fields, names, where)
     unknown = [
         name
-        for name, value in _flat(fields).items()
-        if value is not None and name not in known and ABOUT_KV_HEADS.search(name.lower())
+        for name, value in with_attention(fields).items()
+        if name not in known and about_kv_heads(name) and not says_nothing(value)
     ]
     if unknown or (shared is not None and fields[shared]):
         raise ProfileError(
@@ -176,20 +197,34 @@ def _kv_heads(fields: Mapping[str, Any], heads: int, where: str) -> int:
     return heads
 
 
-def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields, and those of objects among them that are about attention (MPT, DBRX)."""
-    inner = [v for name, v in fields.items() if isinstance(v, dict) and name.startswith("attn")]
-    return {**fields, **{name: value for each in inner for name, value in each.items()}}
+def _refuse_unlike(fields: Mapping[str, Any], layers: int, where: str) -> None:
+    """Raise ProfileError for what makes layers unlike each other in a way not known here."""
+    known = {LAYER_KINDS, *WINDOWS, *BESIDE_WINDOWS}
+    stated = fields.get(LAYER_KINDS) is not None
+    unknown = [
+        name
+        for name, value in with_attention(fields).items()
+        if name not in known
+        and (about_some_layers(name) or (about_layers(name) and not stated))
+        and not says_nothing(value)
+    ]
+    if unknown:
+        raise ProfileError(
+            f"{where}: {', '.join(unknown)} speaks of kinds of layers or windows, but not in a way "
+            f"known here. Profiles know layers of {FULL} and {SLIDING}, of as many heads each: say "
+            f"so as {LAYER_KINDS}, {layers} of them, and {WINDOWS[0]}"
+        )
 
 
 def _windows(fields: Mapping[str, Any], layers: int, where: str) -> list[int | None]:
     """How far every layer sees, or nothing where all see everything."""
-    kinds = fields.get("layer_types")
+    kinds = fields.get(LAYER_KINDS)
     if kinds is not None:
         return _windows_of_kinds(fields, kinds, layers, where)
-    if fields.get("sliding_window") is None or fields.get("use_sliding_window") is False:
+    given = tuple(name for name in WINDOWS if not says_nothing(fields.get(name)))
+    if not given or fields.get("use_sliding_window") is False:
         return []
-    window = _count(fields, ("sliding_window",), where)
+    window = _count(fields, given, where)
     first_sliding = fields.get("max_window_layers")
     if fields.get("use_sliding_window") and isinstance(first_sliding, int):
         return [None if layer < first_sliding else window for layer in range(layers)]
@@ -198,8 +233,8 @@ def _windows(fields: Mapping[str, Any], layers: int, where: str) -> list[int | N
     if fields.get("model_type") in FULL_EVERY:
         return alternating(layers, window, FULL_EVERY[fields["model_type"]])
     raise ProfileError(
-        f"{where}: sliding_window {window}, but not which layers it holds for; say so as "
-        f"layer_types, {layers} of {FULL} or {SLIDING}"
+        f"{where}: {given[0]} {window}, but not which layers it holds for; say so as "
+        f"{LAYER_KINDS}, {layers} of {FULL} or {SLIDING}"
     )
 
 
@@ -219,7 +254,7 @@ def _windows_of_kinds(
     fields: Mapping[str, Any], kinds: Any, layers: int, where: str
 ) -> list[int | None]:
     if not isinstance(kinds, list) or len(kinds) != layers:
-        raise ProfileError(f"{where}: layer_types must be a list of one kind for {layers} layers")
+        raise ProfileError(f"{where}: {LAYER_KINDS} must be a list of one kind for {layers} layers")
     unknown = next((kind for kind in kinds if kind not in (FULL, SLIDING)), None)
     if unknown is not None:
         raise ProfileError(
@@ -228,7 +263,7 @@ def _windows_of_kinds(
         )
     if SLIDING not in kinds:
         return []
-    window = _count(fields, ("sliding_window",), where)
+    window = _count(fields, WINDOWS, where)
     return [window if kind == SLIDING else None for kind in kinds]
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import numpy as np
@@ -162,9 +163,12 @@ def _of_json_lines(text: str, path: Path) -> Iterator[tuple[int, Any, Any]]:
 
 def _of_table(text: str, path: Path) -> Iterator[tuple[int, Any, Any]]:
     rows = csv.DictReader(io.StringIO(text))
-    prompt, output = _columns(dict.fromkeys(rows.fieldnames or ()), f"{path}: line 1")
-    for row in rows:
-        yield rows.line_num, row[prompt], row.get(output)
+    try:
+        prompt, output = _columns(dict.fromkeys(rows.fieldnames or ()), f"{path}: line 1")
+        for row in rows:
+            yield rows.line_num, row[prompt], row.get(output)
+    except csv.Error as error:
+        raise ProfileError(f"{path}: line {rows.line_num + 1}: {error}") from None
 
 
 def _columns(row: dict[str, Any], where: str) -> tuple[str, str]:
@@ -180,12 +184,12 @@ def _columns(row: dict[str, Any], where: str) -> tuple[str, str]:
 def tokens_of(value: Any, where: str, least: int = 1) -> int:
     """A whole number of tokens, written as one, of at most the longest context that is planned for.
 
-    ProfileError says `where` it is none.
+    ProfileError says `where` it is none; not so long a one that `int` refuses it.
     """
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 100:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_CONTEXT:
         raise ProfileError(
-            f"{where}: {value!r} is not a number of tokens, {least} to {MAX_CONTEXT:,}"
+            f"{where}: {shortened(value)} is not a number of tokens, {least} to {MAX_CONTEXT:,}"
         )
     return value

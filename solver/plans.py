@@ -279,7 +279,9 @@ class Plan(_Part):
     the groups of which it has a share, padded; None where devices need not be alike. With several
     workloads, `workload`, `budgets`, `selection` and `costs` are the first's, which counts
     `weight`; `makespan_s` is their weighted mean or, with objective worst, the largest, and then
-    the weights are the multipliers that prove `lower_bound_s`.
+    the weights are the multipliers that prove `lower_bound_s`. `budget_gap`, of `least_error`: at
+    most this share of the error of the budgets chosen (where a loss is asked for, of their total)
+    is above the least there is, as proved before idle time is filled.
     """
 
     id: str = ""
@@ -317,6 +319,7 @@ class Plan(_Part):
     moving: Moving | None = None
     recovery: Annotated[Recovered | None, Field(exclude_if=is_none)] = None
     loss: Annotated[PromisedLoss | None, Field(exclude_if=is_none)] = None
+    budget_gap: Annotated[float | None, Field(ge=0, le=1, exclude_if=is_none)] = None
     filled: Filled | None = None
     elastic: Elastic | None = None
     whole_step: Annotated[WholeStep | None, Field(exclude_if=is_none)] = None

@@ -77,12 +77,13 @@ def _expected_s(generation: Generation, result: DemoResult) -> float:
 
 def _row(generation: Generation, result: DemoResult) -> dict[str, Any]:
     planned_s, measured_s = generation.planned_s, generation.measured_s
+    policy = generation.asked.settled().budget.policy
     low, high = np.percentile(generation.rounds_s, [25, 75])
     loss = None if result.loss is None else result.loss.over_dense
     return {
         "name": generation.name,
         "method": "divided" if generation.asked.placement.divisible else generation.asked.method,
-        "budgets": DENSE if generation.name == DENSE else generation.asked.budget.policy,
+        "budgets": DENSE if generation.name == DENSE else policy,
         "density": generation.density,
         "generations": generation.numbers,
         "predicted_s": makespan(planned_s),

@@ -73,7 +73,7 @@ def measure_command(
     from profiles.measuring.parts import Parts
 
     try:
-        with warnings.catch_warnings(), shown("loading") as show:
+        with warnings.catch_warnings(), shown("loading", " layers") as show:
             warnings.showwarning = lambda message, *_: typer.echo(message, err=True)
             profile = measure(
                 model,

@@ -60,7 +60,8 @@ def measure(
     nothing is kept unless given.
     device, dtype: "cpu", "cuda" or "cuda:N"; float32 on a CPU and bfloat16 on CUDA unless given.
     threads: of the CPU, for this process from then on; as many as torch takes unless given.
-    progress: called with prompts done, of how many, and what comes next, time left included.
+    progress: called with layers of prompts done, of how many, and what comes next, time left
+    included.
 
     Loads torch and transformers, which nothing else here does. Raises MeasuringError for choices
     that make no sense, a model that cannot be measured, where either is not installed, and for

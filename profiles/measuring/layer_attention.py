@@ -57,12 +57,12 @@ class LayerAttention:
         return 0 if self.window is None else max(0, position - self.window + 1)
 
 
-def probabilities(
+def logits(
     call: LayerAttention, group: int, position: torch.Tensor, first_key: int, last_key: int
 ) -> torch.Tensor:
-    """Softmax of the rows `position` [rows] over keys [first_key, last_key), at least in fp32.
+    """Logits of the rows `position` [rows] over keys [first_key, last_key), at least in fp32.
 
-    [heads of the group, rows, keys]. The keys must hold all that these rows see.
+    [heads of the group, rows, keys]; -inf where a row does not see a key.
     """
     exact = torch.promote_types(call.q.dtype, torch.float32)
     queries = call.q[call.heads_of(group)][:, position].to(exact)
@@ -73,7 +73,14 @@ def probabilities(
     hidden = key > position[:, None]
     if call.window is not None:
         hidden |= key <= position[:, None] - call.window
-    return scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    return scores.masked_fill(hidden, -torch.inf)
+
+
+def probabilities(
+    call: LayerAttention, group: int, position: torch.Tensor, first_key: int, last_key: int
+) -> torch.Tensor:
+    """The softmax of these logits. The keys must hold all that the rows see."""
+    return logits(call, group, position, first_key, last_key).softmax(-1)
 
 
 def row_runs(call: LayerAttention, position: torch.Tensor) -> Iterator[tuple[int, slice]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch.nn.functional import pad
 
-from profiles.measuring.layer_attention import LayerAttention, probabilities
+from profiles.measuring.layer_attention import LayerAttention, logits
 from profiles.measuring.sampled_rows import ROWS_A_BLOCK, SampledRows, WeightedRows
 
 
@@ -38,7 +38,9 @@ def output_errors(
         after = stream[rows.position[taken]].float()
         after = after + torch.einsum("hrd,hod->ro", dense, weight)
         squared = ((moved.flatten(1, 2) @ gram).view_as(moved) * moved).sum(-1)
-        errors += (squared / after.square().sum(-1)).sum(-1, dtype=torch.float64)
+        # A square of nearly nothing may round below nothing.
+        squared = squared.clamp(min=0) / after.square().sum(-1)
+        errors += squared.sum(-1, dtype=torch.float64)
     return errors / len(rows.position)
 
 
@@ -69,36 +71,36 @@ def _moved(
 
     int64 [some], [heads, points, some, head_dim] and [heads, some, head_dim].
     """
-    heads, _, size = call.q.shape
+    everything = lists.new_ones(1, 1, 1)
     for member in range(len(rows.blocks)):
         own = (rows.member == member).nonzero()[:, 0]
         for taken in own.split(ROWS_A_BLOCK):  # type: ignore[no-untyped-call]
             position = rows.position[taken]
-            masses, parts = zip(
-                *(_by_piece(call, group, position, piece_tokens) for group in range(len(call.k))),
-                strict=True,
-            )
-            mass, part = torch.cat(masses), torch.cat(parts)
-            dense = part.sum(1)
-            chosen = lists[:, :, member, : mass.shape[2]].transpose(0, 1).to(mass.dtype)
-            kept = (chosen @ part.flatten(2).view(heads, mass.shape[2], -1)).view(
-                heads, len(lists), len(taken), size
-            )
-            yield taken, kept / (chosen @ mass.transpose(1, 2))[..., None] - dense[:, None], dense
+            parts = [_by_piece(call, g, position, piece_tokens) for g in range(len(call.k))]
+            top, mass, part = (torch.cat(each) for each in zip(*parts, strict=True))
+            chosen = lists[:, :, member, : top.shape[2]].transpose(0, 1)
+            chosen = torch.cat([everything.expand(len(top), 1, top.shape[2]), chosen], 1)
+            # The most of each list counts 1: what a list leaves out makes nothing in it vanish.
+            within = top[:, :, None].masked_fill(~chosen[:, None], -torch.inf)
+            weight = (within - within.amax(-1, keepdim=True)).exp()
+            kept = (weight @ part) / (weight @ mass[..., None])
+            out = kept.transpose(1, 2)
+            yield taken, out[:, 1:] - out[:, :1], out[:, 0]
 
 
 def _by_piece(
     call: LayerAttention, group: int, position: torch.Tensor, piece_tokens: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mass [heads of the group, rows, pieces] and output [heads, pieces, rows, head_dim] by piece.
-
-    Of the pieces that these rows see; masses of a row add up to 1, outputs to the row's own.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The largest logit of every piece that these rows see, and what it holds by exp(logit - that):
+    mass, all [heads of the group, rows, pieces], and values [heads, rows, pieces, head_dim].
     """
     last = int(position.max()) + 1
     pieces = -(-last // piece_tokens)
     missing = pieces * piece_tokens - last
-    weights = pad(probabilities(call, group, position, 0, last), (0, missing))
-    weights = weights.view(*weights.shape[:2], pieces, piece_tokens)
+    scores = pad(logits(call, group, position, 0, last), (0, missing), value=-torch.inf)
+    scores = scores.view(*scores.shape[:2], pieces, piece_tokens)
+    top = scores.amax(-1).clamp(min=torch.finfo(scores.dtype).min)
+    weights = (scores - top[..., None]).exp()
     values = pad(call.v[group, :last].to(weights.dtype), (0, 0, 0, missing))
-    outputs = torch.einsum("hrpk,pkd->hprd", weights, values.view(pieces, piece_tokens, -1))
-    return weights.sum(-1), outputs
+    values = torch.einsum("hrpk,pkd->hrpd", weights, values.view(pieces, piece_tokens, -1))
+    return top, weights.sum(-1), values

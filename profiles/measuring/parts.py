@@ -48,13 +48,14 @@ class Parts:
         return self.folder / RUN
 
     def load(self, name: str) -> dict[str, NDArray[np.float64]] | None:
-        """A finished part, or None; one that cannot be read is measured again."""
+        """A finished part, or None; one that cannot be used is measured again."""
         try:
             with np.load(self.folder / f"{name}.npz", allow_pickle=False) as arrays:
-                return {field: arrays[field] for field in arrays}
+                found = {field: arrays[field] for field in arrays}
         except Exception:
             # A damaged archive raises zipfile's, zlib's and numpy's errors, and its parser's.
             return None
+        return found if all(np.isfinite(values).all() for values in found.values()) else None
 
     def save(self, name: str, arrays: dict[str, NDArray[np.float64]]) -> None:
         """Keep a finished part, whole or not at all."""

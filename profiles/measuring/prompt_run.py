@@ -1,5 +1,6 @@
 """One prompt through the model: every layer's curves, and how gradients weigh its errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +22,8 @@ from profiles.measuring.sampled_rows import SampledRows, WeightedRows, draw, wit
 from profiles.measuring.selector import Selector
 
 Arrays = dict[str, NDArray[np.float64]]
+Told = Callable[[float], None]
+"""Called layer by layer with the share that is done of a prompt's work."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,12 @@ class PromptRun:
     budgets: dict[int, list[int]]
     selector: Selector | None
 
-    def measure(self, item: Item) -> Arrays:
+    def passes(self, item: Item) -> int:
+        """A prompt's work in forward passes, of which a backward pass costs two."""
+        shortest = item.context_tokens == self.choices.contexts[0]
+        return 3 if self.choices.gradients and shortest and self.selector is not None else 1
+
+    def measure(self, item: Item, told: Told = lambda _: None) -> Arrays:
         """recovery, selected_recovery, output_error and gradient_error, [layers, heads, points]:
         those that were asked for and can be had of every layer.
 
@@ -44,9 +52,8 @@ class PromptRun:
         rows = rows.to(model.device)
         tokens = torch.tensor([item.tokens], device=model.device)
         with residual_stream(model) as stream:
-            layers = _Layers(self, rows, self.budgets[item.context_tokens], stream)
-            shortest = item.context_tokens == choices.contexts[0]
-            if choices.gradients and shortest and self.selector is not None:
+            layers = _Layers(self, item, rows, stream, told)
+            if self.passes(item) > 1 and self.selector is not None:
                 self._differentiate(layers, self.selector, tokens, item)
             else:
                 with torch.no_grad(), capture.watching(layers.curves):
@@ -80,12 +87,14 @@ class _Layers:
     """Collects what the layers of one prompt show."""
 
     def __init__(
-        self, run: PromptRun, rows: SampledRows, budgets: list[int], stream: Stream
+        self, run: PromptRun, item: Item, rows: SampledRows, stream: Stream, told: Told
     ) -> None:
         self.run = run
         self.rows = rows
-        self.budgets = budgets
+        self.budgets = run.budgets[item.context_tokens]
         self.stream = stream
+        self.told = told
+        self.each = 1 / run.loaded.architecture.layers / run.passes(item)
         self.found: dict[str, dict[int, torch.Tensor]] = {}
 
     def curves(self, call: LayerAttention, _out: torch.Tensor) -> None:
@@ -101,6 +110,7 @@ class _Layers:
                     stream = self.stream[call.layer]
                     errors = output_errors(call, rows, stream, lists, run.choices.piece)
                     self._keep("output_error", call.layer, errors)
+        self.told((call.layer + 1) * self.each)
 
     def await_gradient(
         self, rows: WeightedRows, selector: Selector, call: LayerAttention, out: torch.Tensor
@@ -108,12 +118,13 @@ class _Layers:
         choices = self.run.choices
 
         def arrived(gradient: torch.Tensor) -> None:
+            if not gradient.isfinite().all():
+                raise MeasuringError(f"layer {call.layer}: the loss' gradient is not finite")
             with torch.no_grad():
                 lists = chosen_lists(selector, call, rows.rows, choices, self.budgets)
             errors = gradient_errors(call, rows, lists, choices.piece, gradient)
-            if not errors.isfinite().all():
-                raise MeasuringError(f"layer {call.layer}: the loss' gradient is not finite")
             self._keep("gradient_error", call.layer, errors)
+            self.told(1 - 2 * call.layer * self.each)
 
         out.register_hook(arrived)  # type: ignore[no-untyped-call]
 
@@ -127,4 +138,11 @@ class _Layers:
         }
 
     def _keep(self, field: str, layer: int, values: torch.Tensor) -> None:
+        bad = (~values.isfinite()).any(1).nonzero().flatten().tolist()
+        if bad:
+            heads = ", ".join(map(str, bad))
+            raise MeasuringError(
+                f"layer {layer}, query heads {heads}: {field} is not finite: NaN or infinite "
+                "values, or an overflow of the dtype"
+            )
         self.found.setdefault(field, {})[layer] = values.double().cpu()

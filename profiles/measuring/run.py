@@ -11,14 +11,15 @@ from profiles.errors import MeasuringError
 from profiles.measurement import Measurement
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item, items
+from profiles.measuring.layer_progress import LayerProgress
 from profiles.measuring.loading import Loaded, load
 from profiles.measuring.parts import Parts
-from profiles.measuring.prompt_run import Arrays, PromptRun
+from profiles.measuring.prompt_run import Arrays, PromptRun, Told
 from profiles.measuring.selector import Selector
 from profiles.measuring.statistics import curves_form, stability
 from profiles.model import ModelProfile, as_name
 from profiles.tasks.documents import digest_at, prompts_at
-from profiles.time_left import Show, TimeLeft, forward_work
+from profiles.time_left import Show
 from profiles.versions import versions
 
 PACKAGES = ("hplb", "torch", "transformers")
@@ -40,18 +41,18 @@ def measure_profile(
     budgets = dict(zip(choices.contexts, choices.budgets(), strict=True))
     run = PromptRun(loaded, choices, budgets, selector)
     done: list[tuple[Item, Arrays]] = []
-    left = TimeLeft(sum(_work(item, loaded, choices) for item in todo))
-    for number, item in enumerate(todo):
-        progress(number, len(todo), left.after(f"{item.task}, {item.context_tokens} tokens"))
+    told = LayerProgress(run, todo, progress)
+    for item in todo:
+        told.begin(item)
         arrays = parts.load(item.name)
         if arrays is None:
             started = perf_counter()
-            arrays = _measured(run, item, choices)
+            arrays = _measured(run, item, told)
             arrays["seconds"] = np.array(perf_counter() - started)
             parts.save(item.name, arrays)
-        left.done(_work(item, loaded, choices), float(arrays["seconds"]))
+        told.end(float(arrays["seconds"]))
         done.append((item, arrays))
-    progress(len(todo), len(todo), "done")
+    told.done()
     prompts_of = {task: set[int]() for task in sorted({item.task for item in todo})}
     for item in todo:
         prompts_of[item.task].add(item.number)
@@ -93,18 +94,12 @@ def name_of(model: str) -> str:
     return as_name(last) or "measured"
 
 
-def _work(item: Item, loaded: Loaded, choices: Choices) -> float:
-    """A backward pass costs two forward ones."""
-    passes = 3 if choices.gradients and item.context_tokens == choices.contexts[0] else 1
-    return passes * forward_work(len(item.tokens), loaded.architecture.hidden_size)
-
-
-def _measured(run: PromptRun, item: Item, choices: Choices) -> Arrays:
+def _measured(run: PromptRun, item: Item, told: Told) -> Arrays:
     try:
-        return run.measure(item)
+        return run.measure(item, told)
     except MeasuringError as error:
         raise MeasuringError(
-            f"{choices.data}: prompt {item.number + 1} ({item.task}) at {item.context_tokens} "
+            f"{run.choices.data}: prompt {item.number + 1} ({item.task}) at {item.context_tokens} "
             f"tokens: {error}"
         ) from None
 

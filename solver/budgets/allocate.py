@@ -45,6 +45,8 @@ class Budgets:
     `curve`, a mean over prompts whatever `margin` the budgets were chosen with.
     rules: what `elastic` chose; the tokens are what they give at the context.
     expected, cautious: those curves at the workload's context, means and less the margin.
+    gap: of `least_error`, the share of its error (asked for a loss, of its total) that may be above
+    the least there is.
     """
 
     tokens: Ints
@@ -54,6 +56,7 @@ class Budgets:
     curve: Curve | None = None
     expected: RecoveryCurves | None = None
     cautious: RecoveryCurves | None = None
+    gap: float | None = None
 
 
 def allocate(
@@ -76,7 +79,7 @@ def allocate(
     else:
         expected, curves = basis.at(workload)
     warnings = [curves.warning] if curves and curves.warning else []
-    rules = None
+    rules = gap = None
     match options.policy:
         case "profile":
             heads = profile.heads
@@ -97,9 +100,11 @@ def allocate(
         case "max_min" | "max_min_shifting" | "least_error":
             known = _needed(curves, profile, options)
             if options.loss is None:
-                pieces, notes = _shared_out(known, profile, options, workload, deadline)
+                pieces, notes, gap = _shared_out(known, profile, options, workload, deadline)
             else:
-                pieces, notes = _within_loss(profile, options.loss, options, workload, deadline)
+                pieces, notes, gap = _within_loss(
+                    profile, options.loss, options, workload, deadline
+                )
             warnings += notes
         case "elastic":
             known = _needed(curves, profile, options)
@@ -119,6 +124,7 @@ def allocate(
         curve=None if basis is None else basis.curve,
         expected=expected,
         cautious=curves,
+        gap=gap,
     )
 
 
@@ -128,13 +134,16 @@ def _shared_out(
     options: BudgetOptions,
     workload: Workload,
     deadline: Deadline,
-) -> tuple[Ints, list[str]]:
-    """Pieces `[layers, heads]` of a fixed total, shared out per layer or over the model."""
+) -> tuple[Ints, list[str], float | None]:
+    """Pieces `[layers, heads]` of a fixed total, shared out per layer or over the model.
+
+    With notes, and the gap of `least_error`.
+    """
     each = _pieces_each(options, workload)
     usual_floor = int(budget_pieces(np.array(options.floor_tokens), workload))
     floor = min(usual_floor, each)
     pools = curves.pooled() if options.scope == "model" else curves
-    warnings = []
+    warnings, gap = [], None
     if floor < usual_floor:
         warnings.append(
             f"budget.tokens: {options.tokens} tokens a head are below the floor of "
@@ -152,15 +161,15 @@ def _shared_out(
             lost = lost.reshape(*pools.recovery.shape[:-1], -1)
             total = lost.shape[1] * int(cost(np.array([each]))[0])
             found = least_loss(lost, total, floor, cost, LOSS_TOLERANCE, deadline)
-            pieces = found.pieces
-            if found.gap > LOSS_TOLERANCE:
+            pieces, gap = found.pieces, found.gap
+            if gap > LOSS_TOLERANCE:
                 warnings.append(
                     "budget.policy: the summed error of the budgets chosen is proved only to be "
-                    f"within {found.gap:.1%} of the least"
+                    f"within {gap:.1%} of the least"
                 )
         case _:
             pieces = max_min(pools, each, floor, cost)
-    return pieces.reshape(curves.recovery.shape[:-1]), warnings
+    return pieces.reshape(curves.recovery.shape[:-1]), warnings, gap
 
 
 def _within_loss(
@@ -169,8 +178,11 @@ def _within_loss(
     options: BudgetOptions,
     workload: Workload,
     deadline: Deadline,
-) -> tuple[Ints, list[str]]:
-    """Pieces `[layers, heads]` of the least total that is predicted to lose at most `bound`."""
+) -> tuple[Ints, list[str], float]:
+    """Pieces `[layers, heads]` of the least total that is predicted to lose at most `bound`.
+
+    With notes, and the gap of the total.
+    """
     table = error_table(profile, options.error, workload)
     ratio = loss_ratio(profile)
     lost = table.reshape(1, -1, table.shape[-1]) if options.scope == "model" else table
@@ -191,7 +203,7 @@ def _within_loss(
             f"budget.loss: the total of the budgets chosen is proved only to be within "
             f"{found.gap:.1%} of the least that keeps the loss"
         )
-    return found.pieces.reshape(table.shape[:-1]), warnings
+    return found.pieces.reshape(table.shape[:-1]), warnings, found.gap
 
 
 def _drawn(pieces: Ints, options: BudgetOptions, workload: Workload) -> Ints:

@@ -36,7 +36,7 @@ class LeastLoss:
 
     @property
     def gap(self) -> float:
-        return 1 - self.lower_bound / self.loss if self.loss > 0 else 0.0
+        return max(0.0, 1 - self.lower_bound / self.loss) if self.loss > 0 else 0.0
 
 
 def least_loss(

@@ -141,6 +141,9 @@ def _extras(plan: Plan) -> dict[str, str]:
             f"{loss.nats:.4f} nats a token ({loss.low:.4f} to {loss.high:.4f}), at most "
             f"{loss.bound:g}"
         )
+    if plan.budget_gap is not None:
+        least = "the least error" if plan.loss is None else "the least total"
+        rows["budgets"] = f"proved within {100 * plan.budget_gap:.2g} % of {least}"
     if plan.rules.divisible:
         rows["divisions"] = f"{sum(plan.divisions)} over {len(plan.layers)} layers"
     if plan.padding is not None:

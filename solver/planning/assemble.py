@@ -132,6 +132,7 @@ def assemble(draft: Draft, deadline: Deadline) -> Plan:
         moving=draft.settled.moving(makespan_s),
         recovery=_recovered(first.budgets),
         loss=_promised(request, first),
+        budget_gap=first.budgets.gap,
         filled=draft.filled,
         elastic=_elastic(draft.steps[0].budgets.rules),
         whole_step=whole,

@@ -316,6 +316,7 @@ PLAN = record(
     moving=Default(maybe(MOVING), None),
     recovery=Default(maybe(RECOVERED), None),
     loss=Default(maybe(LOSS), None),
+    budget_gap=Default(maybe(SHARE), None),
     filled=Default(maybe(FILLED), None),
     elastic=Default(maybe(ELASTIC), None),
     whole_step=Default(maybe(WHOLE_STEP), None),

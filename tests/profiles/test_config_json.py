@@ -146,6 +146,9 @@ def test_kv_heads_default_to_attention_heads(read: Any) -> None:
     [
         ({"num_kv_heads": 2}, 2),
         ({"n_head_kv": 4}, 4),
+        ({"n_heads_kv": 4}, 4),
+        ({"num_heads_kv": 4}, 4),
+        ({"kv_num_heads": 4}, 4),
         # Falcon: one KV head in its older layout, counted ones in the newer.
         ({"multi_query": True}, 1),
         ({"multi_query": True, "num_kv_heads": 32}, 1),
@@ -164,6 +167,11 @@ def test_spellings_of_kv_heads(read: Any, fields: dict[str, Any], kv_heads: int)
         {"kv_n_heads": 8},
         {"attn_config": {"kv_n_heads": 8}},
         {"num_key_value_groups": 4},
+        {"num_kv_groups": 8},
+        {"num_attention_groups": 8},
+        {"n_heads_in_group": 4},
+        {"attention": {"kv_heads": 8}},
+        {"gqa": True},
         {"multi_query_attention": True},
         {"multi_query": True, "new_decoder_architecture": True},
     ],
@@ -194,6 +202,11 @@ def test_falcons(file: str, kv_heads: int) -> None:
         ({"model_type": "mistral", "sliding_window": 64}, (64, 64, 64, 64)),
         ({"model_type": "gemma2", "sliding_window": 64}, (64, None, 64, None)),
         ({"sliding_window": 64, "sliding_window_pattern": 3}, (64, 64, None, 64)),
+        ({"model_type": "mistral", "window_size": 64}, (64, 64, 64, 64)),
+        (
+            {"model_type": "gemma2", "sliding_window": 64, "sliding_window_size": 64},
+            (64, None, 64, None),
+        ),
         ({"sliding_window": 64, "layer_types": ["full_attention"] * 4}, ()),
         (
             {"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"] * 2},
@@ -203,6 +216,58 @@ def test_falcons(file: str, kv_heads: int) -> None:
 )
 def test_windows(read: Any, fields: dict[str, Any], windows: tuple[int | None, ...]) -> None:
     assert read(LLAMA_31_8B | {"num_hidden_layers": 4} | fields).windows == windows
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"attn_layer_period": 8, "attn_layer_offset": 4}, "attn_layer_period, attn_layer_offset"),
+        ({"hybrid_override_pattern": "M-M*-"}, "hybrid_override_pattern"),
+        ({"layers_block_type": ["mamba", "hybrid"] * 16}, "layers_block_type"),
+        ({"attn_layer_indices": [0]}, "attn_layer_indices"),
+        ({"block_types": ["recurrent", "attention"]}, "block_types"),
+        ({"attention_window_size": 2048}, "attention_window_size"),
+        ({"attn_type_list": [0, 1] * 16}, "attn_type_list"),
+        ({"full_attention_interval": 4}, "full_attention_interval"),
+        ({"attention_chunk_size": 8192}, "attention_chunk_size"),
+        ({"local_attention": 128}, "local_attention"),
+        ({"global_attn_every_n_layers": 3}, "global_attn_every_n_layers"),
+        ({"attn_config": {"sliding_window_sizes": [64]}}, "sliding_window_sizes"),
+        ({"block_configs": [{"attention": {"n_heads_in_group": 8}}]}, "block_configs"),
+        # Beside kinds of layers that are known: some have other heads.
+        ({"layer_types": ["full_attention"] * 32, "swa_num_key_value_heads": 4}, "swa_num_key"),
+        ({"num_attention_heads_per_layer": [32, 48] * 16}, "num_attention_heads_per_layer"),
+    ],
+)
+def test_layers_that_are_unlike_in_an_unknown_spelling_are_asked_for(
+    read: Any, fields: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ProfileError, match=rf"{name}.* speaks of kinds .* layer_types, 32 of"):
+        read(LLAMA_31_8B | fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attn_layer_indices": None, "block_configs": [], "attention_chunk_size": None},
+        {"num_kv_groups": None, "local_attention": False, "window_size": 0},
+        {"layers_block_type": ["attention"] * 32, "sliding_window_size": -1},
+        {"attn_config": {"attn_type": "multihead_attention", "attn_pdrop": 0.1}},
+        {"layer_types": ["full_attention"] * 32, "full_attention_interval": 1},
+        # What layers have beside attention, or in it without changing who sees what.
+        {"attention_bias": True, "attention_multiplier": 0.5, "attn_implementation": "eager"},
+        {"scale_attn_by_inverse_layer_idx": True, "no_rope_layers": [1, 0] * 16},
+        {"mlp_only_layers": [0], "rope_local_base_freq": 1e4, "num_local_experts": 8},
+        {"moe_layer_freq": [0, 1], "block_size": 4096, "attn_layernorm": True},
+    ],
+)
+def test_what_makes_no_layer_unlike_is_read(read: Any, fields: dict[str, Any]) -> None:
+    assert read(LLAMA_31_8B | fields).attention == read(LLAMA_31_8B).attention
+
+
+def test_windows_beside_a_text_config_are_of_something_else(read: Any) -> None:
+    found = read({"text_config": LLAMA_31_8B, "window_size": 15, "downsample_layer_type": "conv"})
+    assert found == read(LLAMA_31_8B)
 
 
 def test_newer_dtype_name_and_default(read: Any) -> None:
@@ -234,6 +299,7 @@ def test_counts_must_be_positive_whole_numbers(read: Any, value: object) -> None
         (LLAMA_31_8B | {"multi_query": 3}, "multi_query must be true or false"),
         (LLAMA_31_8B | {"kv_lora_rank": 512}, "kv_lora_rank: multi-head latent attention"),
         (LLAMA_31_8B | {"sliding_window": 64}, "say so as layer_types, 32 of full_attention or"),
+        (LLAMA_31_8B | {"window_size": 64}, "window_size 64, but not which layers it holds for"),
         (LLAMA_31_8B | {"layer_types": ["full_attention"]}, "one kind for 32 layers"),
         (LLAMA_31_8B | {"layer_types": ["linear_attention"] * 32}, "layer 0 is of 'linear_atten"),
         (LLAMA_31_8B | {"layer_types": ["sliding_attention"] * 32}, "sliding_window is missing"),

@@ -59,6 +59,13 @@ def test_lengths_alone_say_nothing_of_outputs(text: str, tmp_path: Path) -> None
         ("ContextTokens,GeneratedTokens\n,1\n", "line 2: '' is not a number of tokens"),
         ("100\n20000000\n", "line 2: 20000000 is not a number of tokens, 1 to 16,777,216"),
         ("ContextTokens,GeneratedTokens\n16777215,2\n", "line 2: 16,777,215 tokens and 2 made"),
+        ("99999999999\n", "line 1"),
+        (
+            f"100\n{'9' * 5000}\n",
+            "line 2: '999999999999...9999999999999' is not a number of tokens",
+        ),
+        (f"ContextTokens,b\n1,2\n{'x' * 200_000},2\n", "line 3: field larger than field limit"),
+        (f"ContextTokens,{'b' * 200_000}\n1,2\n", "line 1: field larger than field limit"),
     ],
 )
 def test_what_is_no_trace_is_refused_by_its_line(text: str, said: str, tmp_path: Path) -> None:

@@ -10,31 +10,34 @@ from rich.console import Console
 from api.demo.findings import figures, interval, report
 from api.demo.generations import CONTIGUOUS, DENSE, REFITTED, Generation, request
 from api.demo.round_trip import DemoOptions, DemoResult, Loss
-from profiles.catalogue import catalogue_profile, device_profile
+from profiles.catalogue import REFERENCE_PROFILE, catalogue_profile, device_profile
 from profiles.cost.roofline import roofline
 from profiles.fetched import SMOLLM2
+from profiles.model import ModelProfile
 from solver import plan
 
 REAL = catalogue_profile(SMOLLM2.name)
 LOSS = Loss(0.02, own_weights=True)
 
 
-def generation(name: str, *rounds: list[float]) -> Generation:
-    asked = request(REAL, ["cpu"] * 2, 2048, name)
-    made = plan(REAL, devices=asked.devices, context_tokens=2048, method="contiguous")
+def generation(name: str, *rounds: list[float], profile: ModelProfile = REAL) -> Generation:
+    asked = request(profile, ["cpu"] * 2, 2048, name)
+    made = plan(profile, devices=asked.devices, context_tokens=2048, method="contiguous")
     found = Generation(name, asked, made, [3])
     found.loads_s.extend(np.array([loads]) for loads in rounds)
     return found
 
 
-def found_of(*last: list[float], loss: Loss | None = LOSS) -> dict[str, Any]:
+def found_of(
+    *last: list[float], loss: Loss | None = LOSS, profile: ModelProfile = REAL
+) -> dict[str, Any]:
     generations = [
-        generation(DENSE, *[[9.0, 9.0]] * len(last)),
-        generation(CONTIGUOUS, *[[4.0, 2.0], [6.0, 2.0]] * (len(last) // 2)),
-        generation(REFITTED, *last),
+        generation(DENSE, *[[9.0, 9.0]] * len(last), profile=profile),
+        generation(CONTIGUOUS, *[[4.0, 2.0], [6.0, 2.0]] * (len(last) // 2), profile=profile),
+        generation(REFITTED, *last, profile=profile),
     ]
     rates = {"cpu": roofline(device_profile("cpu"), "prefill")}
-    options = DemoOptions(REAL, devices=2, context_tokens=2048)
+    options = DemoOptions(profile, devices=2, context_tokens=2048)
     return figures(options, DemoResult(generations, 0.5, rates, 0.1, loss))
 
 
@@ -63,6 +66,15 @@ def test_without_a_model_there_is_no_loss() -> None:
     found = found_of([3.0, 2.0], [2.0, 3.0], loss=None)
     assert [row["loss"] for row in found["generations"]] == [None] * 3
     assert found["own_weights"] is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "policy"), [(SMOLLM2.name, "least_error"), (REFERENCE_PROFILE, "profile")]
+)
+def test_budgets_are_named_by_the_policy_that_was_used(profile: str, policy: str) -> None:
+    found = found_of([3.0, 2.0], [2.0, 3.0], profile=catalogue_profile(profile))
+    assert [row["budgets"] for row in found["generations"]] == ["dense", policy, policy]
+    assert f"budgets {policy}, " in said_of(found)
 
 
 def test_a_gain_in_six_rounds_of_six_is_significant() -> None:

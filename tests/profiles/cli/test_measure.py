@@ -11,6 +11,7 @@ from profiles.model import ModelProfile
 from profiles.selection import SAMPLED, Sampled, SinkLocal
 from tests.profiles.cli.command import hplb, refused
 from tests.profiles.measuring import tiny
+from tests.profiles.published import case
 
 
 @pytest.fixture
@@ -77,9 +78,9 @@ def test_a_folder_of_texts_is_measured_on_so_many_threads(
     assert measured is not None
     assert measured.prompts == {"code": 1, "prose": 2}
     told = result.stderr.splitlines()
-    assert told[0].startswith("0/3 code, 64 tokens, 0:")
-    assert re.fullmatch(r"1/3 prose, 64 tokens, about [\d:]+ left, [\d:]+ so far", told[1])
-    assert told[3].startswith("3/3 done, 0:")
+    assert told[0].startswith("0/6 layers code, 64 tokens, 0:")
+    assert re.fullmatch(r"1/6 layers code, 64 tokens, about [\d:]+ left, [\d:]+ so far", told[1])
+    assert told[-1].startswith("6/6 layers done, 0:")
 
 
 @pytest.mark.parametrize("more", [[], ["--gradients"]])
@@ -89,6 +90,18 @@ def test_json_alone_on_stdout(options: list[object], more: list[str]) -> None:
     assert heads["context_tokens"] == [32, 64]
     assert "output_error" in heads
     assert ("gradient_error" in heads) == bool(more)
+
+
+def test_texts_on_which_lists_hold_next_to_nothing(tmp_path: Path) -> None:
+    """Of the reference model, whose attention goes to a word or two."""
+    out = tmp_path / "p.json"
+    data = case("line-separators.jsonl")
+    options = ["--model", "reference", "--data", data, "--contexts", "256", "-o", out]
+    result = hplb("measure", *options)
+    assert result.exit_code == 0, result.stderr
+    measured = ModelProfile.load(out).measurement
+    assert measured is not None
+    assert measured.prompts == {"text": 4}
 
 
 def test_gradients_without_an_executor_are_refused(

@@ -10,9 +10,12 @@ from profiles.heads import CurvesForm
 from profiles.measuring import capture
 from profiles.measuring.choices import Choices
 from profiles.measuring.data import Item
+from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.loading import load
+from profiles.measuring.output_error import output_errors
 from profiles.measuring.prompt_run import PromptRun
 from profiles.measuring.residual_stream import residual_stream
+from profiles.measuring.sampled_rows import SampledRows
 from profiles.measuring.statistics import curves_form
 
 from . import tiny
@@ -109,6 +112,33 @@ def test_errors_are_those_of_the_definition(tmp_path, block: int) -> None:
     assert found["gradient_error"] == pytest.approx(gradient, rel=1e-3, abs=1e-9 * gradient.max())
     assert (found["output_error"][..., 0] > 0).all()
     assert (found["output_error"][..., -1] < 1e-9).all()
+
+
+def test_what_a_list_holds_counts_where_next_to_all_attention_is_elsewhere() -> None:
+    """Softmax over the list itself, as an executor computes it: against float64, of logits up to
+    some hundreds."""
+    made = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(1, TOKENS, 8, generator=made) for _ in range(3))
+    weight, stream = torch.randn(12, 8, generator=made), torch.randn(TOKENS, 12, generator=made)
+    k[:, SIZE // 2] *= 300
+    call = LayerAttention(0, q, k, v, 1.0, out_weight=weight)
+    position, piece = torch.arange(TOKENS), torch.arange(TOKENS // SIZE)
+    rows = SampledRows(position, piece, position // SIZE)
+    own = torch.eye(len(piece), dtype=torch.bool)
+    every = torch.ones_like(own)
+    lists = torch.stack([own, own | (piece == 1), every])[:, None]
+    found = output_errors(call, rows, stream, lists, SIZE)
+
+    scores = (q[0].double() @ k[0].double().T).masked_fill(position > position[:, None], -torch.inf)
+    dense = scores.softmax(-1) @ v[0].double()
+    after = stream.double() + dense @ weight.double().T
+    kept = lists[:, 0].repeat_interleave(SIZE, 1).repeat_interleave(SIZE, 2)
+    inside = scores.softmax(-1) * kept
+    assert (inside.float().sum(-1)[0] == 0).any()  # what was divided by
+    sparse = scores.masked_fill(~kept, -torch.inf).softmax(-1) @ v[0].double()
+    moved = ((sparse - dense) @ weight.double().T).square().sum(-1) / after.square().sum(-1)
+    assert found[0].tolist() == pytest.approx(moved.mean(-1).tolist(), rel=1e-4)
+    assert found[0, 0] > found[0, 2] == 0
 
 
 def test_a_profile_holds_the_means_over_prompts(tmp_path) -> None:

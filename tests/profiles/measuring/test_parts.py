@@ -24,3 +24,9 @@ def test_no_damage_to_a_part_is_more_than_a_part_to_measure_again(tmp_path: Path
             for field, values in (found or {}).items():
                 assert np.array_equal(values, saved[field])
     assert lost > len(whole)
+
+
+def test_a_part_that_is_not_finite_is_measured_again(tmp_path: Path) -> None:
+    """As an earlier version kept where a list's mass vanished."""
+    Parts(tmp_path).save("64-0", {"output_error": np.array([0.0, np.nan])})
+    assert Parts(tmp_path).load("64-0") is None

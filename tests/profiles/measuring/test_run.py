@@ -6,17 +6,20 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from executor.attention.select import select_for_budgets
 from profiles.cli import app
 from profiles.errors import MeasuringError
 from profiles.measuring.choices import Choices
+from profiles.measuring.layer_attention import LayerAttention
 from profiles.measuring.parts import Parts
 from profiles.measuring.run import measure_profile, name_of
 from profiles.model import ModelProfile
@@ -35,7 +38,7 @@ def choices(tmp_path_factory: pytest.TempPathFactory) -> Choices:
 
 def run(choices: Choices, state: Path, stop_after: int | None = None) -> ModelProfile:
     def progress(done: int, _total: int, _what: str) -> None:
-        if done == stop_after:
+        if stop_after is not None and done > stop_after * tiny.SHAPE["num_hidden_layers"]:
             raise KeyboardInterrupt
 
     return measure_profile(choices, "m", Parts(state), select_for_budgets, progress)
@@ -47,24 +50,34 @@ def figures(profile: ModelProfile) -> dict:
     return found
 
 
-def test_time_left_counts_backward_passes(
+def test_time_left_is_known_after_a_layer_and_counts_backward_passes(
     choices: Choices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three prompts at each context, where every one of them takes a second."""
+    """Three prompts at each context, of two layers, each of which takes a second either way."""
     clock = count()
-    monkeypatch.setattr("profiles.measuring.run.perf_counter", lambda: float(next(clock)))
-    told: list[str] = []
+    monkeypatch.setattr(
+        "profiles.measuring.layer_progress.perf_counter", lambda: float(next(clock))
+    )
+    told: list[tuple[int, int, str]] = []
     measure_profile(
         replace(choices, gradients=True),
         "m",
         Parts(tmp_path),
         select_for_budgets,
-        lambda _done, _total, what: told.append(what),
+        lambda *each: told.append(each),
     )
     # At a width of 32; the shorter context has three passes.
     shorter, longer = 3 * 32 * (12 * 32 + 32), 64 * (12 * 32 + 64)
-    left = round((2 * shorter + 3 * longer) / shorter)
-    assert told[1] == f"one, 32 tokens, about 0:00:0{left} left"
+    left = [(3 * shorter + 3 * longer) / (shorter / 6) - 1]
+    left.append(2 * ((3 * shorter + 3 * longer) / (shorter / 3) - 1))
+    words = [f"one, 32 tokens, about {timedelta(seconds=round(each))} left" for each in left]
+    assert told[:3] == [(0, 12, "one, 32 tokens"), (0, 12, words[0]), (1, 12, words[1])]
+    # Three forward and backward, and three forward alone, each told once more as it begins;
+    # the last layer's end is the end.
+    assert len(told) == 3 * (1 + 4) + 3 * (1 + 2)
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-2][:2] == (11, 12)
+    assert told[-1] == (12, 12, "done")
 
 
 def test_an_interrupted_run_goes_on_to_equal_figures(choices: Choices, tmp_path: Path) -> None:
@@ -86,9 +99,25 @@ def test_a_broken_part_is_measured_again(choices: Choices, tmp_path: Path) -> No
     assert figures(run(choices, tmp_path)) == figures(whole)
 
 
+def test_what_is_not_finite_is_refused_and_not_kept(
+    choices: Choices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflown(call: LayerAttention, *_: object) -> torch.Tensor:
+        errors = torch.zeros(4, 2)
+        errors[2, 1] = torch.nan if call.layer == 1 else 0.0
+        return errors
+
+    with monkeypatch.context() as patch:
+        patch.setattr("profiles.measuring.prompt_run.output_errors", overflown)
+        with pytest.raises(MeasuringError, match="layer 1, query heads 2: output_error is not fin"):
+            run(choices, tmp_path)
+    assert not list(tmp_path.glob("*.npz"))
+    assert run(choices, tmp_path).heads.form == "recovery_curves"
+
+
 def test_parts_of_other_choices_are_refused(choices: Choices, tmp_path: Path) -> None:
     run(choices, tmp_path)
-    with pytest.raises(MeasuringError, match=r"another measurement \(rows: 8 there, 9 now\)"):
+    with pytest.raises(MeasuringError, match=r"\(rows: 8 there, 9 now\).* --state-dir$"):
         run(replace(choices, rows=9), tmp_path)
     with pytest.raises(MeasuringError, match="selection"):
         run(replace(choices, selection=VerticalSlash()), tmp_path)

@@ -5,6 +5,7 @@ import pytest
 
 from profiles.cost.work import Workload
 from profiles.heads import CurvesForm
+from solver.budgets.allocate import LOSS_TOLERANCE
 from solver.budgets.curves import Floats
 from solver.budgets.errors import BudgetError
 from solver.budgets.least_error import error_table
@@ -122,6 +123,12 @@ def test_the_policy_says_what_it_could_not_prove() -> None:
     flat = form().model_copy(update={"output_error": [[[[8, 8, 0]] * 2, [[6, 6, 0]] * 2]]})
     profile = profile_of(flat.model_dump(), 1, 2)
     asked = {"policy": "least_error", "tokens": 2 * BLOCK, "floor_tokens": 64, "total": "tokens"}
-    [warning] = given_to(profile, 4 * BLOCK, seconds=0, **asked).warnings
-    assert "the summed error of the budgets chosen is proved only to be within" in warning
-    assert given_to(profile, 4 * BLOCK, seconds=30, **asked).warnings == ()
+    hurried = given_to(profile, 4 * BLOCK, seconds=0, **asked)
+    [warning] = hurried.warnings
+    assert hurried.gap is not None
+    assert f"proved only to be within {hurried.gap:.1%} of the least" in warning
+    settled = given_to(profile, 4 * BLOCK, seconds=30, **asked)
+    assert settled.warnings == ()
+    assert settled.gap is not None
+    assert 0 <= settled.gap <= LOSS_TOLERANCE < hurried.gap
+    assert given_to(profile, 4 * BLOCK, policy="uniform", tokens=2 * BLOCK).gap is None

@@ -255,8 +255,13 @@ def test_a_loss_is_promised_or_refused(tmp_path: Path) -> None:
     asked = ("plan", "-p", str(path), "--gpus", "2", "--context", "8192", "--method", "greedy")
     text = run(*asked, "--budget-loss", "0.5", "-o", str(out))
     assert re.search(r"predicted loss +│ 0\.\d{4} nats a token \(0\.\d{4} to 0\.\d{4}\)", text)
-    assert json.loads(out.read_text())["loss"]["high"] <= 0.5
+    assert re.search(r"budgets +│ proved within [\d.e-]+ % of the least total", text)
+    made = json.loads(out.read_text())
+    assert made["loss"]["high"] <= 0.5
+    assert 0 <= made["budget_gap"] < 0.02
     assert "keeps every promise" in run("verify", str(out))
+    text = run(*asked, "--budget-policy", "least_error", "--budget-tokens", "2048")
+    assert re.search(r"budgets +│ proved within [\d.e-]+ % of the least error", text)
     curved().save(path)
     assert "`hplb calibrate`" in run(*asked, "--budget-loss", "0.5", code=2)
     refused = run(*asked, "--budget-loss", "0.5", "--budget-policy", "uniform", code=2)
