@@ -39,6 +39,7 @@ from executor.evaluation.loaded import load
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens
 from executor.inference.policy import Policy
+from profiles.cli.progress import shown
 from profiles.fetched import cache_folder
 from profiles.measuring import measure
 from profiles.measuring.loading import Loaded, folder_of
@@ -180,17 +181,18 @@ def profile_of(size: Size, context: int, cache: Path) -> ModelProfile:
         return ModelProfile.load(path)
     prompts = folder / "calibration.jsonl"
     prompts.write_text(as_jsonl(calibration(cache)), encoding="utf-8")
-    profile = measure(
-        MODEL,
-        prompts,
-        contexts,
-        block_tokens=size.block,
-        piece_tokens=size.piece,
-        selection=size.selection,
-        gradients=size == SQUARE and context <= 4096,
-        state=path.with_suffix(".parts"),
-        progress=lambda done, total, what: _say(f"profile {size.name}: {done} of {total}, {what}"),
-    )
+    with shown(f"profile {size.name}", " layers") as show:
+        profile = measure(
+            MODEL,
+            prompts,
+            contexts,
+            block_tokens=size.block,
+            piece_tokens=size.piece,
+            selection=size.selection,
+            gradients=size == SQUARE and context <= 4096,
+            state=path.with_suffix(".parts"),
+            progress=show,
+        )
     profile.save(path)
     return profile
 

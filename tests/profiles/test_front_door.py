@@ -108,7 +108,8 @@ def test_a_published_file_a_measured_model_and_rates(tmp_path: Path) -> None:
     )
     assert isinstance(mine, ModelProfile)
     assert (mine.name, mine.heads.form, mine.heads.shape()) == ("llama", "recovery_curves", (2, 4))
-    assert seen == [(0, 1, "one, 64 tokens"), (1, 1, "done")]
+    assert [(done, total) for done, total, _ in seen] == [(0, 2), (1, 2), (2, 2)]
+    assert (seen[0][2], seen[2][2]) == ("one, 64 tokens", "done")
 
     device = device_profile("h200")
     prior = roofline(device, "prefill")
