@@ -184,8 +184,9 @@ def _columns(row: dict[str, Any], where: str) -> tuple[str, str]:
 def tokens_of(value: Any, where: str, least: int = 1) -> int:
     """A whole number of tokens, written as one, of at most the longest context that is planned for.
 
-    ProfileError says `where` it is none; not so long a one that `int` refuses it.
+    ProfileError says `where` it is none.
     """
+    # `int` refuses what is far longer.
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 100:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_CONTEXT:

@@ -59,7 +59,6 @@ def test_lengths_alone_say_nothing_of_outputs(text: str, tmp_path: Path) -> None
         ("ContextTokens,GeneratedTokens\n,1\n", "line 2: '' is not a number of tokens"),
         ("100\n20000000\n", "line 2: 20000000 is not a number of tokens, 1 to 16,777,216"),
         ("ContextTokens,GeneratedTokens\n16777215,2\n", "line 2: 16,777,215 tokens and 2 made"),
-        ("99999999999\n", "line 1"),
         (
             f"100\n{'9' * 5000}\n",
             "line 2: '999999999999...9999999999999' is not a number of tokens",
