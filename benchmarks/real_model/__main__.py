@@ -1,4 +1,4 @@
-"""What budgets cost a real model: `python -m benchmarks.real_model`, one command for every figure.
+"""What budgets cost a real model: `python -m benchmarks.real_model`, one command for all losses.
 
     python -m benchmarks.real_model [--seconds N] [--stages 2048,peers,...] [--json FILE]
 
@@ -7,7 +7,8 @@ documents it was not measured on, and its loss over the last min(1024, context /
 beside that of dense attention on the same document. Budgets are chosen on nine other documents, by
 profiles that are measured first. Every row is kept at once in `--rows`, and in the report: the same
 command goes on where it was stopped. The stages come in the order of their value; `--summary`
-computes nothing.
+computes no rows. RULER's scores (`hplb evaluate`, ruler.json) and the errors of heads together
+(benchmarks/cross_head.py) are other commands', which their reports name.
 """
 
 import argparse
