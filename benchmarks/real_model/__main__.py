@@ -158,7 +158,9 @@ def run(stages: list[Stage], journal: Journal[Row], until: float) -> None:
     done = computed = 0
     for stage in stages:
         # Its profile may have to be measured first.
-        made = list(_policies(stage, loaded, cache)) if monotonic() <= until else [DENSE_FIRST]
+        made = (
+            list(_policies(stage, loaded, cache, texts)) if monotonic() <= until else [DENSE_FIRST]
+        )
         for document in texts[: stage.documents]:
             for name, share, policy in made:
                 if monotonic() > until:
@@ -178,7 +180,9 @@ def _size(stage: Stage) -> int:
     return stage.documents * (1 + (len(stage.points) or len(PROMISES)) * len(stage.policies))
 
 
-def _policies(stage: Stage, loaded: Loaded, cache: Path) -> Iterator[tuple[str, float, Chosen]]:
+def _policies(
+    stage: Stage, loaded: Loaded, cache: Path, texts: list[Document]
+) -> Iterator[tuple[str, float, Chosen]]:
     """Name and share of everything that a stage compares, dense first; of promises, their nats."""
     yield DENSE_FIRST
     if stage.policies == (PROMISED,):
@@ -186,8 +190,11 @@ def _policies(stage: Stage, loaded: Loaded, cache: Path) -> Iterator[tuple[str, 
             yield PROMISED, nats, promised(promise(nats, stage.context))
         return
     profile = profile_of(stage.size, stage.context, cache)
+    few = calibration(cache)[::3]
+    # On others it computes more than its budgets: here is what it could do for as much.
+    own = {BY_BLOCK: texts[: stage.documents]}
     watched = {
-        name: watch(name, loaded, calibration(cache)[::3], stage.context)
+        name: watch(name, loaded, own.get(name, few), stage.context)
         for name in stage.policies
         if name not in BUDGETS
     }

@@ -187,7 +187,8 @@ def _tries(report: Report) -> str:
 
 At {CONTEXT:,} tokens and within uniform's pairs, dense layers counted: loss over dense attention,
 and over least-error budgets without it on the same documents. Lists by query block are in blocks of
-64 alone, and compute their budget's pairs on three calibration documents: on others, what is named.
+64 alone; their p is set on these very documents, which is in their favour, for of others they may
+compute more pairs.
 
 {grid(heads, [_tried(line) for line in lines])}"""
 
