@@ -95,6 +95,7 @@ def test_tries_stand_beside_what_they_are_tried_on_and_promises_beside_themselve
     assert {line["policy"] for line in found["lines"]} == {"uniform", "least_error_model"}
     [tried] = found["tries"]
     assert tried["over_least_error_model"] == pytest.approx(-0.1)
+    assert tried["alone_at_pairs"] == pytest.approx(0.5)
     [kept] = found["promises"]
     assert (kept["loss"], kept["promise"]) == (pytest.approx(0.02), promised.model_dump())
 

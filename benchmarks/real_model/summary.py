@@ -62,6 +62,8 @@ def summarise(
             against = TRIED_ON if policy in TRIES else BASE
             base = policies.get(against, {})
             line = _line(point, policy, by_document, against, base, pairs[point, policy])
+            if policy in TRIES:
+                line["alone_at_pairs"] = _alone(over, pairs, point, line)
             {PROMISED: kept}.get(policy, tries if policy in TRIES else lines).append(line)
     for line in kept:
         promise = (promises or {}).get(float(line.pop("share")))
@@ -78,6 +80,27 @@ def summarise(
         "rows": [[getattr(row, field) for field in Row.__slots__] for row in rows],
         "columns": list(Row.__slots__),
     }
+
+
+def _alone(
+    over: Mapping[Point, Mapping[str, Mapping[str, float]]],
+    pairs: Mapping[tuple[Point, str], list[float]],
+    point: Point,
+    tried: dict[str, Any],
+) -> float | None:
+    """What `TRIED_ON` loses at the pairs of what is tried on it, on the same documents: between its
+    points, by the logarithm of the loss; None beyond them."""
+    names = over[point][tried["policy"]]
+    found = []
+    for at, policies in over.items():
+        known = policies.get(TRIED_ON, {})
+        if at[:2] == point[:2] and all(name in known for name in names):
+            mean = float(np.mean([known[name] for name in names]))
+            found.append((float(np.mean(pairs[at, TRIED_ON])), mean))
+    shares, losses = np.array(sorted(found)).reshape(-1, 2).T
+    if not len(shares) or not shares[0] <= tried["pairs"] <= shares[-1] or losses.min() <= 0:
+        return None
+    return float(np.exp(np.interp(tried["pairs"], shares, np.log(losses))))
 
 
 def _named(share: float) -> str:
