@@ -98,6 +98,7 @@ def test_tries_stand_beside_what_they_are_tried_on_and_promises_beside_themselve
     assert tried["alone_at_pairs"] == pytest.approx(0.5)
     [kept] = found["promises"]
     assert (kept["loss"], kept["promise"]) == (pytest.approx(0.02), promised.model_dump())
+    assert kept["kinds"] == {"code": pytest.approx(0.02)}
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, *flags: str) -> None:

@@ -65,7 +65,12 @@ def summarise(
             if policy in TRIES:
                 line["alone_at_pairs"] = _alone(over, pairs, point, line)
             {PROMISED: kept}.get(policy, tries if policy in TRIES else lines).append(line)
+    kinds = {row.document: row.kind for row in rows}
     for line in kept:
+        of_kind: dict[str, list[float]] = defaultdict(list)
+        for document, nats in over[line["context"], line["size"], line["share"]][PROMISED].items():
+            of_kind[kinds[document]].append(nats)
+        line["kinds"] = {kind: float(np.mean(nats)) for kind, nats in of_kind.items()}
         promise = (promises or {}).get(float(line.pop("share")))
         line["promise"] = promise and promise.model_dump()
     loss: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
