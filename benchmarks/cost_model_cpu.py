@@ -3,7 +3,7 @@
     python -m benchmarks.cost_model_cpu [--rounds 12] [--rows FILE] [--quick] [--json [FILE]]
 
 Two layers of Llama-3.2-1B's shape (32 heads, 8 KV heads, head_dim 64) with unlike budgets, drawn
-log-uniformly so that one head in six attends to everything; 4,096 tokens, keys chosen by two
+log-uniformly so that one head in six attends to everything; 4,096 tokens, keys chosen by eight
 sampled rows of a query block. Each is placed on 2, 4 and 8 devices as it stands, greedily and
 divided, and every device's share timed as executors time it: alone on one core, random tensors.
 Rates are fitted on one layer's shares and judged on the other's, both ways. A share's time is the
@@ -39,7 +39,7 @@ from profiles.cost.work import FEATURES, INDEX
 from profiles.device import DeviceProfile
 from profiles.heads import BudgetsForm
 from profiles.model import ModelProfile
-from profiles.selection import Sampled
+from profiles.selection import SAMPLED
 from solver.planning.planner import plan
 from solver.plans import Plan
 
@@ -61,7 +61,7 @@ def unlike_heads(tokens: int) -> ModelProfile:
     """Budgets from a thirty-second of the context to all of it, [2, 32]."""
     drawn = tokens * 2.0 ** np.random.default_rng(SEED).uniform(-5, 1, (2, SHAPE.query_heads))
     heads = BudgetsForm(tokens=np.minimum(drawn, tokens).tolist())
-    changed = {"architecture": SHAPE, "heads": heads, "selection": Sampled(rows=2)}
+    changed = {"architecture": SHAPE, "heads": heads, "selection": SAMPLED}
     return catalogue_profile("llama-3.1-8b-synthetic").model_copy(update=changed)
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.real_model import __main__ as command
+from benchmarks.real_model.documents import Document
 from benchmarks.real_model.policies import BUDGETS, Size, chosen, share_of
 from benchmarks.real_model.rows import Row, restore
 from benchmarks.real_model.summary import summarise
@@ -14,6 +16,7 @@ from executor.evaluation.density import Setting
 from executor.evaluation.journal import Journal
 from executor.inference.budget_policy import BudgetPolicy
 from profiles.sizes import causal_pieces
+from solver.plans import PromisedLoss
 from tests.solver.budgets.builders import profile_of, random_curves
 
 BELONGS: dict[str, object] = {"weights_sha256": "0" * 64}
@@ -72,17 +75,75 @@ def test_budgets_of_an_older_profile_are_not_mixed_in() -> None:
     assert (line["documents"], line["loss"]) == (1, pytest.approx(0.2))
 
 
+def test_budgets_of_more_pairs_than_uniforms_are_left_out() -> None:
+    rows = [row("dense", name, 1.0, 1.0, 1.0) for name in ("a", "b")]
+    rows += [row(policy, "a", 1.5) for policy in ("uniform", "max_min", "top_p")]
+    more = [row(policy, "b", 1.1, pairs=0.18) for policy in ("max_min", "top_p")]
+    found = summarise([*rows, row("uniform", "b", 1.3), *more])
+    documents = {line["policy"]: line["documents"] for line in found["lines"]}
+    assert documents == {"uniform": 2, "max_min": 1, "top_p": 2}
+    assert len(found["rows"]) == 7
+
+
+def test_tries_stand_beside_what_they_are_tried_on_and_promises_beside_themselves() -> None:
+    rows = [row("dense", name, 1.0, 1.0, 1.0) for name in ("a", "b")]
+    for policy, nats in (("uniform", 1.6), ("least_error_model", 1.5), ("floor", 1.4)):
+        rows += [row(policy, "a", nats), row(policy, "b", nats)]
+    rows += [row("promised", "a", 1.03, 0.02), row("promised", "b", 1.01, 0.02)]
+    promised = PromisedLoss(bound=0.02, nats=0.015, low=0.01, high=0.02)
+    found = summarise(rows, {0.02: promised})
+    assert {line["policy"] for line in found["lines"]} == {"uniform", "least_error_model"}
+    [tried] = found["tries"]
+    assert tried["over_least_error_model"] == pytest.approx(-0.1)
+    assert tried["alone_at_pairs"] == pytest.approx(0.5)
+    [kept] = found["promises"]
+    assert (kept["loss"], kept["promise"]) == (pytest.approx(0.02), promised.model_dump())
+    assert kept["kinds"] == {"code": pytest.approx(0.02)}
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, folder: Path, *flags: str) -> None:
+    monkeypatch.setattr(command, "folder_of", lambda _: folder)
+    monkeypatch.setattr(command, "weights_of", lambda _: [])
+    files = ["--rows", str(folder / "rows.jsonl"), "--json", str(folder / "report.json")]
+    monkeypatch.setattr("sys.argv", ["real_model", *files, *flags])
+    command.main()
+
+
+def test_an_unknown_stage_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        _run(monkeypatch, tmp_path, "--stages", "2048,nosuch")
+    assert "'nosuch' is unknown; known are 2048, peers, " in capsys.readouterr().err
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_no_time_for_a_row_ends_with_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "load", lambda _: None)
+    monkeypatch.setattr(command, "held_out", lambda _: [Document("code", "a", "")] * 24)
+    _run(monkeypatch, tmp_path, "--seconds", "0")
+    said = capsys.readouterr().err
+    assert "time is up: 0 of " in said
+    assert "no row of a policy is there yet" in said
+    assert not (tmp_path / "report.json").exists()
+
+
 @pytest.mark.parametrize("name", [name for name in BUDGETS if name != "streaming_llm"])
 @pytest.mark.parametrize("size", [Size(64, 64), Size(64, 16)])
 def test_every_policy_computes_at_most_uniforms_pairs(name: str, size: Size) -> None:
-    curves = random_curves(0)
+    layers, heads = 12, 8
+    curves = random_curves(0, layers, heads)
     form = curves.model_copy(update={"selected_recovery": curves.recovery})
-    profile = profile_of(form.model_dump(), 2, 8)
-    policy = chosen(name, profile, size, 2048, 5).policy
+    profile = profile_of(form.model_dump(), layers, heads)
+    made = chosen(name, profile, size, 2048, 5)
+    policy = made.policy
     assert isinstance(policy, BudgetPolicy)
     budgets = np.array(policy.tokens)
     setting = Setting(profile, 2048, size.block, [2048], 64, piece_tokens=size.piece)
     pairs = setting.tiles(budgets) * size.block * size.piece
-    allowed = 16 * 64 * 64 * causal_pieces(np.array(5), 32)
+    allowed = layers * heads * 64 * 64 * causal_pieces(np.array(5), 32)
     assert 0.9 * allowed <= pairs <= allowed
-    assert share_of(5, 2048) == pytest.approx(allowed / (16 * 64 * 64 * 32 * 33 / 2))
+    assert made.pairs == pytest.approx(pairs / (layers * heads * 64 * 64 * 32 * 33 / 2))
+    assert share_of(5, 2048) == pytest.approx(allowed / (layers * heads * 64 * 64 * 32 * 33 / 2))

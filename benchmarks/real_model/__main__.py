@@ -1,4 +1,4 @@
-"""What budgets cost a real model: `python -m benchmarks.real_model`, one command for every figure.
+"""What budgets cost a real model: `python -m benchmarks.real_model`, one command for all losses.
 
     python -m benchmarks.real_model [--seconds N] [--stages 2048,peers,...] [--json FILE]
 
@@ -7,13 +7,15 @@ documents it was not measured on, and its loss over the last min(1024, context /
 beside that of dense attention on the same document. Budgets are chosen on nine other documents, by
 profiles that are measured first. Every row is kept at once in `--rows`, and in the report: the same
 command goes on where it was stopped. The stages come in the order of their value; `--summary`
-computes nothing.
+computes no rows. RULER's scores (`hplb evaluate`, ruler.json) and the errors of heads together
+(benchmarks/cross_head.py) are other commands', which their reports name.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from time import monotonic, perf_counter
 
@@ -23,22 +25,31 @@ from benchmarks.real_model.documents import Document, as_jsonl, calibration, hel
 from benchmarks.real_model.picture import draw
 from benchmarks.real_model.policies import (
     BUDGETS,
+    BY_BLOCK,
+    DENSE,
+    PROMISED,
+    PROMISES,
     SELECTION,
+    TRIED_ON,
+    TRIES,
+    Chosen,
     Size,
+    by_query_block,
     chosen,
     online,
+    promise,
+    promised,
     share_of,
     watch,
 )
 from benchmarks.real_model.rows import Row, restore
-from benchmarks.real_model.summary import summarise
+from benchmarks.real_model.summary import equal_work, summarise
 from benchmarks.report import deliver
 from executor.errors import EvaluationError
 from executor.evaluation.journal import Journal
 from executor.evaluation.loaded import load
 from executor.evaluation.scoring import surprise
 from executor.evaluation.texts import scored_tokens
-from executor.inference.policy import Policy
 from profiles.cli.progress import shown
 from profiles.fetched import cache_folder
 from profiles.measuring import measure
@@ -53,6 +64,8 @@ BLOCKS = {2048: (3, 5, 9), 4096: (6, 10, 18), 8192: (12, 20, 36)}
 PIECES, SQUARE = Size(64, 16), Size(64, 64)
 HALVES = Size(32, 16, rows=4)
 """Half as many rows a list, scored at the same cost."""
+PROMISED_AT = 2048
+DENSE_FIRST = ("dense", 1.0, DENSE)
 BEST = ("uniform", "least_error_model", "max_min", "least_error")
 
 
@@ -91,20 +104,30 @@ STAGES = (
     Stage("8192", 8192, PIECES, ("uniform", "least_error_model"), documents=8),
     Stage("peers", 2048, SQUARE, PEERS, points=(0, 1, 2)),
     Stage("4096", 4096, PIECES, BEST),
+    Stage("promises", PROMISED_AT, PIECES, (PROMISED,), points=()),
+    Stage("tries", 2048, PIECES, (TRIED_ON, *TRIES[:-1]), documents=8, points=(0, 1)),
+    Stage("tries", 2048, SQUARE, (TRIED_ON, BY_BLOCK), documents=8, points=(0, 1)),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, help="begin no further document beyond")
-    parser.add_argument("--stages", help="only these: " + ", ".join({s.name: 0 for s in STAGES}))
+    parser.add_argument(
+        "--seconds", type=float, default=10_800, help="begin no further row beyond; 3 hours"
+    )
+    known = list(dict.fromkeys(stage.name for stage in STAGES))
+    parser.add_argument("--stages", help="only these: " + ",".join(known))
     parser.add_argument("--rows", type=Path, default=cache_folder() / "real_model.rows.jsonl")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--summary", action="store_true", help="compute nothing")
+    parser.add_argument("--summary", action="store_true", help="compute no rows")
     parser.add_argument("--json", type=Path, default=RESULTS / "real_model.json")
     asked = parser.parse_args()
+    wanted = asked.stages.split(",") if asked.stages else known
+    for name in wanted:
+        if name not in known:
+            parser.error(f"--stages: {name!r} is unknown; known are {', '.join(known)}")
     torch.set_num_threads(asked.threads)
-    until = monotonic() + asked.seconds if asked.seconds else float("inf")
+    until = monotonic() + asked.seconds
     weights = sha256_of(weights_of(folder_of(MODEL)))
     belongs_to = {"weights_sha256": weights, "selection": SELECTION.model_dump()}
     asked.rows.parent.mkdir(parents=True, exist_ok=True)
@@ -114,9 +137,15 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     restore(journal, asked.json, belongs_to)
     if not asked.summary:
-        wanted = asked.stages.split(",") if asked.stages else [s.name for s in STAGES]
         run([stage for stage in STAGES if stage.name in wanted], journal, until)
-    found = summarise(list(journal.rows.values()))
+    rows = equal_work(journal.rows.values())
+    if len(rows) < len(journal.rows):
+        _say(f"{len(journal.rows) - len(rows)} rows of more pairs than uniform's are left out")
+    if all(row.policy == DENSE_FIRST[0] for row in rows):
+        _say("no row of a policy is there yet: no report is written")
+        return
+    promises = {nats: promise(nats, PROMISED_AT).loss for nats in PROMISES}
+    found = summarise(rows, promises)
     deliver(asked.json, belongs_to=belongs_to, **found)
     draw(found["lines"], asked.json.with_suffix(".png"))
 
@@ -129,14 +158,17 @@ def run(stages: list[Stage], journal: Journal[Row], until: float) -> None:
     began, todo = monotonic(), sum(_size(stage) for stage in stages)
     done = computed = 0
     for stage in stages:
-        made = list(_policies(stage, loaded, cache))
+        # Its profile may have to be measured first.
+        made = (
+            list(_policies(stage, loaded, cache, texts)) if monotonic() <= until else [DENSE_FIRST]
+        )
         for document in texts[: stage.documents]:
-            for name, share, setup, policy in made:
+            for name, share, policy in made:
                 if monotonic() > until:
                     _say(f"time is up: {done} of {todo} rows; the same command goes on")
                     return
                 done += 1
-                if _one(loaded, journal, stage, document, name, share, setup, policy):
+                if _one(loaded, journal, stage, document, name, share, policy):
                     computed += 1
                     left = (monotonic() - began) / computed * (todo - done)
                     _say(
@@ -146,29 +178,38 @@ def run(stages: list[Stage], journal: Journal[Row], until: float) -> None:
 
 
 def _size(stage: Stage) -> int:
-    return stage.documents * (1 + len(stage.points) * len(stage.policies))
+    return stage.documents * (1 + (len(stage.points) or len(PROMISES)) * len(stage.policies))
 
 
 def _policies(
-    stage: Stage, loaded: Loaded, cache: Path
-) -> Iterator[tuple[str, float, str, Policy | None]]:
-    """Name, share, setup and policy of everything that a stage compares, dense first."""
-    yield "dense", 1.0, "", None
+    stage: Stage, loaded: Loaded, cache: Path, texts: list[Document]
+) -> Iterator[tuple[str, float, Chosen]]:
+    """Name and share of everything that a stage compares, dense first; of promises, their nats."""
+    yield DENSE_FIRST
+    if stage.policies == (PROMISED,):
+        for nats in PROMISES:
+            yield PROMISED, nats, promised(promise(nats, stage.context))
+        return
     profile = profile_of(stage.size, stage.context, cache)
+    few = calibration(cache)[::3]
+    # On others it computes more than its budgets: here is what it could do for as much.
+    own = {BY_BLOCK: texts[: stage.documents]}
     watched = {
-        name: watch(name, loaded, calibration(cache)[::3], stage.context)
+        name: watch(name, loaded, own.get(name, few), stage.context)
         for name in stage.policies
         if name not in BUDGETS
     }
     for point in stage.points:
         blocks = BLOCKS[stage.context][point]
-        share = round(share_of(blocks, stage.context), 4)
+        share = share_of(blocks, stage.context)
         for name in stage.policies:
             if name in BUDGETS:
                 made = chosen(name, profile, stage.size, stage.context, blocks)
+            elif name == BY_BLOCK:
+                made = by_query_block(profile, watched[name], stage.context, blocks)
             else:
-                made = online(name, watched[name], share_of(blocks, stage.context))
-            yield name, share, made.setup, made.policy
+                made = online(name, watched[name], share)
+            yield name, round(share, 4), made
 
 
 def profile_of(size: Size, context: int, cache: Path) -> ModelProfile:
@@ -204,17 +245,19 @@ def _one(
     document: Document,
     name: str,
     share: float,
-    setup: str,
-    policy: Policy | None,
+    made: Chosen,
 ) -> bool:
-    """Compute a row where it is not there yet; whether it was not."""
-    size = "" if policy is None else stage.size.name
-    key = (stage.context, size, name, share, setup, document.name)
-    if key in journal.rows:
+    """Compute a row where it is not there yet with the pairs of its budgets; whether it was not."""
+    size = "" if made.policy is None else stage.size.name
+    key = (stage.context, size, name, share, made.setup, document.name)
+    found = journal.rows.get(key)
+    if found is not None and (made.pairs is None or isclose(found.pairs, made.pairs)):
         return False
     ids = tuple(loaded.tokenizer(document.text, verbose=False)["input_ids"][: stage.context])
     begin = perf_counter()
-    nats, computed = surprise(loaded.model, ids, scored_tokens(len(ids)), policy, stage.size.block)
+    nats, computed = surprise(
+        loaded.model, ids, scored_tokens(len(ids)), made.policy, stage.size.block
+    )
     pairs = computed.tiles / computed.dense_tiles
     journal.add(Row(*key, document.kind, nats, pairs, round(perf_counter() - begin, 2)))
     return True

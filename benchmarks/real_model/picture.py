@@ -37,6 +37,8 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
         if line["context"] == CONTEXT and line["size"] in SIZES:
             by_policy[line["size"]][line["policy"]].append(line)
     shown = [size for size in SIZES if by_policy[size]]
+    if not shown:
+        return
     figure, panels = plt.subplots(
         1, len(shown), figsize=(4.6 * len(shown), 4.4), sharey=True, squeeze=False
     )

@@ -38,6 +38,15 @@ SHOWN = {
     (8192, "64x16"): ("uniform", "least_error_model"),
 }
 CONTEXT = 2048
+TRIES = {
+    "floor": "no head below two pieces beside its query block's own",
+    "first_dense": "the first layer dense",
+    "two_dense": "the first two layers dense",
+    "by_query_block": "budgets by query block: a p for each head, whose mean is its budget",
+}
+FINE = ("64x16", "32x16r4", "16x16", "16x16r2")
+FINE_ALLOWED = 0.05
+"""Nats a token at the fewest pairs, aimed at with key pieces of 16."""
 ALLOWED = 0.02
 """Nats a token that the default budgets may be predicted to lose."""
 
@@ -71,13 +80,19 @@ Pairs for a loss of {ALLOWED} nats, between the points above by the logarithm of
 ![Loss over dense against the pairs computed](../benchmarks/results/real_model.png)
 
 {_together(reports)}
+#### Aims, what was tried for them, and promises
+
+{reports.source("real_model")}
+{_aims(report)}
+{_tries(report)}
+{_promises(report)}
 {_ruler(reports)}"""
 
 
 def _enough(report: Report) -> Iterator[tuple[str, ...]]:
     """Of both policies, at every context and size that has them."""
     lines = {(line["context"], line["size"]) for line in report["lines"]}
-    for context, size in sorted(lines, key=lambda key: (key[0], list(SIZES).index(key[1]))):
+    for context, size in sorted(lines, key=lambda key: _order(*key)):
         needed = [
             _pairs_for_loss(
                 [
@@ -90,6 +105,143 @@ def _enough(report: Report) -> Iterator[tuple[str, ...]]:
         ]
         if all(needed):
             yield f"{context:,}", SIZES[size], *needed
+
+
+def _aims(report: Report) -> str:
+    """What was aimed at with least-error budgets, at every context and size that has them."""
+    found: dict[tuple[int, str], dict[str, Report]] = {}
+    for line in report["lines"]:
+        if line["policy"] == "least_error_model":
+            found.setdefault((line["context"], line["size"]), {})[line["share"]] = line
+    rows = []
+    for (context, size), at in sorted(found.items(), key=lambda kept: _order(*kept[0])):
+        worst = max(at.values(), key=lambda line: line["over_uniform"] - line["over_uniform_half"])
+        more, half = worst["over_uniform"], worst["over_uniform_half"]
+        fine = size in FINE
+        rows.append(
+            (
+                f"{context:,}",
+                SIZES[size],
+                _ratio(at["0.2"], 0.7),
+                _ratio(at["0.3"], 0.5),
+                _judged(more <= half, f"{more:+.4f}", half),
+                _lost(at["0.2"], FINE_ALLOWED) if fine else "",
+                _lost(at["0.3"], at["0.3"]["half_interval"]) if fine else "",
+            )
+        )
+    heads = (
+        "tokens",
+        "rows x keys",
+        "0.7 of uniform's loss at 18 %",
+        "0.5 at 28 %",
+        "nowhere significantly above uniform's",
+        f"{FINE_ALLOWED} nats at 18 %, pieces of 16",
+        "no significant loss at a third, pieces of 16",
+    )
+    return f"""\
+What was aimed at with least error, with 95 % intervals (of ratios, and of the difference from
+uniform where it is least favourable). A third of the pairs is judged at 28 %, the point below it,
+which is stricter.
+
+{grid(heads, rows)}"""
+
+
+def _order(context: int, size: str) -> tuple[int, int]:
+    return context, list(SIZES).index(size)
+
+
+def _ratio(line: Report, aim: float) -> str:
+    if "of_uniform" not in line:
+        return "no ratio: uniform's may be none"
+    return _judged(line["of_uniform"] <= aim, f"{line['of_uniform']:.3f}", line["of_uniform_half"])
+
+
+def _lost(line: Report, most: float) -> str:
+    return _judged(line["loss"] <= most, f"{line['loss']:+.3f}", line["half_interval"])
+
+
+def _judged(met: bool, figure: str, half: float) -> str:
+    digits = len(figure.partition(".")[2])
+    return f"{'met' if met else '**not met**'}: {figure} ±{half:.{digits}f}"
+
+
+def _tries(report: Report) -> str:
+    order = list(TRIES)
+    allowed = {
+        (line["size"], line["share"]): line["pairs"]
+        for line in report["lines"]
+        if (line["context"], line["policy"]) == (CONTEXT, "uniform")
+    }
+    lines = sorted(
+        report["tries"],
+        key=lambda line: (
+            _order(CONTEXT, line["size"]),
+            line["share"],
+            order.index(line["policy"]),
+        ),
+    )
+    heads = (
+        "rows x keys",
+        "beside",
+        "pairs",
+        "loss",
+        "over least error alone",
+        "it is",
+        "documents",
+    )
+    return f"""\
+Tried beside the objective, at {CONTEXT:,} tokens and within uniform's pairs, dense layers counted:
+loss over dense attention, and over least-error budgets without it on the same documents. Lists by
+query block are in blocks of 64 alone; their p is set on these very documents as dense attention
+reads them, and they compute more pairs for all that: least error alone is then given at as many,
+between its points by the logarithm of the loss.
+
+{grid(heads, [_tried(line, allowed[line["size"], line["share"]]) for line in lines])}"""
+
+
+def _tried(line: Report, allowed: float) -> tuple[str, ...]:
+    """`allowed`: uniform's pairs."""
+    more, half = line["over_least_error_model"], line["over_least_error_model_half"]
+    it_is = "better" if more < -half else "worse" if more > half else "neither"
+    if line["pairs"] > 1.001 * allowed:
+        it_is = f"of more pairs, where least error alone loses {line['alone_at_pairs']:+.3f}"
+    return (
+        SIZES[line["size"]],
+        TRIES[line["policy"]],
+        percent(line["pairs"], 1),
+        f"{line['loss']:+.3f} ±{line['half_interval']:.3f}",
+        f"{more:+.4f} ±{half:.4f}",
+        it_is,
+        str(line["documents"]),
+    )
+
+
+def _promises(report: Report) -> str:
+    rows = []
+    for line in report["promises"]:
+        promise, loss, half = line["promise"], line["loss"], line["half_interval"]
+        held = "held" if loss + half <= promise["bound"] else "held by the mean alone"
+        rows.append(
+            (
+                f"{promise['bound']}",
+                f"{promise['nats']:.4f} ({promise['low']:.4f} to {promise['high']:.4f})",
+                f"{loss:.4f} ({loss - half:.4f} to {loss + half:.4f})",
+                held if loss <= promise["bound"] else "**not held**",
+                ", ".join(
+                    f"{kind} {mean:.4f}" if mean <= promise["bound"] else f"{kind} **{mean:.4f}**"
+                    for kind, mean in line["kinds"].items()
+                ),
+                percent(line["pairs"], 1),
+                str(line["documents"]),
+            )
+        )
+    heads = ("nats allowed", "predicted", "measured", "promise", "by kind", "pairs", "documents")
+    return f"""\
+What `hplb plan -p smollm2-135m --context {CONTEXT} --budget-loss X` allows and predicts, and what
+its budgets lose on held-out documents: nats a token with 95 % intervals, and means by kind,
+**bold** where above what is allowed: a promise is of the mean, not of every kind of text.
+
+{grid(heads, rows)}"""
 
 
 def _pairs_for_loss(points: list[tuple[float, float]]) -> str:
