@@ -29,7 +29,10 @@ def test_it_says_what_selection_and_attention_take_of_dense(tmp_path, monkeypatc
     wanted = 2 * (len(cpu_attention.AIMS) + len(cpu_attention.GATHERED))
     assert len(rows) == capsys.readouterr().out.count("of SDPA") == wanted
     for row in rows:
-        assert row["whole"]["least"] > row["selection"]["least"] > 0
+        assert row["by_sampled_rows"].keys() == {"2", "8"}
+        for found in row["by_sampled_rows"].values():
+            assert found["whole"]["least"] > found["selection"]["least"] > 0
+            assert ("met" in found) == bool(row["aim"])
         asked = row["case"].removesuffix(", gathered").split()[-1]
         assert row["density"] >= float(asked.rstrip("%")) / 100
         dense = row["aim"] and row["density"] >= DENSE_FROM["torch"]
