@@ -1,7 +1,7 @@
 """What the C++ sources beside this do, compiled once a machine where there is a compiler.
 
-Not by PyTorch's own loader of extensions: it wants ninja, takes half a minute for headers that are
-not needed here, and waits for ever for a lock whose owner was killed.
+Not by PyTorch's own loader of extensions: it wants ninja, reads headers that are not needed here,
+and waits for ever for a lock whose owner was killed.
 """
 
 import ctypes
@@ -77,7 +77,7 @@ class _Prompt(ctypes.Structure):
 
     _fields_ = (
         *((name, _At) for name in ("entries", "entry", "query_block", "length", "start")),
-        *((f"{name}", _Size) for name in ("first", "end", "block_tokens", "piece_tokens", "rows")),
+        *((name, _Size) for name in ("first", "end", "block_tokens", "piece_tokens", "rows")),
         ("keys", _At),
         *((name, _Size) for name in ("key_token", "tokens", "dim")),
     )
@@ -110,12 +110,7 @@ def attend(
         return False
     indices = lists.indices.long()
     result = code.hplb_decode(
-        kind,
-        _cache(cache),
-        layout.derive(_layout),
-        q.shape[2],
-        _Threads(torch.get_num_threads(), LEAST_BYTES),
-        _rows(q),
+        *_asked(kind, q, cache, layout),
         lists.first.data_ptr(),
         lists.count.data_ptr(),
         indices.data_ptr(),
@@ -141,12 +136,7 @@ def choose(
     if code is None or kind is None:
         return False
     result = code.hplb_select_decode(
-        kind,
-        _cache(cache),
-        layout.derive(_layout),
-        q.shape[2],
-        _Threads(torch.get_num_threads(), LEAST_BYTES),
-        _rows(q),
+        *_asked(kind, q, cache, layout),
         layout.budget.data_ptr(),
         entries.data_ptr(),
         len(entries),
@@ -195,6 +185,12 @@ def _kind(q: torch.Tensor, *others: torch.Tensor) -> int | None:
         if x.dtype != q.dtype or x.stride(-1) != 1:
             return None
     return KINDS.get(q.dtype) if q.stride(2) == 1 else None
+
+
+def _asked(kind: int, q: torch.Tensor, cache: Cache, layout: DecodeLayout) -> tuple[object, ...]:
+    """What is told of any decode."""
+    threads = _Threads(torch.get_num_threads(), LEAST_BYTES)
+    return kind, _cache(cache), layout.derive(_layout), q.shape[2], threads, _rows(q)
 
 
 def _rows(x: torch.Tensor) -> _Rows:

@@ -1,7 +1,7 @@
 // Lists of prompts by sampled rows on a CPU, for select.py: of every query block a few rows are scored against all
 // keys that they see (SampleAttention, arXiv 2406.15486, section 4), and the pieces that hold most of their
-// attention are listed. Products, powers and sums stay in registers: written out they would take twice as long as
-// the products.
+// attention are listed. Products, powers and sums stay in registers, where PyTorch writes out scores to read them
+// again.
 
 #include "shared.h"
 
@@ -22,7 +22,7 @@ struct Prompt {
 
     const int32_t* of(int64_t list) const { return entries + 6 * entry[list]; }
     int64_t total(int64_t list) const { return of(list)[5]; }
-    // The own pieces of a list's query block, from the first to behind the last.
+    // The first own piece of a list's query block; `pieces` is behind its last.
     int64_t own(int64_t list) const { return query_block[list] * (block_tokens / piece_tokens); }
     int64_t pieces(int64_t list) const {
         const int64_t every = (total(list) + piece_tokens - 1) / piece_tokens;

@@ -17,7 +17,7 @@ from executor.kernels.batch import Cache, Chunk
 from executor.kernels.bounds import page_bounds
 from executor.kernels.dense import dense_attention
 from executor.kernels.patterns import POOLED, Rule, VerticalSlash
-from executor.kernels.torch.merge import merge
+from tests.executor.kernels.merged import merge
 from tests.executor.kernels.reference import (
     contexts,
     decode_reference,

@@ -105,6 +105,27 @@ def test_nothing_is_said_where_none_is_wanted_or_there(compiler, monkeypatch):
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_it_is_what_decodes(dtype):
+    """Not PyTorch's operations, which would say the same."""
+    chunks, context = (Chunk(79, 1),), contexts((Chunk(79, 1),))
+    q, cache = (make(chunks, 2, 16, dtype=dtype) for make in (random_q, cached))
+    layout = lay_out_decode([DecodeHeads(0, 0, 0, (0, 1), 5)], 10, 8)
+    bounds, out = page_bounds(cache, context), torch.empty_like(q)
+    lists = select_decode(q, bounds, cache, layout, context)
+    chosen = torch.full_like(lists.indices, -1)
+    entries = torch.zeros(1, dtype=torch.int32)
+    assert compiled.choose(q, bounds, cache, layout, entries, context, chosen)
+    assert torch.equal(chosen, lists.indices)
+    assert compiled.attend(q, cache, layout, lists, context, out, None)
+    assert out.isfinite().all()
+
+
+def cached(chunks, groups, head_dim, *, dtype):
+    return random_cache(chunks, groups, head_dim, 8, paged=True, dtype=dtype)
+
+
+@pytest.mark.usefixtures("compiler")
 def test_of_equal_scores_the_first_pieces_are_taken():
     chunks = (Chunk(79, 1),)
     q, cache = random_q(chunks, 1, 16), random_cache(chunks, 1, 16, 8, paged=True)

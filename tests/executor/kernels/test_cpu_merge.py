@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from executor.kernels.torch.merge import merge
+from tests.executor.kernels.merged import merge
 
 
 def test_parts_without_keys_are_left_out():

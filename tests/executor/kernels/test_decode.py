@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from executor.kernels.batch import Cache, Chunk, as_pages
 from executor.kernels.decode_layout import PADDING, DecodeHeads, DecodeLists, lay_out_decode
 from executor.kernels.layout import ALL_PIECES
-from executor.kernels.torch.merge import merge
 from executor.kernels.triton.decode import decode_attention
+from tests.executor.kernels.merged import merge
 from tests.executor.kernels.reference import (
     decode_reference,
     random_cache,
