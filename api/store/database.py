@@ -30,6 +30,7 @@ from api.store.session import (
     own_errors,
 )
 from api.store.write_queue import PATIENCE_S, RETRY_EVERY_S, Turn, WriteQueue
+from solver.plans import Plan
 
 READERS = 16
 """Connections; SQLite's, which wait for nobody, are as many as the threads that ask."""
@@ -69,6 +70,7 @@ class Database:
         self._writers = engine.execution_options(hplb_write=True)
         self._turn = Turn() if engine.dialect.name == "sqlite" else nullcontext()
         self._closed = Event()
+        self._plans: dict[str, Plan] = {}
         self._queue = WriteQueue(lambda: self.write(patience_s=0))
         self._observe: Observe = lambda *_: None
 
@@ -113,7 +115,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for reading; raises UnavailableError."""
-        with own_errors(), Session(self._readers) as session:
+        with own_errors(), Session(self._readers, self._plans) as session:
             yield session
 
     @contextmanager
@@ -125,7 +127,11 @@ class Database:
         begin within `patience_s` or is lost on the way.
         """
         deadline = time.monotonic() + patience_s
-        with own_errors(), self._turn, Session(self._writers) as session:
+        with (
+            own_errors(),
+            self._turn,
+            Session(self._writers, self._plans) as session,
+        ):
             while True:
                 try:
                     session.connection()

@@ -1,6 +1,7 @@
 """Plans by content id, what they were made for, and the requests that they answer."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import select
@@ -13,8 +14,11 @@ from solver.plans import Plan
 from solver.request import PlanRequest
 
 NEWEST_LOADED = 64
-_loaded: dict[str, Plan] = {}
-"""By id, which is their content's: they never change, whichever database they are in."""
+
+
+@lru_cache(maxsize=64)
+def _parse(body: str) -> Plan:
+    return Plan.parse(body, "stored plan")
 
 
 def find_body(session: Session, plan_id: str) -> str | None:
@@ -24,18 +28,19 @@ def find_body(session: Session, plan_id: str) -> str | None:
 
 def find(session: Session, plan_id: str) -> Plan | None:
     """A plan, or None."""
-    known = session.scalar(select(StoredPlan.id).where(StoredPlan.id == plan_id))
-    return None if known is None else load(session, plan_id)
+    body = find_body(session, plan_id)
+    return _parse(body) if body else None
 
 
 def load(session: Session, plan_id: str) -> Plan:
     """A plan that another row refers to; one of the newest loaded without a look."""
-    found = _loaded.get(plan_id)
+    loaded = session.plans
+    found = loaded.get(plan_id)
     if found is None:
         body = session.scalars(select(StoredPlan.body).where(StoredPlan.id == plan_id)).one()
-        found = _loaded[plan_id] = Plan.parse(body, "stored plan")
-        for oldest in list(_loaded)[:-NEWEST_LOADED]:
-            _loaded.pop(oldest, None)
+        found = loaded[plan_id] = _parse(body)
+        for oldest in list(loaded)[:-NEWEST_LOADED]:
+            loaded.pop(oldest, None)
     return found
 
 

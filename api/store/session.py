@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.orm import DeclarativeBase
 
 from profiles.errors import HplbError
+from solver.plans import Plan
 
 Row = TypeVar("Row")
 
@@ -35,10 +36,14 @@ class UnavailableError(Exception):
 
 
 class Session(orm.Session):
-    """One transaction: what every function of the store works on."""
+    """One transaction: what every function of the store works on.
 
-    def __init__(self, engine: Engine) -> None:
+    `plans` are those of its database that were loaded last, by id: they never change.
+    """
+
+    def __init__(self, engine: Engine, plans: dict[str, Plan]) -> None:
         super().__init__(engine, expire_on_commit=False)
+        self.plans = plans
 
     def put(self, row: DeclarativeBase) -> None:
         """Write a row in place of what has its key, in one statement.
