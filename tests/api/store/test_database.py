@@ -10,12 +10,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 
+from api.store import plan_store
 from api.store.database import Database, upgrade
 from api.store.session import StoreError
-from api.store.tables import ProfileContent, StoredSolve, Table
+from api.store.tables import ProfileContent, StoredPlan, StoredSolve, Table
 from profiles.catalogue import device_profile
 from profiles.cost.rates import Rates
 from profiles.cost.roofline import roofline
+from solver import plan
 
 
 def test_migrations_make_exactly_the_models_schema(database_url: str) -> None:
@@ -232,3 +234,19 @@ def test_a_missing_driver_is_named() -> None:
     else:
         with pytest.raises(StoreError, match="cannot be used"):
             Database.open("postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")
+
+
+def test_each_database_has_its_own_timings_of_an_equal_plan(tmp_path: Path) -> None:
+    """Which are not among what a plan's id is of."""
+    made = plan("llama-3.1-8b-synthetic", gpus=2, context_tokens=1024, method="contiguous")
+    for seconds in (1.0, 2.0):
+        kept = made.model_copy(update={"solve_s": seconds})
+        assert kept.id == made.id
+        database = Database.open(f"sqlite:///{tmp_path / str(seconds)}")
+        with database.write() as session:
+            row = StoredPlan(id=kept.id, body=kept.model_dump_json(), summary={}, created_at=1)
+            session.add(row)
+        for _ in range(2):
+            with database.read() as session:
+                assert plan_store.load(session, kept.id).solve_s == seconds
+        database.close()
